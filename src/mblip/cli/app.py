@@ -1,0 +1,36 @@
+"""The ``mblip`` command: collects the verbs and turns an InputError into one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+
+import typer
+
+import mblip.cli
+from mblip.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _root() -> None:
+    """One vision-language model, 96 languages, one consumer GPU."""
+
+
+for _module in pkgutil.iter_modules(mblip.cli.__path__):
+    if _module.name != "app":
+        importlib.import_module(f"mblip.cli.{_module.name}").register(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except InputError as error:
+        print(f"mblip: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("mblip: interrupted; the same command continues where it stopped", file=sys.stderr)
+        sys.exit(130)

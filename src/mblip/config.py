@@ -1,0 +1,208 @@
+"""Typed recipes: a YAML file plus dotted overrides, validated, and saved in full with every run."""
+
+from __future__ import annotations
+
+import typing
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mblip.errors import InputError, nearest
+
+Mode = Literal["frozen", "lora", "full"]
+R = TypeVar("R", bound="Recipe")
+
+
+class Section(BaseModel):
+    """Part of a recipe: unknown fields are errors, so that a typo never trains."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recipe(Section):
+    """A run, in full. ``title`` and ``paper`` say what it is and which section of the paper it follows."""
+
+    title: str
+    paper: str = ""
+    seed: int = 0
+
+
+class ModelSection(Section):
+    """Where the parts of the model come from.
+
+    Each of ``vision`` (a BLIP-2 checkpoint: ViT, Q-Former, projection) and ``llm`` is a Hub id, a directory or
+    ``nano:NAME`` for a checkpoint shipped with the package; ``run`` continues from a run directory instead.
+    """
+
+    vision: str = ""
+    llm: str = ""
+    run: str = ""
+    qformer: Literal["keep", "random"] = "keep"
+    projection: Literal["keep", "random"] = "random"
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    merge: bool = Field(default=True, description="with run: merge its LoRA into the LLM and start a fresh one")
+
+
+class PartsSection(Section):
+    """How each part of the model learns."""
+
+    vision: Literal["frozen", "full"] = "frozen"
+    qformer: Literal["frozen", "full"] = "full"
+    projection: Literal["frozen", "full"] = "full"
+    llm: Mode = "lora"
+
+
+class LoraSection(Section):
+    """LoRA on every linear layer of the language model (paper, section 3.2)."""
+
+    rank: int = Field(default=8, gt=0)
+    alpha: int = Field(default=16, gt=0)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+
+
+class MixSection(Section):
+    """What is trained on: a mix directory (Parquet shards + manifest) and the store its image keys live in."""
+
+    mix: str = ""
+    images: str = ""
+    tasks: tuple[str, ...] = Field(default=(), description="only these tasks; empty for all")
+    languages: tuple[str, ...] = Field(default=(), description="only these answer languages; empty for all")
+    exclude_languages: tuple[str, ...] = ()
+    max_prompt_tokens: int = 128
+    max_answer_tokens: int = 128
+    max_unreadable: float = Field(default=0.01, ge=0, le=1, description="share of unreadable images that stops the run")
+    workers: int = 0
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    flip: bool = False
+
+
+class OptimSection(Section):
+    """AdamW, cosine with linear warm-up. Batches are counted in texts, not in images."""
+
+    lr: float = Field(description="Q-Former, queries and projection")
+    projection_lr: float | None = Field(default=None, description="the projection's own rate, where it differs")
+    lora_lr: float = 2e-4
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 1.0
+    warmup_steps: int = 1000
+    min_lr_share: float = Field(default=0.0, ge=0, le=1, description="the cosine's floor, as a share of the peak")
+    epochs: float | None = None
+    steps: int | None = None
+    global_batch: int = 128
+    micro_batch: int = 8
+
+
+class TrainRecipe(Recipe):
+    """``mblip train``: warm-up, alignment or fine-tuning of a vision-LLM."""
+
+    kind: Literal["train"] = "train"
+    stage: Literal["warmup", "align", "finetune"]
+    model: ModelSection
+    parts: PartsSection = PartsSection()
+    lora: LoraSection = LoraSection()
+    data: MixSection = MixSection()
+    optim: OptimSection
+    precision: Literal["fp32", "bf16"] = "bf16"
+    checkpointing: tuple[Literal["vision", "qformer", "llm"], ...] = ()
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    log_every: int = 10
+
+
+def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = ()) -> R:
+    """Read a recipe by the name of a shipped one or by path, apply ``a.b=value`` overrides and validate it.
+
+    Raises:
+        InputError: No such recipe, not YAML, or a field that is unknown, missing or of the wrong type; the message
+            names the field and the nearest valid one.
+    """
+    path = find_recipe(source)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must hold a mapping of recipe fields")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"override {override!r} must read field=value, for example optim.lr=1e-5")
+        _set(data, key.split("."), _scalar(value), override)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_explain(kind, error)}") from error
+
+
+def find_recipe(source: str | Path) -> Path:
+    """The path of a recipe given by path or by the name of a shipped one.
+
+    Raises:
+        InputError: There is neither; names the nearest shipped recipe.
+    """
+    if Path(source).is_file():
+        return Path(source)
+    shipped = shipped_recipes()
+    name = str(source).removesuffix(".yaml")
+    if name in shipped:
+        return shipped[name]
+    raise InputError(f"no recipe file or shipped recipe {str(source)!r}{nearest(name, shipped)}")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Every recipe in the package, as ``folder/stem`` and, where that is unambiguous, as ``stem``."""
+    root = Path(str(resources.files("mblip"))) / "recipes"
+    paths = sorted(root.rglob("*.yaml"))
+    names = {p.relative_to(root).with_suffix("").as_posix(): p for p in paths}
+    stems = [p.stem for p in paths]
+    names.update({p.stem: p for p in paths if stems.count(p.stem) == 1})
+    return names
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe as YAML, every default spelled out."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _scalar(text: str) -> Any:
+    value = yaml.safe_load(text) if text else ""
+    if isinstance(value, str):  # YAML 1.1 reads 1e-5 as a string
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise InputError(f"override {override!r}: {key!r} is not a section of the recipe")
+    data[keys[-1]] = value
+
+
+def _explain(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    field = ".".join(location)
+    if first["type"] != "extra_forbidden":
+        return f"field {field!r}: {first['msg'].lower()} (got {first['input']!r})"
+    section: Any = kind
+    for part in location[:-1]:
+        fields = getattr(section, "model_fields", {})
+        section = _section_type(fields[part].annotation) if part in fields else None
+    known = getattr(section, "model_fields", {})
+    return f"unknown field {field!r}{nearest(location[-1], known)}"
+
+
+def _section_type(annotation: Any) -> Any:
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None

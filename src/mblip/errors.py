@@ -1,0 +1,20 @@
+"""The one error a person can cause, and how the command line shows it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """Input, recipe or environment that the caller can mend.
+
+    The message is one clear sentence that names the file, the row where there is one, and the remedy. The command
+    line prints it without a traceback and exits with code 2.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The hint ``"; did you mean 'x'?"`` for a mistyped name, or an empty string where nothing is near."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""

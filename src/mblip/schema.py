@@ -1,0 +1,84 @@
+"""The records that flow from step to step: Example -> Instruction -> Prediction -> Score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Example:
+    """One row of a raw corpus, in any language, before it becomes an instruction.
+
+    Attributes:
+        id: Unique over all sources, ``source/row``.
+        source: The corpus, as in the manifest.
+        task: The task that the mixture's templates are looked up by.
+        images: Keys into an image store, one or more, in the order the text speaks of them.
+        texts: Text by role: caption, question, answer, rationale, hypothesis, ...
+        languages: mC4 language code of each role in ``texts``.
+        licence: SPDX identifier or the source's own words.
+    """
+
+    id: str
+    source: str
+    task: str
+    images: tuple[str, ...]
+    texts: dict[str, str]
+    languages: dict[str, str]
+    licence: str
+
+
+@dataclass(slots=True)
+class Instruction:
+    """What a model is trained on: a prompt over one or more images, and its answer."""
+
+    id: str
+    source: str
+    task: str
+    images: tuple[str, ...]
+    prompt: str
+    answer: str
+    prompt_language: str
+    answer_language: str
+
+
+@dataclass(slots=True)
+class Drop:
+    """A record that a step did not pass on, with the reason that is counted and kept in the exclusion file."""
+
+    id: str
+    source: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Prediction:
+    """One answer of a model to one benchmark item; a line of ``predictions.jsonl``."""
+
+    id: str
+    benchmark: str
+    language: str
+    images: tuple[str, ...]
+    prompt: str
+    answer: str
+
+
+@dataclass(slots=True)
+class Score:
+    """The metrics of one benchmark in one language, with everything needed to trust them.
+
+    Attributes:
+        metrics: ``accuracy`` in percent, every other metric a fraction.
+        n: The number of items scored (the denominator).
+        fingerprint: Data file hash, prompt, decoding, normaliser, segmenter, versions.
+        interval: 95 % confidence interval by metric, where one was computed.
+    """
+
+    benchmark: str
+    language: str
+    metrics: dict[str, float]
+    n: int
+    fingerprint: dict[str, Any]
+    interval: dict[str, tuple[float, float]] = field(default_factory=dict)
