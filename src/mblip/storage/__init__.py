@@ -1,0 +1,50 @@
+"""Everything on disk: atomic writes, JSON lines, Parquet shards with a manifest, image stores."""
+
+from mblip.storage.files import atomic_path, atomic_write, hash_directory, sha256_file, write_json
+from mblip.storage.images import (
+    FolderStore,
+    ImageStore,
+    TarStore,
+    UnreadableImage,
+    decode_image,
+    open_images,
+)
+from mblip.storage.jsonl import JsonlAppender, JsonlWriter, parse_record, read_jsonl, read_records
+from mblip.storage.manifest import (
+    EXCLUSIONS,
+    Manifest,
+    check_shards,
+    language_of,
+    read_drops,
+    read_manifest,
+    write_manifest,
+)
+from mblip.storage.shards import ShardReader, ShardWriter
+
+__all__ = [
+    "EXCLUSIONS",
+    "FolderStore",
+    "ImageStore",
+    "JsonlAppender",
+    "JsonlWriter",
+    "Manifest",
+    "ShardReader",
+    "ShardWriter",
+    "TarStore",
+    "UnreadableImage",
+    "atomic_path",
+    "atomic_write",
+    "check_shards",
+    "decode_image",
+    "hash_directory",
+    "language_of",
+    "open_images",
+    "parse_record",
+    "read_drops",
+    "read_jsonl",
+    "read_manifest",
+    "read_records",
+    "sha256_file",
+    "write_json",
+    "write_manifest",
+]

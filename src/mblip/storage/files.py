@@ -1,0 +1,122 @@
+"""Files that are either whole or absent, and their hashes."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from mblip.errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder; on success it is synced to disk and takes the place of ``path``.
+
+    For libraries that write by path. Whatever goes wrong inside (an exception, Ctrl-C, a full disk), ``path`` keeps
+    what it held before and the temporary file is removed; one left by a killed process goes at the next write.
+
+    Raises:
+        InputError: The operating system refused to write; names the file and its reason.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        # Not every OSError inside the caller's block is about this file: one that names another file is its own affair.
+        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (temporary, path, *path.parents):
+            raise
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; free the space or choose a folder that can be written"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open ``path`` for writing (``"wb"``, or ``"w"`` for UTF-8 text); it changes only when the block ends well.
+
+    Raises:
+        InputError: As in :func:`atomic_path`.
+    """
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    with atomic_path(path) as temporary, temporary.open(mode, **text) as file:
+        yield file
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write ``data`` as indented JSON, atomically. NaN and infinity, which JSON lacks, raise ValueError."""
+    text = json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False)
+    with atomic_write(path, "w") as file:
+        file.write(text + "\n")
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def hash_directory(path: str | Path) -> str:
+    """SHA-256 over the names and bytes of all files below a folder; hidden files do not count.
+
+    The same content gives the same value on any machine, whatever the dates and the order on disk.
+
+    Raises:
+        InputError: Not a folder, or a file in it cannot be read.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder")
+    names = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
+    digest = hashlib.sha256()
+    for name in names:
+        if not any(part.startswith(".") for part in name.split("/")):
+            digest.update(f"{name}\0{sha256_file(root / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(path: Path) -> None:
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.*.tmp"):
+        process = stale.name.split(".")[-3]
+        if process.isdigit() and not _alive(int(process)):
+            stale.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,184 @@
+"""JSON lines: one record a line, UTF-8, with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import typing
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+from mblip.errors import InputError
+from mblip.storage.files import atomic_write
+
+T = TypeVar("T")
+
+
+def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the object of every line; blank lines are skipped.
+
+    Raises:
+        InputError: The file cannot be read, or a line is not one JSON object; names file and line.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _parse_line(line, f"{path}, line {number}")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_records(path: str | Path, kind: type[T]) -> Iterator[T]:
+    """Yield every line as a record of ``kind`` (a dataclass of ``mblip.schema``).
+
+    Raises:
+        InputError: As in :func:`read_jsonl`, or a field is missing, unknown or of the wrong type.
+    """
+    for number, row in enumerate(read_jsonl(path), start=1):
+        yield parse_record(kind, row, f"{path}, record {number}")
+
+
+def parse_record(kind: type[T], row: dict[str, Any], where: str) -> T:
+    """Build a record from a JSON object.
+
+    Args:
+        kind: A dataclass whose fields are of type ``str``, ``int``, ``tuple[str, ...]`` or ``dict``.
+        row: The object.
+        where: What errors call it, for example the file and the line.
+
+    Raises:
+        InputError: A field is missing, unknown or of the wrong type.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(row.keys() - fields.keys())
+    required = (name for name, field in fields.items() if _is_required(field))
+    missing = [name for name in required if name not in row]
+    if unknown or missing:
+        problem = f"lacks {missing[0]!r}" if missing else f"has the unknown field {unknown[0]!r}"
+        raise InputError(f"{where} {problem}; a {kind.__name__} has {', '.join(fields)}")
+    values: dict[str, Any] = {}
+    for name, value in row.items():
+        origin = _origin(kind, name)
+        if origin is tuple and isinstance(value, list):
+            value = tuple(value)
+        wrong = not isinstance(value, origin)
+        if wrong or (isinstance(value, tuple) and not all(isinstance(item, str) for item in value)):
+            raise InputError(f"{where}: {name!r} must be {_NAMES.get(origin, origin.__name__)}, not {value!r}")
+        values[name] = value
+    return kind(**values)
+
+
+class JsonlAppender:
+    """Appends lines that a killed run must not lose, such as predictions; each is handed to the system at once.
+
+    A last line that a killed run left unfinished is removed on opening, so that the file always reads back.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = self.path.open("ab+")
+            self._file.truncate(_end_of_last_line(self._file))
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def append(self, record: Any) -> None:
+        """Add one record, a dataclass or a dictionary.
+
+        Raises:
+            InputError: The disk is full or gone; what was appended before is kept.
+        """
+        try:
+            self._file.write(_encode(record))
+            self._file.flush()
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror}; what came before is kept") from error
+
+    def close(self) -> None:
+        """Sync to disk and close."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+
+class JsonlWriter:
+    """Writes a file of JSON lines that appears, whole, when the ``with`` block ends well."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.count = 0
+        self._stack = ExitStack()
+
+    def write(self, record: Any) -> None:
+        """Add one record, a dataclass or a dictionary."""
+        self._file.write(_encode(record))
+        self.count += 1
+
+    def __enter__(self) -> Self:
+        self._file: IO[bytes] = self._stack.enter_context(atomic_write(self.path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._stack.__exit__(kind, error, trace)
+
+
+_NAMES = {str: "a text", int: "a whole number", tuple: "a list of texts", dict: "an object"}
+
+
+def _encode(record: Any) -> bytes:
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        record = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    try:
+        return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except UnicodeEncodeError:  # a lone surrogate has no UTF-8 form, but JSON can spell it
+        return (json.dumps(record, allow_nan=False) + "\n").encode()
+
+
+def _parse_line(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        cut = "" if line.endswith(b"\n") else " (the file is cut off)"
+        raise InputError(f"{where} is not valid JSON{cut}: {error}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where} is not a JSON object but {type(row).__name__}")
+    return row
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _origin(kind: type, name: str) -> type:
+    annotation = typing.get_type_hints(kind)[name]
+    origin = typing.get_origin(annotation) or annotation
+    assert isinstance(origin, type)
+    return origin
+
+
+def _end_of_last_line(file: IO[bytes]) -> int:
+    end = file.seek(0, os.SEEK_END)
+    position, block = end, 1 << 16
+    while position > 0:
+        start = max(0, position - block)
+        file.seek(start)
+        newline = file.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0

@@ -1,0 +1,216 @@
+"""``manifest.json``: what a folder of shards holds, where it came from, and what was left out and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+import mblip
+from mblip.errors import InputError
+from mblip.schema import Drop, Example, Instruction
+from mblip.storage.files import sha256_file, write_json
+from mblip.storage.jsonl import parse_record, read_records
+from mblip.storage.shards import ShardReader
+
+MANIFEST = "manifest.json"
+EXCLUSIONS = "exclusions.jsonl"
+_KINDS: dict[str, type[Example] | type[Instruction]] = {"Example": Example, "Instruction": Instruction}
+
+
+@dataclasses.dataclass(slots=True)
+class Manifest:
+    """The contents of a folder of shards.
+
+    Attributes:
+        kind: ``Example`` or ``Instruction``.
+        rows: Records in all shards.
+        counts: Records by source, task and language (see :func:`language_of`), in this nesting.
+        drops: Excluded records by reason.
+        seed: What the steps before drew from.
+        recipe_hash: SHA-256 of the resolved recipe.
+        licences: Licence by source.
+        versions: Of this package, Python and the libraries that shape the bytes.
+        shards: SHA-256 by file name.
+    """
+
+    kind: str
+    rows: int
+    counts: dict[str, Any]
+    drops: dict[str, int]
+    seed: int
+    recipe_hash: str
+    licences: dict[str, str]
+    versions: dict[str, str]
+    shards: dict[str, str]
+
+    @property
+    def by_source(self) -> dict[str, int]:
+        """Records by source."""
+        return self._total(0)
+
+    @property
+    def by_task(self) -> dict[str, int]:
+        """Records by task."""
+        return self._total(1)
+
+    @property
+    def by_language(self) -> dict[str, int]:
+        """Records by language."""
+        return self._total(2)
+
+    def _total(self, level: int) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for key, count in _flatten(self.counts):
+            total[key[level]] += count
+        return dict(sorted(total.items()))
+
+
+def language_of(languages: Iterable[str]) -> str:
+    """The language a record counts under: the first of its texts' languages that is not English, else English.
+
+    A translated question with an English answer, or an English prompt for a Swahili caption, was allotted to the
+    other language; the counts must equal that allocation.
+    """
+    return next((language for language in languages if language != "en"), "en")
+
+
+def write_manifest(
+    folder: str | Path,
+    kind: type[Example] | type[Instruction],
+    *,
+    seed: int,
+    recipe_hash: str,
+    licences: Mapping[str, str],
+) -> Manifest:
+    """Count what the shards and the exclusion files of a folder hold and write ``manifest.json``.
+
+    Call it last: a folder without a manifest is an unfinished one. Counting from the files themselves gives the same
+    manifest for any number of writers.
+
+    Raises:
+        InputError: No shards, a damaged one, or a source without a licence.
+    """
+    reader: ShardReader[Any] = ShardReader(folder, kind)
+    counts = _count(reader)
+    for source in counts:
+        if source not in licences:
+            raise InputError(f"{folder} holds records of {source!r} but no licence is given for it")
+    manifest = Manifest(
+        kind=kind.__name__,
+        rows=len(reader),
+        counts=counts,
+        drops=dict(sorted(Counter(drop.reason for drop in read_drops(folder)).items())),
+        seed=seed,
+        recipe_hash=recipe_hash,
+        licences={source: licences[source] for source in counts},
+        versions=_versions(),
+        shards={path.name: sha256_file(path) for path in reader.paths},
+    )
+    totals = {"by_source": manifest.by_source, "by_task": manifest.by_task, "by_language": manifest.by_language}
+    write_json(Path(folder) / MANIFEST, dataclasses.asdict(manifest) | totals)
+    return manifest
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read ``manifest.json`` and check its totals against the shards and exclusion files beside it.
+
+    The check reads the footers of the shards, not their rows; :func:`check_shards` compares every byte.
+
+    Raises:
+        InputError: No manifest (an unfinished folder), a damaged one, or one that does not fit the files.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder} has no {MANIFEST}: it is no mix, or writing it did not finish; run that again")
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{path} does not hold a JSON object")
+    totals = {name: row.pop(name, None) for name in ("by_source", "by_task", "by_language")}
+    manifest = parse_record(Manifest, row, str(path))
+    present = {file.name for file in Path(folder).glob("*.parquet")}
+    for name in sorted(present ^ manifest.shards.keys()):
+        raise InputError(f"{path} lists other shards than the folder holds: {name} is only in one of them")
+    _check(path, "rows in the shards", sum(_rows(Path(folder) / name) for name in manifest.shards), manifest.rows)
+    _check(path, "rows by source, task and language", sum(n for _, n in _flatten(manifest.counts)), manifest.rows)
+    for name, total in totals.items():
+        if total != getattr(manifest, name):
+            raise InputError(f"{path}: {name!r} does not follow from 'counts'; write the manifest again")
+    drops = sum(_lines(file) for file in _exclusion_files(folder))
+    _check(path, "records in the exclusion files", drops, sum(manifest.drops.values()))
+    return manifest
+
+
+def check_shards(folder: str | Path) -> Manifest:
+    """Read the manifest and compare every byte of the shards with it.
+
+    Raises:
+        InputError: As in :func:`read_manifest`, or a shard was changed; names it.
+    """
+    manifest = read_manifest(folder)
+    for name, digest in manifest.shards.items():
+        if sha256_file(Path(folder) / name) != digest:
+            raise InputError(f"{Path(folder) / name} was changed after its manifest was written; write it again")
+    return manifest
+
+
+def read_drops(folder: str | Path) -> Iterator[Drop]:
+    """The records left out: every :class:`Drop` of ``exclusions.jsonl`` and ``exclusions-*.jsonl`` in a folder."""
+    for path in _exclusion_files(folder):
+        yield from read_records(path, Drop)
+
+
+def _exclusion_files(folder: str | Path) -> list[Path]:
+    return sorted(Path(folder).glob("exclusions*.jsonl"))
+
+
+def _count(reader: ShardReader[Any]) -> dict[str, Any]:
+    counter: Counter[tuple[str, str, str]] = Counter()
+    if reader.kind is Instruction:
+        for sources, tasks, answers, prompts in reader.columns("source", "task", "answer_language", "prompt_language"):
+            languages = [language_of(pair) for pair in zip(answers, prompts, strict=True)]
+            counter.update(zip(sources, tasks, languages, strict=True))
+    else:
+        for sources, tasks, roles in reader.columns("source", "task", "languages"):
+            languages = [language_of(role.values()) for role in roles]
+            counter.update(zip(sources, tasks, languages, strict=True))
+    counts: dict[str, Any] = {}
+    for (source, task, language), number in sorted(counter.items()):
+        counts.setdefault(source, {}).setdefault(task, {})[language] = number
+    return counts
+
+
+def _flatten(counts: dict[str, Any]) -> Iterator[tuple[tuple[str, str, str], int]]:
+    for source, tasks in counts.items():
+        for task, languages in tasks.items():
+            for language, number in languages.items():
+                yield (source, task, language), number
+
+
+def _versions() -> dict[str, str]:
+    libraries = {name: metadata.version(name) for name in ("pyarrow", "numpy")}
+    return {"mblip": mblip.__version__, "python": platform.python_version()} | libraries
+
+
+def _rows(path: Path) -> int:
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def _check(path: Path, what: str, found: int, stated: int) -> None:
+    if found != stated:
+        raise InputError(f"{path} states {stated} {what}, but there are {found}; run the step that wrote it again")
