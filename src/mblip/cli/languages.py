@@ -1,0 +1,39 @@
+"""``mblip languages``: the language table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+
+from mblip.languages import LANGUAGES, Profile
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(languages)
+
+
+def languages(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list with every column.")] = False,
+    profile: Annotated[Profile, typer.Option(help="original: the names and codes of the original mBLIP.")] = "correct",
+) -> None:
+    """List the 96 languages with their names and codes."""
+    rows = [language.in_profile(profile) for language in LANGUAGES.values()]
+    if as_json:
+        print(json.dumps([dataclasses.asdict(row) for row in rows], ensure_ascii=False, indent=2))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("code", "BCP-47", "name", "own name", "script", "NLLB", "MADLAD", "mC4 %"):
+        table.add_column(header, overflow="fold", justify="right" if header == "mC4 %" else "left")
+    for row in rows:
+        own_name = f"\N{FIRST STRONG ISOLATE}{row.own_name}\N{POP DIRECTIONAL ISOLATE}"
+        share = f"{row.mc4_share:.3g}"
+        table.add_row(row.code, row.bcp47, row.name, own_name, row.script, row.nllb, row.madlad, share)
+    Console().print(table)
