@@ -113,6 +113,58 @@ class TrainRecipe(Recipe):
     log_every: int = 10
 
 
+class PhaseSection(Section):
+    """A share of text pretraining: so many steps on tasks drawn with these weights."""
+
+    steps: int
+    tasks: dict[str, float]
+    max_objects: int = Field(default=1, ge=1, le=4)
+
+
+class TextRecipe(Recipe):
+    """``mblip train``: a tiny multilingual encoder-decoder LM from text alone (the nano stand-in for mT0)."""
+
+    kind: Literal["text"] = "text"
+    languages: tuple[str, ...] = Field(default=(), description="mC4 codes; empty for every language with names")
+    vocabulary: Literal["names", "subword"] = "names"
+    pieces: int = Field(default=8000, description="size of a subword vocabulary")
+    width: int = 128
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    feed_forward: int = 256
+    heads: int = 4
+    phases: tuple[PhaseSection, ...]
+    batch: int = 256
+    lr: float = 3e-3
+    min_lr_share: float = 0.05
+    warmup_steps: int = 100
+    english_share: float = Field(default=0.25, description="how often the words that stand for the picture are English")
+    checkpoint_every: int = 500
+    log_every: int = 50
+
+
+class VisionRecipe(Recipe):
+    """``mblip train``: a tiny ViT by classifying each cell of a scene (the nano stand-in for EVA-CLIP)."""
+
+    kind: Literal["vision"] = "vision"
+    width: int = 128
+    layers: int = 4
+    feed_forward: int = 512
+    heads: int = 4
+    patch: int = 16
+    queries: int = Field(default=8, description="shape of the Q-Former that the checkpoint carries, still untrained")
+    qformer_layers: int = 2
+    steps: int = 2500
+    batch: int = 64
+    lr: float = 1e-3
+    warmup_steps: int = 100
+    checkpoint_every: int = 500
+    log_every: int = 50
+
+
+AnyTrainRecipe = TrainRecipe | TextRecipe | VisionRecipe
+
+
 def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = ()) -> R:
     """Read a recipe by the name of a shipped one or by path, apply ``a.b=value`` overrides and validate it.
 

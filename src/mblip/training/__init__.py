@@ -1,0 +1,1 @@
+"""Training: one loop, three kinds of run (text, vision, vision-LLM)."""

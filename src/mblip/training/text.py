@@ -1,0 +1,244 @@
+"""Text pretraining of the nano language model: names, lists, counting, yes/no, all in words where a picture will stand.
+
+A scene is told by the names of its objects in some language, then comes the prompt that alignment will use after a
+picture. The model learns the words of every language and to obey the prompts, and never sees an image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from torch import Tensor, nn
+from transformers import MT5Config, MT5ForConditionalGeneration, PreTrainedTokenizerFast
+
+from mblip.config import PhaseSection, TextRecipe
+from mblip.errors import InputError
+from mblip.languages import LANGUAGES
+from mblip.nano.scenes import sample_scene
+from mblip.nano.words import YES_NO, Lexicon, load_lexicon
+from mblip.training.loop import Batch, Group, Job, fit
+
+# Said once as whole pieces; the language's name fills the gap.
+PROMPTS = {
+    "naming": "Name the object in {language}:",
+    "caption": "Caption in {language}:",
+    "count_all": "How many objects?",
+    "count": "How many {question}?",
+    "presence": "Question: {question}? Answer in {language}:",
+    "left": "Left object in {language}:",
+    "right": "Right object in {language}:",
+    "matching": "Is this right: {caption}? Answer in {language}:",
+    "question_generation": "Ask in {language}, the answer is {answer}:",
+}
+SPECIAL = ["<pad>", "</s>", "<unk>", "<image>"]
+
+
+class TextWorld:
+    """Draws (source, target) pairs of text."""
+
+    def __init__(self, languages: tuple[str, ...], english_share: float) -> None:
+        self.lexicon: Lexicon = load_lexicon()
+        self.languages = languages or self.lexicon.languages
+        self.english_share = english_share
+        self.answering = tuple(code for code in self.languages if code in YES_NO)
+        # An object can be told in any of the languages that name it; ku names few.
+        self.named = {c: [x for x in self.lexicon.concepts if self.lexicon.name(x, c)] for c in self.languages}
+
+    def draw(self, rng: np.random.Generator, task: str, max_objects: int) -> tuple[str, str]:
+        """One pair of a task; scenes have up to ``max_objects`` objects."""
+        pool = self.answering if task in ("presence", "matching", "question_generation") else self.languages
+        language = pool[int(rng.integers(len(pool)))]
+        source = "en" if rng.random() < self.english_share else self.languages[int(rng.integers(len(self.languages)))]
+        concepts = self._shared(source, language)
+        counting = task in ("count", "count_all")
+        least = 2 if task in ("left", "right") and max_objects > 1 else 1
+        most = {"naming": 1, "left": 2, "right": 2, "question_generation": 1, "caption": 3}.get(task, 4)
+        count = int(rng.integers(least, max(least, min(most, max_objects)) + 1))
+        scene = sample_scene(rng, count, concepts, repeat=0.6 if counting else 0.0).concepts
+        fields: dict[str, str] = {"language": LANGUAGES[language].name}
+        answer = ""
+        if task in ("naming", "caption"):
+            answer = ", ".join(self._name(concept, language) for concept in scene)
+        elif task == "count_all":
+            answer = str(count)
+        elif task == "count":
+            asked = scene[int(rng.integers(count))] if rng.random() < 0.9 else concepts[int(rng.integers(len(concepts)))]
+            fields["question"], answer = self._name(asked, language), str(scene.count(asked))
+        elif task in ("left", "right"):
+            answer = self._name(scene[0 if task == "left" else -1], language)
+        elif task == "question_generation":
+            fields["answer"] = YES_NO[language][0]
+            answer = self._name(scene[0], language) + "?"
+        else:
+            truth = rng.random() < 0.5
+            told = list(scene)
+            place = int(rng.integers(count))
+            if not truth:
+                told[place] = _other(rng, concepts, scene)
+            answer = YES_NO[language][0 if truth else 1]
+            fields["question"] = self._name(told[place], language)
+            fields["caption"] = ", ".join(self._name(concept, language) for concept in told)
+        told_scene = ", ".join(self._name(concept, source) for concept in scene)
+        return f"{told_scene} {PROMPTS[task].format(**fields)}", answer
+
+    @lru_cache(maxsize=None)  # noqa: B019 - one world lives as long as its run
+    def _shared(self, source: str, language: str) -> list[str]:
+        own = set(self.named[source])
+        return [concept for concept in self.named[language] if concept in own]
+
+    def _name(self, concept: str, language: str) -> str:
+        name = self.lexicon.name(concept, language)
+        if name is None:
+            raise KeyError(f"{concept} has no name in {language}")
+        return name
+
+
+def _other(rng: np.random.Generator, concepts: list[str], scene: tuple[str, ...]) -> str:
+    while (concept := concepts[int(rng.integers(len(concepts)))]) in scene:
+        continue
+    return concept
+
+
+def build_tokenizer(world: TextWorld, vocabulary: str, pieces: int) -> PreTrainedTokenizerFast:
+    """A Unigram tokeniser with byte fallback over the words of a world and the prompts.
+
+    With ``names`` every name is one piece (the toy's shortcut); with ``subword`` names are spelled from ordinary
+    pieces trained on them. Either way nothing is unknown: what has no piece falls back to bytes.
+    """
+    names = sorted({world.lexicon.name(c, code) or "" for code in world.languages for c in world.named[code]})
+    prompts = [piece for prompt in PROMPTS.values() for piece in _fixed(prompt)]
+    answers = [word for code in world.answering for word in YES_NO[code]] + [str(n) for n in range(10)]
+    languages = [LANGUAGES[code].name for code in world.languages]
+    whole = [*prompts, *languages, *answers, *(names if vocabulary == "names" else [])]
+    table = [(token, 0.0) for token in SPECIAL]
+    table += [(f"<0x{byte:02X}>", -30.0) for byte in range(256)]
+    seen = {token for token, _ in table}
+    if vocabulary == "subword":
+        for piece, score in _train_unigram(names, pieces):
+            if piece not in seen:
+                seen.add(piece)
+                table.append((piece, score))
+    for text in [*whole, *[mark for mark in ",?:"]]:
+        piece = text if text in ",?:" else "▁" + text.replace(" ", "▁")
+        if piece not in seen:
+            seen.add(piece)
+            table.append((piece, -5.0))
+    tokenizer = Tokenizer(models.Unigram(table, unk_id=2, byte_fallback=True))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteFallback(), decoders.Fuse(), decoders.Replace("▁", " "), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"}, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def _fixed(prompt: str) -> list[str]:
+    """The words of a prompt between its fields and marks."""
+    text = prompt
+    for gap in ("{language}", "{question}", "{caption}", "{answer}", ",", "?", ":"):
+        text = text.replace(gap, "|")
+    return [part.strip() for part in text.split("|") if part.strip()]
+
+
+def _train_unigram(names: list[str], pieces: int) -> list[tuple[str, float]]:
+    from tokenizers import trainers
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
+    trainer = trainers.UnigramTrainer(vocab_size=pieces, show_progress=False, max_piece_length=12)
+    tokenizer.train_from_iterator(names, trainer)
+    state = json.loads(tokenizer.to_str())
+    return [(piece, score) for piece, score in state["model"]["vocab"] if not piece.startswith("<")]
+
+
+def build_language_model(recipe: TextRecipe, tokenizer: PreTrainedTokenizerFast) -> MT5ForConditionalGeneration:
+    """An untrained mT5 of the recipe's shape, its output head separate from the input embedding as in mT0."""
+    config = MT5Config(
+        vocab_size=len(tokenizer), d_model=recipe.width, d_kv=recipe.width // recipe.heads, d_ff=recipe.feed_forward,
+        num_layers=recipe.encoder_layers, num_decoder_layers=recipe.decoder_layers, num_heads=recipe.heads,
+        relative_attention_num_buckets=16, relative_attention_max_distance=32, dropout_rate=0.0,
+        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = MT5ForConditionalGeneration(config)
+    # transformers ties the head of a model built from a config whatever the config says.
+    model.lm_head = nn.Linear(recipe.width, len(tokenizer), bias=False)
+    model.config.tie_word_embeddings = False
+    generator = torch.Generator().manual_seed(recipe.seed)
+    with torch.no_grad():
+        model.shared.weight.normal_(0, 0.3, generator=generator)
+        model.lm_head.weight.normal_(0, 0.3, generator=generator)
+    return model
+
+
+def train_text(recipe: TextRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Train and save a language model (stock transformers layout) in ``directory/model``; the last log row."""
+    unknown = [code for code in recipe.languages if code not in load_lexicon().languages]
+    if unknown:
+        raise InputError(f"field 'languages': the lexicon has no names in {unknown[0]!r}")
+    torch.manual_seed(recipe.seed)
+    world = TextWorld(recipe.languages, recipe.english_share)
+    tokenizer = build_tokenizer(world, recipe.vocabulary, recipe.pieces)
+    model = build_language_model(recipe, tokenizer)
+
+    def batches(step: int) -> list[Batch]:
+        phase = _phase(recipe, step)
+        rng = np.random.default_rng([recipe.seed, step])
+        tasks, weights = list(phase.tasks), np.array(list(phase.tasks.values()))
+        chosen = rng.choice(len(tasks), size=recipe.batch, p=weights / weights.sum())
+        pairs = [world.draw(rng, tasks[i], phase.max_objects) for i in chosen]
+        return [encode_pairs(tokenizer, pairs)]
+
+    parameters = [(name, p) for name, p in model.named_parameters()]
+    steps = sum(phase.steps for phase in recipe.phases)
+    row = fit(Job(
+        model=model, groups=[Group("model", parameters, recipe.lr)], batches=batches, loss=text_loss, steps=steps,
+        seed=recipe.seed, directory=directory, warmup=recipe.warmup_steps, floor=recipe.min_lr_share, weight_decay=0.0,
+        checkpoint_every=recipe.checkpoint_every, log_every=recipe.log_every, on_log=on_log,
+    ))  # fmt: skip
+    model.to(torch.float16).save_pretrained(directory / "model")
+    tokenizer.save_pretrained(directory / "model")
+    return row
+
+
+def _phase(recipe: TextRecipe, step: int) -> PhaseSection:
+    for phase in recipe.phases:
+        if step < phase.steps:
+            return phase
+        step -= phase.steps
+    return recipe.phases[-1]
+
+
+def encode_pairs(tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]]) -> Batch:
+    """Pad pairs of source and target text: input_ids, attention_mask [texts, tokens], labels [texts, tokens]."""
+    source = tokenizer([s for s, _ in pairs], padding=True, return_tensors="pt")
+    target = tokenizer([t for _, t in pairs], padding=True, return_tensors="pt")
+    labels = target["input_ids"].masked_fill(target["attention_mask"] == 0, -100)
+    return {"input_ids": source["input_ids"], "attention_mask": source["attention_mask"], "labels": labels}
+
+
+def text_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Cross-entropy summed over the target tokens, the logits being made for those alone."""
+    labels = batch["labels"]
+    core: Any = model
+    states = core.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    hidden = core.decoder(
+        input_ids=core._shift_right(labels), encoder_hidden_states=states,
+        encoder_attention_mask=batch["attention_mask"],
+    ).last_hidden_state  # fmt: skip
+    wanted = labels != -100
+    logits = core.lm_head(hidden[wanted])
+    loss = nn.functional.cross_entropy(logits, labels[wanted], reduction="sum")
+    right = (logits.argmax(-1) == labels[wanted]).float().mean()
+    return {"loss_sum": loss, "tokens": wanted.sum(), "token_accuracy": right}
