@@ -131,12 +131,17 @@ def find_language(text: str) -> Language:
 
 
 _OTHER_SCRIPT = {
-    "zh": ("tw", "hk", "mo"),
-    "sr": ("me",),
+    "az": ("iq", "ir", "ru"),
+    "ha": ("cm", "sd"),
+    "kk": ("af", "cn", "ir", "mn"),
+    "ky": ("cn", "tr"),
+    "mn": ("cn",),
     "pa": ("pk",),
-    "uz": ("af",),
-    "az": ("ir",),
-    "ku": ("iq", "ir"),
+    "sd": ("in",),
+    "sr": ("me", "ro", "tr"),
+    "tg": ("pk",),
+    "uz": ("af", "cn"),
+    "zh": ("hk", "mo", "tw"),
 }
 
 

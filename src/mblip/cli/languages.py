@@ -29,11 +29,11 @@ def languages(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in ("code", "BCP-47", "name", "own name", "script", "NLLB", "MADLAD", "mC4 %"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for header in ("code", "name", "own name", "script", "NLLB", "MADLAD", "mC4 %"):
         table.add_column(header, overflow="fold", justify="right" if header == "mC4 %" else "left")
     for row in rows:
+        code = row.code if row.code == row.bcp47 else f"{row.code} ({row.bcp47})"
         own_name = f"\N{FIRST STRONG ISOLATE}{row.own_name}\N{POP DIRECTIONAL ISOLATE}"
-        share = f"{row.mc4_share:.3g}"
-        table.add_row(row.code, row.bcp47, row.name, own_name, row.script, row.nllb, row.madlad, share)
+        table.add_row(code, row.name, own_name, row.script, row.nllb, row.madlad, f"{row.mc4_share:.3g}")
     Console().print(table)
