@@ -1,0 +1,60 @@
+"""What tests share: no network, few threads, and the things a machine may lack.
+
+``bench`` (real benchmark files), ``java``, ``chromium`` and ``apertium`` skip a test where they are missing. Continuous
+integration names them in ``MBLIP_REQUIRE`` (comma-separated), and then a missing one fails instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+
+def _needs(what: str, found: str | None, remedy: str) -> str:
+    if found:
+        return found
+    if what in os.environ.get("MBLIP_REQUIRE", "").split(","):
+        pytest.fail(f"MBLIP_REQUIRE lists {what}, but it is missing: {remedy}")
+    pytest.skip(f"needs {what}: {remedy}")
+
+
+@pytest.fixture(scope="session")
+def bench() -> Path:
+    """The folder of real benchmark files."""
+    folder = os.environ.get("MBLIP_BENCH", "")
+    return Path(_needs("bench", folder if Path(folder or "-").is_dir() else None, "set MBLIP_BENCH to the folder"))
+
+
+@pytest.fixture(scope="session")
+def java() -> str:
+    """The path of a Java runtime."""
+    return _needs("java", shutil.which("java"), "install a Java runtime, such as Debian's default-jre-headless")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium that Playwright can drive (``executable_path``)."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return _needs("chromium", found, "install Chromium, such as Debian's chromium")
+
+
+@pytest.fixture(scope="session")
+def apertium() -> str:
+    """The path of the rule-based translator Apertium."""
+    return _needs(
+        "apertium", shutil.which("apertium"), "install apertium and a language pair, such as apertium-eng-spa"
+    )
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return Path(__file__).parents[1]

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mblip.errors import InputError
+from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES, _fold, find_language
+
+# Target tags in the vocabulary of google/madlad400-3b-mt that a wrong guess would miss.
+MADLAD_TAGS = {
+    "iw": "<2he>",
+    "no": "<2no>",
+    "fil": "<2fil>",
+    "jv": "<2jv>",
+    "ku": "<2ku>",
+    "zh": "<2zh>",
+    "yi": "<2yi>",
+}
+
+
+def test_table_has_96_languages_in_order_whose_shares_add_up() -> None:
+    assert len(LANGUAGES) == 96
+    assert list(LANGUAGES) == sorted(LANGUAGES)
+    assert sum(language.mc4_share for language in LANGUAGES.values()) == pytest.approx(100)
+    assert sum(language.mt5_share for language in LANGUAGES.values()) == pytest.approx(100)
+    assert max(LANGUAGES.values(), key=lambda language: language.mc4_share).code == "en"
+
+
+def test_every_nllb_code_is_in_the_list_that_transformers_carries() -> None:
+    from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES
+
+    codes = {language.nllb for language in LANGUAGES.values()}
+    assert len(codes) == 96
+    assert codes <= set(FAIRSEQ_LANGUAGE_CODES)
+    assert {language.original_nllb for language in LANGUAGES.values()} <= set(FAIRSEQ_LANGUAGE_CODES)
+
+
+def test_script_agrees_with_the_nllb_code() -> None:
+    same = {"Kore": "Hang"}
+    for language in LANGUAGES.values():
+        assert same.get(language.script, language.script) == language.nllb[-4:], language.code
+        assert language.direction == ("rtl" if language.script in ("Arab", "Hebr") else "ltr")
+
+
+def test_madlad_tags() -> None:
+    assert {code: LANGUAGES[code].madlad for code in MADLAD_TAGS} == MADLAD_TAGS
+    assert len({language.madlad for language in LANGUAGES.values()}) == 96
+
+
+def test_tags_and_names_are_those_of_cldr() -> None:
+    from babel import Locale
+
+    for language in LANGUAGES.values():
+        if language.code != "sm":
+            assert language.own_name == Locale.parse(language.bcp47).get_display_name(language.bcp47)
+
+
+def test_every_spelling_finds_its_own_language() -> None:
+    table = {**LANGUAGES, **BENCHMARK_LANGUAGES}
+    claimed: dict[str, str] = {}
+    for language in table.values():
+        spellings = (language.code, language.bcp47, language.nllb, language.name, language.own_name, *language.aliases)
+        for spelling in filter(None, spellings):
+            assert claimed.setdefault(_fold(spelling), language.code) == language.code
+            assert find_language(spelling.upper()) is language
+            assert find_language(f" {spelling.lower()} ") is language
+    assert len(claimed) > 300
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Kiswahili", "sw"),
+        ("he", "iw"),
+        ("Hebrew", "iw"),
+        ("nb", "no"),
+        ("espanol", "es"),
+        ("pt-BR", "pt"),
+        ("pt_br", "pt"),
+        ("zh-CN", "zh"),
+        ("zh-Hans", "zh"),
+        ("es-419", "es"),
+        ("Türkçe", "tr"),
+        ("swh", "sw"),
+        ("Haitian", "ht"),
+        ("中文", "zh"),
+    ],
+)
+def test_find_language(text: str, code: str) -> None:
+    assert find_language(text).code == code
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"), [("swahilli", "swahili"), ("Portugese", "portuguese"), ("zho_Hant", "zho_hans")]
+)
+def test_unknown_language_suggests_the_nearest(text: str, hint: str) -> None:
+    with pytest.raises(InputError, match=f"unknown language '{text}'; did you mean '{hint}'"):
+        find_language(text)
+
+
+@pytest.mark.parametrize("text", ["", "klingon", "zh-TW", "sr-Latn", "ckb_Arab", "en-", "-", "e\0n", "x" * 10_000])
+def test_what_is_not_a_language_of_the_table_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="unknown language"):
+        find_language(text)
+
+
+def test_original_profile_changes_exactly_what_the_original_had_wrong() -> None:
+    changed = {}
+    for code, language in LANGUAGES.items():
+        original = language.in_profile("original")
+        assert language.in_profile("correct") is language
+        if original != language:
+            changed[code] = (original.name, original.nllb, original.script, original.direction)
+    assert changed == {
+        "ht": ("Haitian", "hat_Latn", "Latn", "ltr"),
+        "iw": ("former Hebrew", "heb_Hebr", "Hebr", "rtl"),
+        "ku": ("Kurdish", "ckb_Arab", "Arab", "rtl"),
+        "zh": ("Chinese", "zho_Hant", "Hant", "ltr"),
+    }
+    assert LANGUAGES["pt"].in_profile("original", "xm3600").name == "Portugese"
+    assert LANGUAGES["fa"].in_profile("original", "maxm").name == "Persian"
+
+
+def test_codes_of_benchmarks() -> None:
+    assert LANGUAGES["iw"].code_in("maxm") == "iw"
+    assert LANGUAGES["iw"].code_in("xm3600") == "he"
+    assert LANGUAGES["no"].code_in("xm3600") == "no"
+    assert LANGUAGES["id"].code_in("marvl") == "id"
+    xm3600 = (
+        "ar bn cs da de el en es fa fi fil fr he hi hr hu id it ja ko mi nl no pl pt quz ro ru sv sw te th tr uk vi zh"
+    )
+    assert all(find_language(code).code_in("xm3600") == code for code in xm3600.split())
+
+
+def test_a_language_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        LANGUAGES["en"].name = "x"  # type: ignore[misc]
+
+
+def test_verb_prints_all_languages() -> None:
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "mblip", "languages", *arguments]
+        return subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout
+
+    rows = json.loads(run("--json"))
+    assert [row["code"] for row in rows] == list(LANGUAGES)
+    assert rows[0]["own_name"] == "Afrikaans"
+    assert json.loads(run("--json", "--profile", "original"))[36]["name"] == "former Hebrew"
+    table = run()
+    assert all(language.own_name.split()[0][:8] in table for language in LANGUAGES.values())
