@@ -11,6 +11,7 @@ import io
 import struct
 import tarfile
 import unicodedata
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -202,7 +203,7 @@ def open_images(uri: str | Path) -> ImageStore:
         # Path.glob wants a relative pattern.
         paths = [path for pattern in _expand_ranges(text) for path in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207
         return TarStore([Path(path) for path in paths])
-    if Path(text).is_dir():
+    if text and Path(text).is_dir():
         return FolderStore(text)
     raise InputError(f"{text!r} is no image store: name a folder, a .tar or a pattern of them, or nano:scenes")
 
@@ -263,7 +264,7 @@ def _tar_index(path: Path) -> np.ndarray[Any, Any]:
         raise InputError(f"cannot read the tar {path}: {error.strerror}") from error
     stamp = np.array([status.st_size, status.st_mtime_ns], np.int64)
     saved = path.with_name(path.name + ".index.npz")
-    with suppress(OSError, ValueError, KeyError, EOFError), np.load(saved) as file:
+    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(saved) as file:
         if np.array_equal(file["stamp"], stamp) and file["index"].dtype == _INDEX_TYPE:
             return np.array(file["index"])
     try:

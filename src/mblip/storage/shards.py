@@ -11,7 +11,6 @@ import typing
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -27,6 +26,7 @@ T = TypeVar("T")
 # A row group is what one random access has to decode; a shard is what one write makes visible.
 ROWS_PER_GROUP = 1024
 ROWS_PER_SHARD = 102_400
+GROUPS_KEPT = 8
 
 _TYPES = {
     str: pa.string(),
@@ -121,6 +121,7 @@ class ShardReader(Generic[T]):
         self.paths = sorted(self.folder.glob("*.parquet"))
         if not self.paths:
             raise InputError(f"{self.folder} holds no Parquet shards; name a folder written by mblip data")
+        self._recent: dict[int, pa.Table] = {}
         self._groups: list[tuple[Path, int]] = []
         self._starts = [0]
         expected = _schema(kind)
@@ -146,13 +147,24 @@ class ShardReader(Generic[T]):
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         group = bisect_right(self._starts, row) - 1
-        table = _cached_group(*self._groups[group])
+        table = self._group(group)
         return _to_records(table.slice(row - self._starts[group], 1), self.kind)[0]
 
     def take(self, rows: Sequence[int]) -> list[T]:
         """The records at ``rows``, in that order; each row group is read once."""
         found = {row: self[row] for row in sorted(set(rows))}
         return [found[row] for row in rows]
+
+    def _group(self, group: int) -> pa.Table:
+        # A row group decodes in about a millisecond; neighbours are mostly asked for together.
+        if group not in self._recent:
+            if len(self._recent) == GROUPS_KEPT:
+                self._recent.pop(next(iter(self._recent)))
+            self._recent[group] = _read_group(*self._groups[group])
+        return self._recent[group]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_recent": {}}
 
     def columns(self, *names: str) -> Iterator[tuple[list[Any], ...]]:
         """Yield the values of some fields, a row group at a time; reads nothing else."""
@@ -182,10 +194,19 @@ def _to_table(records: list[T], kind: type[T]) -> pa.Table:
             array = pa.array(values, column.type)
         except (UnicodeEncodeError, pa.ArrowException, TypeError) as error:
             raise _unstorable(records, column) from error
-        if array.null_count:
+        if _null_count(array):
             raise _unstorable(records, column)
         arrays.append(array)
     return pa.table(arrays, schema=_schema(kind))
+
+
+def _null_count(array: pa.Array) -> int:
+    inside = 0
+    if pa.types.is_map(array.type):
+        inside = array.items.null_count
+    elif pa.types.is_list(array.type):
+        inside = array.flatten().null_count
+    return int(array.null_count + inside)
 
 
 def _unstorable(records: list[Any], column: pa.Field) -> InputError:
@@ -194,7 +215,7 @@ def _unstorable(records: list[Any], column: pa.Field) -> InputError:
         if isinstance(value, dict):
             value = list(value.items())
         try:
-            if pa.array([value], column.type).null_count == 0:
+            if _null_count(pa.array([value], column.type)) == 0:
                 continue
         except (UnicodeEncodeError, pa.ArrowException, TypeError):
             pass
@@ -230,10 +251,6 @@ def _read_group(path: Path, group: int, columns: list[str] | None = None) -> pa.
         return file.read_row_group(group, columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}, row group {group} is damaged ({_first_line(error)}); write it again") from error
-
-
-# One row group decodes in about a millisecond; neighbours are mostly asked for together.
-_cached_group = lru_cache(maxsize=8)(_read_group)
 
 
 def _first_line(error: Exception) -> str:
