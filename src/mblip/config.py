@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import typing
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -119,6 +121,7 @@ class PhaseSection(Section):
     steps: int
     tasks: dict[str, float]
     max_objects: int = Field(default=1, ge=1, le=4)
+    candidates: int = Field(default=0, description="softmax over a sample of so many pieces; 0 for the whole vocabulary")
 
 
 class TextRecipe(Recipe):
@@ -136,6 +139,7 @@ class TextRecipe(Recipe):
     phases: tuple[PhaseSection, ...]
     batch: int = 256
     lr: float = 3e-3
+    word_lr: float = Field(default=3e-3, description="of the input embedding and the output head")
     min_lr_share: float = 0.05
     warmup_steps: int = 100
     english_share: float = Field(default=0.25, description="how often the words that stand for the picture are English")
@@ -175,7 +179,7 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
     path = find_recipe(source)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a mapping of recipe fields")
@@ -183,7 +187,7 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise InputError(f"override {override!r} must read field=value, for example optim.lr=1e-5")
-        _set(data, key.split("."), _scalar(value), override)
+        _set(data, key.split("."), value, override)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -196,8 +200,9 @@ def find_recipe(source: str | Path) -> Path:
     Raises:
         InputError: There is neither; names the nearest shipped recipe.
     """
-    if Path(source).is_file():
-        return Path(source)
+    with suppress(OSError):  # a name too long for the file system
+        if Path(source).is_file():
+            return Path(source)
     shipped = shipped_recipes()
     name = str(source).removesuffix(".yaml")
     if name in shipped:
@@ -217,36 +222,40 @@ def shipped_recipes() -> dict[str, Path]:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe as YAML, every default spelled out."""
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    from mblip.storage import atomic_write  # slow to import, and only a run needs it
+
+    with atomic_write(path, "w") as file:
+        yaml.safe_dump(recipe.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True)
 
 
-def _scalar(text: str) -> Any:
-    value = yaml.safe_load(text) if text else ""
-    if isinstance(value, str):  # YAML 1.1 reads 1e-5 as a string
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def hash_recipe(recipe: Recipe) -> str:
+    """SHA-256 of the resolved recipe: the same for the same settings, however they were given."""
+    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
 
 
-def _set(data: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+def _set(data: dict[str, Any], keys: list[str], text: str, override: str) -> None:
     for key in keys[:-1]:
         data = data.setdefault(key, {})
         if not isinstance(data, dict):
             raise InputError(f"override {override!r}: {key!r} is not a section of the recipe")
-    data[keys[-1]] = value
+    try:
+        data[keys[-1]] = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value is not readable YAML") from error
 
 
 def _explain(kind: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     field = ".".join(location)
+    if first["type"] == "missing":
+        return f"field {field!r} is missing"
     if first["type"] != "extra_forbidden":
         return f"field {field!r}: {first['msg'].lower()} (got {first['input']!r})"
     section: Any = kind
     for part in location[:-1]:
+        if part.isdigit():  # an item of a list of sections
+            continue
         fields = getattr(section, "model_fields", {})
         section = _section_type(fields[part].annotation) if part in fields else None
     known = getattr(section, "model_fields", {})

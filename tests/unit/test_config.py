@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mblip import config
+from mblip.config import (
+    Recipe,
+    TextRecipe,
+    TrainRecipe,
+    find_recipe,
+    hash_recipe,
+    load_recipe,
+    save_recipe,
+    shipped_recipes,
+)
+from mblip.errors import InputError
+
+MINIMAL = {"title": "t", "stage": "align", "model": {"vision": "nano:a"}, "optim": {"lr": 1e-5}}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    return path
+
+
+def test_overrides_reach_every_depth_and_type(recipe: Path) -> None:
+    overrides = (
+        "optim.lr=3e-5",
+        "optim.steps=20",
+        "seed=7",
+        "data.flip=true",
+        "data.languages=[sw, de]",
+        "model.run=a=b",
+        "lora.dropout=0",
+        "precision=fp32",
+    )
+    loaded = load_recipe(TrainRecipe, recipe, overrides)
+    assert loaded.optim.lr == 3e-5
+    assert loaded.optim.steps == 20
+    assert loaded.seed == 7
+    assert loaded.data.flip is True
+    assert loaded.data.languages == ("sw", "de")
+    assert loaded.model.run == "a=b"
+    assert loaded.model.vision == "nano:a"
+    assert loaded.precision == "fp32"
+
+
+def test_exponents_without_a_dot_are_numbers(recipe: Path) -> None:
+    recipe.write_text("title: t\nstage: align\nmodel: {}\noptim: {lr: 1e-5}\n")
+    assert load_recipe(TrainRecipe, recipe).optim.lr == 1e-5
+
+
+def test_saved_recipe_loads_to_the_same_and_spells_out_defaults(recipe: Path, tmp_path: Path) -> None:
+    loaded = load_recipe(TrainRecipe, recipe, ("optim.steps=5",))
+    save_recipe(loaded, tmp_path / "run" / "recipe.yaml")
+    again = load_recipe(TrainRecipe, tmp_path / "run" / "recipe.yaml")
+    assert again == loaded
+    assert hash_recipe(again) == hash_recipe(loaded)
+    assert hash_recipe(load_recipe(TrainRecipe, recipe)) != hash_recipe(loaded)
+    assert "warmup_steps: 1000" in (tmp_path / "run" / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("optim.lrr=1",), "unknown field 'optim.lrr'; did you mean 'lr'?"),
+        (("optmi.lr=1",), "unknown field 'optmi'; did you mean 'optim'?"),
+        (("lora.rank=-1",), "field 'lora.rank': input should be greater than 0 (got -1)"),
+        (("lora.rank=many",), "field 'lora.rank': .*integer.* (got 'many')"),
+        (("stage=sleep",), "field 'stage': input should be 'warmup', 'align' or 'finetune' (got 'sleep')"),
+        (("seed",), "override 'seed' must read field=value"),
+        (("=3",), "override '=3' must read field=value"),
+        (("title.x=3",), "override 'title.x=3': 'title' is not a section"),
+        (("seed=[",), r"override 'seed=\[': the value is not readable YAML"),
+    ],
+)
+def test_bad_overrides_are_named(recipe: Path, overrides: tuple[str, ...], message: str) -> None:
+    pattern = message.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")
+    with pytest.raises(InputError, match=pattern):
+        load_recipe(TrainRecipe, recipe, overrides)
+
+
+def test_a_typo_inside_a_list_of_sections_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("title: t\nphases: [{steps: 3, tasks: {naming: 1}}, {steps: 3, task: {naming: 1}}]\n")
+    with pytest.raises(InputError, match=r"x.yaml: .*phases\.1\.task"):
+        load_recipe(TextRecipe, path)
+    path.write_text("title: t\nphases: [{steps: 3, tasks: {}, max_object: 1}]\n")
+    with pytest.raises(InputError, match=r"unknown field 'phases\.0\.max_object'; did you mean 'max_objects'"):
+        load_recipe(TextRecipe, path)
+
+
+def test_a_missing_field_does_not_print_the_whole_recipe(recipe: Path) -> None:
+    recipe.write_text("title: t\nstage: align\noptim: {lr: 1}\n")
+    with pytest.raises(InputError, match=r"mine.yaml: field 'model' is missing$"):
+        load_recipe(TrainRecipe, recipe)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"title: [", "is not readable YAML"),
+        (b"\xff\xfe\xfa", "is not readable YAML"),
+        (b"[" * 50_000, "is not readable YAML"),
+        (b"- a\n", "must hold a mapping"),
+        (b"", "must hold a mapping"),
+        (b"title: !!python/object/apply:os.getcwd []\n", "is not readable YAML"),
+    ],
+    ids=["broken", "not UTF-8", "too deep", "list", "empty", "code"],
+)
+def test_files_that_are_no_recipe_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"bad.yaml {message}"):
+        load_recipe(TrainRecipe, path)
+
+
+def test_recipes_are_frozen() -> None:
+    recipe = Recipe(title="t")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 3  # type: ignore[misc]
+
+
+def test_shipped_recipes_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train/align", "nano/align", "nano/only"):
+        path = tmp_path / "recipes" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("title: t\n")
+    monkeypatch.setattr(config.resources, "files", lambda _: tmp_path)
+    assert sorted(shipped_recipes()) == ["nano/align", "nano/only", "only", "train/align"]
+    assert find_recipe("only") == find_recipe("nano/only.yaml") == tmp_path / "recipes" / "nano" / "only.yaml"
+    with pytest.raises(InputError, match=r"no recipe file or shipped recipe 'onli'; did you mean 'only'\?"):
+        find_recipe("onli")
+    with pytest.raises(InputError, match="no recipe file or shipped recipe"):
+        find_recipe("x" * 5000)
