@@ -121,6 +121,7 @@ class PhaseSection(Section):
     steps: int
     tasks: dict[str, float]
     max_objects: int = Field(default=1, ge=1, le=4)
+    english_share: float = Field(default=0.3, description="how often the words that stand for the picture are English")
     candidates: int = Field(default=0, description="softmax over a sample of so many pieces; 0 for the whole vocabulary")
 
 
@@ -137,12 +138,11 @@ class TextRecipe(Recipe):
     feed_forward: int = 256
     heads: int = 4
     phases: tuple[PhaseSection, ...]
-    batch: int = 256
+    batch: int = 512
     lr: float = 3e-3
     word_lr: float = Field(default=3e-3, description="of the input embedding and the output head")
     min_lr_share: float = 0.05
     warmup_steps: int = 100
-    english_share: float = Field(default=0.25, description="how often the words that stand for the picture are English")
     checkpoint_every: int = 500
     log_every: int = 50
 
@@ -164,6 +164,53 @@ class VisionRecipe(Recipe):
     warmup_steps: int = 100
     checkpoint_every: int = 500
     log_every: int = 50
+
+
+class AllocationSection(Section):
+    """Which language each example goes to; counts add up exactly (largest remainder)."""
+
+    method: Literal["mc4", "uniform"] = "mc4"
+    temperature: float = Field(default=1.0, gt=0, description="flattens mC4's shares to share ** (1 / temperature)")
+    floor: int = Field(default=0, ge=0, description="least examples a language, in every task of every source")
+    english_share: float | None = Field(default=None, ge=0, le=1, description="sets English's share; null leaves it")
+    languages: tuple[str, ...] = Field(default=(), description="mC4 codes; empty for all 96")
+    exclude_languages: tuple[str, ...] = ()
+    task_languages: dict[str, tuple[str, ...]] = Field(default={}, description="only these languages for a task")
+    apart: tuple[tuple[str, str], ...] = Field(
+        default=(), description="pairs of tasks made from the same rows, which get different languages for a row"
+    )
+
+
+class SourceSection(Section):
+    """One raw corpus. ``options`` go to its reader in ``mblip.corpora``; ``allocation`` replaces the recipe's."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="first part of every id, folder of its shards")
+    reader: str
+    options: dict[str, Any] = {}
+    allocation: AllocationSection | None = None
+
+
+class TranslationSection(Section):
+    """How the examples that were not allotted to English are translated, and what is held back."""
+
+    engine: str = "lexicon"
+    options: dict[str, Any] = Field(default={}, description="of the engine")
+    never_shown: float = Field(
+        default=0.0, ge=0, lt=1, description="share of (word, language) pairs kept out, to ask for them afterwards"
+    )
+
+
+class DataRecipe(Recipe):
+    """``mblip data``: from raw English corpora to an instruction mix."""
+
+    kind: Literal["data"] = "data"
+    sources: tuple[SourceSection, ...]
+    bad_rows: Literal["error", "drop"] = Field(
+        default="error", description="a raw row that cannot be used stops the run, or is dropped and counted"
+    )
+    allocation: AllocationSection = AllocationSection()
+    translation: TranslationSection = TranslationSection()
+    templates: tuple[str, ...] = Field(default=("paper",), description="shipped template files, or paths of your own")
 
 
 AnyTrainRecipe = TrainRecipe | TextRecipe | VisionRecipe

@@ -43,24 +43,23 @@ SPECIAL = ["<pad>", "</s>", "<unk>", "<image>"]
 class TextWorld:
     """Draws (source, target) pairs of text."""
 
-    def __init__(self, languages: tuple[str, ...], english_share: float) -> None:
+    def __init__(self, languages: tuple[str, ...]) -> None:
         self.lexicon: Lexicon = load_lexicon()
         self.languages = languages or self.lexicon.languages
-        self.english_share = english_share
         self.answering = tuple(code for code in self.languages if code in YES_NO)
         # An object can be told in any of the languages that name it; ku names few.
         self.named = {c: [x for x in self.lexicon.concepts if self.lexicon.name(x, c)] for c in self.languages}
 
-    def draw(self, rng: np.random.Generator, task: str, max_objects: int) -> tuple[str, str]:
-        """One pair of a task; scenes have up to ``max_objects`` objects."""
+    def draw(self, rng: np.random.Generator, task: str, phase: PhaseSection) -> tuple[str, str]:
+        """One pair of a task, the scene told in English as often as the phase says."""
         pool = self.answering if task in ("presence", "matching", "question_generation") else self.languages
         language = pool[int(rng.integers(len(pool)))]
-        source = "en" if rng.random() < self.english_share else self.languages[int(rng.integers(len(self.languages)))]
+        source = "en" if rng.random() < phase.english_share else self.languages[int(rng.integers(len(self.languages)))]
         concepts = self._shared(source, language)
         counting = task in ("count", "count_all")
-        least = 2 if task in ("left", "right") and max_objects > 1 else 1
+        least = 2 if task in ("left", "right") and phase.max_objects > 1 else 1
         most = {"naming": 1, "left": 2, "right": 2, "question_generation": 1, "caption": 3}.get(task, 4)
-        count = int(rng.integers(least, max(least, min(most, max_objects)) + 1))
+        count = int(rng.integers(least, max(least, min(most, phase.max_objects)) + 1))
         scene = sample_scene(rng, count, concepts, repeat=0.6 if counting else 0.0).concepts
         fields: dict[str, str] = {"language": LANGUAGES[language].name}
         answer = ""
@@ -188,7 +187,7 @@ def train_text(recipe: TextRecipe, directory: Path, on_log: Callable[[dict[str, 
     if unknown:
         raise InputError(f"field 'languages': the lexicon has no names in {unknown[0]!r}")
     torch.manual_seed(recipe.seed)
-    world = TextWorld(recipe.languages, recipe.english_share)
+    world = TextWorld(recipe.languages)
     tokenizer = build_tokenizer(world, recipe.vocabulary, recipe.pieces)
     model = build_language_model(recipe, tokenizer)
 
@@ -197,13 +196,17 @@ def train_text(recipe: TextRecipe, directory: Path, on_log: Callable[[dict[str, 
         rng = np.random.default_rng([recipe.seed, step])
         tasks, weights = list(phase.tasks), np.array(list(phase.tasks.values()))
         chosen = rng.choice(len(tasks), size=recipe.batch, p=weights / weights.sum())
-        pairs = [world.draw(rng, tasks[i], phase.max_objects) for i in chosen]
-        return [encode_pairs(tokenizer, pairs)]
+        pairs = [world.draw(rng, tasks[i], phase) for i in chosen]
+        batch = encode_pairs(tokenizer, pairs)
+        if phase.candidates:
+            sample_candidates(batch, rng, len(tokenizer), phase.candidates)
+        return [batch]
 
-    parameters = [(name, p) for name, p in model.named_parameters()]
+    words = [(name, p) for name, p in model.named_parameters() if p.shape[0] == len(tokenizer)]
+    body = [(name, p) for name, p in model.named_parameters() if p.shape[0] != len(tokenizer)]
     steps = sum(phase.steps for phase in recipe.phases)
     row = fit(Job(
-        model=model, groups=[Group("model", parameters, recipe.lr)], batches=batches, loss=text_loss, steps=steps,
+        model=model, groups=[Group("body", body, recipe.lr), Group("words", words, recipe.word_lr)], batches=batches, loss=text_loss, steps=steps,
         seed=recipe.seed, directory=directory, warmup=recipe.warmup_steps, floor=recipe.min_lr_share, weight_decay=0.0,
         checkpoint_every=recipe.checkpoint_every, log_every=recipe.log_every, on_log=on_log,
     ))  # fmt: skip
@@ -228,8 +231,21 @@ def encode_pairs(tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]
     return {"input_ids": source["input_ids"], "attention_mask": source["attention_mask"], "labels": labels}
 
 
+def sample_candidates(batch: Batch, rng: np.random.Generator, vocabulary: int, count: int) -> None:
+    """Add ``candidates`` to a batch, the vocabulary entries that its softmax runs over, and number the labels by them.
+
+    All target pieces of the batch and a uniform sample of the others: the head is most of the cost of a step, and a
+    sample ranks as well while words are being learnt. The last phase of a recipe uses the whole vocabulary.
+    """
+    labels = batch["labels"].numpy()
+    wanted = labels[labels != -100]
+    candidates = np.unique(np.concatenate([wanted, rng.integers(vocabulary, size=count)]))
+    batch["candidates"] = torch.from_numpy(candidates)
+    batch["targets"] = torch.from_numpy(np.searchsorted(candidates, wanted))
+
+
 def text_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Cross-entropy summed over the target tokens, the logits being made for those alone."""
+    """Cross-entropy summed over the target tokens, the logits being made for those (and the candidates) alone."""
     labels = batch["labels"]
     core: Any = model
     states = core.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
@@ -238,7 +254,11 @@ def text_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         encoder_attention_mask=batch["attention_mask"],
     ).last_hidden_state  # fmt: skip
     wanted = labels != -100
-    logits = core.lm_head(hidden[wanted])
-    loss = nn.functional.cross_entropy(logits, labels[wanted], reduction="sum")
-    right = (logits.argmax(-1) == labels[wanted]).float().mean()
+    head = core.lm_head.weight
+    targets = labels[wanted]
+    if "candidates" in batch:
+        head, targets = head[batch["candidates"]], batch["targets"]
+    logits = hidden[wanted] @ head.T
+    loss = nn.functional.cross_entropy(logits, targets, reduction="sum")
+    right = (logits.argmax(-1) == targets).float().mean()
     return {"loss_sum": loss, "tokens": wanted.sum(), "token_accuracy": right}

@@ -1,0 +1,1 @@
+"""From instructions and images to batches."""

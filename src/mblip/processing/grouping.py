@@ -1,0 +1,118 @@
+"""Image-grouped batches: the texts of a picture stand together, so that it is encoded once for all of them.
+
+An epoch shuffles the pictures (not the texts), lays the texts of each picture side by side and cuts the row into global
+batches of exactly the asked number of texts. Every text comes once an epoch; a picture is encoded a second time only
+where a cut or the limit of texts a picture falls inside its texts. Which texts form the batch of a step follows from
+(seed, step) alone.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mblip.config import MixSection
+from mblip.errors import InputError, nearest
+from mblip.schema import Instruction
+from mblip.storage import ShardReader, read_manifest
+
+_COLUMNS = ["id", "source", "task", "images", "prompt", "answer", "prompt_language", "answer_language"]
+
+
+class Mix:
+    """The instructions of a mix that a recipe selects, as an Arrow table (about 150 bytes a row).
+
+    Raises:
+        InputError: No mix there, or a selection that leaves nothing.
+    """
+
+    def __init__(self, section: MixSection) -> None:
+        folder = Path(section.mix)
+        read_manifest(folder)
+        paths = ShardReader(folder, Instruction).paths
+        table = pa.concat_tables([pq.read_table(path, columns=_COLUMNS) for path in paths])
+        for column, wanted in (("task", section.tasks), ("answer_language", section.languages)):
+            if wanted:
+                known = pc.unique(table[column]).to_pylist()
+                missing = [value for value in wanted if value not in known]
+                if missing:
+                    raise InputError(f"{folder} has no {column} {missing[0]!r}{nearest(missing[0], known)}")
+                table = table.filter(pc.is_in(table[column], pa.array(wanted)))
+        if section.exclude_languages:
+            excluded = pa.array(section.exclude_languages)
+            for column in ("answer_language", "prompt_language"):
+                table = table.filter(pc.invert(pc.is_in(table[column], excluded)))
+        if table.num_rows == 0:
+            raise InputError(f"{folder}: the recipe's tasks and languages leave no instruction")
+        self.table = table.combine_chunks()
+        joined = pc.binary_join(self.table["images"].combine_chunks(), "\x00")
+        groups = joined.dictionary_encode().indices.to_numpy()
+        self._rows = np.argsort(groups, kind="stable")
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(groups))])
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def pictures(self) -> int:
+        """How many different pictures (or sets of pictures) the rows speak of."""
+        return len(self._starts) - 1
+
+    def take(self, rows: NDArray[np.int64]) -> list[Instruction]:
+        """The instructions at these rows."""
+        columns = self.table.take(pa.array(rows)).to_pydict()
+        columns["images"] = [tuple(keys) for keys in columns["images"]]
+        return [Instruction(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """All rows, pictures shuffled, the texts of a picture side by side and shuffled among themselves."""
+        rng = np.random.default_rng([seed, epoch])
+        pictures = rng.permutation(self.pictures)
+        rows = self._rows[np.argsort(rng.random(len(self._rows)), kind="stable")]  # shuffles texts ...
+        rank = np.empty(self.pictures, dtype=np.int64)
+        rank[pictures] = np.arange(self.pictures)
+        owner = np.repeat(np.arange(self.pictures), np.diff(self._starts))
+        owner_of_row = np.empty(len(rows), dtype=np.int64)
+        owner_of_row[self._rows] = owner
+        return rows[np.argsort(rank[owner_of_row[rows]], kind="stable")]  # ... and brings pictures together
+
+
+class GroupedBatches:
+    """The rows of each step and rank.
+
+    Args:
+        mix: What to draw from.
+        seed: Of the order.
+        global_batch: Texts a step, over all ranks.
+        rank: This process.
+        ranks: Number of processes; each takes an equal, contiguous part of the batch.
+
+    Raises:
+        InputError: The batch does not divide by the ranks, or the mix is smaller than one batch.
+    """
+
+    def __init__(self, mix: Mix, seed: int, global_batch: int, rank: int = 0, ranks: int = 1) -> None:
+        if global_batch % ranks:
+            raise InputError(f"optim.global_batch {global_batch} does not divide by {ranks} processes")
+        if len(mix) < global_batch:
+            raise InputError(f"the mix has {len(mix)} instructions, fewer than one batch of {global_batch}")
+        self.mix, self.seed, self.global_batch, self.rank, self.ranks = mix, seed, global_batch, rank, ranks
+        self._order = lru_cache(maxsize=2)(mix.order)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass; the rest of a pass (less than a batch) is left for another order to bring."""
+        return len(self.mix) // self.global_batch
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        """Row numbers of a step on this rank, texts of one picture adjacent."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        batch = self._order(self.seed, epoch)[place * self.global_batch : (place + 1) * self.global_batch]
+        share = self.global_batch // self.ranks
+        return batch[self.rank * share : (self.rank + 1) * share]
