@@ -1,0 +1,54 @@
+# Every target sets up what it needs in .venv; nothing has to be installed or activated first.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+# Byte-compiling on first import instead of for every file halves the set-up time.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
+
+.PHONY: help quickstart ablations test test-all lint docs format clean
+.DEFAULT_GOAL := help
+
+help:  ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+quickstart: .venv/.core  ## Build a nano mBLIP end to end and open its report: runs/quickstart/report.html.
+	$(BIN)/mblip quickstart
+
+ablations: .venv/.core  ## The quickstart with every ablation.
+	$(BIN)/mblip quickstart --ablations
+
+test: lint docs  ## Everything a change must pass; minutes.
+	$(BIN)/python -m pytest
+
+test-all: lint docs  ## The same with the slow tests.
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: .venv/.dev  ## Style, types, layers.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+docs: .venv/.dev  ## Build the documentation into site/.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+format: .venv/.dev  ## Format the code.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## Remove the environment and everything built; runs/ stays.
+	rm -rf .venv site dist .mypy_cache .ruff_cache .pytest_cache
+
+.venv/.core: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "mblip needs Python 3.11 or newer: install it or name it with make PYTHON=..."; exit 1; }
+	@echo "setting up .venv (once, a few minutes)"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+# Alone and first, so that pip takes the CPU build where the machine's own index or find-links offers one.
+	$(PIP) torch
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.dev: .venv/.core
+	$(PIP) --editable '.[translate,train,eval,serve,ray,dev]'
+	@touch $@
