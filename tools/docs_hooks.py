@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import click
@@ -59,12 +60,15 @@ def _describe(command: Any, name: str, lines: list[str]) -> None:
         " ".join([name, *command.collect_usage_pieces(context)]),
     ]
     lines += ["```", ""]
-    rows = [parameter.get_help_record(context) for parameter in command.get_params(context)]
-    if any(rows):
-        lines += ["| | |", "|---|---|"]
-        escaped = [(option.replace("|", "\\|"), text.replace("|", "\\|")) for option, text in filter(None, rows)]
-        lines += [f"| `{option}` | {text} |" for option, text in escaped]
+    records = [parameter.get_help_record(context) for parameter in command.params]
+    if any(records):
+        lines += ["| option | meaning |", "|---|---|"]
+        lines += [f"| <code>{_cell(option)}</code> | {_cell(meaning)} |" for option, meaning in filter(None, records)]
         lines.append("")
+
+
+def _cell(text: str) -> str:
+    return html.escape(text).replace("|", "&#124;")
 
 
 def recipes_page() -> str:
