@@ -1,0 +1,50 @@
+"""Every shipped recipe: found, validated, short, labelled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mblip import config
+from mblip.config import Recipe, load_recipe, shipped_recipes
+
+FOLDER = Path(config.__file__).parent / "recipes"
+PATHS = sorted(FOLDER.rglob("*.y*ml"))
+RECIPES = {name: path for name, path in shipped_recipes().items() if "/" in name}
+# Change the number with the recipes: one that is lost must not pass unseen.
+COUNTS = {"data": 1, "nano": 2}
+
+
+def kinds(base: type[Recipe] = Recipe) -> dict[str, type[Recipe]]:
+    found = {}
+    for kind in base.__subclasses__():
+        found.update(kinds(kind))
+        if "kind" in kind.model_fields:
+            found[kind.model_fields["kind"].default] = kind
+    return found
+
+
+def test_every_recipe_is_found() -> None:
+    assert Counter(path.parent.name for path in PATHS) == COUNTS
+    assert sorted(RECIPES.values()) == PATHS
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_is_valid_short_and_labelled(name: str) -> None:
+    text = RECIPES[name].read_text(encoding="utf-8")
+    default = "data" if name.startswith("data/") else "train"
+    recipe = load_recipe(kinds()[yaml.safe_load(text).get("kind", default)], name)
+    assert recipe.title
+    assert recipe.paper, "name the paper's section, or say that there is none"
+    assert len(text.splitlines()) <= 45
+
+
+def test_no_two_recipes_are_the_same() -> None:
+    def settings(path: Path) -> str:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_dump({key: value for key, value in data.items() if key not in ("title", "paper")})
+
+    assert len({settings(path) for path in PATHS}) == len(PATHS)
