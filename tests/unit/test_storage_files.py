@@ -14,6 +14,7 @@ from mblip.schema import Drop, Prediction
 from mblip.storage import (
     JsonlAppender,
     JsonlWriter,
+    atomic_folder,
     atomic_path,
     atomic_write,
     hash_directory,
@@ -140,6 +141,53 @@ def test_an_error_about_another_file_is_not_relabelled(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="missing"), atomic_write(tmp_path / "file"):
         (tmp_path / "missing").read_text()
     assert names(tmp_path) == []
+
+
+def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "export"
+    for name in ("first", "second"):
+        with atomic_folder(path) as folder:
+            (folder / "sub").mkdir()
+            (folder / "sub" / name).write_text(name)
+            assert not (path / "sub" / name).exists()
+        assert names(path / "sub") == [name]
+        assert names(tmp_path) == ["export"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt()])
+def test_a_folder_that_goes_wrong_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "old").write_text("old")
+    with pytest.raises(type(error)), atomic_folder(tmp_path / "export") as folder:
+        (folder / "new").write_text("half")
+        raise error
+    assert names(tmp_path) == ["export"]
+    assert names(tmp_path / "export") == ["old"]
+
+
+def test_the_rest_of_a_killed_folder_goes_at_the_next_write(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from mblip.storage import atomic_folder\n"
+        "with atomic_folder(sys.argv[1]) as folder:\n"
+        "    (folder / 'weights').write_bytes(bytes(100))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "export")], check=False)
+    assert len(names(tmp_path)) == 1
+    assert not (tmp_path / "export").exists()
+    with atomic_folder(tmp_path / "export"):
+        pass
+    assert names(tmp_path) == ["export"]
+
+
+def test_a_folder_cannot_replace_a_file(tmp_path: Path) -> None:
+    (tmp_path / "export").write_text("a file")
+    with pytest.raises(InputError, match=r"cannot write .*export: Not a directory"), atomic_folder(tmp_path / "export"):
+        pass
+    with pytest.raises(InputError, match=r"cannot write .*export/x"), atomic_folder(tmp_path / "export" / "x"):
+        pass
+    assert names(tmp_path) == ["export"]
 
 
 def test_write_json_refuses_what_json_lacks(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,24 +27,33 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         InputError: The operating system refused to write; names the file and its reason.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
+    with _temporary(path) as temporary:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
-    except OSError as error:
-        # Not every OSError inside the caller's block is about this file: one that names another file is its own affair.
-        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (temporary, path, *path.parents):
-            raise
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; free the space or choose a folder that can be written"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Give a new, empty folder beside ``path``; on success its files are synced and it takes the place of ``path``.
+
+    As :func:`atomic_path`, for checkpoints and exports. A folder that is replaced is renamed away first, so that no
+    moment shows a mixture of both.
+
+    Raises:
+        InputError: As in :func:`atomic_path`.
+    """
+    path = Path(path)
+    with _temporary(path) as temporary, _temporary(path) as old:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            _sync(file)
+        if path.is_dir():
+            path.rename(old)
+        temporary.rename(path)
+        _sync(path.parent)
 
 
 @contextmanager
@@ -97,6 +107,26 @@ def hash_directory(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` for a file or folder that is removed in the end, with errors that name ``path``."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        yield temporary
+    except OSError as error:
+        # Not every OSError inside the caller's block is about this path: one that names another is its own affair.
+        named = Path(os.fsdecode(error.filename)) if error.filename is not None else temporary
+        if named not in (path, *path.parents) and temporary not in (named, *named.parents):
+            raise
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; free the space or choose a folder that can be written"
+        ) from error
+    finally:
+        _remove(temporary)
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -105,11 +135,19 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _remove_stale(path: Path) -> None:
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*.*.tmp"):
         process = stale.name.split(".")[-3]
         if process.isdigit() and not _alive(int(process)):
-            stale.unlink(missing_ok=True)
+            _remove(stale)
 
 
 def _alive(process: int) -> bool:
