@@ -1,6 +1,6 @@
 """Everything on disk: atomic writes, JSON lines, Parquet shards with a manifest, image stores."""
 
-from mblip.storage.files import atomic_path, atomic_write, hash_directory, sha256_file, write_json
+from mblip.storage.files import atomic_folder, atomic_path, atomic_write, hash_directory, sha256_file, write_json
 from mblip.storage.images import (
     FolderStore,
     ImageStore,
@@ -19,7 +19,7 @@ from mblip.storage.manifest import (
     read_manifest,
     write_manifest,
 )
-from mblip.storage.shards import ShardReader, ShardWriter
+from mblip.storage.shards import ShardReader, ShardWriter, to_table, write_shard
 
 __all__ = [
     "EXCLUSIONS",
@@ -32,6 +32,7 @@ __all__ = [
     "ShardWriter",
     "TarStore",
     "UnreadableImage",
+    "atomic_folder",
     "atomic_path",
     "atomic_write",
     "check_shards",
@@ -45,6 +46,8 @@ __all__ = [
     "read_manifest",
     "read_records",
     "sha256_file",
+    "to_table",
     "write_json",
     "write_manifest",
+    "write_shard",
 ]

@@ -55,16 +55,15 @@ def parse_record(kind: type[T], row: dict[str, Any], where: str) -> T:
     Raises:
         InputError: A field is missing, unknown or of the wrong type.
     """
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(row.keys() - fields.keys())
-    required = (name for name, field in fields.items() if _is_required(field))
-    missing = [name for name in required if name not in row]
+    layout = _layout(kind)
+    unknown = sorted(row.keys() - layout.keys())
+    missing = [name for name, (_, required) in layout.items() if required and name not in row]
     if unknown or missing:
         problem = f"lacks {missing[0]!r}" if missing else f"has the unknown field {unknown[0]!r}"
-        raise InputError(f"{where} {problem}; a {kind.__name__} has {', '.join(fields)}")
+        raise InputError(f"{where} {problem}; a {kind.__name__} has {', '.join(layout)}")
     values: dict[str, Any] = {}
     for name, value in row.items():
-        origin = _origin(kind, name)
+        origin, _ = layout[name]
         if origin is tuple and isinstance(value, list):
             value = tuple(value)
         wrong = not isinstance(value, origin)
@@ -160,15 +159,21 @@ def _parse_line(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+_layouts: dict[type, dict[str, tuple[type, bool]]] = {}
 
 
-def _origin(kind: type, name: str) -> type:
-    annotation = typing.get_type_hints(kind)[name]
-    origin = typing.get_origin(annotation) or annotation
-    assert isinstance(origin, type)
-    return origin
+def _layout(kind: Any) -> dict[str, tuple[type, bool]]:
+    """By field of a dataclass: its type without parameters, and whether it has no default."""
+    if kind not in _layouts:
+        hints = typing.get_type_hints(kind)
+        _layouts[kind] = {
+            field.name: (
+                typing.get_origin(hints[field.name]) or hints[field.name],
+                field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+            )
+            for field in dataclasses.fields(kind)
+        }
+    return _layouts[kind]
 
 
 def _end_of_last_line(file: IO[bytes]) -> int:
