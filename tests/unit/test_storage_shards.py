@@ -25,7 +25,9 @@ from mblip.storage import (
     language_of,
     read_drops,
     read_manifest,
+    to_table,
     write_manifest,
+    write_shard,
 )
 from mblip.storage import shards as module
 
@@ -136,6 +138,26 @@ def test_parallel_writers_share_a_folder(tmp_path: Path) -> None:
         with ShardWriter(tmp_path, Instruction, stem=f"task-{task:03d}") as shards:
             shards.extend(instruction(task * 10 + number) for number in range(10))
     assert [record.id for record in ShardReader(tmp_path, Instruction)] == [instruction(i).id for i in range(20)]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, 100), (0, 1), (7, 9), (8, 16), (31, 70), (99, 100), (95, 200), (40, 40)]
+)
+def test_rows_of_a_range(tmp_path: Path, start: int, stop: int) -> None:
+    records = [instruction(number) for number in range(100)]
+    write(tmp_path, Instruction, records)
+    assert list(ShardReader(tmp_path, Instruction).rows(start, stop)) == records[start:stop]
+
+
+@pytest.mark.parametrize(("kind", "make"), [(Instruction, instruction), (Example, example)])
+def test_a_shard_from_a_table_has_the_bytes_of_the_writer(
+    tmp_path: Path, kind: type[Any], make: Callable[[int], Any]
+) -> None:
+    records = [make(number) for number in range(2500)]
+    write(tmp_path, kind, records)
+    write_shard(tmp_path / "whole.parquet", to_table(records, kind), kind)
+    assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "shard-00000.parquet").read_bytes()
 
 
 @pytest.mark.parametrize(

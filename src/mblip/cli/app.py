@@ -11,6 +11,8 @@ import typer
 import mblip.cli
 from mblip.errors import InputError
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -31,6 +33,7 @@ def main() -> None:
     except InputError as error:
         print(f"mblip: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("mblip: interrupted; the same command continues where it stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print("mblip: interrupted; the same command continues where it stopped", file=sys.stderr)
+        raise
