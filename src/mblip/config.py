@@ -225,7 +225,7 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
     """
     path = find_recipe(source)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = _parse(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
@@ -280,15 +280,38 @@ def hash_recipe(recipe: Recipe) -> str:
     return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose only truth values are true and false: ``no`` is Norwegian."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
 def _set(data: dict[str, Any], keys: list[str], text: str, override: str) -> None:
     for key in keys[:-1]:
-        data = data.setdefault(key, {})
-        if not isinstance(data, dict):
+        data = _named(data, key) if isinstance(data, list) else data.setdefault(key, {})
+        if not isinstance(data, dict | list):
             raise InputError(f"override {override!r}: {key!r} is not a section of the recipe")
+    if not isinstance(data, dict):
+        raise InputError(f"override {override!r}: {keys[-2]!r} is a list; name one of its items")
     try:
-        data[keys[-1]] = yaml.safe_load(text) if text else ""
+        data[keys[-1]] = _parse(text) if text else ""
     except yaml.YAMLError as error:
         raise InputError(f"override {override!r}: the value is not readable YAML") from error
+
+
+def _named(items: list[Any], key: str) -> Any:
+    """The item of a list of sections with this ``name``, or at this number."""
+    named = {item["name"]: item for item in items if isinstance(item, dict) and "name" in item}
+    numbered = {str(number): item for number, item in enumerate(items)}
+    return named.get(key, numbered.get(key))
 
 
 def _explain(kind: type[BaseModel], error: ValidationError) -> str:

@@ -45,12 +45,19 @@ class Instruction:
 
 @dataclass(slots=True)
 class Drop:
-    """A record that a step did not pass on, with the reason that is counted and kept in the exclusion file."""
+    """A record that a step did not pass on, with the reason that is counted and kept in the exclusion file.
+
+    Attributes:
+        task: Of the example, where it was read that far.
+        language: That the example was allotted to, so that plan = rows + drops holds in every cell.
+    """
 
     id: str
     source: str
     reason: str
     detail: str = ""
+    task: str = ""
+    language: str = ""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,160 @@
+"""``mblip data``: from raw English corpora to an instruction mix."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mblip.config import DataRecipe, load_recipe
+
+if TYPE_CHECKING:
+    from mblip.corpora.sampling import Progress
+
+data = typer.Typer(no_args_is_help=True, help="From raw English corpora to an instruction mix.")
+
+RecipeName = Annotated[str, typer.Argument(help="Name of a shipped data recipe, or a YAML file.", metavar="RECIPE")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, such as seed=2.", metavar="[FIELD=VALUE]...")]
+To = Annotated[Path, typer.Option(help="Folder of the mix.", file_okay=False)]
+Work = Annotated[Path | None, typer.Option(help="Work folder of the stages before.", file_okay=False)]
+Workers = Annotated[int, typer.Option(min=1, help="Processes; the bytes are the same for any number.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.add_typer(data, name="data")
+
+
+@data.command()
+def plan(recipe: RecipeName, overrides: Overrides = None, work: Work = None, as_json: Json = False) -> None:
+    """Count what a recipe would make, by source, task and language, before anything is spent."""
+    from mblip.mixture import plan_mix
+
+    counts = plan_mix(_load(recipe, overrides), work)
+    if as_json:
+        print(json.dumps(counts, ensure_ascii=False, indent=2))
+    else:
+        _print_counts(counts)
+
+
+@data.command()
+def sample(
+    recipe: RecipeName, work: Annotated[Path, typer.Option(help="Work folder.")], overrides: Overrides = None
+) -> None:
+    """Read the raw corpora and keep the English examples, balanced as the recipe says, in a work folder."""
+    from mblip.corpora import sample_sources
+
+    with _progress() as progress:
+        stages = sample_sources(_load(recipe, overrides), work, progress)
+    for name, stage in stages.items():
+        drops = sum(stage.manifest.drops.values())
+        print(f"{stage.folder}: {stage.manifest.rows:,} examples of {name}, {drops:,} rows dropped")
+
+
+@data.command()
+def mix(
+    recipe: RecipeName,
+    to: To,
+    overrides: Overrides = None,
+    work: Work = None,
+    workers: Workers = 1,
+    as_json: Json = False,
+) -> None:
+    """Build a mix: allot, translate, write instructions, shuffle, remove duplicates."""
+    from mblip.mixture import build_mix
+
+    with _progress() as progress:
+        manifest = build_mix(_load(recipe, overrides), to, work=work, workers=workers, progress=progress)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(manifest), ensure_ascii=False, indent=2))
+        return
+    languages = len(manifest.by_language)
+    print(f"{to}: {manifest.rows:,} instructions in {languages} languages")
+    for reason, count in manifest.drops.items():
+        print(f"  {count:,} examples left out: {reason}")
+
+
+@data.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Folder of examples or of a mix.", exists=True, file_okay=False)],
+    rows: Annotated[int, typer.Option(min=0, help="How many records to show.")] = 5,
+    language: Annotated[str, typer.Option(help="Only records in this language.")] = "",
+    task: Annotated[str, typer.Option(help="Only records of this task.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show what a folder of examples or instructions holds: counts, drops and some records."""
+    from mblip.languages import find_language
+    from mblip.mixture.inspecting import pick_records
+    from mblip.storage import read_manifest
+
+    manifest = read_manifest(folder)
+    records = pick_records(folder, manifest, rows, find_language(language).code if language else "", task)
+    if as_json:
+        content = {"manifest": dataclasses.asdict(manifest), "records": [dataclasses.asdict(row) for row in records]}
+        print(json.dumps(content, ensure_ascii=False, indent=2))
+        return
+    _print_counts(manifest.counts)
+    for reason, count in manifest.drops.items():
+        print(f"{count:,} left out: {reason}")
+    for record in records:
+        print(json.dumps(dataclasses.asdict(record), ensure_ascii=False))
+
+
+def _load(recipe: str, overrides: list[str] | None) -> DataRecipe:
+    return load_recipe(DataRecipe, recipe, tuple(overrides or ()))
+
+
+def _print_counts(counts: dict[str, dict[str, dict[str, int]]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("source")
+    table.add_column("task")
+    for header in ("examples", "languages", "English", "least"):
+        table.add_column(header, justify="right")
+    for source, tasks in counts.items():
+        for task, languages in tasks.items():
+            least = min(languages, key=lambda code: languages[code])
+            table.add_row(
+                source,
+                task,
+                f"{sum(languages.values()):,}",
+                str(len(languages)),
+                f"{languages.get('en', 0):,}",
+                f"{languages[least]:,} ({least})",
+            )
+    console = Console()
+    console.print(table)
+    totals: dict[str, int] = {}
+    for tasks in counts.values():
+        for languages in tasks.values():
+            for code, count in languages.items():
+                totals[code] = totals.get(code, 0) + count
+    console.print("  ".join(f"{code} {count:,}" for code, count in sorted(totals.items())), highlight=False)
+    console.print(f"{sum(totals.values()):,} examples in {len(totals)} languages")
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Bars on standard error, one a stage, with rate and time left."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        stages = {}
+
+        def report(stage: str, done: int, total: int | None) -> None:
+            if stage not in stages:
+                stages[stage] = bars.add_task(stage, total=total)
+            bars.update(stages[stage], completed=done, total=total)
+
+        yield report

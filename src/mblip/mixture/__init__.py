@@ -1,0 +1,7 @@
+"""Examples -> Instructions: templates, the mix, its plan and its card."""
+
+from mblip.mixture.mix import build_mix, mix_hash
+from mblip.mixture.plan import plan_mix
+from mblip.mixture.templates import Templates, load_templates
+
+__all__ = ["Templates", "build_mix", "load_templates", "mix_hash", "plan_mix"]

@@ -1,0 +1,28 @@
+"""Picking records of a folder to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mblip.schema import Example, Instruction
+from mblip.storage import Manifest, ShardReader, language_of
+
+
+def pick_records(
+    folder: Path, manifest: Manifest, count: int, language: str = "", task: str = ""
+) -> list[Example] | list[Instruction]:
+    """The first records of a folder, of one language or task where they are named."""
+    kind: type[Example] | type[Instruction] = Example if manifest.kind == "Example" else Instruction
+    found: list[Example | Instruction] = []
+    for record in ShardReader(folder, kind):
+        if len(found) == count:
+            break
+        if task in ("", record.task) and language in ("", _language(record)):
+            found.append(record)
+    return found  # type: ignore[return-value]
+
+
+def _language(record: Example | Instruction) -> str:
+    if isinstance(record, Example):
+        return language_of(record.languages.values())
+    return language_of([record.answer_language, record.prompt_language])

@@ -1,0 +1,133 @@
+"""Templates and how an example becomes an instruction by one."""
+
+from __future__ import annotations
+
+import string
+import zlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mblip.errors import InputError, nearest
+from mblip.languages import LANGUAGES, Profile
+from mblip.schema import Example, Instruction
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A prompt and its answer, with ``{role}`` for a text of the example and ``{language}`` for the answer's.
+
+    Attributes:
+        prompt_roles: Roles that the prompt shows, in order.
+        answer_roles: Roles that the answer shows; ``{language}`` names the language of the first.
+    """
+
+    prompt: str
+    answer: str
+    prompt_roles: tuple[str, ...]
+    answer_roles: tuple[str, ...]
+
+
+class Templates:
+    """The templates of all tasks."""
+
+    def __init__(self, by_task: dict[str, list[Template]], profile: Profile = "correct") -> None:
+        self._english = by_task
+        self._names = {code: language.in_profile(profile).name for code, language in LANGUAGES.items()}
+
+    def render(self, example: Example) -> Instruction:
+        """Make an instruction; which of the task's templates is used follows from the example's id.
+
+        Raises:
+            InputError: No template for the task, or the example lacks a text that the template shows.
+        """
+        choices = self._english.get(example.task)
+        if not choices:
+            hint = nearest(example.task, self._english)
+            raise InputError(f"example {example.id!r}: no template for the task {example.task!r}{hint}")
+        template = choices[zlib.crc32(example.id.encode()) % len(choices)]
+        languages = example.languages
+        try:
+            answer_language = languages[template.answer_roles[0]]
+            fields = {"language": self._names[answer_language], **example.texts}
+            prompt, answer = template.prompt.format_map(fields), template.answer.format_map(fields)
+        except KeyError as error:
+            raise InputError(
+                f"example {example.id!r} has no text {error.args[0]!r}, which the template {template.prompt!r} shows"
+            ) from error
+        prompt_language = languages[template.prompt_roles[0]] if template.prompt_roles else "en"
+        return Instruction(
+            example.id,
+            example.source,
+            example.task,
+            example.images,
+            prompt,
+            answer,
+            prompt_language,
+            answer_language,
+        )
+
+
+def load_templates(names: tuple[str, ...], profile: Profile = "correct") -> Templates:
+    """Load template files, shipped ones by name and others by path; a task in several files has the later's.
+
+    Raises:
+        InputError: No such file, or not a mapping of tasks to lists of prompt and answer.
+    """
+    by_task: dict[str, list[Template]] = {}
+    for name in names:
+        path = find_templates(name)
+        by_task |= {task: _parse_task(path, task, rows) for task, rows in _read(path).items()}
+    return Templates(by_task, profile)
+
+
+def find_templates(name: str) -> Path:
+    """The path of a template file, given by path or by the name of a shipped one.
+
+    Raises:
+        InputError: There is neither.
+    """
+    folder = Path(str(resources.files("mblip.mixture"))) / "templates"
+    shipped = {path.stem: path for path in folder.glob("*.yaml")}
+    if name in shipped:
+        return shipped[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise InputError(f"no template file or shipped templates {name!r}{nearest(name, shipped)}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tasks = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tasks, dict):
+        raise InputError(f"{path} must map each task to a list of templates")
+    return tasks
+
+
+def _parse_task(path: Path, task: str, rows: Any) -> list[Template]:
+    templates = []
+    for row in rows if isinstance(rows, list) else [{}]:
+        texts = isinstance(row, dict) and all(isinstance(value, str) for value in row.values())
+        if not texts or row.keys() != {"prompt", "answer"}:
+            raise InputError(f"{path}: every template of {task!r} must be {{prompt: ..., answer: ...}}, not {row!r}")
+        answer_roles = _roles(path, row["answer"])
+        if not answer_roles:
+            raise InputError(f"{path}: the answer {row['answer']!r} of {task!r} shows no text of the example")
+        templates.append(Template(row["prompt"], row["answer"], _roles(path, row["prompt"]), answer_roles))
+    return templates
+
+
+def _roles(path: Path, text: str) -> tuple[str, ...]:
+    try:
+        fields = [field for _, field, form, _ in string.Formatter().parse(text) if field is not None]
+    except ValueError as error:
+        raise InputError(f"{path}: {text!r} has a brace that is not closed ({error})") from error
+    for field in fields:
+        if not field.isidentifier():
+            raise InputError(f"{path}: {{{field}}} in {text!r} is no name of a text; double a brace to show it")
+    return tuple(field for field in fields if field != "language")

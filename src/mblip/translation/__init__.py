@@ -1,0 +1,19 @@
+"""English Examples -> Examples in 96 languages."""
+
+from mblip.translation.allocation import CODES, Allocation, allocate, apportion, check_languages, plan_counts
+from mblip.translation.engines import Engine, open_engine
+from mblip.translation.holdout import never_shown
+from mblip.translation.translating import Translator
+
+__all__ = [
+    "CODES",
+    "Allocation",
+    "Engine",
+    "Translator",
+    "allocate",
+    "apportion",
+    "check_languages",
+    "never_shown",
+    "open_engine",
+    "plan_counts",
+]

@@ -1,0 +1,141 @@
+"""Every English example goes to one language (paper, section 3.2).
+
+The counts follow the shares by the largest-remainder rule, so that they add up exactly; which example goes where is a
+shuffle seeded by the source and the task alone, so that adding a source moves nothing in the others.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mblip.config import AllocationSection
+from mblip.errors import InputError, nearest
+from mblip.languages import LANGUAGES
+
+CODES = tuple(LANGUAGES)
+"""The code that each number in an allocation stands for."""
+
+Allocation = dict[str, NDArray[np.uint8]]
+"""By task: the place in :data:`CODES` of the language of its first, second, ... example."""
+
+
+def plan_counts(section: AllocationSection, task: str, total: int) -> dict[str, int]:
+    """How many of ``total`` examples of a task each language gets; languages that get none are left out.
+
+    Raises:
+        InputError: An unknown language, or settings that leave no language.
+    """
+    shares = language_shares(section, task)
+    counts: dict[str, int] = {}
+    if section.english_share is not None and "en" in shares and len(shares) > 1:
+        counts["en"] = round(section.english_share * total)
+        del shares["en"]
+    counts |= apportion(total - sum(counts.values()), shares, section.floor)
+    return {code: counts[code] for code in CODES if counts.get(code)}
+
+
+def language_shares(section: AllocationSection, task: str) -> dict[str, float]:
+    """The weight of each language that a task may go to, English by its natural share."""
+    check_languages(section)
+    allowed = set(section.languages or CODES) - set(section.exclude_languages)
+    allowed &= set(section.task_languages.get(task, CODES))
+    codes = [code for code in CODES if code in allowed]
+    if not codes:
+        raise InputError(f"the allocation leaves no language for the task {task!r}; look at its lists of languages")
+    if section.method == "uniform":
+        return dict.fromkeys(codes, 1.0)
+    return {code: float(LANGUAGES[code].mc4_share ** (1 / section.temperature)) for code in codes}
+
+
+def check_languages(section: AllocationSection) -> None:
+    """Check the codes of an allocation.
+
+    Raises:
+        InputError: An unknown code, or a share for English where English is left out.
+    """
+    lists = {"languages": section.languages, "exclude_languages": section.exclude_languages}
+    lists |= {f"task_languages.{task}": codes for task, codes in section.task_languages.items()}
+    for field, codes in lists.items():
+        for code in codes:
+            if code not in LANGUAGES:
+                raise InputError(f"allocation.{field}: unknown language {code!r}{nearest(code, LANGUAGES)}")
+    if section.english_share and "en" not in (set(section.languages or CODES) - set(section.exclude_languages)):
+        raise InputError("allocation.english_share is set, but English is not among the languages")
+
+
+def apportion(total: int, shares: Mapping[str, float], floor: int = 0) -> dict[str, int]:
+    """Split ``total`` by shares with the largest-remainder rule, no part below ``floor``.
+
+    Where ``total`` cannot give every part the floor, all parts are as equal as they can be. Ties of remainders go to
+    the part named first.
+    """
+    floor = min(floor, total // len(shares))
+    raised: dict[str, int] = {}
+    while True:
+        open_parts = {name: share for name, share in shares.items() if name not in raised}
+        counts = _largest_remainder(total - sum(raised.values()), open_parts)
+        low = [name for name, count in counts.items() if count < floor]
+        if not low:
+            return {name: raised.get(name, counts.get(name, 0)) for name in shares}
+        raised |= dict.fromkeys(low, floor)
+
+
+def allocate(section: AllocationSection, source: str, tasks: Mapping[str, int], seed: int) -> Allocation:
+    """Give every example of a source its language.
+
+    Args:
+        section: The shares.
+        source: Its name, which seeds the shuffle.
+        tasks: Examples by task.
+        seed: The recipe's.
+
+    Raises:
+        InputError: As in :func:`plan_counts`; or tasks to be kept ``apart`` of different length.
+    """
+    allocation = {}
+    for task, total in tasks.items():
+        counts = plan_counts(section, task, total)
+        ordered = np.repeat([CODES.index(code) for code in counts], list(counts.values())).astype(np.uint8)
+        allocation[task] = _rng(seed, source, task).permutation(ordered)
+    for first, second in section.apart:
+        if first in tasks and second in tasks:
+            if tasks[first] != tasks[second]:
+                raise InputError(
+                    f"source {source!r}: {first!r} and {second!r} cannot be kept apart, "
+                    f"they have {tasks[first]} and {tasks[second]} examples"
+                )
+            _keep_apart(allocation[first], allocation[second], _rng(seed, source, f"{first} {second}"))
+    return allocation
+
+
+def _largest_remainder(total: int, shares: Mapping[str, float]) -> dict[str, int]:
+    # Exact arithmetic: the sum must not depend on how floats round.
+    exact = {name: Fraction(share) for name, share in shares.items()}
+    whole = sum(exact.values())
+    quotas = {name: total * share / whole for name, share in exact.items()}
+    counts = {name: int(quota) for name, quota in quotas.items()}
+    rest = total - sum(counts.values())
+    by_remainder = sorted(shares, key=lambda name: quotas[name] - counts[name], reverse=True)
+    for name in by_remainder[:rest]:
+        counts[name] += 1
+    return counts
+
+
+def _keep_apart(first: NDArray[np.uint8], second: NDArray[np.uint8], rng: np.random.Generator) -> None:
+    """Swap entries of ``second`` until no place holds the same language in both, as far as that can be."""
+    for _ in range(100):
+        same = np.flatnonzero(first == second)
+        if not len(same):
+            return
+        for place, other in zip(same, rng.integers(len(second), size=len(same)), strict=True):
+            if first[place] == second[place] and second[other] != first[place] and second[place] != first[other]:
+                second[place], second[other] = second[other], second[place]
+
+
+def _rng(seed: int, source: str, task: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(f"{source}\0{task}".encode())])

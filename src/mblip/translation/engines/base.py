@@ -1,0 +1,44 @@
+"""What an engine is, and opening one as a recipe says."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from mblip.errors import InputError, nearest
+
+ENGINES = ("lexicon",)
+"""Modules of this package with an ``open_engine(**options)``."""
+
+
+class Engine(Protocol):
+    """Translates texts; what it cannot translate comes back as None and is counted, never guessed."""
+
+    name: str
+    """As in the manifest, with the model where there is one."""
+
+    licence: str
+    """Of the translations, as far as the model's licence binds them."""
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str | None]:
+        """Translate texts from one language into another (mC4 codes), one result for each, in order."""
+        ...
+
+
+def open_engine(name: str, options: Mapping[str, Any]) -> Engine:
+    """Open an engine with its options.
+
+    Raises:
+        InputError: An unknown engine or option.
+    """
+    if name not in ENGINES:
+        raise InputError(f"translation.engine: there is no engine {name!r}{nearest(name, ENGINES)}")
+    create = importlib.import_module(f"mblip.translation.engines.{name}").open_engine
+    known = inspect.signature(create).parameters
+    for option in options:
+        if option not in known:
+            raise InputError(f"translation.options: engine {name!r} has no option {option!r}{nearest(option, known)}")
+    engine: Engine = create(**options)
+    return engine

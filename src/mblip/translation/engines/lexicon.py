@@ -1,0 +1,46 @@
+"""The lexicon of the nano world: names of objects, lists of them, yes and no, and numbers in digits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mblip.errors import InputError
+from mblip.nano.words import YES_NO, load_lexicon
+
+SEPARATOR = ", "
+
+
+class LexiconEngine:
+    """Looks words up in CLDR's human translations; a text with a word it lacks is not translated."""
+
+    name = "lexicon (Unicode CLDR)"
+    licence = "Unicode-3.0"
+
+    def __init__(self) -> None:
+        self._lexicon = load_lexicon()
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str | None]:
+        """Translate from English, see :class:`~mblip.translation.engines.base.Engine`.
+
+        Raises:
+            InputError: The source is not English, the only language that concepts are known by.
+        """
+        if source != "en":
+            raise InputError(f"the lexicon translates from English alone, not from {source!r}")
+        return [self._text(text, target) for text in texts]
+
+    def _text(self, text: str, target: str) -> str | None:
+        names = [self._word(word, target) for word in text.split(SEPARATOR)]
+        return None if None in names else SEPARATOR.join(name for name in names if name)
+
+    def _word(self, word: str, target: str) -> str | None:
+        if word.isdecimal():
+            return word
+        if word in YES_NO["en"]:
+            return YES_NO[target][YES_NO["en"].index(word)] if target in YES_NO else None
+        return self._lexicon.name(word, target) if word in self._lexicon.emoji else None
+
+
+def open_engine() -> LexiconEngine:
+    """The engine; it has no options."""
+    return LexiconEngine()

@@ -1,0 +1,214 @@
+"""The mix: what was planned is there or dropped with a reason, the bytes follow from the recipe alone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mblip.config import DataRecipe, load_recipe
+from mblip.errors import InputError
+from mblip.mixture import build_mix, plan_mix
+from mblip.mixture import mix as module
+from mblip.schema import Instruction
+from mblip.storage import ShardReader, check_shards, hash_directory, read_drops
+from mblip.translation import never_shown
+
+SMALL = ("sources.scenes.options.scenes=600",)
+
+
+def _recipe(*overrides: str) -> DataRecipe:
+    return load_recipe(DataRecipe, "data/nano_scenes", (*SMALL, *overrides))
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROWS_PER_CHUNK", 1024)
+    monkeypatch.setattr(module, "ROWS_PER_BOX", 800)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "ROWS_PER_CHUNK", 1024)
+        patch.setattr(module, "ROWS_PER_BOX", 800)
+        folder = tmp_path_factory.mktemp("mix") / "mix"
+        build_mix(_recipe(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def instructions(folder: Path) -> list[Instruction]:
+    return list(ShardReader(folder, Instruction))
+
+
+def test_rows_and_drops_are_the_plan(folder: Path, instructions: list[Instruction]) -> None:
+    manifest = check_shards(folder)
+    planned: Counter[tuple[str, str, str]] = Counter()
+    for source, tasks in plan_mix(_recipe()).items():
+        for task, languages in tasks.items():
+            planned.update({(source, task, language): count for language, count in languages.items()})
+    found = Counter((d.source, d.task, d.language) for d in read_drops(folder))
+    for source, tasks in manifest.counts.items():
+        for task, languages in tasks.items():
+            found.update({(source, task, language): count for language, count in languages.items()})
+    assert planned.total() == 3600
+    assert found == planned
+    assert manifest.rows == len(instructions)
+    assert set(manifest.drops) == {"never shown", "no translation", "duplicate"}
+
+
+def test_texts_of_a_picture_stand_together_and_pictures_are_shuffled(instructions: list[Instruction]) -> None:
+    keys = [row.images for row in instructions]
+    groups = [key for key, before in zip(keys, [None, *keys], strict=False) if key != before]
+    assert len(groups) == len(set(groups)) > 550
+    scenes = list(dict.fromkeys(int(row.id.split("-")[1]) for row in instructions))
+    ordered = sum(a < b for a, b in itertools.pairwise(scenes))
+    assert 0.4 < ordered / len(scenes) < 0.6
+    assert len(set(keys)) < len(keys) / 3
+    assert len({row.answer_language for row in instructions[:200]}) > 50
+
+
+def test_nothing_twice_and_nothing_never_shown(instructions: list[Instruction]) -> None:
+    contents = Counter((row.images, row.prompt, row.answer) for row in instructions)
+    assert contents.most_common(1)[0][1] == 1
+    from mblip.nano.words import load_lexicon
+
+    lexicon = load_lexicon()
+    forbidden = {
+        (language, lexicon.name(concept, language))
+        for language in lexicon.languages for concept in lexicon.concepts if never_shown(concept, language, 0.2)
+    }  # fmt: skip
+    checked = 0
+    for row in instructions:
+        words = row.answer.rstrip("?").split(", ")
+        if row.task in ("presence", "count", "matching"):
+            words += row.prompt.partition("?")[0].rpartition(": ")[2].removeprefix("How many ").split(", ")
+        for word in words:
+            checked += 1
+            assert (row.prompt_language if word in row.prompt else row.answer_language, word) not in forbidden
+    assert checked > len(instructions)
+
+
+def test_same_recipe_same_bytes_for_any_number_of_workers(folder: Path, tmp_path: Path) -> None:
+    build_mix(_recipe(), tmp_path / "again")
+    assert hash_directory(tmp_path / "again") == hash_directory(folder)
+
+
+# Two chunks of the real size.
+COMMAND = [sys.executable, "-m", "mblip", "data", "mix", "nano_scenes", "sources.scenes.options.scenes=7000", "--to"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "mix"
+    subprocess.run([*COMMAND, str(folder)], check=True, capture_output=True)
+    return folder
+
+
+def test_two_workers(whole: Path, tmp_path: Path) -> None:
+    subprocess.run([*COMMAND, str(tmp_path / "mix"), "--workers", "2"], check=True, capture_output=True)
+    assert hash_directory(tmp_path / "mix") == hash_directory(whole)
+
+
+def test_another_seed_is_another_mix(folder: Path, tmp_path: Path) -> None:
+    build_mix(_recipe("seed=2"), tmp_path / "mix")
+    assert hash_directory(tmp_path / "mix") != hash_directory(folder)
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 3, 5, 6])
+def test_interrupted_run_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    steps = 0
+
+    def breaking(step: object) -> object:
+        def run(job: object) -> int:
+            nonlocal steps
+            if steps == stop_after:
+                raise KeyboardInterrupt
+            steps += 1
+            return step(job)  # type: ignore[operator]
+
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_deal", breaking(module._deal))
+        patch.setattr(module, "_collect", breaking(module._collect))
+        with pytest.raises(KeyboardInterrupt):
+            build_mix(_recipe(), tmp_path / "mix")
+    assert not (tmp_path / "mix" / "manifest.json").exists()
+    done = []
+    with monkeypatch.context() as patch:
+        write = module._write_boxes
+        patch.setattr(module, "_write_boxes", lambda chunk, rows: done.append(chunk.number) or write(chunk, rows))
+        build_mix(_recipe(), tmp_path / "mix")
+    assert len(done) == max(0, 4 - stop_after)
+    assert hash_directory(tmp_path / "mix") == hash_directory(folder)
+
+
+def test_killed_run_goes_on(whole: Path, tmp_path: Path) -> None:
+    killed = subprocess.Popen([*COMMAND, str(tmp_path / "mix")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "mix").glob(".work/boxes/*/*.arrow")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "mix" / "manifest.json").exists()
+    subprocess.run([*COMMAND, str(tmp_path / "mix")], check=True, capture_output=True)
+    assert hash_directory(tmp_path / "mix") == hash_directory(whole)
+    assert not (tmp_path / "mix" / ".work").exists()
+
+
+def test_finished_mix_is_left_alone_and_another_recipe_refused(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    build_mix(_recipe("title=other words"), folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    with pytest.raises(InputError, match="holds the mix of another recipe"):
+        build_mix(_recipe("seed=5"), folder)
+
+
+def test_leftovers_of_another_recipe_do_not_stay(folder: Path, tmp_path: Path) -> None:
+    build_mix(_recipe("seed=9", "sources.scenes.options.scenes=900"), tmp_path / "mix")
+    (tmp_path / "mix" / "manifest.json").unlink()
+    build_mix(_recipe(), tmp_path / "mix")
+    assert hash_directory(tmp_path / "mix") == hash_directory(folder)
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("templates=[nanoo]", "did you mean 'nano'"),
+    ("translation.engine=lexikon", "did you mean 'lexicon'"),
+    ("allocation.languages=[xx]", "unknown language 'xx'"),
+    ("sources.scenes.reader=scnes", "no reader 'scnes'; did you mean 'scenes'"),
+    ("sources.scenes.options.scense=3", "no option 'scense'; did you mean 'scenes'"),
+    ("sources.scenes.options.scenes=many", "option 'scenes': input should be a valid integer"),
+])  # fmt: skip
+def test_wrong_settings_write_nothing(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_mix(_recipe(override), tmp_path / "mix")
+    assert not list(tmp_path.rglob("*.parquet")) and not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_english_alone_and_a_language_left_out(tmp_path: Path) -> None:
+    english = build_mix(_recipe("allocation.languages=[en]"), tmp_path / "en")
+    assert set(english.by_language) == {"en"} and set(english.drops) == {"duplicate"}
+    without = build_mix(_recipe("allocation.exclude_languages=[no, sw]"), tmp_path / "x")
+    assert len(without.by_language) == 83 and not {"no", "sw"} & set(without.by_language)
+
+
+def test_command_line(folder: Path) -> None:
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "mblip", "data", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    plan = json.loads(run("plan", "nano_scenes", *SMALL, "--json"))
+    assert sum(sum(languages.values()) for languages in plan["scenes"].values()) == 3600
+    shown = json.loads(run("inspect", str(folder), "--language", "German", "--task", "naming", "--rows", "2", "--json"))
+    assert [(r["answer_language"], r["task"]) for r in shown["records"]] == [("de", "naming")] * 2
+    assert "examples in 85 languages" in run("plan", "nano_scenes", *SMALL)
