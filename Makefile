@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 # Byte-compiling on first import instead of for every file halves the set-up time.
-PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
+PIP := @$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
 .PHONY: help quickstart ablations test test-all lint docs format clean
 .DEFAULT_GOAL := help
@@ -42,13 +42,14 @@ clean:  ## Remove the environment and everything built; runs/ stays.
 
 .venv/.core: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "mblip needs Python 3.11 or newer: install it or name it with make PYTHON=..."; exit 1; }
-	@echo "setting up .venv (once, a few minutes)"
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "setting up .venv with $(PYTHON) (once; a minute or a few)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 # Alone and first, so that pip takes the CPU build where the machine's own index or find-links offers one.
 	$(PIP) torch
 	$(PIP) --editable .
 	@touch $@
 
 .venv/.dev: .venv/.core
+	@echo "adding the tools and extras that the tests need (once)"
 	$(PIP) --editable '.[translate,train,eval,serve,ray,dev]'
 	@touch $@
