@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 
+import mblip
 from mblip.cli.app import app
 
 HELP = [sys.executable, "-m", "mblip", "--help"]
@@ -71,3 +72,8 @@ def test_an_unknown_verb_is_refused() -> None:
     done = subprocess.run([sys.executable, "-m", "mblip", "langages"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "No such command" in done.stderr
+
+
+def test_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "mblip", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == mblip.__version__
