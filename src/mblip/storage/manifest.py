@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-import mblip
 from mblip.errors import InputError
 from mblip.schema import Drop, Example, Instruction
 from mblip.storage.files import sha256_file, write_json
@@ -198,8 +197,10 @@ def _flatten(counts: dict[str, Any]) -> Iterator[tuple[tuple[str, str, str], int
 
 
 def _versions() -> dict[str, str]:
-    libraries = {name: metadata.version(name) for name in ("pyarrow", "numpy")}
-    return {"mblip": mblip.__version__, "python": platform.python_version()} | libraries
+    # By metadata: importing the package's root from here would tie storage to the models it offers.
+    return {name: metadata.version(name) for name in ("mblip", "numpy", "pyarrow")} | {
+        "python": platform.python_version()
+    }
 
 
 def _rows(path: Path) -> int:
