@@ -1,0 +1,117 @@
+"""Cross-entropy over a large vocabulary without ever holding all logits.
+
+The vocabularies here have 250,000 entries: the logits of 8 x 128 answer tokens alone take a gibibyte in fp32, and their
+gradient another. Only supervised tokens are projected, a chunk at a time, and the gradients of a chunk are made while
+its logits are there, so that nothing is computed twice. torch 2.13 has this as an operator; elsewhere, and for logits
+that are squashed (Gemma 2), our own form does the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Elements of one chunk of logits: 64 MiB in fp32. A batch below it runs in one piece, which is faster.
+CHUNK_ELEMENTS = 1 << 24
+
+
+def loss_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None) -> Tensor:
+    """Negative log-likelihood of the targets, summed, in fp32, with gradients.
+
+    Args:
+        hidden: [tokens, width], the input of the output head.
+        weight: [vocabulary, width].
+        bias: [vocabulary], where the head has one.
+        targets: [tokens], none of them ignored.
+        softcap: Logits are squashed to softcap * tanh(logits / softcap), where the model does so.
+    """
+    hidden = hidden.to(weight.dtype)
+    chunk = _chunk(weight)
+    if len(targets) <= chunk:
+        return _losses(hidden, weight, bias, targets, softcap).sum()
+    options = getattr(torch.nn, "LinearCrossEntropyOptions", None)
+    if options is None or softcap:
+        total: Tensor = _ChunkedSum.apply(hidden, weight, bias, targets, softcap, chunk)
+        return total
+    return F.linear_cross_entropy(
+        hidden, weight, targets, linear_bias=bias, reduction="sum",
+        options=options(chunking_method=None, batch_chunk_size=chunk),
+    ).float()  # fmt: skip
+
+
+@torch.no_grad()
+def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None) -> Tensor:
+    """Negative log-likelihood of each target [tokens], in fp32, without gradients; arguments as :func:`loss_sum`."""
+    hidden = hidden.to(weight.dtype)
+    pieces = zip(hidden.split(_chunk(weight)), targets.split(_chunk(weight)), strict=True)
+    losses = [_losses(states, weight, bias, wanted, softcap) for states, wanted in pieces]
+    return torch.cat(losses)
+
+
+def _chunk(weight: Tensor) -> int:
+    return max(1, CHUNK_ELEMENTS // weight.shape[0])
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    logits = F.linear(hidden, weight, bias).float()
+    return softcap * torch.tanh(logits / softcap) if softcap else logits
+
+
+def _losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None) -> Tensor:
+    return F.cross_entropy(_logits(hidden, weight, bias, softcap), targets, reduction="none")
+
+
+class _ChunkedSum(torch.autograd.Function):
+    """The sum over chunks, its gradients made on the way forward and scaled on the way back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        softcap: float | None,
+        chunk: int,
+    ) -> Tensor:
+        """See :func:`loss_sum`; ``chunk`` tokens at a time."""
+        wanted = ctx.needs_input_grad[:3]
+        sources = (hidden, weight, bias)
+        # Sums over chunks in fp32, whatever the model computes in.
+        grads = [
+            torch.zeros_like(source, dtype=torch.float32) if needed and source is not None else None
+            for needed, source in zip(wanted, sources, strict=True)
+        ]
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for start in range(0, len(targets), chunk):
+            states, labels = hidden[start : start + chunk], targets[start : start + chunk, None]
+            logits = _logits(states, weight, bias, softcap)
+            log_sums = logits.logsumexp(1, keepdim=True)
+            total += (log_sums - logits.gather(1, labels)).sum()
+            if not any(wanted):
+                continue
+            slope = 1 - (logits / softcap).square_() if softcap else None
+            error = logits.sub_(log_sums).exp_()  # softmax
+            error.scatter_add_(1, labels, error.new_full((1, 1), -1.0).expand(labels.shape))
+            if slope is not None:
+                error *= slope
+            if grads[2] is not None:
+                grads[2] += error.sum(0)
+            error = error.to(weight.dtype)
+            if grads[0] is not None:
+                grads[0][start : start + chunk] = error @ weight
+            if grads[1] is not None:
+                grads[1] += error.T @ states
+        ctx.save_for_backward(*grads)
+        ctx.dtypes = [None if source is None else source.dtype for source in sources]
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale what was made on the way forward."""
+        grads = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        scaled = [None if grad is None else (grad * outputs[0]).to(dtype) for grad, dtype in grads]
+        return (*scaled, None, None, None)

@@ -1,0 +1,285 @@
+"""The model: a stock BLIP-2 container around any language model, with one forward and one generate.
+
+What the stock class lacks is added around it, never inside: images are encoded once for all their texts, a text may
+have several images, logits are made for supervised tokens alone, and candidates are scored without generating.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+from mblip.errors import InputError
+from mblip.models.loss import loss_sum, token_losses
+from mblip.processing.images import Picture, open_picture
+from mblip.processing.text import IGNORED, TextLayout
+
+Batch = dict[str, Tensor]
+# What `generate` stops at where nothing is said: the paper's longest caption.
+DEFAULT_NEW_TOKENS = 50
+
+
+class VisionLLM(nn.Module):
+    """A vision-language model.
+
+    Attributes:
+        model: The stock container, which everything is saved from.
+        processor: Its stock processor: image processor and tokeniser.
+    """
+
+    def __init__(self, model: Blip2ForConditionalGeneration, processor: Blip2Processor) -> None:
+        super().__init__()
+        self.model = model
+        self.processor = processor
+
+    @property
+    def tokenizer(self) -> Any:
+        """The language model's tokeniser."""
+        return self.processor.tokenizer
+
+    @property
+    def language_model(self) -> Any:
+        """The language model inside the container."""
+        return self.model.language_model
+
+    @property
+    def num_query_tokens(self) -> int:
+        """Image tokens that one image takes in a prompt."""
+        return int(self.model.config.num_query_tokens)
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether the language model has an encoder (mT0) or is a decoder alone (BLOOMZ)."""
+        return bool(self.language_model.config.is_encoder_decoder)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        device: torch.device = self.model.query_tokens.device
+        return device
+
+    @cached_property
+    def layout(self) -> TextLayout:
+        """How this model's prompts and answers become tokens."""
+        image_token = int(self.model.config.image_token_index)
+        return TextLayout(self.tokenizer, image_token, self.num_query_tokens, self.is_encoder_decoder)
+
+    def pixels(self, images: Sequence[Picture]) -> Tensor:
+        """Pictures (paths, bytes, PIL images or arrays) as the vision model wants them [images, 3, H, W]."""
+        opened = [open_picture(image) for image in images]
+        values: Tensor = self.processor.image_processor(opened, return_tensors="pt")["pixel_values"]
+        return values.to(self.device)
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """What the language model sees of each image: [images, 3, H, W] -> [images, queries, language model width]."""
+        model = self.model
+        vision_dtype = model.vision_model.embeddings.class_embedding.dtype
+        patches = model.vision_model(pixel_values=pixel_values.to(vision_dtype)).last_hidden_state
+        queries = model.query_tokens.expand(len(patches), -1, -1)
+        seen = model.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
+        projection = model.language_projection
+        projected: Tensor = projection(seen.to(projection.weight.dtype))
+        return projected
+
+    def embed(self, input_ids: Tensor, image_features: Tensor, image_index: Tensor) -> Tensor:
+        """Word embeddings with the images' features in place of the placeholders.
+
+        Args:
+            input_ids: [texts, tokens].
+            image_features: [images, queries, width].
+            image_index: [texts, images of a text], rows of ``image_features``; -1 where a text has fewer.
+
+        Returns:
+            [texts, tokens, width].
+
+        Raises:
+            InputError: A row has more or fewer placeholders than its images have queries. The stock class would fill
+                the rows with one another's images.
+        """
+        placeholders = input_ids == self.model.config.image_token_index
+        used = image_index >= 0
+        found, expected = placeholders.sum(1), used.sum(1) * image_features.shape[1]
+        if not torch.equal(found, expected):
+            row = int((found != expected).nonzero()[0])
+            raise InputError(
+                f"text {row} of the batch has {int(found[row])} image tokens where its {int(used[row].sum())} images "
+                f"take {int(expected[row])}; build the batch with the model's layout"
+            )
+        embedded: Tensor = self.model.get_input_embeddings()(input_ids)
+        wanted = image_features[image_index[used]].flatten(0, 1).to(embedded.dtype)
+        positions = placeholders.flatten().nonzero().squeeze(1)
+        return embedded.flatten(0, 1).index_copy(0, positions, wanted).view_as(embedded)
+
+    def forward(self, batch: Batch, per_text: bool = False) -> dict[str, Tensor]:
+        """The loss of a batch; each image is encoded once for all its texts.
+
+        Args:
+            batch: ``pixel_values`` [images, 3, H, W] (or ``image_features`` [images, queries, width]), ``image_index``
+                [texts, images of a text], ``input_ids`` and ``attention_mask`` [texts, tokens], and ``labels``: for an
+                encoder-decoder [texts, answer tokens], else aligned with ``input_ids``; -100 is not supervised.
+            per_text: Also give each text's own loss; there are no gradients then.
+
+        Returns:
+            ``loss`` (mean over supervised tokens), ``loss_sum`` and ``tokens``; with ``per_text`` also
+            ``text_loss_sum`` and ``text_tokens`` [texts]. Losses are in nats and fp32.
+        """
+        features = batch.get("image_features")
+        if features is None:
+            features = self.encode_images(batch["pixel_values"])
+        embedded = self.embed(batch["input_ids"], features, batch["image_index"])
+        labels = batch["labels"]
+        if self.is_encoder_decoder:
+            hidden = self._decoder_states(labels, inputs_embeds=embedded, attention_mask=batch["attention_mask"])
+        else:
+            hidden = self._causal_states(embedded, batch["attention_mask"])[:, :-1]
+            labels = labels[:, 1:]
+        supervised = labels != IGNORED
+        positions = supervised.flatten().nonzero().squeeze(1)
+        states = hidden.flatten(0, 1).index_select(0, positions)
+        targets = labels.flatten().index_select(0, positions)
+        head, softcap = self.language_model.get_output_embeddings(), self._softcap
+        tokens = torch.tensor(len(targets), device=targets.device)
+        if not per_text:
+            total = loss_sum(states * self._logit_scale, head.weight, head.bias, targets, softcap)
+            return {"loss": total / tokens, "loss_sum": total, "tokens": tokens}
+        losses = token_losses(states * self._logit_scale, head.weight, head.bias, targets, softcap)
+        owner = torch.div(positions, labels.shape[1], rounding_mode="floor")
+        text_loss_sum = losses.new_zeros(len(labels)).index_add_(0, owner, losses)
+        total = losses.sum()
+        return {
+            "loss": total / tokens,
+            "loss_sum": total,
+            "tokens": tokens,
+            "text_loss_sum": text_loss_sum,
+            "text_tokens": supervised.sum(1),
+        }
+
+    def _decoder_states(self, labels: Tensor, **source: Any) -> Tensor:
+        """Encoder-decoder: the states before the output head [texts, answer tokens, width], the answer fed in."""
+        start = torch.full_like(labels[:, :1], self.language_model.config.decoder_start_token_id)
+        shifted = torch.cat([start, labels[:, :-1]], dim=1)
+        shifted = shifted.masked_fill(shifted == IGNORED, self.layout.pad_token_id)
+        return self._states(decoder_input_ids=shifted, **source)
+
+    def _causal_states(self, embedded: Tensor, attention_mask: Tensor) -> Tensor:
+        """Decoder-only: the states before the output head [texts, tokens, width]."""
+        inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": attention_mask}
+        if self._takes_positions:
+            inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp_(min=0)
+        return self._states(**inputs)
+
+    def _states(self, **inputs: Any) -> Tensor:
+        """What the output head would see; the head itself is run on no token."""
+        caught: list[Tensor] = []
+
+        def catch(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            caught.append(arguments[0])
+            return (arguments[0][:, :0],)
+
+        handle = self.language_model.get_output_embeddings().register_forward_pre_hook(catch)
+        try:
+            self.language_model(**inputs, use_cache=False)
+        finally:
+            handle.remove()
+        return caught[0]
+
+    @cached_property
+    def _takes_positions(self) -> bool:
+        return "position_ids" in inspect.signature(self.language_model.forward).parameters
+
+    @cached_property
+    def _softcap(self) -> float | None:
+        return getattr(self.language_model.config.get_text_config(), "final_logit_softcapping", None)
+
+    @cached_property
+    def _logit_scale(self) -> float:
+        """What the model multiplies its logits with after the head (Cohere), or divides them by (Granite)."""
+        config = self.language_model.config.get_text_config()
+        return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+
+    def generate_ids(
+        self, prompts: Sequence[str], image_features: Tensor, image_index: Tensor, **generation: Any
+    ) -> Tensor:
+        """Answers as token ids [texts, tokens], without the prompt, from images encoded before.
+
+        Args:
+            prompts: The texts.
+            image_features: [images, queries, width].
+            image_index: [texts, images of a text], see :meth:`embed`.
+            **generation: What transformers' ``generate`` takes; 50 new tokens where no length is given.
+        """
+        counts = (image_index >= 0).sum(1).tolist()
+        batch = {name: value.to(self.device) for name, value in self.layout.prompts(prompts, counts).items()}
+        if not {"max_new_tokens", "max_length"} & generation.keys():
+            generation["max_new_tokens"] = DEFAULT_NEW_TOKENS
+        generation.setdefault("pad_token_id", self.layout.pad_token_id)
+        with torch.no_grad(), evaluating(self):
+            embedded = self.embed(batch["input_ids"], image_features, image_index)
+            inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": batch["attention_mask"]}
+            if not self.is_encoder_decoder:
+                inputs["input_ids"] = batch["input_ids"]  # as the stock class does; some penalties count the prompt
+            ids: Tensor = self.language_model.generate(**inputs, **generation)
+        return ids if self.is_encoder_decoder else ids[:, batch["input_ids"].shape[1] :]
+
+    def generate(
+        self, images: Sequence[Picture | Sequence[Picture]], prompts: Sequence[str], **generation: Any
+    ) -> list[str]:
+        """Answer each prompt about its image (or list of images): the answers alone, without special tokens.
+
+        Args:
+            images: One picture, or a list of pictures, for each prompt: paths, bytes, PIL images or arrays.
+            prompts: As many texts.
+            **generation: What transformers' ``generate`` takes, such as ``num_beams=5``.
+
+        Raises:
+            InputError: The lengths differ, or a picture cannot be read.
+        """
+        if len(images) != len(prompts):
+            raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one image (or list) for each")
+        if not prompts:
+            return []
+        flat: list[Picture] = []
+        rows: list[list[int]] = []
+        for entry in images:
+            group = list(entry) if isinstance(entry, list | tuple) else [entry]
+            rows.append(list(range(len(flat), len(flat) + len(group))))
+            flat.extend(group)
+        width = max(len(row) for row in rows)
+        index = torch.tensor([row + [-1] * (width - len(row)) for row in rows], device=self.device)
+        with torch.no_grad(), evaluating(self):
+            features = self.encode_images(self.pixels(flat))
+        return self.decode(self.generate_ids(prompts, features, index, **generation))
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """Token ids [texts, tokens] to stripped texts."""
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def score_candidates(self, images: Picture | Sequence[Picture], prompt: str, answers: Sequence[str]) -> list[float]:
+        """Log-probability (natural, summed over the tokens and the end token) of each answer to a prompt."""
+        group = list(images) if isinstance(images, list | tuple) else [images]
+        index = torch.arange(len(group), device=self.device).expand(len(answers), -1)
+        batch = self.layout.pairs([prompt] * len(answers), answers, [len(group)] * len(answers))
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        with torch.no_grad(), evaluating(self):
+            features = self.encode_images(self.pixels(group))
+            losses = self({**batch, "image_features": features, "image_index": index}, per_text=True)
+        return [-value for value in losses["text_loss_sum"].tolist()]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off inside the block; afterwards every module is as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

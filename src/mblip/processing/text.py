@@ -1,0 +1,144 @@
+"""Prompts and answers to token ids, in the layout that the language model's kind needs.
+
+A row is the image placeholders (queries x images of that row), then the prompt (paper, section 3.1). An encoder-decoder
+gets the answer as decoder labels; a decoder-only model gets prompt and answer in one row, with the loss on the answer
+alone. What differs by family is asked of the tokeniser, never looked up by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mblip.errors import InputError
+
+IGNORED = -100
+
+
+class TextLayout:
+    """Makes token batches for one model.
+
+    Args:
+        tokenizer: The language model's own.
+        image_token_id: Id of the placeholder.
+        queries: Placeholders that one image takes.
+        is_encoder_decoder: Which of the two layouts.
+    """
+
+    def __init__(self, tokenizer: Any, image_token_id: int, queries: int, is_encoder_decoder: bool) -> None:
+        self.tokenizer = tokenizer
+        self.image_token_id = image_token_id
+        self.queries = queries
+        self.is_encoder_decoder = is_encoder_decoder
+
+    @property
+    def pad_token_id(self) -> int:
+        """The padding id; a model without one pads with its end token, under the attention mask."""
+        tokenizer = self.tokenizer
+        return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+    @cached_property
+    def separator(self) -> str:
+        """What stands between prompt and answer of a decoder-only model.
+
+        A blank where the tokeniser makes it part of the following word (byte-level BPE), nothing where a word's first
+        piece carries it anyway (SentencePiece): whichever gives the ids of both written in one line.
+        """
+        together = self._ids(["a: b"], special=False)[0]
+        first, spaced = self._ids(["a:", " b"], special=False)
+        return " " if first + spaced == together else ""
+
+    def prompts(self, prompts: Sequence[str], images: Sequence[int]) -> dict[str, Tensor]:
+        """Rows to generate from; those of a decoder-only model are padded on the left.
+
+        Args:
+            prompts: The texts, never cut.
+            images: Number of images of each.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` [texts, tokens].
+
+        Raises:
+            InputError: A prompt holds the image placeholder.
+        """
+        return self._padded(self._sources(prompts, images, None), left=not self.is_encoder_decoder)
+
+    def pairs(
+        self,
+        prompts: Sequence[str],
+        answers: Sequence[str],
+        images: Sequence[int],
+        max_prompt_tokens: int | None = None,
+        max_answer_tokens: int | None = None,
+    ) -> dict[str, Tensor]:
+        """Rows to train on or to score, padded on the right.
+
+        Args:
+            prompts: The texts.
+            answers: As many; each ends in the end token, unless it had to be cut.
+            images: Number of images of each.
+            max_prompt_tokens: Longer prompts are cut (placeholders do not count).
+            max_answer_tokens: Longer answers are cut; the end token counts.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` [texts, tokens], and ``labels``: [texts, answer tokens] for an
+            encoder-decoder, else aligned with ``input_ids``; -100 where nothing is supervised.
+
+        Raises:
+            InputError: A prompt holds the image placeholder.
+        """
+        sources = self._sources(prompts, images, max_prompt_tokens)
+        targets = self._targets(prompts, answers, max_answer_tokens)
+        if self.is_encoder_decoder:
+            return {**self._padded(sources), "labels": pad_rows(targets, IGNORED)}
+        rows = [source + target for source, target in zip(sources, targets, strict=True)]
+        labels = [[IGNORED] * len(source) + target for source, target in zip(sources, targets, strict=True)]
+        return {**self._padded(rows), "labels": pad_rows(labels, IGNORED)}
+
+    def _sources(self, prompts: Sequence[str], images: Sequence[int], limit: int | None) -> list[list[int]]:
+        rows = self._ids(prompts, limit=limit)
+        end = self.tokenizer.eos_token_id
+        if not self.is_encoder_decoder:  # some tokenisers end every text; the answer is still to come
+            rows = [row[:-1] if row and row[-1] == end else row for row in rows]
+        for row, prompt in zip(rows, prompts, strict=True):
+            if self.image_token_id in row:
+                token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+                raise InputError(f"the prompt {prompt!r} holds {token}, which stands for the image; write it otherwise")
+        prefix = [self.image_token_id] * self.queries
+        return [prefix * count + row for row, count in zip(rows, images, strict=True)]
+
+    def _targets(self, prompts: Sequence[str], answers: Sequence[str], limit: int | None) -> list[list[int]]:
+        texts = list(answers)
+        if not self.is_encoder_decoder and self.separator:
+            glued = [not prompt or prompt[-1].isspace() for prompt in prompts]
+            texts = [text if glue else self.separator + text for glue, text in zip(glued, texts, strict=True)]
+        end = self.tokenizer.eos_token_id
+        return [[*row, end][:limit] for row in self._ids(texts, special=False)]
+
+    def _ids(self, texts: Sequence[str], special: bool = True, limit: int | None = None) -> list[list[int]]:
+        rows: list[list[int]] = self.tokenizer(
+            list(texts), add_special_tokens=special, truncation=limit is not None, max_length=limit,
+            return_attention_mask=False, return_token_type_ids=False,
+        )["input_ids"]  # fmt: skip
+        return rows
+
+    def _padded(self, rows: list[list[int]], left: bool = False) -> dict[str, Tensor]:
+        mask = pad_rows([[1] * len(row) for row in rows], 0, left)
+        return {"input_ids": pad_rows(rows, self.pad_token_id, left), "attention_mask": mask}
+
+
+def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
+    """Rows of ids as one tensor [rows, longest], filled up with ``value`` on the right (or left)."""
+    lengths = np.array([len(row) for row in rows])
+    width = int(lengths.max(initial=0))
+    columns = np.arange(width)
+    filled = np.full((len(rows), width), value, dtype=np.int64)
+    where = columns >= (width - lengths)[:, None] if left else columns < lengths[:, None]
+    filled[where] = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(lengths.sum()))
+    return torch.from_numpy(filled)
