@@ -187,6 +187,9 @@ class SourceSection(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="first part of every id, folder of its shards")
     reader: str
     options: dict[str, Any] = {}
+    images: str = Field(default="", description="image store; where it is named, rows without their image are bad rows")
+    decode_images: bool = Field(default=False, description="with images: also decode each, to find damaged ones now")
+    translate: bool = Field(default=True, description="false: the texts are in their languages already")
     allocation: AllocationSection | None = None
 
 

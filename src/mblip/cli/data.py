@@ -58,6 +58,26 @@ def sample(
 
 
 @data.command()
+def images(
+    recipe: RecipeName,
+    to: Annotated[Path, typer.Option(help="Folder of the images.", file_okay=False)],
+    work: Annotated[Path, typer.Option(help="Work folder of mblip data sample.", file_okay=False)],
+    overrides: Overrides = None,
+    threads: Annotated[int, typer.Option(min=1, help="Images fetched at a time.")] = 16,
+    folder: Annotated[bool, typer.Option("--folder", help="Write files instead of WebDataset tars.")] = False,
+) -> None:
+    """Fetch the images of the sampled examples whose corpora list addresses; a stopped run goes on."""
+    from mblip.corpora.downloading import Limits, download_images
+    from mblip.corpora.sampling import sampled_urls
+
+    wanted = sampled_urls(_load(recipe, overrides), work)
+    with _progress() as progress:
+        counts = download_images(wanted, to, tar=not folder, limits=Limits(threads=threads), progress=progress)
+    for reason, count in sorted(counts.items()):
+        print(f"{count:,} {reason}")
+
+
+@data.command()
 def mix(
     recipe: RecipeName,
     to: To,

@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections import Counter
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, validate_call
@@ -13,9 +14,26 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from mblip.config import DataRecipe, SourceSection
 from mblip.errors import InputError, nearest
 from mblip.schema import Drop, Example
+from mblip.storage import ImageStore, UnreadableImage, language_of, open_images
 
-READERS = ("scenes",)
+READERS = (
+    "aokvqa",
+    "coco",
+    "flickr30k",
+    "gqa",
+    "imagenet",
+    "llava",
+    "nlvr2",
+    "scenes",
+    "table",
+    "vqav2",
+    "web_capfilt",
+    "xvnli",
+)
 """Modules of this package with a ``read(source, ...)``; its parameters are the options a recipe may give."""
+
+BAD = ("bad row", "duplicate id", "unusable text", "missing image", "damaged image")
+"""Reasons of drops that are mistakes in the data, and not the reader's choice."""
 
 
 def read_source(recipe: DataRecipe, source: SourceSection) -> Iterator[Example | Drop]:
@@ -24,26 +42,90 @@ def read_source(recipe: DataRecipe, source: SourceSection) -> Iterator[Example |
     Raises:
         InputError: An unknown reader or option, an unreadable file, or a bad row where the recipe wants those to stop.
     """
-    records = _call(source, recipe.seed)
-    return _stop_at_drops(records) if recipe.bad_rows == "error" else records
+    records = _checked(_call(source, recipe.seed))
+    if source.images:
+        records = _with_images(records, source)
+    return _stop_at_bad_rows(records) if recipe.bad_rows == "error" else records
 
 
-def count_tasks(recipe: DataRecipe, source: SourceSection) -> dict[str, int]:
-    """Examples by task, found by reading the whole source."""
-    return dict(Counter(record.task for record in read_source(recipe, source) if isinstance(record, Example)))
+def count_examples(recipe: DataRecipe, source: SourceSection) -> dict[str, dict[str, int]]:
+    """Examples by task and language, found by reading the whole source."""
+    counts: dict[str, Counter[str]] = {}
+    for record in read_source(recipe, source):
+        if isinstance(record, Example):
+            counts.setdefault(record.task, Counter())[language_of(record.languages.values())] += 1
+    return {task: dict(sorted(counts[task].items())) for task in sorted(counts)}
 
 
-def _stop_at_drops(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
+def reader_module(source: SourceSection) -> ModuleType:
+    """The module of this package that reads a source.
+
+    Raises:
+        InputError: There is none of this name.
+    """
+    if source.reader not in READERS:
+        raise InputError(f"source {source.name!r}: no reader {source.reader!r}{nearest(source.reader, READERS)}")
+    return importlib.import_module(f"mblip.corpora.{source.reader}")
+
+
+def _checked(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
+    """Drop examples with a text that no later step could carry."""
     for record in records:
-        if isinstance(record, Drop):
+        if isinstance(record, Example):
+            problem = next((f"{role} {why}" for role, text in record.texts.items() if (why := _unusable(text))), "")
+            if problem:
+                record = Drop(ascii(record.id)[1:-1], record.source, "unusable text", problem, record.task)
+        yield record
+
+
+def _unusable(text: str) -> str:
+    if not text or text.isspace():
+        return "is blank"
+    if "\0" in text:
+        return "holds a NUL character"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return f"holds half a surrogate pair at character {error.start}"
+    return ""
+
+
+def _with_images(records: Iterator[Example | Drop], source: SourceSection) -> Iterator[Example | Drop]:
+    """Drop examples with an image that the source's store lacks, or cannot decode where that is to be checked."""
+    store = open_images(source.images)
+    last: tuple[str, ...] = ()
+    problem: tuple[str, str] | None = None
+    for record in records:
+        if isinstance(record, Example):
+            if record.images != last:  # the texts of an image mostly follow each other
+                last, problem = record.images, _image_problem(store, record.images, source.decode_images)
+            if problem:
+                record = Drop(record.id, record.source, *problem, record.task)
+        yield record
+
+
+def _image_problem(store: ImageStore, keys: tuple[str, ...], decode: bool) -> tuple[str, str] | None:
+    for key in keys:
+        if key not in store:
+            return "missing image", key
+        if decode:
+            try:
+                store.get(key, at_least=1)
+            except UnreadableImage as error:
+                return "damaged image", str(error)
+    return None
+
+
+def _stop_at_bad_rows(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
+    for record in records:
+        if isinstance(record, Drop) and record.reason in BAD:
             raise InputError(f"{record.id}: {record.reason} ({record.detail}); mend it, or set bad_rows to drop")
         yield record
 
 
 def _call(source: SourceSection, seed: int) -> Iterator[Example | Drop]:
-    if source.reader not in READERS:
-        raise InputError(f"source {source.name!r}: no reader {source.reader!r}{nearest(source.reader, READERS)}")
-    read = importlib.import_module(f"mblip.corpora.{source.reader}").read
+    read = reader_module(source).read
     options: dict[str, Any] = dict(source.options)
     known = list(inspect.signature(read).parameters)[1:]
     if "seed" in known:

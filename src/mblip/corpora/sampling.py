@@ -6,14 +6,14 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from mblip.config import DataRecipe, SourceSection
-from mblip.corpora.reading import read_source
+from mblip.corpora.reading import read_source, reader_module
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
 from mblip.storage import (
@@ -89,6 +89,23 @@ def sample_sources(recipe: DataRecipe, work: Path, progress: Progress = silent) 
     return stages
 
 
+def sampled_urls(recipe: DataRecipe, work: Path) -> Iterator[tuple[str, str]]:
+    """Image key and address of the sampled examples, of every source whose reader knows addresses.
+
+    Raises:
+        InputError: The sources are not sampled yet, or none of them lists addresses.
+    """
+    listing = [source for source in recipe.sources if hasattr(reader_module(source), "urls")]
+    if not listing:
+        raise InputError("no source of this recipe lists the addresses of its images; fetch them as its reader says")
+    for source in listing:
+        reader = EnglishStage(work, source.name).reader
+        wanted = {hash(key) for (images,) in reader.columns("images") for keys in images for key in keys}
+        for key, url in reader_module(source).urls(**source.options):
+            if hash(key) in wanted:
+                yield key, url
+
+
 def _sample(recipe: DataRecipe, source: SourceSection, work: Path, progress: Progress) -> None:
     folder = stage_folder(work, source.name)
     wanted = _hash(recipe, source)
@@ -150,5 +167,9 @@ def _repeated(hashes: array[int], folder: Path) -> list[tuple[int, str]]:
 
 
 def _hash(recipe: DataRecipe, source: SourceSection) -> str:
-    relevant = [source.model_dump(mode="json", include={"name", "reader", "options"}), recipe.seed, recipe.bad_rows]
+    relevant = [
+        source.model_dump(mode="json", include={"name", "reader", "options", "images", "decode_images"}),
+        recipe.seed,
+        recipe.bad_rows,
+    ]
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -178,23 +178,31 @@ def _deal(chunk: _Chunk) -> int:
     if chunk.path.exists():
         return chunk.number
     translator, templates = _tools(chunk.recipe)
-    allocation = _allocation(chunk.recipe, chunk.source, chunk.work)
     examples = list(_reader(chunk.work, chunk.source.name).rows(chunk.start, chunk.stop))
-    seen = dict(chunk.offsets)
-    languages = []
-    for example in examples:
-        place = seen.get(example.task, 0)
-        seen[example.task] = place + 1
-        languages.append(CODES[allocation[example.task][place]])
+    records: Sequence[Example | Drop] = examples
+    if chunk.source.translate:
+        records = translator.translate(examples, _languages(chunk, examples))
     instructions: list[Instruction] = []
     with JsonlWriter(chunk.exclusions) as exclusions:
-        for record in translator.translate(examples, languages):
+        for record in records:
             if isinstance(record, Drop):
                 exclusions.write(record)
             else:
                 instructions.append(templates.render(record))
     _write_boxes(chunk, instructions)
     return chunk.number
+
+
+def _languages(chunk: _Chunk, examples: list[Example]) -> list[str]:
+    """The language that each example of a chunk goes to."""
+    allocation = _allocation(chunk.recipe, chunk.source, chunk.work)
+    seen = dict(chunk.offsets)
+    languages = []
+    for example in examples:
+        place = seen.get(example.task, 0)
+        seen[example.task] = place + 1
+        languages.append(CODES[allocation[example.task][place]])
+    return languages
 
 
 def _write_boxes(chunk: _Chunk, instructions: list[Instruction]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mblip.config import DataRecipe
-from mblip.corpora import EnglishStage, count_tasks
+from mblip.corpora import EnglishStage, count_examples
 from mblip.corpora.sampling import stage_folder
 from mblip.translation import plan_counts
 
@@ -26,9 +26,11 @@ def plan_mix(recipe: DataRecipe, work: Path | None = None) -> Counts:
     counts: Counts = {}
     for source in recipe.sources:
         if work and (stage_folder(work, source.name) / "manifest.json").is_file():
-            tasks = EnglishStage(work, source.name).tasks
+            read = EnglishStage(work, source.name).manifest.counts[source.name]
         else:
-            tasks = count_tasks(recipe, source)
-        section = source.allocation or recipe.allocation
-        counts[source.name] = {task: plan_counts(section, task, total) for task, total in sorted(tasks.items())}
+            read = count_examples(recipe, source)
+        if source.translate:
+            section = source.allocation or recipe.allocation
+            read = {task: plan_counts(section, task, sum(read[task].values())) for task in read}
+        counts[source.name] = read
     return counts

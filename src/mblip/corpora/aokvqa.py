@@ -1,0 +1,51 @@
+"""A-OKVQA: questions that need knowledge, with reasons.
+
+Licence: Apache-2.0. Download: https://prior-datasets.s3.us-east-2.amazonaws.com/aokvqa/aokvqa_v1p0.tar.gz.
+
+Raw record::
+
+    {"split": "train", "image_id": 299207, "question_id": "22Mex...",
+     "question": "What is the man by the bags awaiting?", "choices": ["train", ..., "cab"], "correct_choice_idx": 3,
+     "direct_answers": ["ride", ...], "rationales": ["A train would not be on the street, ...", ...], ...}
+
+becomes, for each rationale, a ``reasoning`` example (answer, then why) and an ``explanation`` example (why this one).
+The images are of COCO 2017, whose numbers are those of 2014: under the default key those that were in val2014 are
+missing, and are dropped where the recipe names the image store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mblip.corpora.raw import BadRow, Row, Text, image_name, make_examples, stream_json, take, take_text, take_texts
+from mblip.corpora.vqav2 import COCO_TRAIN_KEY
+from mblip.schema import Drop, Example
+
+LICENCE = "Apache-2.0"
+
+
+def read(
+    source: str, path: Path, image_key: str = COCO_TRAIN_KEY, tasks: tuple[str, ...] = ("reasoning", "explanation")
+) -> Iterator[Example | Drop]:
+    """Yield every rationale of every question, for each of ``tasks``.
+
+    Args:
+        source: First part of the ids.
+        path: ``aokvqa_v1p0_train.json`` (test has no answers).
+        image_key: How an image is called, from its ``image_id``.
+        tasks: ``reasoning``, ``explanation`` or both.
+    """
+
+    def make(row: Row) -> Iterator[Text]:
+        choices, correct = take_texts(row, "choices"), take(row, "correct_choice_idx", int)
+        if not 0 <= correct < len(choices):
+            raise BadRow(f"'correct_choice_idx' {correct} is none of {len(choices)} choices")
+        images = (image_name(image_key, image_id=take(row, "image_id", int)),)
+        texts = {"question": take_text(row, "question"), "answer": choices[correct]}
+        for number, rationale in enumerate(take_texts(row, "rationales")):
+            for task in tasks:
+                name = f"{take_text(row, 'question_id')}-{number}-{task}"
+                yield Text(name, task, images, texts | {"rationale": rationale})
+
+    return make_examples(source, LICENCE, path, stream_json(path), make)

@@ -1,0 +1,196 @@
+"""Fetching the images of a corpus that lists addresses: politely, in shards that appear whole, with checksums.
+
+The images of a list are split into shards of a fixed number. A shard is fetched by several threads, never more than one
+at a time from the same host, and becomes one WebDataset tar (or a part of one folder) and one line for every image in
+``NAME.jsonl``: what came, its SHA-256, or why nothing did. A shard with its log is never fetched again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mblip
+from mblip.corpora.sampling import Progress, silent
+from mblip.errors import InputError
+from mblip.storage import JsonlWriter, UnreadableImage, atomic_path, atomic_write, decode_image, read_jsonl
+
+AGENT = f"mblip/{mblip.__version__} (research; images of a training set)"
+# What a site says to those who collect images for training; respected.
+_OPT_OUT = {"noai", "noimageai", "noindex", "noimageindex"}
+_WAITS = (1.0, 4.0)  # seconds before the second and third try
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How an image is asked for.
+
+    Attributes:
+        threads: Images fetched at a time.
+        delay: Seconds between two requests to one host.
+        timeout: Seconds without a byte.
+        most_bytes: Larger files are refused.
+    """
+
+    threads: int = 16
+    delay: float = 0.2
+    timeout: float = 20.0
+    most_bytes: int = 20 << 20
+
+
+@dataclass
+class Fetched:
+    """What came of one address: ``sha256`` and ``bytes``, or a ``problem``."""
+
+    key: str
+    url: str
+    sha256: str = ""
+    bytes: int = 0
+    problem: str = ""
+
+
+def download_images(
+    images: Iterable[tuple[str, str]],
+    folder: Path,
+    *,
+    tar: bool = True,
+    per_shard: int = 1000,
+    limits: Limits | None = None,
+    progress: Progress = silent,
+) -> dict[str, int]:
+    """Fetch (key, address) pairs into a folder; how many came and how many failed for which reason.
+
+    Args:
+        images: In an order that is the same each time; a key that comes again is left out.
+        folder: Gets ``00000.tar`` and ``00000.jsonl``, ...; without ``tar`` the images themselves, by key.
+        tar: Write WebDataset tars, else files.
+        per_shard: Images a shard.
+        limits: How images are asked for.
+        progress: Is told how far it is.
+
+    Raises:
+        InputError: The folder cannot be written, or holds shards of another list.
+    """
+    fetcher = _Fetcher(limits or Limits())
+    counts: dict[str, int] = {}
+    done = 0
+    for number, shard in enumerate(_shards(images, per_shard)):
+        log = folder / f"{number:05d}.jsonl"
+        if not log.exists():
+            results = fetcher.fetch(shard)
+            _store(folder, number, results, tar)
+            with JsonlWriter(log) as writer:
+                for result, _ in results:
+                    writer.write(asdict(result))
+        rows = list(read_jsonl(log))
+        if [row["key"] for row in rows] != [key for key, _ in shard]:
+            raise InputError(f"{log} is of another list of images; name another folder")
+        for row in rows:
+            reason = row["problem"].partition(":")[0] or "fetched"
+            counts[reason] = counts.get(reason, 0) + 1
+        done += len(shard)
+        progress("fetching images", done, None)
+    return counts
+
+
+def _shards(images: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
+    seen: set[int] = set()  # hashes of keys: one number an image
+
+    def unique() -> Iterator[tuple[str, str]]:
+        for key, url in images:
+            number = hash(key)
+            if number not in seen:
+                seen.add(number)
+                yield key, url
+
+    source = unique()
+    while shard := list(islice(source, size)):
+        yield shard
+
+
+def _store(folder: Path, number: int, results: list[tuple[Fetched, bytes]], tar: bool) -> None:
+    if not tar:
+        for result, data in results:
+            if data:
+                with atomic_write(folder / result.key) as file:
+                    file.write(data)
+        return
+    with atomic_path(folder / f"{number:05d}.tar") as temporary, tarfile.open(temporary, "w") as archive:
+        for result, data in results:
+            if data:
+                member = tarfile.TarInfo(result.key)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+
+
+class _Fetcher:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._hosts: dict[str, tuple[threading.Lock, list[float]]] = {}
+
+    def fetch(self, images: list[tuple[str, str]]) -> list[tuple[Fetched, bytes]]:
+        with ThreadPoolExecutor(self._limits.threads) as pool:
+            return list(pool.map(lambda image: self._one(*image), images))
+
+    def _one(self, key: str, url: str) -> tuple[Fetched, bytes]:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return Fetched(key, url, problem="not an http address"), b""
+        with self._lock:
+            turn, last = self._hosts.setdefault(parts.hostname, (threading.Lock(), [0.0]))
+        problem = ""
+        for wait in (*_WAITS, None):
+            with turn:
+                time.sleep(max(0.0, last[0] + self._limits.delay - time.monotonic()))
+                try:
+                    data = self._get(url)
+                    decode_image(data, key, at_least=1)
+                    return Fetched(key, url, hashlib.sha256(data).hexdigest(), len(data)), data
+                except UnreadableImage as error:
+                    return Fetched(key, url, problem=f"not an image: {error.reason}"), b""
+                except _Refused as error:
+                    return Fetched(key, url, problem=str(error)), b""
+                except urllib.error.HTTPError as error:
+                    problem = f"HTTP {error.code}"
+                    if error.code not in (429, 500, 502, 503, 504):
+                        return Fetched(key, url, problem=problem), b""
+                    wait = _retry_after(error, wait)
+                except (OSError, ValueError) as error:
+                    problem = f"no connection: {error}"
+                finally:
+                    last[0] = time.monotonic()
+            if wait is not None:
+                time.sleep(wait)
+        return Fetched(key, url, problem=problem), b""
+
+    def _get(self, url: str) -> bytes:
+        request = urllib.request.Request(url, headers={"User-Agent": AGENT})
+        with urllib.request.urlopen(request, timeout=self._limits.timeout) as response:
+            said = ",".join(response.headers.get_all("X-Robots-Tag") or []).lower()
+            if _OPT_OUT & {word.strip() for word in said.replace(":", ",").split(",")}:
+                raise _Refused("opted out: X-Robots-Tag")
+            data: bytes = response.read(self._limits.most_bytes + 1)
+        if len(data) > self._limits.most_bytes:
+            raise _Refused("too large")
+        return data
+
+
+class _Refused(Exception):
+    """An image that may not or shall not be taken."""
+
+
+def _retry_after(error: urllib.error.HTTPError, wait: float | None) -> float | None:
+    said = error.headers.get("Retry-After", "") if error.headers else ""
+    return min(60.0, float(said)) if wait is not None and said.isdecimal() else wait

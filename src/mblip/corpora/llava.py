@@ -1,0 +1,78 @@
+r"""LLaVA-Instruct: long descriptions (``detail_23k``) and talk about an image (``conversation_58k``).
+
+Licence: CC BY-NC 4.0 (made with GPT-4; OpenAI's terms). Download:
+https://huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K.
+
+Raw record::
+
+    {"id": "000000033471", "image": "000000033471.jpg", "conversations": [
+        {"from": "human", "value": "What are the colors of the bus in the image?\n<image>"},
+        {"from": "gpt", "value": "The bus in the image is white and red."}, ...]}
+
+becomes one ``description`` example (detail), or one ``conversation`` example a turn (conversation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from mblip.corpora.raw import BadRow, Row, Text, image_name, make_examples, stream_json, take, take_text
+from mblip.corpora.vqav2 import COCO_TRAIN_KEY
+from mblip.schema import Drop, Example
+
+LICENCE = "CC-BY-NC-4.0"
+
+
+def read(
+    source: str,
+    path: Path,
+    task: Literal["description", "conversation"],
+    image_key: str = COCO_TRAIN_KEY,
+    most_sentences: int = 3,
+) -> Iterator[Example | Drop]:
+    """Yield the turns of a file.
+
+    Args:
+        source: First part of the ids.
+        path: ``detail_23k.json`` or ``conversation_58k.json``.
+        task: ``description`` keeps the answer alone, ``conversation`` question and answer.
+        image_key: How an image is called, from the COCO number in its name; ``{image}`` is the name as it stands.
+        most_sentences: A conversation's answers with more full stops are left out, as in the paper.
+    """
+
+    def make(row: Row) -> Iterator[Text | Drop]:
+        images = (_image_key(image_key, take_text(row, "image")),) if "image" in row else ()
+        turns = take(row, "conversations", list)
+        if not turns or len(turns) % 2:
+            raise BadRow(f"'conversations' must be pairs of question and answer, not {len(turns)} turns")
+        for number in range(0, len(turns), 2):
+            name = f"{take_text(row, 'id')}-{number // 2}"
+            question, answer = _turn(turns[number], "human"), _turn(turns[number + 1], "gpt")
+            if not images:
+                yield Drop(f"{source}/{name}", source, "no image", question)
+            elif task == "description":
+                yield Text(name, task, images, {"description": answer})
+            elif answer.count(".") > most_sentences:
+                yield Drop(f"{source}/{name}", source, "long answer", f"{answer.count('.')} full stops", task)
+            else:
+                yield Text(name, task, images, {"question": question, "answer": answer})
+
+    return make_examples(source, LICENCE, path, stream_json(path), make)
+
+
+def _turn(turn: Row, speaker: str) -> str:
+    if take_text(turn, "from") != speaker:
+        raise BadRow(f"a turn of {speaker!r} should stand here, not of {turn['from']!r}")
+    text = take_text(turn, "value").replace("<image>", "").strip()
+    if not text:
+        raise BadRow(f"a turn of {speaker!r} is blank")
+    return text
+
+
+def _image_key(image_key: str, name: str) -> str:
+    digits = PurePosixPath(name).stem.rpartition("_")[2]
+    if "{image_id" in image_key and not digits.isdecimal():
+        raise BadRow(f"'image' {name!r} holds no COCO number; set image_key to '{{image}}'")
+    return image_name(image_key, image=name, image_id=int(digits) if digits.isdecimal() else 0)

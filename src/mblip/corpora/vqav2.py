@@ -1,0 +1,93 @@
+"""VQAv2: questions about COCO images, and the same rows the other way round.
+
+Licence: CC BY 4.0. Download: https://visualqa.org/download.html (questions and annotations of train).
+
+Raw records, row by row of two files::
+
+    {"image_id": 458752, "question": "What is this photo taken looking through?", "question_id": 458752000}
+    {"question_id": 458752000, "image_id": 458752, "multiple_choice_answer": "net",
+     "answers": [{"answer": "net", ...}, ...]}
+
+become a ``vqa`` example and a ``question_generation`` example of the same question and answer (the original paired the
+question with the answer of another row).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+
+from mblip.corpora.raw import BadRow, Row, Text, image_name, make_examples, stream_json, take, take_text
+from mblip.errors import InputError
+from mblip.schema import Drop, Example
+
+LICENCE = "CC-BY-4.0"
+COCO_TRAIN_KEY = "train2014/COCO_train2014_{image_id:012d}.jpg"
+
+
+def read(
+    source: str,
+    questions: Path,
+    annotations: Path,
+    image_key: str = COCO_TRAIN_KEY,
+    tasks: tuple[str, ...] = ("vqa", "question_generation"),
+) -> Iterator[Example | Drop]:
+    """Yield each question with its most common answer, for each of ``tasks``.
+
+    Args:
+        source: First part of the ids.
+        questions: ``v2_OpenEnded_mscoco_train2014_questions.json``.
+        annotations: ``v2_mscoco_train2014_annotations.json``, in the same order.
+        image_key: How an image is called, from its ``image_id``; ``{image_id}.jpg`` fits corpora that borrow this
+            layout, such as TextVQA.
+        tasks: ``vqa``, ``question_generation`` or both.
+
+    Raises:
+        InputError: The files do not hold the same questions in the same order.
+    """
+
+    def make(pair: tuple[Row, Row]) -> Iterator[Text]:
+        question, annotation = pair
+        number = take(question, "question_id", int)
+        image = take(question, "image_id", object)
+        texts = {"question": take_text(question, "question"), "answer": most_common_answer(annotation)}
+        images = (image_name(image_key, image_id=image),)
+        for task in tasks:
+            yield Text(f"{number}-{task}" if task != "vqa" else str(number), task, images, dict(texts))
+
+    return make_examples(source, LICENCE, questions, read_pairs(questions, annotations), make)
+
+
+def read_pairs(questions: Path, annotations: Path) -> Iterator[tuple[Row, Row]]:
+    """Raw questions with their annotations.
+
+    Raises:
+        InputError: The files do not hold the same questions in the same order.
+    """
+    rows = zip_longest(stream_json(questions, "questions"), stream_json(annotations, "annotations"))
+    for number, (question, annotation) in enumerate(rows, start=1):
+        if question is None or annotation is None:
+            longer = annotations if question is None else questions
+            raise InputError(f"{longer} goes on after record {number - 1}, the last of the other file; take a pair")
+        ids = [row.get("question_id") if isinstance(row, dict) else None for row in (question, annotation)]
+        if ids[0] != ids[1]:
+            raise InputError(
+                f"{questions} and {annotations} differ at record {number}: question_id {ids[0]!r} and {ids[1]!r}"
+            )
+        yield question, annotation
+
+
+def most_common_answer(annotation: Row) -> str:
+    """The answer most people gave: the file's own ``multiple_choice_answer``, else counted, the first among equals.
+
+    Raises:
+        BadRow: There are no answers.
+    """
+    if "multiple_choice_answer" in annotation:
+        return take_text(annotation, "multiple_choice_answer")
+    answers = [take_text(answer, "answer") for answer in take(annotation, "answers", list)]
+    if not answers:
+        raise BadRow("'answers' is empty")
+    return Counter(answers).most_common(1)[0][0]

@@ -1,0 +1,96 @@
+"""JSON read piece by piece: the same as json.load, whatever the window cuts."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mblip.corpora import raw
+from mblip.errors import InputError
+
+
+def _value(draw: random.Random, depth: int) -> Any:
+    kinds = [
+        lambda: draw.choice([None, True, False]),
+        lambda: draw.randint(-(10**12), 10**12),
+        lambda: draw.random() * 1e9,
+        lambda: "".join(draw.choices('ab"\\\n,[]{}: é漢😀', k=draw.randint(0, 12))),
+    ]
+    if depth:
+        kinds += [
+            lambda: [_value(draw, depth - 1) for _ in range(draw.randint(0, 4))],
+            lambda: {str(draw.random()): _value(draw, depth - 1) for _ in range(draw.randint(0, 4))},
+        ]
+    return draw.choice(kinds)()
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 64, 1 << 20])
+def test_same_as_json_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(raw, "_BLOCK", block)
+    draw = random.Random(block)
+    path = tmp_path / "x.json"
+    for round_ in range(40):
+        items = [_value(draw, 3) for _ in range(draw.randint(0, 6))]
+        fields = {"before": _value(draw, 3), "list": items, "after": _value(draw, 2)}
+        indent, ascii_ = draw.choice([None, 1]), draw.random() < 0.5
+        path.write_text(json.dumps(items, indent=indent, ensure_ascii=ascii_), encoding="utf-8")
+        assert list(raw.stream_json(path)) == items, round_
+        path.write_text(json.dumps(fields, indent=indent, ensure_ascii=ascii_) + "\n", encoding="utf-8")
+        assert list(raw.stream_json(path, "list")) == items, round_
+        assert dict(raw.stream_fields(path)) == fields
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 3))
+def test_cut_off_file_is_an_error_at_every_place(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "x.json"
+    whole = '{"info": [1, {"a": 2}], "rows": [{"id": 1}, {"id": 22}, {"id": 333}], "end": true}'
+    path.write_text(whole[: -cut - 16])
+    with pytest.raises(InputError, match=r"x\.json, character \d+: .*(cut off|should stand|has no list)|empty"):
+        assert len(list(raw.stream_json(path, "rows"))) < 0
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"", "the file is empty"),
+    (b"{}", "it does not hold a list"),
+    (b"[1, 2} ", "should stand here, not '}'"),
+    (b'["\xff"]', "not readable as UTF-8"),
+    (b"[" * 100_000, "cut off|too deeply"),
+])  # fmt: skip
+def test_not_a_list(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        list(raw.stream_json(path))
+
+
+def test_long_items_are_read_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw, "_BLOCK", 16)
+    decoded = 0
+    original = json.JSONDecoder.raw_decode
+
+    def counting(self: json.JSONDecoder, text: str, place: int = 0) -> tuple[Any, int]:
+        nonlocal decoded
+        decoded += 1
+        return original(self, text, place)
+
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", counting)
+    (tmp_path / "x.json").write_text(json.dumps(["x" * 200_000]))
+    assert [len(item) for item in raw.stream_json(tmp_path / "x.json")] == [200_000]
+    assert decoded < 25
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    ([], "must be an object"),
+    ({}, "lacks 'n'"),
+    ({"n": "3"}, "'n' must be a whole number, not '3'"),
+    ({"n": True}, "'n' must be a whole number, not True"),
+])  # fmt: skip
+def test_take(row: Any, message: str) -> None:
+    with pytest.raises(raw.BadRow, match=message):
+        raw.take(row, "n", int)
+    assert raw.take({"n": 3}, "n", int) == 3
+    assert raw.take({"n": False}, "n", bool) is False
