@@ -122,7 +122,9 @@ class PhaseSection(Section):
     tasks: dict[str, float]
     max_objects: int = Field(default=1, ge=1, le=4)
     english_share: float = Field(default=0.3, description="how often the words that stand for the picture are English")
-    candidates: int = Field(default=0, description="softmax over a sample of so many pieces; 0 for the whole vocabulary")
+    candidates: int = Field(
+        default=0, description="softmax over a sample of so many pieces; 0 for the whole vocabulary"
+    )
 
 
 class TextRecipe(Recipe):
@@ -131,6 +133,7 @@ class TextRecipe(Recipe):
     kind: Literal["text"] = "text"
     languages: tuple[str, ...] = Field(default=(), description="mC4 codes; empty for every language with names")
     vocabulary: Literal["names", "subword"] = "names"
+    aligned_words: bool = Field(default=True, description="start names at dictionary-aligned vectors")
     pieces: int = Field(default=8000, description="size of a subword vocabulary")
     width: int = 128
     encoder_layers: int = 2
@@ -193,11 +196,42 @@ class SourceSection(Section):
     allocation: AllocationSection | None = None
 
 
+class FilterSection(Section):
+    """What a translation must pass; each threshold can be switched off with 0."""
+
+    copied_words: int = Field(default=4, ge=0, description="texts of so many words may not come back as they were")
+    script_share: float = Field(default=0.5, ge=0, le=1, description="least share of letters in the language's script")
+    language_words: int = Field(
+        default=0, ge=0, description="texts of so many words must be in the language, says lingua (75 languages; slow)"
+    )
+    language_confidence: float = Field(
+        default=0.1, ge=0, le=1, description="least confidence of lingua in the language"
+    )
+    length_ratio: float = Field(
+        default=4.0, ge=0, description="most characters for each of the source, and the inverse"
+    )
+    repeats: int = Field(default=4, ge=0, description="a phrase may not stand so many times in a row")
+    numbers: bool = Field(default=True, description="digits, {fields}, <tags> and addresses must all be there")
+
+
+class ShortAnswerSection(Section):
+    """Short answers are translated only where that is safe (paper, section 3.2); else they stay English."""
+
+    tasks: tuple[str, ...] = ()
+    least: int = Field(default=15, ge=1, description="answers seen fewer times stay English")
+    share: float = Field(
+        default=0.5, ge=0, le=1, description="of the examples with such an answer, ask for it translated"
+    )
+
+
 class TranslationSection(Section):
     """How the examples that were not allotted to English are translated, and what is held back."""
 
     engine: str = "lexicon"
     options: dict[str, Any] = Field(default={}, description="of the engine")
+    filters: FilterSection = FilterSection()
+    short_answers: ShortAnswerSection = ShortAnswerSection()
+    rows_per_task: int = Field(default=10_240, gt=0, multiple_of=1024, description="what a stopped run repeats at most")
     never_shown: float = Field(
         default=0.0, ge=0, lt=1, description="share of (word, language) pairs kept out, to ask for them afterwards"
     )

@@ -14,7 +14,7 @@ import typer
 from mblip.config import DataRecipe, load_recipe
 
 if TYPE_CHECKING:
-    from mblip.corpora.sampling import Progress
+    from mblip.corpora.jobs import Progress
 
 data = typer.Typer(no_args_is_help=True, help="From raw English corpora to an instruction mix.")
 
@@ -55,6 +55,24 @@ def sample(
     for name, stage in stages.items():
         drops = sum(stage.manifest.drops.values())
         print(f"{stage.folder}: {stage.manifest.rows:,} examples of {name}, {drops:,} rows dropped")
+
+
+@data.command()
+def translate(
+    recipe: RecipeName,
+    work: Annotated[Path, typer.Option(help="Work folder of mblip data sample.", file_okay=False)],
+    overrides: Overrides = None,
+    workers: Workers = 1,
+) -> None:
+    """Translate the sampled examples, part by part; a stopped run goes on with the parts that are missing."""
+    from mblip.translation import translate_sources
+
+    with _progress() as progress:
+        manifests = translate_sources(_load(recipe, overrides), work, workers=workers, progress=progress)
+    for name, manifest in manifests.items():
+        print(f"{name}: {manifest.rows:,} examples in {len(manifest.by_language)} languages")
+        for reason, count in manifest.drops.items():
+            print(f"  {count:,} examples left out: {reason}")
 
 
 @data.command()

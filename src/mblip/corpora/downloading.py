@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import mblip
-from mblip.corpora.sampling import Progress, silent
+from mblip.corpora.jobs import Progress, silent
 from mblip.errors import InputError
 from mblip.storage import JsonlWriter, UnreadableImage, atomic_path, atomic_write, decode_image, read_jsonl
 

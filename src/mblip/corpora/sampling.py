@@ -6,13 +6,14 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from mblip.config import DataRecipe, SourceSection
+from mblip.corpora.jobs import Progress, silent
 from mblip.corpora.reading import read_source, reader_module
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
@@ -25,13 +26,6 @@ from mblip.storage import (
     read_manifest,
     write_manifest,
 )
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many are done and, where it is known, of how many."""
-
-
-def silent(stage: str, done: int, total: int | None) -> None:
-    """The :data:`Progress` that tells nobody."""
 
 
 class EnglishStage:

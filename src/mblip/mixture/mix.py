@@ -12,22 +12,20 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mblip.config import DataRecipe, SourceSection, save_recipe
-from mblip.corpora.sampling import EnglishStage, Progress, sample_sources, silent, stage_folder
+from mblip.config import DataRecipe, save_recipe
+from mblip.corpora.jobs import Progress, run_jobs, silent
+from mblip.corpora.sampling import sample_sources
 from mblip.errors import InputError
-from mblip.mixture.templates import Templates, load_templates
+from mblip.mixture.templates import load_templates
 from mblip.mixture.templates.rendering import find_templates
 from mblip.schema import Drop, Example, Instruction
 from mblip.storage import (
@@ -44,7 +42,8 @@ from mblip.storage import (
     write_manifest,
     write_shard,
 )
-from mblip.translation import CODES, Allocation, Translator, allocate, check_languages, open_engine
+from mblip.translation import check_languages, open_engine
+from mblip.translation.stage import Part, is_translated, parts_of, translate_part, translated_folder
 
 ROWS_PER_CHUNK = 40 * 1024
 ROWS_PER_BOX = 65_536  # on average; each becomes a shard
@@ -61,7 +60,8 @@ def build_mix(
     Args:
         recipe: The sources, how they are allotted and translated, and the templates.
         folder: Where the mix goes.
-        work: Where the English examples are kept; by default inside ``folder``, and removed at the end.
+        work: Where the English examples are kept; by default inside ``folder``, and removed at the end. What
+            ``mblip data translate`` has finished there is used; the rest is translated on the way.
         workers: Processes.
         progress: Is told how far it is.
 
@@ -83,14 +83,16 @@ def build_mix(
     stages_folder = work or folder / WORK / _sources_hash(recipe)
     stages = sample_sources(recipe, stages_folder, progress)
     boxes = max(1, -(-sum(stage.manifest.rows for stage in stages.values()) // ROWS_PER_BOX))
-    chunks = list(_chunks(recipe, stages, stages_folder, boxes_folder, boxes))
-    _run(_deal, chunks, workers, "translating and writing instructions", progress)
+    chunks = list(_chunks(recipe, stages_folder, boxes_folder, boxes))
+    run_jobs(_deal, chunks, workers, "writing instructions", progress)
     for stale in folder.glob("mix-*.parquet"):
         if int(stale.stem.removeprefix("mix-")) >= boxes or not (boxes_folder / f"{stale.stem}.jsonl").exists():
             stale.unlink()
     collected = [_Box(box, chunks, folder, boxes_folder) for box in range(boxes)]
-    _run(_collect, collected, workers, "shuffling", progress)
+    run_jobs(_collect, collected, workers, "shuffling", progress)
     exclusions = [stage.folder / EXCLUSIONS for stage in stages.values()]
+    for folder_before in dict.fromkeys(chunk.folder for chunk in chunks if chunk.folder):
+        exclusions += sorted(folder_before.glob("exclusions-*.jsonl"))
     exclusions += [chunk.exclusions for chunk in chunks] + [box.exclusions for box in collected]
     with atomic_write(folder / EXCLUSIONS) as file:
         for path in exclusions:
@@ -111,21 +113,24 @@ def mix_hash(recipe: DataRecipe) -> str:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some rows of one source, and the file of boxes that they are dealt into."""
+    """Some examples of one source, and the file of boxes that they are dealt into.
 
-    number: int
-    recipe: DataRecipe
-    source: SourceSection
-    work: Path
-    start: int
-    stop: int
-    offsets: tuple[tuple[str, int], ...]
+    A part of the English stage is translated on the way; with ``folder``, the rows are of the translated stage.
+    """
+
+    part: Part
+    folder: Path | None
     path: Path
     boxes: int
 
     @property
     def exclusions(self) -> Path:
         return self.path.with_suffix(".jsonl")
+
+    def records(self) -> list[Example | Drop]:
+        if self.folder is None:
+            return translate_part(self.part)
+        return list(ShardReader(self.folder, Example).rows(self.part.start, self.part.stop))
 
 
 @dataclass(frozen=True)
@@ -144,69 +149,37 @@ class _Box:
         return self.boxes_folder / f"mix-{self.number:05d}.jsonl"
 
 
-def _chunks(
-    recipe: DataRecipe, stages: dict[str, EnglishStage], work: Path, folder: Path, boxes: int
-) -> Iterator[_Chunk]:
+def _chunks(recipe: DataRecipe, work: Path, boxes_folder: Path, boxes: int) -> Iterator[_Chunk]:
     number = 0
     for source in recipe.sources:
-        stage = stages[source.name]
-        for index, offsets in enumerate(stage.offsets(ROWS_PER_CHUNK)):
-            start = index * ROWS_PER_CHUNK
-            stop = min(start + ROWS_PER_CHUNK, stage.manifest.rows)
-            path = folder / f"chunk-{number:05d}.arrow"
-            yield _Chunk(number, recipe, source, work, start, stop, tuple(offsets.items()), path, boxes)
+        folder = translated_folder(work, source.name) if is_translated(recipe, source, work) else None
+        parts = parts_of(recipe, source, work, ROWS_PER_CHUNK)
+        if folder:
+            rows = read_manifest(folder).rows
+            starts = range(0, rows, ROWS_PER_CHUNK)
+            parts = (Part(recipe, source, work, 0, at, min(at + ROWS_PER_CHUNK, rows), ()) for at in starts)
+        for part in parts:
+            yield _Chunk(part, folder, boxes_folder / f"chunk-{number:05d}.arrow", boxes)
             number += 1
 
 
-def _run(step: Callable[[Any], int], jobs: list[Any], workers: int, what: str, progress: Progress) -> None:
-    total, done = len(jobs), 0
-    if workers == 1:
-        for job in jobs:
-            step(job)
-            done += 1
-            progress(what, done, total)
-        return
-    # Not fork: Arrow has threads of its own.
-    with ProcessPoolExecutor(min(workers, total), mp_context=get_context("spawn")) as pool:
-        for _ in pool.map(step, jobs):
-            done += 1
-            progress(what, done, total)
-
-
-def _deal(chunk: _Chunk) -> int:
-    """Translate a chunk, make instructions of it and deal them into boxes: one Arrow file, one batch a box."""
+def _deal(chunk: _Chunk) -> None:
+    """Make instructions of a chunk's examples and deal them into boxes: one Arrow file, one batch a box."""
     if chunk.path.exists():
-        return chunk.number
-    translator, templates = _tools(chunk.recipe)
-    examples = list(_reader(chunk.work, chunk.source.name).rows(chunk.start, chunk.stop))
-    records: Sequence[Example | Drop] = examples
-    if chunk.source.translate:
-        records = translator.translate(examples, _languages(chunk, examples))
+        return
+    templates = _templates(chunk.part.recipe.templates)
     instructions: list[Instruction] = []
     with JsonlWriter(chunk.exclusions) as exclusions:
-        for record in records:
+        for record in chunk.records():
             if isinstance(record, Drop):
                 exclusions.write(record)
             else:
                 instructions.append(templates.render(record))
     _write_boxes(chunk, instructions)
-    return chunk.number
-
-
-def _languages(chunk: _Chunk, examples: list[Example]) -> list[str]:
-    """The language that each example of a chunk goes to."""
-    allocation = _allocation(chunk.recipe, chunk.source, chunk.work)
-    seen = dict(chunk.offsets)
-    languages = []
-    for example in examples:
-        place = seen.get(example.task, 0)
-        seen[example.task] = place + 1
-        languages.append(CODES[allocation[example.task][place]])
-    return languages
 
 
 def _write_boxes(chunk: _Chunk, instructions: list[Instruction]) -> None:
-    seed = chunk.recipe.seed
+    seed = chunk.part.recipe.seed
     hashes = np.array(
         [
             (
@@ -236,10 +209,10 @@ def _write_boxes(chunk: _Chunk, instructions: list[Instruction]) -> None:
             file.write_batch(rows[0] if rows else pa.RecordBatch.from_pylist([], schema=table.schema))
 
 
-def _collect(box: _Box) -> int:
+def _collect(box: _Box) -> None:
     """Gather a box from all chunks, order it, take out what is there twice, and write it as a shard."""
     if box.path.exists() and box.exclusions.exists():
-        return box.number
+        return
     table = pa.Table.from_batches(batch for chunk in box.chunks for batch in _batches(chunk.path, box.number))
     image, row, content = (table[name].to_numpy() for name in _HASHES)
     order = np.lexsort((row, image))
@@ -249,7 +222,6 @@ def _collect(box: _Box) -> int:
             language = language_of([row["answer_language"], row["prompt_language"]])
             exclusions.write(Drop(row["id"], row["source"], "duplicate", "", row["task"], language))
     write_shard(box.path, table.drop_columns(list(_HASHES)).take(pa.array(order[~again])), Instruction)
-    return box.number
 
 
 def _batches(path: Path, box: int) -> list[pa.RecordBatch]:
@@ -273,31 +245,7 @@ def _hash(seed: int, *texts: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
-@lru_cache(maxsize=1)
-def _cached_tools(recipe: str) -> tuple[Translator, Templates]:
-    parsed = DataRecipe.model_validate_json(recipe)
-    return Translator(parsed.translation), load_templates(parsed.templates)
-
-
-def _tools(recipe: DataRecipe) -> tuple[Translator, Templates]:
-    return _cached_tools(recipe.model_dump_json())
-
-
-@lru_cache(maxsize=1)
-def _cached_allocation(recipe: str, source: str, work: Path) -> Allocation:
-    parsed = DataRecipe.model_validate_json(recipe)
-    section = next(section for section in parsed.sources if section.name == source)
-    tasks = EnglishStage(work, source).tasks
-    return allocate(section.allocation or parsed.allocation, source, tasks, parsed.seed)
-
-
-def _allocation(recipe: DataRecipe, source: SourceSection, work: Path) -> Allocation:
-    return _cached_allocation(recipe.model_dump_json(), source.name, work)
-
-
-@lru_cache(maxsize=1)
-def _reader(work: Path, source: str) -> ShardReader[Example]:
-    return ShardReader(stage_folder(work, source), Example)
+_templates = lru_cache(maxsize=1)(load_templates)
 
 
 def _sources_hash(recipe: DataRecipe) -> str:

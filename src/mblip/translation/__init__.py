@@ -3,6 +3,7 @@
 from mblip.translation.allocation import CODES, Allocation, allocate, apportion, check_languages, plan_counts
 from mblip.translation.engines import Engine, open_engine
 from mblip.translation.holdout import never_shown
+from mblip.translation.stage import translate_sources
 from mblip.translation.translating import Translator
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "never_shown",
     "open_engine",
     "plan_counts",
+    "translate_sources",
 ]

@@ -147,7 +147,7 @@ def test_interrupted_run_goes_on(
     done = []
     with monkeypatch.context() as patch:
         write = module._write_boxes
-        patch.setattr(module, "_write_boxes", lambda chunk, rows: done.append(chunk.number) or write(chunk, rows))
+        patch.setattr(module, "_write_boxes", lambda chunk, rows: done.append(chunk.path) or write(chunk, rows))
         build_mix(_recipe(), tmp_path / "mix")
     assert len(done) == max(0, 4 - stop_after)
     assert hash_directory(tmp_path / "mix") == hash_directory(folder)

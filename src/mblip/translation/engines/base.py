@@ -7,9 +7,11 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from pydantic import ValidationError, validate_call
+
 from mblip.errors import InputError, nearest
 
-ENGINES = ("lexicon",)
+ENGINES = ("apertium", "ctranslate2", "lexicon", "openai", "transformers")
 """Modules of this package with an ``open_engine(**options)``."""
 
 
@@ -40,5 +42,10 @@ def open_engine(name: str, options: Mapping[str, Any]) -> Engine:
     for option in options:
         if option not in known:
             raise InputError(f"translation.options: engine {name!r} has no option {option!r}{nearest(option, known)}")
-    engine: Engine = create(**options)
+    try:
+        engine: Engine = validate_call(create)(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"translation.options: engine {name!r}, option {option!r}: {first['msg'].lower()}") from error
     return engine

@@ -1,0 +1,90 @@
+"""NLLB-200 and MADLAD-400 through transformers: any checkpoint as it is, slower than CTranslate2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from mblip.errors import InputError
+from mblip.translation.engines.seq2seq import Vocabulary
+
+
+class TransformersEngine:
+    """A checkpoint of transformers; see :func:`open_engine`."""
+
+    def __init__(self, model: str, device: str, dtype: str, beams: int, batch_tokens: int, sort: bool) -> None:
+        import torch
+        from transformers import AutoModelForSeq2SeqLM
+
+        self._vocabulary = Vocabulary(model)
+        self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        try:
+            self._model: Any = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=getattr(torch, dtype))
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"transformers cannot load {model}: {str(error).splitlines()[0]}") from error
+        self._model.to(self._device).eval()
+        self._beams, self._batch_tokens, self._sort = beams, batch_tokens, sort
+        self.name = f"transformers {model.rstrip('/').rpartition('/')[2]} ({dtype})"
+        self.licence = self._vocabulary.licence
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str | None]:
+        """See :class:`~mblip.translation.engines.base.Engine`; sorts by length, so that batches have little padding."""
+        mark = self._vocabulary.token(target)
+        results: list[str | None] = [None] * len(texts)
+        if mark is None:
+            return results
+        rows = self._vocabulary.encode(list(texts), source, target)
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row])) if self._sort else list(range(len(rows)))
+        forced = None
+        if self._vocabulary.kind == "nllb":
+            forced = self._vocabulary.tokenizer.convert_tokens_to_ids(mark)
+        for batch in self._batches(order, rows):
+            for row, text in zip(batch, self._generate([rows[row] for row in batch], forced), strict=True):
+                results[row] = text
+        return results
+
+    def _batches(self, order: list[int], rows: list[list[int]]) -> list[list[int]]:
+        batches: list[list[int]] = []
+        longest = 0
+        for row in order:
+            longest = max(longest, len(rows[row]))
+            if not batches or longest * (len(batches[-1]) + 1) > self._batch_tokens:
+                batches.append([])
+                longest = len(rows[row])
+            batches[-1].append(row)
+        return batches
+
+    def _generate(self, rows: list[list[int]], forced: int | None) -> list[str | None]:
+        import torch
+
+        batch = self._vocabulary.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
+        with torch.inference_mode():
+            tokens = self._model.generate(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], forced_bos_token_id=forced,
+                num_beams=self._beams, max_new_tokens=256, max_length=None,
+            )  # fmt: skip
+        return [self._vocabulary.decode(row) for row in tokens.tolist()]
+
+
+def open_engine(
+    model: str,
+    device: Literal["cpu", "cuda", "auto"] = "auto",
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    beams: int = 5,
+    batch_tokens: int = 4096,
+    sort: bool = True,
+) -> TransformersEngine:
+    """Open a checkpoint.
+
+    Args:
+        model: Folder or Hub id, such as ``facebook/nllb-200-distilled-600M`` or ``google/madlad400-3b-mt``.
+        device: ``cpu``, ``cuda`` or whichever is there.
+        dtype: MADLAD is wrong in float16: take bfloat16 or float32.
+        beams: Width of the beam.
+        batch_tokens: Tokens a batch, padding counted.
+        sort: Texts of one length into one batch.
+
+    Raises:
+        InputError: No such checkpoint, or neither NLLB nor MADLAD.
+    """
+    return TransformersEngine(model, device, dtype, beams, batch_tokens, sort)

@@ -1,0 +1,140 @@
+"""What a translation must pass: pure functions of the English text and its translation, the reason where it fails."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+from mblip.config import FilterSection
+from mblip.errors import InputError
+from mblip.languages import LANGUAGES
+
+# How Unicode's character names call the scripts of the table (ISO 15924); Japanese and Chinese write several.
+_SCRIPTS: dict[str, tuple[str, ...]] = {
+    "Arab": ("ARABIC",), "Armn": ("ARMENIAN",), "Beng": ("BENGALI",), "Cyrl": ("CYRILLIC",), "Deva": ("DEVANAGARI",),
+    "Ethi": ("ETHIOPIC",), "Geor": ("GEORGIAN",), "Grek": ("GREEK",), "Gujr": ("GUJARATI",), "Guru": ("GURMUKHI",),
+    "Hang": ("HANGUL",), "Hans": ("CJK",), "Hant": ("CJK",), "Hebr": ("HEBREW",),
+    "Jpan": ("CJK", "HIRAGANA", "KATAKANA"),
+    "Khmr": ("KHMER",), "Knda": ("KANNADA",), "Kore": ("HANGUL", "CJK"), "Laoo": ("LAO",), "Latn": ("LATIN",),
+    "Mlym": ("MALAYALAM",), "Mymr": ("MYANMAR",), "Sinh": ("SINHALA",), "Taml": ("TAMIL",), "Telu": ("TELUGU",),
+    "Thai": ("THAI",),
+}  # fmt: skip
+# Scripts that say in two characters what English says in five or six.
+_DENSE = {"Hans": 3.0, "Hant": 3.0, "Jpan": 2.0, "Kore": 2.0, "Hang": 2.0}
+
+_KEPT = re.compile(r"\{\w*\}|<[^<>\s]+>|https?://\S+")
+_NUMBER = re.compile(r"\d+")
+_LOOP = re.compile(r"(?P<unit>\S(?:.{0,60}?\S)??)(?:[\s,،、;؛.。]*(?P=unit))+", re.DOTALL)
+
+
+def rejection(section: FilterSection, source: str, translation: str, language: str) -> str:
+    """Why a translation is not used, such as ``wrong script``; empty if it passes.
+
+    Args:
+        section: The thresholds.
+        source: The English text.
+        translation: What came of it.
+        language: mC4 code of the language it should be in.
+    """
+    if not translation.strip():
+        return "empty"
+    words = len(source.split())
+    if section.copied_words and words >= section.copied_words and _plain(source) == _plain(translation):
+        return "copied source"
+    script = LANGUAGES[language].script
+    if section.script_share and script_share(translation, script) < section.script_share:
+        return "wrong script"
+    if section.length_ratio and not length_fits(source, translation, script, section.length_ratio):
+        return "length ratio"
+    if section.repeats and longest_loop(translation) >= max(section.repeats, longest_loop(source) + 1):
+        return "repetition"
+    if section.numbers and not keeps_numbers(source, translation):
+        return "lost number or placeholder"
+    if section.language_words and words >= section.language_words:
+        confidence = language_confidence(translation, language)
+        if confidence is not None and confidence < section.language_confidence:
+            return "wrong language"
+    return ""
+
+
+def script_share(text: str, script: str) -> float:
+    """The share of a text's letters that are of a script; 1 for a text without letters."""
+    names = _SCRIPTS[script]
+    letters = [_script(character) for character in text if character.isalpha()]
+    return sum(name in names for name in letters) / len(letters) if letters else 1.0
+
+
+def length_fits(source: str, translation: str, script: str, ratio: float) -> bool:
+    """Whether a translation has at most ``ratio`` times the characters of its source, and the inverse.
+
+    Ten characters are granted to both, so that a word may become an article and a noun; scripts such as Chinese, which
+    say the same in fewer characters, are counted as what they would be in Latin letters.
+    """
+    length = len(translation) * _DENSE.get(script, 1.0)
+    return (length + 10) <= ratio * (len(source) + 10) and (len(source) + 10) <= ratio * (length + 10)
+
+
+def longest_loop(text: str) -> int:
+    """How many times in a row the most repeated phrase stands in a text; 1 where nothing repeats.
+
+    A unit shorter than three characters counts from the word up, so that "aaah" or "haha" is no loop.
+    """
+    most = 1
+    for match in _LOOP.finditer(text):
+        unit = match.group("unit")
+        times = len(re.findall(re.escape(unit), match.group()))
+        if len(unit) >= 3 or times >= 8:
+            most = max(most, times)
+    return most
+
+
+def keeps_numbers(source: str, translation: str) -> bool:
+    """Whether digits (of any script), ``{fields}``, ``<tags>`` and addresses of the source are all there."""
+    if Counter(_KEPT.findall(source)) - Counter(_KEPT.findall(translation)):
+        return False
+    return not Counter(_numbers(source)) - Counter(_numbers(translation))
+
+
+def language_confidence(text: str, language: str) -> float | None:
+    """How sure lingua is that a text is in a language, from 0 to 1; None where lingua does not know the language.
+
+    Raises:
+        InputError: lingua is not installed.
+    """
+    detector, known = _detector()
+    if language not in known:
+        return None
+    return float(detector.compute_language_confidence(text, known[language]))
+
+
+@lru_cache(maxsize=1)
+def _detector() -> tuple[Any, dict[str, Any]]:
+    try:
+        from lingua import Language, LanguageDetectorBuilder
+    except ImportError as error:
+        raise InputError("filters.language_words needs lingua; pip install 'mblip[translate]'") from error
+    by_iso = {language.iso_code_639_1.name.lower(): language for language in Language.all()}
+    aliases = {"no": "nb", "fil": "tl"}  # lingua has Bokmål, and Tagalog under its own name
+    known = {}
+    for code, row in LANGUAGES.items():
+        iso = aliases.get(code, row.bcp47)
+        if iso in by_iso:
+            known[code] = by_iso[iso]
+    return LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build(), known
+
+
+@lru_cache(maxsize=1 << 16)
+def _script(character: str) -> str:
+    return re.split("[ -]", unicodedata.name(character, ""), maxsplit=1)[0]
+
+
+def _numbers(text: str) -> list[str]:
+    # Separators of thousands and decimals differ between languages; the digits do not.
+    return ["".join(str(unicodedata.digit(digit)) for digit in number) for number in _NUMBER.findall(text)]
+
+
+def _plain(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())

@@ -1,0 +1,57 @@
+"""Sentences: what translation models are made for. Paragraphs go in piece by piece and come out joined again."""
+
+from __future__ import annotations
+
+import re
+
+# A full stop after these ends no sentence (English; compared in small letters, without the last stop).
+_ABBREVIATIONS = frozenset({
+    "mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "rev", "gen", "col", "capt", "lt", "sgt", "rep", "sen", "gov",
+    "pres", "nos", "vs", "e.g", "i.e", "cf", "approx", "dept", "fig", "inc", "ltd", "co", "corp", "ave", "blvd", "rd",
+    "mt", "ft", "jan", "feb", "apr", "aug", "sept", "oct", "nov", "dec", "u.s", "u.k",
+})  # fmt: skip
+_WORD_BEFORE = re.compile(r"[\w.]*$")
+# Scripts that put no blank between sentences.
+_JOINED = frozenset({"zh", "ja", "km", "lo", "my", "th"})
+
+
+def split_sentences(text: str) -> list[tuple[str, str]]:
+    """Split an English text into (sentence, the white space after it); line breaks always separate.
+
+    Joining all the parts gives the text again.
+    """
+    parts: list[tuple[str, str]] = []
+    start = 0
+    for match in re.finditer(r"\s*\n\s*|\s+", text):
+        if match.start() < start:
+            continue
+        if "\n" not in match.group() and not _ends(text[start : match.start()], text[match.end() :]):
+            continue
+        if match.start() > start:
+            parts.append((text[start : match.start()], match.group()))
+        elif parts:
+            parts[-1] = (parts[-1][0], parts[-1][1] + match.group())
+        start = match.end()
+    if start < len(text):
+        parts.append((text[start:], ""))
+    return parts
+
+
+def join_sentences(sentences: list[str], gaps: list[str], language: str) -> str:
+    """Join translated sentences; where the language writes no blank between them, blanks go and line breaks stay."""
+    if language in _JOINED:
+        gaps = ["" if gap.isspace() and "\n" not in gap else gap for gap in gaps]
+    return "".join(sentence + gap for sentence, gap in zip(sentences, gaps, strict=True)).strip()
+
+
+def _ends(before: str, after: str) -> bool:
+    match = re.search(r"([.!?…]+)[\"'”’)\]]*$", before)
+    if not match or not after:
+        return False
+    opening = after.lstrip("\"'“‘([")[:1]
+    if match.group(1) != ".":
+        return not opening.islower()
+    word = _WORD_BEFORE.search(before[: match.start()])
+    last = word.group().lower() if word else ""
+    initial = len(last) == 1 and last.isalpha() and before[: match.start()][-1:].isupper()
+    return last not in _ABBREVIATIONS and not initial and not opening.islower()

@@ -1,0 +1,209 @@
+"""The translated examples of every source on disk, made in parts that are whole or absent.
+
+A part is a fixed range of a source's English examples. Its shard appears first and its exclusion file, the mark that it
+is finished, last; so a run that was stopped anywhere goes on with the parts that lack the mark and repeats at most the
+one that was under way. A part depends on nothing but the recipe and the English stage: one process, many, a cluster or
+a second try give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from mblip.config import DataRecipe, ShortAnswerSection, SourceSection
+from mblip.corpora.jobs import Progress, run_jobs, silent
+from mblip.corpora.sampling import EnglishStage, sample_sources, stage_folder
+from mblip.errors import InputError
+from mblip.schema import Drop, Example
+from mblip.storage import JsonlWriter, Manifest, ShardReader, ShardWriter, atomic_write, read_manifest, write_manifest
+from mblip.translation.allocation import CODES, Allocation, allocate
+from mblip.translation.translating import ANSWER, Translator
+
+
+@dataclass(frozen=True)
+class Part:
+    """A range of a source's English examples.
+
+    Attributes:
+        offsets: Examples of each task that come before it, by which its examples find their place in the allocation.
+    """
+
+    recipe: DataRecipe
+    source: SourceSection
+    work: Path
+    number: int
+    start: int
+    stop: int
+    offsets: tuple[tuple[str, int], ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the translated examples of the source lie."""
+        return translated_folder(self.work, self.source.name)
+
+    @property
+    def stem(self) -> str:
+        """First part of the names of its files."""
+        return f"part-{self.number:05d}"
+
+    @property
+    def mark(self) -> Path:
+        """The exclusion file, which is written last."""
+        return self.folder / f"exclusions-{self.number:05d}.jsonl"
+
+
+def translated_folder(work: Path, source: str) -> Path:
+    """Where the translated examples of a source lie in a work folder."""
+    return work / "translated" / source
+
+
+def parts_of(recipe: DataRecipe, source: SourceSection, work: Path, rows: int) -> Iterator[Part]:
+    """The parts of a source, each of ``rows`` examples (whole row groups)."""
+    stage = EnglishStage(work, source.name)
+    for number, offsets in enumerate(stage.offsets(rows)):
+        start, stop = number * rows, min((number + 1) * rows, stage.manifest.rows)
+        yield Part(recipe, source, work, number, start, stop, tuple(offsets.items()))
+
+
+def translate_part(part: Part) -> list[Example | Drop]:
+    """The examples of a part in their languages; one result for each, in order."""
+    examples = list(_reader(part.work, part.source.name).rows(part.start, part.stop))
+    if not part.source.translate:
+        return list(examples)
+    key = part.recipe.model_dump_json()
+    allocation = _allocation(key, part.source.name, part.work)
+    seen = dict(part.offsets)
+    languages = []
+    for example in examples:
+        place = seen.get(example.task, 0)
+        seen[example.task] = place + 1
+        languages.append(CODES[allocation[example.task][place]])
+    return _translator(key, part.source.name, part.work).translate(examples, languages)
+
+
+def write_part(part: Part) -> None:
+    """Translate a part and write it, unless it is there."""
+    if part.mark.exists():
+        return
+    drops: list[Drop] = []
+    with ShardWriter(part.folder, Example, stem=part.stem) as shards:
+        for record in translate_part(part):
+            if isinstance(record, Drop):
+                drops.append(record)
+            else:
+                shards.write(record)
+    with JsonlWriter(part.mark) as exclusions:
+        for drop in drops:
+            exclusions.write(drop)
+
+
+def translate_sources(
+    recipe: DataRecipe, work: Path, *, workers: int = 1, progress: Progress = silent
+) -> dict[str, Manifest]:
+    """Translate every source of a recipe into ``work/translated/SOURCE``; what is already there stays.
+
+    Args:
+        recipe: What is allotted and translated, and how.
+        work: Work folder; the English examples are read into it first where they are not there.
+        workers: Processes, each with an engine of its own.
+        progress: Is told how far it is.
+
+    Raises:
+        InputError: A source or the engine cannot be used, or the folder holds translations of another recipe.
+    """
+    stages = sample_sources(recipe, work, progress)
+    sources = [source for source in recipe.sources if source.translate]
+    for source in sources:
+        _claim(recipe, source, work)
+    parts = [part for source in sources for part in parts_of(recipe, source, work, recipe.translation.rows_per_task)]
+    run_jobs(write_part, parts, workers, "translating", progress)
+    return {source.name: finish(recipe, source, work, stages[source.name]) for source in sources}
+
+
+def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: EnglishStage) -> Manifest:
+    """Write the manifest of a source all of whose parts are there.
+
+    Raises:
+        InputError: A part is missing, or nothing came through.
+    """
+    folder = translated_folder(work, source.name)
+    if (folder / "manifest.json").is_file():
+        return read_manifest(folder)
+    for part in parts_of(recipe, source, work, recipe.translation.rows_per_task):
+        if not part.mark.exists():
+            raise InputError(f"{folder} lacks {part.mark.name}: translating is not finished; run it again")
+    if not list(folder.glob("*.parquet")):
+        raise InputError(f"every example of {source.name!r} was dropped; {folder}/exclusions-*.jsonl say why")
+    licences = {source.name: stage.manifest.licences[source.name]}
+    return write_manifest(
+        folder, Example, seed=recipe.seed, recipe_hash=translation_hash(recipe, source), licences=licences
+    )
+
+
+def translation_hash(recipe: DataRecipe, source: SourceSection) -> str:
+    """SHA-256 over everything in a recipe that shapes the translated examples of a source."""
+    content = recipe.model_dump(mode="json", include={"seed", "bad_rows", "allocation", "translation"})
+    return hashlib.sha256(json.dumps([content, source.model_dump(mode="json")], sort_keys=True).encode()).hexdigest()
+
+
+def is_translated(recipe: DataRecipe, source: SourceSection, work: Path) -> bool:
+    """Whether a work folder holds the finished translation of a source by this very recipe.
+
+    Raises:
+        InputError: It holds one by another recipe.
+    """
+    folder = translated_folder(work, source.name)
+    if not (folder / "manifest.json").is_file():
+        return False
+    if read_manifest(folder).recipe_hash != translation_hash(recipe, source):
+        raise InputError(f"{folder} holds translations of another recipe; delete it or name another work folder")
+    return True
+
+
+def _claim(recipe: DataRecipe, source: SourceSection, work: Path) -> None:
+    """Make sure that unfinished parts in the folder are this recipe's, before any is taken for done."""
+    if is_translated(recipe, source, work):
+        return
+    folder, wanted = translated_folder(work, source.name), translation_hash(recipe, source)
+    claim = folder / "recipe.sha256"
+    if claim.is_file() and claim.read_text() != wanted:
+        raise InputError(f"{folder} holds part of a translation by another recipe; delete it or take another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(claim, "w") as file:
+        file.write(wanted)
+
+
+@lru_cache(maxsize=2)
+def _reader(work: Path, source: str) -> ShardReader[Example]:
+    return ShardReader(stage_folder(work, source), Example)
+
+
+@lru_cache(maxsize=2)
+def _allocation(recipe: str, source: str, work: Path) -> Allocation:
+    parsed = DataRecipe.model_validate_json(recipe)
+    section = next(section for section in parsed.sources if section.name == source)
+    return allocate(section.allocation or parsed.allocation, source, EnglishStage(work, source).tasks, parsed.seed)
+
+
+@lru_cache(maxsize=2)
+def _translator(recipe: str, source: str, work: Path) -> Translator:
+    section = DataRecipe.model_validate_json(recipe).translation
+    return Translator(section, _frequent_answers(EnglishStage(work, source), section.short_answers))
+
+
+def _frequent_answers(stage: EnglishStage, section: ShortAnswerSection) -> frozenset[str]:
+    """Answers that occur often enough in a source, in small letters.
+
+    Of several tasks made from the same rows, the first one is counted.
+    """
+    counted = next((task for task in section.tasks if task in stage.tasks), None)
+    counts: Counter[str] = Counter()
+    for tasks, texts in stage.reader.columns("task", "texts") if counted else ():
+        counts.update(text[ANSWER].lower() for task, text in zip(tasks, texts, strict=True) if task == counted)
+    return frozenset(answer for answer, count in counts.items() if count >= section.least)

@@ -1,0 +1,99 @@
+"""Filters: what they stop, and that good translations pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from mblip.config import FilterSection
+from mblip.languages import LANGUAGES
+from mblip.nano.words import load_lexicon
+from mblip.translation.filters import (
+    _SCRIPTS,
+    keeps_numbers,
+    language_confidence,
+    longest_loop,
+    rejection,
+    script_share,
+)
+
+DEFAULT = FilterSection()
+SOURCE = "A man with 3 dogs walks along the beach at noon."
+
+
+@pytest.mark.parametrize(("translation", "language", "reason"), [
+    ("Ein Mann geht mittags mit 3 Hunden am Strand entlang.", "de", ""),
+    ("一名男子中午带着3只狗在海滩上散步。", "zh", ""),
+    ("رجل يمشي مع ٣ كلاب على الشاطئ ظهرا.", "ar", ""),
+    ("Mwanamume akiwa na mbwa 3 anatembea ufukweni saa sita mchana.", "sw", ""),
+    ("", "de", "empty"),
+    ("  ", "de", "empty"),
+    ("a man with 3 dogs walks along the beach at noon", "de", "copied source"),
+    ("Ein Mann geht mittags mit 3 Hunden am Strand entlang.", "ru", "wrong script"),
+    ("Мужчина гуляет с 3 собаками по пляжу в полдень.", "de", "wrong script"),
+    ("3", "de", "length ratio"),
+    ("Ein Mann mit 3 Hunden " * 12, "de", "length ratio"),
+    ("Ein 3 Hund Hund Hund Hund Hund Hund am Strand.", "de", "repetition"),
+    ("Ein Mann geht mittags mit Hunden am Strand entlang.", "de", "lost number or placeholder"),
+    ("Ein Mann geht mittags mit 33 Hunden am Strand entlang.", "de", "lost number or placeholder"),
+])  # fmt: skip
+def test_reasons(translation: str, language: str, reason: str) -> None:
+    assert rejection(DEFAULT, SOURCE, translation, language) == reason
+
+
+@pytest.mark.parametrize("switch", [
+    {"copied_words": 0}, {"script_share": 0}, {"length_ratio": 0}, {"repeats": 0}, {"numbers": False},
+])  # fmt: skip
+def test_each_can_be_switched_off(switch: dict[str, object]) -> None:
+    bad = {
+        "copied_words": SOURCE, "script_share": "Мужчина гуляет с 3 собаками по пляжу.", "length_ratio": "3 Hunde",
+        "repeats": "Ein 3 Hund Hund Hund Hund Hund Hund am Strand.", "numbers": "Ein Mann geht mit Hunden am Strand.",
+    }[next(iter(switch))]  # fmt: skip
+    assert rejection(DEFAULT, SOURCE, bad, "de") != "" or "length_ratio" in switch
+    assert rejection(FilterSection(**switch), SOURCE, bad, "de") == ""
+
+
+@pytest.mark.parametrize(("text", "times"), [
+    ("a dog, a cat, a bird", 1), ("ha ha ha ha", 1), ("a dog a dog a dog", 3), ("red, red, red, red", 4),
+    ("狗在海滩狗在海滩狗在海滩狗在海滩", 4), ("the the the the the the the", 7), ("oooooh", 1), ("-" * 30, 30), ("", 1),
+    ("very very good, very very good", 2),
+])  # fmt: skip
+def test_loops(text: str, times: int) -> None:
+    assert longest_loop(text) == times
+
+
+def test_long_text_without_loops_is_read_fast() -> None:
+    import time
+
+    text = " ".join(f"word{number} of a long text" for number in range(2000))
+    started = time.process_time()
+    assert longest_loop(text) == 1
+    assert time.process_time() - started < 3
+
+
+@pytest.mark.parametrize(("source", "translation", "kept"), [
+    ("1,200 people", "1.200 Menschen", True), ("at 5:30", "um 5.30 Uhr", True), ("3 dogs", "৩টি কুকুর", True),
+    ("3 and 3", "3", False), ("Caption in {language}:", "Beschreibung auf {language}:", True),
+    ("Caption in {language}:", "Beschreibung auf {Sprache}:", False), ("<image> x", "x", False),
+    ("see http://a.org/b", "siehe http://a.org/b", True), ("see http://a.org/b", "siehe dort", False),
+])  # fmt: skip
+def test_numbers_and_placeholders(source: str, translation: str, kept: bool) -> None:
+    assert keeps_numbers(source, translation) is kept
+
+
+def test_every_language_has_a_script_and_its_names_are_in_it() -> None:
+    assert {language.script for language in LANGUAGES.values()} <= set(_SCRIPTS)
+    lexicon = load_lexicon()
+    for code in lexicon.languages:
+        shares = [script_share(lexicon.name(c, code) or "", LANGUAGES[code].script) for c in lexicon.concepts]
+        assert sum(shares) / len(shares) > 0.98, code
+
+
+def test_language_detection_where_lingua_knows_the_language() -> None:
+    german = "Ein Mann geht mittags mit drei Hunden am Strand entlang."
+    assert language_confidence(german, "de") > 0.5
+    assert language_confidence(german, "nl") < 0.1
+    assert language_confidence(german, "ceb") is None
+    section = FilterSection(language_words=5, numbers=False)
+    assert rejection(section, SOURCE, german, "nl") == "wrong language"
+    assert rejection(section, SOURCE, german, "de") == ""
+    assert rejection(section, SOURCE, german, "ceb") == ""

@@ -1,0 +1,111 @@
+"""Translation on disk: killed anywhere and run again, every row is there once and every byte the same."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mblip.config import DataRecipe, load_recipe
+from mblip.errors import InputError
+from mblip.mixture import build_mix, plan_mix
+from mblip.storage import check_shards, hash_directory
+from mblip.translation import stage as module
+from mblip.translation import translate_sources
+
+OVERRIDES = ("sources.scenes.options.scenes=1500", "translation.rows_per_task=1024")
+PARTS = 9
+
+
+def _recipe(*overrides: str) -> DataRecipe:
+    return load_recipe(DataRecipe, "data/nano_scenes", (*OVERRIDES, *overrides))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("work")
+    translate_sources(_recipe(), work)
+    return work
+
+
+def test_rows_and_drops_are_the_plan(whole: Path) -> None:
+    folder = whole / "translated/scenes"
+    manifest = check_shards(folder)
+    assert len(list(folder.glob("*.parquet"))) == len(list(folder.glob("exclusions-*.jsonl"))) == PARTS
+    found: Counter[tuple[str, str]] = Counter()
+    for task, languages in manifest.counts["scenes"].items():
+        found.update({(task, language): count for language, count in languages.items()})
+    for path in folder.glob("exclusions-*.jsonl"):
+        found.update((row["task"], row["language"]) for row in map(json.loads, path.read_text().splitlines()))
+    planned = plan_mix(_recipe(), whole)["scenes"]
+    assert found == {(task, code): count for task, languages in planned.items() for code, count in languages.items()}
+
+
+def test_mix_of_the_stage_is_the_mix_without_it(whole: Path, tmp_path: Path) -> None:
+    staged = build_mix(_recipe(), tmp_path / "staged", work=whole)
+    direct = build_mix(_recipe(), tmp_path / "direct")
+    assert (staged.shards, staged.drops, staged.counts) == (direct.shards, direct.drops, direct.counts)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_point(whole: Path, tmp_path: Path, seed: int) -> None:
+    command = [sys.executable, "-m", "mblip", "data", "translate", "nano_scenes", *OVERRIDES, "--work", str(tmp_path)]
+    draw = random.Random(seed)
+    folder = tmp_path / "translated/scenes"
+    for target in (0, draw.randint(1, 4), draw.randint(5, 8)):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while len(list(folder.glob("*.parquet"))) < target and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(draw.random() * (0.02 if target else 0.8))
+        process.kill()
+        process.wait()
+        finished = {path: path.stat().st_mtime_ns for path in folder.glob("exclusions-*.jsonl")}
+        # A shard without its mark is the one part that is made again.
+        assert len(list(folder.glob("*.parquet"))) - len(finished) in (0, 1)
+    subprocess.run(command, check=True, capture_output=True)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert hash_directory(tmp_path) == hash_directory(whole)
+
+
+def test_two_workers(whole: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mblip", "data", "translate", "nano_scenes", *OVERRIDES, "--workers", "2"]
+    subprocess.run([*command, "--work", str(tmp_path)], check=True, capture_output=True)
+    assert hash_directory(tmp_path) == hash_directory(whole)
+
+
+def test_another_recipe_is_refused_whether_finished_or_not(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds translations of another recipe"):
+        translate_sources(_recipe("translation.never_shown=0.5"), whole)
+    with pytest.raises(InputError, match="holds translations of another recipe"):
+        build_mix(_recipe("allocation.exclude_languages=[sw]"), tmp_path / "mix", work=whole)
+    parts: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        original = module.write_part
+
+        def once(part: module.Part) -> None:
+            if parts:
+                raise KeyboardInterrupt
+            parts.append(part)
+            original(part)
+
+        patch.setattr(module, "write_part", once)
+        with pytest.raises(KeyboardInterrupt):
+            translate_sources(_recipe(), tmp_path / "work")
+    with pytest.raises(InputError, match="holds part of a translation by another recipe"):
+        translate_sources(_recipe("translation.never_shown=0.5"), tmp_path / "work")
+    translate_sources(_recipe(), tmp_path / "work")
+    assert hash_directory(tmp_path / "work") == hash_directory(whole)
+
+
+def test_everything_dropped_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="every example of 'scenes' was dropped"):
+        translate_sources(
+            _recipe("allocation={languages: [ceb]}", "sources.scenes.options.tasks={presence: 1}"), tmp_path
+        )
