@@ -76,6 +76,30 @@ def translate(
 
 
 @data.command()
+def match(
+    captions: Annotated[Path, typer.Argument(help="Folder of caption examples, such as WORK/english/NAME.")],
+    to: Annotated[Path, typer.Option(help="File for the neighbours, .npy.", dir_okay=False)],
+    model: Annotated[str, typer.Option(help="A CLIP or SigLIP checkpoint of transformers.")] = "",
+    store: Annotated[str, typer.Option("--images", help="Image store.")] = "",
+    image_vectors: Annotated[Path | None, typer.Option(help="Embeddings from elsewhere, .npy, one a row.")] = None,
+    text_vectors: Annotated[Path | None, typer.Option(help="Embeddings from elsewhere, .npy, one a row.")] = None,
+    start: Annotated[int, typer.Option(min=0, help="First caption.")] = 0,
+    count: Annotated[int, typer.Option(min=0, help="Captions; 0 for all that follow.")] = 0,
+    ranks: Annotated[str, typer.Option(help="Of nearness, 1 being the nearest.")] = "3,10,30,100,300",
+    index: Annotated[str, typer.Option(help="faiss index; IVF4096,Flat for millions.")] = "Flat",
+) -> None:
+    """Find wrong captions that nearly fit: those at some ranks of nearness to each image."""
+    from mblip.corpora.neighbours import match_captions
+
+    with _progress() as progress:
+        found = match_captions(
+            captions, to, ranks=ranks, model=model, store=store, vectors=(image_vectors, text_vectors), start=start,
+            count=count, index=index, progress=progress,
+        )  # fmt: skip
+    print(f"{to}: neighbours of {len(found):,} captions")
+
+
+@data.command()
 def images(
     recipe: RecipeName,
     to: Annotated[Path, typer.Option(help="Folder of the images.", file_okay=False)],

@@ -23,6 +23,7 @@ READERS = (
     "gqa",
     "imagenet",
     "llava",
+    "matching",
     "nlvr2",
     "scenes",
     "table",

@@ -395,8 +395,10 @@ def test_truncated_files_name_the_file(tmp_path: Path, reader: str) -> None:
 def test_every_reader_says_licence_download_and_record() -> None:
     import importlib
 
-    assert len(READERS) == 12
+    assert len(READERS) == 13
     for reader in READERS:
         module = importlib.import_module(f"mblip.corpora.{reader}")
         assert "Licence:" in module.__doc__
-        assert reader in ("scenes", "table") or ("Download:" in module.__doc__ and "Raw record" in module.__doc__)
+        assert reader in ("matching", "scenes", "table") or (
+            "Download:" in module.__doc__ and "Raw record" in module.__doc__
+        )

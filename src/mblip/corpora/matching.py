@@ -1,0 +1,101 @@
+"""Image-text matching made from captions: does this sentence fit the picture?
+
+Licence: of the captions. Nothing to download: the raw records are the caption examples of another source in a work
+folder, and the neighbours that ``mblip data match`` finds among them.
+
+A caption example becomes a ``matching`` example of the same image: half of the time with its own caption and yes, else
+with a wrong caption and no. The wrong one is drawn with equal chance from a random one and those at some ranks (3rd,
+10th, 30th, 100th, 300th in the paper) among the captions nearest to the image. One of the same words is never wrong.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mblip.errors import InputError
+from mblip.schema import Drop, Example
+from mblip.storage import ShardReader, read_manifest
+
+Ranks = NDArray[np.int32]
+
+
+def read(
+    source: str, captions: Path, neighbours: Path | None = None, start: int = 0, count: int = 0, seed: int = 0
+) -> Iterator[Example | Drop]:
+    """Yield a matching example for each caption of a range.
+
+    Args:
+        source: First part of the ids.
+        captions: Folder of caption examples, such as ``work/english/web_capfilt``.
+        neighbours: What ``mblip data match`` wrote for the same range; without it all wrong captions are random ones.
+        start: First caption (1,000 in the paper).
+        count: How many (600,000 in the paper); 0 for all that follow.
+        seed: Of the draws.
+
+    Raises:
+        InputError: No captions there, or neighbours of another range.
+    """
+    rows = caption_rows(captions, start, count)
+    ranks = _load_neighbours(neighbours, len(rows)) if neighbours else np.empty((len(rows), 0), np.int32)
+    licence = read_manifest(captions).licences
+    return _examples(source, rows, ranks, "; ".join(sorted(set(licence.values()))), random.Random(f"{source} {seed}"))
+
+
+def caption_rows(folder: Path, start: int, count: int) -> list[tuple[str, str]]:
+    """Image and caption of a range of caption examples.
+
+    Raises:
+        InputError: The folder holds no captions, or too few.
+    """
+    read_manifest(folder)
+    reader = ShardReader(folder, Example)
+    stop = start + count if count else len(reader)
+    if not 0 <= start < stop <= len(reader):
+        raise InputError(f"{folder} holds {len(reader):,} examples, not {start:,} to {stop:,}; choose another range")
+    rows = [(row.images[0], row.texts["caption"]) for row in reader.rows(start, stop) if row.task == "caption"]
+    if len(rows) < stop - start:
+        raise InputError(f"{folder} holds examples of other tasks than caption; name a source of captions alone")
+    return rows
+
+
+def _examples(
+    source: str, rows: list[tuple[str, str]], ranks: Ranks, licence: str, draw: random.Random
+) -> Iterator[Example | Drop]:
+    for number, (image, caption) in enumerate(rows):
+        answer = "yes"
+        if draw.random() < 0.5:
+            wrong = _wrong(draw, rows, number, ranks[number])
+            if wrong is None:
+                yield Drop(f"{source}/{number}", source, "no other caption", caption, "matching")
+                continue
+            caption, answer = wrong, "no"
+        texts = {"caption": caption, "answer": answer}
+        languages = {"caption": "en", "answer": "en"}
+        yield Example(f"{source}/{number}", source, "matching", (image,), texts, languages, licence)
+
+
+def _wrong(draw: random.Random, rows: list[tuple[str, str]], number: int, ranks: NDArray[np.int32]) -> str | None:
+    own = rows[number][1]
+    place = draw.randrange(len(ranks) + 1)
+    if place < len(ranks) and ranks[place] >= 0:
+        return rows[int(ranks[place])][1]
+    for _ in range(1000):
+        other = rows[draw.randrange(len(rows))][1]
+        if other != own:
+            return other
+    return None
+
+
+def _load_neighbours(path: Path, rows: int) -> Ranks:
+    try:
+        ranks: Ranks = np.load(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable as neighbours ({error}); run mblip data match again") from error
+    if ranks.ndim != 2 or len(ranks) != rows or ranks.max(initial=-1) >= rows:
+        raise InputError(f"{path} holds neighbours {ranks.shape} of another range than these {rows:,} captions")
+    return ranks
