@@ -1,0 +1,105 @@
+"""The tokeniser behind BLEU, ROUGE-L and CIDEr, without Java.
+
+pycocoevalcap lower-cases and tokenises captions with Stanford CoreNLP's PTBTokenizer and drops a list of punctuation;
+published CIDEr values depend on every detail of it (``gimme`` is two tokens, ``three!four?five`` one, emoji vanish). This
+one gives the same tokens; its rules are in :mod:`mblip.evaluation.metrics.ptb_rules`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from mblip.evaluation.metrics.ptb_rules import IGNORED, RULES, WORD_CHARACTERS, Rule, printed
+
+# What pycocoevalcap drops. Brackets are listed in upper case there and stay, because captions are lower-cased first.
+_DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+# Lines in Java's eyes. pycocoevalcap replaces "\n" alone; the others would shift all captions that follow.
+_LINE_BREAKS = re.compile("\r\n|[\n\v\f\r\u2028\u2029]")
+# Where a token or its context may reach over a blank: telephone numbers, "1 1/2", "No. 5", "plan B. The", tags.
+_BEYOND_BLANKS = re.compile(r"<| [\t\xa0\u2000-\u200a\u3000]|[\d).][ \xa0]+\d|(?<![A-Za-z])[A-Za-z]\.\s+[A-Z]")
+# Around signs and between scripts that are written without blanks Java sees words end.
+_WORD_BOUNDARY = re.compile(f"([^{WORD_CHARACTERS}]|[\u3040-\u30ff\u3400-\u9fff]+)")
+_CACHE_SIZE = 1 << 18
+_cache: dict[str, str] = {}
+
+
+def tokenize(text: str) -> str:
+    """Tokenise a caption.
+
+    Returns:
+        The tokens joined by blanks, lower-cased, without punctuation: what ``pycocoevalcap``'s ``PTBTokenizer`` gives
+        for a caption that stands alone. A token may hold no-break spaces (``1 1/2``).
+    """
+    if _LINE_BREAKS.search(text):
+        return " ".join(filter(None, map(tokenize, _LINE_BREAKS.split(text))))
+    if _BEYOND_BLANKS.search(text):
+        return _tokenize_line(text)
+    tokens = []
+    for chunk in text.split(" "):
+        found = _cache.get(chunk)
+        if found is None:
+            if len(_cache) >= _CACHE_SIZE:
+                _cache.clear()
+            found = _cache[chunk] = _tokenize_line(chunk)
+        if found:
+            tokens.append(found)
+    return " ".join(tokens)
+
+
+def tokenize_all(texts: Iterable[str]) -> list[str]:
+    """Tokenise many captions."""
+    return [tokenize(text) for text in texts]
+
+
+def _tokenize_line(text: str) -> str:
+    line = " ".join(_tokens(text + "\n")).rstrip()
+    return " ".join(token for token in line.split(" ") if token not in _DROPPED)
+
+
+def _tokens(line: str) -> Iterable[str]:
+    """Yield the tokens of a line that ends in a line break, lower-cased."""
+    place, end = 0, len(line)
+    while place < end:
+        character = line[place]
+        longest, token, rewrite = 0, "", None
+        for rule in _rules_for(character):
+            match = rule.pattern.match(line, place)
+            if match and match.end() - place > longest:
+                longest, token, rewrite = match.end() - place, match[1], rule.rewrite
+        if rewrite:
+            place += len(token)
+            token = rewrite(token)
+        else:
+            place += 1
+            token = "" if character.isspace() or IGNORED.match(character) else printed(character)
+        if token:
+            yield _lower(token)
+
+
+@lru_cache(maxsize=None)
+def _rules_for(character: str) -> tuple[Rule, ...]:
+    return tuple(rule for rule in RULES if rule.start.match(character))
+
+
+def _lower(token: str) -> str:
+    """Lower-case as Java does: a capital sigma is final where, in its word, cased letters stand only before it."""
+    if "\u03a3" not in token:
+        return token.lower()
+    return "".join(_lower_word(part) for part in _WORD_BOUNDARY.split(token))
+
+
+def _lower_word(word: str) -> str:
+    letters = []
+    for place, letter in enumerate(word):
+        if letter == "\u03a3":
+            final = _cased(word[:place]) and not _cased(word[place + 1 :])
+            letters.append("\u03c2" if final else "\u03c3")
+        else:
+            letters.append(letter.lower())
+    return "".join(letters)
+
+
+def _cased(text: str) -> bool:
+    return text.lower() != text or text.upper() != text
