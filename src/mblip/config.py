@@ -248,6 +248,11 @@ class DataRecipe(Recipe):
     allocation: AllocationSection = AllocationSection()
     translation: TranslationSection = TranslationSection()
     templates: tuple[str, ...] = Field(default=("paper",), description="shipped template files, or paths of your own")
+    translated_templates: bool = Field(default=False, description="also prompts translated by the engine, in turn")
+    exclude_images: tuple[str, ...] = Field(default=(), description="files that list the images of the evaluation")
+    profile: Literal["correct", "original"] = Field(
+        default="correct", description="original: the names of languages in the original's prompts"
+    )
 
 
 AnyTrainRecipe = TrainRecipe | TextRecipe | VisionRecipe

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -126,13 +126,19 @@ def mix(
     overrides: Overrides = None,
     work: Work = None,
     workers: Workers = 1,
+    export: Annotated[
+        Literal["llava", "chat", "trl"] | None,
+        typer.Option(help="Also write export/LAYOUT.json(l) for other trainers."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build a mix: allot, translate, write instructions, shuffle, remove duplicates."""
-    from mblip.mixture import build_mix
+    from mblip.mixture import build_mix, export_mix
 
     with _progress() as progress:
         manifest = build_mix(_load(recipe, overrides), to, work=work, workers=workers, progress=progress)
+    if export:
+        export_mix(to, export, to / "export" / ("llava.json" if export == "llava" else f"{export}.jsonl"))
     if as_json:
         print(json.dumps(dataclasses.asdict(manifest), ensure_ascii=False, indent=2))
         return
@@ -140,6 +146,14 @@ def mix(
     print(f"{to}: {manifest.rows:,} instructions in {languages} languages")
     for reason, count in manifest.drops.items():
         print(f"  {count:,} examples left out: {reason}")
+
+
+@data.command()
+def card(folder: Annotated[Path, typer.Argument(help="Folder of a mix.", exists=True, file_okay=False)]) -> None:
+    """Write the card of a mix (README.md) again and print it: contents, licences, drops."""
+    from mblip.mixture import write_card
+
+    print(write_card(folder))
 
 
 @data.command()

@@ -92,6 +92,8 @@ def _wrong(draw: random.Random, rows: list[tuple[str, str]], number: int, ranks:
 
 
 def _load_neighbours(path: Path, rows: int) -> Ranks:
+    if not path.exists():
+        raise InputError(f"there is no {path}; run mblip data match FOLDER_OF_CAPTIONS --to {path} with the same range")
     try:
         ranks: Ranks = np.load(path)
     except (OSError, ValueError) as error:

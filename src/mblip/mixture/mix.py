@@ -25,8 +25,12 @@ from mblip.config import DataRecipe, save_recipe
 from mblip.corpora.jobs import Progress, run_jobs, silent
 from mblip.corpora.sampling import sample_sources
 from mblip.errors import InputError
-from mblip.mixture.templates import load_templates
+from mblip.mixture.card import write_card
+from mblip.mixture.exclusion import evaluation_images, image_identity
+from mblip.mixture.plan import plan_mix
+from mblip.mixture.templates import Template, Templates, load_templates
 from mblip.mixture.templates.rendering import find_templates
+from mblip.mixture.templates.translating import translate_templates
 from mblip.schema import Drop, Example, Instruction
 from mblip.storage import (
     EXCLUSIONS,
@@ -37,23 +41,25 @@ from mblip.storage import (
     atomic_write,
     language_of,
     read_manifest,
+    read_records,
     sha256_file,
     to_table,
     write_manifest,
     write_shard,
 )
-from mblip.translation import check_languages, open_engine
+from mblip.translation import Translator, check_engine, check_languages
 from mblip.translation.stage import Part, is_translated, parts_of, translate_part, translated_folder
 
 ROWS_PER_CHUNK = 40 * 1024
 ROWS_PER_BOX = 65_536  # on average; each becomes a shard
 WORK = ".work"
+_TEMPLATES = "templates.jsonl"
 
 
 def build_mix(
     recipe: DataRecipe, folder: Path, *, work: Path | None = None, workers: int = 1, progress: Progress = silent
 ) -> Manifest:
-    """Build the mix of a recipe: shards, ``exclusions.jsonl``, ``recipe.yaml`` and ``manifest.json``.
+    """Build the mix of a recipe: shards, exclusions, recipe, manifest and card (``README.md``).
 
     A folder that already holds this mix is left as it is. The same recipe gives the same bytes.
 
@@ -76,13 +82,16 @@ def build_mix(
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return manifest
     load_templates(recipe.templates)
-    open_engine(recipe.translation.engine, recipe.translation.options)
+    evaluation_images(recipe.exclude_images)
+    check_engine(recipe.translation.engine, recipe.translation.options)
     for section in [recipe.allocation, *(source.allocation for source in recipe.sources if source.allocation)]:
         check_languages(section)
     boxes_folder = folder / WORK / "boxes" / identity[:16]
     stages_folder = work or folder / WORK / _sources_hash(recipe)
     stages = sample_sources(recipe, stages_folder, progress)
     boxes = max(1, -(-sum(stage.manifest.rows for stage in stages.values()) // ROWS_PER_BOX))
+    if recipe.translated_templates:
+        _translate_templates(recipe, stages_folder, boxes_folder)
     chunks = list(_chunks(recipe, stages_folder, boxes_folder, boxes))
     run_jobs(_deal, chunks, workers, "writing instructions", progress)
     for stale in folder.glob("mix-*.parquet"):
@@ -100,14 +109,16 @@ def build_mix(
     save_recipe(recipe, folder / "recipe.yaml")
     licences = {name: stage.manifest.licences[name] for name, stage in stages.items()}
     manifest = write_manifest(folder, Instruction, seed=recipe.seed, recipe_hash=identity, licences=licences)
+    write_card(folder)
     shutil.rmtree(folder / WORK)
     return manifest
 
 
 def mix_hash(recipe: DataRecipe) -> str:
     """SHA-256 over everything in the recipe and its template files that shapes the mix."""
-    templates = {name: sha256_file(find_templates(name)) for name in recipe.templates}
-    content = recipe.model_dump(mode="json", exclude={"title", "paper"}) | {"templates": templates}
+    files = {name: sha256_file(find_templates(name)) for name in recipe.templates}
+    files |= {name: sha256_file(name) for name in recipe.exclude_images}
+    content = recipe.model_dump(mode="json", exclude={"title", "paper"}) | {"files": files}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -167,12 +178,16 @@ def _deal(chunk: _Chunk) -> None:
     """Make instructions of a chunk's examples and deal them into boxes: one Arrow file, one batch a box."""
     if chunk.path.exists():
         return
-    templates = _templates(chunk.part.recipe.templates)
+    templates, excluded = _tools(chunk.part.recipe.model_dump_json(), chunk.path.parent)
     instructions: list[Instruction] = []
     with JsonlWriter(chunk.exclusions) as exclusions:
         for record in chunk.records():
             if isinstance(record, Drop):
                 exclusions.write(record)
+            elif excluded and any(image_identity(key) in excluded for key in record.images):
+                language = language_of(record.languages.values())
+                drop = Drop(record.id, record.source, "evaluation image", record.images[0], record.task, language)
+                exclusions.write(drop)
             else:
                 instructions.append(templates.render(record))
     _write_boxes(chunk, instructions)
@@ -245,7 +260,25 @@ def _hash(seed: int, *texts: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
-_templates = lru_cache(maxsize=1)(load_templates)
+@lru_cache(maxsize=1)
+def _tools(recipe: str, boxes_folder: Path) -> tuple[Templates, frozenset[str]]:
+    parsed = DataRecipe.model_validate_json(recipe)
+    templates = load_templates(parsed.templates, parsed.profile)
+    if parsed.translated_templates:
+        templates.add(read_records(boxes_folder / _TEMPLATES, Template))
+    return templates, evaluation_images(parsed.exclude_images)
+
+
+def _translate_templates(recipe: DataRecipe, work: Path, boxes_folder: Path) -> None:
+    """Translate the prompts into every language of the plan, once, for all workers."""
+    if (boxes_folder / _TEMPLATES).exists():
+        return
+    codes = {code for tasks in plan_mix(recipe, work).values() for languages in tasks.values() for code in languages}
+    translator = Translator(recipe.translation)
+    templates = load_templates(recipe.templates, recipe.profile)
+    with JsonlWriter(boxes_folder / _TEMPLATES) as file:
+        for template in translate_templates(templates, sorted(codes), translator.translate_texts):
+            file.write(template)
 
 
 def _sources_hash(recipe: DataRecipe) -> str:

@@ -1,7 +1,7 @@
 """English Examples -> Examples in 96 languages."""
 
 from mblip.translation.allocation import CODES, Allocation, allocate, apportion, check_languages, plan_counts
-from mblip.translation.engines import Engine, open_engine
+from mblip.translation.engines import Engine, check_engine, open_engine
 from mblip.translation.holdout import never_shown
 from mblip.translation.stage import translate_sources
 from mblip.translation.translating import Translator
@@ -13,6 +13,7 @@ __all__ = [
     "Translator",
     "allocate",
     "apportion",
+    "check_engine",
     "check_languages",
     "never_shown",
     "open_engine",

@@ -128,7 +128,7 @@ def test_vqav2_real_rows(bench: Path) -> None:
 
 AOKVQA = {
     "split": "train", "image_id": 299207, "question_id": "22M", "question": "Waiting for?",
-    "choices": ["a", "bus", "cab"], "correct_choice_idx": 2, 
+    "choices": ["a", "bus", "cab"], "correct_choice_idx": 2,
     "direct_answers": ["ride"], "rationales": ["A train would not.", "He has bags."],
 }  # fmt: skip
 

@@ -87,7 +87,8 @@ def test_codes_of_all_languages_are_nllbs_and_madlads(nllb: tuple[str, str]) -> 
     from mblip.translation.engines.seq2seq import Vocabulary
 
     assert len(FAIRSEQ_LANGUAGE_CODES) == 202
-    vocabulary = Vocabulary(nllb[0])
+    vocabulary = Vocabulary(nllb[0], "correct")
+    assert Vocabulary(nllb[0], "original").token("zh") == "zho_Hant" != vocabulary.token("zh")
     for code, language in LANGUAGES.items():
         assert language.nllb in FAIRSEQ_LANGUAGE_CODES
         assert vocabulary.token(code) == language.nllb

@@ -81,7 +81,8 @@ _EXTENSION = (
     "|wav|x|xml|zip"
 )
 _NAME = "[A-Za-z][A-Za-z0-9_:.-]*"
-_ATTRIBUTE = f" +(?:{_NAME}(?: *= *(?:\"[^\"\\n]*\"|'[^'\\n]*')?)?)"
+_ATTRIBUTE = f" +(?:{_NAME}(?: *= *(?:\"[^\"\\n]*\"|'[^'\\n]*'))?)"
+_TAG = f"<(?:{_NAME}(?:{_ATTRIBUTE})* */?|/{_NAME} *|[!?][A-Za-z-][^>\\n]*)>"
 
 # Abbreviations that keep their period: always; before a number; always, but a following letter may count as context.
 _TITLES = (
@@ -112,8 +113,8 @@ _ABBREVIATION = (  # words that are also English nouns only with a capital, "pte
     "|P(?i:a)|M(?i:a|i)(?i:ss)|W(?i:ash))"
 )
 _SPELLED_OUT = (  # words whose apostrophe stays inside
-    f"(?i:ol{_APOSTROPHE}|[djl]{_APOSTROPHE}|cap{_APOSTROPHE}n|c{_APOSTROPHE}(?:est|mon)|nor{_APOSTROPHE}easter"
-    f"|nat{_APOSTROPHE}l|ev{_APOSTROPHE}ry|(?:dunkin|somethin){_APOSTROPHE}|s'mores|li'l|e'er)"
+    f"(?i:ol{_APOSTROPHE}|[djl]{_APOSTROPHE}|cap{_APOSTROPHE}n|c{_APOSTROPHE}est"
+    f"|(?:dunkin|somethin){_APOSTROPHE}|s'mores|c'mon|nor'easter|ev'ry|nat'l|li'l|e'er)"
 )
 _BRACKETS = {"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-"}
 _PRINTED_AS = {
@@ -198,15 +199,14 @@ RULES: tuple[Rule, ...] = (
     _rule(_BLANKS, f"([{_BLANKS}]+)", _blank),
     # Addresses, files, markup.
     _rule("Hh", f"((?i:https?)://{_URL}+{_URL_LAST})"),
-    _rule("A-Za-z0-9<", f"(<?[A-Za-z0-9]{_MAIL}*@{_MAIL_PART}+(?:\\.{_MAIL_PART}+)*>?)"),
-    _rule("<", f"(<{_NAME}(?:{_ATTRIBUTE})* */?>|</{_NAME} *>)", _tag),
-    _rule("<", "(<[!?][A-Za-z-][^>\\n]*>)", _tag),
+    _rule("A-Za-z0-9<&", f"((?:<|&lt;)?[A-Za-z0-9]{_MAIL}*@{_MAIL_PART}+(?:\\.{_MAIL_PART}+)*>?)"),
+    _rule("<", f"({_TAG})", _tag),
     _rule("&", "(&(?i:ht|tl|ur|lr|qc|ql|qr|odq|cdq);|&#[0-9]+;|&(?!quot|apos)(?i:quot|apos);)"),
     _rule("&", "(&(?i:amp|lt|gt|nbsp|mdash|ndash|md);|&(?:quot|apos);)", _entity),
     # Words.
-    _rule("A-Za-z", f"([A-Za-z])\\.[{_SPACE}]+(?=[A-Z]){_words(_SENTENCE_STARTS)}[{_SPACE}]"),
-    _rule("A-Za-z", f"((?:{_ABBREVIATION})\\.)(?:[ \\t\\xa0]?[{_LETTER}{_MARKS}]|-[A-Za-z0-9])?"),
-    _rule("Pp", f"((?i:ph\\.d)\\.)[{_LETTER}{_MARKS}]?"),
+    _rule("A-Za-z", f"([A-Za-z])\\.[{_SPACE}]+(?:(?=[A-Z]){_words(_SENTENCE_STARTS)}|{_TAG})[{_SPACE}]"),
+    _rule("A-Za-z", f"((?:{_ABBREVIATION}|(?i:ph\\.d))\\.)(?:[ \\t\\xa0]?[{_LETTER}{_MARKS}]|-[A-Za-z0-9])?"),
+    _rule(_ALNUM + _MARKS + _SOFT, f"((?:[{_ALNUM}{_MARKS}{_SOFT}]+\\.)+(?i:{_EXTENSION}))(?=[{_SPACE}.,!?])"),
     _rule(_ALPHA, f"({_WORD}){_APOSTROPHE}{_CLITIC}", _without_soft_hyphens),
     _rule(_ALPHA, f"({_WORD})", _without_soft_hyphens),
     _rule("Ww", f"((?i:www)\\.(?:[^{_URL_END}{{}}.!?,]+\\.)+[A-Za-z]{{2,4}}{_URL_PATH})"),
@@ -219,9 +219,8 @@ RULES: tuple[Rule, ...] = (
     _rule(_ALNUM, f"({_COMPOUND}\\.)[,;:\\u3001]"),
     _rule("A-Za-z0-9", f"({_HYPHENATED}+)", _without_soft_hyphens),
     _rule("A-Za-z0-9", f"({_HYPHENATED}*(?:-[A-Za-z0-9]+)*-(?:[A-Za-z]\\.){{2,}}(?:-(?:(?:[A-Za-z]\\.){{2,}}|[A-Za-z0-9]+))*)"),
-    _rule("A-Za-z0-9", "([A-Za-z0-9]+(?:-[A-Za-z]+){,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){,2}){1,2})"),
+    _rule("A-Za-z0-9", "([A-Za-z0-9]+(?:-[A-Za-z]+){,2}(?:\\\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){,2}){1,2})"),
     _rule("A-Za-z", f"((?:{_TITLE}|[A-Za-z](?:\\.[A-Za-z])*)\\.)"),
-    _rule(_ALNUM + _MARKS + _SOFT, f"((?:[{_ALNUM}{_MARKS}{_SOFT}]+\\.)+(?i:{_EXTENSION}))[{_SPACE}.,!?]"),
     _rule("AaCcFfNnOoPp", f"({_words(_BEFORE_NUMBER)}\\.)[ \\t\\xa0]?[{_DIGIT}]"),
     _rule("A-Z", "([A-Z]+(?:(?:&(?i:amp);|[&+])[A-Z]+)+)", _ampersand),
     _rule("A-Z", "([A-Z]+\\$)"),
@@ -229,15 +228,15 @@ RULES: tuple[Rule, ...] = (
     # Apostrophes.
     _rule(
         _LETTER,
-        f"([A-HJ-XZdlno]{_ANY_APOSTROPHE}[{_LETTER}]{{2,}}|[{_LETTER}]+[aeiouyAEIOU]{_ANY_APOSTROPHE}[aeiouA-Z][{_LETTER}]*)",
+        f"([A-HJ-XZdlno]{_ANY_APOSTROPHE}[{_LETTER}]{{2,}}|[{_LETTER}]+[aeiouyAEIOUY]{_ANY_APOSTROPHE}[aeiouA-Z][{_LETTER}]*)",
     ),
     _rule("A-Za-z", f"({_SPELLED_OUT})"),
     _rule("Yy", f"([Yy]{_APOSTROPHE})[{_LETTER}]"),
     _rule("Oo", f"([Oo]{_ANY_APOSTROPHE}[Oo])[^A-Za-z0-9]"),
     _rule(f"A-Za-z{_SOFT}", f"([A-Za-z{_SOFT}]*[A-MO-Za-mo-z{_SOFT}])(?i:n{_ANY_APOSTROPHE}t)", _without_soft_hyphens),
     _rule("Nn", f"((?i:n{_ANY_APOSTROPHE}t))", _negation),
-    _rule("'\u2019\x92&", f"({_APOSTROPHE}{_CLITIC})[^A-Za-z]", _clitic),
-    _rule("\u2019\x92", f"([\u2019\x92]{_CLITIC})", _clitic),
+    _rule("'", f"('{_CLITIC})[^A-Za-z]"),
+    _rule("\u2019\x92&", f"((?:[\u2019\x92]|&apos;){_CLITIC})", _clitic),
     _rule("\u2019\x92", "([\u2019\x92][nN])"),
     _rule("'\u2019\x92&", f"({_APOSTROPHE}(?i:em|till?|cause|n{_APOSTROPHE}))"),
     _rule("'\u2019\x92&", f"({_APOSTROPHE}[nN])[ \\t\\xa0{_NEWLINE}]"),
@@ -249,8 +248,8 @@ RULES: tuple[Rule, ...] = (
     ),
     # Numbers.
     _rule(f"-+.:,{_SOFT}\\u066b\\u066c{_DIGIT}", f"([-+]?{_NUMBER})", _without_soft_hyphens),
-    _rule(_DIGIT, f"((?:[{_DIGIT}]{{1,4}}[- \\xa0])?[{_DIGIT}]{{1,4}}/[{_DIGIT}]{{1,4}})"),
-    _rule(_DIGIT, f"([{_DIGIT}]{{1,2}}[-/][{_DIGIT}]{{1,2}}[-/][{_DIGIT}]{{2,4}})"),
+    _rule(_DIGIT, f"((?:[{_DIGIT}]{{1,4}}[- \\xa0])?[{_DIGIT}]{{1,4}}\\\\?/[{_DIGIT}]{{1,4}})"),
+    _rule(_DIGIT, f"([{_DIGIT}]{{1,2}}(?:-|\\\\?/)[{_DIGIT}]{{1,2}}(?:-|\\\\?/)[{_DIGIT}]{{2,4}})"),
     _rule("0-9(+", f"({_PHONE_PREFIX}[0-9]{{3,4}}[- \\xa0]?[0-9]{{3,5}})"),
     _rule("0-9+", "((?:\\+\\+?)?[0-9]{2,4}\\.[0-9]{2,4}\\.[0-9]{3,4}\\.[0-9]{3,5})"),
     # Signs.
@@ -258,9 +257,10 @@ RULES: tuple[Rule, ...] = (
     _rule("@", "(@[A-Za-z_][A-Za-z_0-9]*|@@+)"),
     _rule("<>:;=", "([<>]?[:;=][-o*']?[()DPdpO\\\\{@|\\[\\]])[^A-Za-z0-9]"),
     _rule("-^x=~<>'", "([-^x=~<>']_[-^x=~<>'])"),
+    _rule("(", "(\\((?:[-^x=~<>'][_.]?[-^x=~<>']|[\\^x=~<>']-[\\^x=~<>'`])\\))"),
     _rule("-", "(--+)", _dashes),
-    _rule(".", "(\\.\\.\\.+)", _ellipsis),
-    _rule("!?_*`'<>\\\\", "([!?]+|_+|\\*+|\\\\\\*|``|''|<<|>>)"),
+    _rule(".", "(\\.{3,5}|\\.(?:[ \\xa0]\\.){2,4})", _ellipsis),
+    _rule("!?_*`'<>\\\\", "([!?]+|_+|\\*+|(?:\\\\\\*)+|``|''|<<|>>)"),
     _rule("\\xb2\\xb3\\xb9\\u2070\\u2074-\\u2079\\u2080-\\u2089", "([\\xb2\\xb3\\xb9\\u2070\\u2074-\\u2079]+|[\\u2080-\\u2089]+)"),
     _rule(_QUOTES, f"([{_QUOTES}]{{1,2}})", _quotes),
 )

@@ -18,7 +18,7 @@ _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", 
 # Lines in Java's eyes. pycocoevalcap replaces "\n" alone; the others would shift all captions that follow.
 _LINE_BREAKS = re.compile("\r\n|[\n\v\f\r\u2028\u2029]")
 # Where a token or its context may reach over a blank: telephone numbers, "1 1/2", "No. 5", "plan B. The", tags.
-_BEYOND_BLANKS = re.compile(r"<| [\t\xa0\u2000-\u200a\u3000]|[\d).][ \xa0]+\d|(?<![A-Za-z])[A-Za-z]\.\s+[A-Z]")
+_BEYOND_BLANKS = re.compile(r"[<\t\xa0\u2000-\u200a\u3000]|[\d).] +[\d.]|(?<![A-Za-z])[A-Za-z]\. +[A-Z]")
 # Around signs and between scripts that are written without blanks Java sees words end.
 _WORD_BOUNDARY = re.compile(f"([^{WORD_CHARACTERS}]|[\u3040-\u30ff\u3400-\u9fff]+)")
 _CACHE_SIZE = 1 << 18

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,14 +22,18 @@ class Template:
     """A prompt and its answer, with ``{role}`` for a text of the example and ``{language}`` for the answer's.
 
     Attributes:
+        task: Of the examples it is for.
         prompt_roles: Roles that the prompt shows, in order.
         answer_roles: Roles that the answer shows; ``{language}`` names the language of the first.
+        language: mC4 code of the prompt's own words. English ones serve every language, others their own.
     """
 
+    task: str
     prompt: str
     answer: str
     prompt_roles: tuple[str, ...]
     answer_roles: tuple[str, ...]
+    language: str = "en"
 
 
 class Templates:
@@ -36,7 +41,22 @@ class Templates:
 
     def __init__(self, by_task: dict[str, list[Template]], profile: Profile = "correct") -> None:
         self._english = by_task
+        self._own: dict[tuple[str, str], list[Template]] = {}
         self._names = {code: language.in_profile(profile).name for code, language in LANGUAGES.items()}
+
+    def add(self, templates: Iterable[Template]) -> None:
+        """Take in templates in other languages; their language's examples use them in turn with the English ones."""
+        for template in templates:
+            key = template.task, template.language
+            self._own.setdefault(key, list(self._english[template.task])).append(template)
+
+    def english(self) -> list[tuple[str, Template]]:
+        """The English templates with their tasks."""
+        return [(task, template) for task, templates in self._english.items() for template in templates]
+
+    def name_language(self, prompt: str, language: str) -> str:
+        """A prompt with the answer's language filled in and its other fields as they are."""
+        return prompt.replace("{language}", self._names[language])
 
     def render(self, example: Example) -> Instruction:
         """Make an instruction; which of the task's templates is used follows from the example's id.
@@ -48,8 +68,9 @@ class Templates:
         if not choices:
             hint = nearest(example.task, self._english)
             raise InputError(f"example {example.id!r}: no template for the task {example.task!r}{hint}")
-        template = choices[zlib.crc32(example.id.encode()) % len(choices)]
         languages = example.languages
+        own = self._own.get((example.task, languages.get(choices[0].answer_roles[0], "")), choices)
+        template = own[zlib.crc32(example.id.encode()) % len(own)]
         try:
             answer_language = languages[template.answer_roles[0]]
             fields = {"language": self._names[answer_language], **example.texts}
@@ -58,7 +79,7 @@ class Templates:
             raise InputError(
                 f"example {example.id!r} has no text {error.args[0]!r}, which the template {template.prompt!r} shows"
             ) from error
-        prompt_language = languages[template.prompt_roles[0]] if template.prompt_roles else "en"
+        prompt_language = languages[template.prompt_roles[0]] if template.prompt_roles else template.language
         return Instruction(
             example.id,
             example.source,
@@ -118,7 +139,7 @@ def _parse_task(path: Path, task: str, rows: Any) -> list[Template]:
         answer_roles = _roles(path, row["answer"])
         if not answer_roles:
             raise InputError(f"{path}: the answer {row['answer']!r} of {task!r} shows no text of the example")
-        templates.append(Template(row["prompt"], row["answer"], _roles(path, row["prompt"]), answer_roles))
+        templates.append(Template(task, row["prompt"], row["answer"], _roles(path, row["prompt"]), answer_roles))
     return templates
 
 

@@ -1,5 +1,5 @@
 """Translation engines behind one small protocol."""
 
-from mblip.translation.engines.base import ENGINES, Engine, open_engine
+from mblip.translation.engines.base import ENGINES, Engine, check_engine, engine_licence, open_engine
 
-__all__ = ["ENGINES", "Engine", "open_engine"]
+__all__ = ["ENGINES", "Engine", "check_engine", "engine_licence", "open_engine"]

@@ -15,12 +15,14 @@ from mblip.languages import find_language
 
 _MARK = re.compile(r"[*#@](?=\w)")
 
+LICENCE = "no claim on translations (the program is GPL)"
+
 
 class ApertiumEngine:
     """The installed pairs; see :func:`open_engine`."""
 
     name = "apertium"
-    licence = "no claim on translations (the program is GPL)"
+    licence = LICENCE
 
     def __init__(self, program: str, most_unknown: float) -> None:
         found = shutil.which(program)

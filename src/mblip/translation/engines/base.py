@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, Protocol
 
 from pydantic import ValidationError, validate_call
@@ -12,7 +13,7 @@ from pydantic import ValidationError, validate_call
 from mblip.errors import InputError, nearest
 
 ENGINES = ("apertium", "ctranslate2", "lexicon", "openai", "transformers")
-"""Modules of this package with an ``open_engine(**options)``."""
+"""Modules of this package with an ``open_engine(**options)`` and a ``LICENCE`` of the translations."""
 
 
 class Engine(Protocol):
@@ -29,21 +30,39 @@ class Engine(Protocol):
         ...
 
 
+def check_engine(name: str, options: Mapping[str, Any]) -> None:
+    """Check an engine's name and the names of its options without loading a model.
+
+    Raises:
+        InputError: An unknown engine or option.
+    """
+    known = inspect.signature(_module(name).open_engine).parameters
+    for option in options:
+        if option not in known:
+            raise InputError(f"translation.options: engine {name!r} has no option {option!r}{nearest(option, known)}")
+
+
+def engine_licence(name: str) -> str:
+    """What an engine's translations may be used for, as its module says."""
+    licence: str = _module(name).LICENCE
+    return licence
+
+
+def _module(name: str) -> ModuleType:
+    if name not in ENGINES:
+        raise InputError(f"translation.engine: there is no engine {name!r}{nearest(name, ENGINES)}")
+    return importlib.import_module(f"mblip.translation.engines.{name}")
+
+
 def open_engine(name: str, options: Mapping[str, Any]) -> Engine:
     """Open an engine with its options.
 
     Raises:
         InputError: An unknown engine or option.
     """
-    if name not in ENGINES:
-        raise InputError(f"translation.engine: there is no engine {name!r}{nearest(name, ENGINES)}")
-    create = importlib.import_module(f"mblip.translation.engines.{name}").open_engine
-    known = inspect.signature(create).parameters
-    for option in options:
-        if option not in known:
-            raise InputError(f"translation.options: engine {name!r} has no option {option!r}{nearest(option, known)}")
+    check_engine(name, options)
     try:
-        engine: Engine = validate_call(create)(**options)
+        engine: Engine = validate_call(_module(name).open_engine)(**options)
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"])

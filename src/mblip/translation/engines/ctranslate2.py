@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from mblip.errors import InputError
+from mblip.languages import Profile
+from mblip.translation.engines.seq2seq import LICENCE as LICENCE
 from mblip.translation.engines.seq2seq import Vocabulary
 
 
@@ -22,7 +24,15 @@ class CTranslate2Engine:
     """A converted checkpoint; see :func:`open_engine`."""
 
     def __init__(
-        self, model: str, tokenizer: str, device: str, compute_type: str, beams: int, batch_tokens: int, threads: int
+        self,
+        model: str,
+        tokenizer: str,
+        device: str,
+        compute_type: str,
+        beams: int,
+        batch_tokens: int,
+        threads: int,
+        profile: Profile,
     ) -> None:
         try:
             import ctranslate2
@@ -33,7 +43,7 @@ class CTranslate2Engine:
                 f"{model} is no CTranslate2 model (no model.bin); convert one: ct2-transformers-converter --model NAME "
                 f"--output_dir {model} --quantization int8 --copy_files tokenizer.json tokenizer_config.json"
             )
-        self._vocabulary = Vocabulary(tokenizer or model)
+        self._vocabulary = Vocabulary(tokenizer or model, profile)
         try:
             self._translator = ctranslate2.Translator(model, device, compute_type=compute_type, intra_threads=threads)
         except (RuntimeError, ValueError) as error:
@@ -66,6 +76,7 @@ def open_engine(
     beams: int = 5,
     batch_tokens: int = 4096,
     threads: int = 0,
+    profile: Profile = "correct",
 ) -> CTranslate2Engine:
     """Open a converted checkpoint.
 
@@ -77,8 +88,9 @@ def open_engine(
         beams: Width of the beam.
         batch_tokens: Tokens a batch.
         threads: On a CPU; 0 lets CTranslate2 choose.
+        profile: ``original`` for the codes of the original mBLIP.
 
     Raises:
         InputError: Not installed, not converted, or no tokeniser.
     """
-    return CTranslate2Engine(model, tokenizer, device, compute_type, beams, batch_tokens, threads)
+    return CTranslate2Engine(model, tokenizer, device, compute_type, beams, batch_tokens, threads, profile)

@@ -9,12 +9,14 @@ from mblip.nano.words import YES_NO, load_lexicon
 
 SEPARATOR = ", "
 
+LICENCE = "Unicode-3.0"
+
 
 class LexiconEngine:
     """Looks words up in CLDR's human translations; a text with a word it lacks is not translated."""
 
     name = "lexicon (Unicode CLDR)"
-    licence = "Unicode-3.0"
+    licence = LICENCE
 
     def __init__(self) -> None:
         self._lexicon = load_lexicon()

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from mblip.errors import InputError
 from mblip.languages import LANGUAGES, find_language
 
+LICENCE = "see the endpoint's terms"
 _WAITS = (1.0, 5.0, 20.0)
 _AGAIN = (408, 409, 429, 500, 502, 503, 504)
 
@@ -67,7 +68,7 @@ class OpenAIEngine:
 
 
 def open_engine(
-    url: str, model: str, key_variable: str = "", requests: int = 8, licence: str = "see the endpoint's terms"
+    url: str, model: str, key_variable: str = "", requests: int = 8, licence: str = LICENCE
 ) -> OpenAIEngine:
     """Open an endpoint.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mblip.errors import InputError
-from mblip.languages import find_language
+from mblip.languages import Profile, find_language
+
+LICENCE = "CC-BY-NC-4.0 for NLLB-200, Apache-2.0 for MADLAD-400"
 
 
 class Vocabulary:
@@ -13,12 +15,13 @@ class Vocabulary:
 
     Args:
         path: A folder or Hub id with the tokeniser.
+        profile: ``original`` translates into the codes of the original mBLIP, such as Traditional Chinese.
 
     Raises:
         InputError: There is no tokeniser, or one with neither's language tokens.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, profile: Profile) -> None:
         from transformers import AutoTokenizer
 
         try:
@@ -31,7 +34,7 @@ class Vocabulary:
         self.kind = "nllb" if "eng_Latn" in tokens else "madlad" if "<2en>" in tokens else ""
         if not self.kind:
             raise InputError(f"{path} is neither NLLB (no token eng_Latn) nor MADLAD (no token <2en>)")
-        self._known = tokens
+        self._known, self._profile = tokens, profile
 
     @property
     def licence(self) -> str:
@@ -40,7 +43,7 @@ class Vocabulary:
 
     def token(self, language: str) -> str | None:
         """The token that stands for a language (mC4 code), or None if the model lacks it."""
-        row = find_language(language)
+        row = find_language(language).in_profile(self._profile)
         token = row.nllb if self.kind == "nllb" else row.madlad
         return token if token in self._known else None
 

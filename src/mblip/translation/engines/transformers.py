@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from mblip.errors import InputError
+from mblip.languages import Profile
+from mblip.translation.engines.seq2seq import LICENCE as LICENCE
 from mblip.translation.engines.seq2seq import Vocabulary
 
 
 class TransformersEngine:
     """A checkpoint of transformers; see :func:`open_engine`."""
 
-    def __init__(self, model: str, device: str, dtype: str, beams: int, batch_tokens: int, sort: bool) -> None:
+    def __init__(
+        self, model: str, device: str, dtype: str, beams: int, batch_tokens: int, sort: bool, profile: Profile
+    ) -> None:
         import torch
         from transformers import AutoModelForSeq2SeqLM
 
-        self._vocabulary = Vocabulary(model)
+        self._vocabulary = Vocabulary(model, profile)
         self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         try:
             self._model: Any = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=getattr(torch, dtype))
@@ -73,6 +77,7 @@ def open_engine(
     beams: int = 5,
     batch_tokens: int = 4096,
     sort: bool = True,
+    profile: Profile = "correct",
 ) -> TransformersEngine:
     """Open a checkpoint.
 
@@ -83,8 +88,9 @@ def open_engine(
         beams: Width of the beam.
         batch_tokens: Tokens a batch, padding counted.
         sort: Texts of one length into one batch.
+        profile: ``original`` for the codes of the original mBLIP.
 
     Raises:
         InputError: No such checkpoint, or neither NLLB nor MADLAD.
     """
-    return TransformersEngine(model, device, dtype, beams, batch_tokens, sort)
+    return TransformersEngine(model, device, dtype, beams, batch_tokens, sort, profile)

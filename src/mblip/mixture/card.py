@@ -1,0 +1,58 @@
+"""The card of a mix: what is in it, where it came from, and under which licences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mblip.config import DataRecipe, load_recipe
+from mblip.languages import LANGUAGES
+from mblip.storage import Manifest, atomic_write, read_manifest
+from mblip.translation.engines import engine_licence
+
+CARD = "README.md"
+
+
+def write_card(folder: Path) -> str:
+    """Write ``README.md`` for a mix; gives its text.
+
+    Raises:
+        InputError: The folder holds no finished mix.
+    """
+    text = card_text(read_manifest(folder), load_recipe(DataRecipe, folder / "recipe.yaml"))
+    with atomic_write(folder / CARD, "w") as file:
+        file.write(text)
+    return text
+
+
+def card_text(manifest: Manifest, recipe: DataRecipe) -> str:
+    """The card of a mix as Markdown, with the front matter that dataset hubs read."""
+    translated = any(source.translate for source in recipe.sources) and set(manifest.by_language) != {"en"}
+    tags = [LANGUAGES[code].bcp47 for code in manifest.by_language]
+    lines = ["---", "language:", *(f"- '{tag}'" for tag in tags), "task_categories:", "- image-text-to-text", "---", ""]
+    lines += [f"# {recipe.title}", ""]
+    lines += [
+        f"{manifest.rows:,} instructions in {len(manifest.by_language)} languages, written by mblip "
+        f"{manifest.versions['mblip']} with seed {manifest.seed}. `recipe.yaml` makes it again, byte for byte. "
+        "The images are not here: rows carry keys into an image store.",
+        "",
+    ]
+    lines += ["## Sources and licences", "", "| source | instructions | licence |", "|---|---:|---|"]
+    lines += [f"| {name} | {count:,} | {manifest.licences[name]} |" for name, count in manifest.by_source.items()]
+    if translated:
+        licence = engine_licence(recipe.translation.engine)
+        lines += [
+            "",
+            f"Translated by the engine `{recipe.translation.engine}`; licence of its translations: {licence}.",
+        ]
+    lines += ["", "## Tasks", "", "| source | task | instructions | languages | English |", "|---|---|---:|---:|---:|"]
+    for source, tasks in manifest.counts.items():
+        for task, languages in tasks.items():
+            total, english = sum(languages.values()), languages.get("en", 0)
+            lines.append(f"| {source} | {task} | {total:,} | {len(languages)} | {english / total:.1%} |")
+    lines += ["", "## Languages", "", "| code | language | instructions | share |", "|---|---|---:|---:|"]
+    for code, count in sorted(manifest.by_language.items(), key=lambda item: (-item[1], item[0])):
+        lines.append(f"| {code} | {LANGUAGES[code].name} | {count:,} | {count / manifest.rows:.2%} |")
+    if manifest.drops:
+        lines += ["", "## Left out", "", "Each one with its reason in `exclusions.jsonl`.", "", "| reason | examples |"]
+        lines += ["|---|---:|", *(f"| {reason} | {count:,} |" for reason, count in manifest.drops.items())]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,70 @@
+"""Images of the evaluation, kept out of the training mix under whatever name they come."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mblip.corpora.raw import first_character, stream_fields, stream_json
+from mblip.errors import InputError
+from mblip.storage import read_jsonl
+
+_COCO = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
+
+
+def image_identity(key: str) -> str:
+    """What an image is called everywhere: COCO's number whatever the year and split say, else the name alone.
+
+    ``val2014/COCO_val2014_000000391895.jpg`` and ``train2017/000000391895.jpg`` are one photo.
+    """
+    stem = PurePosixPath(key).name.partition(".")[0]
+    match = _COCO.fullmatch(stem)
+    return f"coco {int(match[1])}" if match else stem
+
+
+def evaluation_images(paths: tuple[str, ...]) -> frozenset[str]:
+    """The identities of the images that files list.
+
+    A file is one name a line (``.txt``), Karpathy's ``dataset_coco.json`` (its val and test), COCO's own annotations
+    (``images``), GQA's questions in either layout, or JSON lines with ``img_path``, ``image`` or ``Flikr30kID``.
+
+    Raises:
+        InputError: A file that cannot be read or lists no image.
+    """
+    found: set[str] = set()
+    for path in map(Path, paths):
+        before = len(found)
+        found.update(image_identity(name) for name in _names(path))
+        if len(found) == before:
+            raise InputError(
+                f"{path} lists no image that could be excluded; see mblip.mixture.exclusion for the layouts"
+            )
+    return frozenset(found)
+
+
+def _names(path: Path) -> Iterator[str]:
+    if path.suffix == ".txt":
+        try:
+            yield from (line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {path}: {error}") from error
+    elif path.suffix == ".jsonl":
+        yield from _of_rows(read_jsonl(path))
+    elif first_character(path) == "[":
+        yield from _of_rows(stream_json(path))
+    else:
+        for name, value in stream_fields(path):
+            if isinstance(value, dict):
+                yield from _of_rows([value])
+            elif name == "images" and isinstance(value, list):
+                yield from _of_rows(row for row in value if row.get("split", "test") in ("val", "test"))
+
+
+def _of_rows(rows: Any) -> Iterator[str]:
+    for row in rows:
+        for field in ("img_path", "filename", "file_name", "image", "imageId", "img_id", "Flikr30kID"):
+            if isinstance(row, dict) and isinstance(row.get(field), str):
+                yield row[field]
+                break

@@ -1,0 +1,146 @@
+"""A checkpoint's files: single tensors read by name, sharded or not, without loading the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mblip.errors import InputError
+
+
+class Checkpoint:
+    """The weights in a folder.
+
+    Attributes:
+        folder: Where they lie.
+
+    Raises:
+        InputError: There are none, or a shard is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = weight_files(folder)
+
+    @cached_property
+    def names(self) -> dict[str, Path]:
+        """The file of each tensor."""
+        found: dict[str, Path] = {}
+        for path in self.files:
+            if path.suffix == ".safetensors":
+                with _opened(path) as file:
+                    found.update(dict.fromkeys(file.keys(), path))
+            else:
+                found.update(dict.fromkeys(_load_bin(path), path))
+        return found
+
+    def find(self, name: str) -> str | None:
+        """The name as it is stored, or None where the checkpoint does not hold it."""
+        return name if name in self.names else None
+
+    def read(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names start so, by the rest of their names."""
+        tensors: dict[str, Tensor] = {}
+        for path in sorted({path for name, path in self.names.items() if name.startswith(prefix)}):
+            wanted = [name for name, where in self.names.items() if where == path and name.startswith(prefix)]
+            if path.suffix == ".safetensors":
+                with _opened(path) as file:
+                    tensors |= {name[len(prefix) :]: file.get_tensor(name) for name in wanted}
+            else:
+                loaded = _load_bin(path)
+                tensors |= {name[len(prefix) :]: loaded[name] for name in wanted}
+        return tensors
+
+    def dtype(self, prefix: str) -> torch.dtype:
+        """The floating type that most tensors whose names start so are stored in; fp32 where there are none."""
+        kinds: Counter[torch.dtype] = Counter()
+        for path in self.files:
+            if path.suffix == ".safetensors":
+                with _opened(path) as file:
+                    stored = [file.get_slice(name).get_dtype() for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+                kinds.update(_TYPES[kind] for kind in stored if kind in _TYPES)
+            else:
+                loaded = _load_bin(path)
+                kinds.update(t.dtype for name, t in loaded.items() if name.startswith(prefix) and t.is_floating_point())
+        return kinds.most_common(1)[0][0] if kinds else torch.float32
+
+
+_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files, safetensors first choice, every shard that the index names being there.
+
+    Raises:
+        InputError: There are none, or a shard is missing.
+    """
+    for stem in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{stem}.index.json"
+        if index.is_file():
+            names = sorted(set(read_json(index).get("weight_map", {}).values()))
+            missing = [name for name in names if not (folder / name).is_file()]
+            if missing or not names:
+                raise InputError(
+                    f"{folder} lacks {missing[0] if missing else 'every shard'} ({len(missing)} of {len(names)} shards "
+                    "are missing); copy the checkpoint again"
+                )
+            return [folder / name for name in names]
+        if (folder / stem).is_file():
+            return [folder / stem]
+    raise InputError(f"{folder} holds no weights: neither model.safetensors nor pytorch_model.bin")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        InputError: It is missing, or not a JSON object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); is {path.parent} a whole checkpoint?") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); copy the checkpoint again") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must hold one JSON object")
+    return data
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash that tells checkpoints apart without reading gigabytes: names, sizes and both ends of the weight files."""
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(1 << 16))
+            file.seek(max(0, size - (1 << 16)))
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}); copy the checkpoint again") from error
+
+
+def _load_bin(path: Path) -> dict[str, Tensor]:
+    try:
+        loaded: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path} is a pickle that holds more than tensors and is refused; use safetensors") from error
+    except (OSError, RuntimeError, EOFError) as error:
+        raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}); copy the checkpoint again") from error
+    return loaded

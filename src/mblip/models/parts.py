@@ -1,0 +1,75 @@
+"""The parts of the model and how each of them learns."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mblip.config import PartsSection
+from mblip.errors import InputError
+from mblip.models.mblip import VisionLLM
+
+# Names inside the stock container; LoRA sits inside the language model and is told apart by PEFT's own names.
+_PREFIXES = {
+    "vision_model.": "vision",
+    "query_tokens": "queries",
+    "qformer.": "qformer",
+    "language_projection.": "projection",
+    "language_model.": "llm",
+}
+PARTS = (*_PREFIXES.values(), "lora")
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter of the stock container belongs to, by its name."""
+    if ".lora_" in name:
+        return "lora"
+    return next(part for prefix, part in _PREFIXES.items() if name.startswith(prefix))
+
+
+def parameters_by_part(vlm: VisionLLM, trainable: bool = False) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Parameters (or only the trainable ones) with their names in the container, by part.
+
+    The parts are vision, queries, qformer, projection, llm (without adapters) and lora.
+    """
+    parts: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
+    for name, parameter in vlm.model.named_parameters():
+        if parameter.requires_grad or not trainable:
+            parts[part_of(name)].append((name, parameter))
+    return parts
+
+
+def count_parameters(vlm: VisionLLM, trainable: bool = False) -> dict[str, int]:
+    """Number of parameters (or of trainable ones) in each part; tied weights count once."""
+    parts = parameters_by_part(vlm, trainable)
+    return {part: sum(_size(parameter) for _, parameter in found) for part, found in parts.items()}
+
+
+def _size(parameter: nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)  # NF4 packs two weights into a byte
+    return parameter.numel() if state is None else int(state.shape.numel())
+
+
+def set_trainable(vlm: VisionLLM, parts: PartsSection) -> None:
+    """Freeze and unfreeze by part; the queries go with the Q-Former.
+
+    Raises:
+        InputError: ``llm: lora`` without adapters (see :func:`~mblip.models.lora.add_lora`), or full training of a
+            language model that is quantised.
+    """
+    found = parameters_by_part(vlm)
+    if parts.llm == "lora" and not found["lora"]:
+        raise InputError("parts.llm is lora, but the language model has no adapters; add them before training")
+    if parts.llm == "full" and any(not p.is_floating_point() for _, p in found["llm"]):
+        raise InputError("parts.llm is full, but the language model is quantised; use lora, or quantization=none")
+    learns = {
+        "vision": parts.vision == "full",
+        "queries": parts.qformer == "full",
+        "qformer": parts.qformer == "full",
+        "projection": parts.projection == "full",
+        "llm": parts.llm == "full",
+        "lora": parts.llm == "lora",
+    }
+    for part, parameters in found.items():
+        for _, parameter in parameters:
+            if parameter.is_floating_point():  # quantised weights never have gradients
+                parameter.requires_grad_(learns[part])

@@ -1,0 +1,170 @@
+"""Reading checkpoints of transformers: configuration, tokeniser, language model, each with its errors in a sentence.
+
+Nothing that comes with a checkpoint is ever run, and no model is handed on with weights that are missing, random or
+tied against what the files hold.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, Blip2Config
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+from mblip.errors import InputError
+from mblip.models.checkpoint import Checkpoint, read_json
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[Any, Any]:
+    """A language model with its separate head where it has one, and its tokeniser.
+
+    Raises:
+        InputError: Not a text-only causal or encoder-decoder checkpoint, incomplete, damaged, in need of remote code,
+            or one whose embeddings have another width than its layers.
+    """
+    config = read_config(folder)
+    if config.get_text_config() is not config or hasattr(config, "vision_config"):
+        raise InputError(f"{folder} is a {config.model_type} checkpoint, which is not a language model alone")
+    weights = Checkpoint(folder)
+    chosen = choose_dtype(dtype, weights, "", config)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model, report = from_pretrained(auto, folder, config=config, dtype=chosen)
+    check_loaded(model, report, weights, "", folder)
+    width = model.get_input_embeddings().embedding_dim
+    if width != config.hidden_size:
+        raise InputError(
+            f"{folder}: the embeddings are {width} wide but the layers {config.hidden_size}; such a language model cannot "
+            "take image features"
+        )
+    return model, read_tokenizer(folder)
+
+
+def from_pretrained(auto: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Transformers' loader with its report, its errors put into a sentence."""
+    try:
+        model, report = auto.from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{folder} holds a pickle of more than tensors; convert it to safetensors") from error
+    except (RuntimeError, ValueError, OSError, SafetensorError, AttributeError) as error:
+        raise InputError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    return model, report
+
+
+def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix: str, folder: Path) -> None:
+    """Refuse to run on weights that are random, missing, of another size or tied against the checkpoint.
+
+    Args:
+        model: A language model.
+        report: What ``from_pretrained`` says of the loading.
+        weights: The files it came from.
+        prefix: Of the language model's names in them.
+        folder: For the message.
+
+    Raises:
+        InputError: As said; names the first weight.
+    """
+    mismatched = [entry[0] for entry in report["mismatched_keys"]]
+    for problem, names in (("missing", report["missing_keys"]), ("of another size", mismatched)):
+        if names:
+            raise InputError(f"{folder}: {len(names)} weights are {problem}, the first being {min(names)}")
+    names = {id(module): name for name, module in model.named_modules()}
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    stored_table, stored_head = (weights.find(f"{prefix}{names[id(module)]}.weight") for module in (table, head))
+    if stored_head and stored_table and head.weight is table.weight:
+        pair = [weights.read(key)[""] for key in (stored_head, stored_table)]
+        if not torch.equal(*pair):
+            raise InputError(
+                f"{folder}: the output head was tied to the embeddings although the checkpoint keeps it apart"
+            )
+
+
+def choose_dtype(dtype: torch.dtype | str | None, weights: Checkpoint, prefix: str, config: Any) -> torch.dtype:
+    """The asked type, or that of the weights; bf16 in place of a stored fp16 that the model cannot compute in.
+
+    Raises:
+        InputError: An unknown name, or fp16 asked of a model that overflows in it.
+    """
+    known = {**_DTYPES, **{str(value).removeprefix("torch."): value for value in _DTYPES.values()}}
+    if isinstance(dtype, str) and dtype not in known:
+        raise InputError(f"dtype {dtype!r} is unknown; it is one of {', '.join(_DTYPES)}")
+    chosen = known[dtype] if isinstance(dtype, str) else dtype or weights.dtype(prefix)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    # Classes whose layers must stay in fp32 say so (T5's feed-forward overflows in fp16).
+    fragile = getattr(auto._model_mapping[type(config)], "_keep_in_fp32_modules", None)
+    if chosen is torch.float16 and fragile:
+        if dtype is not None:
+            raise InputError(f"a {config.model_type} language model overflows in fp16; use bf16 or fp32")
+        return torch.bfloat16
+    return chosen
+
+
+def read_config(folder: Path) -> Any:
+    """The configuration of a checkpoint.
+
+    Raises:
+        InputError: None there, of a kind that transformers does not know, or one that would run code of its own.
+    """
+    raw = read_json(folder / "config.json")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        if "auto_map" in raw:
+            raise InputError(
+                f"{folder} needs code that comes with the checkpoint (auto_map), which is refused"
+            ) from error
+        kind = raw.get("model_type")
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder / 'config.json'}: model_type {kind!r} cannot be read: {reason}") from error
+
+
+def read_blip2_config(folder: Path) -> Blip2Config:
+    """The configuration of a BLIP-2 checkpoint, also of the layout of 2023.
+
+    Raises:
+        InputError: Another kind of checkpoint, or remote code.
+    """
+    raw = read_json(folder / "config.json")
+    if "auto_map" in raw:
+        raise InputError(f"{folder} wants to run code that comes with the checkpoint (auto_map), which is refused")
+    if raw.get("model_type") != "blip-2":
+        raise InputError(
+            f"{folder} is a {raw.get('model_type')!r} checkpoint, not BLIP-2; a language model goes under llm="
+        )
+    config = read_config(folder)
+    assert isinstance(config, Blip2Config)
+    return config
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The tokeniser beside a language model.
+
+    Raises:
+        InputError: Missing, damaged or in need of remote code.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder} has no tokeniser that transformers can read: {reason}") from error
+
+
+def read_image_processor(folder: Path, config: Blip2Config) -> BlipImageProcessorPil:
+    """The image processor of a BLIP-2 checkpoint, by PIL and numpy alone (torchvision is never needed).
+
+    Raises:
+        InputError: It makes pictures of another size than the vision model takes.
+    """
+    side = config.vision_config.image_size
+    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        return BlipImageProcessorPil(size={"height": side, "width": side})
+    processor = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    size = dict(processor.size)
+    if (size.get("height"), size.get("width")) != (side, side):
+        raise InputError(f"{folder}: the image processor makes {size} pictures, the vision model takes {side}x{side}")
+    return processor

@@ -1,0 +1,100 @@
+"""The image placeholder in tokeniser and embedding table, and the special tokens that generation needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tokenizers import AddedToken
+from torch import nn
+from transformers import GenerationConfig
+
+from mblip.errors import InputError
+
+IMAGE_TOKEN = "<image>"
+
+
+def place_image_token(language_model: Any, tokenizer: Any) -> int:
+    """Give the tokeniser its ``<image>`` token and return the id.
+
+    It takes an embedding row that belongs to no token, where there is one (mT0 has 12, BLOOMZ 200). Else the table
+    grows by one row. A separate output head keeps its rows bit for bit, and its new row is their mean, so that the
+    placeholder never is the likeliest word; transformers' own resizing would tie mT5's head to the table.
+    """
+    if IMAGE_TOKEN in tokenizer.get_vocab():
+        tokenizer.add_tokens(AddedToken(IMAGE_TOKEN, special=True, normalized=False), special_tokens=True)
+        index = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+        if index < language_model.get_input_embeddings().num_embeddings:
+            return index
+    else:
+        tokenizer.add_tokens(AddedToken(IMAGE_TOKEN, special=True, normalized=False), special_tokens=True)
+        index = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+    if index >= language_model.get_input_embeddings().num_embeddings:
+        _grow(language_model, index + 1)
+    return index
+
+
+def check_image_token(config: Any, tokenizer: Any, folder: Any) -> int:
+    """The id of a checkpoint's image placeholder.
+
+    Raises:
+        InputError: The id is outside the embedding table, or belongs to an ordinary word.
+    """
+    index = int(config.image_token_index)
+    if not 0 <= index < config.text_config.get_text_config().vocab_size:
+        raise InputError(f"{folder}: image_token_index {index} is outside the language model's vocabulary")
+    token = tokenizer.convert_ids_to_tokens(index) if index < len(tokenizer) else None
+    if token is not None and index not in tokenizer.added_tokens_decoder and index not in tokenizer.all_special_ids:
+        raise InputError(
+            f"{folder}: image_token_index {index} is already used by the word {token!r}; set it to the id of {IMAGE_TOKEN}"
+        )
+    return index
+
+
+def align_special_tokens(language_model: Any, tokenizer: Any) -> None:
+    """Make the configuration agree with the tokeniser, and generation follow the configuration alone.
+
+    A stock Blip2 checkpoint has no generation settings for its language model, so that what a language model's own
+    ``generation_config.json`` says (sampling, temperatures) would be lost on export: it is left out from the start.
+
+    Raises:
+        InputError: The tokeniser has no end token.
+    """
+    config = language_model.config.get_text_config()
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise InputError("the language model's tokeniser has no end token (eos_token); answers could not end")
+    known = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if end not in known:
+        config.eos_token_id = end
+    if config.pad_token_id is None:
+        config.pad_token_id = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    language_model.generation_config = GenerationConfig.from_model_config(language_model.config)
+
+
+def _grow(language_model: Any, rows: int) -> None:
+    """Resize the embedding table by hand, leaving a separate head as it is but for the new rows."""
+    table, head = language_model.get_input_embeddings(), language_model.get_output_embeddings()
+    tied = head.weight is table.weight
+    grown = nn.Embedding(rows, table.embedding_dim, _device="meta")
+    grown.weight = _with_mean_rows(table.weight, rows)
+    if getattr(table, "padding_idx", None) is not None:
+        grown.padding_idx = table.padding_idx
+    for name, module in list(language_model.named_modules()):
+        for child, value in list(module.named_children()):
+            if value is table or (isinstance(value, nn.Embedding) and value.weight is table.weight):
+                setattr(language_model.get_submodule(name), child, grown)
+    head.weight = grown.weight if tied else _with_mean_rows(head.weight, rows)
+    if head.bias is not None:
+        head.bias = _with_mean_rows(head.bias, rows)
+    head.out_features = rows
+    language_model.config.get_text_config().vocab_size = rows
+    for module in language_model.modules():
+        if getattr(module, "vocab_size", None) is not None and isinstance(module.vocab_size, int):
+            module.vocab_size = rows
+
+
+def _with_mean_rows(weight: nn.Parameter, rows: int) -> nn.Parameter:
+    mean = weight.detach().float().mean(0, keepdim=True).to(weight.dtype)
+    added = mean.expand(rows - len(weight), *weight.shape[1:])
+    return nn.Parameter(torch.cat([weight.detach(), added]), requires_grad=weight.requires_grad)

@@ -1,0 +1,50 @@
+"""``mblip train``: from a recipe of any kind to a finished run directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mblip.config import AnyTrainRecipe, TextRecipe, VisionRecipe, hash_recipe, save_recipe
+from mblip.errors import InputError
+from mblip.storage import write_json
+
+DONE = "done.json"
+
+
+def train(
+    recipe: AnyTrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None] = lambda row: None
+) -> dict[str, Any]:
+    """Run a recipe in ``directory``, going on from its newest checkpoint; a finished run is left as it is.
+
+    Returns:
+        The last log row (empty where nothing is trained).
+
+    Raises:
+        InputError: The directory holds the run of another recipe, or the recipe cannot be run.
+    """
+    identity = hash_recipe(recipe)
+    finished = directory / DONE
+    if finished.is_file():
+        done: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
+        if done["recipe_hash"] != identity:
+            raise InputError(f"{directory} holds the run of another recipe: delete it or name another directory")
+        last: dict[str, Any] = done["last"]
+        return last
+    save_recipe(recipe, directory / "recipe.yaml")
+    if isinstance(recipe, TextRecipe):
+        from mblip.training.text import train_text
+
+        last = train_text(recipe, directory, on_log)
+    elif isinstance(recipe, VisionRecipe):
+        from mblip.training.vision import train_vision
+
+        last = train_vision(recipe, directory, on_log)
+    else:
+        from mblip.training.align import train_vision_llm
+
+        last = train_vision_llm(recipe, directory, on_log)
+    write_json(finished, {"recipe_hash": identity, "last": last})
+    return last
