@@ -43,10 +43,17 @@ class ApertiumEngine:
         if mode is None or not texts:
             return [None] * len(texts)
         lines = [" ".join(text.split()) for text in texts]
+        return [self._clean(line, result) for line, result in zip(lines, self._lines(lines, mode), strict=True)]
+
+    def _lines(self, lines: list[str], mode: str) -> list[str]:
+        """Translate line by line; where some pair's rules add or swallow a break, halves of the lines find the one."""
         translated = self._run(["-n", "-f", "line", mode], "\n".join(lines) + "\n").split("\n")[:-1]
-        if len(translated) != len(lines):
-            raise InputError(f"apertium {mode} gave {len(translated)} lines for {len(lines)}; report the pair")
-        return [self._clean(line, result) for line, result in zip(lines, translated, strict=True)]
+        if len(translated) == len(lines):
+            return translated
+        if len(lines) == 1:
+            return [" ".join(" ".join(translated).split())]
+        half = len(lines) // 2
+        return self._lines(lines[:half], mode) + self._lines(lines[half:], mode)
 
     def _clean(self, line: str, result: str) -> str | None:
         """Take Apertium's marks off unknown words; None where too many are."""
