@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import typing
 from contextlib import suppress
 from importlib import resources
@@ -281,6 +282,25 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
         return kind.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{path}: {_explain(kind, error)}") from error
+
+
+def load_train_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> TrainRecipe | TextRecipe | VisionRecipe:
+    """Read a training recipe of whichever kind its field ``kind`` says (see :func:`load_recipe`).
+
+    Raises:
+        InputError: As in :func:`load_recipe`, or another kind.
+    """
+    kinds: dict[str, type[TrainRecipe] | type[TextRecipe] | type[VisionRecipe]] = {
+        "train": TrainRecipe,
+        "text": TextRecipe,
+        "vision": VisionRecipe,
+    }
+    path = find_recipe(source)
+    found = re.search(r"^kind: *(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    kind = found.group(1) if found else "train"
+    if kind not in kinds:
+        raise InputError(f"{path}: field 'kind' is {kind!r}, which mblip train does not run{nearest(kind, kinds)}")
+    return load_recipe(kinds[kind], source, overrides)
 
 
 def find_recipe(source: str | Path) -> Path:

@@ -66,7 +66,7 @@ _LETTERLIKE = f"(?:[{_LETTER}{_MARKS}{_SOFT}]|{_ENTITY_LETTER})"
 _WORD_PART = f"{_LETTERLIKE}(?:[{_LETTER}{_MARKS}{_DIGIT}{_SOFT}]|{_ENTITY_LETTER})*"
 _WORD = f"{_WORD_PART}(?:[.!?]{_WORD_PART})*"
 _COMPOUND_PART = f"(?:[dDlLoO]{_ANY_APOSTROPHE}[{_LETTER}{_DIGIT}]{{2,}}|[{_LETTER}{_DIGIT}]+)"
-_COMPOUND = f"{_COMPOUND_PART}(?:[-_]{_COMPOUND_PART})*"
+_COMPOUND = f"{_COMPOUND_PART}(?:[-_\u058a\u2010\u2011]{_COMPOUND_PART})*"
 _NUMBER = f"(?:[{_DIGIT}]*(?:[.:,{_SOFT}\\u066b\\u066c][{_DIGIT}]+)+|[{_DIGIT}]+)"
 
 # Web and mail addresses end at blanks and at these.
@@ -218,11 +218,13 @@ RULES: tuple[Rule, ...] = (
     _rule(_ALNUM, f"({_COMPOUND})"),
     _rule(_ALNUM, f"({_COMPOUND}\\.)[,;:\\u3001]"),
     _rule("A-Za-z0-9", f"({_HYPHENATED}+)", _without_soft_hyphens),
+    _rule("A-Za-z0-9", f"({_HYPHENATED}+\\.)[,;:\\u3001]", _without_soft_hyphens),
     _rule("A-Za-z0-9", f"({_HYPHENATED}*(?:-[A-Za-z0-9]+)*-(?:[A-Za-z]\\.){{2,}}(?:-(?:(?:[A-Za-z]\\.){{2,}}|[A-Za-z0-9]+))*)"),
     _rule("A-Za-z0-9", "([A-Za-z0-9]+(?:-[A-Za-z]+){,2}(?:\\\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){,2}){1,2})"),
     _rule("A-Za-z", f"((?:{_TITLE}|[A-Za-z](?:\\.[A-Za-z])*)\\.)"),
     _rule("AaCcFfNnOoPp", f"({_words(_BEFORE_NUMBER)}\\.)[ \\t\\xa0]?[{_DIGIT}]"),
     _rule("A-Z", "([A-Z]+(?:(?:&(?i:amp);|[&+])[A-Z]+)+)", _ampersand),
+    _rule("A-Z", "([A-Z]+(?:(?:&(?i:amp);|[&+])[A-Z]+)+\\.)[,;:\\u3001]", _ampersand),
     _rule("A-Z", "([A-Z]+\\$)"),
     _rule("CcFf", "([CcFf]#|[Cc]\\+\\+)"),
     # Apostrophes.
@@ -241,7 +243,7 @@ RULES: tuple[Rule, ...] = (
     _rule("'\u2019\x92&", f"({_APOSTROPHE}(?i:em|till?|cause|n{_APOSTROPHE}))"),
     _rule("'\u2019\x92&", f"({_APOSTROPHE}[nN])[ \\t\\xa0{_NEWLINE}]"),
     _rule("'", "((?i:'t))(?i:is|was)"),
-    _rule("'\u2019\x92&", f"({_APOSTROPHE}[0-9]{{2}}[sS]|{_APOSTROPHE}[0-9]{{2}}(?=[{_SPACE}]))"),
+    _rule("'\u2019\x92&", f"({_APOSTROPHE}[2-9]0[sS]|{_APOSTROPHE}[0-9]{{2}}(?=[{_SPACE}]))"),
     *(
         _rule(f"{head[0]}{head[0].upper()}", f"((?i:{head}))(?i:{tail})[^{_ALNUM}]")
         for head, tail in (("can", "not"), ("gim", "me"), ("gon", "na"), ("got", "ta"), ("lem", "me"), ("wan", "na"))

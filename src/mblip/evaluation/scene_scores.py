@@ -1,0 +1,76 @@
+"""From answers about scenes to the headline: means over languages with intervals over scenes and seeds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mblip.evaluation.benchmarks.scenes import SceneItem, is_faithful, is_right
+
+# What each figure of the headline is the mean of.
+HEADLINE = {
+    "naming_exact": ("naming",),
+    "naming_exact_never_shown": ("naming_never_shown",),
+    "two_object_caption": ("caption_2",),
+    "presence": ("presence",),
+    "counting": ("counting",),
+}
+RESAMPLES = 500
+
+# For each seed of training, item id -> answer.
+Answers = Sequence[Mapping[str, str]]
+
+
+def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]:
+    """All figures of one model (one or more training seeds).
+
+    Returns:
+        ``headline`` (each a fraction with ``ci95``: languages weigh the same, scenes and seeds are drawn anew 500
+        times), ``tasks`` (mean over languages), and ``languages``: code -> task -> fraction.
+    """
+    rights: dict[tuple[str, str], NDArray[np.float64]] = {}
+    faithful: dict[tuple[str, str], NDArray[np.float64]] = {}
+    grouped: dict[tuple[str, str], list[SceneItem]] = defaultdict(list)
+    for item in items:
+        grouped[item.task, item.language].append(item)
+    for key, group in grouped.items():
+        rights[key] = np.array([[is_right(i, run[i.id]) for i in group] for run in answers], dtype=float)
+        judged = [[is_faithful(i, run[i.id]) for i in group] for run in answers]
+        if judged[0][0] is not None:
+            faithful[key] = np.array(judged, dtype=float)
+    rng = np.random.default_rng(0)
+    headline: dict[str, Any] = {"languages": len({item.language for item in items})}
+    for name, tasks in HEADLINE.items():
+        cells = [array for (task, _), array in rights.items() if task in tasks]
+        if cells:
+            headline[name] = _with_interval(cells, rng)
+    headline["language_fidelity"] = _with_interval(list(faithful.values()), rng)
+    tasks = sorted({task for task, _ in rights})
+    languages: dict[str, dict[str, float]] = defaultdict(dict)
+    for (task, language), array in rights.items():
+        languages[language][task] = float(array.mean())
+    for language in languages:
+        own = [array.mean() for (_, code), array in faithful.items() if code == language]
+        languages[language]["language_fidelity"] = float(np.mean(own))
+    return {
+        "headline": headline,
+        "tasks": {t: _with_interval([a for (task, _), a in rights.items() if task == t], rng) for t in tasks},
+        "languages": dict(languages),
+        "seeds": len(answers),
+    }
+
+
+def _with_interval(cells: list[NDArray[np.float64]], rng: np.random.Generator) -> dict[str, Any]:
+    """The mean over languages and its 95 % interval; each cell is [seeds, scenes] of one language."""
+    value = float(np.mean([cell.mean() for cell in cells]))
+    draws = np.empty(RESAMPLES)
+    for draw in range(RESAMPLES):
+        seeds = rng.integers(len(cells[0]), size=len(cells[0]))
+        means = [cell[seeds][:, rng.integers(cell.shape[1], size=cell.shape[1])].mean() for cell in cells]
+        draws[draw] = np.mean(means)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"value": value, "ci95": [float(low), float(high)]}
