@@ -70,10 +70,10 @@ _COMPOUND = f"{_COMPOUND_PART}(?:[-_\u058a\u2010\u2011]{_COMPOUND_PART})*"
 _NUMBER = f"(?:[{_DIGIT}]*(?:[.:,{_SOFT}\\u066b\\u066c][{_DIGIT}]+)+|[{_DIGIT}]+)"
 
 # Web and mail addresses end at blanks and at these.
-_URL_END = f" \\t{_NEWLINE}\"<>|()"
+_URL_END = f' \\t{_NEWLINE}"<>|()'
 _URL = f"[^{_URL_END}{{}}]"
 _URL_LAST = f"[^{_URL_END}{{}}.!?,-]"
-_URL_PATH = f"(?:/[^{_URL_END}]+{_URL_LAST})?"
+_HOST_END = f"{_URL_END}{{}}A-Z0-9!$',\\-./:;=?@\\[\\\\\\]^_`"
 _MAIL = f"[^{_URL_END}{{}}\\xa0]"
 _MAIL_PART = f"[^{_URL_END}{{}}\\xa0.]"
 _EXTENSION = (
@@ -129,10 +129,6 @@ _PRINTED_AS = {
     **{"\xbc": "1/4", "\xbd": "1/2", "\xbe": "3/4", "\u2153": "1/3", "\u2154": "2/3"},
 }
 _ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "nbsp": "", "mdash": "--", "ndash": "--", "md": "--"}
-
-
-# What holds a word together when Java looks for its end to lower-case a sigma.
-WORD_CHARACTERS = f"{_LETTER}{_MARKS}{_DIGIT}{_SOFT}'.\u2019_"
 
 
 def printed(character: str) -> str:
@@ -204,22 +200,30 @@ RULES: tuple[Rule, ...] = (
     _rule("&", "(&(?i:ht|tl|ur|lr|qc|ql|qr|odq|cdq);|&#[0-9]+;|&(?!quot|apos)(?i:quot|apos);)"),
     _rule("&", "(&(?i:amp|lt|gt|nbsp|mdash|ndash|md);|&(?:quot|apos);)", _entity),
     # Words.
-    _rule("A-Za-z", f"([A-Za-z])\\.[{_SPACE}]+(?:(?=[A-Z]){_words(_SENTENCE_STARTS)}|{_TAG})[{_SPACE}]"),
+    _rule(
+        "A-Za-z", f"([A-Za-z])\\.[{_SPACE}]+(?:(?=[A-Z])(?:{_words(_SENTENCE_STARTS)}|(?i:mr|ms)\\.)|{_TAG})[{_SPACE}]"
+    ),
     _rule("A-Za-z", f"((?:{_ABBREVIATION}|(?i:ph\\.d))\\.)(?:[ \\t\\xa0]?[{_LETTER}{_MARKS}]|-[A-Za-z0-9])?"),
     _rule(_ALNUM + _MARKS + _SOFT, f"((?:[{_ALNUM}{_MARKS}{_SOFT}]+\\.)+(?i:{_EXTENSION}))(?=[{_SPACE}.,!?])"),
     _rule(_ALPHA, f"({_WORD}){_APOSTROPHE}{_CLITIC}", _without_soft_hyphens),
     _rule(_ALPHA, f"({_WORD})", _without_soft_hyphens),
-    _rule("Ww", f"((?i:www)\\.(?:[^{_URL_END}{{}}.!?,]+\\.)+[A-Za-z]{{2,4}}{_URL_PATH})"),
-    _rule(
-        f"^{_NEWLINE}A-Z0-9",
-        f"((?:[^{_URL_END}{{}}A-Z0-9!$',\\-./:;=?@\\[\\\\\\]^_`]+\\.)+(?i:com|net|org|edu){_URL_PATH})",
+    *(
+        rule
+        for path in (f"/[^{_URL_END}]+{_URL_LAST}", "")
+        for rule in (
+            _rule("Ww", f"((?i:www)\\.(?:[^{_URL_END}{{}}.!?,]+\\.)+[A-Za-z]{{2,4}}{path})"),
+            _rule(f"^{_NEWLINE}A-Z0-9", f"((?:[^{_HOST_END}]+\\.)+(?i:com|net|org|edu){path})"),
+        )
     ),
     _rule(_ALPHA, f"({_WORD}\\.)[,;:\\u3001]", _without_soft_hyphens),
     _rule(_ALNUM, f"({_COMPOUND})"),
     _rule(_ALNUM, f"({_COMPOUND}\\.)[,;:\\u3001]"),
     _rule("A-Za-z0-9", f"({_HYPHENATED}+)", _without_soft_hyphens),
     _rule("A-Za-z0-9", f"({_HYPHENATED}+\\.)[,;:\\u3001]", _without_soft_hyphens),
-    _rule("A-Za-z0-9", f"({_HYPHENATED}*(?:-[A-Za-z0-9]+)*-(?:[A-Za-z]\\.){{2,}}(?:-(?:(?:[A-Za-z]\\.){{2,}}|[A-Za-z0-9]+))*)"),
+    _rule(
+        "A-Za-z0-9",
+        f"({_HYPHENATED}*(?:-[A-Za-z0-9]+)*-(?:[A-Za-z]\\.){{2,}}(?:-(?:(?:[A-Za-z]\\.){{2,}}|[A-Za-z0-9]+))*)",
+    ),
     _rule("A-Za-z0-9", "([A-Za-z0-9]+(?:-[A-Za-z]+){,2}(?:\\\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){,2}){1,2})"),
     _rule("A-Za-z", f"((?:{_TITLE}|[A-Za-z](?:\\.[A-Za-z])*)\\.)"),
     _rule("AaCcFfNnOoPp", f"({_words(_BEFORE_NUMBER)}\\.)[ \\t\\xa0]?[{_DIGIT}]"),
@@ -263,6 +267,9 @@ RULES: tuple[Rule, ...] = (
     _rule("-", "(--+)", _dashes),
     _rule(".", "(\\.{3,5}|\\.(?:[ \\xa0]\\.){2,4})", _ellipsis),
     _rule("!?_*`'<>\\\\", "([!?]+|_+|\\*+|(?:\\\\\\*)+|``|''|<<|>>)"),
-    _rule("\\xb2\\xb3\\xb9\\u2070\\u2074-\\u2079\\u2080-\\u2089", "([\\xb2\\xb3\\xb9\\u2070\\u2074-\\u2079]+|[\\u2080-\\u2089]+)"),
+    _rule(
+        "\\xb2\\xb3\\xb9\\u2070\\u2074-\\u2079\\u2080-\\u2089",
+        "([\\xb2\\xb3\\xb9\\u2070\\u2074-\\u2079]+|[\\u2080-\\u2089]+)",
+    ),
     _rule(_QUOTES, f"([{_QUOTES}]{{1,2}})", _quotes),
 )

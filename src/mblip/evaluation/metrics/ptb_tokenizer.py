@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 
-from mblip.evaluation.metrics.ptb_rules import IGNORED, RULES, WORD_CHARACTERS, Rule, printed
+from mblip.evaluation.metrics.ptb_rules import IGNORED, RULES, Rule, printed
 
 # What pycocoevalcap drops. Brackets are listed in upper case there and stay, because captions are lower-cased first.
 _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
@@ -19,8 +19,8 @@ _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", 
 _LINE_BREAKS = re.compile("\r\n|[\n\v\f\r\u2028\u2029]")
 # Where a token or its context may reach over a blank: telephone numbers, "1 1/2", "No. 5", "plan B. The", tags.
 _BEYOND_BLANKS = re.compile(r"[<\t\xa0\u2000-\u200a\u3000]|[\d).] +[\d.]|(?<![A-Za-z])[A-Za-z]\. +[A-Z]")
-# Around signs and between scripts that are written without blanks Java sees words end.
-_WORD_BOUNDARY = re.compile(f"([^{WORD_CHARACTERS}]|[\u3040-\u30ff\u3400-\u9fff]+)")
+# Where Java sees words end inside a token: at signs, and around Chinese and Japanese.
+_WORD_BOUNDARY = re.compile("([!-&(-+/:-@\\[-^`{-~]|[\u3040-\u30ff\u3400-\u9fff]+)")
 _CACHE_SIZE = 1 << 18
 _cache: dict[str, str] = {}
 
@@ -78,7 +78,7 @@ def _tokens(line: str) -> Iterable[str]:
             yield _lower(token)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _rules_for(character: str) -> tuple[Rule, ...]:
     return tuple(rule for rule in RULES if rule.start.match(character))
 
