@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mblip.config import DataRecipe, load_recipe
+from mblip.errors import InputError
 
 if TYPE_CHECKING:
     from mblip.corpora.jobs import Progress
@@ -63,10 +64,18 @@ def translate(
     work: Annotated[Path, typer.Option(help="Work folder of mblip data sample.", file_okay=False)],
     overrides: Overrides = None,
     workers: Workers = 1,
+    executor: Annotated[Literal["local", "slurm", "ray"], typer.Option(help="Where the parts are made.")] = "local",
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for slurm or ray: partition, time, gpus_per_task, address ...")
+    ] = None,
 ) -> None:
     """Translate the sampled examples, part by part; a stopped run goes on with the parts that are missing."""
     from mblip.translation import translate_sources
+    from mblip.translation.executors import launch
 
+    if executor != "local" and not launch(executor, _load(recipe, overrides), work, dict(_pairs(option or []))):
+        print("submitted or unfinished; run the same command again when the jobs are done")
+        return
     with _progress() as progress:
         manifests = translate_sources(_load(recipe, overrides), work, workers=workers, progress=progress)
     for name, manifest in manifests.items():
@@ -180,6 +189,14 @@ def inspect(
         print(f"{count:,} left out: {reason}")
     for record in records:
         print(json.dumps(dataclasses.asdict(record), ensure_ascii=False))
+
+
+def _pairs(options: list[str]) -> Iterator[tuple[str, str]]:
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--option {text!r} must read NAME=VALUE, such as partition=gpu")
+        yield name, value
 
 
 def _load(recipe: str, overrides: list[str] | None) -> DataRecipe:

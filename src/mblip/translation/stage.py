@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -119,11 +119,20 @@ def translate_sources(
     """
     stages = sample_sources(recipe, work, progress)
     sources = [source for source in recipe.sources if source.translate]
-    for source in sources:
-        _claim(recipe, source, work)
-    parts = [part for source in sources for part in parts_of(recipe, source, work, recipe.translation.rows_per_task)]
+    parts = claim_sources(recipe, sources, work)
     run_jobs(write_part, parts, workers, "translating", progress)
     return {source.name: finish(recipe, source, work, stages[source.name]) for source in sources}
+
+
+def claim_sources(recipe: DataRecipe, sources: Sequence[SourceSection], work: Path) -> list[Part]:
+    """All parts of some sources, after making sure that what lies there is of this recipe.
+
+    Raises:
+        InputError: A folder holds translations of another recipe.
+    """
+    for source in sources:
+        _claim(recipe, source, work)
+    return [part for source in sources for part in parts_of(recipe, source, work, recipe.translation.rows_per_task)]
 
 
 def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: EnglishStage) -> Manifest:
