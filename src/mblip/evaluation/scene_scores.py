@@ -49,7 +49,7 @@ def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]
         if cells:
             headline[name] = _with_interval(cells, rng)
     headline["language_fidelity"] = _with_interval(list(faithful.values()), rng)
-    tasks = sorted({task for task, _ in rights})
+    asked = sorted({task for task, _ in rights})
     languages: dict[str, dict[str, float]] = defaultdict(dict)
     for (task, language), array in rights.items():
         languages[language][task] = float(array.mean())
@@ -58,7 +58,7 @@ def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]
         languages[language]["language_fidelity"] = float(np.mean(own))
     return {
         "headline": headline,
-        "tasks": {t: _with_interval([a for (task, _), a in rights.items() if task == t], rng) for t in tasks},
+        "tasks": {t: _with_interval([a for (task, _), a in rights.items() if task == t], rng) for t in asked},
         "languages": dict(languages),
         "seeds": len(answers),
     }

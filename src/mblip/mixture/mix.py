@@ -97,7 +97,8 @@ def build_mix(
     for stale in folder.glob("mix-*.parquet"):
         if int(stale.stem.removeprefix("mix-")) >= boxes or not (boxes_folder / f"{stale.stem}.jsonl").exists():
             stale.unlink()
-    collected = [_Box(box, chunks, folder, boxes_folder) for box in range(boxes)]
+    paths = tuple(chunk.path for chunk in chunks)
+    collected = [_Box(box, paths, folder, boxes_folder) for box in range(boxes)]
     run_jobs(_collect, collected, workers, "shuffling", progress)
     exclusions = [stage.folder / EXCLUSIONS for stage in stages.values()]
     for folder_before in dict.fromkeys(chunk.folder for chunk in chunks if chunk.folder):
@@ -147,7 +148,7 @@ class _Chunk:
 @dataclass(frozen=True)
 class _Box:
     number: int
-    chunks: list[_Chunk]
+    chunks: tuple[Path, ...]
     folder: Path
     boxes_folder: Path
 
@@ -228,7 +229,7 @@ def _collect(box: _Box) -> None:
     """Gather a box from all chunks, order it, take out what is there twice, and write it as a shard."""
     if box.path.exists() and box.exclusions.exists():
         return
-    table = pa.Table.from_batches(batch for chunk in box.chunks for batch in _batches(chunk.path, box.number))
+    table = pa.Table.from_batches(batch for path in box.chunks for batch in _batches(path, box.number))
     image, row, content = (table[name].to_numpy() for name in _HASHES)
     order = np.lexsort((row, image))
     again = _repeated(content[order])

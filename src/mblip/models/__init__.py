@@ -1,5 +1,20 @@
 """ViT + Q-Former + projection + language model: build from parts, load anything, train parts, export."""
 
+from mblip.models.build import build_model
+from mblip.models.load import load_model
+from mblip.models.lora import add_lora, merge_lora
 from mblip.models.mblip import VisionLLM
+from mblip.models.parts import count_parameters, parameters_by_part, set_trainable
+from mblip.models.runs import save_run
 
-__all__ = ["VisionLLM"]
+__all__ = [
+    "VisionLLM",
+    "add_lora",
+    "build_model",
+    "count_parameters",
+    "load_model",
+    "merge_lora",
+    "parameters_by_part",
+    "save_run",
+    "set_trainable",
+]

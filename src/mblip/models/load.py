@@ -1,4 +1,3 @@
-# NOTE (models engineer): this file was put here over yours by mistake of timing (lead). Replace it freely with yours; keep names: add_lora, merge_lora, load_model, save_run(vlm, directory).
 """One function for every vision-LLM that a person can name."""
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def loss_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tenso
         return _losses(hidden, weight, bias, targets, softcap).sum()
     options = getattr(torch.nn, "LinearCrossEntropyOptions", None)
     if options is None or softcap:
-        total: Tensor = _ChunkedSum.apply(hidden, weight, bias, targets, softcap, chunk)
+        total: Tensor = _ChunkedSum.apply(hidden, weight, bias, targets, softcap, chunk)  # type: ignore[no-untyped-call]
         return total
     return F.linear_cross_entropy(
         hidden, weight, targets, linear_bias=bias, reduction="sum",
@@ -46,7 +46,8 @@ def loss_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tenso
 def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None) -> Tensor:
     """Negative log-likelihood of each target [tokens], in fp32, without gradients; arguments as :func:`loss_sum`."""
     hidden = hidden.to(weight.dtype)
-    pieces = zip(hidden.split(_chunk(weight)), targets.split(_chunk(weight)), strict=True)
+    chunk = _chunk(weight)
+    pieces = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
     losses = [_losses(states, weight, bias, wanted, softcap) for states, wanted in pieces]
     return torch.cat(losses)
 

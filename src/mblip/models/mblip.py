@@ -18,6 +18,7 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from mblip.errors import InputError
 from mblip.models.loss import loss_sum, token_losses
+from mblip.models.origin import Origin
 from mblip.processing.images import Picture, open_picture
 from mblip.processing.text import IGNORED, TextLayout
 
@@ -32,12 +33,14 @@ class VisionLLM(nn.Module):
     Attributes:
         model: The stock container, which everything is saved from.
         processor: Its stock processor: image processor and tokeniser.
+        origin: The checkpoints it was made from, which a run directory names.
     """
 
     def __init__(self, model: Blip2ForConditionalGeneration, processor: Blip2Processor) -> None:
         super().__init__()
         self.model = model
         self.processor = processor
+        self.origin: Origin | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -202,7 +205,9 @@ class VisionLLM(nn.Module):
     def _logit_scale(self) -> float:
         """What the model multiplies its logits with after the head (Cohere), or divides them by (Granite)."""
         config = self.language_model.config.get_text_config()
-        return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+        return float(getattr(config, "logit_scale", None) or 1.0) / float(
+            getattr(config, "logits_scaling", None) or 1.0
+        )
 
     def generate_ids(
         self, prompts: Sequence[str], image_features: Tensor, image_index: Tensor, **generation: Any
@@ -248,7 +253,7 @@ class VisionLLM(nn.Module):
         flat: list[Picture] = []
         rows: list[list[int]] = []
         for entry in images:
-            group = list(entry) if isinstance(entry, list | tuple) else [entry]
+            group: list[Any] = list(entry) if isinstance(entry, list | tuple) else [entry]
             rows.append(list(range(len(flat), len(flat) + len(group))))
             flat.extend(group)
         width = max(len(row) for row in rows)
@@ -263,7 +268,7 @@ class VisionLLM(nn.Module):
 
     def score_candidates(self, images: Picture | Sequence[Picture], prompt: str, answers: Sequence[str]) -> list[float]:
         """Log-probability (natural, summed over the tokens and the end token) of each answer to a prompt."""
-        group = list(images) if isinstance(images, list | tuple) else [images]
+        group: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
         index = torch.arange(len(group), device=self.device).expand(len(answers), -1)
         batch = self.layout.pairs([prompt] * len(answers), answers, [len(group)] * len(answers))
         batch = {name: value.to(self.device) for name, value in batch.items()}

@@ -73,6 +73,7 @@ def dequantize(module: nn.Module) -> torch.Tensor:
     if isinstance(module, bnb.nn.Linear4bit):
         weight: torch.Tensor = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
         return weight
-    state = module.weight.SCB if module.weight.SCB is not None else module.state.SCB
-    scaled: torch.Tensor = module.weight.data.float() * state.float().unsqueeze(1) / 127
+    layer: Any = module
+    state = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB
+    scaled: torch.Tensor = layer.weight.data.float() * state.float().unsqueeze(1) / 127
     return scaled

@@ -76,7 +76,7 @@ def _grow(language_model: Any, rows: int) -> None:
     """Resize the embedding table by hand, leaving a separate head as it is but for the new rows."""
     table, head = language_model.get_input_embeddings(), language_model.get_output_embeddings()
     tied = head.weight is table.weight
-    grown = nn.Embedding(rows, table.embedding_dim, _device="meta")
+    grown = nn.Embedding(rows, table.embedding_dim, device="meta")
     grown.weight = _with_mean_rows(table.weight, rows)
     if getattr(table, "padding_idx", None) is not None:
         grown.padding_idx = table.padding_idx

@@ -50,13 +50,19 @@ class Scene:
         """
         body, mark, variation = key.rpartition("#")
         pairs = [part.rpartition("@") for part in body.split("+")]
-        if not mark or not variation.isdecimal() or not all(at and cell in ("0", "1", "2", "3") for _, at, cell in pairs):
+        if (
+            not mark
+            or not variation.isdecimal()
+            or not all(at and cell in ("0", "1", "2", "3") for _, at, cell in pairs)
+        ):
             raise ValueError(f"{key!r} is not a scene key such as 'fox@0+red apple@3#17'")
         objects = tuple((concept, int(cell)) for concept, _, cell in pairs)
         unknown = [concept for concept, _ in objects if concept not in load_lexicon().emoji]
         cells = [cell for _, cell in objects]
         if unknown or cells != sorted(set(cells)):
-            raise ValueError(f"scene key {key!r}: {'unknown concept ' + unknown[0] if unknown else 'cells out of order'}")
+            raise ValueError(
+                f"scene key {key!r}: {'unknown concept ' + unknown[0] if unknown else 'cells out of order'}"
+            )
         return cls(objects, int(variation))
 
 

@@ -54,7 +54,9 @@ class Collator:
             pixels.append(self.transform(image, rng))
         kept = [row for row in instructions if not unreadable.intersection(row.images)]
         if not kept:
-            raise InputError(f"none of the pictures of a batch can be read, the first being {instructions[0].images[0]!r}")
+            raise InputError(
+                f"none of the pictures of a batch can be read, the first being {instructions[0].images[0]!r}"
+            )
         width = max(len(row.images) for row in kept)
         index = [[place[key] for key in row.images] + [-1] * (width - len(row.images)) for row in kept]
         texts = self.layout.pairs(

@@ -68,7 +68,9 @@ class Mix:
         """The instructions at these rows."""
         columns = self.table.take(pa.array(rows)).to_pydict()
         columns["images"] = [tuple(keys) for keys in columns["images"]]
-        return [Instruction(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+        return [
+            Instruction(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)
+        ]
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """All rows, pictures shuffled, the texts of a picture side by side and shuffled among themselves."""

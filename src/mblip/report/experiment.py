@@ -141,5 +141,3 @@ def _total_seconds(directory: Path, now: float) -> float:
     before = float(json.loads(path.read_text())) if path.exists() else 0.0
     write_json(path, before + now)
     return before + now
-
-

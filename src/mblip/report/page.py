@@ -108,7 +108,9 @@ def _ablations(ablations: dict[str, Any]) -> str:
     rows = []
     for name, result in ablations.items():
         cells = "".join(f"<td class=n>{_interval(result['tasks'].get(column))}" for column in columns)
-        rows.append(f"<tr><td>{name}{cells}<td class=n>{result['seeds']}<td class=says>{html.escape(result['says'])}</tr>")
+        rows.append(
+            f"<tr><td>{name}{cells}<td class=n>{result['seeds']}<td class=says>{html.escape(result['says'])}</tr>"
+        )
     return f"<table>{head}{''.join(rows)}</table>"
 
 
@@ -120,7 +122,7 @@ def _interval(figure: dict[str, Any] | None) -> str:
 
 
 def _gap(ablations: dict[str, Any]) -> str:
-    rows = []
+    rows: list[str] = []
     for name, result in ablations.items():
         english = result["languages"]["en"]["naming"]
         others = [row["naming"] for code, row in result["languages"].items() if code != "en"]
@@ -161,7 +163,9 @@ def _curve(rows: list[dict[str, Any]]) -> str:
 
 def _counts(mix: dict[str, Any]) -> str:
     tasks = "".join(f"<tr><td>{html.escape(task)}<td class=n>{count:,}</tr>" for task, count in mix["tasks"].items())
-    drops = "".join(f"<tr><td>left out: {html.escape(why)}<td class=n>{count:,}</tr>" for why, count in mix["drops"].items())
+    drops = "".join(
+        f"<tr><td>left out: {html.escape(why)}<td class=n>{count:,}</tr>" for why, count in mix["drops"].items()
+    )
     return f"<table>{tasks}{drops}</table>"
 
 
@@ -175,7 +179,11 @@ def _markdown(report: dict[str, Any]) -> str:
     for name, result in report["ablations"].items():
         cells = [_interval(result["tasks"].get(task)) for task in ("naming", "naming_never_shown", "caption_2")]
         lines.append(f"| {name} | {' | '.join(cells)} | {result['seeds']} |")
-    lines += ["", "| language | " + " | ".join(sorted(report["tasks"])) + " |", "|---" * (len(report["tasks"]) + 1) + "|"]
+    lines += [
+        "",
+        "| language | " + " | ".join(sorted(report["tasks"])) + " |",
+        "|---" * (len(report["tasks"]) + 1) + "|",
+    ]
     for code, row in report["languages"].items():
         cells = [f"{row[task]:.0%}" if task in row else "" for task in sorted(report["tasks"])]
         lines.append(f"| {LANGUAGES[code].name} | {' | '.join(cells)} |")

@@ -11,12 +11,14 @@ import json
 import math
 import resource
 import shutil
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -95,7 +97,8 @@ def fit(job: Job) -> dict[str, Any]:
         torch.manual_seed(_step_seed(job.seed, step, accelerator.process_index))
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * cosine(step, job.steps, job.warmup, job.floor)
-        tokens, sums = 0.0, {}
+        tokens = 0.0
+        sums: dict[str, float] = {}
         try:
             for index, batch in enumerate(micro_batches):
                 batch = {key: value.to(accelerator.device) for key, value in batch.items()}
@@ -159,7 +162,13 @@ def _decay_groups(job: Job) -> list[dict[str, Any]]:
         for parameters, decay in ((decayed, job.weight_decay), (plain, 0.0)):
             if parameters:
                 groups.append(
-                    {"params": parameters, "lr": group.lr, "peak_lr": group.lr, "weight_decay": decay, "name": group.name}
+                    {
+                        "params": parameters,
+                        "lr": group.lr,
+                        "peak_lr": group.lr,
+                        "weight_decay": decay,
+                        "name": group.name,
+                    }
                 )
     return groups
 
@@ -220,7 +229,7 @@ def _resume(job: Job, named: dict[str, nn.Parameter], optimizer: Any) -> int:
     try:
         tensors = load_file(newest / "trainable.safetensors")
         state = torch.load(newest / "state.pt", weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, struct.error, UnpicklingError, SafetensorError) as error:
         raise InputError(f"checkpoint {newest} is damaged ({error}): delete it to go on from the one before") from error
     if set(tensors) != set(named):
         raise InputError(f"checkpoint {newest} trains other parts than this recipe: use a new output directory")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ class TextWorld:
         elif task == "count_all":
             answer = str(count)
         elif task == "count":
-            asked = scene[int(rng.integers(count))] if rng.random() < 0.9 else concepts[int(rng.integers(len(concepts)))]
+            asked = (
+                scene[int(rng.integers(count))] if rng.random() < 0.9 else concepts[int(rng.integers(len(concepts)))]
+            )
             fields["question"], answer = self._name(asked, language), str(scene.count(asked))
         elif task in ("left", "right"):
             answer = self._name(scene[0 if task == "left" else -1], language)
@@ -87,7 +89,7 @@ class TextWorld:
         told_scene = ", ".join(self._name(concept, source) for concept in scene)
         return f"{told_scene} {PROMPTS[task].format(**fields)}", answer
 
-    @lru_cache(maxsize=None)  # noqa: B019 - one world lives as long as its run
+    @cache  # noqa: B019 - one world lives as long as its run
     def _shared(self, source: str, language: str) -> list[str]:
         own = set(self.named[source])
         return [concept for concept in self.named[language] if concept in own]
@@ -185,7 +187,9 @@ def build_language_model(
     return model
 
 
-def _align_words(table: Tensor, world: TextWorld, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> None:
+def _align_words(
+    table: Tensor, world: TextWorld, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
+) -> None:
     """Start each whole-name piece at its concept's vector plus its language's, as dictionary-aligned word vectors do.
 
     From independent random vectors the same model needs many times the steps to find out which of 26,000 names are
@@ -229,8 +233,8 @@ def train_text(recipe: TextRecipe, directory: Path, on_log: Callable[[dict[str, 
     body = [(name, p) for name, p in model.named_parameters() if p.shape[0] != len(tokenizer)]
     steps = sum(phase.steps for phase in recipe.phases)
     row = fit(Job(
-        model=model, groups=[Group("body", body, recipe.lr), Group("words", words, recipe.word_lr)], batches=batches, loss=text_loss, steps=steps,
-        seed=recipe.seed, directory=directory, warmup=recipe.warmup_steps, floor=recipe.min_lr_share, weight_decay=0.0,
+        model=model, groups=[Group("body", body, recipe.lr), Group("words", words, recipe.word_lr)], batches=batches,
+        loss=text_loss, steps=steps, seed=recipe.seed, directory=directory, warmup=recipe.warmup_steps, floor=recipe.min_lr_share, weight_decay=0.0,
         checkpoint_every=recipe.checkpoint_every, log_every=recipe.log_every, on_log=on_log,
     ))  # fmt: skip
     model.to(torch.float16).save_pretrained(directory / "model")

@@ -100,6 +100,7 @@ def train_vision(recipe: VisionRecipe, directory: Path, on_log: Callable[[dict[s
         vocab_size=64, hidden_size=recipe.width, num_hidden_layers=recipe.qformer_layers,
         num_attention_heads=recipe.heads, intermediate_size=recipe.feed_forward, cross_attention_frequency=1,
         encoder_hidden_size=recipe.width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        initializer_range=recipe.width**-0.5,  # BERT's 0.02 is made for a width of 768: at 128 attention starts flat
     )  # fmt: skip
     model = CellClassifier(vision, len(load_lexicon().concepts) + 1)
     processor = image_processor()
@@ -118,7 +119,7 @@ def train_vision(recipe: VisionRecipe, directory: Path, on_log: Callable[[dict[s
     tensors = {f"vision_model.{name}": tensor for name, tensor in model.vision_model.state_dict().items()}
     tensors |= {f"qformer.{name}": tensor for name, tensor in bridge.state_dict().items()}
     # Zeros, the default, would keep all queries the same for ever.
-    tensors["query_tokens"] = torch.randn(1, recipe.queries, recipe.width) * 0.5
+    tensors["query_tokens"] = torch.randn(1, recipe.queries, recipe.width)
     output = directory / "model"
     output.mkdir(parents=True, exist_ok=True)
     save_file({n: t.to(torch.float16).contiguous() for n, t in tensors.items()}, output / "model.safetensors")

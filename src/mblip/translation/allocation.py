@@ -100,7 +100,8 @@ def allocate(section: AllocationSection, source: str, tasks: Mapping[str, int], 
     allocation = {}
     for task, total in tasks.items():
         counts = plan_counts(section, task, total)
-        ordered = np.repeat([CODES.index(code) for code in counts], list(counts.values())).astype(np.uint8)
+        numbers = np.array([CODES.index(code) for code in counts], np.uint8)
+        ordered = np.repeat(numbers, list(counts.values()))
         allocation[task] = _rng(seed, source, task).permutation(ordered)
     for first, second in section.apart:
         if first in tasks and second in tasks:

@@ -31,6 +31,7 @@ class CTranslate2Engine:
         compute_type: str,
         beams: int,
         batch_tokens: int,
+        max_tokens: int,
         threads: int,
         profile: Profile,
     ) -> None:
@@ -48,7 +49,7 @@ class CTranslate2Engine:
             self._translator = ctranslate2.Translator(model, device, compute_type=compute_type, intra_threads=threads)
         except (RuntimeError, ValueError) as error:
             raise InputError(f"CTranslate2 cannot load {model}: {error}") from error
-        self._beams, self._batch_tokens = beams, batch_tokens
+        self._beams, self._batch_tokens, self._max_tokens = beams, batch_tokens, max_tokens
         self.name = f"ctranslate2 {Path(model).name} ({self._translator.compute_type})"
         self.licence = self._vocabulary.licence
 
@@ -62,7 +63,7 @@ class CTranslate2Engine:
         prefix = [[mark]] * len(rows) if self._vocabulary.kind == "nllb" else None
         results = self._translator.translate_batch(
             rows, target_prefix=prefix, beam_size=self._beams, max_batch_size=self._batch_tokens, batch_type="tokens",
-            max_input_length=0, max_decoding_length=256,
+            max_input_length=0, max_decoding_length=self._max_tokens,
         )  # fmt: skip
         to_numbers = self._vocabulary.tokenizer.convert_tokens_to_ids
         return [self._vocabulary.decode(to_numbers(result.hypotheses[0])) for result in results]
@@ -75,6 +76,7 @@ def open_engine(
     compute_type: str = "default",
     beams: int = 5,
     batch_tokens: int = 4096,
+    max_tokens: int = 256,
     threads: int = 0,
     profile: Profile = "correct",
 ) -> CTranslate2Engine:
@@ -87,10 +89,11 @@ def open_engine(
         compute_type: CTranslate2's; by default the type it was converted to. MADLAD is wrong in float16.
         beams: Width of the beam.
         batch_tokens: Tokens a batch.
+        max_tokens: Longest translation of a sentence.
         threads: On a CPU; 0 lets CTranslate2 choose.
         profile: ``original`` for the codes of the original mBLIP.
 
     Raises:
         InputError: Not installed, not converted, or no tokeniser.
     """
-    return CTranslate2Engine(model, tokenizer, device, compute_type, beams, batch_tokens, threads, profile)
+    return CTranslate2Engine(model, tokenizer, device, compute_type, beams, batch_tokens, max_tokens, threads, profile)

@@ -15,7 +15,15 @@ class TransformersEngine:
     """A checkpoint of transformers; see :func:`open_engine`."""
 
     def __init__(
-        self, model: str, device: str, dtype: str, beams: int, batch_tokens: int, sort: bool, profile: Profile
+        self,
+        model: str,
+        device: str,
+        dtype: str,
+        beams: int,
+        batch_tokens: int,
+        max_tokens: int,
+        sort: bool,
+        profile: Profile,
     ) -> None:
         import torch
         from transformers import AutoModelForSeq2SeqLM
@@ -27,7 +35,7 @@ class TransformersEngine:
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"transformers cannot load {model}: {str(error).splitlines()[0]}") from error
         self._model.to(self._device).eval()
-        self._beams, self._batch_tokens, self._sort = beams, batch_tokens, sort
+        self._beams, self._batch_tokens, self._max_tokens, self._sort = beams, batch_tokens, max_tokens, sort
         self.name = f"transformers {model.rstrip('/').rpartition('/')[2]} ({dtype})"
         self.licence = self._vocabulary.licence
 
@@ -65,7 +73,7 @@ class TransformersEngine:
         with torch.inference_mode():
             tokens = self._model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], forced_bos_token_id=forced,
-                num_beams=self._beams, max_new_tokens=256, max_length=None,
+                num_beams=self._beams, max_new_tokens=self._max_tokens, max_length=None,
             )  # fmt: skip
         return [self._vocabulary.decode(row) for row in tokens.tolist()]
 
@@ -76,6 +84,7 @@ def open_engine(
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     beams: int = 5,
     batch_tokens: int = 4096,
+    max_tokens: int = 256,
     sort: bool = True,
     profile: Profile = "correct",
 ) -> TransformersEngine:
@@ -87,10 +96,11 @@ def open_engine(
         dtype: MADLAD is wrong in float16: take bfloat16 or float32.
         beams: Width of the beam.
         batch_tokens: Tokens a batch, padding counted.
+        max_tokens: Longest translation of a sentence.
         sort: Texts of one length into one batch.
         profile: ``original`` for the codes of the original mBLIP.
 
     Raises:
         InputError: No such checkpoint, or neither NLLB nor MADLAD.
     """
-    return TransformersEngine(model, device, dtype, beams, batch_tokens, sort, profile)
+    return TransformersEngine(model, device, dtype, beams, batch_tokens, max_tokens, sort, profile)

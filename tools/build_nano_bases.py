@@ -1,0 +1,59 @@
+"""Make the shipped nano base models from their recipes, in order; an interrupted build goes on.
+
+    python tools/build_nano_bases.py runs/nano
+
+About an hour on two cores. Writes ``nano-blip2-en`` and ``nano-mlm`` (stock transformers layout, fp16) into
+src/mblip/nano/bases, each with its recipe and the log of its training beside it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from mblip.config import DataRecipe, load_recipe, load_train_recipe
+from mblip.mixture import build_mix
+from mblip.models import load_model
+from mblip.training.run import train
+
+BASES = Path(__file__).parents[1] / "src" / "mblip" / "nano" / "bases"
+
+
+def ship(name: str, source: Path, run: Path) -> None:
+    """Copy a checkpoint into the package with the recipe and the log that made it."""
+    target = BASES / name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    shutil.copy(run / "recipe.yaml", target / "recipe.yaml")
+    shutil.copy(run / "metrics.jsonl", target / "metrics.jsonl")
+
+
+def main() -> None:
+    """Run every recipe and ship both bases."""
+    root = Path(sys.argv[1])
+    english = load_recipe(DataRecipe, "data/nano_scenes", ("allocation.languages=[en]", "allocation.task_languages={}"))
+    build_mix(english, root / "mix_en")
+    for name in ("vision", "english_lm", "mlm"):
+        train(load_train_recipe(f"nano/{name}"), root / name, print)
+    blip2 = load_train_recipe(
+        "nano/blip2_en",
+        (
+            f"model.vision={root / 'vision' / 'model'}",
+            f"model.llm={root / 'english_lm' / 'model'}",
+            f"data.mix={root / 'mix_en'}",
+        ),
+    )
+    train(blip2, root / "blip2_en", print)
+    vlm = load_model(root / "blip2_en")
+    stock = root / "blip2_en" / "stock"
+    vlm.model.to(torch.float16).save_pretrained(stock)
+    vlm.processor.save_pretrained(stock)
+    ship("nano-blip2-en", stock, root / "blip2_en")
+    ship("nano-mlm", root / "mlm" / "model", root / "mlm")
+
+
+if __name__ == "__main__":
+    main()
