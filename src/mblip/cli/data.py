@@ -37,7 +37,8 @@ def plan(recipe: RecipeName, overrides: Overrides = None, work: Work = None, as_
     """Count what a recipe would make, by source, task and language, before anything is spent."""
     from mblip.mixture import plan_mix
 
-    counts = plan_mix(_load(recipe, overrides), work)
+    with _progress() as progress:
+        counts = plan_mix(_load(recipe, overrides), work, progress)
     if as_json:
         print(json.dumps(counts, ensure_ascii=False, indent=2))
     else:

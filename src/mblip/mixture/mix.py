@@ -27,7 +27,7 @@ from mblip.corpora.sampling import sample_sources
 from mblip.errors import InputError
 from mblip.mixture.card import write_card
 from mblip.mixture.exclusion import evaluation_images, image_identity
-from mblip.mixture.plan import plan_mix
+from mblip.mixture.plan import check_recipe, plan_mix
 from mblip.mixture.templates import Template, Templates, load_templates
 from mblip.mixture.templates.rendering import find_templates
 from mblip.mixture.templates.translating import translate_templates
@@ -47,7 +47,7 @@ from mblip.storage import (
     write_manifest,
     write_shard,
 )
-from mblip.translation import Translator, check_engine, check_languages
+from mblip.translation import Translator
 from mblip.translation.stage import Part, is_translated, parts_of, translate_part, translated_folder
 
 ROWS_PER_CHUNK = 40 * 1024
@@ -81,11 +81,7 @@ def build_mix(
             raise InputError(f"{folder} holds the mix of another recipe; delete it or name another folder")
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return manifest
-    load_templates(recipe.templates)
-    evaluation_images(recipe.exclude_images)
-    check_engine(recipe.translation.engine, recipe.translation.options)
-    for section in [recipe.allocation, *(source.allocation for source in recipe.sources if source.allocation)]:
-        check_languages(section)
+    check_recipe(recipe)
     boxes_folder = folder / WORK / "boxes" / identity[:16]
     stages_folder = work or folder / WORK / _sources_hash(recipe)
     stages = sample_sources(recipe, stages_folder, progress)

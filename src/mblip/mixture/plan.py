@@ -1,36 +1,60 @@
-"""What a recipe would make, counted before anything is spent."""
+"""What a recipe would make, counted before anything is spent, and whether its settings fit each other."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mblip.config import DataRecipe
-from mblip.corpora import EnglishStage, count_examples
-from mblip.corpora.sampling import stage_folder
-from mblip.translation import plan_counts
+from mblip.corpora import count_examples, sample_sources
+from mblip.corpora.jobs import Progress, silent
+from mblip.errors import InputError, nearest
+from mblip.mixture.exclusion import evaluation_images
+from mblip.mixture.templates import load_templates
+from mblip.translation import check_engine, check_languages, plan_counts
 
 Counts = dict[str, dict[str, dict[str, int]]]
 """Examples by source, task and language."""
 
 
-def plan_mix(recipe: DataRecipe, work: Path | None = None) -> Counts:
+def plan_mix(recipe: DataRecipe, work: Path | None = None, progress: Progress = silent) -> Counts:
     """How many examples of each source and task go to each language, before any is dropped.
 
     Args:
         recipe: The sources and the allocation.
-        work: Work folder of ``mblip data sample``; a source that lies there is not read again.
+        work: Work folder of ``mblip data sample``: what lies there is not read again, what does not is kept there.
+        progress: Is told how far it is.
 
     Raises:
-        InputError: A source cannot be read, or the allocation leaves no language for a task.
+        InputError: A source cannot be read, or settings that cannot be.
     """
+    check_recipe(recipe)
+    stages = sample_sources(recipe, work, progress) if work else None
     counts: Counts = {}
     for source in recipe.sources:
-        if work and (stage_folder(work, source.name) / "manifest.json").is_file():
-            read = EnglishStage(work, source.name).manifest.counts[source.name]
-        else:
-            read = count_examples(recipe, source)
+        read = stages[source.name].manifest.counts[source.name] if stages else count_examples(recipe, source)
         if source.translate:
             section = source.allocation or recipe.allocation
             read = {task: plan_counts(section, task, sum(read[task].values())) for task in read}
         counts[source.name] = read
     return counts
+
+
+def check_recipe(recipe: DataRecipe) -> None:
+    """Check what can be checked without reading a corpus or loading a model.
+
+    Raises:
+        InputError: An unknown language, engine, template or task, or a file of evaluation images that cannot be read.
+    """
+    known = {task for task, _ in load_templates(recipe.templates).english()}
+    check_engine(recipe.translation.engine, recipe.translation.options)
+    evaluation_images(recipe.exclude_images)
+    named = {"translation.short_answers.tasks": recipe.translation.short_answers.tasks}
+    for section in [recipe.allocation, *(source.allocation for source in recipe.sources if source.allocation)]:
+        check_languages(section)
+        named |= {"allocation.task_languages": tuple(section.task_languages)}
+        for pair in section.apart:
+            named |= {"allocation.apart": pair}
+        for field, tasks in named.items():
+            for task in tasks:
+                if task not in known:
+                    raise InputError(f"{field}: no template is for a task {task!r}{nearest(task, known)}")
