@@ -112,6 +112,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_workers(whole: Path, tmp_path: Path) -> None:
     subprocess.run([*COMMAND, str(tmp_path / "mix"), "--workers", "2"], check=True, capture_output=True)
     assert hash_directory(tmp_path / "mix") == hash_directory(whole)
