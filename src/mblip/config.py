@@ -142,6 +142,7 @@ class TextRecipe(Recipe):
     feed_forward: int = 256
     heads: int = 4
     phases: tuple[PhaseSection, ...]
+    stop: int | None = Field(default=None, description="end at this step, before the phases and their schedule do")
     batch: int = 512
     lr: float = 3e-3
     word_lr: float = Field(default=3e-3, description="of the input embedding and the output head")

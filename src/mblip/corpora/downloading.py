@@ -17,16 +17,16 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import mblip
 from mblip.corpora.jobs import Progress, silent
 from mblip.errors import InputError
 from mblip.storage import JsonlWriter, UnreadableImage, atomic_path, atomic_write, decode_image, read_jsonl
 
-AGENT = f"mblip/{mblip.__version__} (research; images of a training set)"
+AGENT = f"mblip/{metadata.version('mblip')} (research; images of a training set)"
 # What a site says to those who collect images for training; respected.
 _OPT_OUT = {"noai", "noimageai", "noindex", "noimageindex"}
 _WAITS = (1.0, 4.0)  # seconds before the second and third try

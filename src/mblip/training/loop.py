@@ -54,6 +54,7 @@ class Job:
         batches: Step number -> the micro-batches of this process for that step.
         loss: Micro-batch -> named values; ``loss_sum`` and ``tokens`` are needed, others are logged as means.
         steps: Optimiser steps.
+        stop: End at this step although the schedule is made for ``steps``.
         workers: Threads that prepare the following batches; any number gives the same run.
     """
 
@@ -74,7 +75,13 @@ class Job:
     keep_checkpoints: int = 2
     log_every: int = 10
     workers: int = 1
+    stop: int | None = None
     on_log: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
+
+    @property
+    def last(self) -> int:
+        """The step that the run ends at."""
+        return self.steps if self.stop is None else min(self.stop, self.steps)
 
 
 def fit(job: Job) -> dict[str, Any]:
@@ -129,7 +136,7 @@ def fit(job: Job) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         done = step + 1
-        if done % job.log_every == 0 or done == job.steps:
+        if done % job.log_every == 0 or done == job.last:
             seconds = time.perf_counter() - started
             row = {"step": done, "loss": loss, "grad_norm": float(norm), "tokens": float(total[1])}
             row |= {name: value / len(micro_batches) for name, value in sums.items() if name not in _COUNTS}
@@ -139,7 +146,7 @@ def fit(job: Job) -> dict[str, Any]:
                 with log.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 job.on_log(row)
-        if done % job.checkpoint_every == 0 and done < job.steps and accelerator.is_main_process:
+        if done % job.checkpoint_every == 0 and done < job.last and accelerator.is_main_process:
             _save(job, named, optimizer, done)
     return row
 
@@ -185,14 +192,14 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 def _prefetched(job: Job, start: int) -> Iterator[tuple[int, list[Batch]]]:
     """Steps with their batches, the following ones being made by ``job.workers`` threads meanwhile."""
     if job.workers == 0:
-        for step in range(start, job.steps):
+        for step in range(start, job.last):
             yield step, job.batches(step)
         return
     with ThreadPoolExecutor(job.workers) as pool:
         pending: deque[Future[list[Batch]]] = deque()
         ahead = start
-        for step in range(start, job.steps):
-            while ahead < min(job.steps, step + 2 * job.workers):
+        for step in range(start, job.last):
+            while ahead < min(job.last, step + 2 * job.workers):
                 pending.append(pool.submit(job.batches, ahead))
                 ahead += 1
             yield step, pending.popleft().result()

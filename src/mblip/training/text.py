@@ -234,8 +234,9 @@ def train_text(recipe: TextRecipe, directory: Path, on_log: Callable[[dict[str, 
     steps = sum(phase.steps for phase in recipe.phases)
     row = fit(Job(
         model=model, groups=[Group("body", body, recipe.lr), Group("words", words, recipe.word_lr)], batches=batches,
-        loss=text_loss, steps=steps, seed=recipe.seed, directory=directory, warmup=recipe.warmup_steps, floor=recipe.min_lr_share, weight_decay=0.0,
-        checkpoint_every=recipe.checkpoint_every, log_every=recipe.log_every, on_log=on_log,
+        loss=text_loss, steps=steps, seed=recipe.seed, directory=directory, warmup=recipe.warmup_steps,
+        floor=recipe.min_lr_share, stop=recipe.stop, weight_decay=0.0, checkpoint_every=recipe.checkpoint_every,
+        log_every=recipe.log_every, on_log=on_log,
     ))  # fmt: skip
     model.to(torch.float16).save_pretrained(directory / "model")
     tokenizer.save_pretrained(directory / "model")

@@ -1,0 +1,1 @@
+"""Metrics as pure functions; each names the scorer or paper whose numbers it gives."""

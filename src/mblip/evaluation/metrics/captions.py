@@ -1,0 +1,65 @@
+"""Caption metrics from raw text: normalise, segment, tokenise, count."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from mblip.evaluation.metrics.ngrams import CaptionScores, score_captions
+from mblip.evaluation.metrics.ptb_tokenizer import tokenize_all
+from mblip.evaluation.metrics.segmentation import segmenter
+
+
+def caption_scores(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    language: str = "en",
+    segmentation: str = "none",
+    nfc: bool = False,
+) -> CaptionScores:
+    """BLEU, ROUGE-L and CIDEr as pycocoevalcap gives them.
+
+    Args:
+        hypotheses: One caption an image.
+        references: The captions of each image.
+        language: mC4 code; matters to the segmentation ``spacy``.
+        segmentation: How hypotheses and references are cut into words before the PTB tokeniser: see
+            :func:`~mblip.evaluation.metrics.segmentation.segmenter`.
+        nfc: Normalise to NFC after segmentation, as mBLIP does.
+
+    Raises:
+        InputError: An unknown segmentation, or one whose library is not installed.
+    """
+    segment = segmenter(segmentation, language)
+
+    def prepare(texts: Sequence[str]) -> list[str]:
+        cut = [segment(text) for text in texts]
+        return tokenize_all(unicodedata.normalize("NFC", text) for text in cut) if nfc else tokenize_all(cut)
+
+    flat = prepare([text for texts in references for text in texts])
+    ends = [0]
+    for texts in references:
+        ends.append(ends[-1] + len(texts))
+    grouped = [flat[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return score_captions(prepare(hypotheses), grouped)
+
+
+def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
+    """ChrF++ of a corpus (Popović 2017) by sacrebleu, as a fraction, with sacrebleu's signature.
+
+    It needs no tokeniser, so that it compares languages without blanks. Images may have different numbers of references.
+
+    Raises:
+        InputError: sacrebleu is not installed.
+    """
+    try:
+        from sacrebleu.metrics import CHRF
+    except ImportError as error:
+        from mblip.errors import InputError
+
+        raise InputError("chrF++ needs sacrebleu; pip install 'mblip[eval]'") from error
+    metric = CHRF(word_order=2)
+    most = max(len(texts) for texts in references)
+    columns = [[texts[place] if place < len(texts) else None for texts in references] for place in range(most)]
+    score = metric.corpus_score(list(hypotheses), columns)
+    return float(score.score) / 100, str(metric.get_signature())
