@@ -105,10 +105,10 @@ def vqa_accuracy_mblip(answer: str, golds: Sequence[Mapping[str, Any]]) -> float
 
 
 def _leave_one_out(answer: str, texts: Sequence[str], golds: Sequence[Mapping[str, Any]]) -> float:
-    people = [{**gold, "answer": text} for gold, text in zip(golds, texts, strict=True)]
-    accuracies = []
+    people: list[dict[str, Any]] = [{**gold, "answer": text} for gold, text in zip(golds, texts, strict=True)]
+    accuracies: list[float] = []
     for person in people:
-        matches = sum(other != person and other["answer"] == answer for other in people)
+        matches = sum(1 for other in people if other != person and other["answer"] == answer)
         accuracies.append(min(1.0, matches / 3))
     return sum(accuracies) / len(accuracies)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from itertools import islice
 
 from mblip.evaluation.metrics.ngrams import CaptionScores, score_captions
 from mblip.evaluation.metrics.ptb_tokenizer import tokenize_all
@@ -36,11 +37,8 @@ def caption_scores(
         cut = [segment(text) for text in texts]
         return tokenize_all(unicodedata.normalize("NFC", text) for text in cut) if nfc else tokenize_all(cut)
 
-    flat = prepare([text for texts in references for text in texts])
-    ends = [0]
-    for texts in references:
-        ends.append(ends[-1] + len(texts))
-    grouped = [flat[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    flat = iter(prepare([text for texts in references for text in texts]))
+    grouped = [list(islice(flat, len(texts))) for texts in references]
     return score_captions(prepare(hypotheses), grouped)
 
 

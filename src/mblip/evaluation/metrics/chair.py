@@ -39,7 +39,7 @@ def _sentence_words(sentence: str) -> list[str]:
     text = _COLON.sub(r" \g<0> ", text)
     text = " " + _ALONE.sub(r" \g<0> ", text) + " "
     text = _CLITIC.sub(r" \1", text)
-    text = _JOINED.sub(lambda found: " ".join(filter(None, found.groups())), text)
+    text = _JOINED.sub(lambda found: " ".join(["", *filter(None, found.groups()), ""]), text)
     return _TIS.sub(r"\1 \2", text).split()
 
 
@@ -130,7 +130,8 @@ def _object_names() -> dict[str, str]:
 @lru_cache(maxsize=1)
 def _double_words() -> dict[str, str]:
     tables = _tables()["double_words"]
-    doubles = {words: words for words in tables["kept"]}
+    doubles: dict[str, str] = {words: words for words in tables["kept"]}
     doubles.update({f"{young} {animal}": animal for animal in tables["animals"] for young in ("baby", "adult")})
     doubles.update({f"passenger {vehicle}": vehicle for vehicle in tables["vehicles"]})
-    return doubles | tables["replaced"]
+    doubles.update(tables["replaced"])
+    return doubles

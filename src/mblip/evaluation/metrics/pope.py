@@ -1,4 +1,4 @@
-"""POPE: is there such an object in the picture? (Li et al. 2023)
+"""POPE: is there such an object in the picture? Li et al. 2023.
 
 Source: ``evaluate.py`` of RUCAIBox/POPE at 3df3ba1b.
 """
