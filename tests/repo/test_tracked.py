@@ -15,7 +15,7 @@ MAX_BYTES = 32 * 2**20
 BINARIES = {
     r"src/mblip/nano/data/names\.json\.gz": "CLDR names, made by tools/build_nano_data.py",
     r"src/mblip/nano/data/sprites\.zip": "emoji pictures, made by tools/build_nano_data.py",
-    r"src/mblip/nano/models/[\w-]+/model\.safetensors": "base models, made by the recipes in recipes/nano",
+    r"src/mblip/nano/bases/[\w-]+/model\.safetensors": "base models, made by the recipes in recipes/nano",
 }
 # Spelt so that this file does not match itself.
 TRACES = re.compile(

@@ -1,0 +1,134 @@
+"""What a benchmark is: where its items come from, how a model is asked, and how its answers are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mblip.errors import InputError, nearest
+from mblip.languages import find_language
+
+# Beam search with 5 beams everywhere; the lengths follow the kind of answer (protocol of the paper).
+SHORT_ANSWER: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "min_new_tokens": 1, "length_penalty": -1.0}
+CAPTION: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 50, "length_penalty": 1.0}
+LONG_CAPTION: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 256, "repetition_penalty": 1.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing a model is asked.
+
+    Attributes:
+        id: The benchmark's own identifier; what predictions are matched by.
+        images: Keys of its pictures, in order.
+        text: The question, statement or hypothesis; empty for captions.
+        gold: What the answer is scored against, in the benchmark's own form.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    text: str
+    gold: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How answers are scored: a named variant of the metric, the language (mC4 code) and the word segmenter."""
+
+    variant: str = ""
+    language: str = "en"
+    segmenter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Metrics with what they were made from.
+
+    Attributes:
+        metrics: ``accuracy`` in percent, every other a fraction.
+        n: The denominator.
+        per_item: Values for each item scored, [items]; for intervals and tests.
+        notes: What the score's fingerprint says about it.
+    """
+
+    metrics: dict[str, float]
+    n: int
+    per_item: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        name: As in the command line.
+        languages: mC4 codes it has.
+        files: Where its annotations lie below a root, for a language; the first that exists is read. ``{code}`` is the
+            code the benchmark's files use.
+        read: Items of an annotation file in a language.
+        prompt: What the model is told about an item, in the paper's words.
+        decoding: Generation settings of the paper.
+        score: Metrics of answers, one for each item.
+        variants: Names of the ways to score, the default first.
+        id_keys: Fields of a prediction that may name its item.
+        answer_keys: Fields of a prediction that may hold the answer.
+        normal_id: How identifiers are brought to one spelling.
+        extra: Whether predictions for items that are not in the data are passed over (xGQA) instead of refused.
+        partial: Whether the data may have items without a prediction (CHAIR, whose data are a look-up table).
+        optional: Whether an item needs no prediction because none could be right.
+    """
+
+    name: str
+    languages: tuple[str, ...]
+    files: tuple[str, ...]
+    read: Callable[[Path, str], list[Item]]
+    prompt: Callable[[Item, str], str]
+    decoding: Mapping[str, Any]
+    score: Callable[[Sequence[Item], Sequence[str], Options], Scored]
+    variants: tuple[str, ...] = ("default",)
+    id_keys: tuple[str, ...] = ("id", "question_id")
+    answer_keys: tuple[str, ...] = ("answer", "prediction")
+    normal_id: Callable[[str], str] = str
+    extra: bool = False
+    partial: bool = False
+    optional: Callable[[Item], bool] = lambda item: False
+
+    def find(self, root: Path, language: str) -> Path:
+        """The annotation file in ``root`` (or ``root`` itself, if it is a file).
+
+        Raises:
+            InputError: There is none.
+        """
+        if root.is_file():
+            return root
+        code = find_language(language).code_in(self.name)
+        names = [name.format(code=code) for name in self.files]
+        for name in names:
+            found = sorted(root.glob(f"**/{name}"))
+            if found:
+                return found[0]
+        raise InputError(f"{root} holds no {self.name} annotations in {language!r}: looked for {', '.join(names)}")
+
+    def choose_variant(self, name: str) -> str:
+        """A variant by name, the default for an empty one.
+
+        Raises:
+            InputError: There is no such variant.
+        """
+        if name and name not in self.variants:
+            raise InputError(
+                f"{self.name} has no variant {name!r}{nearest(name, self.variants)}; it has {', '.join(self.variants)}"
+            )
+        return name or self.variants[0]
+
+
+def mean_accuracy(right: Sequence[bool | float]) -> tuple[float, NDArray[np.float64]]:
+    """Accuracy in percent, and the values it is the mean of."""
+    values = np.array(right, dtype=np.float64)
+    return 100 * (float(values.sum()) / len(values)), values

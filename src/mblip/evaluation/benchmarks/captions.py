@@ -1,0 +1,112 @@
+"""Captions with references: xFlickrCo, XM3600 and MSCOCO, by the layout of the file.
+
+xFlickrCo (IGLUE; Flickr30K research only, COCO CC BY 4.0): JSON lines ``{"sentences": ["..."], "id": "1007129816",
+"img_path": "1007129816.jpg"}``. XM3600 (CC BY 4.0): JSON lines ``{"image/key": "...", "sw": {"caption": ["..."]}, ...}``.
+MSCOCO (CC BY 4.0): ``captions_val2014.json`` ``{"images": [...], "annotations": [{"image_id": 1, "caption": "..."}]}``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mblip.errors import InputError
+from mblip.evaluation.benchmark import CAPTION, Benchmark, Item, Options, Scored
+from mblip.evaluation.metrics.captions import caption_scores
+from mblip.evaluation.metrics.segmentation import default_segmenter, segmenter_scheme
+from mblip.evaluation.raw import Row, image_name, read_values, rows, take, take_id
+from mblip.languages import find_language
+
+
+def read(path: Path, language: str) -> list[Item]:
+    """The images of a file with their references in a language."""
+    values = read_values(path)
+    first = values[0]
+    if isinstance(first, dict) and "annotations" in first:
+        return list(_coco(first, path))
+    if isinstance(first, dict) and "image/key" in first:
+        items = [item for where, row in rows(values, path) for item in _xm3600(row, language, where)]
+        if not items:
+            raise InputError(f"{path} has no captions in {language!r}; its languages are {', '.join(_languages(first))}")
+        return items
+    return [_xflickrco(row, where) for where, row in rows(values, path)]
+
+
+def _xflickrco(row: Row, where: str) -> Item:
+    image = take_id(row, "img_path", where)
+    return Item(image, (image,), "", _texts(row, "sentences", where))
+
+
+def _xm3600(row: Row, language: str, where: str) -> Iterator[Item]:
+    code = find_language(language).code_in("xm3600")
+    if code in row:  # not every image has captions in every language
+        key = take_id(row, "image/key", where)
+        yield Item(key, (f"{key}.jpg",), "", _texts(take(row, code, dict, where), "caption", f"{where}, {code}"))
+
+
+def _languages(row: Row) -> list[str]:
+    return [name for name, value in row.items() if isinstance(value, dict)]
+
+
+def _coco(data: Row, path: Path) -> Iterator[Item]:
+    references: dict[str, list[str]] = {}
+    for where, row in rows(take(data, "annotations", list, str(path)), path):
+        references.setdefault(take_id(row, "image_id", where), []).append(take(row, "caption", str, where))
+    files = {str(row["id"]): str(row.get("file_name", row["id"])) for row in data.get("images", ()) if "id" in row}
+    for image, texts in references.items():
+        yield Item(image, (files.get(image, image),), "", tuple(texts))
+
+
+def _texts(row: Row, name: str, where: str) -> tuple[str, ...]:
+    texts = take(row, name, list, where)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{where}: {name!r} must be a list of captions, not {texts!r}")
+    return tuple(texts)
+
+
+def prompt(item: Item, language: str) -> str:
+    """The paper's prompt."""
+    return f"Caption in {find_language(language).name}: "
+
+
+def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
+    """BLEU-1..4, ROUGE-L and CIDEr as pycocoevalcap gives them; document frequencies are those of the items scored.
+
+    Outside English texts are brought to NFC, as mBLIP does; in English pycocoevalcap's results are kept to the last digit.
+    """
+    segmenter = options.segmenter or default_segmenter(options.language)
+    references = [item.gold for item in items]
+    nfc = options.language != "en"
+    scores = caption_scores(answers, references, options.language, segmenter, nfc)
+    notes: dict[str, Any] = {
+        "segmenter": segmenter_scheme(segmenter, options.language),
+        "normaliser": "NFC, PTB" if nfc else "PTB",
+        "bleu": scores.bleu_counts,
+    }
+    return Scored(scores.total, len(items), scores.per_image, notes)
+
+
+BENCHMARK = Benchmark(
+    name="captions",
+    languages=("de", "en", "es", "id", "ja", "ru", "tr", "zh"),
+    files=("{code}/test.jsonl", "captions.jsonl", "captions_val2014.json"),
+    read=read,
+    prompt=prompt,
+    decoding=CAPTION,
+    score=score,
+    id_keys=("image_id", "id"),
+    answer_keys=("caption", "text", "answer"),
+    normal_id=image_name,
+)
+XFLICKRCO = dataclasses.replace(BENCHMARK, name="xflickrco", files=("{code}/test.jsonl",))
+XM3600 = dataclasses.replace(
+    BENCHMARK,
+    name="xm3600",
+    files=("captions.jsonl",),
+    languages=tuple(
+        "ar bn cs da de el en es fa fi fil fr hi hr hu id it iw ja ko mi nl no pl pt quz ro ru sv sw te th tr uk vi zh".split()
+    ),
+)
+COCO = dataclasses.replace(BENCHMARK, name="coco", files=("captions_val2014.json",), languages=("en",))

@@ -1,0 +1,59 @@
+"""CHAIR: objects in captions of COCO images that are not in the picture (Rohrbach et al. 2018).
+
+Data: POPE's ``coco_ground_truth_segmentation.json`` (MIT), JSON lines ``{"image": "COCO_val2014_000000131089.jpg", "objects":
+["person", "baseball bat"]}``. It is a look-up table: captions of some of its images are scored over those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mblip.errors import InputError
+from mblip.evaluation.benchmark import LONG_CAPTION, Benchmark, Item, Options, Scored
+from mblip.evaluation.metrics.chair import chair_objects, chair_scores
+from mblip.evaluation.raw import image_name, read_values, rows, take, take_id
+from mblip.languages import find_language
+
+
+def read(path: Path, language: str) -> list[Item]:
+    """The images of a file with their objects."""
+    items = []
+    for where, row in rows(read_values(path), path):
+        objects = take(row, "objects", list, where)
+        if not all(isinstance(name, str) for name in objects):
+            raise InputError(f"{where}: 'objects' must be a list of texts, not {objects!r}")
+        image = take_id(row, "image", where)
+        items.append(Item(image, (image,), "", tuple(objects)))
+    return items
+
+
+def prompt(item: Item, language: str) -> str:
+    """The paper's prompt for long captions."""
+    return f"Describe the image in {find_language(language).name} with as much detail as possible."
+
+
+def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
+    """CHAIR of English captions."""
+    metrics = chair_scores(answers, [item.gold for item in items])
+    false = [
+        any(name not in item.gold for name in chair_objects(answer)) for item, answer in zip(items, answers, strict=True)
+    ]
+    return Scored(metrics, len(items), {"chair_s": np.array(false, dtype=float)})
+
+
+BENCHMARK = Benchmark(
+    name="chair",
+    languages=("en",),
+    files=("coco_ground_truth_segmentation.json",),
+    read=read,
+    prompt=prompt,
+    decoding=LONG_CAPTION,
+    score=score,
+    id_keys=("image_id", "id"),
+    answer_keys=("caption", "text", "answer"),
+    normal_id=image_name,
+    partial=True,
+)

@@ -1,0 +1,81 @@
+"""MaRVL: is a sentence true of two pictures? In five languages (Liu et al. 2021), with NLVR2 for English.
+
+Licence: CC BY 4.0 (texts). MaRVL: JSON lines ``{"id": "sw-0", "language": "sw", "concept": "81-Dawati", "caption": ...,
+"left_img": "81-5.jpg", "right_img": "81-11.jpg", "label": false}``; NLVR2: JSON lines in a ``.json`` file ``{"identifier":
+"dev-850-0-0", "sentence": ..., "label": "True"}``, whose labels are texts.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from mblip.errors import InputError
+from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
+from mblip.evaluation.raw import Row, read_values, rows, take, take_id
+from mblip.languages import find_language
+
+_NLVR2_LABELS = {"True": "yes", "False": "no"}
+# A classifier's words for the two answers.
+_SAID = {"true": "yes", "false": "no", "1": "yes", "0": "no"}
+
+
+def read(path: Path, language: str) -> list[Item]:
+    """The statements of a file of MaRVL, or of NLVR2 for English."""
+    return [
+        _nlvr2(row, where) if "identifier" in row else _marvl(row, where, language)
+        for where, row in rows(read_values(path), path)
+    ]
+
+
+def _marvl(row: Row, where: str, language: str) -> Item:
+    spoken = take(row, "language", str, where)
+    if find_language(spoken).code != language:
+        raise InputError(f"{where} is in {spoken!r}, not in {language!r}; give the file of that language")
+    label = take(row, "label", bool, where)
+    concept = take(row, "concept", str, where)
+    images = []
+    for side in ("left_img", "right_img"):
+        name = take(row, side, str, where)
+        path = name if "/" in name else f"{concept}/{name}"  # few-shot files name the folder themselves
+        images.append(unicodedata.normalize("NFC", f"{spoken}/images/{path}"))
+    return Item(take_id(row, "id", where), tuple(images), take(row, "caption", str, where), "yes" if label else "no")
+
+
+def _nlvr2(row: Row, where: str) -> Item:
+    name, label = take(row, "identifier", str, where), str(row.get("label"))
+    if label not in _NLVR2_LABELS:
+        raise InputError(f"{where} has the label {label!r}; it should be True or False")
+    folder = f"{row['directory']}/" if "directory" in row else ""
+    images = tuple(f"{folder}{name.rpartition('-')[0]}-img{side}.png" for side in (0, 1))
+    return Item(name, images, take(row, "sentence", str, where), _NLVR2_LABELS[label])
+
+
+def prompt(item: Item, language: str) -> str:
+    """The paper's prompt."""
+    return f'Based on the two images, is it correct to say "{item.text}"? Yes or no? Answer in English:'
+
+
+def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
+    """Accuracy after the VQA normalisation; true and false count as yes and no."""
+    said = [normalize_vqa(answer).strip().lower() for answer in answers]
+    said = [_SAID.get(word, word) for word in said]
+    accuracy, values = mean_accuracy([word == item.gold for word, item in zip(said, items, strict=True)])
+    relaxed = sum(relaxed_match(word, item.gold) for word, item in zip(said, items, strict=True)) / len(items)
+    unparsed = sum(word not in ("yes", "no") for word in said) / len(items)
+    return Scored({"accuracy": accuracy, "relaxed": relaxed, "unparsed": unparsed}, len(items), {"accuracy": values})
+
+
+BENCHMARK = Benchmark(
+    name="marvl",
+    languages=("en", "id", "sw", "ta", "tr", "zh"),
+    files=("zero_shot/annotations/marvl-{code}.jsonl", "marvl-{code}.jsonl", "annotations/dev.jsonl", "dev.json"),
+    read=read,
+    prompt=prompt,
+    decoding=SHORT_ANSWER,
+    score=score,
+    id_keys=("id", "identifier", "question_id"),
+    answer_keys=("answer", "prediction", "label"),
+)

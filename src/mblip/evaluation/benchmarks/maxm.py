@@ -1,0 +1,55 @@
+"""MaXM: visual questions asked and answered in seven languages (Changpinyo et al. 2023).
+
+Licence: free for any purpose. ``maxm_v1_{en,fr,hi,iw,ro,th,zh}.json``: ``{"annotations": [{"image_id": ..., "qa_pairs":
+[{"question_id": ..., "question": ..., "processed_answers": [...]}]}]}``; other fields are passed over. The images are those
+of XM3600.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mblip.errors import InputError
+from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.metrics.answers import any_match
+from mblip.evaluation.raw import read_object, rows, take, take_id
+from mblip.languages import find_language
+
+
+def read(path: Path, language: str) -> list[Item]:
+    """The questions of a file."""
+    items = []
+    for where, row in rows(take(read_object(path), "annotations", list, str(path)), path):
+        image = take_id(row, "image_id", where).removesuffix(".jpg")
+        for place, pair in rows(take(row, "qa_pairs", list, where), path):
+            golds = take(pair, "processed_answers", list, f"{where}, {place.rpartition(', ')[2]}")
+            if not golds or not all(isinstance(gold, str) for gold in golds):
+                raise InputError(f"{where}: 'processed_answers' must be a list of texts, not {golds!r}")
+            question = take(pair, "question", str, where)
+            items.append(Item(take_id(pair, "question_id", where), (f"{image}.jpg",), question, tuple(golds)))
+    return items
+
+
+def prompt(item: Item, language: str) -> str:
+    """The paper's prompt, naming the language."""
+    return f"Question: {item.text} Short answer in {find_language(language).name}:"
+
+
+def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
+    """Accuracy: the answer equals any of the processed answers, case and blanks around aside."""
+    pairs = zip(items, answers, strict=True)
+    accuracy, values = mean_accuracy([any_match(answer, item.gold) for item, answer in pairs])
+    return Scored({"accuracy": accuracy}, len(items), {"accuracy": values})
+
+
+BENCHMARK = Benchmark(
+    name="maxm",
+    languages=("en", "fr", "hi", "iw", "ro", "th", "zh"),
+    files=("maxm_v1_{code}.json",),
+    read=read,
+    prompt=prompt,
+    decoding=SHORT_ANSWER,
+    score=score,
+    id_keys=("question_id", "questionId", "id"),
+)

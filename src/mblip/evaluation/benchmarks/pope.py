@@ -1,0 +1,55 @@
+"""POPE: is there such an object in the picture? (Li et al. 2023).
+
+Licence: MIT. COCO files are JSON lines, SEEM files a JSON list, of ``{"question_id": 1, "image":
+"COCO_val2014_000000310196.jpg", "text": "Is there a snowboard in the image?", "label": "yes"}``. Answer files ``{"question":
+..., "answer": ...}`` are in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mblip.errors import InputError
+from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored
+from mblip.evaluation.metrics.pope import pope_scores, says_yes
+from mblip.evaluation.raw import read_values, rows, take, take_id
+
+
+def read(path: Path, language: str) -> list[Item]:
+    """The questions of a file."""
+    items = []
+    for where, row in rows(read_values(path), path):
+        label = take(row, "label", str, where)
+        if label not in ("yes", "no"):
+            raise InputError(f"{where} has the label {label!r}; it should be yes or no")
+        image, text = take(row, "image", str, where), take(row, "text", str, where)
+        items.append(Item(take_id(row, "question_id", where), (image,), text, label == "yes"))
+    return items
+
+
+def prompt(item: Item, language: str) -> str:
+    """The question itself."""
+    return item.text
+
+
+def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
+    """POPE's metrics; what an answer means is decided as its own scorer does."""
+    metrics = pope_scores(answers, [item.gold for item in items])
+    right = np.array([says_yes(answer) == item.gold for item, answer in zip(items, answers, strict=True)], dtype=float)
+    return Scored(metrics, len(items), {"accuracy": right})
+
+
+BENCHMARK = Benchmark(
+    name="pope",
+    languages=("en",),
+    files=("coco_pope_random.json", "*pope*.json"),
+    read=read,
+    prompt=prompt,
+    decoding=SHORT_ANSWER,
+    score=score,
+    id_keys=("id", "question_id"),
+    answer_keys=("answer", "text"),
+)

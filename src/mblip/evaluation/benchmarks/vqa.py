@@ -1,0 +1,78 @@
+"""VQAv2: open questions about COCO images with ten people's answers (Goyal et al. 2017), and corpora in its layout.
+
+Licence: CC BY 4.0. ``v2_mscoco_val2014_annotations.json``: ``{"annotations": [{"question_id": 1, "image_id": 2, "answers":
+[{"answer": "net", "answer_confidence": "yes", "answer_id": 1}, ...]}]}``. Questions are in a file of their own, which
+scoring does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mblip.errors import InputError
+from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.metrics.answers import vqa_accuracy_2021, vqa_accuracy_before_2021, vqa_accuracy_mblip
+from mblip.evaluation.raw import read_object, rows, take, take_id
+
+_ACCURACY = {
+    "official_2021": vqa_accuracy_2021,
+    "official_pre2021": vqa_accuracy_before_2021,
+    "mblip": vqa_accuracy_mblip,
+}
+
+
+def read(path: Path, language: str) -> list[Item]:
+    """The questions of an annotation file, with their texts if the file of questions lies beside it."""
+    data = read_object(path)
+    if "annotations" not in data and "questions" in data:
+        raise InputError(f"{path} holds the questions; give the file of annotations, whose rows have the answers")
+    questions = _questions_beside(path)
+    items = []
+    for where, row in rows(take(data, "annotations", list, str(path)), path):
+        number = take_id(row, "question_id", where)
+        answers = take(row, "answers", list, where)
+        for place, answer in rows(answers, path):
+            take(answer, "answer", str, f"{where}, answer {place.rpartition(' ')[2]}")
+        if not answers:
+            raise InputError(f"{where} has no answers")
+        images = (str(row["image_id"]),) if "image_id" in row else (number,)
+        items.append(Item(number, images, questions.get(number, ""), answers))
+    return items
+
+
+def _questions_beside(path: Path) -> dict[str, str]:
+    names = [path.name.replace("annotations", "questions"), path.name.replace("v2_", "v2_OpenEnded_")]
+    names.append(names[1].replace("annotations", "questions"))
+    for name in names:
+        other = path.with_name(name)
+        if other != path and other.is_file():
+            found = take(read_object(other), "questions", list, str(other))
+            return {take_id(row, "question_id", at): take(row, "question", str, at) for at, row in rows(found, other)}
+    return {}
+
+
+def prompt(item: Item, language: str) -> str:
+    """The paper's prompt."""
+    return f"Question: {item.text} Short answer in English:"
+
+
+def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
+    """VQA accuracy: the official scorer's of 2021 or before, or mBLIP's."""
+    accuracy = _ACCURACY[options.variant]
+    pairs = zip(items, answers, strict=True)
+    percent, values = mean_accuracy([accuracy(answer, item.gold) for item, answer in pairs])
+    return Scored({"accuracy": percent}, len(items), {"accuracy": values})
+
+
+BENCHMARK = Benchmark(
+    name="vqa",
+    languages=("en",),
+    files=("v2_mscoco_val2014_annotations.json", "*annotations*.json"),
+    read=read,
+    prompt=prompt,
+    decoding=SHORT_ANSWER,
+    score=score,
+    variants=tuple(_ACCURACY),
+    id_keys=("question_id", "id"),
+)

@@ -1,0 +1,112 @@
+"""Raw files of benchmarks and of predictions, in whatever JSON form their makers chose."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mblip.errors import InputError
+
+T = TypeVar("T")
+Row = Mapping[str, Any]
+
+_COCO_FILE = re.compile(r"COCO_(?:train|val|test)20\d\d_(\d+)")
+_BLANK = re.compile(r"[ \t\n\r,]*")
+
+
+def read_values(path: Path) -> list[Any]:
+    """The values of a JSON file: the items of a list, JSON lines, or objects written one after the other.
+
+    Raises:
+        InputError: The file cannot be read, is empty, cut off or not JSON; names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    decoder, values, place = json.JSONDecoder(), [], _after_blanks(text, 0)
+    while place < len(text):
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except (json.JSONDecodeError, RecursionError) as error:
+            at = error.pos if isinstance(error, json.JSONDecodeError) else place
+            cut = "cut off" if at >= len(text.rstrip()) else "not valid JSON"
+            raise InputError(f"{path}, line {text.count(chr(10), 0, at) + 1} is {cut} ({error}); get it again") from error
+        values.append(value)
+        place = _after_blanks(text, place)
+    if not values:
+        raise InputError(f"{path} is empty")
+    return values[0] if len(values) == 1 and isinstance(values[0], list) else values
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The one object in a JSON file.
+
+    Raises:
+        InputError: As in :func:`read_values`, or the file holds something else.
+    """
+    values = read_values(path)
+    if len(values) != 1 or not isinstance(values[0], dict):
+        raise InputError(f"{path} should hold one JSON object, not {len(values)} values; see the layouts in the manual")
+    found: dict[str, Any] = values[0]
+    return found
+
+
+def rows(values: list[Any], path: Path) -> Iterator[tuple[str, Row]]:
+    """Each value with what errors call it.
+
+    Raises:
+        InputError: A value is not an object.
+    """
+    for number, value in enumerate(values, start=1):
+        where = f"{path}, record {number}"
+        if not isinstance(value, dict):
+            raise InputError(f"{where} is {type(value).__name__}, not an object; check the file's layout")
+        yield where, value
+
+
+def take(row: Row, name: str, kind: type[T], where: str) -> T:
+    """A field of a row.
+
+    Raises:
+        InputError: It is missing or of another type.
+    """
+    value = row.get(name)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        what = "lacks" if name not in row else f"has {value!r} for"
+        raise InputError(f"{where} {what} {name!r}, which should be {_KINDS.get(kind, kind.__name__)}")
+    return value
+
+
+def take_id(row: Row, name: str, where: str) -> str:
+    """An identifier, which may be a text or a whole number.
+
+    Raises:
+        InputError: It is missing or something else.
+    """
+    value = row.get(name)
+    if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+        return str(value)
+    raise InputError(f"{where} lacks {name!r}, which should be a text or a whole number, not {value!r}")
+
+
+def image_name(value: str) -> str:
+    """What an image is called whatever the spelling: no folder, no extension, no zeros or COCO's prefix before a number."""
+    name = value.rpartition("/")[2]
+    name = re.sub(r"\.(?:jpe?g|png)$", "", name, flags=re.IGNORECASE)
+    coco = _COCO_FILE.fullmatch(name)
+    name = coco[1] if coco else name
+    return name.lstrip("0") or "0" if name.isdecimal() else name
+
+
+def _after_blanks(text: str, place: int) -> int:
+    match = _BLANK.match(text, place)
+    return match.end() if match else place
+
+
+_KINDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object", bool: "true or false", int: "a number"}
