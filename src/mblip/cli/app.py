@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 from typing import Annotated
@@ -40,6 +41,9 @@ for _module in pkgutil.iter_modules(mblip.cli.__path__):
 
 def main() -> None:
     """Run the command line."""
+    # transformers reads these when it is imported; its loading bars and hints are not what a person asked for.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except InputError as error:

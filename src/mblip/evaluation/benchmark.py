@@ -51,13 +51,13 @@ class Scored:
 
     Attributes:
         metrics: ``accuracy`` in percent, every other a fraction.
-        n: The denominator.
-        per_item: Values for each item scored, [items]; for intervals and tests.
+        items: What was scored; their number is the denominator.
+        per_item: Values of metrics that are means over the items, as fractions, [items]; for intervals and tests.
         notes: What the score's fingerprint says about it.
     """
 
     metrics: dict[str, float]
-    n: int
+    items: Sequence[Item]
     per_item: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 

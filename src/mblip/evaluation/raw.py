@@ -36,7 +36,9 @@ def read_values(path: Path) -> list[Any]:
         except (json.JSONDecodeError, RecursionError) as error:
             at = error.pos if isinstance(error, json.JSONDecodeError) else place
             cut = "cut off" if at >= len(text.rstrip()) else "not valid JSON"
-            raise InputError(f"{path}, line {text.count(chr(10), 0, at) + 1} is {cut} ({error}); get it again") from error
+            raise InputError(
+                f"{path}, line {text.count(chr(10), 0, at) + 1} is {cut} ({error}); get it again"
+            ) from error
         values.append(value)
         place = _after_blanks(text, place)
     if not values:

@@ -19,6 +19,47 @@ from mblip.evaluation.metrics.segmentation import default_segmenter, segmenter_s
 from mblip.evaluation.raw import Row, image_name, read_values, rows, take, take_id
 from mblip.languages import find_language
 
+_XM3600_LANGUAGES = tuple(
+    [
+        "ar",
+        "bn",
+        "cs",
+        "da",
+        "de",
+        "el",
+        "en",
+        "es",
+        "fa",
+        "fi",
+        "fil",
+        "fr",
+        "hi",
+        "hr",
+        "hu",
+        "id",
+        "it",
+        "iw",
+        "ja",
+        "ko",
+        "mi",
+        "nl",
+        "no",
+        "pl",
+        "pt",
+        "quz",
+        "ro",
+        "ru",
+        "sv",
+        "sw",
+        "te",
+        "th",
+        "tr",
+        "uk",
+        "vi",
+        "zh",
+    ]
+)
+
 
 def read(path: Path, language: str) -> list[Item]:
     """The images of a file with their references in a language."""
@@ -29,7 +70,9 @@ def read(path: Path, language: str) -> list[Item]:
     if isinstance(first, dict) and "image/key" in first:
         items = [item for where, row in rows(values, path) for item in _xm3600(row, language, where)]
         if not items:
-            raise InputError(f"{path} has no captions in {language!r}; its languages are {', '.join(_languages(first))}")
+            raise InputError(
+                f"{path} has no captions in {language!r}; its languages are {', '.join(_languages(first))}"
+            )
         return items
     return [_xflickrco(row, where) for where, row in rows(values, path)]
 
@@ -85,7 +128,8 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
         "normaliser": "NFC, PTB" if nfc else "PTB",
         "bleu": scores.bleu_counts,
     }
-    return Scored(scores.total, len(items), scores.per_image, notes)
+    per_item = {name: scores.per_image[name] for name in ("ROUGE_L", "CIDEr")}  # BLEU is no mean over images
+    return Scored(scores.total, items, per_item, notes)
 
 
 BENCHMARK = Benchmark(
@@ -105,8 +149,6 @@ XM3600 = dataclasses.replace(
     BENCHMARK,
     name="xm3600",
     files=("captions.jsonl",),
-    languages=tuple(
-        "ar bn cs da de el en es fa fi fil fr hi hr hu id it iw ja ko mi nl no pl pt quz ro ru sv sw te th tr uk vi zh".split()
-    ),
+    languages=_XM3600_LANGUAGES,
 )
 COCO = dataclasses.replace(BENCHMARK, name="coco", files=("captions_val2014.json",), languages=("en",))

@@ -39,9 +39,10 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
     """CHAIR of English captions."""
     metrics = chair_scores(answers, [item.gold for item in items])
     false = [
-        any(name not in item.gold for name in chair_objects(answer)) for item, answer in zip(items, answers, strict=True)
+        any(name not in item.gold for name in chair_objects(answer))
+        for item, answer in zip(items, answers, strict=True)
     ]
-    return Scored(metrics, len(items), {"chair_s": np.array(false, dtype=float)})
+    return Scored(metrics, items, {"chair_s": np.array(false, dtype=float)})
 
 
 BENCHMARK = Benchmark(

@@ -65,7 +65,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
     accuracy, values = mean_accuracy([word == item.gold for word, item in zip(said, items, strict=True)])
     relaxed = sum(relaxed_match(word, item.gold) for word, item in zip(said, items, strict=True)) / len(items)
     unparsed = sum(word not in ("yes", "no") for word in said) / len(items)
-    return Scored({"accuracy": accuracy, "relaxed": relaxed, "unparsed": unparsed}, len(items), {"accuracy": values})
+    return Scored({"accuracy": accuracy, "relaxed": relaxed, "unparsed": unparsed}, items, {"accuracy": values})
 
 
 BENCHMARK = Benchmark(

@@ -40,7 +40,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
     """Accuracy: the answer equals any of the processed answers, case and blanks around aside."""
     pairs = zip(items, answers, strict=True)
     accuracy, values = mean_accuracy([any_match(answer, item.gold) for item, answer in pairs])
-    return Scored({"accuracy": accuracy}, len(items), {"accuracy": values})
+    return Scored({"accuracy": accuracy}, items, {"accuracy": values})
 
 
 BENCHMARK = Benchmark(

@@ -39,7 +39,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
     """POPE's metrics; what an answer means is decided as its own scorer does."""
     metrics = pope_scores(answers, [item.gold for item in items])
     right = np.array([says_yes(answer) == item.gold for item, answer in zip(items, answers, strict=True)], dtype=float)
-    return Scored(metrics, len(items), {"accuracy": right})
+    return Scored(metrics, items, {"accuracy": right})
 
 
 BENCHMARK = Benchmark(

@@ -62,7 +62,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
     accuracy = _ACCURACY[options.variant]
     pairs = zip(items, answers, strict=True)
     percent, values = mean_accuracy([accuracy(answer, item.gold) for item, answer in pairs])
-    return Scored({"accuracy": percent}, len(items), {"accuracy": values})
+    return Scored({"accuracy": percent}, items, {"accuracy": values})
 
 
 BENCHMARK = Benchmark(

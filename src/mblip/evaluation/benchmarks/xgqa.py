@@ -37,7 +37,9 @@ def _from_list(row: Row, where: str) -> Item:
     if len(labels) != 1:
         raise InputError(f"{where} has {len(labels)} labels; a question of GQA has one answer")
     image = take_id(row, "img_id", where).removesuffix(".jpg")
-    return Item(take_id(row, "question_id", where), (f"{image}.jpg",), take(row, "sent", str, where), next(iter(labels)))
+    return Item(
+        take_id(row, "question_id", where), (f"{image}.jpg",), take(row, "sent", str, where), next(iter(labels))
+    )
 
 
 def prompt(item: Item, language: str) -> str:
@@ -51,7 +53,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
     pairs = [(answer, item.gold) for item, answer in zip(items, answers, strict=True)]
     accuracy, values = mean_accuracy([match(*pair) for pair in pairs])
     relaxed = sum(relaxed_match(*pair) for pair in pairs) / len(pairs)
-    return Scored({"accuracy": accuracy, "relaxed": relaxed}, len(pairs), {"accuracy": values})
+    return Scored({"accuracy": accuracy, "relaxed": relaxed}, items, {"accuracy": values})
 
 
 BENCHMARK = Benchmark(

@@ -25,7 +25,9 @@ def read(path: Path, language: str) -> list[Item]:
     for where, row in rows(read_values(path), path):
         label = take(row, "gold_label", str, where)
         if label not in ANSWERS and label != UNDECIDED:
-            raise InputError(f"{where} has the gold_label {label!r}; it should be {', '.join(ANSWERS)} or {UNDECIDED!r}")
+            raise InputError(
+                f"{where} has the gold_label {label!r}; it should be {', '.join(ANSWERS)} or {UNDECIDED!r}"
+            )
         photo = take_id(row, "Flikr30kID" if "Flikr30kID" in row else "Flickr30K_ID", where).removesuffix(".jpg")
         gold = ANSWERS.get(label, UNDECIDED)
         items.append(Item(take_id(row, "pairID", where), (f"{photo}.jpg",), take(row, "sentence2", str, where), gold))
@@ -52,7 +54,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
     relaxed = sum(relaxed_match(ANSWERS.get(answer.strip().lower(), answer), item.gold) for item, answer in pairs)
     unparsed = sum(word not in ANSWERS.values() for word in said)
     metrics = {"accuracy": accuracy, "relaxed": relaxed / len(pairs), "unparsed": unparsed / len(pairs)}
-    return Scored(metrics, len(pairs), {"accuracy": values})
+    return Scored(metrics, [item for item, _ in pairs], {"accuracy": values})
 
 
 BENCHMARK = Benchmark(

@@ -1,0 +1,44 @@
+"""``mblip score``: metrics of predictions that someone already has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(score)
+
+
+def score(
+    benchmark: Annotated[str, typer.Argument(help="xgqa, xvnli, marvl, maxm, vqa, pope, chair or captions.")],
+    data: Annotated[Path, typer.Option(help="Annotation file of the benchmark, or a folder that holds it.")],
+    predictions: Annotated[Path, typer.Option(help="In the benchmark's own form, or mblip's.")],
+    language: Annotated[str, typer.Option(help="Of the data; by default what its path says, else en.")] = "",
+    variant: Annotated[str, typer.Option(help="Named way to score; the benchmark's first by default.")] = "",
+    segmenter: Annotated[str, typer.Option(help="Of captions: none, characters or spacy.")] = "",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Score only what has a prediction; the rest is counted.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Score predictions as the official scorer does, with a fingerprint of everything the numbers depend on."""
+    from mblip.evaluation.benchmarks import find_benchmark
+    from mblip.evaluation.scoring import score_predictions
+
+    result, _ = score_predictions(
+        find_benchmark(benchmark), data, predictions, language, variant, segmenter, allow_missing
+    )
+    if as_json:
+        fields = {"metrics": result.metrics, "n": result.n, "fingerprint": result.fingerprint}
+        print(json.dumps(fields, ensure_ascii=False, indent=2))
+        return
+    print(f"{result.benchmark} ({result.language}, {result.fingerprint['variant']}), {result.n:,} items")
+    for name, value in result.metrics.items():
+        low, high = result.interval.get(name, (value, value))
+        interval = f"  [{low:.2f}, {high:.2f}]" if name in result.interval else ""
+        print(f"  {name:<10} {value:.2f} %{interval}" if name == "accuracy" else f"  {name:<10} {value:.4f}{interval}")

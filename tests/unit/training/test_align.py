@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from mblip.config import DataRecipe, TrainRecipe, load_recipe
+from mblip.errors import InputError
+from mblip.mixture import build_mix
+from mblip.models import load_model, parameters_by_part
+from mblip.nano.scenes import Scene, render
+from mblip.training.run import train
+
+
+@pytest.fixture(scope="module")
+def mix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "mix"
+    build_mix(load_recipe(DataRecipe, "data/nano_scenes", ("sources.scenes.options.scenes=200",)), folder)
+    return folder
+
+
+def recipe(mix: Path, *overrides: str) -> TrainRecipe:
+    small = (f"data.mix={mix}", "optim.steps=4", "optim.global_batch=24", "optim.micro_batch=12", "log_every=1")
+    return load_recipe(TrainRecipe, "nano/align", (*small, *overrides))
+
+
+def test_a_run_trains_the_bridge_alone_and_loads_again(mix: Path, tmp_path: Path) -> None:
+    last = train(recipe(mix), tmp_path / "run")
+    assert last["step"] == 4
+    run = load_model(tmp_path / "run", dtype="fp32")
+    train(recipe(mix, "optim.steps=0"), tmp_path / "start")
+    start = load_model(tmp_path / "start", dtype="fp32")
+    for part, parameters in parameters_by_part(run).items():
+        before = dict(parameters_by_part(start)[part])
+        changed = [name for name, value in parameters if not torch.equal(value, before[name])]
+        assert bool(changed) == (part in ("queries", "qformer", "projection")), part
+    texts = run.generate([render(Scene((("fox", 0),), 1))] * 2, ["Caption in German:", "Caption in Swahili:"])
+    assert len(texts) == 2 and all(isinstance(text, str) for text in texts)
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(mix: Path, tmp_path: Path) -> None:
+    train(recipe(mix, "checkpoint_every=2"), tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop(row: dict[str, float]) -> None:
+        if row["step"] == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(recipe(mix, "checkpoint_every=2"), tmp_path / "cut", stop)
+    train(recipe(mix, "checkpoint_every=2"), tmp_path / "cut")
+    assert (tmp_path / "whole/bridge.safetensors").read_bytes() == (tmp_path / "cut/bridge.safetensors").read_bytes()
+
+
+def test_lora_learns_and_is_saved(mix: Path, tmp_path: Path) -> None:
+    train(recipe(mix, "parts.llm=lora", "optim.lora_lr=1e-2"), tmp_path / "run")
+    assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file()
+    run = load_model(tmp_path / "run", dtype="fp32")
+    lora = parameters_by_part(run)["lora"]
+    assert lora and any(value.abs().sum() > 0 for name, value in lora if "lora_B" in name)
+
+
+def test_wrong_settings_are_named(mix: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"did you mean 'optim'"):
+        recipe(mix, "optimm.lr=1")
+    with pytest.raises(InputError, match=r"one of optim\.steps and optim\.epochs"):
+        train(recipe(mix, "optim.epochs=1"), tmp_path / "a")
+    with pytest.raises(InputError, match="no checkpoint nano:nano-blip2-em"):
+        train(recipe(mix, "model.vision=nano:nano-blip2-em"), tmp_path / "b")
+    train(recipe(mix), tmp_path / "c")
+    with pytest.raises(InputError, match="the run of another recipe"):
+        train(recipe(mix, "seed=2"), tmp_path / "c")
