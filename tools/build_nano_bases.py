@@ -8,6 +8,7 @@ src/mblip/nano/bases, each with its recipe and the log of its training beside it
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from mblip.config import DataRecipe, load_recipe, load_train_recipe
 from mblip.mixture import build_mix
 from mblip.models import load_model
+from mblip.storage import write_json
 from mblip.training.run import train
 
 BASES = Path(__file__).parents[1] / "src" / "mblip" / "nano" / "bases"
@@ -29,6 +31,8 @@ def ship(name: str, source: Path, run: Path) -> None:
     shutil.copytree(source, target)
     shutil.copy(run / "recipe.yaml", target / "recipe.yaml")
     shutil.copy(run / "metrics.jsonl", target / "metrics.jsonl")
+    tokenizer = target / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text(encoding="utf-8").rstrip() + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -51,6 +55,10 @@ def main() -> None:
     stock = root / "blip2_en" / "stock"
     vlm.model.to(torch.float16).save_pretrained(stock)
     vlm.processor.save_pretrained(stock)
+    config = json.loads((stock / "config.json").read_text(encoding="utf-8"))
+    for section in (config, config["text_config"]):
+        section.pop("_name_or_path", None)  # where the parts lay when they were joined
+    write_json(stock / "config.json", config)
     ship("nano-blip2-en", stock, root / "blip2_en")
     ship("nano-mlm", root / "mlm" / "model", root / "mlm")
 

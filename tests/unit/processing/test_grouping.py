@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     ]
     with ShardWriter(tmp_path, Instruction) as writer:
         writer.extend(rows)
-    write_manifest(tmp_path, "Instruction", seed=0, recipe_hash="x", licences={"s": "MIT"})
+    write_manifest(tmp_path, Instruction, seed=0, recipe_hash="x", licences={"s": "MIT"})
     return tmp_path
 
 
