@@ -56,8 +56,8 @@ _NEWLINE = "\\n\\v\\f\\r\\u2028\\u2029"
 _BLANKS = " \\t\\xa0\\u2000-\\u200a\\u3000"
 _SPACE = f"{_BLANKS}{_NEWLINE}\\x85"
 # Apostrophes: in clitics and shortened words; inside names and elisions; in n't.
-_APOSTROPHE = "(?:['\u2019\x92]|&apos;)"
-_ANY_APOSTROPHE = "(?:['\u2019\x92\u2018\x91\u201b`]|&apos;)"
+_APOSTROPHE = "(?:['\u2019\x92]|(?i:&apos;))"
+_ANY_APOSTROPHE = "(?:['\u2019\x92\u2018\x91\u201b`]|(?i:&apos;))"
 _QUOTES = "`\u2018\u2019\u201c\u201d\x91\x92\x93\x94\u201a\u201b\u201e\u201f\u2039\u203a\xab\xbb"
 _CLITIC = "(?i:[sdm]|ll|re|ve)"
 
@@ -153,7 +153,7 @@ def _tag(token: str) -> str:
 
 
 def _clitic(token: str) -> str:
-    return re.sub(_APOSTROPHE, "'", token)
+    return re.sub("[\u2019\x92]|&apos;", "'", token)
 
 
 def _negation(token: str) -> str:
@@ -239,11 +239,11 @@ RULES: tuple[Rule, ...] = (
     _rule("A-Za-z", f"({_SPELLED_OUT})"),
     _rule("Yy", f"([Yy]{_APOSTROPHE})[{_LETTER}]"),
     _rule("Oo", f"([Oo]{_ANY_APOSTROPHE}[Oo])[^A-Za-z0-9]"),
-    _rule(f"A-Za-z{_SOFT}", f"([A-Za-z{_SOFT}]*[A-MO-Za-mo-z{_SOFT}])(?i:n{_ANY_APOSTROPHE}t)", _without_soft_hyphens),
+    _rule(f"A-Za-z{_SOFT}", f"([A-Za-z{_SOFT}]*[A-MO-Za-mo-z]{_SOFT}*)(?i:n{_ANY_APOSTROPHE}t)", _without_soft_hyphens),
     _rule("Nn", f"((?i:n{_ANY_APOSTROPHE}t))", _negation),
     _rule("'", f"('{_CLITIC})[^A-Za-z]"),
-    _rule("\u2019\x92&", f"((?:[\u2019\x92]|&apos;){_CLITIC})", _clitic),
-    _rule("\u2019\x92", "([\u2019\x92][nN])"),
+    _rule("\u2019\x92&", f"((?:[\u2019\x92]|(?i:&apos;)){_CLITIC})", _clitic),
+    _rule("\u2019\x92&", "((?:[\u2019\x92]|(?i:&apos;))[nN])"),
     _rule("'\u2019\x92&", f"({_APOSTROPHE}(?i:em|till?|cause|n{_APOSTROPHE}))"),
     _rule("'\u2019\x92&", f"({_APOSTROPHE}[nN])[ \\t\\xa0{_NEWLINE}]"),
     _rule("'", "((?i:'t))(?i:is|was)"),
