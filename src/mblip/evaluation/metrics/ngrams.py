@@ -170,7 +170,7 @@ def _cider(corpus: _Corpus) -> Floats:
         reference = grams.sentence[~hypothesis][hit] - images
         value = np.bincount(reference, weights=np.minimum(ours, theirs) * theirs, minlength=sentences - images)
         norms = norm[corpus.image[images:]] * norm[images:]
-        similarity += np.divide(value, norms, out=value, where=norms != 0) * penalty
+        similarity += np.divide(value, norms, out=np.zeros(len(norms)), where=norms != 0) * penalty
     summed = np.bincount(corpus.image[images:], weights=similarity / len(ORDERS), minlength=images)
     scores: Floats = summed / corpus.references * 10.0
     return scores

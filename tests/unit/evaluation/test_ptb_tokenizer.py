@@ -1,0 +1,55 @@
+"""The tokeniser on our own strings, with what the Java reference made of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mblip.evaluation.metrics.ptb_tokenizer import tokenize
+
+ROWS = [
+    json.loads(line)
+    for line in (Path(__file__).parents[2] / "fixtures/evaluation/ptb_tokens.jsonl").read_text("utf-8").splitlines()
+]
+
+
+def test_the_fixture_is_whole() -> None:
+    assert len(ROWS) == 1215
+
+
+def test_own_strings_equal_the_reference() -> None:
+    assert [row for row in ROWS if tokenize(row["text"]) != row["tokens"]] == []
+
+
+def test_a_second_time_gives_the_same() -> None:  # chunks come from the cache then
+    first = [tokenize(row["text"]) for row in ROWS]
+    assert [tokenize(row["text"]) for row in ROWS] == first
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", ""),
+        ('A man (in red) says "hello"...', "a man -lrb- in red -rrb- says hello"),
+        ("three!four?five gimme cannot", "three!four?five gim me can not"),
+        ("can't won't I'm dogs'", "ca n't wo n't i 'm dogs"),
+        ("emoji 😀 end ☺", "emoji end ☺"),
+        ("Call (555) 123-4567", "call -lrb-555-rrb-\xa0123-4567"),
+        ("1 1/2 cups", "1\xa01/2 cups"),
+        ("plan B. The x", "plan b the x"),
+        ("plan B. Zebra", "plan b. zebra"),
+        ("ΑΣ ΣΑΣ", "ας σας"),
+        ("one\ntwo\u2028three", "one two three"),
+        ("a\u00adb", "ab"),
+    ],
+)
+def test_what_is_known(text: str, tokens: str) -> None:
+    assert tokenize(text) == tokens
+
+
+def test_what_stands_beyond_blanks_is_seen() -> None:
+    # Each part alone is tokenised otherwise than in its place.
+    assert tokenize("no. 5") == "no. 5"
+    assert tokenize("no.") == "no"
+    assert tokenize("<a b>") == "<a\xa0b>"
+    assert tokenize("<a") == "< a"

@@ -1,0 +1,72 @@
+"""Intervals, tests and means over languages."""
+
+import numpy as np
+import pytest
+
+from mblip.evaluation.statistics import bootstrap_interval, macro_averages, paired_bootstrap, resource_group
+
+
+def test_an_interval_of_separate_items_is_that_of_the_normal_law() -> None:
+    values = np.random.default_rng(0).random(2000) < 0.3
+    low, high = bootstrap_interval(values, range(2000), 2000)
+    half = 1.96 * np.sqrt(values.mean() * (1 - values.mean()) / 2000)
+    assert low == pytest.approx(values.mean() - half, abs=0.003)
+    assert high == pytest.approx(values.mean() + half, abs=0.003)
+
+
+def test_items_of_one_picture_widen_the_interval() -> None:
+    pictures = np.random.default_rng(0).random(100) < 0.5
+    values = np.repeat(pictures, 24)  # all questions of a picture right or wrong together
+    clustered = bootstrap_interval(values, np.repeat(np.arange(100), 24).tolist(), 1000)
+    apart = bootstrap_interval(values, range(2400), 1000)
+    assert (clustered[1] - clustered[0]) / (apart[1] - apart[0]) == pytest.approx(np.sqrt(24), rel=0.15)
+
+
+def test_an_interval_covers_the_truth_about_95_times_in_100() -> None:
+    rng, covered = np.random.default_rng(1), 0
+    for _ in range(200):
+        pictures = np.repeat(rng.random(60), 5)
+        values = rng.random(300) < pictures
+        low, high = bootstrap_interval(values, np.repeat(np.arange(60), 5).tolist(), 300)
+        covered += low <= 0.5 <= high
+    assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    values = np.arange(50) % 3 == 0
+    assert bootstrap_interval(values, range(50), 500) == bootstrap_interval(values, range(50), 500)
+    assert bootstrap_interval(values, range(50), 500) != bootstrap_interval(values, range(50), 500, seed=1)
+
+
+def test_paired_runs() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.random(500) < 0.6
+    same = paired_bootstrap(first, first, range(500), 1000)
+    assert (same.difference, same.p_value) == (0, 1)
+    worse = first & (rng.random(500) < 0.8)
+    better = paired_bootstrap(first, worse, range(500), 1000)
+    assert better.difference == pytest.approx(first.mean() - worse.mean())
+    assert better.interval[0] > 0 and better.p_value < 0.01
+
+
+def test_p_values_without_a_difference_are_spread_evenly() -> None:
+    rng = np.random.default_rng(2)
+    values = [
+        paired_bootstrap(rng.random(200) < 0.5, rng.random(200) < 0.5, range(200), 300, seed).p_value
+        for seed in range(150)
+    ]
+    assert 0.4 < np.mean(values) < 0.6
+    assert np.mean(np.array(values) < 0.05) < 0.12
+
+
+def test_unequal_runs_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 items against 2"):
+        paired_bootstrap([1, 2, 3], [1, 2], range(3))
+    with pytest.raises(ValueError, match="2 scores with 3 images"):
+        bootstrap_interval([1, 0], range(3))
+
+
+def test_macro_averages() -> None:
+    scores = {"en": 60.0, "de": 50.0, "sw": 30.0, "quz": 10.0}
+    assert [resource_group(code) for code in scores] == ["high", "high", "low", "low"]
+    assert macro_averages(scores) == {"all": 37.5, "without_english": 30.0, "low": 20.0, "high": 50.0}
