@@ -33,12 +33,12 @@ def read_values(path: Path) -> list[Any]:
     while place < len(text):
         try:
             value, place = decoder.raw_decode(text, place)
-        except (json.JSONDecodeError, RecursionError) as error:
-            at = error.pos if isinstance(error, json.JSONDecodeError) else place
-            cut = "cut off" if at >= len(text.rstrip()) else "not valid JSON"
-            raise InputError(
-                f"{path}, line {text.count(chr(10), 0, at) + 1} is {cut} ({error}); get it again"
-            ) from error
+        except json.JSONDecodeError as error:
+            ended = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+            line, what = text.count("\n", 0, error.pos) + 1, "cut off" if ended else "not valid JSON"
+            raise InputError(f"{path}, line {line} is {what} ({error.msg}); get the file again") from error
+        except RecursionError as error:
+            raise InputError(f"{path} is not valid JSON: it is nested too deeply") from error
         values.append(value)
         place = _after_blanks(text, place)
     if not values:

@@ -1,0 +1,388 @@
+"""``mblip score``: every layout it reads, and everything it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mblip.cli.app import app
+from mblip.errors import InputError
+from mblip.evaluation.benchmarks import BENCHMARKS, find_benchmark
+from mblip.evaluation.scoring import score_predictions
+from mblip.schema import Prediction
+
+XGQA = {
+    "1": {"question": "Ist der Bus schwarz?", "imageId": "n1", "answer": "no"},
+    "2": {"question": "Was liegt dort?", "imageId": "n1", "answer": "ball"},
+    "3": {"question": "Wo ist der Hund?", "imageId": "n2", "answer": "left"},
+}
+GQA = [
+    {"question_id": number, "img_id": row["imageId"], "sent": row["question"], "label": {row["answer"]: 1.0}}
+    for number, row in XGQA.items()
+]
+XGQA_ANSWERS = {"1": "no", "2": "The ball", "3": "right"}
+XVNLI = [
+    {"gold_label": label, "sentence2": "Il lit.", "pairID": f"7.jpg#{number}", "Flikr30kID": "7.jpg"}
+    for number, label in enumerate(["entailment", "contradiction", "neutral", "-"])
+]
+MARVL = [
+    {"id": f"sw-{n}", "language": "sw", "concept": "81-Dawati", "caption": "Kuna madawati", "left_img": "81-5.jpg",
+     "right_img": "81-Dawati/81-n-1.jpg", "label": n == 0}
+    for n in range(2)
+]  # fmt: skip
+NLVR2 = [
+    {"identifier": f"dev-850-{n}-0", "sentence": "There are six bottles.", "label": label}
+    for n, label in enumerate(["True", "False"])
+]
+MAXM = {
+    "dataset": "maxm",
+    "annotations": [
+        {"image_id": "0a", "image_url": "u", "qa_pairs": [
+            {"question_id": "q1", "question": "Qui ?", "answers": ["x"], "processed_answers": ["chat", "un chat"],
+             "is_collection": False, "method": "new"}]}
+    ],
+}  # fmt: skip
+VQA = {
+    "annotations": [
+        {"question_id": 5, "image_id": 9, "answers": [{"answer": "net", "answer_id": n} for n in range(10)]},
+        {"question_id": 6, "image_id": 9, "answers": [{"answer": str(n // 5), "answer_id": n} for n in range(10)]},
+    ]
+}
+POPE = [
+    {
+        "question_id": n,
+        "image": "COCO_val2014_000000000007.jpg",
+        "text": f"Is there a {name} in the image?",
+        "label": label,
+    }
+    for n, (name, label) in enumerate([("dog", "yes"), ("cat", "no")], start=1)
+]
+CHAIR = [
+    {"image": "COCO_val2014_000000000007.jpg", "objects": ["dog"]},
+    {"image": "COCO_val2014_000000000008.jpg", "objects": ["cat", "person"]},
+]
+COCO = {
+    "images": [{"id": 7, "file_name": "COCO_val2014_000000000007.jpg"}, {"id": 8, "file_name": "b.jpg"}],
+    "annotations": [
+        {"image_id": 7, "id": 1, "caption": "A dog runs on the beach."},
+        {"image_id": 7, "id": 2, "caption": "A brown dog is running."},
+        {"image_id": 8, "id": 3, "caption": "A man holds a small cat."},
+    ],
+}
+COCO_RESULTS = [{"image_id": 7, "caption": "a dog is running"}, {"image_id": 8, "caption": "a man with a cat"}]
+XFLICKRCO = [
+    {"sentences": ["Ein Hund läuft."], "id": "1007129816", "img_path": "1007129816.jpg"},
+    {"sentences": ["Ein Mann hält eine Katze."], "id": 414071, "img_path": "COCO_val2014_000000414071.jpg"},
+]
+XM3600 = [
+    {"image/key": key, "image/locale": "en", **{code: {"caption": [f"{code} {key}", "x"]} for code in codes}}
+    for key, codes in (("00aa", ["sw", "he"]), ("00bb", ["sw"]))
+]
+
+
+def write(path: Path, data: Any, kind: str = "json") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "lines":
+        text = "".join(json.dumps(row) + "\n" for row in data)
+    elif kind == "concatenated":
+        text = "\n".join(json.dumps(row, indent=2) for row in data)
+    else:
+        text = json.dumps(data, indent=2)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def score(tmp_path: Path) -> Any:
+    """Score data and predictions given as values; returns metrics and n."""
+
+    def run(
+        name: str, data: Any, predictions: Any, kind: str = "json", answers_kind: str = "json", **options: Any
+    ) -> tuple[dict[str, float], int]:
+        paths = (
+            write(tmp_path / "data.json", data, kind),
+            write(tmp_path / "predictions.json", predictions, answers_kind),
+        )
+        result, _ = score_predictions(find_benchmark(name), *paths, **options)
+        return result.metrics, result.n
+
+    return run
+
+
+def xgqa_answers(answers: dict[str, str] = XGQA_ANSWERS) -> list[dict[str, str]]:
+    return [{"questionId": number, "prediction": answer} for number, answer in answers.items()]
+
+
+@pytest.mark.parametrize("data", [XGQA, GQA])
+def test_xgqa_in_both_layouts_and_variants(score: Any, data: Any) -> None:
+    assert score("xgqa", data, xgqa_answers())[0]["accuracy"] == pytest.approx(100 / 3)
+    assert score("xgqa", data, xgqa_answers(), variant="mblip")[0]["accuracy"] == pytest.approx(200 / 3)
+    assert score("xgqa", data, XGQA_ANSWERS)[1] == 3  # an object {id: answer}
+
+
+def test_xgqa_is_scored_over_the_questions_of_the_data(score: Any) -> None:
+    assert score("xgqa", XGQA, xgqa_answers({**XGQA_ANSWERS, "99": "no"}))[1] == 3
+    with pytest.raises(InputError, match=r"no prediction for 1 of the 3 items .* such as '3'.*--allow-missing"):
+        score("xgqa", XGQA, xgqa_answers({"1": "no", "2": "ball"}))
+    metrics, n = score("xgqa", XGQA, xgqa_answers({"1": "no", "2": "ball"}), allow_missing=True)
+    assert (metrics["accuracy"], n) == (100, 2)
+
+
+def test_xvnli_over_decided_and_over_all_rows(score: Any) -> None:
+    answers = [
+        {"id": "7.jpg#0", "answer": "Yes."}, {"id": "7.jpg#1", "answer": "contradiction"}, {"id": "7.jpg#2", "answer": "no"}
+    ]  # fmt: skip
+    metrics, n = score("xvnli", XVNLI, answers, "lines", "lines")
+    assert (metrics["accuracy"], n) == (pytest.approx(200 / 3), 3)
+    metrics, n = score("xvnli", XVNLI, [*answers, {"id": "7.jpg#3", "answer": "-"}], "lines", variant="iglue")
+    assert (metrics["accuracy"], n) == (50, 4)  # "-" is no answer that could be right
+    with pytest.raises(InputError, match="record 1 has the gold_label 'maybe'"):
+        score("xvnli", [{**XVNLI[0], "gold_label": "maybe"}], answers)
+
+
+def test_marvl_and_nlvr2(score: Any, tmp_path: Path) -> None:
+    answers = [{"id": "sw-0", "answer": "yes"}, {"id": "sw-1", "answer": "True"}]
+    assert score("marvl", MARVL, answers, "lines", language="sw") == (
+        {"accuracy": 50.0, "relaxed": 0.5, "unparsed": 0.0}, 2
+    )  # fmt: skip
+    assert score("marvl", NLVR2, [{"identifier": r["identifier"], "answer": "no"} for r in NLVR2], "lines")[1] == 2
+    with pytest.raises(InputError, match="record 1 is in 'sw', not in 'id'"):
+        score("marvl", MARVL, answers, "lines", language="id")
+    with pytest.raises(InputError, match="has 'True' for 'label', which should be true or false"):
+        score("marvl", [{**MARVL[0], "label": "True"}], answers, "lines", language="sw")
+    path = write(tmp_path / "marvl-sw.jsonl", MARVL, "lines")
+    assert BENCHMARKS["marvl"].read(path, "sw")[0].images == (
+        "sw/images/81-Dawati/81-5.jpg", "sw/images/81-Dawati/81-n-1.jpg"
+    )  # fmt: skip
+
+
+def test_maxm(score: Any) -> None:
+    assert score("maxm", MAXM, [{"question_id": "q1", "answer": " Un chat"}], language="fr")[0] == {"accuracy": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("variant", "accuracy"), [("official_2021", 100.0), ("official_pre2021", 100.0), ("mblip", 100.0), ("", 100.0)]
+)
+def test_vqa_variants(score: Any, variant: str, accuracy: float) -> None:
+    answers = [{"question_id": 5, "answer": "net"}, {"question_id": 6, "answer": "1"}]
+    assert score("vqa", VQA, answers, variant=variant) == ({"accuracy": accuracy}, 2)
+
+
+def test_vqa_wants_the_annotations(score: Any) -> None:
+    with pytest.raises(InputError, match="give the file of annotations"):
+        score("vqa", {"questions": []}, [])
+    with pytest.raises(InputError, match="no variant 'official'; did you mean 'official_2021'"):
+        score("vqa", VQA, [], variant="official")
+
+
+@pytest.mark.parametrize("kind", ["lines", "json"])
+def test_pope_by_order_and_by_id(score: Any, kind: str) -> None:
+    answers = [{"question": row["text"], "answer": "Yes, there is."} for row in POPE]
+    metrics, n = score("pope", POPE, answers, kind, "lines")
+    assert (metrics["accuracy"], metrics["yes_ratio"], n) == (50, 1, 2)
+    ours = [{"id": str(row["question_id"]), "answer": row["label"]} for row in reversed(POPE)]
+    assert score("pope", POPE, ours, kind)[0]["accuracy"] == 100
+    with pytest.raises(InputError, match="record 1 answers 'Is there a cat"):
+        score("pope", POPE, answers[::-1], kind, "lines")
+    with pytest.raises(InputError, match="1 predictions without identifiers"):
+        score("pope", POPE, answers[:1], kind, "lines")
+    with pytest.raises(InputError, match="record 1 has the label 'maybe'"):
+        score("pope", [{**POPE[0], "label": "maybe"}], answers, kind)
+
+
+@pytest.mark.parametrize("kind", ["json", "lines", "concatenated"])
+def test_chair_reads_every_form_of_captions(score: Any, kind: str) -> None:
+    captions = [{"image_id": 7, "caption": "Two dogs."}, {"image_id": 8, "text": "A cat and a car.", "question_id": 3}]
+    assert score("chair", CHAIR, captions, "lines", kind)[0]["chair_i"] == pytest.approx(1 / 3)
+    metrics, n = score("chair", CHAIR, captions[:1], "lines", kind)  # the data are a look-up table
+    assert (metrics["chair_s"], n) == (0, 1)
+
+
+def test_chair_reads_lisaanne(score: Any) -> None:
+    own = {"overall": {}, "imgToEval": {"7": {"caption": "Two dogs.", "image_id": 7}, "8": {"caption": "A car."}}}
+    assert score("chair", CHAIR, own, "lines")[0]["chair_s"] == 0.5
+
+
+def test_captions_of_coco(score: Any) -> None:
+    metrics, n = score("captions", COCO, COCO_RESULTS)
+    assert n == 2
+    assert list(metrics) == ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"]
+    assert metrics["Bleu_1"] == pytest.approx(8 / 9 * math.exp(1 - 11 / 9))  # 9 words against 5 + 6
+
+
+def test_images_of_xflickrco_by_any_name(score: Any) -> None:
+    by_name = [{"image_id": row["img_path"], "caption": row["sentences"][0]} for row in XFLICKRCO]
+    by_number = [{"image_id": row["id"], "caption": row["sentences"][0]} for row in XFLICKRCO]
+    expected = score("captions", XFLICKRCO, by_name, "lines", language="de")
+    assert score("captions", XFLICKRCO, by_number, "lines", language="German") == expected
+    assert expected[0]["CIDEr"] > 5
+
+
+def test_xm3600_takes_the_images_of_the_language(score: Any) -> None:
+    assert score("captions", XM3600, {"00aa": "sw 00aa", "00bb": "sw 00bb"}, "lines", language="sw")[1] == 2
+    assert score("captions", XM3600, {"00aa": "he 00aa"}, "lines", language="iw")[1] == 1
+    with pytest.raises(InputError, match="no captions in 'de'; its languages are sw, he"):
+        score("captions", XM3600, {"00aa": "x"}, "lines", language="de")
+
+
+def test_our_own_predictions(score: Any) -> None:
+    rows = [
+        {
+            "id": row.id,
+            "benchmark": row.benchmark,
+            "language": row.language,
+            "images": [],
+            "prompt": "p",
+            "answer": row.answer,
+        }
+        for row in (Prediction(number, "xgqa", "de", (), "p", answer) for number, answer in XGQA_ANSWERS.items())
+    ]
+    assert score("xgqa", XGQA, rows, answers_kind="lines", language="de")[1] == 3
+    with pytest.raises(InputError, match="record 1 is in 'de', not in 'en'"):
+        score("xgqa", XGQA, rows, answers_kind="lines", language="en")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        ([*COCO_RESULTS, {"image_id": 9, "caption": "x"}], "record 3 is for '9', which .* does not hold"),
+        (COCO_RESULTS[:1], "no prediction for 1 of the 2 items"),
+        ([*COCO_RESULTS, COCO_RESULTS[0]], "record 3 is a second prediction for '7'"),
+        ([{"image_id": 7}], "record 1 needs a text in one of the fields caption, text, answer"),
+        ([{"image_id": 7, "caption": None}], "needs a text"),
+        ([{"image_id": True, "caption": "x"}], "an identifier is a text or a whole number"),
+        ([{"caption": "x"}], "1 predictions without identifiers"),
+        ([{"caption": "x"}, COCO_RESULTS[0]], "record 1 names no item"),
+        ([], "holds no predictions"),
+        ([3], "record 1 is int, not an object"),
+        ([[]], "record 1 is list, not an object"),
+    ],
+)
+def test_predictions_that_are_refused(score: Any, predictions: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        score("captions", COCO, predictions)
+
+
+def test_predictions_for_other_data_are_refused_even_where_some_may_be_missing(score: Any) -> None:
+    with pytest.raises(InputError, match="record 1 is for '9'"):
+        score("captions", COCO, [{"image_id": 9, "caption": "x"}], allow_missing=True)
+    with pytest.raises(InputError, match="no prediction for any item"):
+        score("xgqa", XGQA, {"99": "x"}, allow_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "message"),
+    [
+        ([XFLICKRCO[0]] * 2, "lines", "holds item '1007129816.jpg' twice"),
+        ([{"img_path": "a.jpg"}], "lines", "record 1 lacks 'sentences', which should be a list"),
+        ([{"img_path": "a.jpg", "sentences": []}], "lines", "must be a list of captions"),
+        ({"annotations": []}, "json", "holds no items"),
+    ],
+)
+def test_data_that_are_refused(score: Any, data: Any, kind: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        score("captions", data, COCO_RESULTS, kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"image_id": 7, "caption": "a do', "line 1 is cut off"),
+        ('[{"image_id": 7,\n "caption": "a dog"},', "line 2 is cut off"),
+        ('{"image_id": 7}\n{"image_id" 8}\n', "line 2 is not valid JSON"),
+        ("", "is empty"),
+        ("\n \n", "is empty"),
+        ("[" * 100_000, "is not valid JSON|cut off"),
+    ],
+)
+def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
+    data, predictions = write(tmp_path / "data.json", COCO), tmp_path / "predictions.json"
+    predictions.write_text(text)
+    with pytest.raises(InputError, match=message):
+        score_predictions(BENCHMARKS["captions"], data, predictions)
+    predictions.write_bytes(b'[{"image_id": 7, "caption": "\xff"}]')
+    with pytest.raises(InputError, match="is not UTF-8 at byte 29"):
+        score_predictions(BENCHMARKS["captions"], data, predictions)
+    with pytest.raises(InputError, match="cannot read"):
+        score_predictions(BENCHMARKS["captions"], data, tmp_path / "none.json")
+
+
+def test_the_language_is_read_from_the_path_and_must_not_contradict_it(tmp_path: Path) -> None:
+    data = write(tmp_path / "xFlickrCO/de/test.jsonl", XFLICKRCO, "lines")
+    answers = write(tmp_path / "p.json", {row["img_path"]: row["sentences"][0] for row in XFLICKRCO})
+    assert score_predictions(BENCHMARKS["captions"], data, answers)[0].language == "de"
+    assert score_predictions(BENCHMARKS["captions"], tmp_path, answers, "de")[0].n == 2  # found below a root
+    with pytest.raises(InputError, match="is in 'de' by its path, not in 'ja'"):
+        score_predictions(BENCHMARKS["captions"], data, answers, "ja")
+    with pytest.raises(InputError, match=r"holds no captions annotations in 'tr': looked for tr/test.jsonl"):
+        score_predictions(BENCHMARKS["captions"], tmp_path, answers, "tr")
+    with pytest.raises(InputError, match="unknown language 'xx'"):
+        score_predictions(BENCHMARKS["captions"], data, answers, "xx")
+
+
+def test_a_score_names_everything_it_depends_on(tmp_path: Path) -> None:
+    data, answers = write(tmp_path / "d.json", XGQA), write(tmp_path / "p.json", XGQA_ANSWERS)
+    result, scored = score_predictions(BENCHMARKS["xgqa"], data, answers, "de", "mblip")
+    fingerprint = result.fingerprint
+    assert len(fingerprint["data_sha256"]) == len(fingerprint["predictions_sha256"]) == 64
+    assert fingerprint["variant"] == "mblip"
+    assert fingerprint["prompt"] == "Question: ⟨text⟩ Short answer in English:"
+    assert fingerprint["decoding"] == {
+        "num_beams": 5, "max_new_tokens": 10, "min_new_tokens": 1, "length_penalty": -1.0
+    }  # fmt: skip
+    assert fingerprint["items_in_data"] == 3 and "numpy" in fingerprint["versions"]
+    assert scored.per_item["accuracy"].tolist() == [1, 1, 0]
+    low, high = result.interval["accuracy"]
+    assert 0 <= low < 200 / 3 < high <= 100
+
+
+def test_prompts_are_those_of_the_paper() -> None:
+    def prompt(name: str, text: str, language: str) -> str:
+        benchmark = BENCHMARKS[name]
+        from mblip.evaluation.benchmark import Item
+
+        return benchmark.prompt(Item("1", (), text, None), language)
+
+    assert prompt("xgqa", "Wo?", "de") == "Question: Wo? Short answer in English:"
+    assert prompt("xvnli", "Il lit.", "fr") == (
+        'Is it guaranteed true that "Il lit."? Yes, no, or maybe? Answer in English:'
+    )
+    assert prompt("marvl", "Kuna", "sw") == (
+        'Based on the two images, is it correct to say "Kuna"? Yes or no? Answer in English:'
+    )
+    assert prompt("maxm", "Qui ?", "fr") == "Question: Qui ? Short answer in French:"
+    assert prompt("vqa", "Who?", "en") == "Question: Who? Short answer in English:"
+    assert prompt("pope", "Is there a dog?", "en") == "Is there a dog?"
+    assert prompt("captions", "", "sw") == "Caption in Swahili: "
+    assert prompt("chair", "", "en") == "Describe the image in English with as much detail as possible."
+
+
+def test_the_registry() -> None:
+    assert len(BENCHMARKS) == 11
+    assert len(BENCHMARKS["xm3600"].languages) == 36
+    assert {name: BENCHMARKS[name].variants for name in ("xgqa", "xvnli", "vqa")} == {
+        "xgqa": ("iglue", "mblip"),
+        "xvnli": ("mblip", "iglue"),
+        "vqa": ("official_2021", "official_pre2021", "mblip"),
+    }
+    with pytest.raises(InputError, match="unknown benchmark 'xgq'; did you mean 'xgqa'"):
+        find_benchmark("xgq")
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    data, answers = write(tmp_path / "d.json", XGQA), write(tmp_path / "p.json", XGQA_ANSWERS)
+    command = ["score", "xgqa", "--data", str(data), "--predictions", str(answers)]
+    result = CliRunner().invoke(app, [*command, "--variant", "mblip", "--json"])
+    assert result.exit_code == 0
+    printed = json.loads(result.stdout)
+    assert list(printed) == ["metrics", "n", "fingerprint"]
+    assert (printed["metrics"]["accuracy"], printed["n"]) == (pytest.approx(200 / 3), 3)
+    shown = CliRunner().invoke(app, command).stdout
+    assert "accuracy" in shown and "33.33 %" in shown
+    with pytest.raises(InputError, match="cannot read"):
+        CliRunner().invoke(app, [*command[:-1], "none.json"], catch_exceptions=False)
