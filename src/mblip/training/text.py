@@ -140,7 +140,7 @@ def build_tokenizer(world: TextWorld, vocabulary: str, pieces: int) -> PreTraine
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"}, clean_up_tokenization_spaces=False,
+        clean_up_tokenization_spaces=False,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ of pycocoevalcap 1.2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ Ints = NDArray[np.int64]
 ORDERS = (1, 2, 3, 4)
 _SMALL, _TINY = 1e-9, 1e-15  # BLEU: in the denominator and in the numerator
 _BETA = 1.2  # ROUGE-L: weight of recall
+_END = "\0"
 _SIGMA = 6.0  # CIDEr: width of the length penalty, in words
 
 
@@ -70,14 +71,18 @@ class _Corpus:
     def __init__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         self.images = len(hypotheses)
         self.references = np.array([len(refs) for refs in references], dtype=np.int64)
-        sentences = [hyp.split() for hyp in hypotheses] + [ref.split() for refs in references for ref in refs]
-        self.length = np.array([len(words) for words in sentences], dtype=np.int64)
+        # One split and one look-up for all: a token that no tokeniser makes ends each sentence.
+        sentences = [*hypotheses, *(ref for refs in references for ref in refs)]
+        tokens = f" {_END} ".join([*sentences, ""]).split()
+        vocabulary = {_END: 0}
+        for token in tokens:
+            if token not in vocabulary:
+                vocabulary[token] = len(vocabulary)
+        numbers = np.fromiter(map(vocabulary.__getitem__, tokens), dtype=np.int64, count=len(tokens))
+        ends = np.flatnonzero(numbers == 0)
+        self.length = np.diff(ends, prepend=-1) - 1
         self.image = np.concatenate([np.arange(self.images), np.repeat(np.arange(self.images), self.references)])
-        vocabulary: dict[str, int] = {}
-        words = np.array(
-            [vocabulary.setdefault(word, len(vocabulary)) for words in sentences for word in words], dtype=np.int64
-        )
-        self.grams = _count(words, np.repeat(np.arange(len(sentences)), self.length), len(vocabulary))
+        self.grams = _count(numbers[numbers > 0], np.repeat(np.arange(len(sentences)), self.length), len(vocabulary))
 
 
 def _count(words: Ints, sentence: Ints, kinds: int) -> list[_Grams]:
@@ -186,10 +191,13 @@ def _look_up(ordered: Ints, wanted: Ints) -> Ints:
 
 def _rouge_l(hypothesis: str, references: Sequence[str]) -> float:
     words = hypothesis.split(" ")  # an empty caption is one empty word here, unlike in BLEU and CIDEr
+    places: dict[str, int] = {}
+    for place, word in enumerate(words):
+        places[word] = places.get(word, 0) | 1 << place
     precision = recall = 0.0
     for reference in references:
         others = reference.split(" ")
-        common = _common_subsequence(words, others)
+        common = _common_subsequence(places, len(words), others)
         precision = max(precision, common / len(words))
         recall = max(recall, common / len(others))
     if not precision or not recall:
@@ -197,14 +205,17 @@ def _rouge_l(hypothesis: str, references: Sequence[str]) -> float:
     return ((1 + _BETA**2) * precision * recall) / (recall + _BETA**2 * precision)
 
 
-def _common_subsequence(words: Sequence[str], others: Sequence[str]) -> int:
-    """Length of the longest common subsequence, bit-parallel (Hyyrö 2004)."""
-    places: dict[str, int] = {}
-    for place, word in enumerate(words):
-        places[word] = places.get(word, 0) | 1 << place
-    full = (1 << len(words)) - 1
-    row = full
+def _common_subsequence(places: Mapping[str, int], length: int, others: Sequence[str]) -> int:
+    """Length of the longest common subsequence, bit-parallel (Hyyrö 2004).
+
+    Args:
+        places: Where each word of the first sentence stands, as bits.
+        length: The number of its words.
+        others: The words of the second.
+    """
+    row = full = (1 << length) - 1
     for word in others:
         matches = row & places.get(word, 0)
-        row = (row + matches | row - matches) & full
-    return len(words) - row.bit_count()
+        if matches:
+            row = (row + matches | row - matches) & full
+    return length - row.bit_count()

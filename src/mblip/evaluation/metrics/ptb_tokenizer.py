@@ -17,11 +17,16 @@ from mblip.evaluation.metrics.ptb_rules import IGNORED, RULES, Rule, printed
 _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 # Lines in Java's eyes. pycocoevalcap replaces "\n" alone; the others would shift all captions that follow.
 _LINE_BREAKS = re.compile("\r\n|[\n\v\f\r\u2028\u2029]")
-# Where a token or its context may reach over a blank: telephone numbers, "1 1/2", "No. 5", "plan B. The", tags.
-_BEYOND_BLANKS = re.compile(r"[<\t\xa0\u2000-\u200a\u3000]|[\d).] +[\d.]|(?<![A-Za-z])[A-Za-z]\. +[A-Z]")
+# Where a token or its context may reach over a blank: tags, unusual blanks, telephone numbers, "1 1/2", "No. 5", "plan B.
+# The"; some whatever follows, some only if more follows.
+_UNSETTLED = re.compile(r"[<\t\xa0\u2000-\u200a\u3000\n\v\f\r\u2028\u2029]")
+_UNSETTLED_BEFORE_MORE = re.compile(r"[\d).]$")
+_BEYOND_BLANKS = re.compile(r"[\d).] +[\d.]|(?<![A-Za-z])[A-Za-z]\. +[A-Z]")
 # Where Java sees words end inside a token: at signs, and around Chinese and Japanese.
 _WORD_BOUNDARY = re.compile("([!-&(-+/:-@\\[-^`{-~]|[\u3040-\u30ff\u3400-\u9fff]+)")
 _CACHE_SIZE = 1 << 18
+# The tokens of what stood between blanks, with a mark at the end where they are not settled by that alone.
+_ALWAYS, _BEFORE_MORE = "\v", "\n"
 _cache: dict[str, str] = {}
 
 
@@ -32,20 +37,24 @@ def tokenize(text: str) -> str:
         The tokens joined by blanks, lower-cased, without punctuation: what ``pycocoevalcap``'s ``PTBTokenizer`` gives
         for a caption that stands alone. A token may hold no-break spaces (``1 1/2``).
     """
-    if _LINE_BREAKS.search(text):
-        return " ".join(filter(None, map(tokenize, _LINE_BREAKS.split(text))))
-    if _BEYOND_BLANKS.search(text):
-        return _tokenize_line(text)
-    tokens = []
-    for chunk in text.split(" "):
-        found = _cache.get(chunk)
-        if found is None:
-            if len(_cache) >= _CACHE_SIZE:
-                _cache.clear()
-            found = _cache[chunk] = _tokenize_line(chunk)
-        if found:
-            tokens.append(found)
-    return " ".join(tokens)
+    found = [_tokenize_chunk(chunk) for chunk in text.split(" ")]
+    found[-1] = found[-1].removesuffix(_BEFORE_MORE)
+    tokens = " ".join(filter(None, found))
+    if _ALWAYS in tokens or (_BEFORE_MORE in tokens and _BEYOND_BLANKS.search(text)):
+        return " ".join(filter(None, map(_tokenize_line, _LINE_BREAKS.split(text))))
+    if _BEFORE_MORE in tokens:
+        return " ".join(filter(None, (token.removesuffix(_BEFORE_MORE) for token in found)))
+    return tokens
+
+
+def _tokenize_chunk(chunk: str) -> str:
+    found = _cache.get(chunk)
+    if found is None:
+        if len(_cache) >= _CACHE_SIZE:
+            _cache.clear()
+        mark = _ALWAYS if _UNSETTLED.search(chunk) else _BEFORE_MORE if _UNSETTLED_BEFORE_MORE.search(chunk) else ""
+        found = _cache[chunk] = _tokenize_line(chunk) + mark
+    return found
 
 
 def tokenize_all(texts: Iterable[str]) -> list[str]:
