@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mblip.config import DataRecipe, load_recipe
 from mblip.errors import InputError
 
 if TYPE_CHECKING:
+    from mblip.config import DataRecipe
     from mblip.corpora.jobs import Progress
 
 data = typer.Typer(no_args_is_help=True, help="From raw English corpora to an instruction mix.")
@@ -201,6 +201,8 @@ def _pairs(options: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _load(recipe: str, overrides: list[str] | None) -> DataRecipe:
+    from mblip.config import DataRecipe, load_recipe
+
     return load_recipe(DataRecipe, recipe, tuple(overrides or ()))
 
 

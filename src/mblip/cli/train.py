@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mblip.config import load_train_recipe
-
 if TYPE_CHECKING:
     from typing import Any
 
@@ -26,11 +24,12 @@ def train(
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME by default.")] = None,
 ) -> None:
     """Train as a recipe says; the same command goes on after an interruption."""
-    resolved = load_train_recipe(recipe, tuple(overrides or ()))
-
     from rich.console import Console
 
-    from mblip.training.run import train as run
+    from mblip.config import load_train_recipe
+
+    resolved = load_train_recipe(recipe, tuple(overrides or ()))
+    from mblip.training.run import train as run  # takes seconds: after the recipe has proved valid
 
     console = Console(highlight=False)
     directory = to or Path("runs") / Path(recipe).stem

@@ -49,6 +49,10 @@ _LETTER = "A-Za-z" + _CLASS["letters"]
 _DIGIT = "0-9" + _CLASS["digits"]
 _MARKS = _CLASS["marks"]
 _SOFT = "\\u00ad"
+# A word of letters alone, perhaps before a comma or the like, is one token whatever stands around it, but for six words.
+PLAIN_WORD = re.compile(f"([{_LETTER}]+)[,;!?]?")
+_SPLIT_WORDS = (("can", "not"), ("gim", "me"), ("gon", "na"), ("got", "ta"), ("lem", "me"), ("wan", "na"))
+SPLIT_WORDS = frozenset(head + tail for head, tail in _SPLIT_WORDS)
 # What is never part of a token: lone halves of surrogate pairs are all the reference sees beyond the basic plane.
 IGNORED = re.compile(f"[{_CLASS['ignored']}\ud800-\udfff\U00010000-\U0010ffff]")
 
@@ -248,10 +252,7 @@ RULES: tuple[Rule, ...] = (
     _rule("'\u2019\x92&", f"({_APOSTROPHE}[nN])[ \\t\\xa0{_NEWLINE}]"),
     _rule("'", "((?i:'t))(?i:is|was)"),
     _rule("'\u2019\x92&", f"({_APOSTROPHE}[2-9]0[sS]|{_APOSTROPHE}[0-9]{{2}}(?=[{_SPACE}]))"),
-    *(
-        _rule(f"{head[0]}{head[0].upper()}", f"((?i:{head}))(?i:{tail})[^{_ALNUM}]")
-        for head, tail in (("can", "not"), ("gim", "me"), ("gon", "na"), ("got", "ta"), ("lem", "me"), ("wan", "na"))
-    ),
+    *(_rule(f"{head[0]}{head[0].upper()}", f"((?i:{head}))(?i:{tail})[^{_ALNUM}]") for head, tail in _SPLIT_WORDS),
     # Numbers.
     _rule(f"-+.:,{_SOFT}\\u066b\\u066c{_DIGIT}", f"([-+]?{_NUMBER})", _without_soft_hyphens),
     _rule(_DIGIT, f"((?:[{_DIGIT}]{{1,4}}[- \\xa0])?[{_DIGIT}]{{1,4}}\\\\?/[{_DIGIT}]{{1,4}})"),

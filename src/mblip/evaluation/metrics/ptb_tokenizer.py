@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-from mblip.evaluation.metrics.ptb_rules import IGNORED, RULES, Rule, printed
+from mblip.evaluation.metrics.ptb_rules import IGNORED, PLAIN_WORD, RULES, SPLIT_WORDS, Rule, printed
 
 # What pycocoevalcap drops. Brackets are listed in upper case there and stay, because captions are lower-cased first.
 _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
@@ -37,7 +37,7 @@ def tokenize(text: str) -> str:
         The tokens joined by blanks, lower-cased, without punctuation: what ``pycocoevalcap``'s ``PTBTokenizer`` gives
         for a caption that stands alone. A token may hold no-break spaces (``1 1/2``).
     """
-    found = [_tokenize_chunk(chunk) for chunk in text.split(" ")]
+    found = [_cache.get(chunk) or _tokenize_chunk(chunk) for chunk in text.split(" ")]
     found[-1] = found[-1].removesuffix(_BEFORE_MORE)
     tokens = " ".join(filter(None, found))
     if _ALWAYS in tokens or (_BEFORE_MORE in tokens and _BEYOND_BLANKS.search(text)):
@@ -48,13 +48,19 @@ def tokenize(text: str) -> str:
 
 
 def _tokenize_chunk(chunk: str) -> str:
-    found = _cache.get(chunk)
-    if found is None:
-        if len(_cache) >= _CACHE_SIZE:
-            _cache.clear()
+    """The tokens of what stands between two blanks, marked; kept for the next time."""
+    if chunk in _cache:
+        return _cache[chunk]
+    if len(_cache) >= _CACHE_SIZE:
+        _cache.clear()
+    plain = PLAIN_WORD.fullmatch(chunk)
+    if plain and plain[1].lower() not in SPLIT_WORDS:
+        tokens = _lower(plain[1])
+    else:
         mark = _ALWAYS if _UNSETTLED.search(chunk) else _BEFORE_MORE if _UNSETTLED_BEFORE_MORE.search(chunk) else ""
-        found = _cache[chunk] = _tokenize_line(chunk) + mark
-    return found
+        tokens = _tokenize_line(chunk) + mark
+    _cache[chunk] = tokens
+    return tokens
 
 
 def tokenize_all(texts: Iterable[str]) -> list[str]:
