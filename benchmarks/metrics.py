@@ -2,7 +2,8 @@
 
 36 languages x 3,600 images, two references and one hypothesis an image (XM3600 has 261,375 captions for 129,600 pairs of
 image and language). The words are CLDR's names of countries, languages and currencies in each language, drawn by Zipf's
-law, 5 to 14 a caption, with punctuation (Chinese: 10 to 24 characters, a blank between them). Both sides get the same texts and tokenise them inside the timed part; both
+law, 5 to 14 a caption, with punctuation (Chinese: 10 to 24 characters, a blank between them).
+Both sides get the same texts and tokenise them inside the timed part; both
 values are printed and must agree to 1e-9.
 """
 
