@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import CAPTION, Benchmark, Item, Options, Scored
 from mblip.evaluation.metrics.captions import caption_scores
+from mblip.evaluation.metrics.ngrams import METRICS
 from mblip.evaluation.metrics.segmentation import default_segmenter, segmenter_scheme
 from mblip.evaluation.raw import Row, image_name, read_values, rows, take, take_id
 from mblip.languages import find_language
@@ -114,7 +116,7 @@ def prompt(item: Item, language: str) -> str:
     return f"Caption in {find_language(language).name}: "
 
 
-def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
+def score(items: Sequence[Item], answers: Sequence[str], options: Options, metrics: Sequence[str] = METRICS) -> Scored:
     """BLEU-1..4, ROUGE-L and CIDEr as pycocoevalcap gives them; document frequencies are those of the items scored.
 
     Outside English texts are brought to NFC, as mBLIP does; in English pycocoevalcap's results are kept to the last digit.
@@ -122,13 +124,14 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
     segmenter = options.segmenter or default_segmenter(options.language)
     references = [item.gold for item in items]
     nfc = options.language != "en"
-    scores = caption_scores(answers, references, options.language, segmenter, nfc)
+    scores = caption_scores(answers, references, options.language, segmenter, nfc, metrics)
     notes: dict[str, Any] = {
         "segmenter": segmenter_scheme(segmenter, options.language),
         "normaliser": "NFC, PTB" if nfc else "PTB",
-        "bleu": scores.bleu_counts,
+        **({"bleu": scores.bleu_counts} if scores.bleu_counts else {}),
     }
-    per_item = {name: scores.per_image[name] for name in ("ROUGE_L", "CIDEr")}  # BLEU is no mean over images
+    # BLEU is no mean over images.
+    per_item = {name: values for name, values in scores.per_image.items() if not name.startswith("Bleu")}
     return Scored(scores.total, items, per_item, notes)
 
 
@@ -145,8 +148,9 @@ BENCHMARK = Benchmark(
     normal_id=image_name,
 )
 XFLICKRCO = dataclasses.replace(BENCHMARK, name="xflickrco", files=("{code}/test.jsonl",))
-XM3600 = dataclasses.replace(
+XM3600 = dataclasses.replace(  # scored by CIDEr alone, as in the paper
     BENCHMARK,
+    score=partial(score, metrics=("CIDEr",)),
     name="xm3600",
     files=("captions.jsonl",),
     languages=_XM3600_LANGUAGES,

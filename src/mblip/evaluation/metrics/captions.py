@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import islice
 
-from mblip.evaluation.metrics.ngrams import CaptionScores, score_captions
+from mblip.evaluation.metrics.ngrams import METRICS, CaptionScores, score_captions
 from mblip.evaluation.metrics.ptb_tokenizer import tokenize_all
 from mblip.evaluation.metrics.segmentation import segmenter
 
@@ -17,6 +17,7 @@ def caption_scores(
     language: str = "en",
     segmentation: str = "none",
     nfc: bool = False,
+    metrics: Sequence[str] = METRICS,
 ) -> CaptionScores:
     """BLEU, ROUGE-L and CIDEr as pycocoevalcap gives them.
 
@@ -27,6 +28,7 @@ def caption_scores(
         segmentation: How hypotheses and references are cut into words before the PTB tokeniser: see
             :func:`~mblip.evaluation.metrics.segmentation.segmenter`.
         nfc: Normalise to NFC after segmentation, as mBLIP does.
+        metrics: Which of :data:`~mblip.evaluation.metrics.ngrams.METRICS`.
 
     Raises:
         InputError: An unknown segmentation, or one whose library is not installed.
@@ -39,7 +41,7 @@ def caption_scores(
 
     flat = iter(prepare([text for texts in references for text in texts]))
     grouped = [list(islice(flat, len(texts))) for texts in references]
-    return score_captions(prepare(hypotheses), grouped)
+    return score_captions(prepare(hypotheses), grouped, metrics)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:

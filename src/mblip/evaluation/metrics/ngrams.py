@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 ORDERS = (1, 2, 3, 4)
+METRICS = ("Bleu", "ROUGE_L", "CIDEr")
 _SMALL, _TINY = 1e-9, 1e-15  # BLEU: in the denominator and in the numerator
 _BETA = 1.2  # ROUGE-L: weight of recall
 _END = "\0"
@@ -28,7 +29,7 @@ class CaptionScores:
     """Scores of a corpus of captions.
 
     Attributes:
-        total: ``Bleu_1`` to ``Bleu_4``, ``ROUGE_L`` and ``CIDEr`` of the corpus, as fractions.
+        total: ``Bleu_1`` to ``Bleu_4``, ``ROUGE_L`` and ``CIDEr`` of the corpus, as fractions; those asked for.
         per_image: The same for each image, in the order given, [images].
         bleu_counts: What BLEU is made of: ``guess`` and ``correct`` by order, ``testlen`` and ``reflen``.
     """
@@ -38,20 +39,29 @@ class CaptionScores:
     bleu_counts: dict[str, int | list[int]]
 
 
-def score_captions(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
+def score_captions(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], metrics: Sequence[str] = METRICS
+) -> CaptionScores:
     """Score tokenised captions.
 
     Args:
         hypotheses: One caption an image, tokens joined by blanks.
         references: The captions of each image, at least one, tokenised likewise.
+        metrics: Which of :data:`METRICS`.
     """
     corpus = _Corpus(hypotheses, references)
-    bleu, per_image, counts = _bleu(corpus)
-    total = dict(zip((f"Bleu_{order}" for order in ORDERS), bleu, strict=True))
-    rouge = np.array([_rouge_l(hyp, refs) for hyp, refs in zip(hypotheses, references, strict=True)])
-    cider = _cider(corpus)
-    per_image.update(ROUGE_L=rouge, CIDEr=cider)
-    total.update(ROUGE_L=float(rouge.mean()), CIDEr=float(cider.mean()))
+    total: dict[str, float] = {}
+    per_image: dict[str, Floats] = {}
+    counts: dict[str, int | list[int]] = {}
+    if "Bleu" in metrics:
+        bleu, per_image, counts = _bleu(corpus)
+        total.update(zip((f"Bleu_{order}" for order in ORDERS), bleu, strict=True))
+    if "ROUGE_L" in metrics:
+        pairs = zip(hypotheses, references, strict=True)
+        per_image["ROUGE_L"] = np.array([_rouge_l(hypothesis, texts) for hypothesis, texts in pairs])
+    if "CIDEr" in metrics:
+        per_image["CIDEr"] = _cider(corpus)
+    total.update({name: float(per_image[name].mean()) for name in ("ROUGE_L", "CIDEr") if name in per_image})
     return CaptionScores(total, per_image, counts)
 
 

@@ -49,10 +49,7 @@ _LETTER = "A-Za-z" + _CLASS["letters"]
 _DIGIT = "0-9" + _CLASS["digits"]
 _MARKS = _CLASS["marks"]
 _SOFT = "\\u00ad"
-# A word of letters alone, perhaps before a comma or the like, is one token whatever stands around it, but for six words.
-PLAIN_WORD = re.compile(f"([{_LETTER}]+)[,;!?]?")
 _SPLIT_WORDS = (("can", "not"), ("gim", "me"), ("gon", "na"), ("got", "ta"), ("lem", "me"), ("wan", "na"))
-SPLIT_WORDS = frozenset(head + tail for head, tail in _SPLIT_WORDS)
 # What is never part of a token: lone halves of surrogate pairs are all the reference sees beyond the basic plane.
 IGNORED = re.compile(f"[{_CLASS['ignored']}\ud800-\udfff\U00010000-\U0010ffff]")
 
@@ -115,6 +112,14 @@ _TITLE = f"(?=[A-Za-z]+\\.)(?:{_words(_TITLES)}|[Mm][ft][Gg])"
 _ABBREVIATION = (  # words that are also English nouns only with a capital, "pte" and "pty" only with a small t
     f"(?=[A-Za-z]+\\.)(?:{_words(_OTHER)}|[Pp]?[Pp]t[EeYy][Ss]?|A(?i:rk|z)|D(?i:el)|I(?i:ll)|O(?i:re)|T(?i:ex)|L(?i:a)"
     "|P(?i:a)|M(?i:a|i)(?i:ss)|W(?i:ash))"
+)
+# A word of letters alone, perhaps before one of these signs, is one token whatever stands around it; but for words that
+# are cut in two, and for letters and abbreviations, which may keep their period.
+PLAIN_WORD = re.compile(f"([{_LETTER}]+)([.,;!?]?)")
+SPLIT_WORDS = frozenset(head + tail for head, tail in _SPLIT_WORDS)
+ABBREVIATIONS = frozenset(
+    f"{_TITLES} {_BEFORE_NUMBER} {_OTHER} mfg mtg pte pty ptes ptys ppte ppty pptes pptys ark az del ill ore tex la pa mass"
+    " miss wash".split()
 )
 _SPELLED_OUT = (  # words whose apostrophe stays inside
     f"(?i:ol{_APOSTROPHE}|[djl]{_APOSTROPHE}|cap{_APOSTROPHE}n|c{_APOSTROPHE}est"

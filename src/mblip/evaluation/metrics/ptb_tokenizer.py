@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-from mblip.evaluation.metrics.ptb_rules import IGNORED, PLAIN_WORD, RULES, SPLIT_WORDS, Rule, printed
+from mblip.evaluation.metrics.ptb_rules import ABBREVIATIONS, IGNORED, PLAIN_WORD, RULES, SPLIT_WORDS, Rule, printed
 
 # What pycocoevalcap drops. Brackets are listed in upper case there and stay, because captions are lower-cased first.
 _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
@@ -53,14 +53,22 @@ def _tokenize_chunk(chunk: str) -> str:
         return _cache[chunk]
     if len(_cache) >= _CACHE_SIZE:
         _cache.clear()
-    plain = PLAIN_WORD.fullmatch(chunk)
-    if plain and plain[1].lower() not in SPLIT_WORDS:
-        tokens = _lower(plain[1])
-    else:
-        mark = _ALWAYS if _UNSETTLED.search(chunk) else _BEFORE_MORE if _UNSETTLED_BEFORE_MORE.search(chunk) else ""
-        tokens = _tokenize_line(chunk) + mark
+    mark = _BEFORE_MORE if _UNSETTLED_BEFORE_MORE.search(chunk) else ""
+    mark = _ALWAYS if _UNSETTLED.search(chunk) else mark
+    word = _plain_word(chunk)
+    tokens = (_lower(word) if word else _tokenize_line(chunk)) + mark
     _cache[chunk] = tokens
     return tokens
+
+
+def _plain_word(chunk: str) -> str:
+    """The one word of a chunk, where it takes no rules to see that; else nothing."""
+    match = PLAIN_WORD.fullmatch(chunk)
+    if not match:
+        return ""
+    word = match[1].lower()
+    keeps_period = match[2] == "." and (len(word) == 1 or word in ABBREVIATIONS)
+    return "" if keeps_period or word in SPLIT_WORDS else match[1]
 
 
 def tokenize_all(texts: Iterable[str]) -> list[str]:
