@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pkgutil
 import sys
@@ -44,6 +45,7 @@ def main() -> None:
     # transformers reads these when it is imported; its loading bars and hints are not what a person asked for.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of optional kernels at import
     try:
         app()
     except InputError as error:

@@ -31,10 +31,12 @@ def caption(
     as_json: Json = False,
 ) -> None:
     """Caption pictures in one or more languages."""
-    from mblip.inference import caption as captions
+    from mblip.languages import find_language
+
+    languages = [find_language(part.strip()).code for part in language.split(",")]
+    from mblip.inference import caption as captions  # takes seconds: after the languages have proved known
 
     vlm = _load(model)
-    languages = [part.strip() for part in language.split(",")]
     for picture in pictures:
         (texts,) = captions(vlm, [picture], languages)
         for code, text in zip(languages, texts, strict=True):
