@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import typing
 from contextlib import suppress
@@ -153,7 +154,7 @@ class TextRecipe(Recipe):
 
 
 class VisionRecipe(Recipe):
-    """``mblip train``: a tiny ViT by classifying each cell of a scene (the nano stand-in for EVA-CLIP)."""
+    """``mblip train``: a tiny ViT and Q-Former by classifying each cell of a scene (for EVA-CLIP and BLIP-2's stage 1)."""
 
     kind: Literal["vision"] = "vision"
     width: int = 128
@@ -161,7 +162,7 @@ class VisionRecipe(Recipe):
     feed_forward: int = 512
     heads: int = 4
     patch: int = 16
-    queries: int = Field(default=8, description="shape of the Q-Former that the checkpoint carries, still untrained")
+    queries: int = Field(default=8, description="of the Q-Former; a multiple of a scene's four cells")
     qformer_layers: int = 2
     steps: int = 2500
     batch: int = 64
@@ -338,9 +339,21 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
         yaml.safe_dump(recipe.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True)
 
 
+# What neither changes the result nor may keep a run from going on.
+_WITHOUT_EFFECT: dict[str, Any] = {
+    **dict.fromkeys(("title", "paper", "checkpoint_every", "keep_checkpoints", "log_every"), True),
+    "data": {"workers"},
+}
+
+
 def hash_recipe(recipe: Recipe) -> str:
-    """SHA-256 of the resolved recipe: the same for the same settings, however they were given."""
-    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+    """SHA-256 of the settings that decide the result: the same for the same settings, however they were given.
+
+    Settings that stand at their default do not count, so that a field added later leaves older hashes as they were.
+    """
+    settings = recipe.model_dump(mode="json", exclude_defaults=True, exclude=_WITHOUT_EFFECT)
+    settings = {field: value for field, value in settings.items() if value != {}} | {"kind": type(recipe).__name__}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 class _Loader(yaml.SafeLoader):

@@ -65,6 +65,18 @@ def test_saved_recipe_loads_to_the_same_and_spells_out_defaults(recipe: Path, tm
     assert "warmup_steps: 1000" in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
+def test_the_hash_is_of_what_decides_the_result(recipe: Path) -> None:
+    plain = hash_recipe(load_recipe(TrainRecipe, recipe))
+    assert hash_recipe(load_recipe(TrainRecipe, recipe, ("lora.rank=8", "optim.lora_lr=2e-4", "seed=0"))) == plain
+    unaffected = ("title=other", "log_every=1", "checkpoint_every=7", "keep_checkpoints=1", "data.workers=3")
+    assert hash_recipe(load_recipe(TrainRecipe, recipe, unaffected)) == plain
+    others = {
+        hash_recipe(load_recipe(TrainRecipe, recipe, (change,)))
+        for change in ("lora.rank=4", "optim.lr=2e-5", "data.flip=true", "stage=warmup")
+    }
+    assert len(others | {plain}) == 5
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

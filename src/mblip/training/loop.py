@@ -10,26 +10,22 @@ import contextlib
 import json
 import math
 import resource
-import shutil
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mblip.errors import InputError
 from mblip.storage import atomic_write
+from mblip.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from mblip.training.schedule import cosine
 
 Batch = dict[str, Tensor]
@@ -131,7 +127,7 @@ def fit(job: Job) -> dict[str, Any]:
         if not math.isfinite(loss) or not math.isfinite(float(norm)):
             raise InputError(
                 f"the loss became {loss} at step {step} (batch {step}); the last good checkpoint is "
-                f"{_newest(job.directory) or 'none'}: lower the learning rate or look at that batch"
+                f"{newest_checkpoint(job.directory) or 'none'}: lower the learning rate or look at that batch"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -147,7 +143,7 @@ def fit(job: Job) -> dict[str, Any]:
                     file.write(json.dumps(row) + "\n")
                 job.on_log(row)
         if done % job.checkpoint_every == 0 and done < job.last and accelerator.is_main_process:
-            _save(job, named, optimizer, done)
+            save_checkpoint(job.directory, done, named, {"optimizer": optimizer.state_dict()}, job.keep_checkpoints)
     return row
 
 
@@ -205,39 +201,12 @@ def _prefetched(job: Job, start: int) -> Iterator[tuple[int, list[Batch]]]:
             yield step, pending.popleft().result()
 
 
-def _checkpoints(directory: Path) -> list[Path]:
-    return sorted((directory / "checkpoints").glob("step-????????"))
-
-
-def _newest(directory: Path) -> Path | None:
-    found = _checkpoints(directory)
-    return found[-1] if found else None
-
-
-def _save(job: Job, named: dict[str, nn.Parameter], optimizer: Any, step: int) -> None:
-    """Write a checkpoint beside the others, make it visible in one rename, then drop the oldest."""
-    target = job.directory / "checkpoints" / f"step-{step:08d}"
-    partial = target.with_name(f"partial-{step:08d}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({name: p.detach().contiguous().cpu() for name, p in named.items()}, partial / "trainable.safetensors")
-    torch.save({"step": step, "optimizer": optimizer.state_dict()}, partial / "state.pt")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    for old in _checkpoints(job.directory)[: -job.keep_checkpoints]:
-        shutil.rmtree(old)
-
-
 def _resume(job: Job, named: dict[str, nn.Parameter], optimizer: Any) -> int:
     """Load the newest checkpoint into model and optimiser; the step to go on with."""
-    newest = _newest(job.directory)
+    newest = newest_checkpoint(job.directory)
     if newest is None:
         return 0
-    try:
-        tensors = load_file(newest / "trainable.safetensors")
-        state = torch.load(newest / "state.pt", weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, ValueError, EOFError, struct.error, UnpicklingError, SafetensorError) as error:
-        raise InputError(f"checkpoint {newest} is damaged ({error}): delete it to go on from the one before") from error
+    tensors, state = load_checkpoint(newest)
     if set(tensors) != set(named):
         raise InputError(f"checkpoint {newest} trains other parts than this recipe: use a new output directory")
     with torch.no_grad():

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mblip.config import AnyTrainRecipe, TextRecipe, VisionRecipe, hash_recipe, save_recipe
+from mblip.config import AnyTrainRecipe, TextRecipe, VisionRecipe, hash_recipe, load_recipe, save_recipe
 from mblip.errors import InputError
 from mblip.storage import write_json
+from mblip.training.checkpoints import newest_checkpoint
 
 DONE = "done.json"
 
@@ -25,15 +26,13 @@ def train(
     Raises:
         InputError: The directory holds the run of another recipe, or the recipe cannot be run.
     """
-    identity = hash_recipe(recipe)
-    finished = directory / DONE
+    saved, finished = directory / "recipe.yaml", directory / DONE
+    if (finished.is_file() or newest_checkpoint(directory)) and not _same(recipe, saved):
+        raise InputError(f"{directory} holds the run of another recipe: delete it or name another directory")
     if finished.is_file():
-        done: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
-        if done["recipe_hash"] != identity:
-            raise InputError(f"{directory} holds the run of another recipe: delete it or name another directory")
-        last: dict[str, Any] = done["last"]
+        last: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))["last"]
         return last
-    save_recipe(recipe, directory / "recipe.yaml")
+    save_recipe(recipe, saved)
     if isinstance(recipe, TextRecipe):
         from mblip.training.text import train_text
 
@@ -46,5 +45,13 @@ def train(
         from mblip.training.align import train_vision_llm
 
         last = train_vision_llm(recipe, directory, on_log)
-    write_json(finished, {"recipe_hash": identity, "last": last})
+    write_json(finished, {"recipe_hash": hash_recipe(recipe), "last": last})
     return last
+
+
+def _same(recipe: AnyTrainRecipe, saved: Path) -> bool:
+    """Whether the recipe that a run directory was begun with asks for the same result."""
+    try:
+        return hash_recipe(load_recipe(type(recipe), saved)) == hash_recipe(recipe)
+    except InputError:  # of another kind, or of a version with other fields
+        return False
