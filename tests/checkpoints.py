@@ -115,22 +115,26 @@ _SIZES = {
 
 
 def tokenizer(kind: str) -> PreTrainedTokenizerFast:
-    """A trained tokeniser: ``unigram`` ends texts as T5 does, ``unigram-bos`` begins them, ``bytes`` does neither."""
+    """A small tokeniser: ``unigram`` ends texts as T5 does, ``unigram-bos`` begins them, ``bytes`` does neither."""
     if kind == "bytes":
         core = Tokenizer(models.BPE())
         core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         core.decoder = decoders.ByteLevel()
         specials = ["<unk>", "<s>", "</s>", "<pad>"]
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer: Any = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=alphabet)
+        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=alphabet)
+        core.train_from_iterator([" ".join(WORDS[i:] + WORDS[:i]) for i in range(len(WORDS))], trainer)
     else:
-        core = Tokenizer(models.Unigram())
+        specials = ["<pad>", "</s>", "<unk>", "<s>"]
+        pieces = ["▁" + word for word in dict.fromkeys(WORDS)]
+        letters = sorted({"▁", *"".join(WORDS)} - set(pieces))
+        # Written down rather than trained, since the trainer's result differs from run to run.
+        vocabulary = [(token, 0.0) for token in specials]
+        vocabulary += [(piece, -3.0) for piece in pieces] + [(letter, -6.0) for letter in letters]
+        core = Tokenizer(models.Unigram(vocabulary, unk_id=2))
         core.normalizer = normalizers.NFKC()
         core.pre_tokenizer = pre_tokenizers.Metaspace()
         core.decoder = decoders.Metaspace()
-        specials = ["<pad>", "</s>", "<unk>", "<s>"]
-        trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=specials, unk_token="<unk>")
-    core.train_from_iterator([" ".join(WORDS[i:] + WORDS[:i]) for i in range(len(WORDS))], trainer)
     ends = [(token, core.token_to_id(token)) for token in ("<s>", "</s>")]
     if kind == "unigram":
         core.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=ends)

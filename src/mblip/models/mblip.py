@@ -7,8 +7,7 @@ have several images, logits are made for supervised tokens alone, and candidates
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from mblip.errors import InputError
+from mblip.models.generation import Generator, Request, evaluating
 from mblip.models.loss import loss_sum, token_losses
 from mblip.models.origin import Origin
 from mblip.processing.images import Picture, open_picture
@@ -58,6 +58,11 @@ class VisionLLM(nn.Module):
         return int(self.model.config.num_query_tokens)
 
     @property
+    def width(self) -> int:
+        """Of the language model's embeddings."""
+        return int(self.model.get_input_embeddings().embedding_dim)
+
+    @property
     def is_encoder_decoder(self) -> bool:
         """Whether the language model has an encoder (mT0) or is a decoder alone (BLOOMZ)."""
         return bool(self.language_model.config.is_encoder_decoder)
@@ -79,6 +84,15 @@ class VisionLLM(nn.Module):
         opened = [open_picture(image) for image in images]
         values: Tensor = self.processor.image_processor(opened, return_tensors="pt")["pixel_values"]
         return values.to(self.device)
+
+    def encode(self, images: Sequence[Picture]) -> Tensor:
+        """What the language model sees of each picture [images, queries, width], without gradients.
+
+        Raises:
+            UnreadableImage: A picture cannot be read.
+        """
+        with torch.no_grad(), evaluating(self):
+            return self.encode_images(self.pixels(images))
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """What the language model sees of each image: [images, 3, H, W] -> [images, queries, language model width]."""
@@ -139,43 +153,65 @@ class VisionLLM(nn.Module):
         embedded = self.embed(batch["input_ids"], features, batch["image_index"])
         labels = batch["labels"]
         if self.is_encoder_decoder:
-            hidden = self._decoder_states(labels, inputs_embeds=embedded, attention_mask=batch["attention_mask"])
+            hidden = self.decoder_states(labels, inputs_embeds=embedded, attention_mask=batch["attention_mask"])
         else:
-            hidden = self._causal_states(embedded, batch["attention_mask"])[:, :-1]
+            hidden = self.causal_states(embedded, batch["attention_mask"])[:, :-1]
             labels = labels[:, 1:]
-        supervised = labels != IGNORED
-        positions = supervised.flatten().nonzero().squeeze(1)
-        states = hidden.flatten(0, 1).index_select(0, positions)
-        targets = labels.flatten().index_select(0, positions)
-        head, softcap = self.language_model.get_output_embeddings(), self._softcap
+        if per_text:
+            sums, counts = self.text_losses(hidden, labels)
+            total, tokens = sums.sum(), counts.sum()
+            return {
+                "loss": total / tokens,
+                "loss_sum": total,
+                "tokens": tokens,
+                "text_loss_sum": sums,
+                "text_tokens": counts,
+            }
+        states, targets, _ = self._supervised(hidden, labels)
+        head = self.language_model.get_output_embeddings()
+        total = loss_sum(states, head.weight, head.bias, targets, self._softcap)
         tokens = torch.tensor(len(targets), device=targets.device)
-        if not per_text:
-            total = loss_sum(states * self._logit_scale, head.weight, head.bias, targets, softcap)
-            return {"loss": total / tokens, "loss_sum": total, "tokens": tokens}
-        losses = token_losses(states * self._logit_scale, head.weight, head.bias, targets, softcap)
-        owner = torch.div(positions, labels.shape[1], rounding_mode="floor")
-        text_loss_sum = losses.new_zeros(len(labels)).index_add_(0, owner, losses)
-        total = losses.sum()
-        return {
-            "loss": total / tokens,
-            "loss_sum": total,
-            "tokens": tokens,
-            "text_loss_sum": text_loss_sum,
-            "text_tokens": supervised.sum(1),
-        }
+        return {"loss": total / tokens, "loss_sum": total, "tokens": tokens}
 
-    def _decoder_states(self, labels: Tensor, **source: Any) -> Tensor:
+    def text_losses(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed losses (nats, fp32, without gradients) and supervised tokens of each text [texts].
+
+        Args:
+            hidden: What the output head would see [texts, tokens, width].
+            labels: What each of these states should predict [texts, tokens]; -100 is not counted.
+        """
+        states, targets, owner = self._supervised(hidden, labels)
+        head = self.language_model.get_output_embeddings()
+        losses = token_losses(states, head.weight, head.bias, targets, self._softcap)
+        return losses.new_zeros(len(labels)).index_add_(0, owner, losses), (labels != IGNORED).sum(1)
+
+    def _supervised(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """States [tokens, width], targets and owning texts [tokens] of the supervised positions alone."""
+        positions = (labels != IGNORED).flatten().nonzero().squeeze(1)
+        states = hidden.flatten(0, 1).index_select(0, positions) * self._logit_scale
+        owner = torch.div(positions, labels.shape[1], rounding_mode="floor")
+        return states, labels.flatten().index_select(0, positions), owner
+
+    def decoder_states(self, labels: Tensor, **source: Any) -> Tensor:
         """Encoder-decoder: the states before the output head [texts, answer tokens, width], the answer fed in."""
         start = torch.full_like(labels[:, :1], self.language_model.config.decoder_start_token_id)
         shifted = torch.cat([start, labels[:, :-1]], dim=1)
         shifted = shifted.masked_fill(shifted == IGNORED, self.layout.pad_token_id)
         return self._states(decoder_input_ids=shifted, **source)
 
-    def _causal_states(self, embedded: Tensor, attention_mask: Tensor) -> Tensor:
-        """Decoder-only: the states before the output head [texts, tokens, width]."""
+    def causal_states(self, embedded: Tensor, attention_mask: Tensor, cache: Any = None) -> Tensor:
+        """Decoder-only: the states before the output head [texts, tokens, width].
+
+        Args:
+            embedded: [texts, tokens, width].
+            attention_mask: [texts, tokens], with those in the cache.
+            cache: Keys and values of the tokens before; those of these tokens are added.
+        """
         inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": attention_mask}
+        if cache is not None:
+            inputs |= {"past_key_values": cache, "use_cache": True}
         if self._takes_positions:
-            inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp_(min=0)
+            inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp_(min=0)[:, -embedded.shape[1] :]
         return self._states(**inputs)
 
     def _states(self, **inputs: Any) -> Tensor:
@@ -188,7 +224,7 @@ class VisionLLM(nn.Module):
 
         handle = self.language_model.get_output_embeddings().register_forward_pre_hook(catch)
         try:
-            self.language_model(**inputs, use_cache=False)
+            self.language_model(**{"use_cache": False, **inputs})
         finally:
             handle.remove()
         return caught[0]
@@ -219,7 +255,12 @@ class VisionLLM(nn.Module):
             image_features: [images, queries, width].
             image_index: [texts, images of a text], see :meth:`embed`.
             **generation: What transformers' ``generate`` takes; 50 new tokens where no length is given.
+
+        Raises:
+            InputError: More than one answer a prompt is asked for.
         """
+        if generation.get("num_return_sequences", 1) != 1:
+            raise InputError("num_return_sequences gives several answers a prompt: repeat the prompt instead")
         counts = (image_index >= 0).sum(1).tolist()
         batch = {name: value.to(self.device) for name, value in self.layout.prompts(prompts, counts).items()}
         if not {"max_new_tokens", "max_length"} & generation.keys():
@@ -229,7 +270,10 @@ class VisionLLM(nn.Module):
             embedded = self.embed(batch["input_ids"], image_features, image_index)
             inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": batch["attention_mask"]}
             if not self.is_encoder_decoder:
-                inputs["input_ids"] = batch["input_ids"]  # as the stock class does; some penalties count the prompt
+                # As the stock class does; some penalties count the prompt. The padding, which may be the end token,
+                # must not count: it reads as one more image token there.
+                padding = batch["attention_mask"] == 0
+                inputs["input_ids"] = batch["input_ids"].masked_fill(padding, self.layout.image_token_id)
             ids: Tensor = self.language_model.generate(**inputs, **generation)
         return ids if self.is_encoder_decoder else ids[:, batch["input_ids"].shape[1] :]
 
@@ -237,6 +281,8 @@ class VisionLLM(nn.Module):
         self, images: Sequence[Picture | Sequence[Picture]], prompts: Sequence[str], **generation: Any
     ) -> list[str]:
         """Answer each prompt about its image (or list of images): the answers alone, without special tokens.
+
+        Batches are formed inside, and a picture object that stands several times is encoded once.
 
         Args:
             images: One picture, or a list of pictures, for each prompt: paths, bytes, PIL images or arrays.
@@ -250,41 +296,26 @@ class VisionLLM(nn.Module):
             raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one image (or list) for each")
         if not prompts:
             return []
-        flat: list[Picture] = []
-        rows: list[list[int]] = []
-        for entry in images:
+        keys: dict[int, Picture] = {}
+        requests = []
+        for number, (entry, prompt) in enumerate(zip(images, prompts, strict=True)):
             group: list[Any] = list(entry) if isinstance(entry, list | tuple) else [entry]
-            rows.append(list(range(len(flat), len(flat) + len(group))))
-            flat.extend(group)
-        width = max(len(row) for row in rows)
-        index = torch.tensor([row + [-1] * (width - len(row)) for row in rows], device=self.device)
-        with torch.no_grad(), evaluating(self):
-            features = self.encode_images(self.pixels(flat))
-        return self.decode(self.generate_ids(prompts, features, index, **generation))
+            keys.update((id(picture), picture) for picture in group)
+            requests.append(Request(str(number), tuple(str(id(picture)) for picture in group), prompt))
+        return Generator(self, lambda key: keys[int(key)], **generation).texts(requests)
 
     def decode(self, ids: Tensor) -> list[str]:
         """Token ids [texts, tokens] to stripped texts."""
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def score_candidates(self, images: Picture | Sequence[Picture], prompt: str, answers: Sequence[str]) -> list[float]:
-        """Log-probability (natural, summed over the tokens and the end token) of each answer to a prompt."""
+        """Log-probability (natural, summed over the tokens and the end token) of each answer to a prompt.
+
+        Images and prompt are read once for all answers.
+
+        Raises:
+            InputError: A picture cannot be read.
+        """
         group: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
-        index = torch.arange(len(group), device=self.device).expand(len(answers), -1)
-        batch = self.layout.pairs([prompt] * len(answers), answers, [len(group)] * len(answers))
-        batch = {name: value.to(self.device) for name, value in batch.items()}
-        with torch.no_grad(), evaluating(self):
-            features = self.encode_images(self.pixels(group))
-            losses = self({**batch, "image_features": features, "image_index": index}, per_text=True)
-        return [-value for value in losses["text_loss_sum"].tolist()]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside the block; afterwards every module is as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+        request = Request("", tuple(str(number) for number in range(len(group))), prompt)
+        return next(Generator(self, lambda key: group[int(key)]).candidates([request], answers))[1]

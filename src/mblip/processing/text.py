@@ -94,7 +94,7 @@ class TextLayout:
             InputError: A prompt holds the image placeholder.
         """
         sources = self._sources(prompts, images, max_prompt_tokens)
-        targets = self._targets(prompts, answers, max_answer_tokens)
+        targets = self.targets(prompts, answers, max_answer_tokens)
         if self.is_encoder_decoder:
             return {**self._padded(sources), "labels": pad_rows(targets, IGNORED)}
         rows = [source + target for source, target in zip(sources, targets, strict=True)]
@@ -113,7 +113,8 @@ class TextLayout:
         prefix = [self.image_token_id] * self.queries
         return [prefix * count + row for row, count in zip(rows, images, strict=True)]
 
-    def _targets(self, prompts: Sequence[str], answers: Sequence[str], limit: int | None) -> list[list[int]]:
+    def targets(self, prompts: Sequence[str], answers: Sequence[str], limit: int | None = None) -> list[list[int]]:
+        """The ids of answers as they follow their prompts, each with the end token, at most ``limit`` of them."""
         texts = list(answers)
         if not self.is_encoder_decoder and self.separator:
             glued = [not prompt or prompt[-1].isspace() for prompt in prompts]

@@ -1,0 +1,255 @@
+"""The one generator, for samples, evaluation, command line and server: images encoded once, batches that pad little.
+
+Requests name their images by key. Those of one image come together, so that it is encoded once; the encoded images wait
+in a cache of limited size. Within what the cache holds, requests run in order of length.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from mblip.models.scoring import score_answers
+from mblip.processing.images import Picture
+
+if TYPE_CHECKING:
+    from mblip.models.mblip import VisionLLM
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt about images.
+
+    Attributes:
+        id: The caller's own; never looked at here.
+        images: Keys of one or more images, in the order in which the model sees them.
+        prompt: The text.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    prompt: str
+
+
+class Generator:
+    """Answers requests.
+
+    Args:
+        model: The vision-LLM.
+        open_image: Gives the picture of a key. What it raises (``UnreadableImage``) comes out of the iterator, which
+            has then ended; the images encoded so far stay in the cache.
+        batch_size: Texts that are generated together.
+        image_batch: Images that are encoded together.
+        cached_images: Encoded images that are kept, the ones used last.
+        **generation: What transformers' ``generate`` takes, such as ``num_beams=5``.
+    """
+
+    def __init__(
+        self,
+        model: VisionLLM,
+        open_image: Callable[[str], Picture],
+        *,
+        batch_size: int = 64,
+        image_batch: int = 32,
+        cached_images: int = 4096,
+        **generation: Any,
+    ) -> None:
+        self.model = model
+        self.open_image = open_image
+        self.batch_size = batch_size
+        self.image_batch = image_batch
+        self.cached_images = cached_images
+        self.generation = generation
+        self._encoded: OrderedDict[str, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[Request, str]]:
+        """Every request once with its answer, special tokens removed, a batch at a time and in no fixed order."""
+        for place, text in self._answers(requests):
+            yield requests[place], text
+
+    def texts(self, requests: Sequence[Request]) -> list[str]:
+        """The answers in the order of the requests."""
+        found = dict(self._answers(requests))
+        return [found[place] for place in range(len(requests))]
+
+    def candidates(self, requests: Sequence[Request], answers: Sequence[str]) -> Iterator[tuple[Request, list[float]]]:
+        """Every request once with the log-probability of each answer (natural, summed, end token included).
+
+        Images and prompt are read once for all answers: an encoder-decoder's encoder states, or the keys and values
+        that a decoder-only model made of the prompt, are handed to every answer.
+        """
+        for places in self._batches(requests, max(1, self.batch_size // max(1, len(answers)))):
+            batch = [requests[place] for place in places]
+            features, index = self._features(batch)
+            prompts = [request.prompt for request in batch]
+            with evaluating(self.model):
+                scores = score_answers(self.model, prompts, features, index, answers, self.batch_size)
+            yield from zip(batch, scores.tolist(), strict=True)
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """The answer in pieces as they come; joined they are the whole answer.
+
+        Beam search settles its answer at the end, which is then the only piece. Closing the iterator stops the
+        generation.
+        """
+        if self.generation.get("num_beams", 1) > 1:
+            yield from (text for _, text in self.answers([request]) if text)
+            return
+        features, index = self._features([request])
+        pieces = _Pieces(self.model.decode, has_prompt=not self.model.is_encoder_decoder)
+        wishes = {"streamer": pieces, "stopping_criteria": StoppingCriteriaList([_Stop(pieces.abandoned)])}
+
+        def run() -> None:
+            try:
+                self.model.generate_ids([request.prompt], features, index, **{**self.generation, **wishes})
+            except BaseException as error:  # noqa: BLE001  # whatever it is belongs to the thread that reads
+                pieces.fail(error)
+
+        thread = threading.Thread(target=run, name="mblip-stream")
+        thread.start()
+        try:
+            yield from pieces
+        finally:
+            pieces.abandoned.set()
+            thread.join()
+
+    def _answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, str]]:
+        for places in self._batches(requests, self.batch_size):
+            batch = [requests[place] for place in places]
+            features, index = self._features(batch)
+            ids = self.model.generate_ids([request.prompt for request in batch], features, index, **self.generation)
+            yield from zip(places, self.model.decode(ids), strict=True)
+
+    def _batches(self, requests: Sequence[Request], size: int) -> Iterator[list[int]]:
+        """Places of requests that run together.
+
+        Those of one image fall into one window, which has no more images than the cache, and within a window the
+        longest come first: what does not fit the memory then fails at once.
+        """
+        if not requests:
+            return
+        rows = self.model.tokenizer([request.prompt for request in requests])["input_ids"]
+        image = self.model.num_query_tokens
+        lengths = [len(row) + image * len(request.images) for request, row in zip(requests, rows, strict=True)]
+        by_image: dict[tuple[str, ...], list[int]] = {}
+        for place, request in enumerate(requests):
+            by_image.setdefault(request.images, []).append(place)
+        windows: list[list[int]] = [[]]
+        images: set[str] = set()
+        for keys, places in by_image.items():
+            images.update(keys)
+            if windows[-1] and len(images) > self.cached_images:
+                windows.append([])
+                images = set(keys)
+            windows[-1] += places
+        for window in windows:
+            window.sort(key=lengths.__getitem__, reverse=True)
+            yield from (window[start : start + size] for start in range(0, len(window), size))
+
+    def _features(self, requests: Sequence[Request]) -> tuple[Tensor, Tensor]:
+        """Encoded images [images, queries, width] and their rows for each request [requests, images of a request]."""
+        keys = list(dict.fromkeys(key for request in requests for key in request.images))
+        row = {key: number for number, key in enumerate(keys)}
+        width = max(len(request.images) for request in requests)
+        index = [[row[key] for key in r.images] + [-1] * (width - len(r.images)) for r in requests]
+        return self._encode(keys), torch.tensor(index, device=self.model.device).view(len(requests), width)
+
+    def _encode(self, keys: Sequence[str]) -> Tensor:
+        dtype = self.model.model.get_input_embeddings().weight.dtype
+        with self._lock:
+            missing = [key for key in keys if key not in self._encoded]
+            for start in range(0, len(missing), self.image_batch):
+                part = missing[start : start + self.image_batch]
+                encoded = self.model.encode([self.open_image(key) for key in part]).to(dtype)
+                # A copy of each, since a view of one row would keep the whole batch in memory.
+                self._encoded.update((key, row.clone()) for key, row in zip(part, encoded, strict=True))
+            for key in keys:
+                self._encoded.move_to_end(key)
+            found = [self._encoded[key] for key in keys]
+            while len(self._encoded) > self.cached_images:
+                self._encoded.popitem(last=False)
+        if not found:  # texts without an image
+            return torch.empty(0, self.model.num_query_tokens, self.model.width, dtype=dtype, device=self.model.device)
+        return torch.stack(found)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off inside the block; afterwards every module is as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class _Stop(StoppingCriteria):  # type: ignore[misc]
+    """Ends the generation when the flag is set."""
+
+    def __init__(self, flag: threading.Event) -> None:
+        self.flag = flag
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        return torch.full((len(input_ids),), self.flag.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+class _Pieces(BaseStreamer):  # type: ignore[misc]
+    """Takes token ids from the generating thread and gives text to the reading one.
+
+    A piece is held back while it may still change: the bytes of an unfinished character, and white space at the end,
+    which the whole answer does not have.
+    """
+
+    def __init__(self, decode: Callable[[Tensor], list[str]], has_prompt: bool) -> None:
+        self.abandoned = threading.Event()
+        self._decode = decode
+        self._ids: list[int] = []
+        self._told = ""
+        self._queue: queue.Queue[str | BaseException | None] = queue.Queue()
+        # The first thing that comes is the prompt, or the decoder's start token.
+        self._first = True
+        self._has_prompt = has_prompt
+
+    def put(self, value: Tensor) -> None:
+        """Take the next token."""
+        if self._first:
+            self._first = False
+            return
+        self._ids += value.flatten().tolist()
+        self._tell(self._text().rstrip("\ufffd").rstrip())
+
+    def end(self) -> None:
+        """Give what was held back."""
+        self._tell(self._text())
+        self._queue.put(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Hand an error to the reading thread."""
+        self._queue.put(error)
+
+    def _text(self) -> str:
+        return self._decode(torch.tensor([self._ids]))[0] if self._ids else ""
+
+    def _tell(self, text: str) -> None:
+        if text.startswith(self._told) and len(text) > len(self._told):
+            self._queue.put(text[len(self._told) :])
+            self._told = text
+
+    def __iter__(self) -> Iterator[str]:
+        while (piece := self._queue.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece

@@ -1,0 +1,89 @@
+"""Log-probabilities of given answers, images and prompt being read once for all of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.modeling_outputs import BaseModelOutput
+
+from mblip.processing.text import IGNORED, pad_rows
+
+if TYPE_CHECKING:
+    from mblip.models.mblip import VisionLLM
+
+# The prompts' rows [answers] and the answers' ids -> the states that predict them [answers, tokens, width].
+States = Callable[[Tensor, Tensor], Tensor]
+
+
+def score_answers(
+    vlm: VisionLLM,
+    prompts: Sequence[str],
+    image_features: Tensor,
+    image_index: Tensor,
+    answers: Sequence[str],
+    rows: int = 64,
+) -> Tensor:
+    """Log-probability of each answer to each prompt [prompts, answers].
+
+    An encoder-decoder's encoder runs once a prompt, and its states go to the decoder with every answer. A decoder-only
+    model reads image and prompt once, and every answer goes on from copies of their keys and values.
+
+    Args:
+        vlm: The model, in evaluation mode.
+        prompts: The texts.
+        image_features: [images, queries, width].
+        image_index: [prompts, images of a prompt], rows of ``image_features``; -1 where a prompt has fewer.
+        answers: What is scored, each with its end token.
+        rows: Answers that run together.
+
+    Returns:
+        Natural logarithms in fp32, summed over the tokens of an answer and its end token.
+    """
+    scores = torch.zeros(len(prompts) * len(answers))
+    with torch.no_grad():
+        counts = (image_index >= 0).sum(1).tolist()
+        batch = {name: value.to(vlm.device) for name, value in vlm.layout.prompts(prompts, counts).items()}
+        embedded = vlm.embed(batch["input_ids"], image_features, image_index)
+        read = _read_by_encoder if vlm.is_encoder_decoder else _read_by_decoder
+        states = read(vlm, embedded, batch["attention_mask"])
+        targets = [row for prompt in prompts for row in vlm.layout.targets([prompt] * len(answers), answers)]
+        owners = torch.arange(len(prompts), device=vlm.device).repeat_interleave(len(answers))
+        for start in range(0, len(targets), rows):
+            part = slice(start, start + rows)
+            labels = pad_rows(targets[part], IGNORED).to(vlm.device)
+            scores[part] = -vlm.text_losses(states(owners[part], labels), labels)[0].cpu()
+    return scores.view(len(prompts), len(answers))
+
+
+def _read_by_encoder(vlm: VisionLLM, embedded: Tensor, mask: Tensor) -> States:
+    memory = vlm.language_model.get_encoder()(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+
+    def states(owners: Tensor, labels: Tensor) -> Tensor:
+        source = BaseModelOutput(last_hidden_state=memory[owners])
+        return vlm.decoder_states(labels, encoder_outputs=source, attention_mask=mask[owners])
+
+    return states
+
+
+def _read_by_decoder(vlm: VisionLLM, embedded: Tensor, mask: Tensor) -> States:
+    read = DynamicCache(config=vlm.language_model.config)
+    last = vlm.causal_states(embedded, mask, read)[:, -1:]  # rows are padded on the left
+
+    def states(owners: Tensor, labels: Tensor) -> Tensor:
+        first = last[owners]
+        if labels.shape[1] == 1:
+            return first
+        cache = copy.deepcopy(read)
+        cache.batch_select_indices(owners)
+        given = labels[:, :-1]
+        present = given != IGNORED
+        words = vlm.model.get_input_embeddings()(given.masked_fill(~present, vlm.layout.pad_token_id))
+        rest = vlm.causal_states(words, torch.cat([mask[owners], present.to(mask.dtype)], dim=1), cache)
+        return torch.cat([first, rest], dim=1)
+
+    return states
