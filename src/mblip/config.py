@@ -5,25 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import typing
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from mblip.errors import InputError, nearest
+from mblip.settings import Section, explain, override_field, parse_yaml
 
 Mode = Literal["frozen", "lora", "full"]
 R = TypeVar("R", bound="Recipe")
-
-
-class Section(BaseModel):
-    """Part of a recipe: unknown fields are errors, so that a typo never trains."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Recipe(Section):
@@ -67,18 +61,56 @@ class LoraSection(Section):
     dropout: float = Field(default=0.05, ge=0, lt=1)
 
 
+class AllocationSection(Section):
+    """Which language each example goes to; counts add up exactly (largest remainder)."""
+
+    method: Literal["mc4", "uniform"] = "mc4"
+    temperature: float = Field(default=1.0, gt=0, description="flattens mC4's shares to share ** (1 / temperature)")
+    floor: int = Field(default=0, ge=0, description="least examples a language, in every task of every source")
+    english_share: float | None = Field(default=None, ge=0, le=1, description="sets English's share; null leaves it")
+    languages: tuple[str, ...] = Field(default=(), description="mC4 codes; empty for all 96")
+    exclude_languages: tuple[str, ...] = ()
+    task_languages: dict[str, tuple[str, ...]] = Field(default={}, description="only these languages for a task")
+    apart: tuple[tuple[str, str], ...] = Field(
+        default=(), description="pairs of tasks made from the same rows, which get different languages for a row"
+    )
+
+
+class SourceSection(Section):
+    """One raw corpus. ``options`` go to its reader in ``mblip.corpora``; ``allocation`` replaces the recipe's."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="first part of every id, folder of its shards")
+    reader: str
+    options: dict[str, Any] = Field(default={}, description="of the reader")
+    images: str = Field(default="", description="image store; where it is named, rows without their image are bad rows")
+    decode_images: bool = Field(default=False, description="with images: also decode each, to find damaged ones now")
+    translate: bool = Field(default=True, description="false: the texts are in their languages already")
+    allocation: AllocationSection | None = None
+
+
 class MixSection(Section):
-    """What is trained on: a mix directory (Parquet shards + manifest) and the store its image keys live in."""
+    """What is trained on: a mix directory (Parquet shards + manifest) and the store its image keys live in.
+
+    ``source`` instead of ``mix`` is one corpus, or a table of your own, whose texts are taken as they are.
+    """
 
     mix: str = ""
+    source: SourceSection | None = None
     images: str = ""
+    replay: str = Field(
+        default="", description="an older mix, of which every batch holds some texts against forgetting"
+    )
+    replay_images: str = Field(default="", description="image store of the replayed mix")
+    replay_share: float = Field(default=0.5, gt=0, lt=1, description="of each batch, with replay")
     tasks: tuple[str, ...] = Field(default=(), description="only these tasks; empty for all")
     languages: tuple[str, ...] = Field(default=(), description="only these answer languages; empty for all")
     exclude_languages: tuple[str, ...] = ()
     max_prompt_tokens: int = 128
     max_answer_tokens: int = 128
     max_unreadable: float = Field(default=0.01, ge=0, le=1, description="share of unreadable images that stops the run")
-    workers: int = 0
+    workers: int = Field(
+        default=1, ge=0, description="threads that read and crop pictures ahead; any number is one run"
+    )
     crop_scale: tuple[float, float] = (0.5, 1.0)
     flip: bool = False
 
@@ -96,8 +128,8 @@ class OptimSection(Section):
     min_lr_share: float = Field(default=0.0, ge=0, le=1, description="the cosine's floor, as a share of the peak")
     epochs: float | None = None
     steps: int | None = None
-    global_batch: int = 128
-    micro_batch: int = 8
+    global_batch: int = Field(default=128, gt=0, description="texts a step, over all processes")
+    micro_batch: int = Field(default=8, gt=0, description="texts at once; the memory of a step")
 
 
 class TrainRecipe(Recipe):
@@ -112,9 +144,14 @@ class TrainRecipe(Recipe):
     optim: OptimSection
     precision: Literal["fp32", "bf16"] = "bf16"
     checkpointing: tuple[Literal["vision", "qformer", "llm"], ...] = ()
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 2
-    log_every: int = 10
+    sharding: Literal["none", "full"] = Field(default="none", description="over the processes; none copies the model")
+    validate_every: int = Field(default=0, ge=0, description="steps between validations; 0 for none")
+    validation_texts: int = Field(default=512, gt=0, description="held out of the mix, by picture")
+    samples: int = Field(default=16, ge=0, description="held-out texts that are also answered and shown")
+    tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    checkpoint_every: int = Field(default=1000, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
+    log_every: int = Field(default=10, gt=0)
 
 
 class PhaseSection(Section):
@@ -170,33 +207,6 @@ class VisionRecipe(Recipe):
     warmup_steps: int = 100
     checkpoint_every: int = 500
     log_every: int = 50
-
-
-class AllocationSection(Section):
-    """Which language each example goes to; counts add up exactly (largest remainder)."""
-
-    method: Literal["mc4", "uniform"] = "mc4"
-    temperature: float = Field(default=1.0, gt=0, description="flattens mC4's shares to share ** (1 / temperature)")
-    floor: int = Field(default=0, ge=0, description="least examples a language, in every task of every source")
-    english_share: float | None = Field(default=None, ge=0, le=1, description="sets English's share; null leaves it")
-    languages: tuple[str, ...] = Field(default=(), description="mC4 codes; empty for all 96")
-    exclude_languages: tuple[str, ...] = ()
-    task_languages: dict[str, tuple[str, ...]] = Field(default={}, description="only these languages for a task")
-    apart: tuple[tuple[str, str], ...] = Field(
-        default=(), description="pairs of tasks made from the same rows, which get different languages for a row"
-    )
-
-
-class SourceSection(Section):
-    """One raw corpus. ``options`` go to its reader in ``mblip.corpora``; ``allocation`` replaces the recipe's."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="first part of every id, folder of its shards")
-    reader: str
-    options: dict[str, Any] = {}
-    images: str = Field(default="", description="image store; where it is named, rows without their image are bad rows")
-    decode_images: bool = Field(default=False, description="with images: also decode each, to find damaged ones now")
-    translate: bool = Field(default=True, description="false: the texts are in their languages already")
-    allocation: AllocationSection | None = None
 
 
 class FilterSection(Section):
@@ -270,7 +280,7 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
     """
     path = find_recipe(source)
     try:
-        data = _parse(path.read_text(encoding="utf-8"))
+        data = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
@@ -279,11 +289,11 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise InputError(f"override {override!r} must read field=value, for example optim.lr=1e-5")
-        _set(data, key.split("."), value, override)
+        override_field(data, key.split("."), value, override)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{path}: {_explain(kind, error)}") from error
+        raise InputError(f"{path}: {explain(kind, error)}") from error
 
 
 def load_train_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> TrainRecipe | TextRecipe | VisionRecipe:
@@ -341,8 +351,11 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 # What neither changes the result nor may keep a run from going on.
 _WITHOUT_EFFECT: dict[str, Any] = {
-    **dict.fromkeys(("title", "paper", "checkpoint_every", "keep_checkpoints", "log_every"), True),
+    **dict.fromkeys(("title", "paper", "checkpoint_every", "keep_checkpoints", "log_every", "tracker"), True),
+    # These change the rounding and which units dropout hits: what a run out of memory may turn and still go on.
+    **dict.fromkeys(("checkpointing", "sharding"), True),
     "data": {"workers"},
+    "optim": {"micro_batch"},
 }
 
 
@@ -354,62 +367,3 @@ def hash_recipe(recipe: Recipe) -> str:
     settings = recipe.model_dump(mode="json", exclude_defaults=True, exclude=_WITHOUT_EFFECT)
     settings = {field: value for field, value in settings.items() if value != {}} | {"kind": type(recipe).__name__}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose only truth values are true and false: ``no`` is Norwegian."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _parse(text: str) -> Any:
-    return yaml.load(text, _Loader)
-
-
-def _set(data: dict[str, Any], keys: list[str], text: str, override: str) -> None:
-    for key in keys[:-1]:
-        data = _named(data, key) if isinstance(data, list) else data.setdefault(key, {})
-        if not isinstance(data, dict | list):
-            raise InputError(f"override {override!r}: {key!r} is not a section of the recipe")
-    if not isinstance(data, dict):
-        raise InputError(f"override {override!r}: {keys[-2]!r} is a list; name one of its items")
-    try:
-        data[keys[-1]] = _parse(text) if text else ""
-    except yaml.YAMLError as error:
-        raise InputError(f"override {override!r}: the value is not readable YAML") from error
-
-
-def _named(items: list[Any], key: str) -> Any:
-    """The item of a list of sections with this ``name``, or at this number."""
-    named = {item["name"]: item for item in items if isinstance(item, dict) and "name" in item}
-    numbered = {str(number): item for number, item in enumerate(items)}
-    return named.get(key, numbered.get(key))
-
-
-def _explain(kind: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
-    field = ".".join(location)
-    if first["type"] == "missing":
-        return f"field {field!r} is missing"
-    if first["type"] != "extra_forbidden":
-        return f"field {field!r}: {first['msg'].lower()} (got {first['input']!r})"
-    section: Any = kind
-    for part in location[:-1]:
-        if part.isdigit():  # an item of a list of sections
-            continue
-        fields = getattr(section, "model_fields", {})
-        section = _section_type(fields[part].annotation) if part in fields else None
-    known = getattr(section, "model_fields", {})
-    return f"unknown field {field!r}{nearest(location[-1], known)}"
-
-
-def _section_type(annotation: Any) -> Any:
-    for candidate in (annotation, *typing.get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None

@@ -1,0 +1,83 @@
+"""Settings from YAML and dotted overrides, and mistakes in them in words: what recipes are made of."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mblip.errors import InputError, nearest
+
+
+class Section(BaseModel):
+    """Part of a recipe: unknown fields are errors, so that a typo never trains."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose only truth values are true and false: ``no`` is Norwegian."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of a YAML text; only true and false are truth values."""
+    return yaml.load(text, _Loader)
+
+
+def override_field(data: dict[str, Any], keys: list[str], text: str, override: str) -> None:
+    """Set the field at a path of section names, or of a list's items by name or number, to a YAML value.
+
+    Raises:
+        InputError: The path leads through something that is not a section, or the value is not YAML.
+    """
+    for key in keys[:-1]:
+        data = _named(data, key) if isinstance(data, list) else data.setdefault(key, {})
+        if not isinstance(data, dict | list):
+            raise InputError(f"override {override!r}: {key!r} is not a section of the recipe")
+    if not isinstance(data, dict):
+        raise InputError(f"override {override!r}: {keys[-2]!r} is a list; name one of its items")
+    try:
+        data[keys[-1]] = parse_yaml(text) if text else ""
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value is not readable YAML") from error
+
+
+def _named(items: list[Any], key: str) -> Any:
+    """The item of a list of sections with this ``name``, or at this number."""
+    named = {item["name"]: item for item in items if isinstance(item, dict) and "name" in item}
+    numbered = {str(number): item for number, item in enumerate(items)}
+    return named.get(key, numbered.get(key))
+
+
+def explain(kind: type[BaseModel], error: ValidationError) -> str:
+    """The first mistake in words: the field's path, and the nearest valid name where it is unknown."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    field = ".".join(location)
+    if first["type"] == "missing":
+        return f"field {field!r} is missing"
+    if first["type"] != "extra_forbidden":
+        return f"field {field!r}: {first['msg'].lower()} (got {first['input']!r})"
+    section: Any = kind
+    for part in location[:-1]:
+        if part.isdigit():  # an item of a list of sections
+            continue
+        fields = getattr(section, "model_fields", {})
+        section = _section_type(fields[part].annotation) if part in fields else None
+    known = getattr(section, "model_fields", {})
+    return f"unknown field {field!r}{nearest(location[-1], known)}"
+
+
+def _section_type(annotation: Any) -> Any:
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
