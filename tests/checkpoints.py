@@ -195,22 +195,65 @@ def blip2(folder: Path, family: str = "t5", *, seed: int = 0, **changes: Any) ->
     return folder
 
 
-def published(folder: Path, family: str = "mt5", *, safetensors: bool = True, shards: int = 2, seed: int = 0) -> Path:
+# What every configuration of transformers 4.31 spelled out; today some of it belongs to generation settings.
+LEGACY = {
+    "add_cross_attention": False, "architectures": None, "bad_words_ids": None, "begin_suppress_tokens": None,
+    "chunk_size_feed_forward": 0, "cross_attention_hidden_size": None, "diversity_penalty": 0.0, "do_sample": False,
+    "early_stopping": False, "encoder_no_repeat_ngram_size": 0, "exponential_decay_length_penalty": None,
+    "finetuning_task": None, "forced_bos_token_id": None, "forced_eos_token_id": None,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+    "is_decoder": False, "label2id": {"LABEL_0": 0, "LABEL_1": 1}, "length_penalty": 1.0, "max_length": 20, "min_length": 0,
+    "no_repeat_ngram_size": 0, "num_beam_groups": 1, "num_beams": 1, "num_return_sequences": 1, "output_attentions": False,
+    "output_hidden_states": False, "output_scores": False, "prefix": None, "problem_type": None, "pruned_heads": {},
+    "remove_invalid_values": False, "repetition_penalty": 1.0, "return_dict": True, "return_dict_in_generate": False,
+    "sep_token_id": None, "suppress_tokens": None, "task_specific_params": None, "temperature": 1.0, "tf_legacy_loss": False,
+    "tie_encoder_decoder": False, "tokenizer_class": None, "top_k": 50, "top_p": 1.0, "torch_dtype": "float32",
+    "torchscript": False, "transformers_version": "4.31.0", "typical_p": 1.0, "use_bfloat16": False,
+}  # fmt: skip
+
+
+def published(
+    folder: Path,
+    family: str = "mt5",
+    *,
+    safetensors: bool = True,
+    shards: int = 2,
+    seed: int = 0,
+    unused_rows: int = 12,
+    tied: bool = False,
+    without: tuple[str, ...] = (),
+) -> Path:
     """A checkpoint in the layout of the models published in 2023.
 
     ``architectures: ["mBLIP"]``, no image token in config or tokeniser, no ``num_query_tokens`` in the processor, an
     output head of its own, sharded safetensors or ``pytorch_model-*.bin``.
+
+    Args:
+        folder: Where to.
+        family: Of the language model.
+        safetensors: Which of the two formats.
+        shards: Number of files.
+        seed: Of the weights.
+        unused_rows: Embedding rows that belong to no token.
+        tied: Let the configuration say, against the files, that the head is tied.
+        without: Names of tensors to leave out.
     """
-    language = llm(folder / "llm", family, seed=seed)
+    language = llm(folder / "llm", family, seed=seed, unused_rows=unused_rows)
     model, text = _around(language, family, seed)
     if model.language_model.get_output_embeddings().weight is model.get_input_embeddings().weight:
         separate(model.language_model, seed)
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config.to_dict()
+    for section in ("vision_config", "qformer_config", "text_config"):
+        config[section] = {**LEGACY, **{key: value for key, value in config[section].items() if key != "dtype"}}
     del config["image_token_index"]
     config.pop("dtype", None)
     config |= {"architectures": ["mBLIP"], "torch_dtype": "float32", "transformers_version": "4.31.0"}
-    config["text_config"]["tie_word_embeddings"] = False
+    config |= {
+        "use_decoder_only_language_model": not model.language_model.config.is_encoder_decoder,
+        "tie_word_embeddings": tied,
+    }
+    config["text_config"]["tie_word_embeddings"] = tied
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     text.save_pretrained(folder)
     image = {
@@ -220,7 +263,9 @@ def published(folder: Path, family: str = "mt5", *, safetensors: bool = True, sh
         "rescale_factor": 0.00392156862745098, "size": {"height": SIDE, "width": SIDE},
     }  # fmt: skip
     (folder / "preprocessor_config.json").write_text(json.dumps(image))
-    write_shards(folder, model.state_dict(), safetensors=safetensors, shards=shards)
+    state = {name: value for name, value in model.state_dict().items() if name not in without}
+    assert len(state) == len(model.state_dict()) - len(without)
+    write_shards(folder, state, safetensors=safetensors, shards=shards)
     return folder
 
 

@@ -117,6 +117,9 @@ def finish(vlm: VisionLLM, quantization: Quantization | None, device_map: Any) -
     if empty:
         raise InputError(f"{len(empty)} weights are missing after loading, the first being {empty[0]}")
     align_special_tokens(model.language_model, vlm.tokenizer)
+    # The configuration says what is, so that no later resizing or saving ties a head that is apart.
+    tied = model.language_model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    model.config.tie_word_embeddings = model.language_model.config.tie_word_embeddings = tied
     dtype = next(model.language_model.parameters()).dtype
     if isinstance(device_map, str | int | torch.device) and device_map != "auto":
         # Layer by layer, so that the unquantised language model never has to fit the device.

@@ -43,10 +43,6 @@ class Checkpoint:
                 found.update(dict.fromkeys(_load_bin(path), path))
         return found
 
-    def find(self, name: str) -> str | None:
-        """The name as it is stored, or None where the checkpoint does not hold it."""
-        return name if name in self.names else None
-
     def read(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names start so, by the rest of their names."""
         tensors: dict[str, Tensor] = {}

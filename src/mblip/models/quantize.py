@@ -49,6 +49,9 @@ def quantize(
             new.weight = bnb.nn.Params4bit(
                 old.weight.detach(), requires_grad=False, quant_type="nf4", compress_statistics=True, module=new
             )
+            # On some CPUs bitsandbytes packs the weights anew for inference, in place; a later training step would then
+            # go without gradients and without a word, and odd widths fail.
+            new.support_avx512bf16_for_cpu = False
         new.bias = old.bias
         new.requires_grad_(False)
         parent, _, child = name.rpartition(".")

@@ -48,7 +48,10 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
 def from_pretrained(auto: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Transformers' loader with its report, its errors put into a sentence."""
     try:
-        model, report = auto.from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
+        # Weights of another size are told of by check_loaded, which names them.
+        model, report = auto.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
+        )
     except pickle.UnpicklingError as error:
         raise InputError(f"{folder} holds a pickle of more than tensors; convert it to safetensors") from error
     except (RuntimeError, ValueError, OSError, SafetensorError, AttributeError) as error:
@@ -57,10 +60,12 @@ def from_pretrained(auto: Any, folder: Path, **options: Any) -> tuple[Any, dict[
 
 
 def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix: str, folder: Path) -> None:
-    """Refuse to run on weights that are random, missing, of another size or tied against the checkpoint.
+    """Refuse to run on weights that are random, missing or of another size, and keep a head apart that is apart.
+
+    Transformers ties mT5's head whatever the configuration says, unless the files hold one that differs.
 
     Args:
-        model: A language model.
+        model: A language model, as it was loaded.
         report: What ``from_pretrained`` says of the loading.
         weights: The files it came from.
         prefix: Of the language model's names in them.
@@ -73,15 +78,16 @@ def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix
     for problem, names in (("missing", report["missing_keys"]), ("of another size", mismatched)):
         if names:
             raise InputError(f"{folder}: {len(names)} weights are {problem}, the first being {min(names)}")
-    names = {id(module): name for name, module in model.named_modules()}
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
-    stored_table, stored_head = (weights.find(f"{prefix}{names[id(module)]}.weight") for module in (table, head))
-    if stored_head and stored_table and head.weight is table.weight:
-        pair = [weights.read(key)[""] for key in (stored_head, stored_table)]
-        if not torch.equal(*pair):
+    raw = read_json(folder / "config.json")
+    apart = raw.get("text_config", raw).get("tie_word_embeddings") is False
+    if apart and head.weight is table.weight:
+        stored = f"{prefix}{next(name for name, module in model.named_modules() if module is head)}.weight"
+        if stored not in weights.names:
             raise InputError(
-                f"{folder}: the output head was tied to the embeddings although the checkpoint keeps it apart"
+                f"{folder}: 1 weight is missing, {stored}, the output head that config.json says is not tied to the embeddings"
             )
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
 
 
 def choose_dtype(dtype: torch.dtype | str | None, weights: Checkpoint, prefix: str, config: Any) -> torch.dtype:
