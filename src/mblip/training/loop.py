@@ -7,15 +7,15 @@ that a run which was killed and started again is, on a CPU, the same run bit for
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import resource
-import time
+import signal
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,18 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mblip.errors import InputError
-from mblip.storage import atomic_write
 from mblip.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from mblip.training.parallel import clip_gradients, distribute, exchanging, fill, load_optimizer, start, whole
 from mblip.training.schedule import cosine
+from mblip.training.tracking import Log, read_log
+
+__all__ = ["Batch", "Group", "Job", "Stopped", "fit", "read_log"]
 
 Batch = dict[str, Tensor]
+
+
+class Stopped(Exception):
+    """The run was asked to stop (SIGTERM) and has saved where it is; the same command goes on."""
 
 
 @dataclass
@@ -48,10 +55,15 @@ class Job:
         model: The module whose trainable parameters are saved in checkpoints.
         groups: Trainable parameters with their rates.
         batches: Step number -> the micro-batches of this process for that step.
-        loss: Micro-batch -> named values; ``loss_sum`` and ``tokens`` are needed, others are logged as means.
+        loss: Micro-batch -> named values; ``loss_sum`` and ``tokens`` are needed, ``examples`` and ``images`` are counted
+            for the rates, others are logged as means.
         steps: Optimiser steps.
         stop: End at this step although the schedule is made for ``steps``.
         workers: Threads that prepare the following batches; any number gives the same run.
+        sharding: See :func:`mblip.training.parallel.distribute`.
+        validate: Step, log -> nothing; called every ``validate_every`` steps and at the end, in all processes.
+        describe: Step, micro-batch -> what an error calls that batch.
+        memory_remedy: What an error advises when memory runs out.
     """
 
     model: nn.Module
@@ -67,11 +79,17 @@ class Job:
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
     precision: str = "fp32"
+    sharding: str = "none"
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     log_every: int = 10
     workers: int = 1
     stop: int | None = None
+    tracker: str = "none"
+    validate: Callable[[int, Log], None] | None = None
+    validate_every: int = 0
+    describe: Callable[[int, int], str] = field(default=lambda step, index: f"micro-batch {index} of step {step}")
+    memory_remedy: str = "lower the batch"
     on_log: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
 
     @property
@@ -84,124 +102,169 @@ def fit(job: Job) -> dict[str, Any]:
     """Train to the last step, from the newest whole checkpoint where there is one; return the last log row.
 
     Raises:
-        InputError: The loss is not finite (names the step and the last good checkpoint), or memory ran out (names the
-            setting to turn).
+        InputError: The loss is not finite (names the batch and the last good checkpoint), memory ran out (names the
+            setting to turn), or the disk is full.
+        Stopped: On SIGTERM, after a checkpoint.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if job.precision == "bf16" else "no")
-    named = {name: p for group in job.groups for name, p in group.parameters}
-    optimizer = torch.optim.AdamW(_decay_groups(job), betas=job.betas, fused=True)
-    model, optimizer = accelerator.prepare(job.model, optimizer)
-    job.directory.mkdir(parents=True, exist_ok=True)
-    log = job.directory / "metrics.jsonl"
-    start = _resume(job, named, optimizer)
-    row = _truncate_log(log, start)
-    started = time.perf_counter()
-    for step, micro_batches in _prefetched(job, start):
-        torch.manual_seed(_step_seed(job.seed, step, accelerator.process_index))
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * cosine(step, job.steps, job.warmup, job.floor)
-        tokens = 0.0
-        sums: dict[str, float] = {}
-        try:
-            for index, batch in enumerate(micro_batches):
-                batch = {key: value.to(accelerator.device) for key, value in batch.items()}
-                last = index == len(micro_batches) - 1
-                with accelerator.autocast(), _no_sync(accelerator, model, last):
-                    values = job.loss(model, batch)
-                    accelerator.backward(values["loss_sum"])
-                tokens += float(values["tokens"])
-                for name, value in values.items():
-                    sums[name] = sums.get(name, 0.0) + float(value.detach())
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"out of memory at step {step}: lower optim.micro_batch, or add llm to checkpointing"
-            ) from error
-        total = accelerator.reduce(torch.tensor([sums["loss_sum"], tokens], dtype=torch.float64), "sum")
-        # Ranks average their gradients, hence the number of processes: what is wanted is sum over all / tokens of all.
-        scale = accelerator.num_processes / float(total[1])
-        for parameter in named.values():
-            if parameter.grad is not None:
-                parameter.grad.mul_(scale)
-        norm = accelerator.clip_grad_norm_(list(named.values()), job.clip)
-        loss = float(total[0]) / float(total[1])
-        if not math.isfinite(loss) or not math.isfinite(float(norm)):
-            raise InputError(
-                f"the loss became {loss} at step {step} (batch {step}); the last good checkpoint is "
-                f"{newest_checkpoint(job.directory) or 'none'}: lower the learning rate or look at that batch"
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        done = step + 1
-        if done % job.log_every == 0 or done == job.last:
-            seconds = time.perf_counter() - started
-            row = {"step": done, "loss": loss, "grad_norm": float(norm), "tokens": float(total[1])}
-            row |= {name: value / len(micro_batches) for name, value in sums.items() if name not in _COUNTS}
-            row |= {f"lr_{g['name']}": g["lr"] for g in optimizer.param_groups if g["weight_decay"]}
-            row |= {"seconds": seconds, "peak_memory_mib": peak_memory_mib(accelerator.device)}
-            if accelerator.is_main_process:
-                with log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                job.on_log(row)
-        if done % job.checkpoint_every == 0 and done < job.last and accelerator.is_main_process:
-            save_checkpoint(job.directory, done, named, {"optimizer": optimizer.state_dict()}, job.keep_checkpoints)
-    return row
+    accelerator = start()
+    names = {id(parameter): name for name, parameter in job.model.named_parameters()}
+    places = {name: names[id(parameter)] for group in job.groups for name, parameter in group.parameters}
+    model = distribute(job.model, accelerator, job.sharding)
+    own = dict(job.model.named_parameters())  # shards, where the model was sharded
+    named = {name: own[place] for name, place in places.items()}
+    optimizer = torch.optim.AdamW(_decay_groups(job, named), betas=job.betas, fused=True)
+    first = _resume(job, named, optimizer)
+    log = Log(job.directory, first, job.last, job.tracker, job.on_log, writes=accelerator.is_main_process)
+    with log, _termination() as terminated, contextlib.closing(_prefetched(job, first)) as prefetched:
+        for step, micro_batches in prefetched:
+            torch.manual_seed(_step_seed(job.seed, step, accelerator.process_index))
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * cosine(step, job.steps, job.warmup, job.floor)
+            try:
+                totals = _accumulate(job, step, micro_batches, model, accelerator, terminated.is_set())
+                norm = _scale_and_clip(job, list(named.values()), accelerator.num_processes / totals["tokens"])
+                _check_finite(job, step, totals, norm)
+                optimizer.step()
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                raise InputError(f"out of memory at step {step}: {job.memory_remedy}") from error
+            optimizer.zero_grad(set_to_none=True)
+            done = step + 1
+            log.count(**{name: totals[name] for name in ("examples", "images", "tokens") if name in totals})
+            if done % job.log_every == 0 or done == job.last:
+                log.write(_row(done, totals, norm, optimizer), accelerator.device)
+            stopping = totals["stop"] > 0 and done < job.last
+            if stopping or (done % job.checkpoint_every == 0 and done < job.last):
+                tensors, state = whole(named), {"optimizer": whole(optimizer.state_dict())}
+                if accelerator.is_main_process:
+                    save_checkpoint(job.directory, done, tensors, state, job.keep_checkpoints)
+            if stopping:
+                raise Stopped(f"stopped after step {done}, which is saved; the same command goes on from there")
+            if job.validate and job.validate_every and (done % job.validate_every == 0 or done == job.last):
+                job.validate(done, log)
+    return log.row
 
 
-_COUNTS = ("loss_sum", "tokens", "loss")
+def _accumulate(
+    job: Job, step: int, micro_batches: list[Batch], model: nn.Module, accelerator: Accelerator, stop: bool
+) -> dict[str, float]:
+    """Add up the gradients of a step, and its named values over all micro-batches and processes."""
+    sums: dict[str, Tensor] = {}
+    losses = []
+    for index, batch in enumerate(micro_batches):
+        batch = {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
+        casting = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=job.precision == "bf16")
+        with casting, exchanging(accelerator, model, index == len(micro_batches) - 1):
+            values = job.loss(model, batch)
+            values["loss_sum"].backward()  # type: ignore[no-untyped-call]
+        losses.append(values["loss_sum"].detach())
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value.detach().double()
+    # One wait for the device and one exchange a step. That all stop together needs telling, too.
+    names = sorted(sums)
+    own = [float(stop), float(len(micro_batches)), *torch.stack([sums[name] for name in names]).tolist()]
+    everyone = accelerator.reduce(torch.tensor(own, dtype=torch.float64, device=accelerator.device), "sum").tolist()
+    totals = dict(zip(("stop", "micro_batches", *names), everyone, strict=True))
+    if not math.isfinite(totals["loss_sum"]):
+        found = torch.stack(losses).isfinite().tolist()
+        where = job.describe(step, found.index(False)) if False in found else "a batch of another process"
+        raise InputError(f"the loss became {totals['loss_sum']} in {where}; {_last_good(job)}")
+    return totals
 
 
-def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory so far in MiB: the accelerator's own where there is one, else this process's resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _scale_and_clip(job: Job, parameters: list[nn.Parameter], scale: float) -> float:
+    """Make the gradients those of the mean over all tokens of the step, and clip them; their norm before.
+
+    Processes average their gradients, hence ``scale`` is the number of processes / tokens of all of them.
+    """
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.mul_(scale)
+    return clip_gradients(parameters, job.clip)
 
 
-def _decay_groups(job: Job) -> list[dict[str, Any]]:
+def _check_finite(job: Job, step: int, totals: dict[str, float], norm: float) -> None:
+    if not math.isfinite(norm):
+        loss = totals["loss_sum"] / totals["tokens"]
+        raise InputError(f"the gradients became {norm} at step {step}, at a loss of {loss:.3g}; {_last_good(job)}")
+
+
+def _last_good(job: Job) -> str:
+    checkpoint = newest_checkpoint(job.directory)
+    return f"the last good checkpoint is {checkpoint or 'none'}: lower the learning rate or look at that batch"
+
+
+_COUNTS = ("loss_sum", "tokens", "loss", "examples", "images", "stop", "micro_batches")
+
+
+def _row(done: int, totals: dict[str, float], norm: float, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    means = {name: value / totals["micro_batches"] for name, value in totals.items() if name not in _COUNTS}
+    rates = {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups if group["weight_decay"]}
+    loss = totals["loss_sum"] / totals["tokens"]
+    return {"step": done, "loss": loss, "grad_norm": norm, "tokens": totals["tokens"], **means, **rates}
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets; a second one ends the process as usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield event
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        event.set()
+        signal.signal(signal.SIGTERM, before)
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _decay_groups(job: Job, named: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
     groups = []
     for group in job.groups:
-        decayed = [p for _, p in group.parameters if p.ndim > 1]
-        plain = [p for _, p in group.parameters if p.ndim <= 1]
-        for parameters, decay in ((decayed, job.weight_decay), (plain, 0.0)):
-            if parameters:
-                groups.append(
-                    {
-                        "params": parameters,
-                        "lr": group.lr,
-                        "peak_lr": group.lr,
-                        "weight_decay": decay,
-                        "name": group.name,
-                    }
-                )
+        parameters = [named[name] for name, _ in group.parameters]
+        decayed = [p for p in parameters if p.ndim > 1]
+        plain = [p for p in parameters if p.ndim <= 1]
+        for members, decay in ((decayed, job.weight_decay), (plain, 0.0)):
+            if members:
+                settings = {"lr": group.lr, "peak_lr": group.lr, "weight_decay": decay, "name": group.name}
+                groups.append({"params": members, **settings})
     return groups
-
-
-def _no_sync(accelerator: Accelerator, model: nn.Module, last: bool) -> Any:
-    """Ranks exchange gradients once a step, with the last micro-batch."""
-    return contextlib.nullcontext() if last else accelerator.no_sync(model)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 
-def _prefetched(job: Job, start: int) -> Iterator[tuple[int, list[Batch]]]:
+def _prefetched(job: Job, first: int) -> Generator[tuple[int, list[Batch]], None, None]:
     """Steps with their batches, the following ones being made by ``job.workers`` threads meanwhile."""
     if job.workers == 0:
-        for step in range(start, job.last):
+        for step in range(first, job.last):
             yield step, job.batches(step)
         return
-    with ThreadPoolExecutor(job.workers) as pool:
+    pool = ThreadPoolExecutor(job.workers)
+    try:
         pending: deque[Future[list[Batch]]] = deque()
-        ahead = start
-        for step in range(start, job.last):
+        ahead = first
+        for step in range(first, job.last):
             while ahead < min(job.last, step + 2 * job.workers):
                 pending.append(pool.submit(job.batches, ahead))
                 ahead += 1
             yield step, pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _resume(job: Job, named: dict[str, nn.Parameter], optimizer: Any) -> int:
+def _resume(job: Job, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
     """Load the newest checkpoint into model and optimiser; the step to go on with."""
     newest = newest_checkpoint(job.directory)
     if newest is None:
@@ -209,27 +272,7 @@ def _resume(job: Job, named: dict[str, nn.Parameter], optimizer: Any) -> int:
     tensors, state = load_checkpoint(newest)
     if set(tensors) != set(named):
         raise InputError(f"checkpoint {newest} trains other parts than this recipe: use a new output directory")
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(tensors[name])
-    optimizer.load_state_dict(state["optimizer"])
+    for name, parameter in named.items():
+        fill(parameter, tensors[name])
+    load_optimizer(optimizer, state["optimizer"])
     return int(state["step"])
-
-
-def _truncate_log(log: Path, start: int) -> dict[str, Any]:
-    """Forget log rows past the checkpoint that the run goes on from; the last row kept."""
-    rows = read_log(log) if log.exists() else []
-    kept = [row for row in rows if row["step"] <= start]
-    if len(kept) < len(rows):
-        with atomic_write(log, "w") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in kept))
-    return kept[-1] if kept else {}
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Rows of a ``metrics.jsonl``; a last line cut short by a kill is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows

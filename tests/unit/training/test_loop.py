@@ -94,7 +94,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(tmp_path:
             rows[0]["y"] = rows[0]["y"] * float("nan")
         return rows
 
-    with pytest.raises(InputError, match=r"at step 9.*step-00000008"):
+    with pytest.raises(InputError, match=r"became nan in micro-batch 0 of step 9.*step-00000008"):
         fit(job(tmp_path, batches=broken))
 
 
