@@ -80,7 +80,11 @@ class Score:
         metrics: ``accuracy`` in percent, every other metric a fraction.
         n: The number of items scored (the denominator).
         fingerprint: Data file hash, prompt, decoding, normaliser, segmenter, versions.
-        interval: 95 % confidence interval by metric, where one was computed.
+        ci95: 95 % confidence interval (images drawn anew) of the metrics that are means over items, in their units.
+        protocol: How answers came about: ``generation``, ``candidates`` (the likeliest of given answers), or
+            ``predictions`` for a file of unknown origin.
+        language_fidelity: Share of answers in the language asked for; None where answers are too short to tell, or
+            where no detector separates the language from its neighbours.
     """
 
     benchmark: str
@@ -88,4 +92,6 @@ class Score:
     metrics: dict[str, float]
     n: int
     fingerprint: dict[str, Any]
-    interval: dict[str, tuple[float, float]] = field(default_factory=dict)
+    ci95: dict[str, tuple[float, float]] = field(default_factory=dict)
+    protocol: str = "generation"
+    language_fidelity: float | None = None

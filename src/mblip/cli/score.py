@@ -39,6 +39,6 @@ def score(
         return
     print(f"{result.benchmark} ({result.language}, {result.fingerprint['variant']}), {result.n:,} items")
     for name, value in result.metrics.items():
-        low, high = result.interval.get(name, (value, value))
-        interval = f"  [{low:.2f}, {high:.2f}]" if name in result.interval else ""
+        low, high = result.ci95.get(name, (value, value))
+        interval = f"  [{low:.2f}, {high:.2f}]" if name in result.ci95 else ""
         print(f"  {name:<10} {value:.2f} %{interval}" if name == "accuracy" else f"  {name:<10} {value:.4f}{interval}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import types
 import typing
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -48,7 +49,8 @@ def parse_record(kind: type[T], row: dict[str, Any], where: str) -> T:
     """Build a record from a JSON object.
 
     Args:
-        kind: A dataclass whose fields are of type ``str``, ``int``, ``tuple[str, ...]`` or ``dict``.
+        kind: A dataclass whose fields are of type ``str``, ``int``, ``tuple[str, ...]`` or ``dict``, or a union such as
+            ``float | None``.
         row: The object.
         where: What errors call it, for example the file and the line.
 
@@ -68,7 +70,8 @@ def parse_record(kind: type[T], row: dict[str, Any], where: str) -> T:
             value = tuple(value)
         wrong = not isinstance(value, origin)
         if wrong or (isinstance(value, tuple) and not all(isinstance(item, str) for item in value)):
-            raise InputError(f"{where}: {name!r} must be {_NAMES.get(origin, origin.__name__)}, not {value!r}")
+            kind_name = _NAMES.get(origin, getattr(origin, "__name__", origin))
+            raise InputError(f"{where}: {name!r} must be {kind_name}, not {value!r}")
         values[name] = value
     return kind(**values)
 
@@ -168,12 +171,17 @@ def _layout(kind: Any) -> dict[str, tuple[type, bool]]:
         hints = typing.get_type_hints(kind)
         _layouts[kind] = {
             field.name: (
-                typing.get_origin(hints[field.name]) or hints[field.name],
+                _plain(hints[field.name]),
                 field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
             )
             for field in dataclasses.fields(kind)
         }
     return _layouts[kind]
+
+
+def _plain(hint: Any) -> Any:
+    """What ``isinstance`` takes: a type without its parameters; a union as it is."""
+    return hint if isinstance(hint, types.UnionType) else typing.get_origin(hint) or hint
 
 
 def _end_of_last_line(file: IO[bytes]) -> int:

@@ -337,7 +337,7 @@ def test_a_score_names_everything_it_depends_on(tmp_path: Path) -> None:
     }  # fmt: skip
     assert fingerprint["items_in_data"] == 3 and "numpy" in fingerprint["versions"]
     assert scored.per_item["accuracy"].tolist() == [1, 1, 0]
-    low, high = result.interval["accuracy"]
+    low, high = result.ci95["accuracy"]
     assert 0 <= low < 200 / 3 < high <= 100
 
 

@@ -1,0 +1,171 @@
+"""What ``mblip eval`` leaves behind, and how to read it.
+
+A run directory holds
+
+``run.json``
+    Whose answers these are and under which settings: a :class:`Run`. Everything in the directory was made under them.
+``predictions/<benchmark>-<language>.jsonl``
+    The answers, :class:`mblip.schema.Prediction` lines; in the order of the benchmark's items once it is finished, as
+    they came before that.
+``items/<benchmark>-<language>.jsonl``
+    What each item asked for and what its answer was worth: :class:`ItemScore` lines, in the same order. Paired tests
+    between two runs and samples need nothing else.
+``scores.json``
+    A list of :class:`mblip.schema.Score`, one for each benchmark and language, in the order of evaluation.
+
+``<language>`` is the mC4 code. ``accuracy`` and its interval are in percent, every other metric is a fraction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mblip.errors import InputError
+from mblip.schema import Prediction, Score
+from mblip.storage import JsonlWriter, parse_record, read_records, write_json
+
+FORMAT = 1
+RUN, SCORES, PREDICTIONS, ITEMS = "run.json", "scores.json", "predictions", "items"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Whose answers a run directory holds.
+
+    Attributes:
+        model: As it was named on the command line.
+        kind: ``mblip``, ``huggingface``, ``openai``, ``predictions`` or ``dummy``.
+        identity: What tells this model from another of the same name: hashes, revision, endpoint, precision.
+        protocol: See :class:`mblip.schema.Score`.
+        prompts: ``paper``, ``original`` or the path of a file of prompts.
+        limit: Only the first so many images of each benchmark were asked about; None for all.
+        format: Of this directory.
+    """
+
+    model: str
+    kind: str
+    identity: dict[str, Any]
+    protocol: str = "generation"
+    prompts: str = "paper"
+    limit: int | None = None
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class ItemScore:
+    """One item of a benchmark and the values of its answer.
+
+    Attributes:
+        id: The benchmark's own.
+        images: Keys of its pictures; what intervals are clustered by.
+        text: The question or statement; empty for captions.
+        gold: The reference answers or captions.
+        values: Of every metric that is a mean over items, as a fraction.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    text: str
+    gold: tuple[str, ...]
+    values: dict[str, float]
+
+
+def predictions_path(directory: Path, benchmark: str, language: str) -> Path:
+    """Where the answers to a benchmark in a language are."""
+    return directory / PREDICTIONS / f"{benchmark}-{language}.jsonl"
+
+
+def items_path(directory: Path, benchmark: str, language: str) -> Path:
+    """Where the items of a benchmark in a language are."""
+    return directory / ITEMS / f"{benchmark}-{language}.jsonl"
+
+
+def read_run(directory: Path) -> Run:
+    """Whose answers a directory holds.
+
+    Raises:
+        InputError: It is no directory that ``mblip eval`` made, or of another format.
+    """
+    path = directory / RUN
+    run = parse_record(Run, _read_json(path, dict), str(path))
+    if run.format != FORMAT:
+        raise InputError(f"{path} has format {run.format}; this version reads {FORMAT}: evaluate again")
+    return run
+
+
+def read_scores(directory: Path) -> list[Score]:
+    """The scores of a directory.
+
+    Raises:
+        InputError: There are none, or the file is damaged.
+    """
+    path = directory / SCORES
+    rows = _read_json(path, list)
+    scores = [parse_record(Score, row, f"{path}, record {number}") for number, row in enumerate(rows, start=1)]
+    for score in scores:
+        score.ci95 = {name: (low, high) for name, (low, high) in score.ci95.items()}
+    return scores
+
+
+def read_items(directory: Path, benchmark: str, language: str) -> list[ItemScore]:
+    """The items of a benchmark in a language with their values.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    return list(read_records(items_path(directory, benchmark, language), ItemScore))
+
+
+def read_predictions(directory: Path, benchmark: str, language: str) -> dict[str, Prediction]:
+    """The answers to a benchmark in a language, by item.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    rows = read_records(predictions_path(directory, benchmark, language), Prediction)
+    return {row.id: row for row in rows}
+
+
+def write_run(directory: Path, run: Run) -> None:
+    """Write ``run.json``.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    write_json(directory / RUN, asdict(run))
+
+
+def write_scores(directory: Path, scores: Sequence[Score]) -> None:
+    """Write ``scores.json``.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    write_json(directory / SCORES, [asdict(score) for score in scores])
+
+
+def write_items(directory: Path, benchmark: str, language: str, items: Iterable[ItemScore]) -> None:
+    """Write the items of a benchmark in a language.
+
+    Raises:
+        InputError: They cannot be written.
+    """
+    with JsonlWriter(items_path(directory, benchmark, language)) as writer:
+        for item in items:
+            writer.write(item)
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; give a directory that mblip eval has written") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); run mblip eval on its directory again") from error
+    if not isinstance(data, kind):
+        raise InputError(f"{path} is not what mblip eval writes; run it again")
+    return data
