@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import zipfile
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -134,9 +135,12 @@ def _opened(path: Path) -> Any:
 
 def _load_bin(path: Path) -> dict[str, Tensor]:
     try:
-        loaded: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Files of torch before 1.6 cannot be mapped into memory.
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} is a pickle that holds more than tensors and is refused; use safetensors") from error
-    except (OSError, RuntimeError, EOFError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}); copy the checkpoint again") from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise InputError(f"{path} does not map names to tensors, so it is not a checkpoint's weights")
     return loaded

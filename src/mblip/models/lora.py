@@ -16,16 +16,10 @@ from torch import nn
 from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
 from mblip.models.mblip import VisionLLM
+from mblip.models.quantize import dequantize, is_quantized, linear_layers, quantization_of, unmark
 
-
-def linear_layers(language_model: Any) -> list[str]:
-    """Names of the linear layers inside a language model, the output head left out."""
-    head = language_model.get_output_embeddings()
-    return [
-        name
-        for name, module in language_model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and ".lora_" not in name
-    ]
+# What PEFT's own files put before a layer's name.
+_PREFIX = "base_model.model."
 
 
 def target_pattern(language_model: Any) -> str:
@@ -45,30 +39,64 @@ def lora_layers(vlm: VisionLLM) -> list[tuple[str, LoraLayer]]:
 
 
 def add_lora(vlm: VisionLLM, rank: int, alpha: int, dropout: float) -> int:
-    """Put fresh LoRA layers on every linear layer of the language model; how many there are."""
+    """Put fresh LoRA layers on every linear layer of the language model; how many there are.
+
+    Raises:
+        InputError: There are some already.
+    """
+    if lora_layers(vlm):
+        raise InputError("the language model has LoRA layers already; merge them before adding others")
     pattern = target_pattern(vlm.language_model)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=pattern)
     inject_adapter_in_model(config, vlm.language_model)
-    return len(lora_layers(vlm))
+    layers = lora_layers(vlm)
+    for _, layer in layers:
+        layer.train(vlm.training)  # a fresh module trains, with dropout, whatever it was put into
+        for parts in (layer.lora_A, layer.lora_B):
+            parts.float()  # PEFT takes the type of the layer beneath, and steps of 2e-4 are lost in bf16
+    return len(layers)
 
 
 def merge_lora(vlm: VisionLLM) -> None:
-    """Add the LoRA weights to the layers they stand on and take the LoRA away."""
-    for name, layer in lora_layers(vlm):
-        layer.merge(safe_merge=True)
-        parent = vlm.language_model.get_submodule(name.rpartition(".")[0])
-        setattr(parent, name.rpartition(".")[2], layer.get_base_layer())
+    """Add the LoRA weights to the layers they stand on, in fp32, and take the LoRA away.
+
+    Quantised layers that have LoRA become ordinary ones of the model's type: the stored weight, dequantised, plus the
+    LoRA. Quantising the sum again would lose what the LoRA has learnt.
+    """
+    layers = lora_layers(vlm)
+    dtype = vlm.model.get_input_embeddings().weight.dtype
+    quantized = quantization_of(vlm.language_model) != "none"
+    for name, layer in layers:
+        base: Any = layer.get_base_layer()
+        delta = layer.get_delta_weight("default").float()
+        merged = dequantize(base).float().add_(delta)
+        if is_quantized(base):
+            plain = nn.Linear(base.in_features, base.out_features, base.bias is not None, device="meta")
+            plain.bias = base.bias
+            plain.weight = nn.Parameter(merged.to(dtype), requires_grad=False)
+            base = plain
+        else:
+            base.weight.data.copy_(merged)
+        parent, _, child = name.rpartition(".")
+        setattr(vlm.language_model.get_submodule(parent), child, base)
     if hasattr(vlm.language_model, "peft_config"):
         del vlm.language_model.peft_config
+    unmark(vlm.language_model)
+    if layers and vlm.origin:
+        # A run is told by its bases and adapters, merged before quantising: what cannot be told so has no origin.
+        vlm.origin = None if quantized else vlm.origin.merged()
 
 
 def save_lora(vlm: VisionLLM, folder: Path) -> None:
-    """Write the adapter in PEFT's format: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+    """Write the adapter in PEFT's format: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    ``PeftModel.from_pretrained(language_model, folder)`` reads it.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     vlm.language_model.peft_config["default"].save_pretrained(folder)
     state = get_peft_model_state_dict(vlm.language_model)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors = {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
@@ -85,8 +113,11 @@ def load_lora(vlm: VisionLLM, folder: Path) -> None:
         raise InputError(f"{folder} is not a whole PEFT adapter ({error}); copy the run again") from error
     add_lora(vlm, config["r"], config["lora_alpha"], config["lora_dropout"])
     named = dict(vlm.language_model.named_parameters())
-    own = {name: name.replace(".weight", ".default.weight") for name in get_peft_model_state_dict(vlm.language_model)}
-    if set(own) != set(tensors):
+    own = {
+        _PREFIX + name: named[name.replace(".weight", ".default.weight")]
+        for name in get_peft_model_state_dict(vlm.language_model)
+    }
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in tensors.items()}:
         raise InputError(f"{folder} was made for another language model than the run's")
     for name, tensor in tensors.items():
-        named[own[name]].data.copy_(tensor)
+        own[name].data.copy_(tensor)

@@ -38,7 +38,18 @@ class Base:
 
 @dataclass
 class Origin:
-    """Base checkpoints (``vision`` and ``llm``, or one whole ``model``) and adapters merged into the LLM, in order."""
+    """How a run describes its model.
+
+    Attributes:
+        bases: Checkpoints: ``vision`` and ``llm``, or one whole ``model``.
+        adapters: Folders of the adapters that are merged into the language model, in order.
+        attached: Folder of the adapter that the model was loaded with and that is not merged.
+    """
 
     bases: dict[str, Base]
     adapters: list[Path] = field(default_factory=list)
+    attached: Path | None = None
+
+    def merged(self) -> Origin | None:
+        """After the adapter was merged; None where it lies nowhere, since no run could then describe the model."""
+        return Origin(self.bases, [*self.adapters, self.attached]) if self.attached else None

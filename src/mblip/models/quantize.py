@@ -9,9 +9,20 @@ import torch
 from torch import nn
 
 from mblip.errors import InputError
-from mblip.models.lora import linear_layers
 
 Quantization = Literal["none", "int8", "nf4"]
+# bitsandbytes' layers, by name: it is an optional dependency.
+_LAYERS: dict[str, Quantization] = {"Linear8bitLt": "int8", "Linear4bit": "nf4"}
+
+
+def linear_layers(language_model: Any) -> list[str]:
+    """Names of the linear layers inside a language model, the output head left out."""
+    head = language_model.get_output_embeddings()
+    return [
+        name
+        for name, module in language_model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and ".lora_" not in name
+    ]
 
 
 def quantize(
@@ -59,24 +70,37 @@ def quantize(
     # PEFT chooses its layers for quantised weights by these marks, as transformers sets them.
     language_model.is_loaded_in_8bit = kind == "int8"
     language_model.is_loaded_in_4bit = kind == "nf4"
-    language_model.is_quantized = True
+
+
+def unmark(language_model: Any) -> None:
+    """Take away what :func:`quantize` has left for PEFT, where no quantised layer is left."""
+    if quantization_of(language_model) == "none":
+        language_model.is_loaded_in_8bit = language_model.is_loaded_in_4bit = False
 
 
 def quantization_of(language_model: Any) -> Quantization:
-    """How the language model's weights are stored."""
-    if getattr(language_model, "is_loaded_in_8bit", False):
-        return "int8"
-    return "nf4" if getattr(language_model, "is_loaded_in_4bit", False) else "none"
+    """How the language model's linear layers are stored."""
+    found = (_LAYERS.get(type(module).__name__) for module in language_model.modules())
+    return next((kind for kind in found if kind), "none")
 
 
-def dequantize(module: nn.Module) -> torch.Tensor:
-    """The weight of a quantised layer in floating point [out, in]: exact for what is stored, not for what was lost."""
-    import bitsandbytes as bnb
+def is_quantized(layer: nn.Module) -> bool:
+    """Whether a layer is one of bitsandbytes'."""
+    return type(layer).__name__ in _LAYERS
 
-    if isinstance(module, bnb.nn.Linear4bit):
-        weight: torch.Tensor = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
-        return weight
-    layer: Any = module
-    state = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB
-    scaled: torch.Tensor = layer.weight.data.float() * state.float().unsqueeze(1) / 127
-    return scaled
+
+def dequantize(layer: Any) -> torch.Tensor:
+    """The weight of a linear layer in floating point [out, in]: of a quantised one what is stored, not what was lost."""
+    kind = _LAYERS.get(type(layer).__name__)
+    if kind == "nf4":
+        import bitsandbytes as bnb
+
+        unpacked: torch.Tensor = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        return unpacked
+    if kind == "int8":
+        # Before the first forward the scales are the weight's, then the state's.
+        scales = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB
+        scaled: torch.Tensor = layer.weight.data.float() * scales.float().unsqueeze(1) / 127
+        return scaled
+    weight: torch.Tensor = layer.weight.detach()
+    return weight

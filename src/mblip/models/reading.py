@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, Blip2Config
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers.utils import logging as hf_logging
 
 from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint, read_json
@@ -47,8 +48,9 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
 
 def from_pretrained(auto: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Transformers' loader with its report, its errors put into a sentence."""
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # what it would warn of, check_loaded decides
     try:
-        # Weights of another size are told of by check_loaded, which names them.
         model, report = auto.from_pretrained(
             folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
         )
@@ -56,6 +58,8 @@ def from_pretrained(auto: Any, folder: Path, **options: Any) -> tuple[Any, dict[
         raise InputError(f"{folder} holds a pickle of more than tensors; convert it to safetensors") from error
     except (RuntimeError, ValueError, OSError, SafetensorError, AttributeError) as error:
         raise InputError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    finally:
+        hf_logging.set_verbosity(verbosity)
     return model, report
 
 

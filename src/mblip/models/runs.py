@@ -99,30 +99,42 @@ def load_run(
     description = read_json(folder / DESCRIPTION)
     if description.get("format") != FORMAT:
         raise InputError(f"{folder} is a run of format {description.get('format')}; this version reads {FORMAT}")
-    bases = {part: Base(**base) for part, base in description["bases"].items()}
+    try:
+        bases = {part: Base(**base) for part, base in description["bases"].items()}
+        image_token = int(description["image_token_index"])
+        full, adapters = list(description["full"]), [folder / name for name in description["adapters"]]
+        attached = adapters.pop() if description["adapter_attached"] and not merge else None
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{folder / DESCRIPTION} is damaged ({error!r}); copy the run again") from error
     for part, base in bases.items():
-        if fingerprint(locate(base.name)) != base.fingerprint:
-            raise InputError(
-                f"{folder} was trained on another {part} checkpoint than what is now at {base.name}; bring the old one back"
-            )
+        _check_base(folder, part, base)
     if "model" in bases:
         vlm = load_stock(locate(bases["model"].name), bases["model"].name, dtype)
     else:
         vlm = build_model(bases["vision"].name, bases["llm"].name, dtype=dtype)
-    if int(vlm.model.config.image_token_index) != description["image_token_index"]:
+    if int(vlm.model.config.image_token_index) != image_token:
         raise InputError(f"{folder}: the image token has another id in the base's tokeniser than when it was trained")
-    for file in ("bridge", *description["full"]):
+    for file in ("bridge", *full):
         _fill(vlm, folder / f"{file}.safetensors")
-    adapters = [folder / name for name in description["adapters"]]
-    attached = adapters.pop() if description["adapter_attached"] and not merge else None
     for adapter in adapters:
         load_lora(vlm, adapter)
         merge_lora(vlm)
-    vlm.origin = Origin(bases, adapters)
+    vlm.origin = Origin(bases, adapters, attached)
     finish(vlm, quantization, device_map)
     if attached:
         load_lora(vlm, attached)
     return vlm.eval()
+
+
+def _check_base(folder: Path, part: str, base: Base) -> None:
+    try:
+        found = fingerprint(locate(base.name))
+    except InputError as error:
+        raise InputError(f"{folder} stands on the {part} checkpoint {base.name}, which is gone: {error}") from error
+    if found != base.fingerprint:
+        raise InputError(
+            f"{folder} was trained on another {part} checkpoint than what is now at {base.name}; bring the old one back"
+        )
 
 
 def _fill(vlm: VisionLLM, file: Path) -> None:
