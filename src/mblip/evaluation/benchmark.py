@@ -70,11 +70,18 @@ class Benchmark:
         name: As in the command line.
         languages: mC4 codes it has.
         files: Where its annotations lie below a root, for a language; the first that exists is read. ``{code}`` is the
-            code the benchmark's files use.
+            code the benchmark's files use. None: its items are made, not read.
         read: Items of an annotation file in a language.
-        prompt: What the model is told about an item, in the paper's words.
+        prompt: What the model is told about an item, in the paper's words: ``{text}`` is the item's, ``{language}`` the
+            language's English name.
         decoding: Generation settings of the paper.
         score: Metrics of answers, one for each item.
+        mark: A text near the beginning of its files that others of the same name lack.
+        images: Folders below a root (or tars of these names) that its pictures may be in.
+        candidates: The answers there are, where there are few; what candidate scoring chooses from.
+        english: The benchmark that stands for its English, where that is another one.
+        tells_language: Whether answers are sentences in the language asked for, so that their language can be told.
+        source: Where annotations and pictures are to be had.
         variants: Names of the ways to score, the default first.
         id_keys: Fields of a prediction that may name its item.
         answer_keys: Fields of a prediction that may hold the answer.
@@ -88,7 +95,7 @@ class Benchmark:
     languages: tuple[str, ...]
     files: tuple[str, ...]
     read: Callable[[Path, str], list[Item]]
-    prompt: Callable[[Item, str], str]
+    prompt: str
     decoding: Mapping[str, Any]
     score: Callable[[Sequence[Item], Sequence[str], Options], Scored]
     variants: tuple[str, ...] = ("default",)
@@ -98,6 +105,12 @@ class Benchmark:
     extra: bool = False
     partial: bool = False
     optional: Callable[[Item], bool] = lambda item: False
+    mark: str = ""
+    images: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
+    english: str = ""
+    tells_language: bool = False
+    source: str = ""
 
     def find(self, root: Path, language: str) -> Path:
         """The annotation file in ``root`` (or ``root`` itself, if it is a file).
@@ -110,10 +123,14 @@ class Benchmark:
         code = find_language(language).code_in(self.name)
         names = [name.format(code=code) for name in self.files]
         for name in names:
-            found = sorted(root.glob(f"**/{name}"))
-            if found:
-                return found[0]
+            for path in sorted(root.glob(f"**/{name}")):
+                if not self.mark or _begins_with(path, self.mark):
+                    return path
         raise InputError(f"{root} holds no {self.name} annotations in {language!r}: looked for {', '.join(names)}")
+
+    def ask(self, item: Item, language: str) -> str:
+        """The prompt for an item, in the paper's words."""
+        return self.prompt.format(text=item.text, language=find_language(language).name)
 
     def choose_variant(self, name: str) -> str:
         """A variant by name, the default for an empty one.
@@ -126,6 +143,15 @@ class Benchmark:
                 f"{self.name} has no variant {name!r}{nearest(name, self.variants)}; it has {', '.join(self.variants)}"
             )
         return name or self.variants[0]
+
+
+def _begins_with(path: Path, mark: str) -> bool:
+    """Whether a file has a text near its beginning."""
+    try:
+        with path.open("rb") as file:
+            return mark.encode() in file.read(1 << 14)
+    except OSError:
+        return False
 
 
 def mean_accuracy(right: Sequence[bool | float]) -> tuple[float, NDArray[np.float64]]:

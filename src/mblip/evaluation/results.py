@@ -163,7 +163,9 @@ def _read_json(path: Path, kind: type) -> Any:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; give a directory that mblip eval has written") from error
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; give a directory that mblip eval has written"
+        ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); run mblip eval on its directory again") from error
     if not isinstance(data, kind):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mblip.errors import InputError, nearest
 from mblip.evaluation.benchmark import Benchmark
-from mblip.evaluation.benchmarks import captions, chair, marvl, maxm, pope, vqa, xgqa, xvnli
+from mblip.evaluation.benchmarks import babel_imagenet, captions, chair, marvl, maxm, pope, vqa, xgqa, xvnli
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -12,16 +12,37 @@ BENCHMARKS: dict[str, Benchmark] = {
         xgqa.BENCHMARK,
         xvnli.BENCHMARK,
         marvl.BENCHMARK,
+        marvl.NLVR2,
         maxm.BENCHMARK,
         vqa.BENCHMARK,
+        babel_imagenet.BENCHMARK,
         pope.BENCHMARK,
+        *pope.COCO,
+        *pope.SEEM,
         chair.BENCHMARK,
+        chair.SHORT,
+        chair.LONG,
         captions.BENCHMARK,
         captions.XFLICKRCO,
         captions.XM3600,
         captions.COCO,
     )
 }
+
+EVALUATED: dict[str, Benchmark] = {name: benchmark for name, benchmark in BENCHMARKS.items() if benchmark.images}
+"""Those that a model can be asked: ``pope``, ``chair`` and ``captions`` alone score files of several."""
+
+
+def evaluated(name: str) -> list[Benchmark]:
+    """The benchmark of a name, or the family of it: ``pope`` for ``pope_random``, ``pope_popular`` and so on.
+
+    Raises:
+        InputError: There is none; names the nearest.
+    """
+    found = [benchmark for key, benchmark in EVALUATED.items() if key == name or key.startswith(f"{name}_")]
+    if not found:
+        raise InputError(f"unknown benchmark {name!r}{nearest(name, EVALUATED)}; there are {', '.join(EVALUATED)}")
+    return found
 
 
 def find_benchmark(name: str) -> Benchmark:

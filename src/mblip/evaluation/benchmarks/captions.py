@@ -2,7 +2,9 @@
 
 xFlickrCo (IGLUE; Flickr30K research only, COCO CC BY 4.0): JSON lines ``{"sentences": ["..."], "id": "1007129816",
 "img_path": "1007129816.jpg"}``. XM3600 (CC BY 4.0): JSON lines ``{"image/key": "...", "sw": {"caption": ["..."]}, ...}``.
-MSCOCO (CC BY 4.0): ``captions_val2014.json`` ``{"images": [...], "annotations": [{"image_id": 1, "caption": "..."}]}``.
+MSCOCO (CC BY 4.0): ``captions_val2014.json`` ``{"images": [...], "annotations": [{"image_id": 1, "caption": "..."}]}``, or
+Karpathy's ``dataset_coco.json`` ``{"images": [{"cocoid": 1, "filename": "...", "split": "test", "sentences": [{"raw":
+"..."}]}]}``, of which the test split is taken.
 """
 
 from __future__ import annotations
@@ -69,6 +71,8 @@ def read(path: Path, language: str) -> list[Item]:
     first = values[0]
     if isinstance(first, dict) and "annotations" in first:
         return list(_coco(first, path))
+    if isinstance(first, dict) and "dataset" in first:
+        return list(_karpathy(first, path))
     if isinstance(first, dict) and "image/key" in first:
         items = [item for where, row in rows(values, path) for item in _xm3600(row, language, where)]
         if not items:
@@ -104,16 +108,19 @@ def _coco(data: Row, path: Path) -> Iterator[Item]:
         yield Item(image, (files.get(image, image),), "", tuple(texts))
 
 
+def _karpathy(data: Row, path: Path) -> Iterator[Item]:
+    for where, row in rows(take(data, "images", list, str(path)), path):
+        if take(row, "split", str, where) == "test":
+            sentences = take(row, "sentences", list, where)
+            texts = tuple(take(sentence, "raw", str, at) for at, sentence in rows(sentences, path))
+            yield Item(take_id(row, "cocoid", where), (take(row, "filename", str, where),), "", texts)
+
+
 def _texts(row: Row, name: str, where: str) -> tuple[str, ...]:
     texts = take(row, name, list, where)
     if not texts or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{where}: {name!r} must be a list of captions, not {texts!r}")
     return tuple(texts)
-
-
-def prompt(item: Item, language: str) -> str:
-    """The paper's prompt."""
-    return f"Caption in {find_language(language).name}: "
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options, metrics: Sequence[str] = METRICS) -> Scored:
@@ -140,19 +147,46 @@ BENCHMARK = Benchmark(
     languages=("de", "en", "es", "id", "ja", "ru", "tr", "zh"),
     files=("{code}/test.jsonl", "captions.jsonl", "captions_val2014.json"),
     read=read,
-    prompt=prompt,
+    prompt="Caption in {language}: ",
     decoding=CAPTION,
     score=score,
     id_keys=("image_id", "id"),
     answer_keys=("caption", "text", "answer"),
     normal_id=image_name,
 )
-XFLICKRCO = dataclasses.replace(BENCHMARK, name="xflickrco", files=("{code}/test.jsonl",))
+_COCO_IMAGES = ("coco/val2014", "coco/images/val2014", "coco/images", "val2014", "images")
+XFLICKRCO = dataclasses.replace(
+    BENCHMARK,
+    name="xflickrco",
+    files=("annotations/{code}/test.jsonl", "{code}/test.jsonl"),
+    mark='"sentences"',
+    images=("flickr30k/images", "flickr30k-images", *_COCO_IMAGES),
+    tells_language=True,
+    source=(
+        "captions: github.com/e-bug/iglue, datasets/xFlickrCO; images: Flickr30K, on request from "
+        "https://shannon.cs.illinois.edu/DenotationGraph, and COCO's val2014.zip"
+    ),
+)
 XM3600 = dataclasses.replace(  # scored by CIDEr alone, as in the paper
     BENCHMARK,
     score=partial(score, metrics=("CIDEr",)),
     name="xm3600",
     files=("captions.jsonl",),
     languages=_XM3600_LANGUAGES,
+    mark='"image/key"',
+    images=("xm3600/images", "crossmodal-3600/images", "images"),
+    tells_language=True,
+    source="https://google.github.io/crossmodal-3600 (captions.jsonl and the archive of images)",
 )
-COCO = dataclasses.replace(BENCHMARK, name="coco", files=("captions_val2014.json",), languages=("en",))
+COCO = dataclasses.replace(
+    BENCHMARK,
+    name="coco",
+    files=("dataset_coco.json", "captions_val2014.json"),
+    languages=("en",),
+    images=_COCO_IMAGES,
+    tells_language=True,
+    source=(
+        "https://cs.stanford.edu/people/karpathy/deepimagesent (dataset_coco.json, whose test split is used) or COCO's "
+        "annotations_trainval2014.zip; images: COCO's val2014.zip"
+    ),
+)

@@ -6,6 +6,7 @@ Data: POPE's ``coco_ground_truth_segmentation.json`` (MIT), JSON lines ``{"image
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmark import LONG_CAPTION, Benchmark, Item, Options, Scored
 from mblip.evaluation.metrics.chair import chair_objects, chair_scores
 from mblip.evaluation.raw import image_name, read_values, rows, take, take_id
-from mblip.languages import find_language
 
 
 def read(path: Path, language: str) -> list[Item]:
@@ -28,11 +28,6 @@ def read(path: Path, language: str) -> list[Item]:
         image = take_id(row, "image", where)
         items.append(Item(image, (image,), "", tuple(objects)))
     return items
-
-
-def prompt(item: Item, language: str) -> str:
-    """The paper's prompt for long captions."""
-    return f"Describe the image in {find_language(language).name} with as much detail as possible."
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
@@ -50,7 +45,7 @@ BENCHMARK = Benchmark(
     languages=("en",),
     files=("coco_ground_truth_segmentation.json",),
     read=read,
-    prompt=prompt,
+    prompt="Describe the image in {language} with as much detail as possible.",
     decoding=LONG_CAPTION,
     score=score,
     id_keys=("image_id", "id"),
@@ -58,3 +53,11 @@ BENCHMARK = Benchmark(
     normal_id=image_name,
     partial=True,
 )
+SHORT = dataclasses.replace(
+    BENCHMARK,
+    name="chair_short",
+    prompt="Caption in {language}:",
+    images=("coco/val2014", "coco/images/val2014", "coco/images", "val2014", "images"),
+    source="github.com/RUCAIBox/POPE, segmentation/coco_ground_truth_segmentation.json; images: COCO's val2014.zip",
+)
+LONG = dataclasses.replace(SHORT, name="chair_long", prompt=BENCHMARK.prompt)

@@ -7,6 +7,7 @@ Licence: CC BY 4.0 (texts). MaRVL: JSON lines ``{"id": "sw-0", "language": "sw",
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,11 +54,6 @@ def _nlvr2(row: Row, where: str) -> Item:
     return Item(name, images, take(row, "sentence", str, where), _NLVR2_LABELS[label])
 
 
-def prompt(item: Item, language: str) -> str:
-    """The paper's prompt."""
-    return f'Based on the two images, is it correct to say "{item.text}"? Yes or no? Answer in English:'
-
-
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
     """Accuracy after the VQA normalisation; true and false count as yes and no."""
     said = [normalize_vqa(answer).strip().lower() for answer in answers]
@@ -70,12 +66,29 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
 
 BENCHMARK = Benchmark(
     name="marvl",
-    languages=("en", "id", "sw", "ta", "tr", "zh"),
-    files=("zero_shot/annotations/marvl-{code}.jsonl", "marvl-{code}.jsonl", "annotations/dev.jsonl", "dev.json"),
+    languages=("id", "sw", "ta", "tr", "zh"),
+    files=("zero_shot/annotations/marvl-{code}.jsonl", "marvl-{code}.jsonl"),
     read=read,
-    prompt=prompt,
+    prompt='Based on the two images, is it correct to say "{text}"? Yes or no? Answer in English:',
     decoding=SHORT_ANSWER,
     score=score,
     id_keys=("id", "identifier", "question_id"),
     answer_keys=("answer", "prediction", "label"),
+    images=("marvl/zero_shot/images", "marvl/images", "marvl", "images"),
+    candidates=("yes", "no"),
+    english="nlvr2",
+    source=(
+        "statements: github.com/e-bug/iglue, datasets/marvl; images: https://marvl-challenge.github.io, unpacked so that "
+        "marvl/sw/images/81-Dawati/81-5.jpg exists"
+    ),
+)
+NLVR2 = dataclasses.replace(
+    BENCHMARK,
+    name="nlvr2",
+    languages=("en",),
+    files=("nlvr2/annotations/dev.jsonl", "dev.jsonl", "dev.json", "balanced_dev.json"),
+    mark='"identifier"',
+    images=("nlvr2/images/dev", "nlvr2/images", "nlvr2/dev", "images"),
+    english="",
+    source="github.com/lil-lab/nlvr, nlvr2/data; images: the form in its README",
 )

@@ -14,7 +14,6 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.evaluation.metrics.answers import any_match
 from mblip.evaluation.raw import read_object, rows, take, take_id
-from mblip.languages import find_language
 
 
 def read(path: Path, language: str) -> list[Item]:
@@ -31,11 +30,6 @@ def read(path: Path, language: str) -> list[Item]:
     return items
 
 
-def prompt(item: Item, language: str) -> str:
-    """The paper's prompt, naming the language."""
-    return f"Question: {item.text} Short answer in {find_language(language).name}:"
-
-
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
     """Accuracy: the answer equals any of the processed answers, case and blanks around aside."""
     pairs = zip(items, answers, strict=True)
@@ -48,8 +42,12 @@ BENCHMARK = Benchmark(
     languages=("en", "fr", "hi", "iw", "ro", "th", "zh"),
     files=("maxm_v1_{code}.json",),
     read=read,
-    prompt=prompt,
+    prompt="Question: {text} Short answer in {language}:",
     decoding=SHORT_ANSWER,
     score=score,
     id_keys=("question_id", "questionId", "id"),
+    images=("xm3600/images", "crossmodal-3600/images", "maxm/images", "images"),
+    source=(
+        "github.com/google-research-datasets/maxm; images: those of XM3600, https://google.github.io/crossmodal-3600"
+    ),
 )

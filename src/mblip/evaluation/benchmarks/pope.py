@@ -7,6 +7,7 @@ Licence: MIT. COCO files are JSON lines, SEEM files a JSON list, of ``{"question
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,11 +31,6 @@ def read(path: Path, language: str) -> list[Item]:
     return items
 
 
-def prompt(item: Item, language: str) -> str:
-    """The question itself."""
-    return item.text
-
-
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
     """POPE's metrics; what an answer means is decided as its own scorer does."""
     metrics = pope_scores(answers, [item.gold for item in items])
@@ -47,9 +43,30 @@ BENCHMARK = Benchmark(
     languages=("en",),
     files=("coco_pope_random.json", "*pope*.json"),
     read=read,
-    prompt=prompt,
+    prompt="{text}",
     decoding=SHORT_ANSWER,
     score=score,
     id_keys=("id", "question_id"),
     answer_keys=("answer", "text"),
 )
+
+_SPLITS = ("random", "popular", "adversarial")
+_COCO_IMAGES = ("coco/val2014", "coco/images/val2014", "coco/images", "val2014", "images")
+
+
+def _split(name: str, file: str, images: tuple[str, ...], folder: str) -> Benchmark:
+    source = f"questions: github.com/RUCAIBox/POPE, {folder}; images: " + (
+        "https://cs.stanford.edu/people/dorarad/gqa/download.html" if "gqa" in file else "COCO's val2014.zip"
+    )
+    return dataclasses.replace(
+        BENCHMARK, name=name, files=(file,), images=images, candidates=("yes", "no"), source=source
+    )
+
+
+COCO = tuple(_split(f"pope_{kind}", f"coco_pope_{kind}.json", _COCO_IMAGES, "output/coco") for kind in _SPLITS)
+SEEM = tuple(
+    _split(f"pope_seem_{corpus}_{kind}", f"{corpus}_pope_seem_{kind}.json", images, f"output/seem/{corpus}")
+    for corpus, images in (("aokvqa", _COCO_IMAGES), ("gqa", ("gqa/images", "images")))
+    for kind in _SPLITS
+)
+"""The same questions about objects that SEEM segments in A-OKVQA's and GQA's images, which nobody annotated."""

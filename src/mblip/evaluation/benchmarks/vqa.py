@@ -7,14 +7,16 @@ scoring does not need.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.evaluation.metrics.answers import vqa_accuracy_2021, vqa_accuracy_before_2021, vqa_accuracy_mblip
-from mblip.evaluation.raw import read_object, rows, take, take_id
+from mblip.evaluation.raw import Row, read_object, rows, take, take_id
 
+_COCO_SPLIT = re.compile(r"(?:train|val|test)20\d\d")
 _ACCURACY = {
     "official_2021": vqa_accuracy_2021,
     "official_pre2021": vqa_accuracy_before_2021,
@@ -36,25 +38,25 @@ def read(path: Path, language: str) -> list[Item]:
             take(answer, "answer", str, f"{where}, answer {place.rpartition(' ')[2]}")
         if not answers:
             raise InputError(f"{where} has no answers")
-        images = (str(row["image_id"]),) if "image_id" in row else (number,)
-        items.append(Item(number, images, questions.get(number, ""), answers))
+        question = questions.get(number, {})
+        image = str(row.get("image_id", question.get("image_id", number)))
+        if image.isdecimal() and _COCO_SPLIT.fullmatch(str(data.get("data_subtype"))):
+            image = f"COCO_{data['data_subtype']}_{int(image):012d}.jpg"
+        items.append(Item(number, (image,), str(question.get("question", "")), answers))
     return items
 
 
-def _questions_beside(path: Path) -> dict[str, str]:
+def _questions_beside(path: Path) -> dict[str, Row]:
     names = [path.name.replace("annotations", "questions"), path.name.replace("v2_", "v2_OpenEnded_")]
     names.append(names[1].replace("annotations", "questions"))
     for name in names:
         other = path.with_name(name)
         if other != path and other.is_file():
             found = take(read_object(other), "questions", list, str(other))
-            return {take_id(row, "question_id", at): take(row, "question", str, at) for at, row in rows(found, other)}
+            for where, row in rows(found, other):
+                take(row, "question", str, where)
+            return {take_id(row, "question_id", where): row for where, row in rows(found, other)}
     return {}
-
-
-def prompt(item: Item, language: str) -> str:
-    """The paper's prompt."""
-    return f"Question: {item.text} Short answer in English:"
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
@@ -70,9 +72,11 @@ BENCHMARK = Benchmark(
     languages=("en",),
     files=("v2_mscoco_val2014_annotations.json", "*annotations*.json"),
     read=read,
-    prompt=prompt,
+    prompt="Question: {text} Short answer in English:",
     decoding=SHORT_ANSWER,
     score=score,
     variants=tuple(_ACCURACY),
     id_keys=("question_id", "id"),
+    images=("coco/val2014", "coco/images/val2014", "coco/images", "val2014", "images"),
+    source="https://visualqa.org/download.html (annotations and questions of val 2014); images: COCO's val2014.zip",
 )

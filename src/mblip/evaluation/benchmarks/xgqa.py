@@ -42,11 +42,6 @@ def _from_list(row: Row, where: str) -> Item:
     )
 
 
-def prompt(item: Item, language: str) -> str:
-    """The paper's prompt; answers are English in every language."""
-    return f"Question: {item.text} Short answer in English:"
-
-
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
     """``iglue``: raw exact match, as in IGLUE's published scores; ``mblip``: after the VQA normalisation."""
     match = exact_match if options.variant == "iglue" else normalized_match
@@ -61,11 +56,16 @@ BENCHMARK = Benchmark(
     languages=("bn", "de", "en", "id", "ko", "pt", "ru", "zh"),
     files=("zero_shot/testdev_balanced_questions_{code}.json", "testdev_balanced_questions_{code}.json"),
     read=read,
-    prompt=prompt,
+    prompt="Question: {text} Short answer in English:",
     decoding=SHORT_ANSWER,
     score=score,
     variants=("iglue", "mblip"),
     id_keys=("questionId", "question_id", "id"),
     answer_keys=("prediction", "answer"),
     extra=True,
+    images=("gqa/images", "xGQA/images", "images"),
+    source=(
+        "questions: github.com/e-bug/iglue, datasets/xGQA and, for English, datasets/gqa; images: "
+        "https://cs.stanford.edu/people/dorarad/gqa/download.html"
+    ),
 )

@@ -34,11 +34,6 @@ def read(path: Path, language: str) -> list[Item]:
     return items
 
 
-def prompt(item: Item, language: str) -> str:
-    """The paper's prompt."""
-    return f'Is it guaranteed true that "{item.text}"? Yes, no, or maybe? Answer in English:'
-
-
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
     """``mblip``: over the decided rows (1,150 of the test set); ``iglue``: over all (1,164), undecided ones wrong.
 
@@ -62,11 +57,18 @@ BENCHMARK = Benchmark(
     languages=("ar", "en", "es", "fr", "ru"),
     files=("{code}/test.jsonl",),
     read=read,
-    prompt=prompt,
+    prompt='Is it guaranteed true that "{text}"? Yes, no, or maybe? Answer in English:',
     decoding=SHORT_ANSWER,
     score=score,
     variants=("mblip", "iglue"),
     id_keys=("pairID", "id", "question_id"),
     answer_keys=("answer", "prediction", "label"),
     optional=lambda item: item.gold == UNDECIDED,
+    mark='"gold_label"',
+    images=("flickr30k/images", "flickr30k-images", "images"),
+    candidates=tuple(ANSWERS.values()),
+    source=(
+        "sentences: github.com/e-bug/iglue, datasets/XVNLI; images: Flickr30K, on request from "
+        "https://shannon.cs.illinois.edu/DenotationGraph"
+    ),
 )
