@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mblip.config import MixSection
-from mblip.errors import InputError
 from mblip.processing.text import TextLayout
 from mblip.processing.transforms import TrainTransform
 from mblip.schema import Instruction
@@ -20,47 +20,39 @@ from mblip.storage import ImageStore, UnreadableImage
 class Collator:
     """Batches for :meth:`mblip.models.VisionLLM.forward`.
 
-    A picture that cannot be read takes its texts out of the batch; it is told to ``on_unreadable``, never replaced.
+    A picture that cannot be read takes its texts out of the batch; it is never replaced.
+    How a picture is cropped follows from the seed and its key, whichever texts and processes it is read for.
     """
 
-    def __init__(
-        self,
-        store: ImageStore,
-        transform: TrainTransform,
-        layout: TextLayout,
-        section: MixSection,
-        on_unreadable: Callable[[UnreadableImage], None],
-    ) -> None:
+    def __init__(self, store: ImageStore, transform: TrainTransform, layout: TextLayout, section: MixSection) -> None:
         self.store, self.transform, self.layout, self.section = store, transform, layout, section
-        self.on_unreadable = on_unreadable
 
-    def __call__(self, instructions: Sequence[Instruction], rng: np.random.Generator) -> dict[str, Tensor]:
+    def __call__(self, instructions: Sequence[Instruction], seed: Sequence[int]) -> dict[str, Tensor] | None:
         """pixel_values [images, 3, H, W], image_index [texts, images of a text], and the layout's ids and labels.
 
-        Raises:
-            InputError: No picture of the batch can be read.
+        Returns:
+            None where no text has all its pictures.
         """
-        place: dict[str, int] = {}
-        pixels: list[NDArray[np.float32]] = []
+        pixels: dict[str, NDArray[np.float32]] = {}
         unreadable: set[str] = set()
         for key in dict.fromkeys(key for instruction in instructions for key in instruction.images):
             try:
-                image = self.store.get(key, self.transform.size)
-            except UnreadableImage as error:
+                image = self.store.get(key, self.transform.needed)
+            except UnreadableImage:
                 unreadable.add(key)
-                self.on_unreadable(error)
                 continue
-            place[key] = len(pixels)
-            pixels.append(self.transform(image, rng))
+            rng = np.random.default_rng([*seed, zlib.crc32(key.encode("utf-8", "surrogateescape"))])
+            pixels[key] = self.transform(image, rng)
         kept = [row for row in instructions if not unreadable.intersection(row.images)]
         if not kept:
-            raise InputError(
-                f"none of the pictures of a batch can be read, the first being {instructions[0].images[0]!r}"
-            )
+            return None
+        used = dict.fromkeys(key for row in kept for key in row.images)
+        place = {key: number for number, key in enumerate(used)}
         width = max(len(row.images) for row in kept)
         index = [[place[key] for key in row.images] + [-1] * (width - len(row.images)) for row in kept]
         texts = self.layout.pairs(
             [row.prompt for row in kept], [row.answer for row in kept], [len(row.images) for row in kept],
             self.section.max_prompt_tokens, self.section.max_answer_tokens,
         )  # fmt: skip
-        return {"pixel_values": torch.from_numpy(np.stack(pixels)), "image_index": torch.tensor(index), **texts}
+        stacked = torch.from_numpy(np.stack([pixels[key] for key in used]))
+        return {"pixel_values": stacked, "image_index": torch.tensor(index), **texts}

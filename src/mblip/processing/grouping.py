@@ -2,14 +2,16 @@
 
 An epoch shuffles the pictures (not the texts), lays the texts of each picture side by side and cuts the row into global
 batches of exactly the asked number of texts. Every text comes once an epoch; a picture is encoded a second time only
-where a cut or the limit of texts a picture falls inside its texts. Which texts form the batch of a step follows from
-(seed, step) alone.
+where a cut falls inside its texts. Which texts form the batch of a step follows from (seed, step) alone; how they are
+spread over micro-batches and processes changes neither the batch nor, but for rounding, its gradient.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -50,11 +52,37 @@ class Mix:
                 table = table.filter(pc.invert(pc.is_in(table[column], excluded)))
         if table.num_rows == 0:
             raise InputError(f"{folder}: the recipe's tasks and languages leave no instruction")
+        self._group(table)
+
+    def _group(self, table: pa.Table) -> None:
         self.table = table.combine_chunks()
         joined = pc.binary_join(self.table["images"].combine_chunks(), "\x00")
         groups = joined.dictionary_encode().indices.to_numpy()
         self._rows = np.argsort(groups, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(groups))])
+
+    def split(self, texts: int, seed: int) -> tuple[Self, Self]:
+        """The mix without, and with only, some pictures that have at least so many texts together.
+
+        Raises:
+            InputError: That would leave nothing to train on.
+        """
+        pictures = np.random.default_rng([seed, len(self)]).permutation(self.pictures)
+        sizes = np.diff(self._starts)[pictures]
+        count = int(np.searchsorted(np.cumsum(sizes), texts)) + 1
+        if count >= self.pictures:
+            raise InputError(
+                f"validation_texts {texts} leaves nothing to train on: the mix has {len(self)} instructions"
+            )
+        held = np.zeros(len(self), dtype=bool)
+        for picture in pictures[:count]:
+            held[self._rows[self._starts[picture] : self._starts[picture + 1]]] = True
+        return self._only(~held), self._only(held)
+
+    def _only(self, wanted: NDArray[np.bool_]) -> Self:
+        mix = type(self).__new__(type(self))
+        mix._group(self.table.filter(pa.array(wanted)))
+        return mix
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -86,25 +114,21 @@ class Mix:
 
 
 class GroupedBatches:
-    """The rows of each step and rank.
+    """The rows of each step, over all processes.
 
     Args:
         mix: What to draw from.
         seed: Of the order.
-        global_batch: Texts a step, over all ranks.
-        rank: This process.
-        ranks: Number of processes; each takes an equal, contiguous part of the batch.
+        global_batch: Texts a step.
 
     Raises:
-        InputError: The batch does not divide by the ranks, or the mix is smaller than one batch.
+        InputError: The mix is smaller than one batch.
     """
 
-    def __init__(self, mix: Mix, seed: int, global_batch: int, rank: int = 0, ranks: int = 1) -> None:
-        if global_batch % ranks:
-            raise InputError(f"optim.global_batch {global_batch} does not divide by {ranks} processes")
+    def __init__(self, mix: Mix, seed: int, global_batch: int) -> None:
         if len(mix) < global_batch:
             raise InputError(f"the mix has {len(mix)} instructions, fewer than one batch of {global_batch}")
-        self.mix, self.seed, self.global_batch, self.rank, self.ranks = mix, seed, global_batch, rank, ranks
+        self.mix, self.seed, self.global_batch = mix, seed, global_batch
         self._order = lru_cache(maxsize=2)(mix.order)
 
     @property
@@ -113,8 +137,50 @@ class GroupedBatches:
         return len(self.mix) // self.global_batch
 
     def rows(self, step: int) -> NDArray[np.int64]:
-        """Row numbers of a step on this rank, texts of one picture adjacent."""
+        """Row numbers of a step, texts of one picture adjacent."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        batch = self._order(self.seed, epoch)[place * self.global_batch : (place + 1) * self.global_batch]
-        share = self.global_batch // self.ranks
-        return batch[self.rank * share : (self.rank + 1) * share]
+        return self._order(self.seed, epoch)[place * self.global_batch : (place + 1) * self.global_batch]
+
+
+def deal(
+    pictures: Sequence[Hashable], lengths: Sequence[int], micro_batch: int, ranks: int = 1
+) -> list[list[list[int]]]:
+    """Cut a global batch into micro-batches for each process, so that little is padded and no picture encoded twice.
+
+    The texts of a picture stay together unless they are more than a micro-batch. Pictures with texts of similar length
+    come together, and the processes get micro-batches of similar length and equal number. Which texts make up the step,
+    and so its gradient, is not touched.
+
+    Args:
+        pictures: Of each text.
+        lengths: Of each text, in tokens.
+        micro_batch: Most texts at once.
+        ranks: Number of processes; at most as many as texts.
+
+    Returns:
+        By process, its micro-batches, longest first (where memory runs out, it does so at once): positions of texts.
+    """
+    limit = min(micro_batch, -(-len(pictures) // ranks))
+    if len(pictures) <= limit:
+        return [[list(range(len(pictures)))]]
+    texts: dict[Hashable, list[int]] = {}
+    for position, picture in enumerate(pictures):
+        texts.setdefault(picture, []).append(position)
+    pieces = [found[i : i + limit] for found in texts.values() for i in range(0, len(found), limit)]
+    pieces.sort(key=lambda piece: -max(lengths[position] for position in piece))
+    packs: list[list[int]] = []
+    for piece in pieces:
+        # A gap of the last few is filled first: their texts are still about as long.
+        roomy = [pack for pack in packs[-_OPEN:] if len(pack) + len(piece) <= limit]
+        if roomy:
+            roomy[0].extend(piece)
+        else:
+            packs.append(list(piece))
+    while len(packs) % ranks:
+        widest = max(range(len(packs)), key=lambda number: len(packs[number]))
+        pack = packs[widest]
+        packs[widest : widest + 1] = [pack[: len(pack) // 2], pack[len(pack) // 2 :]]
+    return [packs[rank::ranks] for rank in range(ranks)]
+
+
+_OPEN = 4  # micro-batches that may still be filled

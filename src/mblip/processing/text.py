@@ -7,6 +7,7 @@ alone. What differs by family is asked of the tokeniser, never looked up by name
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
@@ -19,6 +20,8 @@ from torch import Tensor
 from mblip.errors import InputError
 
 IGNORED = -100
+# A fast tokeniser keeps the truncation of the call under way inside itself: two threads would get one another's.
+_TOKENIZING = threading.Lock()
 
 
 class TextLayout:
@@ -122,11 +125,16 @@ class TextLayout:
         end = self.tokenizer.eos_token_id
         return [[*row, end][:limit] for row in self._ids(texts, special=False)]
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text is, special ones left out."""
+        return [len(row) for row in self._ids(texts, special=False)]
+
     def _ids(self, texts: Sequence[str], special: bool = True, limit: int | None = None) -> list[list[int]]:
-        rows: list[list[int]] = self.tokenizer(
-            list(texts), add_special_tokens=special, truncation=limit is not None, max_length=limit,
-            return_attention_mask=False, return_token_type_ids=False,
-        )["input_ids"]  # fmt: skip
+        with _TOKENIZING:
+            rows: list[list[int]] = self.tokenizer(
+                list(texts), add_special_tokens=special, truncation=limit is not None, max_length=limit,
+                return_attention_mask=False, return_token_type_ids=False,
+            )["input_ids"]  # fmt: skip
         return rows
 
     def _padded(self, rows: list[list[int]], left: bool = False) -> dict[str, Tensor]:

@@ -35,6 +35,12 @@ class TrainTransform:
         mean, std = tuple(image_processor.image_mean), tuple(image_processor.image_std)
         return cls(int(image_processor.size["height"]), mean, std, scale, flip)
 
+    @property
+    def needed(self) -> int:
+        """The shorter side of a picture below which some crop would have to be blown up: how small it may be decoded."""
+        smallest = 1.0 if self.scale == (1.0, 1.0) else math.sqrt(self.scale[0] * 3 / 4)
+        return math.ceil(self.size / smallest)
+
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> NDArray[np.float32]:
         """An RGB picture as [3, size, size]."""
         box = None if self.scale == (1.0, 1.0) else random_box(image.width, image.height, self.scale, rng)

@@ -3,75 +3,88 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mblip.config import OptimSection, TrainRecipe
 from mblip.errors import InputError
 from mblip.models.build import build_model
+from mblip.models.checkpoint import read_json
 from mblip.models.load import load_model
-from mblip.models.lora import add_lora, merge_lora
+from mblip.models.locate import locate
+from mblip.models.lora import add_lora
 from mblip.models.mblip import VisionLLM
 from mblip.models.parts import parameters_by_part, set_trainable
-from mblip.models.runs import save_run
-from mblip.processing.collate import Collator
-from mblip.processing.grouping import GroupedBatches, Mix
-from mblip.processing.transforms import TrainTransform
-from mblip.storage import UnreadableImage, open_images
+from mblip.models.runs import DESCRIPTION, save_run
+from mblip.training.feed import Feed, find_mix
 from mblip.training.loop import Batch, Group, Job, fit
+from mblip.training.parallel import gather, start
+from mblip.training.validation import Validator
 
 
 def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Train as the recipe says and write the run to ``directory``; the last log row.
 
     Raises:
-        InputError: Bases, mix or images that cannot be used, too many unreadable images, or a loss that is not finite.
+        InputError: Bases, mix or images that cannot be used, too many unreadable images, no memory left, or a loss that
+            is not finite.
     """
+    check_stage(recipe)
     torch.manual_seed(recipe.seed)
-    vlm = prepare_model(recipe)
-    mix = Mix(recipe.data)
-    batches = GroupedBatches(mix, recipe.seed, recipe.optim.global_batch)
-    steps = count_steps(recipe.optim, batches.steps_per_epoch)
-    unreadable: dict[str, str] = {}
-
-    def skip(error: UnreadableImage) -> None:
-        unreadable[error.key] = error.reason
-        if len(unreadable) > recipe.data.max_unreadable * mix.pictures:
-            raise InputError(
-                f"{len(unreadable)} of {mix.pictures} images cannot be read, the last being {error.key!r} "
-                f"({error.reason}): mend the store {recipe.data.images} or raise data.max_unreadable"
-            )
-
-    transform = TrainTransform.of(vlm.processor.image_processor, recipe.data.crop_scale, recipe.data.flip)
-    collate = Collator(open_images(recipe.data.images), transform, vlm.layout, recipe.data, skip)
-
-    def micro_batches(step: int) -> list[Batch]:
-        rows = batches.rows(step)
-        rng = np.random.default_rng([recipe.seed, step])
-        size = recipe.optim.micro_batch
-        return [collate(mix.take(rows[i : i + size]), rng) for i in range(0, len(rows), size)]
-
+    processes = start()
+    with processes.main_process_first():
+        mix = find_mix(recipe, directory)
+    vlm = prepare_model(recipe, processes.device)
+    feed = Feed(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
+    steps = count_steps(recipe.optim, feed.steps_per_epoch)
+    validator = None
+    if recipe.validate_every:
+        validator = Validator(vlm, recipe, feed.held, directory, on_log, writes=processes.is_main_process)
     vlm.train()
     vlm.model.vision_model.train(recipe.parts.vision == "full")
     row = fit(Job(
-        model=vlm, groups=learning_groups(vlm, recipe.optim), batches=micro_batches, loss=text_loss, steps=steps,
+        model=vlm, groups=learning_groups(vlm, recipe.optim), batches=feed.micro_batches, loss=text_loss, steps=steps,
         seed=recipe.seed, directory=directory, warmup=min(recipe.optim.warmup_steps, steps // 2),
         floor=recipe.optim.min_lr_share, weight_decay=recipe.optim.weight_decay, betas=recipe.optim.betas,
-        clip=recipe.optim.clip, precision=recipe.precision, checkpoint_every=recipe.checkpoint_every,
-        keep_checkpoints=recipe.keep_checkpoints, log_every=recipe.log_every, on_log=on_log,
+        clip=recipe.optim.clip, precision=recipe.precision, sharding=recipe.sharding,
+        checkpoint_every=recipe.checkpoint_every, keep_checkpoints=recipe.keep_checkpoints, log_every=recipe.log_every,
+        workers=recipe.data.workers, tracker=recipe.tracker, validate=validator, validate_every=recipe.validate_every,
+        describe=feed.describe, memory_remedy=_memory_remedy(recipe), on_log=on_log,
     )) if steps else {}  # fmt: skip
     vlm.eval()
-    save_run(vlm, directory)
-    return {**row, "unreadable_images": len(unreadable)}
+    gather(vlm)
+    if processes.is_main_process:
+        save_run(vlm, directory, _stored_in_full(recipe))
+    return {**row, "unreadable_images": feed.unreadable}
 
 
-def prepare_model(recipe: TrainRecipe) -> VisionLLM:
-    """The recipe's model with its LoRA, each part frozen or learning.
+def check_stage(recipe: TrainRecipe) -> None:
+    """Whether the recipe's stage is what its parts and its model say.
+
+    Raises:
+        InputError: It is not, or its sharding cannot work.
+    """
+    learning = [part for part, mode in recipe.parts if mode != "frozen"]
+    if recipe.stage == "warmup" and learning != ["projection"]:
+        raise InputError(f"stage warmup trains the projection alone, but parts has {', '.join(learning)} learn too")
+    if recipe.stage == "finetune" and not recipe.model.run:
+        raise InputError("stage finetune starts from a model: set model.run to a run directory or a checkpoint")
+    if recipe.sharding == "full" and recipe.model.quantization != "none":
+        raise InputError(
+            f"sharding=full cannot split {recipe.model.quantization} weights, which lie in memory as bytes of another shape: "
+            "set model.quantization=none, or sharding=none (each process then holds the whole quantised model)"
+        )
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and recipe.sharding == "none":
+        raise InputError("accelerate was told to use FSDP, but the recipe says sharding=none: set sharding=full")
+
+
+def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> VisionLLM:
+    """The recipe's model with its LoRA, each part frozen or learning, what learns in fp32.
 
     Raises:
         InputError: The recipe names neither a run nor both bases, or they cannot be loaded.
@@ -80,11 +93,11 @@ def prepare_model(recipe: TrainRecipe) -> VisionLLM:
     options: dict[str, Any] = {
         "dtype": torch.bfloat16 if recipe.precision == "bf16" else torch.float32,
         "quantization": None if section.quantization == "none" else section.quantization,
+        # Of the CPU nothing is said: that is where everything is read to.
+        "device_map": device if device is not None and device.type != "cpu" and recipe.sharding == "none" else None,
     }
     if section.run:
-        vlm = load_model(section.run, **options)
-        if section.merge:
-            merge_lora(vlm)
+        vlm = load_model(section.run, merge=section.merge, **options)
     elif section.vision and section.llm:
         parts = (section.vision, section.llm, section.qformer, section.projection)
         vlm = build_model(*parts, seed=recipe.seed, **options)
@@ -93,7 +106,24 @@ def prepare_model(recipe: TrainRecipe) -> VisionLLM:
     if recipe.parts.llm == "lora" and not parameters_by_part(vlm)["lora"]:
         add_lora(vlm, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout)
     set_trainable(vlm, recipe.parts)
+    for parameter in vlm.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()  # steps of 1e-5 are lost in bf16
+    save_memory(vlm, recipe.checkpointing)
     return vlm
+
+
+def save_memory(vlm: VisionLLM, parts: tuple[str, ...]) -> None:
+    """Recompute the layers of these parts on the way back instead of keeping their activations.
+
+    Raises:
+        InputError: A part cannot do so.
+    """
+    modules = {"vision": vlm.model.vision_model, "qformer": vlm.model.qformer, "llm": vlm.language_model}
+    for part in parts:
+        if not modules[part].supports_gradient_checkpointing:
+            raise InputError(f"checkpointing: {type(modules[part]).__name__} does not support it; leave {part} out")
+        modules[part].gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def learning_groups(vlm: VisionLLM, optim: OptimSection) -> list[Group]:
@@ -115,6 +145,26 @@ def count_steps(optim: OptimSection, per_epoch: int) -> int:
 
 
 def text_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """The vision-LLM's named losses."""
+    """The vision-LLM's named losses, and how many texts and images they are of."""
     losses: dict[str, Tensor] = model(batch)
-    return losses
+    counts = {"examples": len(batch["labels"]), "images": len(batch["pixel_values"])}
+    return {**losses, **{name: losses["loss"].new_tensor(count) for name, count in counts.items()}}
+
+
+def _stored_in_full(recipe: TrainRecipe) -> set[str]:
+    """Parts besides the bridge whose weights differ from the bases': trained now, or in the run that this one is from."""
+    full = {part for part, mode in recipe.parts if part in ("vision", "llm") and mode == "full"}
+    if recipe.model.run and (locate(recipe.model.run) / DESCRIPTION).is_file():
+        full.update(read_json(locate(recipe.model.run) / DESCRIPTION)["full"])
+    return full
+
+
+def _memory_remedy(recipe: TrainRecipe) -> str:
+    remedies = []
+    if recipe.optim.micro_batch > 1:
+        remedies.append(f"lower optim.micro_batch (now {recipe.optim.micro_batch}; the global batch stays what it is)")
+    if "llm" not in recipe.checkpointing:
+        remedies.append("add llm to checkpointing")
+    if recipe.model.quantization != "nf4" and recipe.parts.llm != "full":
+        remedies.append("set model.quantization=nf4 (in a new run)")
+    return ", or ".join(remedies or ["take a smaller language model"]) + "; mblip plan shows what a recipe needs"

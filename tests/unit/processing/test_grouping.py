@@ -6,7 +6,7 @@ from PIL import Image
 
 from mblip.config import MixSection
 from mblip.errors import InputError
-from mblip.processing.grouping import GroupedBatches, Mix
+from mblip.processing.grouping import GroupedBatches, Mix, deal
 from mblip.processing.transforms import TrainTransform, random_box
 from mblip.schema import Instruction
 from mblip.storage import ShardWriter, write_manifest
@@ -37,11 +37,49 @@ def test_an_epoch_brings_every_text_once_and_pictures_together(folder: Path) -> 
     assert sorted(other) == list(range(60)) and list(other) != list(rows)
 
 
-def test_ranks_share_a_batch(folder: Path) -> None:
+def texts_of(dealt: list[list[list[int]]]) -> list[int]:
+    return sorted(position for rank in dealt for batch in rank for position in batch)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_batch_is_dealt_whole_in_equal_numbers_and_small_enough(ranks: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pictures = np.sort(rng.integers(0, 20, size=48)).tolist()
+    dealt = deal(pictures, rng.integers(5, 60, size=48).tolist(), 8, ranks)
+    assert texts_of(dealt) == list(range(48))
+    assert len({len(rank) for rank in dealt}) == 1
+    assert max(len(batch) for rank in dealt for batch in rank) <= 8
+
+
+def test_pictures_stay_together_and_lengths_come_together() -> None:
+    pictures = [place // 2 for place in range(64)]
+    lengths = [int(length) for length in np.random.default_rng(0).integers(4, 100, size=32).repeat(2)]
+    [batches] = deal(pictures, lengths, 8)
+    assert [len(batch) for batch in batches] == [8] * 8
+    owners = [{pictures[position] for position in batch} for batch in batches]
+    assert sum(map(len, owners)) == 32  # no picture in two batches
+    padded = sum(8 * max(lengths[position] for position in batch) for batch in batches)
+    in_order = sum(8 * max(lengths[i : i + 8]) for i in range(0, 64, 8))
+    assert sum(lengths) <= padded < 1.15 * sum(lengths) < in_order
+    longest = [max(lengths[position] for position in batch) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+
+
+def test_a_batch_of_one_picture_is_cut_and_processes_never_go_empty() -> None:
+    assert deal(["a"] * 5, [1] * 5, 2) == [[[0, 1], [2, 3], [4]]]
+    assert deal(["a"] * 4, [1] * 4, 8, ranks=4) == [[[0]], [[1]], [[2]], [[3]]]
+    assert deal(["a", "b"], [9, 1], 8) == [[[0, 1]]]
+
+
+def test_pictures_are_held_out_whole(folder: Path) -> None:
     mix = Mix(MixSection(mix=str(folder)))
-    whole = GroupedBatches(mix, 1, 12).rows(2)
-    parts = [GroupedBatches(mix, 1, 12, rank, 2).rows(2) for rank in (0, 1)]
-    assert list(np.concatenate(parts)) == list(whole)
+    rest, held = mix.split(10, seed=3)
+    assert (len(held), len(rest)) == (12, 48)
+    ids = [{row.images for row in part.take(np.arange(len(part)))} for part in (rest, held)]
+    assert not ids[0] & ids[1]
+    with pytest.raises(InputError, match="leaves nothing to train on"):
+        mix.split(60, seed=3)
 
 
 def test_languages_select_rows_and_a_wrong_one_is_named(folder: Path) -> None:

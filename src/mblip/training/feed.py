@@ -1,0 +1,182 @@
+"""From a recipe's data to the micro-batches of each step: the mix, a replayed one, and pictures that cannot be read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mblip.config import DataRecipe, MixSection, TrainRecipe
+from mblip.errors import InputError
+from mblip.mixture import build_mix
+from mblip.models.mblip import VisionLLM
+from mblip.processing.collate import Collator
+from mblip.processing.grouping import GroupedBatches, Mix, deal
+from mblip.processing.text import IGNORED
+from mblip.processing.transforms import TrainTransform
+from mblip.schema import Instruction
+from mblip.storage import ImageStore, JsonlAppender, UnreadableImage, open_images, read_jsonl
+from mblip.training.loop import Batch
+
+UNREADABLE = "unreadable.jsonl"
+_TRIED = 1000  # pictures before their unreadable share says anything
+
+
+def find_mix(recipe: TrainRecipe, directory: Path) -> Path:
+    """The folder of the recipe's mix; of a single corpus it is made in the run, texts in the languages they have.
+
+    Raises:
+        InputError: The recipe names neither or both, or the corpus cannot be read.
+    """
+    section = recipe.data
+    if bool(section.mix) == bool(section.source):
+        raise InputError("set one of data.mix (a folder that mblip data mix has made) and data.source")
+    if section.source is None:
+        return Path(section.mix)
+    source = section.source.model_copy(update={"translate": False})
+    title = f"texts of {recipe.title}"
+    build_mix(DataRecipe(title=title, seed=recipe.seed, sources=(source,), templates=("paper",)), directory / "mix")
+    return directory / "mix"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The texts of each step that come from one mix, and where its pictures are."""
+
+    batches: GroupedBatches
+    store: ImageStore
+
+
+class Feed:
+    """The micro-batches of each step for one process.
+
+    Args:
+        recipe: What to train on.
+        folder: Of the mix (see :func:`find_mix`).
+        directory: Where unreadable pictures are listed, by the first process.
+        vlm: Whose layout and picture size the batches have.
+        rank: This process.
+        ranks: Number of processes.
+
+    Attributes:
+        steps_per_epoch: Batches in one pass over the mix.
+        held: Instructions held out for validation, and the store of their pictures.
+
+    Raises:
+        InputError: A mix or a store cannot be used, or the batch does not divide by the processes.
+    """
+
+    def __init__(
+        self, recipe: TrainRecipe, folder: Path, directory: Path, vlm: VisionLLM, rank: int = 0, ranks: int = 1
+    ) -> None:
+        section, size = recipe.data, recipe.optim.global_batch
+        if size % ranks:
+            raise InputError(f"optim.global_batch {size} does not divide by {ranks} processes")
+        self._recipe, self._rank, self._ranks, self._layout = recipe, rank, ranks, vlm.layout
+        mix = Mix(section.model_copy(update={"mix": str(folder)}))
+        store = open_images(section.images)
+        self.held: tuple[list[Instruction], ImageStore] = ([], store)
+        if recipe.validate_every:
+            mix, held = mix.split(recipe.validation_texts, recipe.seed)
+            self.held = (held.take(np.arange(len(held))), store)
+        replayed = round(size * section.replay_share) if section.replay else 0
+        self._sources = [Source(GroupedBatches(mix, recipe.seed, size - replayed), store)]
+        self.steps_per_epoch = self._sources[0].batches.steps_per_epoch
+        if section.replay:
+            old = Mix(MixSection(mix=section.replay))
+            self._sources.append(
+                Source(GroupedBatches(old, recipe.seed, replayed), open_images(section.replay_images or section.images))
+            )
+        self._pictures = _Pictures(self._sources, section, directory / UNREADABLE if rank == 0 else None)
+        transform = TrainTransform.of(vlm.processor.image_processor, section.crop_scale, section.flip)
+        self._collate = Collator(self._pictures, transform, vlm.layout, section)
+
+    @property
+    def unreadable(self) -> int:
+        """How many different pictures this process could not read."""
+        return len(self._pictures.unreadable)
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """The micro-batches of this process.
+
+        Raises:
+            InputError: No picture of this process's part can be read, or too many could not.
+        """
+        rows = self._instructions(step)
+        found = [self._collate(part, (self._recipe.seed, step)) for part in rows]
+        batches = [batch for batch in found if batch is not None]
+        if not batches:
+            raise InputError(f"none of the pictures of step {step} can be read, such as {rows[0][0].images[0]!r}")
+        # Processes work in step: one whose pictures are missing goes along with a batch that teaches nothing.
+        idle = {**batches[0], "labels": torch.full_like(batches[0]["labels"], IGNORED)}
+        return batches if self._ranks == 1 else batches + [idle] * (len(found) - len(batches))
+
+    def describe(self, step: int, index: int) -> str:
+        """What an error calls a micro-batch: the ids of its texts."""
+        ids = [row.id for row in self._instructions(step)[index]]
+        more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
+        return f"micro-batch {index} of step {step} (texts {', '.join(ids[:8])}{more})"
+
+    def _instructions(self, step: int) -> list[list[Instruction]]:
+        rows: list[Instruction] = []
+        for number, source in enumerate(self._sources):
+            for row in source.batches.mix.take(source.batches.rows(step)):
+                rows.append(replace(row, images=tuple(f"{number}/{key}" for key in row.images)))
+        lengths = [0] * len(rows)
+        if len(rows) > self._recipe.optim.micro_batch:
+            lengths = self._layout.lengths([f"{row.prompt} {row.answer}" for row in rows])
+        parts = deal([row.images for row in rows], lengths, self._recipe.optim.micro_batch, self._ranks)
+        return [[rows[position] for position in positions] for positions in parts[self._rank]]
+
+
+class _Pictures:
+    """The pictures of several stores as one, the number of the store first in the key.
+
+    Those that cannot be read are counted, listed in a file, and past the recipe's share stop the run.
+    """
+
+    def __init__(self, sources: Sequence[Source], section: MixSection, listed: Path | None) -> None:
+        self._sources, self._section, self._path = sources, section, listed
+        self._pictures = sum(source.batches.mix.pictures for source in sources)
+        self._lock = threading.Lock()
+        self._tried = self._failed = 0
+        self.unreadable: set[str] = set()
+        if listed is not None and listed.exists():
+            self.unreadable.update(str(row["image"]) for row in read_jsonl(listed))
+
+    def get(self, key: str, at_least: int = 0) -> Image.Image:
+        """See :class:`~mblip.storage.ImageStore`."""
+        number, _, own = key.partition("/")
+        try:
+            image = self._sources[int(number)].store.get(own, at_least)
+        except UnreadableImage as error:
+            self._count(error)
+            raise
+        with self._lock:
+            self._tried += 1
+        return image
+
+    def __contains__(self, key: str) -> bool:
+        number, _, own = key.partition("/")
+        return own in self._sources[int(number)].store
+
+    def _count(self, error: UnreadableImage) -> None:
+        with self._lock:
+            self._tried += 1
+            self._failed += 1
+            if error.key not in self.unreadable:
+                self.unreadable.add(error.key)
+                if self._path is not None:
+                    with JsonlAppender(self._path) as file:
+                        file.append({"image": error.key, "reason": error.reason})
+            expected = max(self._tried, min(self._pictures, _TRIED))
+            if self._failed > self._section.max_unreadable * expected:
+                raise InputError(
+                    f"{self._failed} of {self._tried} images cannot be read, the last being {error.key!r} "
+                    f"({error.reason}): mend the store or raise data.max_unreadable"
+                )
