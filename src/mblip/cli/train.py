@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 if TYPE_CHECKING:
-    from typing import Any
+    from rich.console import Console
+
+TERMINATED = 143  # what a shell calls a process that SIGTERM has ended
+SHOWN = 5  # samples of a validation
 
 
 def register(app: typer.Typer) -> None:
@@ -23,19 +29,66 @@ def train(
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME by default.")] = None,
 ) -> None:
-    """Train as a recipe says; the same command goes on after an interruption."""
+    """Train as a recipe says; the same command goes on after an interruption.
+
+    Under torchrun or accelerate launch, the same command uses all their processes.
+    """
     from rich.console import Console
 
     from mblip.config import load_train_recipe
 
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
-    from mblip.training.run import train as run  # takes seconds: after the recipe has proved valid
+    from mblip.training.loop import Stopped  # takes seconds: after the recipe has proved valid
+    from mblip.training.run import train as run
 
     console = Console(highlight=False)
     directory = to or Path("runs") / Path(recipe).stem
+    try:
+        with _Progress(console) as progress:
+            run(resolved, directory, progress.tell)
+    except Stopped as stopped:
+        print(f"mblip: {stopped}", file=sys.stderr)
+        raise typer.Exit(TERMINATED) from stopped
+    if os.environ.get("RANK", "0") == "0":
+        console.print(f"{directory}: done")
 
-    def told(row: dict[str, Any]) -> None:
-        console.print(f"step {row['step']}  loss {row['loss']:.4f}  {row['seconds']:.0f} s")
 
-    run(resolved, directory, told)
-    console.print(f"{directory}: done")
+class _Progress:
+    """A bar with rates and time left on a terminal, a line for each row of the log elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._console = console
+        columns = (BarColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("loading")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tell(self, row: dict[str, Any]) -> None:
+        """Show a row of the log, or of the validation with some of its answers."""
+        if row.get("validation"):
+            right = (
+                "" if row["exact"] is None else f", {row['exact']:.0%} of {len(row['samples'])} samples word for word"
+            )
+            self._console.print(f"validation at step {row['step']}: loss {row['loss']:.4f}{right}")
+            for sample in row["samples"][:SHOWN]:
+                told = f"  {sample['prompt']} → {sample['answer']}  (wanted: {sample['reference']})"
+                self._console.print(told, markup=False)
+            return
+        passed, left = row["seconds"], row["seconds_left"]
+        rate = f"{row['examples_per_second']:.1f} texts/s, " if "examples_per_second" in row else ""
+        text = (
+            f"step {row['step']}  loss {row['loss']:.4f}  {rate}{row['tokens_per_second']:.0f} tokens/s, "
+            f"{row['peak_memory_mib'] / 1024:.1f} GiB, {timedelta(seconds=round(left))} left"
+        )
+        if self._console.is_terminal:
+            self._bar.update(self._task, total=passed + left, completed=passed, description=text)
+        else:
+            self._console.print(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from mblip.config import AnyTrainRecipe, TextRecipe, VisionRecipe, hash_recipe, 
 from mblip.errors import InputError
 from mblip.storage import write_json
 from mblip.training.checkpoints import newest_checkpoint
+from mblip.training.curves import draw_curves
 
 DONE = "done.json"
 
@@ -32,7 +34,9 @@ def train(
     if finished.is_file():
         last: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))["last"]
         return last
-    save_recipe(recipe, saved)
+    leads = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
+    if leads:
+        save_recipe(recipe, saved)
     if isinstance(recipe, TextRecipe):
         from mblip.training.text import train_text
 
@@ -45,7 +49,9 @@ def train(
         from mblip.training.align import train_vision_llm
 
         last = train_vision_llm(recipe, directory, on_log)
-    write_json(finished, {"recipe_hash": hash_recipe(recipe), "last": last})
+    if leads:
+        draw_curves(directory)
+        write_json(finished, {"recipe_hash": hash_recipe(recipe), "last": last})
     return last
 
 
