@@ -3,24 +3,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from mblip.config import DataRecipe, TrainRecipe, load_recipe
+from mblip.config import TrainRecipe, load_recipe
 from mblip.errors import InputError
-from mblip.mixture import build_mix
 from mblip.models import load_model, parameters_by_part
 from mblip.nano.scenes import Scene, render
 from mblip.training.run import train
 
 
-@pytest.fixture(scope="module")
-def mix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "mix"
-    build_mix(load_recipe(DataRecipe, "data/nano_scenes", ("sources.scenes.options.scenes=200",)), folder)
-    return folder
-
-
 def recipe(mix: Path, *overrides: str) -> TrainRecipe:
     small = (f"data.mix={mix}", "optim.steps=4", "optim.global_batch=24", "optim.micro_batch=12", "log_every=1")
-    return load_recipe(TrainRecipe, "nano/align", (*small, *overrides))
+    return load_recipe(TrainRecipe, "nano/align", (*small, "tracker=none", *overrides))
 
 
 def test_a_run_trains_the_bridge_alone_and_loads_again(mix: Path, tmp_path: Path) -> None:
