@@ -1,3 +1,6 @@
+import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -5,7 +8,7 @@ import torch
 from torch import nn
 
 from mblip.errors import InputError
-from mblip.training.loop import Group, Job, fit, read_log
+from mblip.training.loop import Group, Job, Stopped, fit, read_log
 from mblip.training.schedule import cosine
 
 
@@ -24,9 +27,8 @@ def job(directory: Path, steps: int = 20, **changes: object) -> Job:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Tanh(), nn.Linear(8, 1))
     settings: dict[str, object] = {"checkpoint_every": 4, "log_every": 1, "warmup": 3, "seed": 5, "batches": batches}
-    settings |= changes
-    groups = [Group("all", list(model.named_parameters()), 0.05)]
-    return Job(model=model, groups=groups, loss=loss, steps=steps, directory=directory, **settings)  # type: ignore[arg-type]
+    settings |= {"loss": loss, "groups": [Group("all", list(model.named_parameters()), 0.05)], **changes}
+    return Job(model=model, steps=steps, directory=directory, **settings)  # type: ignore[arg-type]
 
 
 def weights(done: Job) -> list[torch.Tensor]:
@@ -96,6 +98,90 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(tmp_path:
 
     with pytest.raises(InputError, match=r"became nan in micro-batch 0 of step 9.*step-00000008"):
         fit(job(tmp_path, batches=broken))
+
+
+def test_sigterm_saves_where_the_run_is(tmp_path: Path) -> None:
+    whole = job(tmp_path / "whole")
+    fit(whole)
+
+    def terminated(step: int) -> list[dict[str, torch.Tensor]]:
+        if step == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batches(step)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match=r"after step 11, which is saved"):
+        fit(job(tmp_path / "cut", batches=terminated, workers=0))
+    assert signal.getsignal(signal.SIGTERM) == before
+    resumed = job(tmp_path / "cut")
+    fit(resumed)
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fills(step: int) -> list[dict[str, torch.Tensor]]:
+        if step == 6:  # from here on no file may grow past 1 kB, as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+        return batches(step)
+
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*; free the space"):
+            fit(job(tmp_path / "cut", batches=fills, workers=0, log_every=100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [p.name for p in (tmp_path / "cut/checkpoints").iterdir()] == ["step-00000004"]
+    whole, resumed = job(tmp_path / "whole"), job(tmp_path / "cut")
+    fit(whole)
+    fit(resumed)
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+
+
+def test_memory_that_runs_out_names_the_setting_to_turn(tmp_path: Path) -> None:
+    def greedy(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        torch.empty(1 << 60)
+        return loss(model, batch)
+
+    with pytest.raises(InputError, match=r"out of memory at step 0: lower optim.micro_batch"):
+        fit(job(tmp_path / "a", loss=greedy, memory_remedy="lower optim.micro_batch"))
+
+    def otherwise(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        raise RuntimeError("another")
+
+    with pytest.raises(RuntimeError, match="another"):
+        fit(job(tmp_path / "b", loss=otherwise))
+
+
+def test_biases_and_norms_do_not_decay_and_each_group_has_its_rate(tmp_path: Path) -> None:
+    one = job(tmp_path, steps=1, warmup=0, weight_decay=0.5)
+    parameters = dict(one.model.named_parameters())
+    one.groups = [Group("fast", [("0.weight", parameters["0.weight"]), ("0.bias", parameters["0.bias"])], 0.1),
+                  Group("slow", [("3.weight", parameters["3.weight"]), ("3.bias", parameters["3.bias"])], 0.0)]  # fmt: skip
+    with torch.no_grad():  # no gradient reaches the first layer: what moves there is decay alone
+        parameters["3.weight"].zero_()
+    before = {name: value.detach().clone() for name, value in parameters.items()}
+    fit(one)
+    assert torch.allclose(parameters["0.weight"], before["0.weight"] * 0.95)
+    for name in ("0.bias", "3.weight", "3.bias"):
+        assert torch.equal(parameters[name], before[name]), name
+
+
+def test_a_tracker_that_is_not_installed_is_named_and_tensorboard_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        monkeypatch.context() as missing,
+        pytest.raises(InputError, match=r"'wandb' is not installed: pip install wandb"),
+    ):
+        missing.setattr("importlib.util.find_spec", lambda name: None)
+        fit(job(tmp_path / "a", tracker="wandb"))
+    fit(job(tmp_path / "b", tracker="tensorboard"))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "b/tensorboard")).Reload()
+    steps = [event.step for event in events.Scalars("loss")]
+    assert steps == list(range(1, 21)) and "tokens_per_second" in events.Tags()["scalars"]
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

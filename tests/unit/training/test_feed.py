@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mblip.config import SourceSection, TrainRecipe
+from mblip.errors import InputError
+from mblip.models import load_model
+from mblip.models.mblip import VisionLLM
+from mblip.nano.scenes import Scene, render
+from mblip.schema import Instruction
+from mblip.storage import ShardWriter, read_jsonl, write_manifest
+from mblip.training.feed import Feed, find_mix
+from mblip.training.run import train
+
+Make = Callable[..., TrainRecipe]
+
+
+@pytest.fixture(scope="module")
+def vlm(aligning: Make, tmp_path_factory: pytest.TempPathFactory) -> VisionLLM:
+    folder = tmp_path_factory.mktemp("untrained")
+    train(aligning("optim.steps=0"), folder)
+    return load_model(folder)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """24 pictures with two captions each, as a person may have them."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "caption"])
+        for number in range(24):
+            picture = Image.fromarray(np.array(render(Scene((("fox", number % 4),), number)))).resize((640, 480))
+            picture.save(folder / f"{number}.jpg")
+            writer.writerow([f"{number}.jpg", f"mbweha {number}"])
+            writer.writerow([f"{number}.jpg", f"mbweha mdogo {number}"])
+    return folder
+
+
+def own(aligning: Make, photos: Path, *overrides: str) -> TrainRecipe:
+    source = SourceSection(
+        name="own", reader="table",
+        options={
+            "path": str(photos / "captions.csv"), "columns": {"image": "file", "caption": "caption"}, "task": "caption",
+            "licence": "mine", "language": "Swahili",
+        },
+    )  # fmt: skip
+    recipe = aligning("data.mix=", "data.tasks=[]", f"data.images={photos}", "optim.global_batch=8", *overrides)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": source})})
+
+
+def feed(recipe: TrainRecipe, vlm: VisionLLM, directory: Path, rank: int = 0, ranks: int = 1) -> Feed:
+    return Feed(recipe, find_mix(recipe, directory), directory, vlm, rank, ranks)
+
+
+def test_a_folder_and_a_csv_become_batches_that_encode_each_picture_once(
+    aligning: Make, photos: Path, vlm: VisionLLM, tmp_path: Path
+) -> None:
+    found = feed(own(aligning, photos, "optim.micro_batch=4"), vlm, tmp_path / "run")
+    assert found.steps_per_epoch == 6
+    batches = found.micro_batches(0)
+    assert [len(batch["labels"]) for batch in batches] == [4, 4]
+    assert [len(batch["pixel_values"]) for batch in batches] == [2, 2]
+    manifest = (tmp_path / "run/mix/manifest.json").read_text()
+    assert '"sw": 48' in manifest
+
+
+def test_a_step_is_the_same_for_any_number_of_processes(
+    aligning: Make, photos: Path, vlm: VisionLLM, tmp_path: Path
+) -> None:
+    recipe = own(aligning, photos, "optim.micro_batch=4", "data.crop_scale=[0.5,1]", "data.flip=true")
+    whole = feed(recipe, vlm, tmp_path).micro_batches(3)
+    shared = [batch for rank in (0, 1) for batch in feed(recipe, vlm, tmp_path, rank, 2).micro_batches(3)]
+
+    def rows(batches: list[dict[str, torch.Tensor]]) -> set[tuple[float, ...]]:
+        return {
+            (float(batch["pixel_values"][index[0]].sum()), *(x for x in ids.tolist() if x not in (0, -100)))
+            for batch in batches
+            for index, ids in zip(batch["image_index"], batch["labels"], strict=True)
+        }
+
+    assert rows(whole) == rows(shared) and len(rows(whole)) == 8
+    with pytest.raises(InputError, match="8 does not divide by 3 processes"):
+        feed(recipe, vlm, tmp_path, 0, 3)
+
+
+def test_unreadable_pictures_are_skipped_counted_and_listed_and_stop_the_run_past_their_share(
+    aligning: Make, photos: Path, vlm: VisionLLM, tmp_path: Path
+) -> None:
+    (photos / "3.jpg").write_bytes(b"")
+    (photos / "4.jpg").unlink()
+    recipe = own(aligning, photos, "data.max_unreadable=0.1", "optim.steps=6")
+    last = train(recipe, tmp_path / "run")
+    listed = {row["image"]: row["reason"] for row in read_jsonl(tmp_path / "run/unreadable.jsonl")}
+    assert set(listed) == {"3.jpg", "4.jpg"} and "empty" in listed["3.jpg"]
+    assert last["unreadable_images"] == 2
+    with pytest.raises(InputError, match=r"2 of \d+ images cannot be read.*data\.max_unreadable"):
+        train(own(aligning, photos, "data.max_unreadable=0.05", "optim.steps=6"), tmp_path / "strict")
+
+
+def test_a_process_whose_pictures_are_all_missing_goes_along_and_teaches_nothing(
+    aligning: Make, photos: Path, vlm: VisionLLM, tmp_path: Path
+) -> None:
+    recipe = own(aligning, photos, "optim.micro_batch=2", "data.max_unreadable=1")
+    found = feed(recipe, vlm, tmp_path, 0, 2)
+    key = found._instructions(0)[0][0].images[0].partition("/")[2]
+    (photos / key).unlink()
+    batches = found.micro_batches(0)
+    assert len(batches) == 2
+    assert [int((batch["labels"] != -100).any()) for batch in batches] == [1, 0]
+    for picture in photos.glob("*.jpg"):
+        picture.unlink()
+    with pytest.raises(InputError, match="none of the pictures of step 1 can be read"):
+        found.micro_batches(1)
+
+
+def test_every_batch_holds_its_share_of_the_replayed_mix(
+    aligning: Make, photos: Path, vlm: VisionLLM, mix: Path, tmp_path: Path
+) -> None:
+    replay = (f"data.replay={mix}", "data.replay_images=nano:scenes", "data.replay_share=0.25")
+    found = feed(own(aligning, photos, *replay), vlm, tmp_path)
+    for step in range(12):
+        sources = [row.source for part in found._instructions(step) for row in part]
+        assert (sources.count("own"), sources.count("scenes")) == (6, 2)
+    assert found.steps_per_epoch == 8  # of one's own texts
+    assert len(found.micro_batches(0)[0]["labels"]) == 8
+
+
+def test_two_pictures_a_text(aligning: Make, vlm: VisionLLM, tmp_path: Path) -> None:
+    keys = [Scene((("fox", 0),), i).key for i in range(8)]
+    rows = [
+        Instruction(f"p/{n}", "p", "image_pair", (keys[n // 2], keys[4 + n // 2]), "Both?", "yes", "en", "en")
+        for n in range(8)
+    ]
+    with ShardWriter(tmp_path / "mix", Instruction) as writer:
+        writer.extend(rows)
+    write_manifest(tmp_path / "mix", Instruction, seed=0, recipe_hash="x", licences={"p": "MIT"})
+    recipe = aligning(f"data.mix={tmp_path / 'mix'}", "data.tasks=[]", "optim.global_batch=8", "optim.micro_batch=4")
+    batches = feed(recipe, vlm, tmp_path).micro_batches(0)
+    assert [tuple(batch["image_index"].shape) for batch in batches] == [(4, 2), (4, 2)]
+    assert [len(batch["pixel_values"]) for batch in batches] == [4, 4]
+    placeholders = (batches[0]["input_ids"] == vlm.layout.image_token_id).sum(1)
+    assert set(placeholders.tolist()) == {2 * vlm.num_query_tokens}
+    assert train(recipe, tmp_path / "run")["step"] == 4
+
+
+def test_the_recipe_names_its_data(aligning: Make, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"set one of data\.mix .* and data\.source"):
+        train(aligning("data.mix="), tmp_path / "a")
+    with pytest.raises(InputError, match="no such|not a mix|manifest"):
+        train(aligning(f"data.mix={tmp_path / 'nowhere'}"), tmp_path / "b")
+    with pytest.raises(InputError, match="no image store"):
+        train(aligning("data.images=nowhere"), tmp_path / "c")
+    assert not (tmp_path / "c/done.json").exists()
