@@ -268,6 +268,19 @@ class DataRecipe(Recipe):
     )
 
 
+class EvalRecipe(Recipe):
+    """``mblip eval``: which benchmarks, and how they are asked."""
+
+    kind: Literal["eval"] = "eval"
+    benchmarks: tuple[str, ...] = Field(description="by name; a family such as pope stands for its splits")
+    languages: tuple[str, ...] = Field(default=(), description="only these; empty for all of each benchmark")
+    prompts: str = Field(default="paper", description="paper, original (its names of languages) or a YAML file")
+    protocol: Literal["generation", "candidates"] = Field(
+        default="generation", description="candidates: choose the likeliest of the given answers"
+    )
+    limit: int | None = Field(default=None, gt=0, description="only the first so many images of each benchmark")
+
+
 AnyTrainRecipe = TrainRecipe | TextRecipe | VisionRecipe
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,7 @@ class Benchmark:
             language's English name.
         decoding: Generation settings of the paper.
         score: Metrics of answers, one for each item.
+        english_files: Where else those in English may lie.
         mark: A text near the beginning of its files that others of the same name lack.
         images: Folders below a root (or tars of these names) that its pictures may be in.
         candidates: The answers there are, where there are few; what candidate scoring chooses from.
@@ -105,6 +107,7 @@ class Benchmark:
     extra: bool = False
     partial: bool = False
     optional: Callable[[Item], bool] = lambda item: False
+    english_files: tuple[str, ...] = ()
     mark: str = ""
     images: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
@@ -112,8 +115,13 @@ class Benchmark:
     tells_language: bool = False
     source: str = ""
 
-    def find(self, root: Path, language: str) -> Path:
+    def find(self, root: Path, language: str, listing: Sequence[Path] | None = None) -> Path:
         """The annotation file in ``root`` (or ``root`` itself, if it is a file).
+
+        Args:
+            root: Where to look.
+            language: mC4 code.
+            listing: What :func:`list_annotations` found below the root, where it is asked more than once.
 
         Raises:
             InputError: There is none.
@@ -121,10 +129,12 @@ class Benchmark:
         if root.is_file():
             return root
         code = find_language(language).code_in(self.name)
-        names = [name.format(code=code) for name in self.files]
+        patterns = (*self.files, *(self.english_files if language == "en" else ()))
+        names = [pattern.format(code=code) for pattern in patterns]
+        paths = list_annotations(root) if listing is None else listing
         for name in names:
-            for path in sorted(root.glob(f"**/{name}")):
-                if not self.mark or _begins_with(path, self.mark):
+            for path in paths:
+                if path.match(name) and (not self.mark or _begins_with(path, self.mark)):
                     return path
         raise InputError(f"{root} holds no {self.name} annotations in {language!r}: looked for {', '.join(names)}")
 
@@ -143,6 +153,20 @@ class Benchmark:
                 f"{self.name} has no variant {name!r}{nearest(name, self.variants)}; it has {', '.join(self.variants)}"
             )
         return name or self.variants[0]
+
+
+def list_annotations(root: Path) -> list[Path]:
+    """The JSON files below a folder, in the order of their names; links to folders are followed."""
+    seen: set[str] = set()
+    found = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(folder) / file for file in files if file.endswith((".json", ".jsonl"))]
+    return sorted(found)
 
 
 def _begins_with(path: Path, mark: str) -> bool:

@@ -21,6 +21,7 @@ from mblip.storage import sha256_file
 
 # What the numbers depend on, besides this package and the segmenter.
 _LIBRARIES = ("numpy",)
+_MODEL_LIBRARIES = ("torch", "transformers")
 _RESAMPLES = 2_000
 
 
@@ -93,7 +94,12 @@ def score_items(
     texts = [answers[item.id] for item in items]
     scored = benchmark.score(items, texts, options)
     known = {"benchmark": benchmark.name, "language": options.language, "variant": options.variant}
-    full = {**known, **fingerprint, **scored.notes, "versions": _versions()}
+    full = {
+        **known,
+        **fingerprint,
+        **scored.notes,
+        "versions": _versions(_LIBRARIES if protocol == "predictions" else (*_LIBRARIES, *_MODEL_LIBRARIES)),
+    }
     fidelity = None
     if detector and benchmark.tells_language:
         full["language_detector"] = detector.name
@@ -162,9 +168,9 @@ def _language_in(data: Path, benchmark: Benchmark) -> str:
     return found[-1] if found else ""
 
 
-def _versions() -> dict[str, str]:
+def _versions(libraries: Sequence[str]) -> dict[str, str]:
     versions = {}
-    for library in ("mblip", *_LIBRARIES):
+    for library in ("mblip", *libraries):
         try:
             versions[library] = version(library)
         except PackageNotFoundError:  # running from a source tree

@@ -63,6 +63,7 @@ BENCHMARK = Benchmark(
     id_keys=("questionId", "question_id", "id"),
     answer_keys=("prediction", "answer"),
     extra=True,
+    english_files=("gqa/annotations/testdev.json",),
     images=("gqa/images", "xGQA/images", "images"),
     source=(
         "questions: github.com/e-bug/iglue, datasets/xGQA and, for English, datasets/gqa; images: "

@@ -1,0 +1,120 @@
+"""``mblip eval``: a model on benchmarks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mblip.errors import InputError
+
+if TYPE_CHECKING:
+    from mblip.schema import Score
+
+_QUANTIZATIONS = ("none", "int8", "nf4")
+_SHOWN = ("accuracy", "f1", "chair_s", "chair_i", "CIDEr")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(name="eval")(evaluate)
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Run directory, checkpoint or Hub id (ours, or any image-text-to-text model), a file or folder of "
+            "predictions, dummy, or with --endpoint a model's name there.",
+            metavar="MODEL",
+        ),
+    ],
+    more: Annotated[
+        list[str] | None, typer.Argument(help="More benchmarks, after --suite NAME.", metavar="[NAME]...")
+    ] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(help="A recipe (paper, quick, hallucination, candidates, a YAML file) or benchmarks by name."),
+    ] = None,
+    data: Annotated[Path, typer.Option(help="Folder below which annotations and images are.")] = Path("data"),
+    to: Annotated[Path | None, typer.Option(help="Run directory; runs/eval-MODEL by default.")] = None,
+    languages: Annotated[str, typer.Option(help="Only these, by code or name, separated by commas.")] = "",
+    images: Annotated[
+        list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images of each benchmark.")] = None,
+    prompts: Annotated[str, typer.Option(help="paper, original (its language names) or a YAML file.")] = "",
+    candidates: Annotated[
+        bool, typer.Option("--candidates", help="Choose the likeliest of the given answers instead of generating.")
+    ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out what has no image or prediction; it is counted.")
+    ] = False,
+    endpoint: Annotated[
+        str, typer.Option(help="Base of an OpenAI-compatible API; its key is read from OPENAI_API_KEY.")
+    ] = "",
+    quantization: Annotated[str, typer.Option(help="Of our models' language model: none, int8 or nf4.")] = "none",
+    dtype: Annotated[str, typer.Option(help="fp32 or bf16; as it was saved by default.")] = "",
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts that run together.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="The scores as one JSON list.")] = False,
+) -> None:
+    """Evaluate a model zero-shot as the paper does; the same command goes on after an interruption."""
+    from mblip.languages import find_language
+
+    if quantization not in _QUANTIZATIONS:
+        raise InputError(f"--quantization is one of {', '.join(_QUANTIZATIONS)}, not {quantization!r}")
+    codes = tuple(find_language(part.strip()).code for part in languages.split(",") if part.strip())
+    names = [part for value in [*(suite or ["quick"]), *(more or [])] for part in value.split(",") if part]
+    if not data.is_dir():
+        raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
+    from mblip.evaluation.suites import load_suite
+
+    recipe = load_suite(names)
+    changes = {"languages": codes, "limit": limit, "prompts": prompts, "protocol": "candidates" if candidates else ""}
+    recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value})
+    stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")
+    directory = to or Path("runs") / f"eval-{stem}"
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from mblip.evaluation.evaluate import Machine, evaluate  # takes seconds: after the options have proved valid
+
+    columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    machine = Machine(endpoint, quantization, dtype, batch_size)
+    with Progress(
+        *columns, console=Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0"), transient=True
+    ) as bar:
+        row = bar.add_task("answers", total=None)
+        scores = evaluate(
+            model, recipe, data, directory, images or (), allow_missing, machine,
+            progress=lambda done, total: bar.update(row, completed=done, total=total),
+        )  # fmt: skip
+    if as_json and scores:
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(score) for score in scores], ensure_ascii=False, indent=2))
+    elif scores:
+        _print(scores)
+        print(f"{directory / 'scores.json'}; mblip report {directory} draws them")
+
+
+def _print(scores: list[Score]) -> None:
+    for score in scores:
+        name = next((name for name in _SHOWN if name in score.metrics), next(iter(score.metrics)))
+        value, unit = score.metrics[name], " %" if name == "accuracy" else ""
+        low, high = score.ci95.get(name, (None, None))
+        interval = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
+        fidelity = "" if score.language_fidelity is None else f"  in language {100 * score.language_fidelity:.1f} %"
+        asked = f"{score.n:,} of {score.fingerprint['items_in_data']:,}"
+        print(f"{score.benchmark:<20} {score.language:<4} {name} {value:.3f}{unit}{interval}  n {asked}{fidelity}")

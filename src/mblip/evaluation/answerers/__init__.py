@@ -1,0 +1,62 @@
+"""Whatever answers a benchmark's questions: our models, Hugging Face's, an endpoint, or a dummy that tests the path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mblip.errors import InputError
+from mblip.evaluation.answerers.base import Answerer, OpenImage
+from mblip.evaluation.answerers.dummy import DummyAnswerer
+
+__all__ = ["Answerer", "OpenImage", "load_answerer"]
+
+DUMMY = "dummy"
+
+
+def load_answerer(
+    name: str,
+    *,
+    endpoint: str = "",
+    quantization: str = "none",
+    dtype: str = "",
+    batch_size: int = 64,
+    device: Any = None,
+) -> Answerer:
+    """Load a model to evaluate.
+
+    Args:
+        name: A vision-LLM of ours (see :func:`mblip.models.load.load_model`), any image-text-to-text checkpoint of
+            Hugging Face, ``dummy``, or with ``endpoint`` the name that it calls its model by.
+        endpoint: Base of an OpenAI-compatible API, such as ``http://localhost:8000/v1``; its key is read from the
+            environment variable ``OPENAI_API_KEY``.
+        quantization: ``none``, ``int8`` or ``nf4``, of our models' language model.
+        dtype: ``fp32`` or ``bf16``; by default as it was saved.
+        batch_size: Texts that run together, or requests under way at an endpoint.
+        device: Where to.
+
+    Raises:
+        InputError: There is no such model, or it cannot be loaded.
+    """
+    if endpoint:
+        from mblip.evaluation.answerers.openai import OpenAIAnswerer
+
+        return OpenAIAnswerer(endpoint, name, min(batch_size, 32))
+    if name == DUMMY:
+        return DummyAnswerer()
+    from mblip.models.checkpoint import read_json
+    from mblip.models.locate import locate
+    from mblip.models.runs import DESCRIPTION
+
+    folder = locate(name)
+    is_run = (folder / DESCRIPTION).is_file()
+    config = folder / "config.json"
+    if not is_run and config.is_file() and read_json(config).get("model_type") != "blip-2":
+        if quantization != "none":
+            raise InputError(f"{name} is not a model of mblip: quantise it before, and give the quantised checkpoint")
+        from mblip.evaluation.answerers.huggingface import HuggingFaceAnswerer
+
+        return HuggingFaceAnswerer(name, folder, dtype, batch_size, device)
+    from mblip.evaluation.answerers.mblip import MblipAnswerer
+
+    return MblipAnswerer(name, Path(folder), quantization, dtype, batch_size, device)

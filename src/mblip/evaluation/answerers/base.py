@@ -1,0 +1,50 @@
+"""What the runner asks of a model under evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from PIL import Image
+
+from mblip.models.generation import Request
+
+OpenImage = Callable[[str], Image.Image]
+
+
+class Answerer(Protocol):
+    """A model under evaluation.
+
+    Attributes:
+        model: As it was named.
+        kind: See :class:`mblip.evaluation.results.Run`.
+        identity: What tells it from another of the same name.
+    """
+
+    model: str
+    kind: str
+    identity: dict[str, Any]
+
+    def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings it will really decode with where a benchmark wants these."""
+        ...
+
+    def answers(
+        self, requests: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]
+    ) -> Iterator[tuple[Request, str]]:
+        """Every request once with its answer, in any order.
+
+        Raises:
+            UnreadableImage: From ``open_image``; the iterator has then ended, and may be asked again for the rest.
+        """
+        ...
+
+    def choices(
+        self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]
+    ) -> Iterator[tuple[Request, str]]:
+        """Every request once with the likeliest of the given answers, in any order.
+
+        Raises:
+            InputError: It cannot score given answers; UnreadableImage as in :meth:`answers`.
+        """
+        ...

@@ -1,0 +1,73 @@
+"""A vision-LLM of ours, through the one generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mblip.evaluation.answerers.base import OpenImage
+from mblip.models.generation import Generator, Request
+from mblip.models.load import load_model
+from mblip.storage import sha256_file
+
+
+class MblipAnswerer:
+    """See :class:`~mblip.evaluation.answerers.base.Answerer`; pictures stay encoded over benchmarks and languages.
+
+    Args:
+        name: As it was named.
+        folder: Where it lies.
+        quantization: ``none``, ``int8`` or ``nf4``.
+        dtype: Empty for what it was saved in.
+        batch_size: Texts that run together.
+        device: Where to.
+
+    Raises:
+        InputError: It cannot be loaded.
+    """
+
+    kind = "mblip"
+
+    def __init__(
+        self, name: str, folder: Path, quantization: str, dtype: str, batch_size: int, device: Any = None
+    ) -> None:
+        chosen: Any = quantization if quantization != "none" else None
+        vlm = load_model(name, quantization=chosen, dtype=dtype or None, device_map=device)
+        self.model = name
+        own = sorted([*folder.glob("*.safetensors"), *folder.glob("adapter*/**/*.safetensors")])
+        origin = vlm.origin.bases if vlm.origin else {}
+        self.identity: dict[str, Any] = {
+            "bases": {part: {**asdict(base), "id": Path(base.id).name} for part, base in origin.items()},
+            "weights": {file.relative_to(folder).as_posix(): sha256_file(file) for file in own}
+            if (folder / "mblip.json").is_file()
+            else {},
+            "dtype": str(vlm.language_model.dtype).removeprefix("torch."),
+            "quantization": quantization,
+        }
+        self._generator = Generator(vlm, _not_yet, batch_size=batch_size)
+
+    def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """What the benchmark wants."""
+        return dict(wanted)
+
+    def answers(
+        self, requests: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]
+    ) -> Iterator[tuple[Request, str]]:
+        """See the protocol."""
+        self._generator.open_image = open_image
+        self._generator.generation = dict(decoding)
+        return self._generator.answers(requests)
+
+    def choices(
+        self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]
+    ) -> Iterator[tuple[Request, str]]:
+        """The candidate of the highest log-probability, summed over its tokens and the end token."""
+        self._generator.open_image = open_image
+        for request, scores in self._generator.candidates(requests, candidates):
+            yield request, candidates[max(range(len(scores)), key=scores.__getitem__)]
+
+
+def _not_yet(key: str) -> Any:
+    raise AssertionError(f"the picture {key} is asked for before anything is")

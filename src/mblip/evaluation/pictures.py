@@ -1,0 +1,62 @@
+"""The pictures of benchmarks, found below a root in the folders or tars that each benchmark names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from mblip.evaluation.benchmark import Benchmark
+from mblip.storage import ImageStore, UnreadableImage, open_images
+
+
+class Pictures:
+    """Several image stores as one; a key is looked for in the order of the stores.
+
+    Attributes:
+        places: What they were opened from.
+    """
+
+    def __init__(self, places: Sequence[str]) -> None:
+        self.places = tuple(places)
+        self._stores: list[ImageStore] = [open_images(place) for place in places]
+
+    def get(self, key: str) -> Image.Image:
+        """The image, upright, in RGB.
+
+        Raises:
+            UnreadableImage: It is missing, damaged or refused.
+        """
+        for store in self._stores:
+            if key in store:
+                return store.get(key)
+        raise UnreadableImage(key, f"none of {', '.join(self.places) or 'no folders'} holds it")
+
+    def __contains__(self, key: str) -> bool:
+        return any(key in store for store in self._stores)
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys that no store holds, each once."""
+        return [key for key in dict.fromkeys(keys) if key not in self]
+
+
+def find_pictures(benchmark: Benchmark, root: Path, extra: Sequence[str] = ()) -> Pictures:
+    """The pictures of a benchmark.
+
+    Args:
+        benchmark: Names its folders.
+        root: Below it they are looked for; a tar of a folder's name, such as ``coco/val2014.tar``, serves too.
+        extra: Image stores to look in first.
+
+    Raises:
+        InputError: An extra store does not exist, or a tar cannot be read.
+    """
+    found = list(extra)
+    for name in benchmark.images:
+        folder = root / name
+        if folder.is_dir():
+            found.append(str(folder))
+        elif (tar := folder.with_name(folder.name + ".tar")).is_file():
+            found.append(str(tar))
+    return Pictures(found)

@@ -1,0 +1,63 @@
+"""Ways to ask: the paper's prompts, with the original's names of languages by option, or a person's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Formatter
+
+import yaml
+
+from mblip.errors import InputError, nearest
+from mblip.evaluation.benchmark import Benchmark
+from mblip.languages import find_language
+
+PAPER, ORIGINAL = "paper", "original"
+_FIELDS = {"text", "language"}
+
+
+def load_prompts(name: str, benchmarks: list[Benchmark]) -> dict[tuple[str, str], str]:
+    """The prompt of each benchmark in each of its languages, which lacks nothing but ``{text}``.
+
+    Args:
+        name: ``paper``; ``original`` for the paper's with the names that the original code calls languages by
+            ("Farsi", "Portugese"); or a YAML file of prompts by benchmark, which may hold ``{text}`` and ``{language}``;
+            benchmarks that it does not name are asked as in the paper.
+        benchmarks: Which.
+
+    Raises:
+        InputError: No such set or file, an unknown benchmark or field, or a question that is not asked.
+    """
+    own = {} if name in (PAPER, ORIGINAL) else _read(Path(name), benchmarks)
+    prompts = {}
+    for benchmark in benchmarks:
+        template = own.get(benchmark.name, benchmark.prompt)
+        for code in benchmark.languages:
+            profile = find_language(code).in_profile("original" if name == ORIGINAL else "correct", benchmark.name)
+            prompts[benchmark.name, code] = template.format(text="{text}", language=profile.name)
+    return prompts
+
+
+def _read(path: Path, benchmarks: list[Benchmark]) -> dict[str, str]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"no prompts {str(path)!r}: name paper, original or a YAML file of your own") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+    known = {benchmark.name: benchmark for benchmark in benchmarks}
+    if not isinstance(data, dict) or not all(isinstance(text, str) for text in data.values()):
+        raise InputError(f"{path} must hold a prompt, a text, for each benchmark that it names")
+    for name, template in data.items():
+        if name not in known:
+            raise InputError(f"{path} has a prompt for {name!r}, which is not evaluated{nearest(name, known)}")
+        try:
+            fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+        except ValueError as error:
+            raise InputError(f"{path}, {name}: {error}; write {{{{ for a brace") from error
+        if fields - _FIELDS:
+            raise InputError(
+                f"{path}, {name} has {{{min(fields - _FIELDS)}}}; a prompt may hold {{text}} and {{language}}"
+            )
+        if "{text}" in known[name].prompt and "text" not in fields:
+            raise InputError(f"{path}, {name} lacks {{text}}, the question or statement that is asked about")
+    return data

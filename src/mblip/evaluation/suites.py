@@ -1,0 +1,37 @@
+"""What a person means by ``--suite``: a recipe of ``recipes/eval``, a file of their own, or benchmarks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mblip.config import EvalRecipe, load_recipe, shipped_recipes
+from mblip.errors import InputError, nearest
+from mblip.evaluation.benchmarks import EVALUATED, evaluated
+
+_FOLDER = "eval/"
+
+
+def load_suite(names: Sequence[str]) -> EvalRecipe:
+    """The recipe of an evaluation.
+
+    Args:
+        names: One recipe (``paper``, ``quick``, ... or a YAML file), or any number of benchmarks.
+
+    Raises:
+        InputError: There is no such recipe or benchmark; names the nearest.
+    """
+    shipped = {name.removeprefix(_FOLDER): path for name, path in shipped_recipes().items() if name.startswith(_FOLDER)}
+    if len(names) == 1 and (names[0] in shipped or names[0].endswith((".yaml", ".yml"))):
+        recipe = load_recipe(EvalRecipe, shipped.get(names[0], Path(names[0])))
+    else:
+        recipe = EvalRecipe(title=", ".join(names), benchmarks=tuple(names))
+        known = [*shipped, *EVALUATED]
+        unknown = [name for name in names if name not in known and not any(n.startswith(f"{name}_") for n in EVALUATED)]
+        if unknown:
+            raise InputError(
+                f"unknown suite or benchmark {unknown[0]!r}{nearest(unknown[0], known)}; there are {', '.join(known)}"
+            )
+    for name in recipe.benchmarks:
+        evaluated(name)
+    return recipe

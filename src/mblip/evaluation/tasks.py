@@ -1,0 +1,121 @@
+"""What there is to answer: the items of each benchmark in each language, with their pictures proved to be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mblip.errors import InputError
+from mblip.evaluation.benchmark import Benchmark, Item, list_annotations
+from mblip.evaluation.pictures import Pictures, find_pictures
+from mblip.evaluation.prompts import load_prompts
+from mblip.evaluation.scoring import read_items
+from mblip.languages import find_language
+from mblip.models.generation import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One benchmark in one language.
+
+    Attributes:
+        benchmark: Which.
+        language: mC4 code.
+        path: Its annotations.
+        items: What is asked.
+        items_in_data: How many items the annotations hold.
+        without_image: How many of them are not asked, since a picture is missing.
+        prompt: Lacks nothing but ``{text}``.
+        pictures: Where its image keys lead.
+    """
+
+    benchmark: Benchmark
+    language: str
+    path: Path
+    items: list[Item]
+    items_in_data: int
+    without_image: int
+    prompt: str
+    pictures: Pictures
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.benchmark.name} ({self.language})"
+
+    def ask(self, item: Item) -> Request:
+        """The request for an item, by the benchmark's own names of item and images."""
+        return Request(item.id, item.images, self.prompt.format(text=item.text))
+
+
+def load_tasks(
+    benchmarks: Sequence[Benchmark],
+    root: Path,
+    languages: Sequence[str] = (),
+    prompts: str = "paper",
+    images: Sequence[str] = (),
+    limit: int | None = None,
+    allow_missing: bool = False,
+) -> list[Task]:
+    """Read the benchmarks and prove that nothing is missing before a model is asked.
+
+    Args:
+        benchmarks: Which.
+        root: The annotations and images are below it.
+        languages: Only these, by any code or name; empty for all of each benchmark.
+        prompts: See :func:`~mblip.evaluation.prompts.load_prompts`.
+        images: Image stores to look in before the benchmarks' own folders.
+        limit: Only the items of the first so many images of each benchmark and language.
+        allow_missing: Leave out items without a picture, counted, instead of refusing.
+
+    Raises:
+        InputError: Annotations or pictures are missing, or none of the benchmarks is in the languages.
+    """
+    wanted = [find_language(language).code for language in languages]
+    chosen = [(b, code) for b in benchmarks for code in b.languages if not wanted or code in wanted]
+    if not chosen:
+        raise InputError(f"{', '.join(b.name for b in benchmarks)}: none is in {', '.join(languages)}")
+    templates = load_prompts(prompts, list(benchmarks))
+    opened: dict[tuple[str, ...], Pictures] = {}
+    listing = list_annotations(root)
+    tasks = []
+    for benchmark, code in chosen:
+        try:
+            path = benchmark.find(root, code, listing)
+        except InputError as error:
+            raise InputError(f"{error} ({benchmark.source})") from error
+        every = read_items(benchmark, path, code)
+        if any(not item.text for item in every) and "{text}" in benchmark.prompt:
+            raise InputError(f"{path} has answers without questions; put the file of questions beside it")
+        pictures = find_pictures(benchmark, root, images)
+        pictures = opened.setdefault(pictures.places, pictures)
+        items = _first(every, limit)
+        missing = set(pictures.missing(key for item in items for key in item.images))
+        if missing and not allow_missing:
+            raise InputError(_complaint(benchmark, code, items, missing, pictures, root))
+        asked = [item for item in items if missing.isdisjoint(item.images)]
+        if not asked:
+            raise InputError(_complaint(benchmark, code, items, missing, pictures, root))
+        lost = len(items) - len(asked)
+        tasks.append(Task(benchmark, code, path, asked, len(every), lost, templates[benchmark.name, code], pictures))
+    return tasks
+
+
+def _first(items: list[Item], limit: int | None) -> list[Item]:
+    if limit is None:
+        return items
+    chosen = set(list(dict.fromkeys(item.images for item in items))[:limit])
+    return [item for item in items if item.images in chosen]
+
+
+def _complaint(
+    benchmark: Benchmark, code: str, items: Sequence[Item], missing: Iterable[str], pictures: Pictures, root: Path
+) -> str:
+    lost = sorted(missing)
+    keys = {key for item in items for key in item.images}
+    looked = ", ".join(pictures.places) or f"none of {', '.join(benchmark.images)} below {root}"
+    return (
+        f"{benchmark.name} ({code}) lacks {len(lost)} of its {len(keys)} images, such as {lost[0]!r} (looked in {looked}); "
+        f"name their folder with --images, or leave their items out with --allow-missing ({benchmark.source})"
+    )
