@@ -98,8 +98,8 @@ def evaluate(
     tasks = load_tasks(chosen, root, recipe.languages, recipe.prompts, images, recipe.limit, allow_missing)
     detector = _detector(chosen)
     if _is_predictions(model, machine):
-        _keep_run(directory, Run(model, "predictions", {}, "predictions", recipe.prompts, recipe.limit))
         files = [_predictions_of(task, Path(model), len(tasks) == 1) for task in tasks]
+        _keep_run(directory, Run(model, "predictions", {}, "predictions", recipe.prompts, recipe.limit))
         pairs = zip(tasks, files, strict=True)
         scores = [_take_predictions(task, file, directory, allow_missing, detector) for task, file in pairs]
         return _keep_scores(directory, scores)

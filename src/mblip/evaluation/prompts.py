@@ -33,7 +33,7 @@ def load_prompts(name: str, benchmarks: list[Benchmark]) -> dict[tuple[str, str]
         template = own.get(benchmark.name, benchmark.prompt)
         for code in benchmark.languages:
             profile = find_language(code).in_profile("original" if name == ORIGINAL else "correct", benchmark.name)
-            prompts[benchmark.name, code] = template.format(text="{text}", language=profile.name)
+            prompts[benchmark.name, code] = template.replace("{language}", profile.name)
     return prompts
 
 

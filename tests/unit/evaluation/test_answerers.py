@@ -1,0 +1,219 @@
+"""Models under evaluation: ours, a tiny LLaVA through its chat template, an endpoint on the loopback."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests import checkpoints
+
+from mblip.errors import InputError
+from mblip.evaluation.answerers import load_answerer, openai
+from mblip.evaluation.benchmark import SHORT_ANSWER
+from mblip.models.generation import Request
+from mblip.storage import UnreadableImage
+
+PICTURES = {"r": Image.new("RGB", (50, 40), "red"), "b": Image.new("RGB", (40, 50), "blue")}
+REQUESTS = [
+    Request("1", ("r",), "what is on the house"),
+    Request("2", ("b",), "how many"),
+    Request("3", ("r", "b"), "is there a dog"),
+    Request("4", ("b",), "what is on the house"),
+]
+
+
+def answers(answerer: Any, requests: list[Request] = REQUESTS) -> dict[str, str]:
+    found = list(answerer.answers(requests, PICTURES.__getitem__, answerer.decoding(SHORT_ANSWER)))
+    assert len(found) == len(requests)
+    return {request.id: answer for request, answer in found}
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA with random weights, in stock classes and layout."""
+    import torch
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("llava")
+    text = checkpoints.tokenizer("unigram-bos")
+    text.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    language = LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=len(text), pad_token_id=text.pad_token_id, bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id,
+    )  # fmt: skip
+    token = text.convert_tokens_to_ids("<image>")
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=language, image_token_index=token, vision_feature_layer=-1)
+    )
+    checkpoints.randomize(model, 0)
+    model.save_pretrained(folder)
+    template = (
+        "{% for m in messages %}USER: {% for c in m['content'] %}{% if c['type'] == 'image' %}<image> {% else %}"
+        "{{ c['text'] }}{% endif %}{% endfor %}{% endfor %} ASSISTANT:"
+    )
+    image = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    LlavaProcessor(
+        image, text, patch_size=16, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        chat_template=template,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def test_any_model_of_hugging_face_through_its_chat_template(llava: Path) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    answerer = load_answerer(str(llava), batch_size=3)
+    assert answerer.kind == "huggingface" and len(answerer.identity["fingerprint"]) == 64
+    found = answers(answerer)
+    assert len(set(found.values())) == 4  # the picture and the question both matter
+    # The same question in stock code, alone and unpadded.
+    processor, model = AutoProcessor.from_pretrained(llava), AutoModelForImageTextToText.from_pretrained(llava)
+    inputs = processor(
+        images=[PICTURES["r"]], text="USER: <image> what is on the house ASSISTANT:", return_tensors="pt"
+    )
+    with torch.no_grad():
+        ids = model.generate(**inputs, **SHORT_ANSWER, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    assert found["1"] == processor.tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()
+    assert answers(load_answerer(str(llava), batch_size=1)) == found
+
+
+def test_models_that_cannot_be_asked(llava: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot score candidates, which only mblip's models can"):
+        list(load_answerer(str(llava)).choices(REQUESTS, PICTURES.__getitem__, ("yes", "no")))
+    with pytest.raises(InputError, match="unknown precision 'fp8'"):
+        load_answerer(str(llava), dtype="fp8")
+    with pytest.raises(InputError, match="quantise it before"):
+        load_answerer(str(llava), quantization="int8")
+    with pytest.raises(InputError, match="does not load as an image-text-to-text model"):
+        load_answerer(str(checkpoints.llm(tmp_path / "llm", "llama")))
+    with pytest.raises(InputError, match="there is no checkpoint folder"):
+        load_answerer("./nowhere")
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    for path in llava.iterdir():
+        if path.name != "chat_template.jinja":
+            (silent / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match=r"has no chat template, .* add chat_template.jinja"):
+        load_answerer(str(silent))
+
+
+@pytest.mark.parametrize("family", ["t5", "bloom"])
+def test_our_models_answer_alike_in_any_batch_and_choose_candidates(tmp_path: Path, family: str) -> None:
+    folder = checkpoints.blip2(tmp_path / family, family)
+    answerer = load_answerer(str(folder), batch_size=4, dtype="fp32")
+    assert answerer.kind == "mblip" and answerer.identity["dtype"] == "float32"
+    found = answers(answerer)
+    assert answers(load_answerer(str(folder), batch_size=1, dtype="fp32")) == found
+    from mblip import load_model
+
+    vlm = load_model(folder, dtype="fp32")
+    assert found["3"] == vlm.generate([[PICTURES["r"], PICTURES["b"]]], ["is there a dog"], **SHORT_ANSWER)[0]
+    candidates = ("yes", "no", "maybe")
+    for request, choice in answerer.choices(REQUESTS, PICTURES.__getitem__, candidates):
+        scores = vlm.score_candidates([PICTURES[key] for key in request.images], request.prompt, candidates)
+        assert choice == candidates[scores.index(max(scores))]
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Answers with what it was asked; says "busy" the first time, and refuses a prompt about secrets."""
+
+    seen: list[dict[str, Any]]
+    busy: list[int]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.seen.append({**body, "authorization": self.headers.get("Authorization"), "path": self.path})
+        content = body["messages"][0]["content"]
+        pictures = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+        sizes = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size for url in pictures]
+        status, reply = 200, {"choices": [{"message": {"content": f" {sizes} {content[-1]['text']} "}}]}
+        if "secret" in content[-1]["text"]:
+            status, reply = 401, {"error": "no such key"}
+        elif "strange" in content[-1]["text"]:
+            reply = {"choices": []}
+        elif self.busy:
+            status, reply = self.busy.pop(), {}
+        text = json.dumps(reply).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(openai, "_WAITS", (0.01, 0.01))
+    Endpoint.seen, Endpoint.busy = [], []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_an_openai_compatible_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(openai.KEY_VARIABLE, "key")
+    Endpoint.busy = [503, 429]
+    answerer = load_answerer("some-model", endpoint=endpoint, batch_size=2)
+    found = answers(answerer)
+    assert found == {
+        "1": "[(50, 40)] what is on the house",
+        "2": "[(40, 50)] how many",
+        "3": "[(50, 40), (40, 50)] is there a dog",
+        "4": "[(40, 50)] what is on the house",
+    }
+    assert len(Endpoint.seen) == 4 + 2
+    body = Endpoint.seen[0]
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("some-model", 0, 10)
+    assert (body["authorization"], body["path"]) == ("Bearer key", "/v1/chat/completions")
+    with pytest.raises(InputError, match="cannot score candidates"):
+        list(answerer.choices(REQUESTS, PICTURES.__getitem__, ("yes", "no")))
+
+
+def test_endpoints_that_refuse_or_are_none(endpoint: str) -> None:
+    answerer = load_answerer("m", endpoint=endpoint)
+    with pytest.raises(InputError, match=r"answered HTTP 401: .*no such key"):
+        answers(answerer, [Request("1", (), "secret")])
+    with pytest.raises(InputError, match="does not reply as an OpenAI-compatible endpoint"):
+        answers(answerer, [Request("1", (), "strange")])
+    Endpoint.busy = [503] * 3
+    with pytest.raises(InputError, match="answered HTTP 503"):
+        answers(answerer, [Request("1", (), "x")])
+    with pytest.raises(InputError, match=r"does not answer \(.*the same command goes on later"):
+        answers(load_answerer("m", endpoint="http://127.0.0.1:9/v1"), REQUESTS[:1])
+    with pytest.raises(InputError, match="must be an address such as"):
+        load_answerer("m", endpoint="localhost:8000")
+
+
+def test_an_unreadable_picture_comes_out_of_every_kind(endpoint: str, llava: Path, tmp_path: Path) -> None:
+    def broken(key: str) -> Image.Image:
+        raise UnreadableImage(key, "the file is empty")
+
+    ours = checkpoints.blip2(tmp_path / "t5")
+    for answerer in (
+        load_answerer("dummy"),
+        load_answerer("m", endpoint=endpoint),
+        load_answerer(str(llava)),
+        load_answerer(str(ours)),
+    ):
+        with pytest.raises(UnreadableImage, match="'r' cannot be used"):
+            list(answerer.answers(REQUESTS[:1], broken, answerer.decoding(SHORT_ANSWER)))

@@ -1,0 +1,265 @@
+"""A whole evaluation with the dummy model: every benchmark, what goes on, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import evaluation_data as data
+from typer.testing import CliRunner
+
+from mblip.cli.app import app
+from mblip.config import EvalRecipe
+from mblip.errors import InputError
+from mblip.evaluation import evaluate as module
+from mblip.evaluation.answerers.dummy import DummyAnswerer
+from mblip.evaluation.benchmarks import EVALUATED
+from mblip.evaluation.evaluate import evaluate
+from mblip.evaluation.results import read_items, read_predictions, read_run, read_scores
+from mblip.evaluation.suites import load_suite
+from mblip.models.generation import Request
+from mblip.schema import Score
+
+LANGUAGES = {"xgqa": ("en", "de"), "xvnli": ("fr",), "marvl": ("sw",), "xflickrco": ("de",), "xm3600": ("sw", "iw"),
+             "maxm": ("fr",), "babel_imagenet": ("en", "de")}  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Every benchmark with its pictures."""
+    folder = data.everything(tmp_path / "data")
+    for name, benchmark in EVALUATED.items():
+        for code in LANGUAGES.get(name, ("en",)):
+            if name != "babel_imagenet":
+                data.pictures(folder, benchmark, code)
+    return folder
+
+
+def recipe(*benchmarks: str, **settings: Any) -> EvalRecipe:
+    return EvalRecipe(title="test", benchmarks=benchmarks, **settings)
+
+
+def run(root: Path, *benchmarks: str, to: str = "out", model: str = "dummy", **settings: Any) -> list[Score]:
+    options = {name: settings.pop(name) for name in ("images", "allow_missing") if name in settings}
+    return evaluate(model, recipe(*benchmarks, **settings), root, root.parent / to, **options)
+
+
+@pytest.mark.parametrize("name", EVALUATED)
+def test_every_benchmark_from_annotations_to_scores(root: Path, name: str) -> None:
+    languages = LANGUAGES.get(name, ("en",))
+    scores = run(root, name, languages=languages)
+    assert [(score.benchmark, score.language) for score in scores] == [
+        (name, code) for code in EVALUATED[name].languages if code in languages
+    ]
+    out = root.parent / "out"
+    assert read_scores(out) == scores
+    for score in scores:
+        items = read_items(out, name, score.language)
+        answers = read_predictions(out, name, score.language)
+        assert len(items) == score.n >= 1 and {item.id for item in items} <= set(answers)
+        assert score.fingerprint["items_in_data"] == len(answers)  # all were asked
+        assert score.protocol == "generation" and len(score.fingerprint["data_sha256"]) == 64
+        assert score.fingerprint["prompt"].startswith(EVALUATED[name].prompt[:9]) or name.startswith("pope")
+        # Short answers and made-up words: lingua says something for captions, nothing is said for the others.
+        assert (score.language_fidelity is not None) == EVALUATED[name].tells_language
+    assert read_run(out).kind == "dummy"
+
+
+def test_scores_of_a_later_run_stand_beside_the_earlier(root: Path) -> None:
+    run(root, "xgqa", languages=("de",))
+    run(root, "marvl", languages=("sw",))
+    run(root, "xgqa", languages=("de", "en"))
+    found = [(score.benchmark, score.language) for score in read_scores(root.parent / "out")]
+    assert found == [("xgqa", "de"), ("marvl", "sw"), ("xgqa", "en")]
+
+
+class Counting(DummyAnswerer):
+    """Counts what it is asked, and stops after a number of answers."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.stop = stop
+
+    def answers(
+        self, requests: Sequence[Request], open_image: Any, decoding: Mapping[str, Any]
+    ) -> Iterator[tuple[Request, str]]:
+        for request, answer in super().answers(requests, open_image, decoding):
+            if self.stop is not None and len(self.asked) == self.stop:
+                raise KeyboardInterrupt
+            self.asked.append(request.prompt)
+            yield request, answer
+
+
+def test_a_killed_run_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(root, "xgqa", "marvl", to="whole", languages=("de", "en", "sw"))
+    first, second = Counting(stop=4), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(module, "load_answerer", lambda *_, **__: first)
+        run(root, "xgqa", "marvl", languages=("de", "en", "sw"))
+    lines = [path.read_text().splitlines() for path in (root.parent / "out/predictions").glob("*.jsonl")]
+    assert sum(map(len, lines)) == 4
+    torn = root.parent / "out/predictions/xgqa-en.jsonl"
+    with torn.open("a") as file:
+        file.write('{"id": "3", "bench')  # as a kill in the middle of a write leaves it
+    monkeypatch.setattr(module, "load_answerer", lambda *_, **__: second)
+    assert run(root, "xgqa", "marvl", languages=("de", "en", "sw")) == whole
+    assert len(second.asked) == 8 - 4
+    for path in (root.parent / "whole").rglob("*.json*"):
+        assert (root.parent / "out" / path.relative_to(root.parent / "whole")).read_bytes() == path.read_bytes()
+
+
+def test_images_are_looked_for_before_anything_is_asked(root: Path) -> None:
+    (root / "gqa/images/n2.jpg").unlink()
+    with pytest.raises(
+        InputError, match=r"xgqa \(en\) lacks 1 of its 2 images, such as 'n2.jpg' .*gqa/images.*--allow-missing.*gqa"
+    ):
+        run(root, "xgqa", languages=("en",))
+    assert not (root.parent / "out").exists()
+    (score,) = run(root, "xgqa", languages=("en",), allow_missing=True)
+    assert (score.n, score.fingerprint["without_image"], score.fingerprint["items_in_data"]) == (2, 1, 3)
+
+
+def test_without_any_image_there_is_nothing_to_allow(root: Path) -> None:
+    for path in (root / "gqa/images").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match="lacks 2 of its 2 images"):
+        run(root, "xgqa", languages=("en",), allow_missing=True)
+
+
+def test_a_damaged_image_stops_or_is_counted(root: Path) -> None:
+    (root / "gqa/images/n1.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"image 'n1.jpg' cannot be used: the file is empty"):
+        run(root, "xgqa", languages=("en", "de"))
+    scores = run(root, "xgqa", allow_missing=True, languages=("en", "de"))
+    assert [(score.n, score.fingerprint["without_answer"]) for score in scores] == [(1, 2), (1, 2)]
+    (root / "gqa/images/n1.jpg").unlink()
+    data.pictures(root, EVALUATED["xgqa"], "en")
+    assert [score.n for score in run(root, "xgqa", languages=("en", "de"))] == [3, 3]  # mended, it goes on
+
+
+def test_images_may_be_elsewhere_or_in_a_tar(root: Path, tmp_path: Path) -> None:
+    import tarfile
+
+    folder = root / "gqa/images"
+    with tarfile.open(root / "gqa/images.tar", "w") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, path.name)
+    folder.rename(tmp_path / "elsewhere")
+    inside = run(root, "xgqa", languages=("en",))
+    (root / "gqa/images.tar").unlink()
+    assert run(root, "xgqa", languages=("en",), to="two", images=(str(tmp_path / "elsewhere"),)) == inside
+
+
+def test_a_limit_takes_the_first_images_and_says_so(root: Path) -> None:
+    (score,) = run(root, "xgqa", languages=("en",), limit=1)
+    assert (score.n, score.fingerprint["limit"], score.fingerprint["items_in_data"]) == (2, 1, 3)
+
+
+def test_a_directory_holds_one_model_under_one_setting(root: Path) -> None:
+    run(root, "xgqa", languages=("en",), limit=1)
+    with pytest.raises(InputError, match="holds an evaluation with limit 1, not None; name another folder"):
+        run(root, "xgqa", languages=("en",))
+    path = root / "xGQA/annotations/zero_shot/testdev_balanced_questions_en.json"
+    path.write_text(path.read_text().replace("Is there a dog?", "Is there a cat?"))
+    with pytest.raises(InputError, match=r"answers 'Question: Is there a dog\?.* where '1' now asks"):
+        run(root, "xgqa", languages=("en",), limit=1)
+    path.write_text(json.dumps({"9": {"question": "What?", "imageId": "n1", "answer": "dog"}}))
+    with pytest.raises(InputError, match=r"answers '1', which .* does not ask; evaluate to another folder"):
+        run(root, "xgqa", languages=("en",), limit=1)
+
+
+def test_candidates_are_a_protocol_of_their_own(root: Path) -> None:
+    scores = run(root, "xvnli", "marvl", protocol="candidates", languages=("fr", "sw"))
+    assert scores[0].protocol == "candidates"
+    assert scores[0].fingerprint["candidates"] == ["yes", "no", "maybe"]
+    assert "decoding" not in scores[0].fingerprint
+    with pytest.raises(InputError, match="those of xgqa are not"):
+        run(root, "xgqa", protocol="candidates")
+
+
+def test_predictions_that_someone_already_has(root: Path, tmp_path: Path) -> None:
+    made = run(root, "xgqa", "marvl", languages=("en", "de", "sw"))
+    again = run(root, "xgqa", "marvl", languages=("en", "de", "sw"), to="again", model=str(root.parent / "out"))
+    assert [score.metrics for score in again] == [score.metrics for score in made]
+    assert {score.protocol for score in again} == {"predictions"} and "prompt" not in again[0].fingerprint
+    file = data.write(tmp_path / "p.json", [{"questionId": n, "prediction": "yes"} for n in "123"])
+    (score,) = run(root, "xgqa", languages=("de",), to="file", model=str(file))
+    assert score.metrics["accuracy"] == pytest.approx(100 / 3)
+    with pytest.raises(InputError, match="is one file; give a folder of"):
+        run(root, "xgqa", to="more", languages=("de", "en"), model=str(file))
+    (tmp_path / "folder").mkdir()
+    file.rename(tmp_path / "folder/xgqa-de.json")
+    with pytest.raises(InputError, match=r"has no predictions for xgqa \(en\); it needs a file xgqa-en.jsonl"):
+        run(root, "xgqa", to="more", languages=("de", "en"), model=str(tmp_path / "folder"))
+    data.write(tmp_path / "folder/xgqa-de.json", [{"questionId": "1", "prediction": "yes"}])
+    with pytest.raises(InputError, match="no prediction for 2 of the 3 items"):
+        run(root, "xgqa", to="less", languages=("de",), model=str(tmp_path / "folder"))
+    (score,) = run(root, "xgqa", to="less", languages=("de",), model=str(tmp_path / "folder"), allow_missing=True)
+    assert (score.n, score.fingerprint["without_prediction"]) == (1, 2)
+
+
+def test_what_cannot_be_evaluated(root: Path) -> None:
+    with pytest.raises(InputError, match="unknown benchmark 'xgaq'; did you mean 'xgqa'"):
+        run(root, "xgaq")
+    with pytest.raises(InputError, match="xgqa: none is in sw"):
+        run(root, "xgqa", languages=("sw",))
+    with pytest.raises(InputError, match=r"holds no xgqa annotations in 'bn': looked for .*github.com/e-bug/iglue"):
+        run(root, "xgqa")
+    (root / "vqa/v2_OpenEnded_mscoco_val2014_questions.json").unlink()
+    with pytest.raises(InputError, match="has answers without questions; put the file of questions beside it"):
+        run(root, "vqa")
+    path = root / "marvl/zero_shot/annotations/marvl-sw.jsonl"
+    path.rename(path.with_name("marvl-id.jsonl"))
+    with pytest.raises(InputError, match="record 1 is in 'sw', not in 'id'"):
+        run(root, "marvl", languages=("id",))
+
+
+def test_suites(tmp_path: Path) -> None:
+    paper = load_suite(["paper"])
+    assert len(paper.benchmarks) == 13 and load_suite(["quick"]).limit == 100
+    assert load_suite(["xgqa", "pope"]).benchmarks == ("xgqa", "pope")
+    own = tmp_path / "own.yaml"
+    own.write_text("title: t\nbenchmarks: [xgqa]\nlanguages: [de]\n")
+    assert load_suite([str(own)]).languages == ("de",)
+    with pytest.raises(InputError, match="unknown suite or benchmark 'papr'; did you mean 'paper'"):
+        load_suite(["papr"])
+    own.write_text("title: t\nbenchmarks: [xgq]\n")
+    with pytest.raises(InputError, match="unknown benchmark 'xgq'"):
+        load_suite([str(own)])
+
+
+def test_the_command_line(root: Path) -> None:
+    out = str(root.parent / "cli")
+    command = [
+        "eval",
+        "dummy",
+        "--suite",
+        "xgqa",
+        "marvl",
+        "--data",
+        str(root),
+        "--to",
+        out,
+        "--languages",
+        "German,sw",
+    ]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert [line.split()[:3] for line in done.stdout.splitlines()[:2]] == [
+        ["xgqa", "de", "accuracy"],
+        ["marvl", "sw", "accuracy"],
+    ]
+    printed = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert [row["benchmark"] for row in printed] == ["xgqa", "marvl"]
+    for wrong, message in (
+        (["--data", "nowhere"], "is not a folder"),
+        (["--quantization", "int4"], "is one of none, int8, nf4"),
+        (["--suite", "xgqaa"], "unknown suite or benchmark 'xgqaa'"),
+        (["--languages", "xx"], "unknown language 'xx'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            CliRunner().invoke(app, [*command, *wrong], catch_exceptions=False)
