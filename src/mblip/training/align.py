@@ -123,7 +123,9 @@ def save_memory(vlm: VisionLLM, parts: tuple[str, ...]) -> None:
     for part in parts:
         if not modules[part].supports_gradient_checkpointing:
             raise InputError(f"checkpointing: {type(modules[part]).__name__} does not support it; leave {part} out")
-        modules[part].gradient_checkpointing_enable({"use_reentrant": False})
+        # Newer versions of transformers have a new name for it, and warn of the old one.
+        old = modules[part].gradient_checkpointing_enable
+        getattr(modules[part], "activation_checkpointing_enable", old)({"use_reentrant": False})
 
 
 def learning_groups(vlm: VisionLLM, optim: OptimSection) -> list[Group]:

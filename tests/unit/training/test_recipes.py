@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests import checkpoints
 
 from mblip.config import TrainRecipe, load_recipe, load_train_recipe, shipped_recipes
 from mblip.models import load_model, parameters_by_part
@@ -17,7 +18,6 @@ from mblip.schema import Instruction
 from mblip.storage import ShardWriter, write_manifest
 from mblip.training.loop import read_log
 from mblip.training.run import train
-from tests import checkpoints
 
 NAMES = sorted(name for name in shipped_recipes() if name.startswith(("train/", "nano/")))
 RECIPES = [name for name in NAMES if isinstance(load_train_recipe(name), TrainRecipe)]
