@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from mblip.errors import InputError
 from mblip.evaluation import evaluate as module
 from mblip.evaluation.answerers.dummy import DummyAnswerer
 from mblip.evaluation.benchmarks import EVALUATED
-from mblip.evaluation.evaluate import evaluate
+from mblip.evaluation.evaluate import Machine, evaluate
 from mblip.evaluation.results import read_items, read_predictions, read_run, read_scores
 from mblip.evaluation.suites import load_suite
 from mblip.models.generation import Request
@@ -263,3 +266,42 @@ def test_the_command_line(root: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             CliRunner().invoke(app, [*command, *wrong], catch_exceptions=False)
+
+
+def test_two_processes_equal_one(root: Path, tmp_path: Path) -> None:
+    model = "nano:nano-blip2-en"
+    one, two = tmp_path / "one", tmp_path / "two"
+    suite = ("xgqa", "marvl")
+    evaluate(model, recipe(*suite, languages=("en", "de", "sw")), root, one, machine=Machine(dtype="fp32"))
+    # What a single process answered before it was killed is kept by two.
+    kept = one / "predictions/xgqa-de.jsonl"
+    (two / "predictions").mkdir(parents=True)
+    (two / "predictions" / kept.name).write_text(kept.read_text().splitlines(keepends=True)[1] + '{"id')
+    (two / "run.json").write_bytes((one / "run.json").read_bytes())
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+              "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]  # fmt: skip
+    command = [
+        "-m",
+        "mblip",
+        "eval",
+        model,
+        "--suite",
+        *suite,
+        "--data",
+        str(root),
+        "--to",
+        str(two),
+        "--dtype",
+        "fp32",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launch, *command, "--languages", "en,de,sw"],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("xgqa") == 2  # told once
+    files = [path.relative_to(one) for path in sorted(one.rglob("*")) if path.is_file()]
+    assert len(files) == 2 + 2 * 3
+    assert [path.relative_to(two) for path in sorted(two.rglob("*")) if path.is_file()] == files
+    assert [path for path in files if (one / path).read_bytes() != (two / path).read_bytes()] == []

@@ -1,0 +1,92 @@
+"""Which benchmarks are complete below a data root, what the others lack, and where it is to be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mblip.errors import InputError
+from mblip.evaluation.benchmark import Benchmark, list_annotations
+from mblip.evaluation.benchmarks import EVALUATED
+from mblip.evaluation.pictures import Pictures, find_pictures
+from mblip.evaluation.scoring import read_items
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One benchmark in one language.
+
+    Attributes:
+        benchmark: Its name.
+        language: mC4 code.
+        annotations: The file, or empty where there is none.
+        problem: Why the annotations cannot be used; empty where they can.
+        items: In the annotations.
+        images: That they ask for.
+        missing: Of these images, how many are nowhere.
+        example: One of those.
+        places: Where images were looked for.
+        source: Where annotations and images are to be had.
+    """
+
+    benchmark: str
+    language: str
+    annotations: str
+    problem: str
+    items: int
+    images: int
+    missing: int
+    example: str
+    places: tuple[str, ...]
+    source: str
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it can be evaluated."""
+        return not self.problem and not self.missing
+
+
+def check_data(root: Path) -> Iterator[Finding]:
+    """Look at every benchmark in each of its languages.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder; name the one that holds the benchmarks")
+    listing = list_annotations(root)
+    for benchmark in EVALUATED.values():
+        pictures = find_pictures(benchmark, root)
+        known: dict[str, bool] = {}
+        for language in benchmark.languages:
+            yield _check(benchmark, language, root, listing, pictures, known)
+
+
+def _check(
+    benchmark: Benchmark,
+    language: str,
+    root: Path,
+    listing: list[Path],
+    pictures: Pictures,
+    known: dict[str, bool],
+) -> Finding:
+    path = ""
+    try:
+        found = benchmark.find(root, language, listing)
+        path = str(found)
+        items = read_items(benchmark, found, language)
+    except InputError as error:
+        places = pictures.places or tuple(str(root / name) for name in benchmark.images)
+        return Finding(benchmark.name, language, path, str(error), 0, 0, 0, "", places, benchmark.source)
+    keys = list(dict.fromkeys(key for item in items for key in item.images))
+    for key in keys:
+        if key not in known:
+            known[key] = key in pictures
+    missing = [key for key in keys if not known[key]]
+    silent = "{text}" in benchmark.prompt and any(not item.text for item in items)
+    problem = f"{path} has answers without questions; put the file of questions beside it" if silent else ""
+    return Finding(
+        benchmark.name, language, path, problem, len(items), len(keys), len(missing), missing[0] if missing else "",
+        pictures.places or tuple(str(root / name) for name in benchmark.images), benchmark.source,
+    )  # fmt: skip

@@ -1,0 +1,70 @@
+"""``mblip doctor DATA_ROOT``: what is complete, what is missing, where it is to be had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests import evaluation_data as data
+from typer.testing import CliRunner
+
+from mblip.cli.app import app
+from mblip.errors import InputError
+from mblip.evaluation.benchmarks import EVALUATED
+from mblip.evaluation.doctor import Finding, check_data
+
+
+def findings(root: Path) -> dict[tuple[str, str], Finding]:
+    return {(finding.benchmark, finding.language): finding for finding in check_data(root)}
+
+
+def test_an_empty_folder_lacks_everything_and_says_where_it_is_to_be_had(tmp_path: Path) -> None:
+    found = findings(tmp_path)
+    assert len(found) == sum(len(benchmark.languages) for benchmark in EVALUATED.values()) == 179
+    for finding in found.values():
+        assert not finding.is_complete and not finding.annotations and "holds no" in finding.problem
+        assert "github.com" in finding.source or "https://" in finding.source
+        assert all(place.startswith(str(tmp_path)) for place in finding.places) and finding.places
+    with pytest.raises(InputError, match="is not a folder; name the one that holds the benchmarks"):
+        findings(tmp_path / "none")
+
+
+def test_what_a_root_has_and_lacks(tmp_path: Path) -> None:
+    root = data.everything(tmp_path)
+    for code in ("en", "de"):
+        data.pictures(root, EVALUATED["xgqa"], code)
+    for path in data.pictures(root, EVALUATED["marvl"], "sw")[1:]:
+        path.unlink()
+    (root / "XVNLI/annotations/fr/test.jsonl").write_text('{"gold_label": "perhaps"}\n')
+    (root / "vqa/v2_OpenEnded_mscoco_val2014_questions.json").unlink()
+    found = findings(root)
+    complete = {key for key, finding in found.items() if finding.is_complete}
+    assert {("xgqa", "en"), ("xgqa", "de"), ("babel_imagenet", "de")} <= complete
+    assert (found["xgqa", "de"].items, found["xgqa", "de"].images) == (3, 2)
+    marvl = found["marvl", "sw"]
+    assert (marvl.images, marvl.missing) == (3, 2) and marvl.example.startswith("sw/images/80-Kalamu/")
+    assert "record 1 has the gold_label 'perhaps'" in found["xvnli", "fr"].problem
+    assert "put the file of questions beside it" in found["vqa", "en"].problem
+    assert found["xgqa", "bn"].annotations == ""
+
+
+def test_annotations_behind_links_are_found_once(tmp_path: Path) -> None:
+    data.xgqa(tmp_path / "far")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/linked").symlink_to(tmp_path / "far")
+    (tmp_path / "far/back").symlink_to(tmp_path / "root")
+    assert findings(tmp_path / "root")["xgqa", "de"].items == 3
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    data.xgqa(tmp_path)
+    data.pictures(tmp_path, EVALUATED["xgqa"], "de")
+    (tmp_path / "gqa/images/n2.jpg").unlink()
+    shown = CliRunner().invoke(app, ["doctor", str(tmp_path)]).stdout
+    assert "xgqa: 0 of 8 languages complete\n" in shown
+    assert "images missing (de en): up to 1 of 2, such as n2.jpg; looked in" in shown
+    assert "no annotations (bn id ko pt ru zh); looked for zero_shot/testdev_balanced_questions_bn.json" in shown
+    assert "get: questions: github.com/e-bug/iglue" in shown
+    rows = json.loads(CliRunner().invoke(app, ["doctor", str(tmp_path), "--json"]).stdout)
+    assert len(rows) == 179 and rows[0]["benchmark"] == "xgqa" and rows[0]["is_complete"] is False
