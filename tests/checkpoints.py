@@ -165,6 +165,9 @@ def llm(folder: Path, family: str, *, unused_rows: int = 12, seed: int = 0, **ch
         separate(model, seed)
     model.save_pretrained(folder)
     text.save_pretrained(folder)
+    config_file = folder / "config.json"  # as published: what MT5Config makes of it is another matter
+    saved = json.loads(config_file.read_text()) | {"tie_word_embeddings": not separate_head}
+    config_file.write_text(json.dumps(saved, indent=1))
     return folder
 
 

@@ -10,6 +10,7 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -110,19 +111,15 @@ class Generator:
         pieces = _Pieces(self.model.decode, has_prompt=not self.model.is_encoder_decoder)
         wishes = {"streamer": pieces, "stopping_criteria": StoppingCriteriaList([_Stop(pieces.abandoned)])}
 
-        def run() -> None:
+        options = {**self.generation, **wishes}
+        with ThreadPoolExecutor(1, "mblip-stream") as thread:
+            answer = thread.submit(self.model.generate_ids, [request.prompt], features, index, **options)
+            answer.add_done_callback(lambda _: pieces.close())
             try:
-                self.model.generate_ids([request.prompt], features, index, **{**self.generation, **wishes})
-            except BaseException as error:  # noqa: BLE001  # whatever it is belongs to the thread that reads
-                pieces.fail(error)
-
-        thread = threading.Thread(target=run, name="mblip-stream")
-        thread.start()
-        try:
-            yield from pieces
-        finally:
-            pieces.abandoned.set()
-            thread.join()
+                yield from pieces
+            finally:
+                pieces.abandoned.set()
+            answer.result()  # raises what the thread raised
 
     def _answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, str]]:
         for places in self._batches(requests, self.batch_size):
@@ -218,7 +215,7 @@ class _Pieces(BaseStreamer):  # type: ignore[misc]
         self._decode = decode
         self._ids: list[int] = []
         self._told = ""
-        self._queue: queue.Queue[str | BaseException | None] = queue.Queue()
+        self._queue: queue.Queue[str | None] = queue.Queue()
         # The first thing that comes is the prompt, or the decoder's start token.
         self._first = True
         self._has_prompt = has_prompt
@@ -234,11 +231,10 @@ class _Pieces(BaseStreamer):  # type: ignore[misc]
     def end(self) -> None:
         """Give what was held back."""
         self._tell(self._text())
-        self._queue.put(None)
 
-    def fail(self, error: BaseException) -> None:
-        """Hand an error to the reading thread."""
-        self._queue.put(error)
+    def close(self) -> None:
+        """Let the reader stop."""
+        self._queue.put(None)
 
     def _text(self) -> str:
         return self._decode(torch.tensor([self._ids]))[0] if self._ids else ""
@@ -250,6 +246,4 @@ class _Pieces(BaseStreamer):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[str]:
         while (piece := self._queue.get()) is not None:
-            if isinstance(piece, BaseException):
-                raise piece
             yield piece

@@ -52,8 +52,9 @@ def add_lora(vlm: VisionLLM, rank: int, alpha: int, dropout: float) -> int:
     layers = lora_layers(vlm)
     for _, layer in layers:
         layer.train(vlm.training)  # a fresh module trains, with dropout, whatever it was put into
-        for parts in (layer.lora_A, layer.lora_B):
-            parts.float()  # PEFT takes the type of the layer beneath, and steps of 2e-4 are lost in bf16
+        for weight in (*layer.lora_A.parameters(), *layer.lora_B.parameters()):
+            # PEFT takes the type of the layer beneath, and steps of 2e-4 are lost in bf16.
+            weight.data = weight.data.float()
     return len(layers)
 
 

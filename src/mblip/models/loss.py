@@ -29,7 +29,7 @@ def loss_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tenso
         softcap: Logits are squashed to softcap * tanh(logits / softcap), where the model does so.
     """
     hidden = hidden.to(weight.dtype)
-    chunk = _chunk(weight)
+    chunk = chunk_rows(weight)
     if len(targets) <= chunk:
         return _losses(hidden, weight, bias, targets, softcap).sum()
     options = getattr(torch.nn, "LinearCrossEntropyOptions", None)
@@ -46,13 +46,14 @@ def loss_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tenso
 def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None) -> Tensor:
     """Negative log-likelihood of each target [tokens], in fp32, without gradients; arguments as :func:`loss_sum`."""
     hidden = hidden.to(weight.dtype)
-    chunk = _chunk(weight)
+    chunk = chunk_rows(weight)
     pieces = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
     losses = [_losses(states, weight, bias, wanted, softcap) for states, wanted in pieces]
     return torch.cat(losses)
 
 
-def _chunk(weight: Tensor) -> int:
+def chunk_rows(weight: Tensor) -> int:
+    """Tokens whose logits are held at once, for a head [vocabulary, width]."""
     return max(1, CHUNK_ELEMENTS // weight.shape[0])
 
 

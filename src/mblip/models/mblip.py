@@ -197,7 +197,7 @@ class VisionLLM(nn.Module):
         start = torch.full_like(labels[:, :1], self.language_model.config.decoder_start_token_id)
         shifted = torch.cat([start, labels[:, :-1]], dim=1)
         shifted = shifted.masked_fill(shifted == IGNORED, self.layout.pad_token_id)
-        return self._states(decoder_input_ids=shifted, **source)
+        return self.states(decoder_input_ids=shifted, **source)
 
     def causal_states(self, embedded: Tensor, attention_mask: Tensor, cache: Any = None) -> Tensor:
         """Decoder-only: the states before the output head [texts, tokens, width].
@@ -212,9 +212,9 @@ class VisionLLM(nn.Module):
             inputs |= {"past_key_values": cache, "use_cache": True}
         if self._takes_positions:
             inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp_(min=0)[:, -embedded.shape[1] :]
-        return self._states(**inputs)
+        return self.states(**inputs)
 
-    def _states(self, **inputs: Any) -> Tensor:
+    def states(self, **inputs: Any) -> Tensor:
         """What the output head would see; the head itself is run on no token."""
         caught: list[Tensor] = []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import nn
 
 from mblip.config import PartsSection
@@ -49,6 +51,10 @@ def _size(parameter: nn.Parameter) -> int:
     return parameter.numel() if state is None else int(state.shape.numel())
 
 
+def _is_quantized(parameter: nn.Parameter) -> bool:
+    return not parameter.is_floating_point() or getattr(parameter, "quant_state", None) is not None
+
+
 def set_trainable(vlm: VisionLLM, parts: PartsSection) -> None:
     """Freeze and unfreeze by part; the queries go with the Q-Former.
 
@@ -59,7 +65,7 @@ def set_trainable(vlm: VisionLLM, parts: PartsSection) -> None:
     found = parameters_by_part(vlm)
     if parts.llm == "lora" and not found["lora"]:
         raise InputError("parts.llm is lora, but the language model has no adapters; add them before training")
-    if parts.llm == "full" and any(not p.is_floating_point() for _, p in found["llm"]):
+    if parts.llm == "full" and any(_is_quantized(p) for _, p in found["llm"]):
         raise InputError("parts.llm is full, but the language model is quantised; use lora, or quantization=none")
     learns = {
         "vision": parts.vision == "full",
@@ -71,5 +77,20 @@ def set_trainable(vlm: VisionLLM, parts: PartsSection) -> None:
     }
     for part, parameters in found.items():
         for _, parameter in parameters:
-            if parameter.is_floating_point():  # quantised weights never have gradients
+            if not _is_quantized(parameter):  # which never have gradients
                 parameter.requires_grad_(learns[part])
+
+
+def recompute_layers(vlm: VisionLLM, parts: Collection[str]) -> None:
+    """Recompute the layers of ``vision``, ``qformer`` or ``llm`` on the way back instead of keeping their activations.
+
+    Raises:
+        InputError: A part cannot do so.
+    """
+    modules = {"vision": vlm.model.vision_model, "qformer": vlm.model.qformer, "llm": vlm.language_model}
+    for part in parts:
+        if not modules[part].supports_gradient_checkpointing:
+            raise InputError(f"checkpointing: {type(modules[part]).__name__} does not support it; leave {part} out")
+        # Newer versions of transformers have a new name for it, and warn of the old one.
+        old = modules[part].gradient_checkpointing_enable
+        getattr(modules[part], "activation_checkpointing_enable", old)({"use_reentrant": False})

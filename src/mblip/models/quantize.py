@@ -56,9 +56,12 @@ def quantize(
             new = bnb.nn.Linear8bitLt(*shape, has_fp16_weights=False, threshold=6.0, device="meta")
             new.weight = bnb.nn.Int8Params(old.weight.detach(), requires_grad=False, has_fp16_weights=False)
         else:
-            new = bnb.nn.Linear4bit(*shape, compute_dtype=compute_dtype, quant_type="nf4", device="meta")
+            # Stored as if they were of the type that is computed in: T5 casts to the type of its weights, and a byte
+            # would leave nothing of the activations.
+            kind_of = {"quant_type": "nf4", "quant_storage": compute_dtype}
+            new = bnb.nn.Linear4bit(*shape, compute_dtype=compute_dtype, **kind_of, device="meta")
             new.weight = bnb.nn.Params4bit(
-                old.weight.detach(), requires_grad=False, quant_type="nf4", compress_statistics=True, module=new
+                old.weight.detach(), requires_grad=False, compress_statistics=True, module=new, **kind_of
             )
             # On some CPUs bitsandbytes packs the weights anew for inference, in place; a later training step would then
             # go without gradients and without a word, and odd widths fail.

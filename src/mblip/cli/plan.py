@@ -1,0 +1,85 @@
+"""``mblip plan``: what a training recipe needs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mblip.models.planning import Plan
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(plan)
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.", metavar="RECIPE")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes, such as optim.micro_batch=4.", metavar="[FIELD=VALUE]...")
+    ] = None,
+    texts: Annotated[int | None, typer.Option(help="Instructions of the mix, where it is not there yet.")] = None,
+    calibrate: Annotated[
+        bool | None,
+        typer.Option(
+            "--calibrate/--no-calibrate", help="Time a few micro-batches of random weights; by default where a GPU is."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Tell a recipe's parameters, memory, the cards it fits on, its steps and hours, without loading a weight."""
+    from mblip.config import TrainRecipe, load_train_recipe
+    from mblip.errors import InputError
+
+    resolved = load_train_recipe(recipe, tuple(overrides or ()))
+    if not isinstance(resolved, TrainRecipe):
+        raise InputError(f"{recipe} is of kind {resolved.kind}; mblip plan is about the training of a vision-LLM")
+    import torch
+
+    from mblip.models.calibration import calibrate as run
+    from mblip.models.planning import plan_training
+
+    found = plan_training(resolved, texts)
+    if calibrate or (calibrate is None and torch.cuda.is_available()):
+        run(found, resolved, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False, indent=2))
+    else:
+        _show(found)
+
+
+def _show(found: Plan) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(found.title)
+    table = Table("part", "parameters", "trainable", box=None, pad_edge=False)
+    for part, count in found.parameters.items():
+        table.add_row(part, f"{count:,}", f"{found.learning[part]:,}")
+    table.add_row("all", f"{sum(found.parameters.values()):,}", f"{found.trainable:,}")
+    console.print(table)
+    if found.adapters:
+        console.print(f"LoRA on {found.adapters} linear layers")
+    shape = found.batch
+    console.print(
+        f"\nmicro-batch of {shape['texts']} texts, {shape['images']} images, {shape['prompt_tokens']} + "
+        f"{shape['answer_tokens']} tokens"
+    )
+    memory = Table("GiB", "", box=None, pad_edge=False)
+    for name, size in found.as_json()["memory"].items():
+        memory.add_row(f"{size / 2**30:.2f}", name)
+    console.print(memory)
+    fits = [f"{size} GB" for size, fits in found.cards().items() if fits]
+    console.print(f"fits on cards of {', '.join(fits)}" if fits else "fits on no single card of up to 80 GB")
+    console.print(
+        f"{found.steps:,} steps"
+        if found.steps is not None
+        else "steps: not known before the mix is there; tell its size with --texts"
+    )
+    if found.calibration:
+        speed = f"{found.calibration['texts_per_second']:.1f} texts a second on {found.calibration['device']}"
+        console.print(f"{speed}: {found.hours:.1f} hours" if found.hours is not None else speed)

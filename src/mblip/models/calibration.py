@@ -1,0 +1,77 @@
+"""How long a recipe's micro-batch takes on the device at hand, with random weights of the right shape."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from mblip.config import TrainRecipe
+from mblip.models.lora import add_lora
+from mblip.models.loss import loss_sum
+from mblip.models.parts import recompute_layers, set_trainable
+from mblip.models.planning import Plan, synthetic_states
+from mblip.models.quantize import quantize
+from mblip.models.skeleton import container_config, skeleton
+
+_TILE = 1 << 20
+
+
+def calibrate(plan: Plan, recipe: TrainRecipe, device: torch.device, repeats: int = 3) -> None:
+    """Run a few micro-batches and write seconds, peak memory and the hours that follow into the plan.
+
+    Every text is as long as the recipe allows, so that the hours are an upper bound; the optimiser's step, which comes
+    once in many micro-batches, and reading pictures, which happens meanwhile, are left out.
+
+    Args:
+        plan: Of the recipe; is changed.
+        recipe: What to run.
+        device: Where.
+        repeats: Timed micro-batches, after one that is not timed.
+
+    Raises:
+        torch.OutOfMemoryError: It does not fit.
+    """
+    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    kind = recipe.model.quantization
+    # A quantised model must never have to fit the device as a whole before it is quantised.
+    with torch.device("cpu" if kind != "none" else device):
+        vlm = skeleton(container_config(recipe.model), dtype)
+    tile = torch.randn(_TILE) * 0.02
+    for parameter in vlm.parameters():
+        flat = parameter.data.view(-1)
+        for start in range(0, len(flat), _TILE):
+            flat[start : start + _TILE] = tile[: len(flat) - start].to(flat)
+    quantize(vlm.language_model, kind, dtype, device)
+    vlm.model.to(device)
+    if recipe.parts.llm == "lora":
+        add_lora(vlm, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout)
+    set_trainable(vlm, recipe.parts)
+    for parameter in vlm.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    vlm.train()
+    vlm.model.vision_model.train(recipe.parts.vision == "full")
+    recompute_layers(vlm, recipe.checkpointing)
+    head = vlm.language_model.get_output_embeddings()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            states = synthetic_states(vlm, plan.batch, device)
+            targets = torch.zeros(len(states), dtype=torch.long, device=device)
+            loss_sum(states, head.weight, head.bias, targets, None).backward()  # type: ignore[no-untyped-call]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    best = min(seconds[1:])
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    found: dict[str, Any] = {"device": name, "seconds": best, "texts_per_second": plan.batch["texts"] / best}
+    if device.type == "cuda":
+        found["peak_bytes"] = torch.cuda.max_memory_allocated(device)
+    plan.calibration = found
+    if plan.steps is not None:
+        plan.hours = plan.steps * recipe.optim.global_batch / recipe.optim.micro_batch * best / 3600

@@ -1,0 +1,285 @@
+"""What a training recipe needs, told without loading a weight: parameters, bytes, the cards it fits on, steps, hours.
+
+The model is built on fake tensors, which have a shape and no memory, and one micro-batch runs forward and backward on
+them: what is alive at the worst moment is counted, so that checkpointing, adapters and the chunked loss are in the figure.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mblip.config import MixSection, TrainRecipe
+from mblip.errors import InputError
+from mblip.models.lora import add_lora, lora_layers
+from mblip.models.loss import chunk_rows
+from mblip.models.mblip import VisionLLM
+from mblip.models.parts import count_parameters, parameters_by_part, recompute_layers, set_trainable
+from mblip.models.quantize import linear_layers
+from mblip.models.skeleton import container_config, skeleton
+from mblip.storage import read_manifest
+
+CARDS = (8, 12, 16, 24, 40, 80)
+"""GiB of the cards that people have."""
+RESERVE = 1 << 30
+"""Bytes that a process takes beside its tensors: the CUDA context, cuBLAS' workspace and what the allocator cannot use."""
+_BLOCK, _SCALE_BLOCK = 64, 256  # NF4: weights a scale; scales that are themselves quantised together
+
+
+@dataclass
+class Memory:
+    """Bytes of one process at the worst moment of a step.
+
+    Attributes:
+        weights: Of all parts, quantised where the recipe says so.
+        gradients: In fp32, of what learns.
+        optimizer: AdamW's two moments, in fp32.
+        activations: Kept for the way back, and what is alive with them at the worst moment.
+        logits: Of the loss, over a chunk of the supervised tokens.
+        reserve: See :data:`RESERVE`.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    reserve: int = RESERVE
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(asdict(self).values())
+
+
+@dataclass
+class Plan:
+    """What ``mblip plan`` tells.
+
+    Attributes:
+        title: Of the recipe.
+        parameters: In each part.
+        learning: Trainable ones in each part.
+        adapters: Linear layers with LoRA.
+        memory: Bytes, of a micro-batch whose texts are all as long as the recipe allows.
+        batch: Texts, images, prompt tokens (with those of the image) and answer tokens of that micro-batch.
+        texts: Instructions of the mix; None where it is not there yet.
+        steps: Optimiser steps; None where they hang on a mix that is not there yet.
+        hours: From a calibration; None without one.
+        calibration: Seconds a micro-batch and peak bytes, on which device.
+    """
+
+    title: str
+    parameters: dict[str, int]
+    learning: dict[str, int]
+    adapters: int
+    memory: Memory
+    batch: dict[str, int]
+    texts: int | None
+    steps: int | None
+    hours: float | None = None
+    calibration: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trainable(self) -> int:
+        """Trainable parameters in all."""
+        return sum(self.learning.values())
+
+    def cards(self) -> dict[int, bool]:
+        """Whether it fits, by GiB of the card."""
+        return {size: self.memory.total <= size << 30 for size in CARDS}
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, sums included."""
+        return {
+            **asdict(self),
+            "memory": {**asdict(self.memory), "total": self.memory.total},
+            "trainable": self.trainable,
+            "cards": {str(size): fits for size, fits in self.cards().items()},
+        }
+
+
+def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
+    """What a recipe needs.
+
+    Args:
+        recipe: Its bases may be the paper's, whose shapes ship with the package; no weight is read.
+        texts: Instructions of the mix, where it is not there yet.
+
+    Raises:
+        InputError: The bases are not there, or do not fit each other or the recipe.
+    """
+    config = container_config(recipe.model)
+    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    with torch.device("meta"):
+        vlm = skeleton(config, dtype)
+        if recipe.parts.llm == "lora":
+            add_lora(vlm, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout)
+    set_trainable(vlm, recipe.parts)
+    learning = count_parameters(vlm, trainable=True)
+    weights = _weight_bytes(vlm, recipe)
+    for parameter in vlm.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # as training does
+    batch = batch_shape(vlm, recipe)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _refill(vlm)
+        activations = _step_bytes(vlm, recipe, batch)
+    trainable = sum(learning.values())
+    memory = Memory(weights, 4 * trainable, 8 * trainable, activations, _logit_bytes(vlm, recipe, batch))
+    texts = _count_texts(recipe.data) if texts is None else texts
+    return Plan(
+        recipe.title,
+        count_parameters(vlm),
+        learning,
+        len(lora_layers(vlm)),
+        memory,
+        batch,
+        texts,
+        _steps(recipe, texts),
+    )
+
+
+def batch_shape(vlm: VisionLLM, recipe: TrainRecipe) -> dict[str, int]:
+    """The largest micro-batch that the recipe allows: one image a text, every text as long as may be."""
+    data = recipe.data
+    return {
+        "texts": recipe.optim.micro_batch,
+        "images": recipe.optim.micro_batch,
+        "prompt_tokens": data.max_prompt_tokens + vlm.num_query_tokens,
+        "answer_tokens": data.max_answer_tokens,
+    }
+
+
+def synthetic_states(vlm: VisionLLM, batch: dict[str, int], device: torch.device | str) -> Tensor:
+    """What the output head would see [answer tokens of all texts, width] of a micro-batch made of nothing.
+
+    As the model's own forward, without padding.
+    """
+    side = vlm.model.config.vision_config.image_size
+    features = vlm.encode_images(torch.zeros(batch["images"], 3, side, side, device=device))
+    texts, answer = batch["texts"], batch["answer_tokens"]
+    words = batch["prompt_tokens"] - features.shape[1] + (0 if vlm.is_encoder_decoder else answer)
+    embedded = vlm.model.get_input_embeddings()(torch.zeros(texts, words, dtype=torch.long, device=device))
+    embedded = torch.cat([features.to(embedded.dtype), embedded], dim=1)
+    if vlm.is_encoder_decoder:
+        start = torch.zeros(texts, answer, dtype=torch.long, device=device)
+        return vlm.states(inputs_embeds=embedded, decoder_input_ids=start).flatten(0, 1)
+    return vlm.states(inputs_embeds=embedded)[:, -answer:].flatten(0, 1)
+
+
+def _weight_bytes(vlm: VisionLLM, recipe: TrainRecipe) -> int:
+    quantized = {
+        id(vlm.language_model.get_submodule(name).weight)
+        for name in linear_layers(vlm.language_model)
+        if recipe.model.quantization != "none"
+    }
+    total = 0
+    for parameters in parameters_by_part(vlm).values():
+        for _, parameter in parameters:
+            size = parameter.numel()
+            if id(parameter) not in quantized:
+                total += size * (4 if parameter.requires_grad else parameter.element_size())
+            elif recipe.model.quantization == "int8":
+                total += size + 4 * parameter.shape[0]  # a scale for each row
+            else:
+                scales = math.ceil(size / _BLOCK)
+                total += math.ceil(size / 2) + scales + 4 * math.ceil(scales / _SCALE_BLOCK)
+    return total
+
+
+def _step_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> int:
+    """Peak bytes of a micro-batch's forward and backward beside weights, gradients and the loss."""
+    vlm.train()
+    vlm.model.vision_model.train(recipe.parts.vision == "full")
+    recompute_layers(vlm, recipe.checkpointing)
+    for parameter in vlm.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"), _Live() as step:
+        synthetic_states(vlm, batch, "cpu").sum().backward()  # type: ignore[no-untyped-call]
+    # A quantised layer is unpacked for as long as it multiplies.
+    unpacked = 0
+    if recipe.model.quantization != "none":
+        layers = (vlm.language_model.get_submodule(name) for name in linear_layers(vlm.language_model))
+        unpacked = 2 * max(int(layer.weight.numel()) for layer in layers)
+    return int(step.peak) + unpacked
+
+
+def _logit_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> int:
+    """Of one chunk: the logits as the head gives them, in fp32, and their gradient."""
+    head = vlm.language_model.get_output_embeddings().weight
+    rows = min(batch["texts"] * batch["answer_tokens"], chunk_rows(head))
+    return int(rows * len(head) * (head.element_size() + 4 + 4))
+
+
+def _refill(model: nn.Module) -> None:
+    """Tensors of the current mode in place of those on the meta device, ties kept."""
+    made: dict[int, Any] = {}
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, old in tensors.items():
+                if old is None:
+                    continue
+                if id(old) not in made:
+                    new = torch.empty(old.shape, dtype=old.dtype)
+                    made[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                tensors[name] = made[id(old)]
+
+
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of what operations make, for as long as it is alive."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._now = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given = {_address(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor) and _address(leaf) not in self._known | given:
+                self._add(leaf)
+        return made
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        address, size = _address(tensor), storage.nbytes()
+        self._known.add(address)
+        self._now += size
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._drop, address, size)
+
+    def _drop(self, address: int, size: int) -> None:
+        self._known.discard(address)
+        self._now -= size
+
+
+def _address(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _count_texts(section: MixSection) -> int | None:
+    if not section.mix or not (Path(section.mix) / "manifest.json").is_file():
+        return None
+    return read_manifest(section.mix).rows
+
+
+def _steps(recipe: TrainRecipe, texts: int | None) -> int | None:
+    optim = recipe.optim
+    if (optim.steps is None) == (optim.epochs is None):
+        raise InputError("set one of optim.steps and optim.epochs")
+    if optim.steps is not None:
+        return optim.steps
+    return None if texts is None else math.ceil(float(optim.epochs or 0) * (texts // optim.global_batch))

@@ -1,0 +1,118 @@
+"""A model's shape without its weights: from a configuration alone, on the meta device or with random values."""
+
+from __future__ import annotations
+
+import copy
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2QFormerModel,
+    Blip2VisionModel,
+    PretrainedConfig,
+)
+from transformers.initialization import no_init_weights
+
+from mblip.config import ModelSection, TrainRecipe, load_recipe, shipped_recipes
+from mblip.errors import InputError
+from mblip.models.checkpoint import read_json
+from mblip.models.locate import locate
+from mblip.models.mblip import VisionLLM
+from mblip.models.reading import read_blip2_config, read_config
+from mblip.models.runs import DESCRIPTION
+
+
+def base_config(name: str | Path) -> PretrainedConfig:
+    """The configuration of a checkpoint.
+
+    Those of the paper's models and of some modern language models ship with the package (``architectures/``, each with
+    its source), so that planning with them needs no network.
+
+    Raises:
+        InputError: The checkpoint is not there or cannot be used.
+    """
+    shipped = resources.files("mblip") / "models" / "architectures" / f"{str(name).replace('/', '--')}.json"
+    if shipped.is_file():
+        facts = json.loads(shipped.read_text(encoding="utf-8"))["config"]
+        config = AutoConfig.for_model(**facts)
+    else:
+        folder = locate(name, weights=False)
+        facts = read_json(folder / "config.json")
+        config = read_blip2_config(folder) if facts.get("model_type") == "blip-2" else read_config(folder)
+    # MT5Config says that the head is tied whatever the file says.
+    if facts.get("text_config", facts).get("tie_word_embeddings") is False:
+        config.get_text_config().tie_word_embeddings = False
+    return config
+
+
+def container_config(section: ModelSection) -> Blip2Config:
+    """The configuration of the model that a recipe names.
+
+    Raises:
+        InputError: The recipe names neither a run nor both bases, or they cannot be used.
+    """
+    if section.run:
+        folder = Path(section.run).expanduser()
+        recipe = shipped_recipes().get(folder.name)
+        if (folder / DESCRIPTION).is_file():
+            bases = read_json(folder / DESCRIPTION).get("bases", {})
+            named = {part: base["id"] for part, base in bases.items()}
+            return container_config(ModelSection(run=named.pop("model", ""), **named))
+        if recipe and not folder.exists():  # a run that is still to come: its recipe says what it will be
+            return container_config(load_recipe(TrainRecipe, recipe).model)
+        whole = base_config(section.run)
+        if not isinstance(whole, Blip2Config):
+            raise InputError(f"model.run: {section.run} is a {whole.model_type!r} checkpoint, not a vision-LLM")
+        return whole
+    if not (section.vision and section.llm):
+        raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
+    eyes, llm = base_config(section.vision), base_config(section.llm)
+    if not isinstance(eyes, Blip2Config):
+        raise InputError(f"model.vision: {section.vision} is a {eyes.model_type!r} checkpoint, not BLIP-2")
+    if isinstance(llm, Blip2Config) or llm.get_text_config() is not llm:
+        raise InputError(f"model.llm: {section.llm} is a {llm.model_type!r} checkpoint, not a language model alone")
+    return Blip2Config(
+        vision_config=eyes.vision_config,
+        qformer_config=eyes.qformer_config,
+        text_config=llm,
+        num_query_tokens=eyes.num_query_tokens,
+    )
+
+
+def skeleton(config: Blip2Config, dtype: torch.dtype) -> VisionLLM:
+    """A model of this shape whose weights are not initialised, on the device of the context; it has no processor.
+
+    Args:
+        config: Of the container.
+        dtype: Of vision and language model; Q-Former, queries and projection are fp32, as when a model is built.
+    """
+    text = copy.deepcopy(config.text_config)
+    # The embeddings of T5's encoder and decoder are one only where the head counts as tied too.
+    text.tie_word_embeddings = True
+    auto = AutoModelForSeq2SeqLM if text.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        model = Blip2ForConditionalGeneration(config)
+    with no_init_weights():
+        language_model = auto.from_config(text, dtype=dtype)
+        model.vision_model = Blip2VisionModel._from_config(config.vision_config, dtype=dtype)
+        model.qformer = Blip2QFormerModel(config.qformer_config)
+        model.language_projection = nn.Linear(*reversed(model.language_projection.weight.shape))
+    language_model.tie_weights()
+    model.query_tokens = nn.Parameter(torch.empty(model.query_tokens.shape))
+    table, head = language_model.get_input_embeddings(), language_model.get_output_embeddings()
+    apart = config.text_config.tie_word_embeddings is False
+    if apart and head.weight is table.weight:
+        head.weight = nn.Parameter(torch.empty_like(table.weight))
+    language_model.config.tie_word_embeddings = not apart
+    model.language_model = language_model
+    model.config.text_config = language_model.config
+    return VisionLLM(model, cast(Any, None)).eval()
