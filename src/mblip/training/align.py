@@ -19,7 +19,7 @@ from mblip.models.load import load_model
 from mblip.models.locate import locate
 from mblip.models.lora import add_lora
 from mblip.models.mblip import VisionLLM
-from mblip.models.parts import parameters_by_part, set_trainable
+from mblip.models.parts import parameters_by_part, recompute_layers, set_trainable
 from mblip.models.runs import DESCRIPTION, save_run
 from mblip.training.feed import Feed, find_mix
 from mblip.training.loop import Batch, Group, Job, fit
@@ -76,7 +76,7 @@ def check_stage(recipe: TrainRecipe) -> None:
         raise InputError("stage finetune starts from a model: set model.run to a run directory or a checkpoint")
     if recipe.sharding == "full" and recipe.model.quantization != "none":
         raise InputError(
-            f"sharding=full cannot split {recipe.model.quantization} weights, which lie in memory as bytes of another shape: "
+            f"sharding=full cannot split {recipe.model.quantization} weights, whose scales lie apart from them: "
             "set model.quantization=none, or sharding=none (each process then holds the whole quantised model)"
         )
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and recipe.sharding == "none":
@@ -109,23 +109,8 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
     for parameter in vlm.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()  # steps of 1e-5 are lost in bf16
-    save_memory(vlm, recipe.checkpointing)
+    recompute_layers(vlm, recipe.checkpointing)
     return vlm
-
-
-def save_memory(vlm: VisionLLM, parts: tuple[str, ...]) -> None:
-    """Recompute the layers of these parts on the way back instead of keeping their activations.
-
-    Raises:
-        InputError: A part cannot do so.
-    """
-    modules = {"vision": vlm.model.vision_model, "qformer": vlm.model.qformer, "llm": vlm.language_model}
-    for part in parts:
-        if not modules[part].supports_gradient_checkpointing:
-            raise InputError(f"checkpointing: {type(modules[part]).__name__} does not support it; leave {part} out")
-        # Newer versions of transformers have a new name for it, and warn of the old one.
-        old = modules[part].gradient_checkpointing_enable
-        getattr(modules[part], "activation_checkpointing_enable", old)({"use_reentrant": False})
 
 
 def learning_groups(vlm: VisionLLM, optim: OptimSection) -> list[Group]:
