@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from mblip.config import DataRecipe, SourceSection
+from mblip.corpora.provenance import raw_files
 from mblip.errors import InputError, nearest
 from mblip.schema import Drop, Example
 from mblip.storage import ImageStore, UnreadableImage, language_of, open_images
@@ -37,16 +42,27 @@ BAD = ("bad row", "duplicate id", "unusable text", "missing image", "damaged ima
 """Reasons of drops that are mistakes in the data, and not the reader's choice."""
 
 
-def read_source(recipe: DataRecipe, source: SourceSection) -> Iterator[Example | Drop]:
-    """Read one source of a recipe; rows that cannot be used come as drops.
+_BLOCK = 8192  # examples whose ids are looked up at a time
+
+
+def read_source(
+    recipe: DataRecipe, source: SourceSection, *, done: int = 0, scratch: Path | None = None
+) -> Iterator[Example | Drop]:
+    """Read one source of a recipe; rows that cannot be used come as drops, and so do ids that came before.
+
+    Args:
+        recipe: It says whether bad rows stop the reading.
+        source: One of its sources.
+        done: So many records are passed over, because they were read before; their images are not opened again.
+        scratch: Folder where a reader keeps what it would otherwise have to find out again after a stop.
 
     Raises:
         InputError: An unknown reader or option, an unreadable file, or a bad row where the recipe wants those to stop.
     """
-    records = _checked(_call(source, recipe.seed))
+    records: Iterator[Example | Drop] = islice(_unique(_checked(_call(source, recipe.seed, scratch))), done, None)
     if source.images:
         records = _with_images(records, source)
-    return _stop_at_bad_rows(records) if recipe.bad_rows == "error" else records
+    return _stop_at_bad_rows(records, source) if recipe.bad_rows == "error" else records
 
 
 def count_examples(recipe: DataRecipe, source: SourceSection) -> dict[str, dict[str, int]]:
@@ -92,6 +108,32 @@ def _unusable(text: str) -> str:
     return ""
 
 
+def _unique(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
+    """Drop examples whose id came before; holds eight bytes an example."""
+    seen = np.empty(0, np.uint64)
+    number = 0
+    while block := list(islice(records, _BLOCK)):
+        examples = [record for record in block if isinstance(record, Example)]
+        hashes = np.array([_hash(example.id) for example in examples], np.uint64)
+        again = np.ones(len(hashes), dtype=bool)
+        again[np.unique(hashes, return_index=True)[1]] = False
+        if len(seen):
+            again |= seen[np.minimum(np.searchsorted(seen, hashes), len(seen) - 1)] == hashes
+        seen = np.sort(np.concatenate([seen, hashes[~again]]), kind="stable")  # which merges two sorted runs
+        repeated = iter(again.tolist())
+        for record in block:
+            if isinstance(record, Example):
+                number += 1
+                if next(repeated):
+                    detail = f"example {number} of the source has the id of an earlier one"
+                    record = Drop(record.id, record.source, "duplicate id", detail, record.task)
+            yield record
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
 def _with_images(records: Iterator[Example | Drop], source: SourceSection) -> Iterator[Example | Drop]:
     """Drop examples with an image that the source's store lacks, or cannot decode where that is to be checked."""
     store = open_images(source.images)
@@ -118,19 +160,24 @@ def _image_problem(store: ImageStore, keys: tuple[str, ...], decode: bool) -> tu
     return None
 
 
-def _stop_at_bad_rows(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
+def _stop_at_bad_rows(records: Iterator[Example | Drop], source: SourceSection) -> Iterator[Example | Drop]:
     for record in records:
         if isinstance(record, Drop) and record.reason in BAD:
-            raise InputError(f"{record.id}: {record.reason} ({record.detail}); mend it, or set bad_rows to drop")
+            files = raw_files(source, reader_module(source).read)
+            # A bad row's id is its file and number; others were read that far.
+            where = record.id if record.reason == "bad row" or not files else f"{files[0]}, {record.id}"
+            raise InputError(f"{where}: {record.reason} ({record.detail}); mend it, or set bad_rows to drop")
         yield record
 
 
-def _call(source: SourceSection, seed: int) -> Iterator[Example | Drop]:
+def _call(source: SourceSection, seed: int, scratch: Path | None) -> Iterator[Example | Drop]:
     read = reader_module(source).read
     options: dict[str, Any] = dict(source.options)
     known = list(inspect.signature(read).parameters)[1:]
     if "seed" in known:
         options.setdefault("seed", seed)
+    if "scratch" in known:
+        options["scratch"] = scratch
     for name in options:
         if name not in known:
             raise InputError(f"source {source.name!r}: {source.reader!r} has no option {name!r}{nearest(name, known)}")

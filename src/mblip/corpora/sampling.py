@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from array import array
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
+import pyarrow.parquet as pq
 
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora.jobs import Progress, silent
+from mblip.corpora.provenance import changed_file, load_stamps, raw_files, save_stamps, stamp_files
 from mblip.corpora.reading import read_source, reader_module
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
 from mblip.storage import (
-    EXCLUSIONS,
     JsonlWriter,
     Manifest,
     ShardReader,
     ShardWriter,
+    read_drops,
+    read_jsonl,
     read_manifest,
     write_manifest,
 )
+
+ROWS_PER_PART = 20 * 1024  # what a stopped run repeats at most; whole row groups, so that chunks of the stage are too
+STAMPS = ".raw.json"
+_SCRATCH = ".scratch"
 
 
 class EnglishStage:
@@ -70,9 +77,11 @@ def stage_folder(work: Path, source: str) -> Path:
 def sample_sources(recipe: DataRecipe, work: Path, progress: Progress = silent) -> dict[str, EnglishStage]:
     """Read every source of a recipe into ``work/english/SOURCE``; what is already there is not read again.
 
+    A stopped run goes on with the part that was under way.
+
     Raises:
         InputError: A source cannot be read, has ids that occur twice, yields nothing, or the folder holds the examples
-            of another recipe.
+            of another recipe or of raw files that have changed since.
     """
     stages = {}
     for source in recipe.sources:
@@ -103,15 +112,22 @@ def sampled_urls(recipe: DataRecipe, work: Path) -> Iterator[tuple[str, str]]:
 def _sample(recipe: DataRecipe, source: SourceSection, work: Path, progress: Progress) -> None:
     folder = stage_folder(work, source.name)
     wanted = _hash(recipe, source)
+    read_by, stamps = load_stamps(folder / STAMPS)
+    changed = changed_file(stamps)
     if (folder / "manifest.json").is_file():
         if read_manifest(folder).recipe_hash != wanted:
             raise InputError(f"{folder} holds the examples of another recipe; delete it or name another work folder")
+        if changed:
+            raise InputError(
+                f"{changed} has changed since {folder} was read from it; delete that folder to read it anew"
+            )
         return
-    licences, repeated = _write(recipe, source, folder, frozenset(), progress)
-    if repeated and recipe.bad_rows == "error":
-        raise InputError(f"source {source.name!r} has the id {repeated[0][1]!r} twice; mend it or set bad_rows to drop")
-    if repeated:
-        licences, _ = _write(recipe, source, folder, frozenset(row for row, _ in repeated), progress)
+    if read_by != wanted or changed:  # nothing finished to protect: perhaps the row that stopped it was mended
+        shutil.rmtree(folder, ignore_errors=True)
+    if read_by != wanted or changed or not stamps:
+        save_stamps(folder / STAMPS, wanted, stamp_files(raw_files(source, reader_module(source).read)))
+    _write(recipe, source, folder, progress)
+    licences = {licence for (column,) in ShardReader(folder, Example).columns("licence") for licence in column}
     write_manifest(
         folder,
         Example,
@@ -119,45 +135,53 @@ def _sample(recipe: DataRecipe, source: SourceSection, work: Path, progress: Pro
         recipe_hash=wanted,
         licences={source.name: "; ".join(sorted(licences))},
     )
+    shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
 
 
-def _write(
-    recipe: DataRecipe, source: SourceSection, folder: Path, skip: frozenset[int], progress: Progress
-) -> tuple[set[str], list[tuple[int, str]]]:
-    """Write shards and exclusions; licences seen, and (row, id) of examples whose id came before."""
-    records = read_source(recipe, source)
-    for stale in [*folder.glob("part-*.parquet"), *folder.glob("exclusions*.jsonl")]:
-        stale.unlink()
-    licences: set[str] = set()
-    hashes = array("Q")
-    with JsonlWriter(folder / EXCLUSIONS) as drops, ShardWriter(folder, Example, stem="part") as shards:
-        for record in records:
-            if isinstance(record, Drop):
-                drops.write(record)
-                continue
-            row = len(hashes)
-            hashes.append(int.from_bytes(hashlib.blake2b(record.id.encode("utf-8", "replace"), digest_size=8).digest()))
-            if row in skip:
-                drops.write(Drop(record.id, source.name, "duplicate id", task=record.task))
-                continue
-            licences.add(record.licence)
-            shards.write(record)
-            if row % 10_000 == 0:
-                progress(f"reading {source.name}", row, None)
-    if not shards.rows:
-        raise InputError(f"source {source.name!r} yields no example; check its options")
-    progress(f"reading {source.name}", len(hashes), len(hashes))
-    return licences, [] if skip else _repeated(hashes, folder)
+def _write(recipe: DataRecipe, source: SourceSection, folder: Path, progress: Progress) -> None:
+    """Write the parts that are missing: a shard of ``ROWS_PER_PART`` examples, then its exclusion file as the mark."""
+    number, rows, done = _finished(folder)
+    records = read_source(recipe, source, done=done, scratch=folder / _SCRATCH)
+    for record in records:
+        (folder / _shard(number)).unlink(missing_ok=True)  # of a part that was not finished
+        with (
+            JsonlWriter(folder / f"exclusions-{number:05d}.jsonl") as drops,
+            ShardWriter(folder, Example, stem=f"part-{number:05d}") as shards,
+        ):
+            kept = 0
+            for part_record in chain([record], records):
+                if isinstance(part_record, Drop):
+                    drops.write(part_record)
+                    continue
+                shards.write(part_record)
+                kept += 1
+                if kept % 1024 == 0:
+                    progress(f"reading {source.name}", rows + kept, None)
+                if kept == ROWS_PER_PART:
+                    break
+        rows += kept
+        number += 1
+    if not rows:
+        first = next(read_drops(folder), None)
+        why = f"; the first row left out is {first.id}: {first.reason} ({first.detail})" if first else ""
+        raise InputError(f"source {source.name!r} yields no example{why}; check its options")
+    progress(f"reading {source.name}", rows, rows)
 
 
-def _repeated(hashes: array[int], folder: Path) -> list[tuple[int, str]]:
-    values = np.frombuffer(hashes, np.uint64)
-    order = np.argsort(values, kind="stable")
-    again = order[1:][values[order[1:]] == values[order[:-1]]]
-    if not len(again):
-        return []
-    reader = ShardReader(folder, Example)
-    return [(row, reader[row].id) for row in sorted(again.tolist())]
+def _finished(folder: Path) -> tuple[int, int, int]:
+    """Parts that are finished, the examples in them, and the records that they were made of."""
+    number = rows = done = 0
+    while (mark := folder / f"exclusions-{number:05d}.jsonl").is_file():
+        shard = folder / _shard(number)
+        kept = int(pq.read_metadata(shard).num_rows) if shard.is_file() else 0
+        rows += kept
+        done += kept + sum(1 for _ in read_jsonl(mark))
+        number += 1
+    return number, rows, done
+
+
+def _shard(number: int) -> str:
+    return f"part-{number:05d}-00000.parquet"
 
 
 def _hash(recipe: DataRecipe, source: SourceSection) -> str:

@@ -19,8 +19,9 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ from numpy.typing import NDArray
 from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_json, take_text
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
+from mblip.storage import atomic_write
 
 LICENCE = "BSD-3-Clause"
 
-# Pairs of phrase and caption are counted in so many parts, to hold a sixteenth of them in memory.
+# Pairs of phrase and caption are drawn from in so many parts, to hold a sixteenth of them in memory.
 _PARTS = 16
+_BLOCK = 100_000  # captions parsed before what was found is kept
 
 
 def read(
@@ -45,6 +48,7 @@ def read(
     most: int = 30,
     processes: int = 1,
     seed: int = 0,
+    scratch: Path | None = None,
 ) -> Iterator[Example | Drop]:
     """Yield the balanced captions; reads the file twice.
 
@@ -56,11 +60,12 @@ def read(
         most: Captions drawn for each phrase; 0 takes every caption.
         processes: Of spaCy.
         seed: Of the draw.
+        scratch: Folder that keeps the phrases found so far, for a run that is stopped; the stage names it.
 
     Raises:
         InputError: The pipeline is not installed or finds no noun phrases.
     """
-    chosen = balance(path, pipeline, least, most, processes, seed) if most else None
+    chosen = balance(path, pipeline, least, most, processes, seed, scratch) if most else None
 
     def make(numbered: tuple[int, Row]) -> Iterator[Text]:
         number, row = numbered
@@ -86,25 +91,25 @@ def url_key(url: str) -> str:
     return f"{digest[:2]}/{digest}.jpg"
 
 
-def balance(path: Path, pipeline: str, least: int, most: int, processes: int, seed: int) -> NDArray[np.bool_]:
+def balance(
+    path: Path, pipeline: str, least: int, most: int, processes: int, seed: int, scratch: Path | None = None
+) -> NDArray[np.bool_]:
     """True for each caption of a file that is kept."""
     nlp = load_pipeline(pipeline)
     captions = (str(row.get("caption", "")) if isinstance(row, dict) else "" for row in stream_json(path))
+    blocks: list[Path] = []
     count = 0
-    with tempfile.TemporaryDirectory() as folder:
-        parts = [Path(folder) / str(part) for part in range(_PARTS)]
-        buffers = [array("Q") for _ in range(_PARTS)]
-        for caption, document in enumerate(nlp.pipe(captions, n_process=processes, batch_size=1000)):
-            count = caption + 1
-            for phrase in noun_phrases(document):
-                number = int.from_bytes(hashlib.blake2b(phrase.encode("utf-8", "replace"), digest_size=8).digest())
-                buffers[number % _PARTS].extend((number, caption))
-            if caption % 10_000 == 9_999:
-                _spill(parts, buffers)
-        _spill(parts, buffers)
+    with tempfile.TemporaryDirectory() as temporary:
+        while block := list(islice(captions, _BLOCK)):
+            blocks.append((scratch or Path(temporary)) / f"phrases-{len(blocks):05d}.npy")
+            if not blocks[-1].exists():
+                pairs = _phrases(nlp.pipe(block, n_process=processes, batch_size=1000), count)
+                with atomic_write(blocks[-1]) as file:
+                    np.save(file, pairs)
+            count += len(block)
         chosen = np.zeros(count, dtype=bool)
-        for number, part in enumerate(parts):
-            pairs = np.fromfile(part, np.uint64).reshape(-1, 2)
+        for number in range(_PARTS if blocks else 0):
+            pairs = np.concatenate([_part(np.load(file), number) for file in blocks])
             chosen[_draw(pairs, least, most, np.random.default_rng([seed, number]))] = True
     return chosen
 
@@ -138,11 +143,19 @@ def noun_phrases(document: Any) -> set[str]:
     return {" ".join(chunk) for chunk in words if chunk}
 
 
-def _spill(parts: list[Path], buffers: list[array[int]]) -> None:
-    for part, buffer in zip(parts, buffers, strict=True):
-        with part.open("ab") as file:
-            buffer.tofile(file)
-        del buffer[:]
+def _phrases(documents: Iterable[Any], first: int) -> NDArray[np.uint64]:
+    """[pairs, (hash of a phrase, number of its caption)], the captions counted from ``first``."""
+    pairs = array("Q")
+    for caption, document in enumerate(documents, start=first):
+        for phrase in sorted(noun_phrases(document)):  # the order of a set differs from run to run
+            pairs.append(int.from_bytes(hashlib.blake2b(phrase.encode("utf-8", "replace"), digest_size=8).digest()))
+            pairs.append(caption)
+    return np.frombuffer(pairs, np.uint64).reshape(-1, 2)
+
+
+def _part(pairs: NDArray[np.uint64], number: int) -> NDArray[np.uint64]:
+    inside: NDArray[np.bool_] = pairs[:, 0] % np.uint64(_PARTS) == number
+    return pairs[inside]
 
 
 def _draw(pairs: NDArray[np.uint64], least: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:

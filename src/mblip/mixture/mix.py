@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from mblip.config import DataRecipe, save_recipe
 from mblip.corpora.jobs import Progress, run_jobs, silent
-from mblip.corpora.sampling import sample_sources
+from mblip.corpora.provenance import changed_file, load_stamps, save_stamps
+from mblip.corpora.sampling import STAMPS, EnglishStage, sample_sources
 from mblip.errors import InputError
 from mblip.mixture.card import write_card
 from mblip.mixture.exclusion import evaluation_images, image_identity
@@ -72,19 +73,24 @@ def build_mix(
         progress: Is told how far it is.
 
     Raises:
-        InputError: The folder holds another mix, or a source, engine or template cannot be used.
+        InputError: The folder holds another mix, or one of raw files that have changed since; or a source, engine or
+            template cannot be used.
     """
     identity = mix_hash(recipe)
     if (folder / "manifest.json").is_file():
         manifest = read_manifest(folder)
         if manifest.recipe_hash != identity:
             raise InputError(f"{folder} holds the mix of another recipe; delete it or name another folder")
+        if changed := changed_file(load_stamps(folder / STAMPS)[1]):
+            raise InputError(
+                f"{changed} has changed since {folder} was made from it; delete that folder to make it anew"
+            )
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return manifest
     check_recipe(recipe)
-    boxes_folder = folder / WORK / "boxes" / identity[:16]
     stages_folder = work or folder / WORK / _sources_hash(recipe)
     stages = sample_sources(recipe, stages_folder, progress)
+    boxes_folder = folder / WORK / "boxes" / _boxes_hash(identity, stages)
     boxes = max(1, -(-sum(stage.manifest.rows for stage in stages.values()) // ROWS_PER_BOX))
     if recipe.translated_templates:
         _translate_templates(recipe, stages_folder, boxes_folder)
@@ -96,7 +102,7 @@ def build_mix(
     paths = tuple(chunk.path for chunk in chunks)
     collected = [_Box(box, paths, folder, boxes_folder) for box in range(boxes)]
     run_jobs(_collect, collected, workers, "shuffling", progress)
-    exclusions = [stage.folder / EXCLUSIONS for stage in stages.values()]
+    exclusions = [path for stage in stages.values() for path in sorted(stage.folder.glob("exclusions-*.jsonl"))]
     for folder_before in dict.fromkeys(chunk.folder for chunk in chunks if chunk.folder):
         exclusions += sorted(folder_before.glob("exclusions-*.jsonl"))
     exclusions += [chunk.exclusions for chunk in chunks] + [box.exclusions for box in collected]
@@ -104,6 +110,8 @@ def build_mix(
         for path in exclusions:
             file.write(path.read_bytes())
     save_recipe(recipe, folder / "recipe.yaml")
+    stamps = {path: stamp for stage in stages.values() for path, stamp in load_stamps(stage.folder / STAMPS)[1].items()}
+    save_stamps(folder / STAMPS, identity, stamps)
     licences = {name: stage.manifest.licences[name] for name, stage in stages.items()}
     manifest = write_manifest(folder, Instruction, seed=recipe.seed, recipe_hash=identity, licences=licences)
     write_card(folder)
@@ -276,6 +284,12 @@ def _translate_templates(recipe: DataRecipe, work: Path, boxes_folder: Path) -> 
     with JsonlWriter(boxes_folder / _TEMPLATES) as file:
         for template in translate_templates(templates, sorted(codes), translator.translate_texts):
             file.write(template)
+
+
+def _boxes_hash(identity: str, stages: dict[str, EnglishStage]) -> str:
+    """Of the recipe and the English examples: boxes of an older file are not taken for this one's."""
+    content = [identity, {name: stage.manifest.shards for name, stage in stages.items()}]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _sources_hash(recipe: DataRecipe) -> str:

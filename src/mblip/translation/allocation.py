@@ -42,14 +42,18 @@ def plan_counts(section: AllocationSection, task: str, total: int) -> dict[str, 
 def language_shares(section: AllocationSection, task: str) -> dict[str, float]:
     """The weight of each language that a task may go to, English by its natural share."""
     check_languages(section)
-    allowed = set(section.languages or CODES) - set(section.exclude_languages)
-    allowed &= set(section.task_languages.get(task, CODES))
+    allowed = allowed_languages(section) & set(section.task_languages.get(task, CODES))
     codes = [code for code in CODES if code in allowed]
     if not codes:
         raise InputError(f"the allocation leaves no language for the task {task!r}; look at its lists of languages")
     if section.method == "uniform":
         return dict.fromkeys(codes, 1.0)
     return {code: float(LANGUAGES[code].mc4_share ** (1 / section.temperature)) for code in codes}
+
+
+def allowed_languages(section: AllocationSection) -> frozenset[str]:
+    """The codes of the languages that a mix may hold at all."""
+    return frozenset(section.languages or CODES) - set(section.exclude_languages)
 
 
 def check_languages(section: AllocationSection) -> None:
@@ -64,7 +68,7 @@ def check_languages(section: AllocationSection) -> None:
         for code in codes:
             if code not in LANGUAGES:
                 raise InputError(f"allocation.{field}: unknown language {code!r}{nearest(code, LANGUAGES)}")
-    if section.english_share and "en" not in (set(section.languages or CODES) - set(section.exclude_languages)):
+    if section.english_share and "en" not in allowed_languages(section):
         raise InputError("allocation.english_share is set, but English is not among the languages")
 
 

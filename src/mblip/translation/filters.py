@@ -10,7 +10,7 @@ from typing import Any
 
 from mblip.config import FilterSection
 from mblip.errors import InputError
-from mblip.languages import LANGUAGES
+from mblip.languages import LANGUAGES, Profile
 
 # How Unicode's character names call the scripts of the table (ISO 15924); Japanese and Chinese write several.
 _SCRIPTS: dict[str, tuple[str, ...]] = {
@@ -30,7 +30,9 @@ _NUMBER = re.compile(r"\d+")
 _LOOP = re.compile(r"(?P<unit>\S(?:.{0,60}?\S)??)(?:[\s,،、;؛.。]*(?P=unit))+", re.DOTALL)
 
 
-def rejection(section: FilterSection, source: str, translation: str, language: str) -> str:
+def rejection(
+    section: FilterSection, source: str, translation: str, language: str, profile: Profile = "correct"
+) -> str:
     """Why a translation is not used, such as ``wrong script``; empty if it passes.
 
     Args:
@@ -38,13 +40,14 @@ def rejection(section: FilterSection, source: str, translation: str, language: s
         source: The English text.
         translation: What came of it.
         language: mC4 code of the language it should be in.
+        profile: ``original`` expects the scripts that the original mBLIP translated into.
     """
     if not translation.strip():
         return "empty"
     words = len(source.split())
     if section.copied_words and words >= section.copied_words and _plain(source) == _plain(translation):
         return "copied source"
-    script = LANGUAGES[language].script
+    script = LANGUAGES[language].in_profile(profile).script
     if section.script_share and script_share(translation, script) < section.script_share:
         return "wrong script"
     if section.length_ratio and not length_fits(source, translation, script, section.length_ratio):

@@ -21,8 +21,17 @@ from mblip.corpora.jobs import Progress, run_jobs, silent
 from mblip.corpora.sampling import EnglishStage, sample_sources, stage_folder
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
-from mblip.storage import JsonlWriter, Manifest, ShardReader, ShardWriter, atomic_write, read_manifest, write_manifest
-from mblip.translation.allocation import CODES, Allocation, allocate
+from mblip.storage import (
+    JsonlWriter,
+    Manifest,
+    ShardReader,
+    ShardWriter,
+    atomic_write,
+    language_of,
+    read_manifest,
+    write_manifest,
+)
+from mblip.translation.allocation import CODES, Allocation, allocate, allowed_languages
 from mblip.translation.translating import ANSWER, Translator
 
 
@@ -75,7 +84,8 @@ def translate_part(part: Part) -> list[Example | Drop]:
     """The examples of a part in their languages; one result for each, in order."""
     examples = list(_reader(part.work, part.source.name).rows(part.start, part.stop))
     if not part.source.translate:
-        return list(examples)
+        allowed = allowed_languages(part.source.allocation or part.recipe.allocation)
+        return [_left_out(example, allowed) or example for example in examples]
     key = part.recipe.model_dump_json()
     allocation = _allocation(key, part.source.name, part.work)
     seen = dict(part.offsets)
@@ -85,6 +95,14 @@ def translate_part(part: Part) -> list[Example | Drop]:
         seen[example.task] = place + 1
         languages.append(CODES[allocation[example.task][place]])
     return _translator(key, part.source.name, part.work).translate(examples, languages)
+
+
+def _left_out(example: Example, allowed: frozenset[str]) -> Drop | None:
+    """The drop of an example that came in a language which the recipe leaves out."""
+    language = language_of(example.languages.values())
+    if language in allowed:
+        return None
+    return Drop(example.id, example.source, "language left out", "", example.task, language)
 
 
 def write_part(part: Part) -> None:
@@ -150,28 +168,32 @@ def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: English
     if not list(folder.glob("*.parquet")):
         raise InputError(f"every example of {source.name!r} was dropped; {folder}/exclusions-*.jsonl say why")
     licences = {source.name: stage.manifest.licences[source.name]}
-    return write_manifest(
-        folder, Example, seed=recipe.seed, recipe_hash=translation_hash(recipe, source), licences=licences
-    )
+    identity = translation_hash(recipe, source, work)
+    return write_manifest(folder, Example, seed=recipe.seed, recipe_hash=identity, licences=licences)
 
 
-def translation_hash(recipe: DataRecipe, source: SourceSection) -> str:
-    """SHA-256 over everything in a recipe that shapes the translated examples of a source."""
-    content = recipe.model_dump(mode="json", include={"seed", "bad_rows", "allocation", "translation"})
-    return hashlib.sha256(json.dumps([content, source.model_dump(mode="json")], sort_keys=True).encode()).hexdigest()
+def translation_hash(recipe: DataRecipe, source: SourceSection, work: Path) -> str:
+    """SHA-256 over everything that shapes the translated examples of a source: the recipe and the English shards."""
+    content = recipe.model_dump(mode="json", include={"seed", "bad_rows", "allocation", "translation", "profile"})
+    english = EnglishStage(work, source.name).manifest.shards
+    whole = json.dumps([content, source.model_dump(mode="json"), english], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()
 
 
 def is_translated(recipe: DataRecipe, source: SourceSection, work: Path) -> bool:
     """Whether a work folder holds the finished translation of a source by this very recipe.
 
     Raises:
-        InputError: It holds one by another recipe.
+        InputError: It holds one by another recipe, or of other English examples.
     """
     folder = translated_folder(work, source.name)
     if not (folder / "manifest.json").is_file():
         return False
-    if read_manifest(folder).recipe_hash != translation_hash(recipe, source):
-        raise InputError(f"{folder} holds translations of another recipe; delete it or name another work folder")
+    if read_manifest(folder).recipe_hash != translation_hash(recipe, source, work):
+        raise InputError(
+            f"{folder} holds translations of another recipe or of older English examples; delete it or name another "
+            "work folder"
+        )
     return True
 
 
@@ -179,10 +201,13 @@ def _claim(recipe: DataRecipe, source: SourceSection, work: Path) -> None:
     """Make sure that unfinished parts in the folder are this recipe's, before any is taken for done."""
     if is_translated(recipe, source, work):
         return
-    folder, wanted = translated_folder(work, source.name), translation_hash(recipe, source)
+    folder, wanted = translated_folder(work, source.name), translation_hash(recipe, source, work)
     claim = folder / "recipe.sha256"
     if claim.is_file() and claim.read_text() != wanted:
-        raise InputError(f"{folder} holds part of a translation by another recipe; delete it or take another folder")
+        raise InputError(
+            f"{folder} holds part of a translation by another recipe or of older English examples; delete it or take "
+            "another folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(claim, "w") as file:
         file.write(wanted)
@@ -202,8 +227,9 @@ def _allocation(recipe: str, source: str, work: Path) -> Allocation:
 
 @lru_cache(maxsize=2)
 def _translator(recipe: str, source: str, work: Path) -> Translator:
-    section = DataRecipe.model_validate_json(recipe).translation
-    return Translator(section, _frequent_answers(EnglishStage(work, source), section.short_answers))
+    parsed = DataRecipe.model_validate_json(recipe)
+    frequent = _frequent_answers(EnglishStage(work, source), parsed.translation.short_answers)
+    return Translator(parsed.translation, frequent, parsed.profile)
 
 
 def _frequent_answers(stage: EnglishStage, section: ShortAnswerSection) -> frozenset[str]:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 
 from mblip.config import TranslationSection
+from mblip.languages import Profile
 from mblip.nano.words import load_lexicon
 from mblip.schema import Drop, Example
 from mblip.translation.engines import Engine, open_engine
@@ -29,15 +30,18 @@ class Translator:
     Args:
         section: The recipe's.
         frequent: Short answers that occur often enough to be translated, in small letters.
+        profile: ``original`` for the languages and scripts that the original mBLIP translated into.
 
     Raises:
         InputError: The engine cannot be opened.
     """
 
-    def __init__(self, section: TranslationSection, frequent: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, section: TranslationSection, frequent: frozenset[str] = frozenset(), profile: Profile = "correct"
+    ) -> None:
         self.section = section
-        self.engine: Engine = open_engine(section.engine, section.options)
-        self._frequent = frequent
+        self.engine: Engine = open_engine(section.engine, section.options, profile)
+        self._frequent, self._profile = frequent, profile
 
     def translate(self, examples: Sequence[Example], languages: Sequence[str]) -> list[Example | Drop]:
         """Translate each example into its language; one result for each, in order.
@@ -102,7 +106,7 @@ class Translator:
         """Put the filters' verdict beside each translation."""
         filters = self.section.filters
         return {
-            text: _NOTHING if result is None else (result, rejection(filters, text, result, language))
+            text: _NOTHING if result is None else (result, rejection(filters, text, result, language, self._profile))
             for text, result in translations.items()
         }
 

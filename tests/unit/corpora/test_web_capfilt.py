@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 
 from mblip.config import DataRecipe, SourceSection
-from mblip.corpora import read_source
+from mblip.corpora import read_source, web_capfilt
 from mblip.corpora.web_capfilt import _draw, load_pipeline, noun_phrases, url_key
 from mblip.errors import InputError
 from mblip.schema import Example
@@ -84,6 +87,38 @@ def test_frequent_phrases_are_cut_down_and_rare_ones_left_out(pipeline: str, tmp
     assert _read(path, pipeline=pipeline, seed=5) == examples
     assert _read(path, pipeline=pipeline, seed=6) != examples
     assert len(_read(path, most=0)) == 221
+
+
+def test_stopped_balancing_keeps_the_phrases_and_every_process_draws_the_same(
+    pipeline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(3)
+    captions = [f"the {draw.choice(COLOURS)} {draw.choice(NOUNS)} on a {draw.choice(NOUNS)}" for _ in range(900)]
+    path = tmp_path / "ccs.json"
+    path.write_text(json.dumps([{"caption": c, "url": f"http://x.org/{n}"} for n, c in enumerate(captions)]))
+    monkeypatch.setattr(web_capfilt, "_BLOCK", 250)
+    whole = web_capfilt.balance(path, pipeline, 10, 3, 1, 0)
+    assert 0 < whole.sum() < 500
+    parsed: list[int] = []
+    find = web_capfilt._phrases
+
+    def stopped(documents: Any, first: int) -> Any:
+        parsed.append(first)
+        if len(parsed) == 3:
+            raise KeyboardInterrupt
+        return find(documents, first)
+
+    monkeypatch.setattr(web_capfilt, "_phrases", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        web_capfilt.balance(path, pipeline, 10, 3, 1, 0, tmp_path / "scratch")
+    again = web_capfilt.balance(path, pipeline, 10, 3, 1, 0, tmp_path / "scratch")
+    assert parsed == [0, 250, 500, 500, 750] and (again == whole).all()
+    code = "import sys; from pathlib import Path; from mblip.corpora.web_capfilt import balance; "
+    code += "print(balance(Path(sys.argv[1]), sys.argv[2], 10, 3, 1, 0).nonzero()[0].tolist())"
+    command = [sys.executable, "-c", code, str(path), pipeline]
+    environment = os.environ | {"PYTHONHASHSEED": "77"}
+    other = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    assert json.loads(other) == whole.nonzero()[0].tolist()
 
 
 def test_draw_takes_most_of_each_phrase_and_none_of_rare_ones() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError, validate_call
 
 from mblip.errors import InputError, nearest
+from mblip.languages import Profile
 
 ENGINES = ("apertium", "ctranslate2", "lexicon", "openai", "transformers")
 """Modules of this package with an ``open_engine(**options)`` and a ``LICENCE`` of the translations."""
@@ -54,15 +55,23 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"mblip.translation.engines.{name}")
 
 
-def open_engine(name: str, options: Mapping[str, Any]) -> Engine:
+def open_engine(name: str, options: Mapping[str, Any], profile: Profile = "correct") -> Engine:
     """Open an engine with its options.
+
+    Args:
+        name: One of :data:`ENGINES`.
+        options: Of its ``open_engine``.
+        profile: ``original`` for the language codes of the original mBLIP, in engines that are told codes.
 
     Raises:
         InputError: An unknown engine or option.
     """
     check_engine(name, options)
+    opener = _module(name).open_engine
+    if profile != "correct" and "profile" in inspect.signature(opener).parameters:
+        options = {"profile": profile, **options}
     try:
-        engine: Engine = validate_call(_module(name).open_engine)(**options)
+        engine: Engine = validate_call(opener)(**options)
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"])

@@ -1,0 +1,90 @@
+"""What a stage was read from, so that it is noticed when a raw file is another one than it was.
+
+Size and time of change are compared first; only where those differ is the content hashed again, so that a file that was
+copied or touched is still the same file. A file that is gone is not a changed one: finished stages do without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+from mblip.config import SourceSection
+from mblip.errors import InputError
+from mblip.storage import sha256_file, write_json
+
+Stamps = dict[str, dict[str, Any]]
+"""By path: its state at a glance, and the hash of its content."""
+
+
+def raw_files(source: SourceSection, read: Any) -> list[Path]:
+    """The files and folders that the options of a source name, told by the types of its reader's parameters."""
+    hints = typing.get_type_hints(read)
+    named = [source.options[name] for name, hint in hints.items() if name in source.options and _is_path(hint)]
+    return [_stamped(Path(path)) for path in named if path]
+
+
+def stamp_files(paths: list[Path]) -> Stamps:
+    """The stamps of those paths that exist."""
+    return {str(path): {"state": _state(path), "sha256": _digest(path)} for path in paths if path.exists()}
+
+
+def changed_file(stamps: Stamps) -> str:
+    """The first path whose content is another than when it was stamped; empty if there is none."""
+    for name, stamp in stamps.items():
+        path = Path(name)
+        if path.exists() and _state(path) != stamp["state"] and _digest(path) != stamp["sha256"]:
+            return name
+    return ""
+
+
+def save_stamps(path: Path, recipe_hash: str, stamps: Stamps) -> None:
+    """Keep stamps with the hash of the recipe that they belong to."""
+    write_json(path, {"recipe": recipe_hash, "files": stamps})
+
+
+def load_stamps(path: Path) -> tuple[str, Stamps]:
+    """What :func:`save_stamps` kept; an empty hash and no stamps where there is nothing.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    if not path.is_file():
+        return "", {}
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return saved["recipe"], saved["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged; delete its folder and run the step again") from error
+
+
+def _is_path(hint: Any) -> bool:
+    return hint is Path or Path in typing.get_args(hint)
+
+
+def _stamped(path: Path) -> Path:
+    """Of a folder of shards, its manifest, which has the hash of each."""
+    manifest = path / "manifest.json"
+    return manifest if manifest.is_file() else path
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    if not path.is_dir():
+        return [status.st_size, status.st_mtime_ns]
+    folders = [child for child in path.iterdir() if child.is_dir()]
+    return [len(folders), max(folder.stat().st_mtime_ns for folder in [path, *folders])]
+
+
+def _digest(path: Path) -> str:
+    """Of a file its content, of a folder of class folders the names in them."""
+    if not path.is_dir():
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    for folder in sorted(child for child in path.iterdir() if child.is_dir()):
+        names = "\0".join(sorted(file.name for file in folder.iterdir()))
+        digest.update(f"{folder.name}\0{names}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
