@@ -13,7 +13,8 @@ from PIL import Image
 from tests import checkpoints
 
 from mblip.config import TrainRecipe, load_recipe, load_train_recipe, shipped_recipes
-from mblip.models import load_model, parameters_by_part
+from mblip.models import count_parameters, load_model, parameters_by_part, set_trainable
+from mblip.models.planning import plan_training
 from mblip.schema import Instruction
 from mblip.storage import ShardWriter, write_manifest
 from mblip.training.loop import read_log
@@ -27,7 +28,7 @@ PICTURES = 12
 
 
 def test_every_recipe_was_found() -> None:
-    assert len(RECIPES) == 11
+    assert len(RECIPES) == 13
     assert len(NAMES) - len(RECIPES) == 3  # the nano world's vision and text recipes
 
 
@@ -100,6 +101,16 @@ def shrunken(name: str, world: Path, *overrides: str) -> TrainRecipe:
     return load_recipe(TrainRecipe, name, (*small, *overrides))
 
 
+@pytest.mark.slow  # 100 s: every layer of every base
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("train/")])
+def test_every_recipe_is_planned_at_its_full_size(name: str) -> None:
+    recipe = load_recipe(TrainRecipe, name)
+    planned = plan_training(recipe, texts=100_000)
+    assert planned.cards()[16], planned.memory
+    if "mt0" in name or "finetune" in name:
+        assert planned.trainable == (1_574_912 if recipe.stage == "warmup" else 124_431_872)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_steps_of_every_recipe(name: str, world: Path, tmp_path: Path) -> None:
     recipe = shrunken(name, world)
@@ -112,4 +123,7 @@ def test_two_steps_of_every_recipe(name: str, world: Path, tmp_path: Path) -> No
         [checked] = read_log(tmp_path / "run/validation.jsonl")
         assert checked["step"] == 2 and len(checked["samples"]) == 2 and math.isfinite(checked["loss"])
     run = load_model(tmp_path / "run")
+    set_trainable(run, recipe.parts)
+    planned = plan_training(recipe)
+    assert planned.learning == count_parameters(run, trainable=True)
     assert bool(parameters_by_part(run)["lora"]) == (recipe.parts.llm == "lora")
