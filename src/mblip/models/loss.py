@@ -39,7 +39,7 @@ def loss_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tenso
     return F.linear_cross_entropy(
         hidden, weight, targets, linear_bias=bias, reduction="sum",
         options=options(chunking_method=None, batch_chunk_size=chunk),
-    ).float()  # fmt: skip
+    ).to(_wide(weight))  # fmt: skip
 
 
 @torch.no_grad()
@@ -57,8 +57,13 @@ def chunk_rows(weight: Tensor) -> int:
     return max(1, CHUNK_ELEMENTS // weight.shape[0])
 
 
+def _wide(weight: Tensor) -> torch.dtype:
+    """What logits and sums are kept in: fp32, or fp64 in a model of fp64."""
+    return torch.promote_types(weight.dtype, torch.float32)
+
+
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
-    logits = F.linear(hidden, weight, bias).float()
+    logits = F.linear(hidden, weight, bias).to(_wide(weight))
     return softcap * torch.tanh(logits / softcap) if softcap else logits
 
 
@@ -84,10 +89,10 @@ class _ChunkedSum(torch.autograd.Function):
         sources = (hidden, weight, bias)
         # Sums over chunks in fp32, whatever the model computes in.
         grads = [
-            torch.zeros_like(source, dtype=torch.float32) if needed and source is not None else None
+            torch.zeros_like(source, dtype=_wide(weight)) if needed and source is not None else None
             for needed, source in zip(wanted, sources, strict=True)
         ]
-        total = hidden.new_zeros((), dtype=torch.float32)
+        total = hidden.new_zeros((), dtype=_wide(weight))
         for start in range(0, len(targets), chunk):
             states, labels = hidden[start : start + chunk], targets[start : start + chunk, None]
             logits = _logits(states, weight, bias, softcap)

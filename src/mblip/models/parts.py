@@ -9,7 +9,6 @@ from torch import nn
 from mblip.config import PartsSection
 from mblip.errors import InputError
 from mblip.models.mblip import VisionLLM
-from mblip.models.quantize import quantization_of
 
 # Names inside the stock container; LoRA sits inside the language model and is told apart by PEFT's own names.
 _PREFIXES = {
