@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from mblip.errors import InputError
+from mblip.models.beams import read_once
 from mblip.models.generation import Generator, Request, evaluating
 from mblip.models.loss import loss_sum, token_losses
 from mblip.models.origin import Origin
@@ -269,6 +270,8 @@ class VisionLLM(nn.Module):
         with torch.no_grad(), evaluating(self):
             embedded = self.embed(batch["input_ids"], image_features, image_index)
             inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": batch["attention_mask"]}
+            if self.is_encoder_decoder and generation.get("num_beams", 1) > 1:
+                inputs = read_once(self.language_model, embedded, batch["attention_mask"], generation["num_beams"])
             if not self.is_encoder_decoder:
                 # As the stock class does; some penalties count the prompt. The padding, which may be the end token,
                 # must not count: it reads as one more image token there.
