@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,11 +35,18 @@ def register(app: typer.Typer) -> None:
 
 @data.command()
 def plan(recipe: RecipeName, overrides: Overrides = None, work: Work = None, as_json: Json = False) -> None:
-    """Count what a recipe would make, by source, task and language, before anything is spent."""
-    from mblip.mixture import plan_mix
+    """Count what a recipe would make, by source, task and language, before anything is spent.
+
+    Sources that cannot be read yet are named, with what they lack; the others are counted.
+    """
+    from mblip.mixture import plan_what_is_there
 
     with _progress() as progress:
-        counts = plan_mix(_load(recipe, overrides), work, progress)
+        counts, missing = plan_what_is_there(_load(recipe, overrides), work, progress)
+    for name, why in missing.items():
+        print(f"not counted: {name}: {why}", file=sys.stderr)
+    if not counts:
+        raise InputError(f"no source of {recipe} can be counted; see what each of them lacks above")
     if as_json:
         print(json.dumps(counts, ensure_ascii=False, indent=2))
     else:

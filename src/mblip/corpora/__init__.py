@@ -1,6 +1,6 @@
 """Raw corpora -> English Examples: one reader a source."""
 
 from mblip.corpora.reading import READERS, count_examples, read_source
-from mblip.corpora.sampling import EnglishStage, sample_sources
+from mblip.corpora.sampling import EnglishStage, check_names, sample_source, sample_sources
 
-__all__ = ["READERS", "EnglishStage", "count_examples", "read_source", "sample_sources"]
+__all__ = ["READERS", "EnglishStage", "check_names", "count_examples", "read_source", "sample_source", "sample_sources"]

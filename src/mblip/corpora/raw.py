@@ -180,7 +180,7 @@ class _Scanner:
         try:
             self._file = self.path.open(encoding="utf-8")
         except OSError as error:
-            raise InputError(f"cannot read {self.path}: {error.strerror}") from error
+            raise InputError(f"cannot read {self.path}: {error.strerror}; download it, or name where it is") from error
         return self
 
     def __exit__(self, *_: object) -> None:

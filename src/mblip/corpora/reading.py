@@ -66,11 +66,17 @@ def read_source(
 
 
 def count_examples(recipe: DataRecipe, source: SourceSection) -> dict[str, dict[str, int]]:
-    """Examples by task and language, found by reading the whole source."""
+    """Examples by task and language, found by reading the whole source.
+
+    Raises:
+        InputError: As in :func:`read_source`, or there are none.
+    """
     counts: dict[str, Counter[str]] = {}
     for record in read_source(recipe, source):
         if isinstance(record, Example):
             counts.setdefault(record.task, Counter())[language_of(record.languages.values())] += 1
+    if not counts:
+        raise InputError(f"source {source.name!r} yields no example; check its options")
     return {task: dict(sorted(counts[task].items())) for task in sorted(counts)}
 
 

@@ -83,13 +83,20 @@ def sample_sources(recipe: DataRecipe, work: Path, progress: Progress = silent) 
         InputError: A source cannot be read, has ids that occur twice, yields nothing, or the folder holds the examples
             of another recipe or of raw files that have changed since.
     """
-    stages = {}
-    for source in recipe.sources:
-        if source.name in stages:
-            raise InputError(f"two sources of the recipe are called {source.name!r}; names must differ")
-        _sample(recipe, source, work, progress)
-        stages[source.name] = EnglishStage(work, source.name)
-    return stages
+    check_names(recipe)
+    return {source.name: sample_source(recipe, source, work, progress) for source in recipe.sources}
+
+
+def check_names(recipe: DataRecipe) -> None:
+    """Check that the sources of a recipe can be told apart.
+
+    Raises:
+        InputError: Two have the same name.
+    """
+    names = [source.name for source in recipe.sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two sources of the recipe are called {name!r}; names must differ")
 
 
 def sampled_urls(recipe: DataRecipe, work: Path) -> Iterator[tuple[str, str]]:
@@ -109,7 +116,8 @@ def sampled_urls(recipe: DataRecipe, work: Path) -> Iterator[tuple[str, str]]:
                 yield key, url
 
 
-def _sample(recipe: DataRecipe, source: SourceSection, work: Path, progress: Progress) -> None:
+def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progress: Progress = silent) -> EnglishStage:
+    """Read one source, as :func:`sample_sources` does."""
     folder = stage_folder(work, source.name)
     wanted = _hash(recipe, source)
     read_by, stamps = load_stamps(folder / STAMPS)
@@ -121,7 +129,7 @@ def _sample(recipe: DataRecipe, source: SourceSection, work: Path, progress: Pro
             raise InputError(
                 f"{changed} has changed since {folder} was read from it; delete that folder to read it anew"
             )
-        return
+        return EnglishStage(work, source.name)
     if read_by != wanted or changed:  # nothing finished to protect: perhaps the row that stopped it was mended
         shutil.rmtree(folder, ignore_errors=True)
     if read_by != wanted or changed or not stamps:
@@ -136,6 +144,7 @@ def _sample(recipe: DataRecipe, source: SourceSection, work: Path, progress: Pro
         licences={source.name: "; ".join(sorted(licences))},
     )
     shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
+    return EnglishStage(work, source.name)
 
 
 def _write(recipe: DataRecipe, source: SourceSection, folder: Path, progress: Progress) -> None:

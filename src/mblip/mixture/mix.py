@@ -55,6 +55,7 @@ ROWS_PER_CHUNK = 40 * 1024
 ROWS_PER_BOX = 65_536  # on average; each becomes a shard
 WORK = ".work"
 _TEMPLATES = "templates.jsonl"
+_LOST_TEMPLATES = "templates-lost.jsonl"
 
 
 def build_mix(
@@ -106,6 +107,8 @@ def build_mix(
     for folder_before in dict.fromkeys(chunk.folder for chunk in chunks if chunk.folder):
         exclusions += sorted(folder_before.glob("exclusions-*.jsonl"))
     exclusions += [chunk.exclusions for chunk in chunks] + [box.exclusions for box in collected]
+    if recipe.translated_templates:
+        exclusions.append(boxes_folder / _LOST_TEMPLATES)
     with atomic_write(folder / EXCLUSIONS) as file:
         for path in exclusions:
             file.write(path.read_bytes())
@@ -279,11 +282,15 @@ def _translate_templates(recipe: DataRecipe, work: Path, boxes_folder: Path) -> 
     if (boxes_folder / _TEMPLATES).exists():
         return
     codes = {code for tasks in plan_mix(recipe, work).values() for languages in tasks.values() for code in languages}
-    translator = Translator(recipe.translation)
+    translator = Translator(recipe.translation, profile=recipe.profile)
     templates = load_templates(recipe.templates, recipe.profile)
-    with JsonlWriter(boxes_folder / _TEMPLATES) as file:
-        for template in translate_templates(templates, sorted(codes), translator.translate_texts):
-            file.write(template)
+    found, lost = translate_templates(
+        templates, sorted(codes), translator.translate_texts, recipe.translation.filters, recipe.profile
+    )
+    for name, records in ((_LOST_TEMPLATES, lost), (_TEMPLATES, found)):  # the second is the mark that both are there
+        with JsonlWriter(boxes_folder / name) as file:
+            for record in records:
+                file.write(record)
 
 
 def _boxes_hash(identity: str, stages: dict[str, EnglishStage]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from mblip.config import DataRecipe
-from mblip.corpora import count_examples, sample_sources
+from mblip.config import DataRecipe, SourceSection
+from mblip.corpora import check_names, count_examples, sample_source
 from mblip.corpora.jobs import Progress, silent
 from mblip.errors import InputError, nearest
 from mblip.mixture.exclusion import evaluation_images
@@ -28,23 +29,49 @@ def plan_mix(recipe: DataRecipe, work: Path | None = None, progress: Progress = 
         InputError: A source cannot be read, or settings that cannot be.
     """
     check_recipe(recipe)
-    stages = sample_sources(recipe, work, progress) if work else None
+    return {source.name: _count(recipe, source, work, progress) for source in recipe.sources}
+
+
+def plan_what_is_there(
+    recipe: DataRecipe, work: Path | None = None, progress: Progress = silent
+) -> tuple[Counts, dict[str, str]]:
+    """As :func:`plan_mix` for the sources that can be counted; and why the others cannot, by source.
+
+    Raises:
+        InputError: Settings that cannot be.
+    """
+    check_recipe(recipe)
     counts: Counts = {}
+    missing: dict[str, str] = {}
     for source in recipe.sources:
-        read = stages[source.name].manifest.counts[source.name] if stages else count_examples(recipe, source)
-        if source.translate:
-            section = source.allocation or recipe.allocation
-            read = {task: plan_counts(section, task, sum(read[task].values())) for task in read}
-        counts[source.name] = read
-    return counts
+        try:
+            counts[source.name] = _count(recipe, source, work, progress)
+        except InputError as error:
+            missing[source.name] = str(error)
+    return counts, missing
+
+
+def _count(recipe: DataRecipe, source: SourceSection, work: Path | None, progress: Progress) -> dict[str, Any]:
+    """Examples of a source by task and language."""
+    read: dict[str, Any]
+    if work:
+        read = sample_source(recipe, source, work, progress).manifest.counts[source.name]
+    else:
+        read = count_examples(recipe, source)
+    if source.translate:
+        section = source.allocation or recipe.allocation
+        read = {task: plan_counts(section, task, sum(read[task].values())) for task in read}
+    return read
 
 
 def check_recipe(recipe: DataRecipe) -> None:
     """Check what can be checked without reading a corpus or loading a model.
 
     Raises:
-        InputError: An unknown language, engine, template or task, or a file of evaluation images that cannot be read.
+        InputError: An unknown language, engine, template or task, two sources of one name, or a file of evaluation
+            images that cannot be read.
     """
+    check_names(recipe)
     known = {task for task, _ in load_templates(recipe.templates).english()}
     check_engine(recipe.translation.engine, recipe.translation.options)
     evaluation_images(recipe.exclude_images)

@@ -40,7 +40,8 @@ def find_mix(recipe: TrainRecipe, directory: Path) -> Path:
         return Path(section.mix)
     source = section.source.model_copy(update={"translate": False})
     title = f"texts of {recipe.title}"
-    build_mix(DataRecipe(title=title, seed=recipe.seed, sources=(source,), templates=("paper",)), directory / "mix")
+    data = DataRecipe(title=title, seed=recipe.seed, sources=(source,), templates=("paper", "benchmarks"))
+    build_mix(data, directory / "mix")
     return directory / "mix"
 
 

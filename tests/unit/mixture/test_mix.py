@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mblip.config import DataRecipe, load_recipe
+from mblip.config import AllocationSection, DataRecipe, SourceSection, load_recipe, save_recipe
 from mblip.errors import InputError
 from mblip.mixture import build_mix, plan_mix
 from mblip.mixture import mix as module
@@ -197,6 +197,40 @@ def test_wrong_settings_write_nothing(tmp_path: Path, override: str, message: st
     with pytest.raises(InputError, match=message):
         build_mix(_recipe(override), tmp_path / "mix")
     assert not list(tmp_path.rglob("*.parquet")) and not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_plan_counts_what_is_there_and_says_what_is_not(tmp_path: Path) -> None:
+    rows = [{"image": f"{n}.jpg", "text": f"text {n}"} for n in range(50)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = {"path": str(tmp_path / "own.jsonl"), "columns": {"image": "image", "caption": "text"}, "task": "caption"}
+    web = {"path": str(tmp_path / "ccs.json"), "pipeline": "en_core_web_none"}
+    (tmp_path / "ccs.json").write_text("[]")
+    sources = (
+        SourceSection(name="web", reader="web_capfilt", options=web),
+        SourceSection(name="own", reader="table", options=own | {"licence": "own"}),
+        SourceSection(name="gqa", reader="gqa", options={"path": str(tmp_path / "none.json")}),
+    )
+    save_recipe(DataRecipe(title="t", sources=sources), tmp_path / "recipe.yaml")
+    command = [sys.executable, "-m", "mblip", "data", "plan", str(tmp_path / "recipe.yaml"), "--json"]
+    for work in ((), ("--work", str(tmp_path / "work"))):
+        done = subprocess.run([*command, *work], check=True, capture_output=True, text=True)
+        assert sum(json.loads(done.stdout)["own"]["caption"].values()) == 50
+        assert "not counted: web: there is no spaCy pipeline 'en_core_web_none'" in done.stderr
+        assert "not counted: gqa: cannot read" in done.stderr
+    done = subprocess.run([*command, f"sources.own.options.path={tmp_path}/none"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "") and "no source of" in done.stderr
+
+
+def test_languages_left_out_are_left_out_of_sources_in_their_own_languages(tmp_path: Path) -> None:
+    rows = [{"image": f"{n}.jpg", "text": f"text {n}", "lang": ("sw", "de", "en")[n % 3]} for n in range(30)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"image": "image", "caption": "text"}
+    options = {"path": str(tmp_path / "own.jsonl"), "columns": columns, "task": "caption", "licence": "own"}
+    options |= {"language_column": "lang"}
+    source = SourceSection(name="own", reader="table", options=options, translate=False)
+    recipe = DataRecipe(title="t", sources=(source,), allocation=AllocationSection(exclude_languages=("sw",)))
+    manifest = build_mix(recipe, tmp_path / "mix")
+    assert (manifest.by_language, manifest.drops) == ({"de": 10, "en": 10}, {"language left out": 10})
 
 
 def test_english_alone_and_a_language_left_out(tmp_path: Path) -> None:

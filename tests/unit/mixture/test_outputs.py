@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from mblip.errors import InputError
 from mblip.mixture import build_mix, export_mix, load_templates, write_card
 from mblip.mixture.templates.translating import translate_templates
 from mblip.schema import Example, Instruction
-from mblip.storage import ShardReader
+from mblip.storage import ShardReader, read_drops
 from mblip.translation import check_engine, check_languages
 
 
@@ -76,25 +78,33 @@ def test_layouts_are_what_datasets_reads(mix: Path, tmp_path: Path) -> None:
 
 
 def _translate(texts: list[str], language: str) -> dict[str, str | None]:
-    """Says everything in capitals, loses fields in Swahili and fails in Yoruba."""
-    change = {"de": str.upper, "sw": lambda text: text.replace("{", "("), "yo": lambda text: None}[language]
-    keep = {"QUESTION": "question", "CAPTION": "caption", "ANSWER": "answer"}
-    results = {}
-    for text in texts:
-        result = change(text)
-        for big, small in keep.items():
-            result = result.replace("{" + big + "}", "{" + small + "}") if result else result
-        results[text] = result
-    return results
+    """Says every word backwards; loses fields in Swahili, adds one in Danish, fails in Yoruba, copies in Finnish."""
+
+    def backwards(text: str) -> str:
+        return re.sub("[A-Za-z]+", lambda word: word[0][::-1].upper(), text)
+
+    change = {
+        "de": backwards, "sw": lambda text: backwards(text).replace("{", "("), "da": lambda text: f"{backwards(text)} {{1}}",
+        "yo": lambda text: None, "ru": backwards, "fi": lambda text: text,
+    }[language]  # fmt: skip
+    return {text: change(text) for text in texts}
 
 
 def test_prompts_in_other_languages_take_turns_with_the_english_ones() -> None:
     templates = load_templates(("nano",))
-    found = translate_templates(templates, ["de", "en", "sw", "yo"], _translate)
-    by_language = {code: [t.prompt for t in found if t.language == code] for code in ("de", "sw", "yo")}
-    assert by_language["yo"] == []
-    assert "CAPTION IN GERMAN:" in by_language["de"] and len(by_language["de"]) == 9
-    assert not any("(" in prompt for prompt in by_language["sw"])  # lost their fields
+    found, lost = translate_templates(templates, ["da", "de", "en", "fi", "ru", "sw", "yo"], _translate)
+    by_language = {code: [t.prompt for t in found if t.language == code] for code in ("da", "de", "ru", "sw", "yo")}
+    assert "NOITPAC NI NAMREG:" in by_language["de"] and len(by_language["de"]) == 9
+    assert "NOITSEUQ: {question}? REWSNA NI NAMREG:" in by_language["de"]
+    assert by_language["yo"] == by_language["ru"] == []
+    # Those without a field have none to lose.
+    assert len(by_language["sw"]) == 5 and by_language["da"] == []
+    reasons = Counter((drop.id.split("/")[1], drop.reason) for drop in lost)
+    assert reasons == {
+        ("yo", "prompt: no translation"): 9, ("sw", "prompt: lost field"): 4, ("da", "prompt: lost field"): 9,
+        ("ru", "prompt: wrong script"): 9, ("fi", "prompt: copied source"): 9,
+    }  # fmt: skip
+    assert len({drop.id for drop in lost}) == len(lost) and {drop.language for drop in lost} == {""}
     templates.add(found)
     prompts = {"de": set(), "fr": set()}
     languages = set()
@@ -113,16 +123,18 @@ def test_prompts_in_other_languages_take_turns_with_the_english_ones() -> None:
             seen.add(instruction.prompt)
             caption = Example(f"s/{row}", "s", "caption", ("k",), {"caption": "C"}, {"caption": "de"}, "x")
             languages.add((templates.render(caption).prompt, templates.render(caption).prompt_language))
-    assert prompts["de"] == {"Question: Q? Answer in German:", "QUESTION: Q? ANSWER IN GERMAN:"}
+    assert prompts["de"] == {"Question: Q? Answer in German:", "NOITSEUQ: Q? REWSNA NI NAMREG:"}
     assert prompts["fr"] == {"Question: Q? Answer in French:"}
-    assert languages == {("Caption in German:", "en"), ("CAPTION IN GERMAN:", "de")}
+    assert languages == {("Caption in German:", "en"), ("NOITPAC NI NAMREG:", "de")}
 
 
 def test_mix_with_translated_prompts(tmp_path: Path) -> None:
     overrides = ("sources.scenes.options.scenes=60", "translated_templates=true")
     manifest = build_mix(load_recipe(DataRecipe, "nano_scenes", overrides), tmp_path / "mix")
-    # The lexicon knows no sentences: the English prompts remain.
+    # The lexicon knows no sentences: the English prompts remain, and the manifest says how many were lost and why.
     assert manifest.rows > 200
+    assert manifest.drops["prompt: no translation"] == 9 * 84
+    assert sum(drop.source == "templates" for drop in read_drops(tmp_path / "mix")) == 9 * 84
     assert not (tmp_path / "mix/.work").exists()
 
 

@@ -55,6 +55,22 @@ def test_all_paper_templates_get_used_and_reasons_are_not_answers() -> None:
         assert instruction.answer.count("A") == 1 and "R" in instruction.answer
 
 
+def test_fine_tuning_prompts_are_those_of_the_benchmarks() -> None:
+    from mblip.evaluation.benchmarks import marvl, xgqa, xvnli
+
+    prompts = dict(load_templates(("benchmarks",)).english())
+    for benchmark, task, role in (
+        (xgqa.BENCHMARK, "vqa", "question"), (xvnli.BENCHMARK, "entailment", "hypothesis"),
+        (marvl.BENCHMARK, "image_pair", "statement"),
+    ):  # fmt: skip
+        asked = prompts[task].prompt.replace("{language}", "English").replace(f"{{{role}}}", "{text}")
+        assert asked == benchmark.prompt
+    paper = load_templates(("paper",))
+    for task, role in (("entailment", "hypothesis"), ("image_pair", "statement")):
+        rows = [paper.render(_example(task, row, **{role: "It is.", "answer": "yes"})) for row in range(100)]
+        assert len({row.prompt for row in rows}) == 4 and all("It is." in row.prompt for row in rows)
+
+
 def test_braces_in_texts_stay() -> None:
     assert load_templates(("nano",)).render(_example("caption", caption="{answer} {0} {")).answer == "{answer} {0} {"
 

@@ -2,35 +2,86 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 
+from mblip.config import FilterSection
+from mblip.languages import Profile
 from mblip.mixture.templates.rendering import Template, Templates
-from mblip.translation.filters import keeps_numbers
+from mblip.schema import Drop
+from mblip.translation.filters import rejection
 
 Translate = Callable[[list[str], str], dict[str, str | None]]
 
+SOURCE = "templates"
+"""Of the drops: prompts are no examples, so they name no language that a plan would count."""
 
-def translate_templates(templates: Templates, languages: Iterable[str], translate: Translate) -> list[Template]:
+_FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+def translate_templates(
+    templates: Templates,
+    languages: Iterable[str],
+    translate: Translate,
+    filters: FilterSection | None = None,
+    profile: Profile = "correct",
+) -> tuple[list[Template], list[Drop]]:
     """Translate every prompt into every language, the answer's language already named in it.
+
+    The translator sees numbers for the fields, ``{1}`` for ``{question}``: a word in braces would be translated too.
 
     Args:
         templates: The English ones.
         languages: mC4 codes; English is passed over.
         translate: Distinct English texts and a language -> a translation or None for each, as
             :meth:`mblip.translation.Translator.translate_texts` does.
+        filters: What the words around the fields must pass; by default all that is on by default.
+        profile: As in :func:`mblip.translation.filters.rejection`.
 
     Returns:
-        The translated templates; a prompt that lost a field or was not translated is not among them.
+        The translated templates, and a drop for each that is left out.
     """
+    filters = filters or FilterSection()
     found: list[Template] = []
+    drops: list[Drop] = []
     for language in languages:
         if language == "en":
             continue
-        filled = [(task, row, templates.name_language(row.prompt, language)) for task, row in templates.english()]
-        results = translate(list(dict.fromkeys(prompt for _, _, prompt in filled)), language)
-        for task, row, prompt in filled:
-            translation = results[prompt]
-            if translation and translation != prompt and keeps_numbers(prompt, translation):
-                roles = row.prompt_roles
-                found.append(Template(task, translation, row.answer, roles, row.answer_roles, language))
-    return found
+        numbered = [
+            (task, row, *_number_fields(templates.name_language(row.prompt, language)))
+            for task, row in templates.english()
+        ]
+        results = translate(list(dict.fromkeys(prompt for _, _, prompt, _ in numbered)), language)
+        for number, (task, row, prompt, names) in enumerate(numbered):
+            result = results[prompt] or ""
+            problem = _problem(filters, prompt, result, language, profile)
+            if problem:
+                detail = f"{prompt} -> {result}" if result else prompt
+                drops.append(Drop(f"{SOURCE}/{language}/{task}-{number}", SOURCE, f"prompt: {problem}", detail))
+                continue
+            found.append(
+                Template(task, _name_fields(result, names), row.answer, row.prompt_roles, row.answer_roles, language)
+            )
+    return found, drops
+
+
+def _number_fields(prompt: str) -> tuple[str, list[str]]:
+    """A prompt with ``{1}``, ``{2}``, ... for its fields, and their names."""
+    names = list(dict.fromkeys(_FIELD.findall(prompt)))
+    return _FIELD.sub(lambda field: f"{{{names.index(field[1]) + 1}}}", prompt), names
+
+
+def _name_fields(prompt: str, names: list[str]) -> str:
+    return _FIELD.sub(lambda field: f"{{{names[int(field[1]) - 1]}}}", prompt)
+
+
+def _problem(filters: FilterSection, prompt: str, result: str, language: str, profile: Profile) -> str:
+    if not result:
+        return "no translation"
+    if result == prompt:
+        return "copied source"
+    words = _FIELD.sub("", result)
+    if Counter(_FIELD.findall(prompt)) != Counter(_FIELD.findall(result)) or "{" in words or "}" in words:
+        return "lost field"
+    return rejection(filters, _FIELD.sub("", prompt), words, language, profile)
