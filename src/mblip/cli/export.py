@@ -16,10 +16,15 @@ def register(app: typer.Typer) -> None:
 def export(
     model: Annotated[str, typer.Argument(help="Run directory, checkpoint directory or Hub id.", metavar="RUN")],
     to: Annotated[Path, typer.Option(help="Folder of the stock checkpoint; must not exist.")],
+    quantization: Annotated[
+        str, typer.Option(help="int8 or nf4: write the dequantised weights that a run was trained on, not the base's.")
+    ] = "none",
 ) -> None:
     """Merge LoRA and write a stock Blip2ForConditionalGeneration that loads without mblip."""
-    from mblip.models.export import export as write
-    from mblip.models.load import load_model
+    from mblip.models.export import export_model
+    from mblip.models.quantize import check_kind
 
-    write(load_model(model), to)
+    error = export_model(model, to, check_kind(quantization))
     print(f"{to}: loads with AutoModelForImageTextToText and AutoProcessor")
+    if error is not None:
+        print(f"relative error of the logits against the quantised model that was trained: {error:.2e}")

@@ -4,27 +4,152 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
 from mblip.errors import InputError
+from mblip.models.checkpoint import read_json
+from mblip.models.load import load_model
+from mblip.models.locate import locate
 from mblip.models.lora import merge_lora
 from mblip.models.mblip import VisionLLM
-from mblip.models.quantize import quantization_of
+from mblip.models.origin import Origin
+from mblip.models.quantize import Quantization, check_kind, quantization_of, unquantize
+from mblip.models.runs import DESCRIPTION
 from mblip.storage import atomic_folder
 
+_PROMPTS = ("Caption in English:", "Question: What is in the picture? Answer in German:", "Name the object in Swahili:")
+_ANSWERS = ("a dog on the street", "ein Hund", "mbwa")
 
-def export(vlm: VisionLLM, folder: Path) -> None:
-    """Write a stock ``Blip2ForConditionalGeneration`` with its processor and generation settings, LoRA merged.
 
-    The folder appears whole or not at all.
+def export_model(name: str | Path, folder: Path, quantization: Quantization | None = None) -> float | None:
+    """Write a model that a person can name in the stock format.
+
+    Args:
+        name: Run directory, checkpoint directory or Hub id.
+        folder: Where to; must not exist.
+        quantization: Write the weights that the language model has when it is quantised so, rather than those of its
+            base: what a run that was trained on them has seen.
+
+    Returns:
+        The relative error of the logits against the model as it was trained, where that was quantised; None otherwise.
 
     Raises:
-        InputError: The folder exists, or the language model is quantised.
+        InputError: The folder exists, or the model cannot be loaded.
     """
-    if folder.exists():
-        raise InputError(f"{folder} exists already: name a new folder")
-    if quantization_of(vlm.language_model) != "none":
-        raise InputError("a quantised model cannot be exported: load the run without quantization first")
+    _check_new(folder)
+    description = locate(name) / DESCRIPTION
+    trained_on = check_kind(read_json(description).get("trained_on")) if description.is_file() else None
+    reference = None
+    if trained_on and quantization is None:
+        reference = probe(load_model(name, quantization=trained_on))
+    return export(load_model(name, quantization=quantization), folder, reference)
+
+
+def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> float | None:
+    """Write a stock ``Blip2ForConditionalGeneration`` with its processor, generation settings and model card.
+
+    LoRA is merged and quantised layers are dequantised, in the model given. The folder appears whole or not at all.
+
+    Args:
+        vlm: The model.
+        folder: Where to; must not exist.
+        reference: What :func:`probe` gave of the model that the export stands for; by default, of a quantised model, what
+            it gives now.
+
+    Returns:
+        The relative error of the logits against the reference; None without one.
+
+    Raises:
+        InputError: The folder exists.
+    """
+    _check_new(folder)
+    origin, quantization = vlm.origin, quantization_of(vlm.language_model)
+    if reference is None and quantization != "none":
+        reference = probe(vlm)
     merge_lora(vlm)
+    unquantize(vlm.language_model, vlm.model.get_input_embeddings().weight.dtype)
+    error = None if reference is None else float((probe(vlm) - reference).norm() / reference.norm())
     with atomic_folder(folder) as partial:
         vlm.model.save_pretrained(partial)
         vlm.processor.save_pretrained(partial)
         vlm.language_model.generation_config.save_pretrained(partial)
+        card = model_card(folder.name, vlm, origin, quantization, error)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+    return error
+
+
+def probe(vlm: VisionLLM) -> Tensor:
+    """Logits [answer tokens, vocabulary] of three fixed texts about a fixed picture, to compare two states of a model."""
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    picture = Image.fromarray(
+        np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 128, np.uint8)], 2)
+    )
+    batch = {name: value.to(vlm.device) for name, value in vlm.layout.pairs(_PROMPTS, _ANSWERS, [1, 1, 1]).items()}
+    index = torch.zeros(len(_PROMPTS), 1, dtype=torch.long, device=vlm.device)
+    return vlm.logits({**batch, "image_features": vlm.encode([picture]), "image_index": index}).float().cpu()
+
+
+def model_card(
+    title: str, vlm: VisionLLM, origin: Origin | None, quantization: Quantization, error: float | None
+) -> str:
+    """The README of an export, in the Hub's form.
+
+    Args:
+        title: Of the page.
+        vlm: The model as it is written.
+        origin: Where it comes from.
+        quantization: What its language model's weights were dequantised from.
+        error: See :func:`export`.
+    """
+    bases = {part: base for part, base in (origin.bases.items() if origin else ())}
+    hub = [base.id for base in bases.values() if not Path(base.id).is_absolute()]
+    header = {
+        "library_name": "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "tags": ["blip-2", "mblip", "multilingual"],
+        **({"base_model": hub} if hub else {}),
+    }
+    made = [
+        f"- {part}: `{base.id if base.id in hub else Path(base.id).name}`"
+        + (f", revision `{base.revision}`" if base.revision else "")
+        for part, base in bases.items()
+    ]
+    if origin and (origin.adapters or origin.attached):
+        made.append(f"- LoRA adapters merged into the language model: {len(origin.adapters) + bool(origin.attached)}")
+    if quantization != "none":
+        made.append(f"- the language model's weights are those of {quantization}, dequantised")
+    if error is not None:
+        made.append(f"- relative error of the logits against the quantised model that was trained: {error:.2e}")
+    config = vlm.model.config
+    return f"""---
+{yaml.safe_dump(header, sort_keys=False).strip()}
+---
+
+# {title}
+
+A multilingual vision-language model: BLIP-2's vision model and Q-Former before a `{config.text_config.model_type}` language
+model, in the stock format of transformers. {config.num_query_tokens} image tokens stand before every prompt, which the
+processor puts there. The licences of the models that it was made from apply.
+
+```python
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model, processor = AutoModelForImageTextToText.from_pretrained("."), AutoProcessor.from_pretrained(".")
+inputs = processor(images=Image.open("photo.jpg"), text="Caption in German:", return_tensors="pt")
+print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_tokens=50), skip_special_tokens=True)[0])
+```
+
+## Made from
+
+{chr(10).join(made) or "- not recorded"}
+"""
+
+
+def _check_new(folder: Path) -> None:
+    if folder.exists():
+        raise InputError(f"{folder} exists already: name a new folder")

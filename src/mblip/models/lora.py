@@ -16,7 +16,7 @@ from torch import nn
 from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
 from mblip.models.mblip import VisionLLM
-from mblip.models.quantize import dequantize, is_quantized, linear_layers, quantization_of, unmark
+from mblip.models.quantize import dequantize, is_quantized, linear_layers, plain_layer, quantization_of, unmark
 
 # What PEFT's own files put before a layer's name.
 _PREFIX = "base_model.model."
@@ -72,10 +72,7 @@ def merge_lora(vlm: VisionLLM) -> None:
         delta = layer.get_delta_weight("default").float()
         merged = dequantize(base).float().add_(delta)
         if is_quantized(base):
-            plain = nn.Linear(base.in_features, base.out_features, base.bias is not None, device="meta")
-            plain.bias = base.bias
-            plain.weight = nn.Parameter(merged.to(dtype), requires_grad=False)
-            base = plain
+            base = plain_layer(base, merged.to(dtype))
         else:
             base.weight.data.copy_(merged)
         parent, _, child = name.rpartition(".")

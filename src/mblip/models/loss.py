@@ -62,13 +62,14 @@ def _wide(weight: Tensor) -> torch.dtype:
     return torch.promote_types(weight.dtype, torch.float32)
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+def squashed_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    """Logits [tokens, vocabulary] in fp32; arguments as :func:`loss_sum`."""
     logits = F.linear(hidden, weight, bias).to(_wide(weight))
     return softcap * torch.tanh(logits / softcap) if softcap else logits
 
 
 def _losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None) -> Tensor:
-    return F.cross_entropy(_logits(hidden, weight, bias, softcap), targets, reduction="none")
+    return F.cross_entropy(squashed_logits(hidden, weight, bias, softcap), targets, reduction="none")
 
 
 class _ChunkedSum(torch.autograd.Function):
@@ -95,7 +96,7 @@ class _ChunkedSum(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=_wide(weight))
         for start in range(0, len(targets), chunk):
             states, labels = hidden[start : start + chunk], targets[start : start + chunk, None]
-            logits = _logits(states, weight, bias, softcap)
+            logits = squashed_logits(states, weight, bias, softcap)
             log_sums = logits.logsumexp(1, keepdim=True)
             total += (log_sums - logits.gather(1, labels)).sum()
             if not any(wanted):

@@ -18,7 +18,7 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 from mblip.errors import InputError
 from mblip.models.beams import read_once
 from mblip.models.generation import Generator, Request, evaluating
-from mblip.models.loss import loss_sum, token_losses
+from mblip.models.loss import loss_sum, squashed_logits, token_losses
 from mblip.models.origin import Origin
 from mblip.processing.images import Picture, open_picture
 from mblip.processing.text import IGNORED, TextLayout
@@ -148,16 +148,7 @@ class VisionLLM(nn.Module):
             ``loss`` (mean over supervised tokens), ``loss_sum`` and ``tokens``; with ``per_text`` also
             ``text_loss_sum`` and ``text_tokens`` [texts]. Losses are in nats and fp32.
         """
-        features = batch.get("image_features")
-        if features is None:
-            features = self.encode_images(batch["pixel_values"])
-        embedded = self.embed(batch["input_ids"], features, batch["image_index"])
-        labels = batch["labels"]
-        if self.is_encoder_decoder:
-            hidden = self.decoder_states(labels, inputs_embeds=embedded, attention_mask=batch["attention_mask"])
-        else:
-            hidden = self.causal_states(embedded, batch["attention_mask"])[:, :-1]
-            labels = labels[:, 1:]
+        hidden, labels = self._predicting_states(batch)
         if per_text:
             sums, counts = self.text_losses(hidden, labels)
             total, tokens = sums.sum(), counts.sum()
@@ -173,6 +164,24 @@ class VisionLLM(nn.Module):
         total = loss_sum(states, head.weight, head.bias, targets, self._softcap)
         tokens = torch.tensor(len(targets), device=targets.device)
         return {"loss": total / tokens, "loss_sum": total, "tokens": tokens}
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits of the supervised tokens of a batch [tokens, vocabulary], without gradients; for small batches."""
+        with torch.no_grad(), evaluating(self):
+            states, _, _ = self._supervised(*self._predicting_states(batch))
+            head = self.language_model.get_output_embeddings()
+            return squashed_logits(states.to(head.weight.dtype), head.weight, head.bias, self._softcap)
+
+    def _predicting_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the output head would see [texts, tokens, width], and what each of these states should predict."""
+        features = batch.get("image_features")
+        if features is None:
+            features = self.encode_images(batch["pixel_values"])
+        embedded = self.embed(batch["input_ids"], features, batch["image_index"])
+        labels = batch["labels"]
+        if self.is_encoder_decoder:
+            return self.decoder_states(labels, inputs_embeds=embedded, attention_mask=batch["attention_mask"]), labels
+        return self.causal_states(embedded, batch["attention_mask"])[:, :-1], labels[:, 1:]
 
     def text_losses(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Summed losses (nats, fp32, without gradients) and supervised tokens of each text [texts].

@@ -39,10 +39,8 @@ def quantize(
     Raises:
         InputError: bitsandbytes is not installed, or the kind is unknown.
     """
-    if kind == "none":
+    if check_kind(kind) is None:
         return
-    if kind not in ("int8", "nf4"):
-        raise InputError(f"quantization {kind!r} is unknown; it is none, int8 or nf4")
     try:
         import bitsandbytes as bnb
     except ImportError as error:
@@ -75,6 +73,38 @@ def quantize(
     language_model.is_loaded_in_4bit = kind == "nf4"
 
 
+def check_kind(kind: str | None) -> Quantization | None:
+    """A kind by name; None for none.
+
+    Raises:
+        InputError: It is unknown.
+    """
+    if kind in (None, "none"):
+        return None
+    for known in _LAYERS.values():
+        if kind == known:
+            return known
+    raise InputError(f"quantization {kind!r} is unknown; it is none, {', '.join(_LAYERS.values())}")
+
+
+def unquantize(language_model: Any, dtype: torch.dtype) -> None:
+    """Put ordinary layers in place of the quantised ones, their weights dequantised."""
+    for name, old in list(language_model.named_modules()):
+        if is_quantized(old):
+            parent, _, child = name.rpartition(".")
+            setattr(language_model.get_submodule(parent), child, plain_layer(old, dequantize(old).to(dtype)))
+    unmark(language_model)
+
+
+def plain_layer(old: Any, weight: torch.Tensor) -> nn.Linear:
+    """An ordinary frozen layer with this weight and the bias of another."""
+    new = nn.Linear(old.in_features, old.out_features, old.bias is not None, device="meta")
+    new.weight = nn.Parameter(weight, requires_grad=False)
+    if old.bias is not None:
+        new.bias = nn.Parameter(old.bias.detach().to(weight.dtype), requires_grad=False)
+    return new
+
+
 def unmark(language_model: Any) -> None:
     """Take away what :func:`quantize` has left for PEFT, where no quantised layer is left."""
     if quantization_of(language_model) == "none":
@@ -83,18 +113,17 @@ def unmark(language_model: Any) -> None:
 
 def quantization_of(language_model: Any) -> Quantization:
     """How the language model's linear layers are stored."""
-    found = (_LAYERS.get(type(module).__name__) for module in language_model.modules())
-    return next((kind for kind in found if kind), "none")
+    return next((_kind(module) for module in language_model.modules() if is_quantized(module)), "none")
 
 
 def is_quantized(layer: nn.Module) -> bool:
     """Whether a layer is one of bitsandbytes'."""
-    return type(layer).__name__ in _LAYERS
+    return _kind(layer) != "none"
 
 
 def dequantize(layer: Any) -> torch.Tensor:
     """The weight of a linear layer in floating point [out, in]: of a quantised one what is stored, not what was lost."""
-    kind = _LAYERS.get(type(layer).__name__)
+    kind = _kind(layer)
     if kind == "nf4":
         import bitsandbytes as bnb
 
@@ -107,3 +136,9 @@ def dequantize(layer: Any) -> torch.Tensor:
         return scaled
     weight: torch.Tensor = layer.weight.detach()
     return weight
+
+
+def _kind(layer: nn.Module) -> Quantization:
+    kind = type(layer)
+    # PEFT's layers around them have the same names.
+    return _LAYERS.get(kind.__name__, "none") if kind.__module__.startswith("bitsandbytes.") else "none"

@@ -73,6 +73,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
         "adapter_attached": bool(lora_layers(vlm)),
         "full": sorted(full),
         "trained_on": quantization_of(vlm.language_model),
+        "prompt_templates": list(getattr(vlm.model.config, "prompt_templates", None) or []),
     }
     write_json(folder / DESCRIPTION, description)
 
@@ -120,6 +121,8 @@ def load_run(
         load_lora(vlm, adapter)
         merge_lora(vlm)
     vlm.origin = Origin(bases, adapters, attached)
+    if description.get("prompt_templates"):  # part of the configuration, so that an export has them as well
+        vlm.model.config.prompt_templates = description["prompt_templates"]
     finish(vlm, quantization, device_map)
     if attached:
         load_lora(vlm, attached)
