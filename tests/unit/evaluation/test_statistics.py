@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from mblip.evaluation.statistics import bootstrap_interval, macro_averages, paired_bootstrap, resource_group
+from mblip.evaluation.statistics import (
+    Sample,
+    bootstrap_interval,
+    holm,
+    language_groups,
+    macro_averages,
+    macro_intervals,
+    paired_bootstrap,
+    paired_languages,
+    resource_group,
+)
 
 
 def test_an_interval_of_separate_items_is_that_of_the_normal_law() -> None:
@@ -70,3 +80,45 @@ def test_macro_averages() -> None:
     scores = {"en": 60.0, "de": 50.0, "sw": 30.0, "quz": 10.0}
     assert [resource_group(code) for code in scores] == ["high", "high", "low", "low"]
     assert macro_averages(scores) == {"all": 37.5, "without_english": 30.0, "low": 20.0, "high": 50.0}
+
+
+def test_groups_name_their_languages() -> None:
+    assert language_groups(["en", "de", "sw"]) == {
+        "all": ["en", "de", "sw"], "without_english": ["de", "sw"], "low": ["sw"], "high": ["de"]
+    }  # fmt: skip
+    assert language_groups(["en"]) == {"all": ["en"]}
+
+
+def test_the_interval_of_one_language_is_that_of_its_own_bootstrap() -> None:
+    values = np.random.default_rng(0).random(400) < 0.4
+    images = np.repeat(np.arange(100), 4).tolist()
+    alone = bootstrap_interval(values, images, 4000)
+    assert macro_intervals({"de": Sample(values, images)}, 4000)["all"] == pytest.approx(alone, abs=0.006)
+
+
+def test_pictures_that_all_languages_share_do_not_make_means_over_languages_more_certain() -> None:
+    hard = np.random.default_rng(1).random(200) < 0.5  # a picture is right in every language or in none
+    shared = {code: Sample(hard, range(200)) for code in ("de", "fr", "ru", "zh")}
+    apart = {code: Sample(hard, range(k * 200, k * 200 + 200)) for k, code in enumerate(shared)}
+    (low, high), (inner_low, inner_high) = (macro_intervals(found)["all"] for found in (shared, apart))
+    assert (high - low) / (inner_high - inner_low) == pytest.approx(2, rel=0.15)
+
+
+def test_runs_are_compared_by_language_and_in_the_means() -> None:
+    rng = np.random.default_rng(3)
+    first = {code: rng.random(300) < 0.6 for code in ("en", "de", "sw")}
+    second = {**first, "sw": first["sw"] & (rng.random(300) < 0.5)}
+    found = paired_languages({code: Sample(values, range(300)) for code, values in first.items()}, second)
+    assert (found["en"].difference, found["en"].p_value) == (0, 1)
+    assert found["sw"].p_value < 0.01 and found["low"].difference == pytest.approx(found["sw"].difference)
+    assert found["all"].difference == pytest.approx(found["sw"].difference / 3)
+    assert found["without_english"].interval[0] > 0
+    with pytest.raises(ValueError, match="against"):
+        paired_languages({"de": Sample([1], ["a"])}, {"fr": [1]})
+    with pytest.raises(ValueError, match="de: 1 items against 2"):
+        paired_languages({"de": Sample([1], ["a"])}, {"de": [1, 0]})
+
+
+def test_holm() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    assert holm({}) == {}
