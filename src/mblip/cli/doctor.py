@@ -1,4 +1,4 @@
-"""``mblip doctor``: whether a data root is fit for use, and what would mend it."""
+"""``mblip doctor``: whether a folder of benchmarks or a model is fit for use, and what would mend it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from mblip.evaluation.doctor import Finding
+    from mblip.models.doctor import ModelReport
 
 
 def register(app: typer.Typer) -> None:
@@ -19,21 +20,49 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    what: Annotated[str, typer.Argument(help="A folder of benchmarks.", metavar="DATA_ROOT")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of benchmarks, or a model: run, checkpoint, Hub id or nano:NAME.", metavar="DATA_ROOT|MODEL"
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list (data) or object (model).")] = False,
 ) -> None:
-    """Say which benchmarks below a folder are complete, what the others lack and where to get it."""
-    from mblip.evaluation.doctor import check_data
+    """Say what a folder of benchmarks lacks and where to get it, or what keeps a model from being used (exit code 1)."""
+    folder = Path(what)
+    is_model = any((folder / name).is_file() for name in ("config.json", "mblip.json"))
+    if folder.is_dir() and not is_model:
+        from mblip.evaluation.doctor import check_data
 
-    _show_data(list(check_data(Path(what))), as_json)
+        _show_data(list(check_data(folder)), as_json)
+        return
+    from mblip.models.doctor import check_model  # takes seconds
+
+    report = check_model(what)
+    _show_model(report, as_json)
+    if not report.is_usable:
+        raise typer.Exit(1)
+
+
+def _show_model(report: ModelReport, as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        print(json.dumps({**asdict(report), "is_usable": report.is_usable}, ensure_ascii=False, indent=2, default=str))
+        return
+    print(f"{report.path}: {report.kind or 'nothing that can be used'}")
+    for name, value in report.facts.items():
+        print(f"  {name}: {value}")
+    for problem in report.problems:
+        print(f"  problem: {problem}")
 
 
 def _show_data(findings: list[Finding], as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
-        rows = [{**asdict(finding), "is_complete": finding.is_complete} for finding in findings]
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        found = [{**asdict(finding), "is_complete": finding.is_complete} for finding in findings]
+        print(json.dumps(found, ensure_ascii=False, indent=2))
         return
     for name, group in groupby(findings, key=lambda finding: finding.benchmark):
         rows = list(group)

@@ -68,3 +68,12 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "get: questions: github.com/e-bug/iglue" in shown
     rows = json.loads(CliRunner().invoke(app, ["doctor", str(tmp_path), "--json"]).stdout)
     assert len(rows) == 179 and rows[0]["benchmark"] == "xgqa" and rows[0]["is_complete"] is False
+
+
+def test_a_model_is_looked_at_too(tmp_path: Path) -> None:
+    good = CliRunner().invoke(app, ["doctor", "nano:nano-blip2-en", "--json"])
+    assert good.exit_code == 0 and json.loads(good.stdout)["is_usable"] is True
+    (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
+    bad = CliRunner().invoke(app, ["doctor", str(tmp_path)])
+    assert bad.exit_code == 1 and "  problem: " in bad.stdout
+    assert CliRunner().invoke(app, ["doctor", str(tmp_path / "none")]).exit_code == 1
