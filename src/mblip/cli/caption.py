@@ -1,70 +1,106 @@
-"""``mblip caption`` and ``mblip ask``: a model's words about pictures."""
+"""``mblip caption``: pictures to words, one or ten thousand."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mblip.errors import InputError
 
-if TYPE_CHECKING:
-    from mblip.models import VisionLLM
-
-Model = Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")]
-Pictures = Annotated[list[Path], typer.Argument(help="Picture files.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+UNREADABLE = 1  # exit code: done, but some pictures could not be read
 
 
 def register(app: typer.Typer) -> None:
-    """Add both verbs."""
+    """Add the verb."""
     app.command()(caption)
-    app.command()(ask)
 
 
 def caption(
-    pictures: Pictures,
+    pictures: Annotated[
+        list[str],
+        typer.Argument(
+            help="Picture files, folders (with all below), quoted patterns, or tables (.jsonl, .csv, .parquet) of paths.",
+            metavar="PATH...",
+        ),
+    ],
     language: Annotated[str, typer.Option(help="Languages by code or name, separated by commas.")],
-    model: Model = "",
-    as_json: Json = False,
+    model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
+    to: Annotated[Path | None, typer.Option(help="File for the captions: .jsonl, .csv or .parquet.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --to where a run was stopped.")] = False,
+    column: Annotated[str, typer.Option(help="Of a table of pictures, the column with their paths.")] = "image",
+    beams: Annotated[int, typer.Option(min=1, help="Of the beam search.")] = 5,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption.")] = 50,
+    batch_size: Annotated[int, typer.Option(min=1, help="Captions that are generated together.")] = 32,
+    quantization: Annotated[str, typer.Option(help="Of the language model: none, int8 or nf4.")] = "none",
+    as_json: Annotated[bool, typer.Option("--json", help="On the screen, one JSON object a line.")] = False,
 ) -> None:
-    """Caption pictures in one or more languages."""
-    from mblip.languages import find_language
+    """Caption pictures in one or more languages; exit code 1 if some could not be read."""
+    from mblip.languages import LANGUAGES, find_language
 
-    languages = [find_language(part.strip()).code for part in language.split(",")]
-    from mblip.inference import caption as captions  # takes seconds: after the languages have proved known
+    codes = list(dict.fromkeys(find_language(part).code for part in language.split(",") if part.strip()))
+    if not codes:
+        raise InputError("--language names no language; for example --language sw,de,ja")
+    if unknown := [code for code in codes if code not in LANGUAGES]:
+        raise InputError(f"no model here was trained on {unknown[0]!r}; mblip languages lists those that were")
+    if resume and to is None:
+        raise InputError("--resume goes on with a file: name it with --to")
+    from mblip.inference.choosing import choose_model
 
-    vlm = _load(model)
-    for picture in pictures:
-        (texts,) = captions(vlm, [picture], languages)
-        for code, text in zip(languages, texts, strict=True):
-            row = {"image": str(picture), "language": code, "caption": text}
-            print(json.dumps(row, ensure_ascii=False) if as_json else f"{picture}\t{code}\t{text}")
+    chosen = choose_model(model)
+    from mblip.inference.captioning import CaptionFile, caption_pictures, find_pictures  # seconds: after the checks
 
+    found = find_pictures(pictures, column)
+    file = CaptionFile(to, chosen, resume) if to else None
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-def ask(
-    picture: Annotated[Path, typer.Argument(help="A picture file.")],
-    question: Annotated[str, typer.Argument(help="The question.")],
-    language: Annotated[str, typer.Option(help="Language of the answer, by code or name.")] = "en",
-    model: Model = "",
-    as_json: Json = False,
-) -> None:
-    """Ask a question about a picture."""
-    from mblip.inference import answer
+    from mblip.inference.choosing import open_model
 
-    text = answer(_load(model), picture, question, language)
-    row = {"image": str(picture), "question": question, "language": language, "answer": text}
-    print(json.dumps(row, ensure_ascii=False) if as_json else text)
-
-
-def _load(model: str) -> VisionLLM:
+    console = Console(stderr=True, highlight=False)
     if not model:
-        raise InputError(
-            "no model is named: give --model runs/quickstart/multilingual-1 after mblip quickstart (emoji scenes only), "
-            "or --model Gregor/mblip-mt0-xl for the published one"
-        )
-    from mblip.models.load import load_model
-
-    return load_model(model)
+        console.print(f"model: {chosen}, whose files are on this machine")
+    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    unreadable = 0
+    # On a terminal that also shows the captions, a bar would only be in their way.
+    with Progress(*columns, console=console, transient=True, disable=not file and sys.stdout.isatty()) as progress:
+        done = file.done if file else ()
+        left = [picture for picture in found if any((picture, code) not in done for code in codes)]
+        bar = progress.add_task("pictures", total=len(found), completed=len(found) - len(left))
+        vlm = open_model(chosen, quantization) if left else None
+        try:
+            results = caption_pictures(
+                vlm, chosen, left, codes, done, batch_size, num_beams=beams, max_new_tokens=max_tokens
+            ) if vlm else iter(())  # fmt: skip
+            for result in results:
+                progress.advance(bar)
+                if isinstance(result, Exception):
+                    unreadable += 1
+                    console.print(f"mblip: {result}", markup=False, soft_wrap=True)
+                elif file:
+                    file.add(result)
+                else:
+                    for row in result:
+                        shown = dataclasses.asdict(row)
+                        print(json.dumps(shown, ensure_ascii=False) if as_json else "\t".join(list(shown.values())[:3]))
+        except BaseException:
+            if file:
+                file.close()
+            raise
+    if file:
+        file.finish(found, codes)
+        console.print(f"{file.path}: {len(found) - unreadable:,} pictures in {', '.join(codes)}")
+    if unreadable:
+        console.print(f"mblip: {unreadable:,} of {len(found):,} pictures could not be read")
+        raise typer.Exit(UNREADABLE)

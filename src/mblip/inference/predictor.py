@@ -1,35 +1,174 @@
-"""Captions and answers for people: a thin front over the model's own ``generate``."""
+"""Captions and answers for people: the model, asked in its own prompts and decoded as the paper does for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
 
+import torch
+
+from mblip.errors import InputError
+from mblip.inference.detecting import language_of
+from mblip.inference.prompts import Prompts, prompts_from, templates_of_run
 from mblip.languages import find_language
+from mblip.models import load as models
+from mblip.models.locate import locate
 from mblip.models.mblip import VisionLLM
+from mblip.models.quantize import Quantization
 from mblip.processing.images import Picture
 
 # The paper's settings for free generation.
-GENERATION = {"num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 50}
+GENERATION: dict[str, Any] = {"num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 50}
 
 
-def caption(vlm: VisionLLM, images: Sequence[Picture], languages: Sequence[str], **generation: Any) -> list[list[str]]:
-    """A caption of each image in each language: [images][languages].
+class Predictor(VisionLLM):
+    """A vision-language model that captions pictures and answers questions in the language asked for."""
+
+    def __init__(self, vlm: VisionLLM, templates: Sequence[str]) -> None:
+        """Take over a loaded model.
+
+        Args:
+            vlm: The model; its weights are shared, not copied.
+            templates: Names of the template files that it was trained on.
+        """
+        super().__init__(vlm.model, vlm.processor)
+        self.origin = vlm.origin
+        self.templates = tuple(templates)
+        self.eval()
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """What the model is asked with.
+
+        Raises:
+            InputError: It was trained on templates of a file that is gone.
+        """
+        return prompts_from(self.templates)
+
+    @overload
+    def caption(self, images: Picture, language: str = ..., **generation: Any) -> str: ...
+    @overload
+    def caption(self, images: Picture, language: Sequence[str], **generation: Any) -> list[str]: ...
+    @overload
+    def caption(self, images: Sequence[Picture], language: str = ..., **generation: Any) -> list[str]: ...
+    @overload
+    def caption(self, images: Sequence[Picture], language: Sequence[str], **generation: Any) -> list[list[str]]: ...
+    def caption(
+        self, images: Picture | Sequence[Picture], language: str | Sequence[str] = "en", **generation: Any
+    ) -> str | list[str] | list[list[str]]:
+        """Say briefly what is in a picture.
+
+        Each picture is encoded once, however many languages are asked for.
+
+        Args:
+            images: A path, the bytes of a file, a PIL image or an array [height, width, channels], or a list of these.
+            language: By code, English name or own name, or a list of these.
+            **generation: What transformers' ``generate`` takes, instead of 5 beams, a repetition penalty of 1.5 and at
+                most 50 tokens.
+
+        Returns:
+            A text; a list where a list was given; for two lists [images][languages].
+
+        Raises:
+            InputError: A picture cannot be read, or a language is unknown.
+        """
+        names = [find_language(name).name for name in _listed(language)]
+        pairs = [(picture, name) for picture in _listed(images) for name in names]
+        texts = self.generate(
+            [picture for picture, _ in pairs],
+            [self.prompts.for_caption(name) for _, name in pairs],
+            **{**GENERATION, **generation},
+        )
+        if isinstance(language, str):
+            return texts if _is_list(images) else texts[0]
+        if not _is_list(images):
+            return texts
+        return [texts[start : start + len(names)] for start in range(0, len(texts), len(names))]
+
+    @overload
+    def answer(self, images: Picture, question: str, language: str | None = ..., **generation: Any) -> str: ...
+    @overload
+    def answer(
+        self,
+        images: Picture | Sequence[Picture],
+        question: str | Sequence[str],
+        language: str | None = ...,
+        **generation: Any,
+    ) -> list[str]: ...
+    def answer(
+        self,
+        images: Picture | Sequence[Picture],
+        question: str | Sequence[str],
+        language: str | None = None,
+        **generation: Any,
+    ) -> str | list[str]:
+        """Answer a question about a picture in a few words.
+
+        Args:
+            images: As in :meth:`caption`.
+            question: A text, or a list. One picture may have many questions and the other way round; two lists go in
+                pairs.
+            language: Of the answer, by code or name; None for that of each question.
+            **generation: As in :meth:`caption`.
+
+        Returns:
+            A text; a list where a list was given.
+
+        Raises:
+            InputError: A picture cannot be read, the language is unknown or cannot be told from a question, or the
+                lists differ in length.
+        """
+        pictures, questions = _listed(images), _listed(question)
+        if not _is_list(images):
+            pictures = pictures * len(questions)
+        if isinstance(question, str):
+            questions = questions * len(pictures)
+        if len(pictures) != len(questions):
+            raise InputError(f"{len(questions)} questions for {len(pictures)} pictures: give one question for each")
+        prompts = [self.prompts.for_question(text, answer_language(text, language)) for text in questions]
+        texts = self.generate(pictures, prompts, **{**GENERATION, **generation})
+        return texts if _is_list(images) or not isinstance(question, str) else texts[0]
+
+
+def load_model(
+    name: str | Path,
+    *,
+    quantization: Quantization | None = None,
+    dtype: torch.dtype | str | None = None,
+    device_map: Any = None,
+    merge: bool = False,
+) -> Predictor:
+    """Load a vision-LLM to caption and answer with: a run, a stock Blip2 checkpoint, or mBLIP's layout of 2023.
+
+    Args:
+        name: Hub id, folder or ``nano:NAME``.
+        quantization: ``int8`` or ``nf4`` for the language model alone.
+        dtype: Of vision and language model; None for what they were saved in.
+        device_map: A device, or what Accelerate's ``dispatch_model`` takes.
+        merge: Of a run, merge the last adapter too, rather than leaving it attached.
 
     Raises:
-        InputError: A picture cannot be read, or a language is not one of the 96.
+        InputError: See :func:`mblip.models.load_model`.
     """
-    names = [find_language(language).name for language in languages]
-    pairs = [(image, f"Caption in {name}:") for image in images for name in names]
-    texts = vlm.generate([image for image, _ in pairs], [prompt for _, prompt in pairs], **{**GENERATION, **generation})
-    return [texts[i : i + len(names)] for i in range(0, len(texts), len(names))]
+    vlm = models.load_model(name, quantization=quantization, dtype=dtype, device_map=device_map, merge=merge)
+    return Predictor(vlm, getattr(vlm.model.config, "prompt_templates", None) or templates_of_run(locate(name)))
 
 
-def answer(vlm: VisionLLM, image: Picture, question: str, language: str, **generation: Any) -> str:
-    """A short answer to a question about an image, in the language asked for.
+def answer_language(question: str, language: str | None) -> str:
+    """The English name of the language to answer in: the one named, or the question's own.
 
     Raises:
-        InputError: The picture cannot be read, or the language is not one of the 96.
+        InputError: It is unknown, or cannot be told from the question.
     """
-    prompt = f"Question: {question.rstrip('?')}? Answer in {find_language(language).name}:"
-    return vlm.generate([image], [prompt], **{**GENERATION, **generation})[0]
+    return find_language(language or language_of(question)).name
+
+
+def _is_list(value: Any) -> bool:
+    # An array of four dimensions is a batch of pictures.
+    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 4
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if _is_list(value) else [value]

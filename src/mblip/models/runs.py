@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,55 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
     write_json(folder / DESCRIPTION, description)
 
 
+@dataclass(frozen=True)
+class Description:
+    """What ``mblip.json`` says.
+
+    Attributes:
+        bases: Checkpoints by part; what lies there is what the run was trained on.
+        adapters: Folders in the order in which they are merged.
+        is_attached: Whether the last of them is the run's own, still apart.
+        full: Parts besides the bridge that are stored in full.
+        image_token_index: Id of the placeholder.
+        trained_on: How the language model was quantised in training.
+        prompt_templates: Files of the templates that the run was trained with.
+    """
+
+    bases: dict[str, Base]
+    adapters: list[Path]
+    is_attached: bool
+    full: list[str]
+    image_token_index: int
+    trained_on: Quantization
+    prompt_templates: list[str]
+
+
+def read_description(folder: Path) -> Description:
+    """Read a run's description and look whether its bases are what they were.
+
+    Raises:
+        InputError: It is damaged or of another version, or a base is gone or changed.
+    """
+    raw = read_json(folder / DESCRIPTION)
+    if raw.get("format") != FORMAT:
+        raise InputError(f"{folder} is a run of format {raw.get('format')}; this version reads {FORMAT}")
+    try:
+        run = Description(
+            bases={part: Base(**base) for part, base in raw["bases"].items()},
+            adapters=[folder / name for name in raw["adapters"]],
+            is_attached=bool(raw["adapter_attached"]),
+            full=list(raw["full"]),
+            image_token_index=int(raw["image_token_index"]),
+            trained_on=raw["trained_on"],
+            prompt_templates=list(raw.get("prompt_templates", ())),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder / DESCRIPTION} is damaged ({error!r}); copy the run again") from error
+    for part, base in run.bases.items():
+        _check_base(folder, part, base)
+    return run
+
+
 def load_run(
     folder: Path,
     quantization: Quantization | None = None,
@@ -97,32 +146,23 @@ def load_run(
     Raises:
         InputError: A base is missing or is not the one that the run was trained on, or a file is damaged.
     """
-    description = read_json(folder / DESCRIPTION)
-    if description.get("format") != FORMAT:
-        raise InputError(f"{folder} is a run of format {description.get('format')}; this version reads {FORMAT}")
-    try:
-        bases = {part: Base(**base) for part, base in description["bases"].items()}
-        image_token = int(description["image_token_index"])
-        full, adapters = list(description["full"]), [folder / name for name in description["adapters"]]
-        attached = adapters.pop() if description["adapter_attached"] and not merge else None
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{folder / DESCRIPTION} is damaged ({error!r}); copy the run again") from error
-    for part, base in bases.items():
-        _check_base(folder, part, base)
+    run = read_description(folder)
+    bases, adapters = run.bases, run.adapters
+    attached = adapters.pop() if run.is_attached and not merge else None
     if "model" in bases:
         vlm = load_stock(locate(bases["model"].name), bases["model"].name, dtype)
     else:
         vlm = build_model(bases["vision"].name, bases["llm"].name, dtype=dtype)
-    if int(vlm.model.config.image_token_index) != image_token:
+    if int(vlm.model.config.image_token_index) != run.image_token_index:
         raise InputError(f"{folder}: the image token has another id in the base's tokeniser than when it was trained")
-    for file in ("bridge", *full):
+    for file in ("bridge", *run.full):
         _fill(vlm, folder / f"{file}.safetensors")
     for adapter in adapters:
         load_lora(vlm, adapter)
         merge_lora(vlm)
     vlm.origin = Origin(bases, adapters, attached)
-    if description.get("prompt_templates"):  # part of the configuration, so that an export has them as well
-        vlm.model.config.prompt_templates = description["prompt_templates"]
+    if run.prompt_templates:  # part of the configuration, so that an export has them as well
+        vlm.model.config.prompt_templates = run.prompt_templates
     finish(vlm, quantization, device_map)
     if attached:
         load_lora(vlm, attached)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mblip.storage import UnreadableImage, decode_image
 
@@ -19,20 +19,24 @@ def open_picture(picture: Picture) -> Image.Image:
     """A path, the bytes of a file, a PIL image or an array [H, W], [H, W, 3 or 4] (0..255) as upright RGB.
 
     Raises:
-        UnreadableImage: Missing, damaged, or an array of another shape.
+        UnreadableImage: Missing, damaged, an array of another shape or of other numbers, or no picture at all.
     """
     if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
+        return ImageOps.exif_transpose(picture).convert("RGB")
     if isinstance(picture, np.ndarray):
         if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3, 4)):
             raise UnreadableImage("array", f"its shape {picture.shape} is not [height, width, channels]")
+        if picture.dtype.kind not in "iub" or (picture.size and not 0 <= picture.min() <= picture.max() <= 255):
+            raise UnreadableImage("array", f"its values ({picture.dtype}) are not whole numbers from 0 to 255")
         squeezed = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
         return Image.fromarray(squeezed.astype(np.uint8)).convert("RGB")
     if isinstance(picture, bytes):
         return decode_image(picture, "bytes")
+    if not isinstance(picture, str | PathLike):
+        raise UnreadableImage(type(picture).__name__, "it is no path, bytes, PIL image or array")
     path = Path(picture)
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(str(picture), error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UnreadableImage(str(picture), getattr(error, "strerror", None) or str(error)) from error
     return decode_image(data, str(picture))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mblip.config import OptimSection, TrainRecipe
+from mblip.config import DataRecipe, OptimSection, TrainRecipe, load_recipe
 from mblip.errors import InputError
 from mblip.models.build import build_model
 from mblip.models.checkpoint import read_json
@@ -59,6 +59,9 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     vlm.eval()
     gather(vlm)
     if processes.is_main_process:
+        # Whoever uses the model asks it in the words that it was trained on.
+        if (mix / "recipe.yaml").is_file():
+            vlm.model.config.prompt_templates = list(load_recipe(DataRecipe, mix / "recipe.yaml").templates)
         save_run(vlm, directory, _stored_in_full(recipe))
     return {**row, "unreadable_images": feed.unreadable}
 

@@ -62,6 +62,10 @@ class LinguaDetector:
         found = self._detector.detect_language_of(text)
         return None if found is None else self._code[found]
 
+    def ranking(self, text: str) -> list[tuple[str, float]]:
+        """Every language with its confidence (0 to 1), the likeliest first."""
+        return [(self._code[one.language], one.value) for one in self._detector.compute_language_confidence_values(text)]
+
 
 def language_fidelity(answers: Sequence[str], language: str, detector: Detector) -> float | None:
     """The share of answers that are in a language; an empty answer is in none.

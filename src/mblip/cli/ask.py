@@ -1,0 +1,40 @@
+"""``mblip ask``: a question about a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(ask)
+
+
+def ask(
+    picture: Annotated[Path, typer.Argument(help="A picture file.")],
+    question: Annotated[str, typer.Argument(help="The question.")],
+    language: Annotated[
+        str, typer.Option(help="Of the answer, by code or name; the question's own where none is named.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
+    beams: Annotated[int, typer.Option(min=1, help="Of the beam search.")] = 5,
+    quantization: Annotated[str, typer.Option(help="Of the language model: none, int8 or nf4.")] = "none",
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Ask a question about a picture."""
+    from mblip.languages import find_language
+
+    code = find_language(language).code if language else ""
+    from mblip.inference.choosing import choose_model, open_model
+
+    chosen = choose_model(model)
+    from mblip.inference.detecting import language_of  # takes seconds: after the options have proved valid
+
+    code = code or language_of(question)
+    text = open_model(chosen, quantization).answer(picture, question, code, num_beams=beams)
+    row = {"image": str(picture), "question": question, "language": code, "answer": text, "model": chosen}
+    print(json.dumps(row, ensure_ascii=False) if as_json else text)

@@ -1,0 +1,64 @@
+"""Which model answers where none is named: the published one if its files are here, else nobody's guess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from mblip.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from mblip.inference.predictor import Predictor
+
+PUBLISHED = "Gregor/mblip-mt0-xl"
+QUICKSTART = Path("runs/quickstart/multilingual-1")
+
+
+def choose_model(name: str = "") -> str:
+    """The model to load: the one named, else the published mT0-XL if its files are at hand.
+
+    Raises:
+        InputError: None is named and it is not at hand; the choice is the person's.
+    """
+    if name:
+        return name
+    if _at_hand(PUBLISHED):
+        return PUBLISHED
+    built = (QUICKSTART / "mblip.json").is_file()
+    nano = f"--model {QUICKSTART}" if built else f"mblip quickstart, then --model {QUICKSTART}"
+    raise InputError(
+        f"no model is named and the published one is not on this machine; choose: --model {PUBLISHED} downloads it "
+        f"(several GB, photos of anything), or {nano} (a few MB, emoji scenes only)"
+    )
+
+
+def open_model(name: str, quantization: str = "none") -> Predictor:
+    """Load a model where it runs fastest: on the GPU if there is one.
+
+    Raises:
+        InputError: It cannot be loaded, or the quantisation is unknown.
+    """
+    import torch
+
+    from mblip.inference.predictor import load_model
+    from mblip.models.quantize import Quantization
+
+    known = get_args(Quantization)
+    if quantization != "none" and quantization not in known:
+        raise InputError(
+            f"--quantization is none, {' or '.join(known)}, not {quantization!r}{nearest(quantization, known)}"
+        )
+    chosen = next((kind for kind in known if kind == quantization), None)
+    return load_model(name, quantization=chosen, device_map="cuda" if torch.cuda.is_available() else None)
+
+
+def _at_hand(repository: str) -> bool:
+    """Whether the Hub's local cache holds a whole checkpoint."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repository, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError):
+        return False
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))

@@ -1,0 +1,183 @@
+"""Captions and answers: what goes in, what comes out, and how the model is asked."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests import checkpoints
+
+import mblip
+from mblip.errors import InputError
+from mblip.inference.detecting import language_of
+from mblip.inference.predictor import GENERATION, Predictor, load_model
+from mblip.inference.prompts import prompts_from, templates_of_run
+from mblip.models.mblip import VisionLLM
+from mblip.storage import UnreadableImage
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    return load_model(checkpoints.blip2(tmp_path_factory.mktemp("blip2"), "mt5"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{number}.png" for number in range(3)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+    return paths
+
+
+def test_lists_in_lists_out(model: Predictor, pictures: list[Path]) -> None:
+    short = {"num_beams": 2, "max_new_tokens": 5}
+    table = model.caption(pictures, language=["sw", "de"], **short)
+    assert [len(row) for row in table] == [2, 2, 2]
+    assert model.caption(pictures, language="sw", **short) == [row[0] for row in table]
+    assert model.caption(pictures[1], language=["sw", "de"], **short) == table[1]
+    assert model.caption(str(pictures[2]), language="Kiswahili", **short) == table[2][0]
+    assert len({text for row in table for text in row}) > 1
+    assert model.caption([], language="de") == []
+
+
+def test_every_kind_of_picture_gives_the_same_answer(model: Predictor, pictures: list[Path]) -> None:
+    with Image.open(pictures[0]) as opened:
+        image = opened.convert("RGB")
+    kinds = [pictures[0], str(pictures[0]), pictures[0].read_bytes(), image, np.asarray(image)]
+    assert len(set(model.caption(kinds, language="de", max_new_tokens=6))) == 1
+    assert model.caption(np.stack([np.asarray(image)] * 2), language="de", max_new_tokens=6) == (
+        model.caption(kinds[:2], language="de", max_new_tokens=6)
+    )
+
+
+def test_a_turned_picture_is_turned_upright(model: Predictor, pictures: list[Path]) -> None:
+    with Image.open(pictures[0]) as opened:
+        turned = opened.convert("RGB").transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # show it turned by 90 degrees clockwise
+    file = io.BytesIO()
+    turned.save(file, "PNG", exif=exif)
+    with Image.open(io.BytesIO(file.getvalue())) as opened:
+        as_object = model.caption(opened, language="de", max_new_tokens=6)
+    assert as_object == model.caption(file.getvalue(), language="de", max_new_tokens=6)
+    assert as_object == model.caption(pictures[0], language="de", max_new_tokens=6)
+
+
+def test_the_defaults_are_the_papers(model: Predictor, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def generate(self: object, images: object, prompts: list[str], **generation: object) -> list[str]:
+        asked.append((prompts, generation))
+        return ["x" for _ in prompts]
+
+    monkeypatch.setattr(VisionLLM, "generate", generate)
+    model.caption(pictures[0], "sw")
+    model.answer(pictures[0], "Was ist das für ein Tier?", "de", num_beams=1)
+    assert asked[0] == (["Caption in Swahili:"], GENERATION)
+    assert (GENERATION["num_beams"], GENERATION["repetition_penalty"]) == (5, 1.5)
+    assert asked[1] == (["Question: Was ist das für ein Tier? Short answer in German:"], {**GENERATION, "num_beams": 1})
+
+
+def test_questions_and_pictures_go_in_pairs_or_one_with_all(model: Predictor, pictures: list[Path]) -> None:
+    questions = ["what is red", "how many dog"]
+    assert len(model.answer(pictures[0], questions, "en", max_new_tokens=4)) == 2
+    assert len(model.answer(pictures, "what is red", "en", max_new_tokens=4)) == 3
+    assert model.answer(pictures[:2], questions, "en", max_new_tokens=4) == [
+        model.answer(picture, question, "en", max_new_tokens=4)
+        for picture, question in zip(pictures, questions, strict=False)
+    ]
+    with pytest.raises(InputError, match="2 questions for 3 pictures"):
+        model.answer(pictures, questions, "en")
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (b"", "empty"),
+        (b"no picture", "not a readable image"),
+        ("missing.png", "No such file"),
+        ("a\0b.png", "cannot be used"),
+        (7, "no path, bytes, PIL image or array"),
+        (None, "no path, bytes, PIL image or array"),
+        (np.zeros((4, 4, 7), np.uint8), "shape"),
+        (np.full((4, 4, 3), 0.5, np.float32), "whole numbers from 0 to 255"),
+        (np.full((4, 4, 3), 300, np.int32), "whole numbers from 0 to 255"),
+    ],
+)
+def test_a_picture_that_cannot_be_used_is_said(model: Predictor, bad: object, says: str) -> None:
+    with pytest.raises(UnreadableImage, match=says):
+        model.caption(bad, language="de")  # type: ignore[call-overload]
+
+
+def test_a_mistyped_language_names_the_nearest(model: Predictor, pictures: list[Path]) -> None:
+    with pytest.raises(InputError, match="did you mean 'kiswahili'"):
+        model.caption(pictures[0], "Kiswahilli")
+
+
+@pytest.mark.parametrize(
+    ("question", "code"),
+    [
+        ("¿Qué hay en la mesa?", "es"),
+        ("Was ist auf dem Bild?", "de"),
+        ("Nini kiko mezani?", "sw"),
+        ("机の上に何がありますか", "ja"),
+        ("What is on the table?", "en"),
+        ("Что на столе?", "ru"),
+    ],
+)
+def test_the_language_of_a_question_is_told(question: str, code: str) -> None:
+    assert language_of(question) == code
+
+
+@pytest.mark.parametrize("question", ["dog", "12", "", "Apa yang ada di meja?"])
+def test_a_language_that_cannot_be_told_is_asked_for(question: str) -> None:
+    with pytest.raises(InputError, match="name the language of the answer"):
+        language_of(question)
+
+
+def test_prompts_are_those_of_the_models_training() -> None:
+    paper, nano = prompts_from(("paper",)), prompts_from(("nano",))
+    assert paper.for_caption("Swahili") == nano.for_caption("Swahili") == "Caption in Swahili:"
+    assert paper.for_question("What is {it}?", "German") == "Question: What is {it}? Short answer in German:"
+    assert nano.for_question("dog?", "German") == "Question: dog? Answer in German:"
+    assert nano.for_question("How many dog?", "German") == "How many dog?"
+    assert prompts_from(("benchmarks",)).for_question("A?", "Thai") == "Question: A? Short answer in Thai:"
+    with pytest.raises(InputError, match="no template file"):
+        prompts_from(("gone.yaml",))
+
+
+def test_a_run_says_which_templates_it_was_trained_on(tmp_path: Path) -> None:
+    run, mix = tmp_path / "run", tmp_path / "mix"
+    run.mkdir()
+    mix.mkdir()
+    assert templates_of_run(run) == ("paper",)
+    (run / "recipe.yaml").write_text(
+        "{title: t, paper: p, kind: train, stage: align, model: {vision: v, llm: l}, optim: {lr: 1.0e-3},"
+        " data: {mix: elsewhere/mix, images: i}}"
+    )
+    assert templates_of_run(run) == ("paper",)
+    (mix / "recipe.yaml").write_text("{title: t, paper: p, kind: data, sources: [], templates: [nano]}")
+    assert templates_of_run(run) == ("nano",)
+
+
+def test_an_exported_model_keeps_its_prompts(tmp_path: Path) -> None:
+    folder = checkpoints.blip2(tmp_path / "stock", "mt5")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "prompt_templates": ["nano"]}))
+    assert load_model(folder).prompts == prompts_from(("nano",))
+
+
+def test_public_names() -> None:
+    assert mblip.load_model is load_model
+    assert issubclass(mblip.Predictor, mblip.VisionLLM)
+    assert set(mblip.__all__) >= {"load_model", "build_model", "Predictor", "VisionLLM"}
+    assert inspect.signature(mblip.load_model) == inspect.signature(load_model)
+    with pytest.raises(AttributeError):
+        _ = mblip.nothing
