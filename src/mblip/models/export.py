@@ -11,14 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from mblip.errors import InputError
-from mblip.models.checkpoint import read_json
 from mblip.models.load import load_model
 from mblip.models.locate import locate
 from mblip.models.lora import merge_lora
 from mblip.models.mblip import VisionLLM
 from mblip.models.origin import Origin
 from mblip.models.quantize import Quantization, check_kind, quantization_of, unquantize
-from mblip.models.runs import DESCRIPTION
+from mblip.models.runs import DESCRIPTION, read_description
 from mblip.storage import atomic_folder
 
 _PROMPTS = ("Caption in English:", "Question: What is in the picture? Answer in German:", "Name the object in Swahili:")
@@ -41,8 +40,8 @@ def export_model(name: str | Path, folder: Path, quantization: Quantization | No
         InputError: The folder exists, or the model cannot be loaded.
     """
     _check_new(folder)
-    description = locate(name) / DESCRIPTION
-    trained_on = check_kind(read_json(description).get("trained_on")) if description.is_file() else None
+    run = locate(name)
+    trained_on = check_kind(read_description(run).trained_on) if (run / DESCRIPTION).is_file() else None
     reference = None
     if trained_on and quantization is None:
         reference = probe(load_model(name, quantization=trained_on))

@@ -1,0 +1,163 @@
+"""Whether a checkpoint or run can be used, and what would mend it, from its configuration and its files' headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import Blip2Config
+
+from mblip.config import ModelSection
+from mblip.errors import InputError
+from mblip.models.checkpoint import Checkpoint
+from mblip.models.locate import locate
+from mblip.models.parts import count_parameters
+from mblip.models.reading import read_image_processor, read_tokenizer
+from mblip.models.runs import DESCRIPTION, read_description
+from mblip.models.skeleton import base_config, container_config, skeleton
+from mblip.models.tokens import IMAGE_TOKEN, check_image_token
+
+
+@dataclass
+class ModelReport:
+    """What was found.
+
+    Attributes:
+        path: Where.
+        kind: A run, a vision-LLM of today's or of 2023's layout, a language model; empty where it is none of them.
+        facts: What it consists of.
+        problems: A sentence for each thing that stands in the way, with its remedy.
+    """
+
+    path: str
+    kind: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether nothing stands in the way."""
+        return not self.problems
+
+
+def check_model(name: str | Path) -> ModelReport:
+    """Look at anything that ``load_model`` or ``build_model`` takes, without loading it."""
+    report = ModelReport(str(name))
+    try:
+        folder = locate(name)
+        report.path = str(folder)
+        if (folder / DESCRIPTION).is_file():
+            _check_run(folder, report)
+        elif not (folder / "config.json").is_file():
+            report.problems.append(f"{folder} holds neither a model (config.json) nor a run ({DESCRIPTION})")
+        else:
+            config = base_config(folder)
+            check = _check_vision_llm if isinstance(config, Blip2Config) else _check_language_model
+            check(folder, config, report)
+    except InputError as error:
+        report.problems.append(str(error))
+    return report
+
+
+def _check_run(folder: Path, report: ModelReport) -> None:
+    report.kind = "run"
+    description = read_description(folder)
+    report.facts |= {
+        "bases": {part: base.name for part, base in description.bases.items()},
+        "adapters": len(description.adapters),
+        "trained_on": description.trained_on,
+    }
+    files = [folder / f"{file}.safetensors" for file in ("bridge", *description.full)]
+    files += [folder / adapter / "adapter_model.safetensors" for adapter in description.adapters]
+    report.problems += [f"{file} is missing; copy the run again" for file in files if not file.is_file()]
+    config = container_config(ModelSection(run=str(folder)))
+    report.facts["parameters"] = _parameters(config)
+
+
+def _check_vision_llm(folder: Path, config: Blip2Config, report: ModelReport) -> None:
+    of_2023 = config.image_token_index is None
+    report.kind = "vision-LLM of 2023's layout" if of_2023 else "vision-LLM"
+    tokenizer = read_tokenizer(folder)
+    read_image_processor(folder, config)
+    rows = config.get_text_config().vocab_size
+    if of_2023:
+        free = rows - len(tokenizer)
+        place = "takes one of them" if free > 0 else "enlarges the embedding table"
+        report.facts["image token"] = f"none; {free} embedding rows belong to no token, and loading {place}"
+    else:
+        report.facts["image token"] = f"{IMAGE_TOKEN} is {check_image_token(config, tokenizer, folder)}"
+    report.facts["parameters"] = _parameters(config)
+    with torch.device("meta"):
+        _check_weights(folder, skeleton(config, torch.float32).model, config, report)
+
+
+def _check_language_model(folder: Path, config: Any, report: ModelReport) -> None:
+    report.kind = "language model"
+    if config.get_text_config() is not config:
+        report.problems.append(f"{folder} is a {config.model_type} checkpoint, which is not a language model alone")
+        return
+    tokenizer = read_tokenizer(folder)
+    if tokenizer.eos_token_id is None:
+        report.problems.append(f"{folder}: the tokeniser has no end token (eos_token); answers could not end")
+    report.facts["image token"] = f"{config.vocab_size - len(tokenizer)} embedding rows belong to no token"
+    eyes = base_config("Salesforce/blip2-flan-t5-xl")
+    shape = Blip2Config(vision_config=eyes.vision_config, qformer_config=eyes.qformer_config, text_config=config)
+    with torch.device("meta"):
+        model = skeleton(shape, torch.float32).language_model
+    report.facts["parameters"] = {"llm": sum(value.numel() for value in model.parameters())}
+    _check_weights(folder, model, config, report)
+
+
+def _parameters(config: Blip2Config) -> dict[str, int]:
+    with torch.device("meta"):
+        counts = count_parameters(skeleton(config, torch.float32))
+    return {part: count for part, count in counts.items() if count}
+
+
+def _check_weights(folder: Path, model: nn.Module, config: Any, report: ModelReport) -> None:
+    """Whether every weight of this shape is in the files; of tied ones any name will do."""
+    weights = Checkpoint(folder)
+    size = sum(path.stat().st_size for path in weights.files)
+    prefix = "language_model." if isinstance(config, Blip2Config) else ""
+    report.facts |= {
+        "language model": config.get_text_config().model_type,
+        "output head": "tied to the embeddings"
+        if config.get_text_config().tie_word_embeddings
+        else "a table of its own",
+        "weights": f"{len(weights.files)} {weights.files[0].suffix[1:]} files, {size / 2**30:.2f} GiB",
+        "stored as": str(weights.dtype(prefix)).removeprefix("torch."),
+    }
+    names: dict[int, list[str]] = {}
+    shapes: dict[int, torch.Size] = {}
+    for name, value in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(value), []).append(name)
+        shapes[id(value)] = value.shape
+    found = _shapes(weights)
+    lacking, other = [], []
+    for key, known in names.items():
+        stored = [name for name in known if name in found]
+        if not stored:
+            lacking.append(known[0])
+        other += [name for name in stored if found[name] != tuple(shapes[key])]
+    for problem, list_ in (("missing", lacking), ("of another size than config.json says", other)):
+        if list_:
+            report.problems.append(
+                f"{folder}: {len(list_)} weights are {problem}, the first being {list_[0]}; copy the checkpoint again"
+            )
+
+
+def _shapes(weights: Checkpoint) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weights.files:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        else:
+            shapes |= {
+                name: tuple(value.shape) for name, value in weights.read("").items() if weights.names[name] == path
+            }
+    return shapes

@@ -1,0 +1,65 @@
+"""What the doctor says of checkpoints and runs, whole and broken, without loading them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests import checkpoints
+
+from mblip.models import add_lora, load_model, save_run
+from mblip.models.doctor import check_model
+
+
+@pytest.mark.parametrize("family", ["mt5", "bloom"])
+def test_whole_checkpoints_have_no_problem(family: str, tmp_path: Path) -> None:
+    today = check_model(checkpoints.blip2(tmp_path / "today", family))
+    assert (today.kind, today.problems) == ("vision-LLM", [])
+    assert today.facts["parameters"].keys() == {"vision", "queries", "qformer", "projection", "llm"}
+    for safetensors in (True, False):
+        old = check_model(checkpoints.published(tmp_path / f"old{safetensors}", family, safetensors=safetensors))
+        assert (old.kind, old.problems) == ("vision-LLM of 2023's layout", [])
+        assert old.facts["output head"] == "a table of its own"
+        assert old.facts["image token"].startswith("none; 12 embedding rows")
+        assert old.facts["weights"].startswith(f"2 {'safetensors' if safetensors else 'bin'} files")
+    text = check_model(checkpoints.llm(tmp_path / "llm", family))
+    assert (text.kind, text.problems) == ("language model", [])
+    assert text.facts["parameters"]["llm"] == today.facts["parameters"]["llm"]
+
+
+def test_a_run_and_what_it_stands_on(tmp_path: Path) -> None:
+    base = checkpoints.blip2(tmp_path / "base", "mt5")
+    vlm = load_model(base)
+    add_lora(vlm, 2, 4, 0.0)
+    save_run(vlm, tmp_path / "run")
+    report = check_model(tmp_path / "run")
+    assert report.is_usable
+    assert report.kind == "run"
+    assert report.facts["adapters"] == 1
+    (tmp_path / "run" / "adapter" / "adapter_model.safetensors").unlink()
+    assert "adapter_model.safetensors is missing" in check_model(tmp_path / "run").problems[0]
+    base.rename(tmp_path / "gone")
+    assert "which is gone" in check_model(tmp_path / "run").problems[0]
+
+
+@pytest.mark.parametrize("name", ["query_tokens", "language_model.lm_head.weight", "qformer.layernorm.bias"])
+def test_a_missing_weight_is_found_in_the_headers(name: str, tmp_path: Path) -> None:
+    report = check_model(checkpoints.published(tmp_path / "model", without=(name,)))
+    assert not report.is_usable
+    assert f"1 weights are missing, the first being {name}" in report.problems[0]
+
+
+def test_any_name_of_a_tied_weight_will_do(tmp_path: Path) -> None:
+    names = ("language_model.shared.weight", "language_model.decoder.embed_tokens.weight")
+    assert check_model(checkpoints.published(tmp_path / "model", without=names)).is_usable
+
+
+def test_what_is_no_model_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "neither a model" in check_model(tmp_path / "empty").problems[0]
+    assert "no checkpoint folder" in check_model(tmp_path / "nowhere").problems[0]
+    folder = checkpoints.published(tmp_path / "model")
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    assert "lacks model-00002-of-00002.safetensors" in check_model(folder).problems[0]
+    (folder / "tokenizer.json").unlink()
+    assert "no tokeniser" in check_model(folder).problems[0]
