@@ -105,8 +105,14 @@ def evaluate(
 
         print(json.dumps([asdict(score) for score in scores], ensure_ascii=False, indent=2))
     elif scores:
+        from mblip.evaluation.results import read_scores
+        from mblip.evaluation.transfer import transfer_gaps
+
         _print(scores)
-        print(f"{directory / 'scores.json'}; mblip report {directory} draws them")
+        for gap in transfer_gaps(read_scores(directory)):
+            each = "  ".join(f"{code} {value:+.3f}" for code, value in gap.languages.items())
+            print(f"{gap.benchmark:<20} English minus others, {gap.metric}: mean {gap.mean:+.3f}  {each}")
+        print(f"written to {directory / 'scores.json'}")
 
 
 def _print(scores: list[Score]) -> None:
