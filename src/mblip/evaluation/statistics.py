@@ -147,11 +147,26 @@ def paired_languages(
             raise ValueError(f"{code}: {len(ours)} items against {len(theirs)}")
         differences[code] = Sample(ours - theirs, sample.images)
     draws = _resampled_by_language(differences, resamples, seed)
-    observed = {code: float(np.mean(sample.values)) for code, sample in differences.items()}
+    observed = {code: float(np.mean(np.asarray(sample.values))) for code, sample in differences.items()}
     found = {code: _compare(observed[code], draws[code]) for code in differences}
     for name, codes in language_groups(differences).items():
         found[name] = _compare(float(np.mean([observed[code] for code in codes])), _macro(draws, codes))
     return found
+
+
+def english_gap(samples: Mapping[str, Sample], resamples: int = MACRO_RESAMPLES, seed: int = 0) -> Comparison:
+    """The cross-lingual gap: English minus the mean of the other languages, over the same pictures where they share them.
+
+    Args:
+        samples: By mC4 code, with ``en`` and at least one other.
+        resamples: How many draws.
+        seed: Of the draws.
+    """
+    draws = _resampled_by_language(samples, resamples, seed)
+    others = [code for code in samples if code != "en"]
+    means = {code: float(np.mean(np.asarray(sample.values))) for code, sample in samples.items()}
+    gap = draws["en"] - _macro(draws, others)
+    return _compare(means["en"] - float(np.mean([means[code] for code in others])), gap[np.isfinite(gap)])
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,55 @@
+"""``mblip report``: runs of ``mblip eval`` side by side on one page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mblip.errors import InputError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(report)
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Directories of mblip eval; later ones are tested against the first. Or one quickstart.",
+            metavar="RUN...",
+        ),
+    ],
+    to: Annotated[Path | None, typer.Option(help="Folder; the run's own for one run, runs/report for several.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder below which the benchmarks' pictures are, for the samples.")
+    ] = None,
+    images: Annotated[
+        list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Sample pictures of each benchmark.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what report.json holds.")] = False,
+) -> None:
+    """Draw scores by language, gaps, tests and samples: report.html (offline), .md, .csv, .tex and .json."""
+    if data is not None and not data.is_dir():
+        raise InputError(f"--data {data} is not a folder; give the one that mblip eval was given, or leave it out")
+    from mblip.report.quickstart import is_quickstart, rewrite_quickstart
+    from mblip.report.tables import to_json
+    from mblip.report.write import NAME, report_runs
+
+    if is_quickstart(runs[0]):
+        if len(runs) > 1 or to:
+            raise InputError(f"{runs[0]} is a quickstart; its report stays in it and stands alone: name nothing else")
+        found = rewrite_quickstart(runs[0])
+        directory = runs[0]
+    else:
+        directory = to or (runs[0] if len(runs) == 1 else Path("runs") / NAME)
+        found = to_json(report_runs(runs, directory, samples, data, images or ()))
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        print(f"{directory / NAME}.html")

@@ -1,0 +1,62 @@
+"""The quickstart's page, drawn anew from what it left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mblip.config import DataRecipe, load_recipe
+from mblip.errors import InputError
+from mblip.evaluation.benchmarks.scenes import TASKS, load_items
+from mblip.evaluation.results import RUN
+from mblip.nano.words import load_lexicon
+from mblip.report.page import write_report
+from mblip.schema import Prediction
+from mblip.storage import read_records
+
+_AGAIN = "run mblip quickstart on its folder again"
+_SHOWN = ("sw", "ar", "ja", "hi", "ru", "th", "yo", "iw")
+_PREDICTIONS = Path("multilingual-1") / "predictions.jsonl"
+
+
+def is_quickstart(directory: Path) -> bool:
+    """Whether a folder is one that ``mblip quickstart`` wrote."""
+    return (
+        (directory / "report.json").is_file()
+        and (directory / _PREDICTIONS).is_file()
+        and not (directory / RUN).exists()
+    )
+
+
+def rewrite_quickstart(directory: Path) -> dict[str, Any]:
+    """Write ``report.html`` and ``report.md`` of a quickstart from its ``report.json`` and the answers of its first run.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        InputError: A file is damaged or of another version.
+    """
+    path = directory / "report.json"
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        write_report(report, directory, _samples(directory))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); {_AGAIN}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} was not written by this version ({error} is not as expected); {_AGAIN}") from error
+    return report
+
+
+def _samples(directory: Path) -> list[dict[str, Any]]:
+    """The first scene of each task in languages of many scripts, with what was answered."""
+    languages = [code for code in _SHOWN if code in load_lexicon().languages]
+    held_out = load_recipe(DataRecipe, "data/nano_scenes").translation.never_shown
+    answers = {row.id: row.answer for row in read_records(directory / _PREDICTIONS, Prediction)}
+    return [
+        {"image": item.image, "task": item.task, "language": item.language, "prompt": item.prompt,
+         "answer": answers[item.id], "reference": item.reference}
+        for item in load_items(languages, 1, TASKS, held_out)
+        if item.id in answers
+    ]  # fmt: skip

@@ -1,0 +1,284 @@
+"""What a report says, as data: the scores of runs side by side, their means, gaps and tests. The writers only draw it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mblip.errors import InputError
+from mblip.evaluation.benchmarks import find_benchmark
+from mblip.evaluation.results import ItemScore, Run, read_items, read_run, read_scores
+from mblip.evaluation.statistics import (
+    Comparison,
+    Sample,
+    english_gap,
+    holm,
+    language_groups,
+    macro_averages,
+    macro_intervals,
+    paired_languages,
+)
+from mblip.languages import find_language
+from mblip.report.published import Published, load_published
+from mblip.schema import Score
+
+# The metric that stands for a benchmark: the first of these that its scores have.
+_MAIN = ("accuracy", "CIDEr", "chair_s")
+_LOWER_IS_BETTER = ("chair_s", "chair_i")
+# Scores of one benchmark and language that differ in any of these are not made of the same thing.
+_MUST_AGREE = ("data_sha256", "variant", "segmenter", "normaliser", "prompts", "prompt", "items_in_data")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value in the metric's own unit, with its 95 % interval where the metric is a mean over items."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunScores:
+    """One run on one benchmark.
+
+    Attributes:
+        scores: By mC4 code.
+        means: By group of languages (:func:`~mblip.evaluation.statistics.language_groups`).
+        english: The score that stands for English.
+        english_from: The benchmark it is from: this one, or the one that serves as its English (NLVR2 for MaRVL).
+        gap: English minus the mean of the other languages.
+        fidelity: Mean share of answers in the language asked for, over the languages where that can be told.
+        fidelity_untold: Languages where it cannot.
+    """
+
+    scores: dict[str, Score]
+    means: dict[str, Estimate]
+    english: Estimate | None = None
+    english_from: str = ""
+    gap: Estimate | None = None
+    fidelity: float | None = None
+    fidelity_untold: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkSummary:
+    """One benchmark.
+
+    Attributes:
+        name: Of the benchmark.
+        metric: The one that is drawn; tables hold all.
+        lower_is_better: Whether it counts errors.
+        languages: English first, then by share of mC4.
+        runs: By name of the run; only those that were evaluated on it.
+    """
+
+    name: str
+    metric: str
+    lower_is_better: bool
+    languages: tuple[str, ...]
+    runs: dict[str, RunScores]
+
+
+@dataclass(frozen=True, slots=True)
+class PairedTest:
+    """Two runs on one benchmark: ``rows`` by language and group; ``adjusted`` are p values of the languages after Holm."""
+
+    benchmark: str
+    metric: str
+    first: str
+    second: str
+    rows: dict[str, Comparison]
+    adjusted: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything a report says.
+
+    Attributes:
+        runs: What was evaluated, by name.
+        directories: Of the runs.
+        benchmarks: In the order of evaluation.
+        tests: Each further run against the first.
+        published: Values of others on these benchmarks.
+        cautions: What a reader must know before comparing.
+    """
+
+    runs: dict[str, Run]
+    directories: dict[str, Path]
+    benchmarks: list[BenchmarkSummary]
+    tests: list[PairedTest] = field(default_factory=list)
+    published: list[Published] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
+
+
+def summarize(directories: Sequence[Path]) -> Report:
+    """Read runs that ``mblip eval`` has written and put them side by side.
+
+    Args:
+        directories: Of the runs; later ones are tested against the first.
+
+    Raises:
+        InputError: One of them is no such run, is named twice, is damaged or holds no score.
+    """
+    names = _names(directories)
+    runs = {name: read_run(path) for name, path in names.items()}
+    scores = {name: _read_scores(path) for name, path in names.items()}
+    samples = {name: _samples(path, scores[name]) for name, path in names.items()}
+    order = list(dict.fromkeys(score.benchmark for held in scores.values() for score in held))
+    cautions = [
+        f"{name} was asked about the first {run.limit} images of each benchmark only."
+        for name, run in runs.items()
+        if run.limit is not None
+    ]
+    benchmarks, tests = [], []
+    for benchmark in order:
+        by_run = {
+            name: {score.language: score for score in held if score.benchmark == benchmark}
+            for name, held in scores.items()
+        }
+        by_run = {name: held for name, held in by_run.items() if held}
+        metric = _main_metric(benchmark, (score for held in by_run.values() for score in held.values()))
+        languages = _order({code for held in by_run.values() for code in held})
+        results = {name: _summarize(benchmark, metric, held, samples[name]) for name, held in by_run.items()}
+        benchmarks.append(BenchmarkSummary(benchmark, metric, metric in _LOWER_IS_BETTER, languages, results))
+        first, *others = by_run
+        for other in others:
+            cautions += _differences(benchmark, (first, by_run[first]), (other, by_run[other]))
+            found, caution = _test(benchmark, metric, (first, samples[first]), (other, samples[other]))
+            cautions += caution
+            tests += found
+    published = [row for row in load_published() if row.benchmark in order]
+    return Report(runs, names, benchmarks, tests, published, cautions)
+
+
+def scale(metric: str) -> float:
+    """What values of items are multiplied by to be in the unit of the metric."""
+    return 100.0 if metric == "accuracy" else 1.0
+
+
+def _names(directories: Sequence[Path]) -> dict[str, Path]:
+    """A short name for each run: its folder's, with as much of the path before it as tells it from the others."""
+    paths = [Path(path).resolve() for path in directories]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise InputError(f"{twice} is named twice; name each run once")
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return {"/".join(path.parts[-depth:]): Path(given) for path, given in zip(paths, directories, strict=True)}
+
+
+def _read_scores(directory: Path) -> list[Score]:
+    scores = read_scores(directory)
+    if not scores:
+        raise InputError(f"{directory} holds no scores; run mblip eval on it again")
+    for score in scores:
+        where = f"{directory}: {score.benchmark} ({score.language})"
+        find_benchmark(score.benchmark)
+        find_language(score.language)
+        if not score.metrics:
+            raise InputError(f"{where} has no metrics; run mblip eval again")
+        for name, value in score.metrics.items():
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise InputError(f"{where} has {name} {value!r}, which is no number; run mblip eval again")
+    return scores
+
+
+Samples = dict[tuple[str, str], list[ItemScore]]
+
+
+def _samples(directory: Path, scores: Sequence[Score]) -> Samples:
+    return {(s.benchmark, s.language): read_items(directory, s.benchmark, s.language) for s in scores}
+
+
+def _values(samples: Samples, benchmark: str, metric: str) -> dict[str, Sample]:
+    """The values of a metric by language, in its own unit; empty if it is no mean over items."""
+    found = {}
+    for (name, code), items in samples.items():
+        if name == benchmark and items and all(metric in item.values for item in items):
+            values = [scale(metric) * item.values[metric] for item in items]
+            found[code] = Sample(values, [(name, *item.images) for item in items])
+    return found
+
+
+def _summarize(benchmark: str, metric: str, scores: dict[str, Score], samples: Samples) -> RunScores:
+    values = {code: score.metrics[metric] for code, score in scores.items()}
+    drawn = _values(samples, benchmark, metric)
+    intervals = macro_intervals(drawn) if set(drawn) == set(scores) else {}
+    means = {name: Estimate(value, intervals.get(name)) for name, value in macro_averages(values).items()}
+    source = benchmark if "en" in scores else find_benchmark(benchmark).english
+    english = _values(samples, source, metric).get("en") if source else None
+    gap = None
+    if english is not None and len(with_english := {**drawn, "en": english}) > 1 and set(with_english) >= set(scores):
+        found = english_gap(with_english)
+        gap = Estimate(found.difference, found.interval)
+    stands = scores.get("en")
+    best = _estimate(stands, metric) if stands else None
+    if best is None and english is not None:
+        best = Estimate(float(np.mean(np.asarray(english.values))), macro_intervals({"en": english})["all"])
+    told = [score.language_fidelity for score in scores.values() if score.language_fidelity is not None]
+    untold = tuple(code for code, score in scores.items() if told and score.language_fidelity is None)
+    return RunScores(
+        {code: scores[code] for code in _order(scores)}, means, best, source if best else "", gap,
+        sum(told) / len(told) if told else None, untold,
+    )  # fmt: skip
+
+
+def _estimate(score: Score, metric: str) -> Estimate:
+    return Estimate(score.metrics[metric], score.ci95.get(metric))
+
+
+def _main_metric(benchmark: str, scores: Iterable[Score]) -> str:
+    common = set.intersection(*(set(score.metrics) for score in scores))
+    if not common:
+        raise InputError(f"the scores of {benchmark} have no metric in common; evaluate them with one version of mblip")
+    return next((name for name in _MAIN if name in common), sorted(common)[0])
+
+
+def _order(codes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(codes, key=lambda code: (code != "en", -find_language(code).mc4_share, code)))
+
+
+def _differences(
+    benchmark: str, first: tuple[str, dict[str, Score]], second: tuple[str, dict[str, Score]]
+) -> list[str]:
+    """What makes the scores of two runs incomparable, one sentence a field."""
+    (ours, mine), (theirs, other) = first, second
+    found: dict[str, list[str]] = {}
+    for code in mine.keys() & other.keys():
+        for name in _MUST_AGREE:
+            if mine[code].fingerprint.get(name) != other[code].fingerprint.get(name):
+                found.setdefault(name, []).append(code)
+        if mine[code].protocol != other[code].protocol:
+            found.setdefault("protocol", []).append(code)
+    return [
+        f"{benchmark}: {ours} and {theirs} differ in {name} ({', '.join(sorted(codes))})."
+        for name, codes in sorted(found.items())
+    ]
+
+
+def _test(
+    benchmark: str, metric: str, first: tuple[str, Samples], second: tuple[str, Samples]
+) -> tuple[list[PairedTest], list[str]]:
+    """The second run against the first in the languages that both answered the same items of."""
+    (ours, mine), (theirs, other) = first, second
+    values, against = _values(mine, benchmark, metric), _values(other, benchmark, metric)
+    shared, cautions = [], []
+    for code in _order(values.keys() & against.keys()):
+        ids, ids_other = ([item.id for item in found[benchmark, code]] for found in (mine, other))
+        if ids == ids_other:
+            shared.append(code)
+        else:
+            cautions.append(f"{benchmark} ({code}): {ours} and {theirs} were not asked the same items, so not tested.")
+    if not shared:
+        return [], cautions or [f"{benchmark}: {metric} of {ours} and {theirs} cannot be tested item by item."]
+    pairs = paired_languages({code: against[code] for code in shared}, {code: values[code].values for code in shared})
+    groups = language_groups(shared)
+    adjusted = holm({code: pairs[code].p_value for code in shared})
+    rows = {name: pairs[name] for name in [*groups, *shared]}
+    return [PairedTest(benchmark, metric, ours, theirs, rows, adjusted)], cautions
