@@ -18,7 +18,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mblip.corpora.raw import BadRow, Row, Text, image_name, make_examples, stream_json, take, take_text, take_texts
+from mblip.corpora.raw import (
+    BadRow,
+    Row,
+    Text,
+    image_name,
+    make_examples,
+    stream_json,
+    take,
+    take_id,
+    take_text,
+    take_texts,
+)
 from mblip.corpora.vqav2 import COCO_TRAIN_KEY
 from mblip.schema import Drop, Example
 
@@ -45,7 +56,7 @@ def read(
         texts = {"question": take_text(row, "question"), "answer": choices[correct]}
         for number, rationale in enumerate(take_texts(row, "rationales")):
             for task in tasks:
-                name = f"{take_text(row, 'question_id')}-{number}-{task}"
+                name = f"{take_id(row, 'question_id')}-{number}-{task}"
                 yield Text(name, task, images, texts | {"rationale": rationale})
 
     return make_examples(source, LICENCE, path, stream_json(path), make)

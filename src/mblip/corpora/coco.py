@@ -1,51 +1,81 @@
-"""MSCOCO captions in Karpathy's split.
+"""MSCOCO captions in Karpathy's split, or in COCO's own files.
 
 Licence: captions CC BY 4.0; the photos are their authors' on Flickr. Download: ``caption_datasets.zip`` of Karpathy
-(https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip), images from https://cocodataset.org.
+(https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip), images and the official captions from
+https://cocodataset.org.
 
 Raw record, in ``images`` of ``dataset_coco.json``::
 
     {"filepath": "train2014", "filename": "COCO_train2014_000000057870.jpg", "split": "train", "cocoid": 57870,
      "sentences": [{"raw": "A restaurant has modern wooden tables and chairs.", "sentid": 787980, ...}, ...], ...}
 
-becomes one ``caption`` example a sentence, its image keyed ``train2014/COCO_train2014_000000057870.jpg``.
+or in ``annotations`` of ``captions_train2014.json``, with the file's name in its ``images``::
+
+    {"image_id": 57870, "id": 787980, "caption": "A restaurant has modern wooden tables and chairs."}
+
+becomes one ``caption`` example a sentence, its image keyed ``train2014/COCO_train2014_000000057870.jpg`` (a name of 2017,
+``000000057870.jpg``, stays as it is).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_json, take, take_text
+from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_json, take, take_id, take_text
 from mblip.schema import Drop, Example
+
+Split = Literal["train", "val", "test"]
 
 LICENCE = "CC-BY-4.0"
 
 
-def read(
-    source: str, path: Path, split: Literal["train", "val", "test"] = "train", restval: bool = False
-) -> Iterator[Example | Drop]:
+def read(source: str, path: Path, split: Split = "train", restval: bool = False) -> Iterator[Example | Drop]:
     """Yield the captions of a split.
 
     Args:
         source: First part of the ids.
-        path: ``dataset_coco.json``.
-        split: Karpathy's.
+        path: ``dataset_coco.json``, or an official file such as ``captions_train2014.json``.
+        split: Karpathy's. An official file is a split by itself and is taken whole.
         restval: With ``train``, also the 30,504 images of val2014 that are in neither test nor val. They are in no
             split but train: counting them as val, as the original did, is wrong.
     """
-    splits = {split, "restval"} if restval and split == "train" else {split}
+    first = next(stream_json(path, "images"), None)
+    if isinstance(first, dict) and "sentences" not in first and "file_name" in first:
+        return _read_official(source, path)
+    return read_karpathy(source, LICENCE, path, {split, "restval"} if restval and split == "train" else {split})
+
+
+def read_karpathy(source: str, licence: str, path: Path, splits: set[str]) -> Iterator[Example | Drop]:
+    """Yield the captions of some splits of a file in Karpathy's layout, which Flickr30K has too."""
 
     def make(row: Row) -> Iterator[Text]:
         if take_text(row, "split") not in splits:
             return
-        key = f"{take_text(row, 'filepath')}/{take_text(row, 'filename')}"
+        key = take_text(row, "filename")
+        if "filepath" in row:
+            key = f"{take_text(row, 'filepath')}/{key}"
         sentences = take(row, "sentences", list)
         if not sentences:
             raise BadRow("'sentences' is empty")
         for sentence in sentences:
-            text = {"caption": take_text(sentence, "raw")}
-            yield Text(str(take(sentence, "sentid", int)), "caption", (key,), text)
+            yield Text(take_id(sentence, "sentid"), "caption", (key,), {"caption": take_text(sentence, "raw")})
 
-    return make_examples(source, LICENCE, path, stream_json(path, "images"), make)
+    return make_examples(source, licence, path, stream_json(path, "images"), make)
+
+
+def _read_official(source: str, path: Path) -> Iterator[Example | Drop]:
+    names = {row.get("id"): row.get("file_name") for row in stream_json(path, "images") if isinstance(row, dict)}
+
+    def make(row: Row) -> Iterator[Text]:
+        image = take(row, "image_id", object)
+        name = names.get(image)
+        if not isinstance(name, str) or not name:
+            raise BadRow(f"'image_id' {image!r} is of no image in 'images'")
+        folder = re.match(r"COCO_(\w+\d{4})_", name)
+        key = f"{folder[1]}/{name}" if folder else name
+        yield Text(take_id(row, "id"), "caption", (key,), {"caption": take_text(row, "caption")})
+
+    return make_examples(source, LICENCE, path, stream_json(path, "annotations"), make)

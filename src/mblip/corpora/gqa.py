@@ -25,6 +25,7 @@ from mblip.corpora.raw import (
     stream_fields,
     stream_json,
     take,
+    take_id,
     take_text,
 )
 from mblip.schema import Drop, Example
@@ -42,7 +43,7 @@ def read(source: str, path: Path) -> Iterator[Example | Drop]:
 def _from_object(field: tuple[str, Row]) -> Iterator[Text]:
     number, row = field
     texts = {"question": take_text(row, "question"), "answer": take_text(row, "answer")}
-    yield Text(number, "vqa", (f"{take_text(row, 'imageId')}.jpg",), texts)
+    yield Text(number, "vqa", (f"{take_id(row, 'imageId')}.jpg",), texts)
 
 
 def _from_list(row: Row) -> Iterator[Text]:
@@ -50,4 +51,4 @@ def _from_list(row: Row) -> Iterator[Text]:
     if not answers:
         raise BadRow("'label' is empty")
     texts = {"question": take_text(row, "sent"), "answer": max(answers, key=lambda answer: answers[answer])}
-    yield Text(take_text(row, "question_id"), "vqa", (f"{take_text(row, 'img_id')}.jpg",), texts)
+    yield Text(take_id(row, "question_id"), "vqa", (f"{take_id(row, 'img_id')}.jpg",), texts)

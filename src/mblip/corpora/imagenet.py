@@ -8,9 +8,11 @@ Raw records: a folder of images for each class, in the order of their names, and
 
     {"DE": [[0, 1, 2, ...], ["Schleie", "Goldfisch", "Weißer Hai", ...]], ...}
 
-of class numbers and labels by language. Each pass over the languages takes every class that a language has a label for
-once, each time with an image not used before, and makes of it a ``naming`` example (``answer``) and a ``presence``
-example (``question``, and yes or no). The labels are in their languages already: set ``translate`` to false.
+of class numbers and labels by language. Each pass over the languages (the paper has eight) takes every class that a
+language has a label for once, each time with an image not used before, and makes of it a ``naming`` example (``answer``)
+and a ``presence`` example (``question``, and yes or no). The languages are those that mT5 was trained on, and every one is
+passed over as often as the others: the published 295,856 examples are eight times 36,982 labels. So a language weighs what
+Babel-ImageNet knows of it, not its share of mC4. The labels are in their languages already: set ``translate`` to false.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from mblip.corpora.raw import stream_fields, stream_json
+from mblip.corpora.raw import first_character, stream_fields, stream_json
 from mblip.errors import InputError
 from mblip.languages import LANGUAGES, find_language
 from mblip.nano.words import YES_NO
@@ -47,7 +49,8 @@ def read(
         source: First part of the ids.
         folder: Folder with a folder for each class.
         labels: ``babel_imagenet.json``.
-        english: A JSON list of the English names, in the order of the classes (Babel-ImageNet has none).
+        english: A JSON list of the English names, in the order of the classes (Babel-ImageNet has none), or Keras'
+            ``imagenet_class_index.json``.
         passes: Examples of each class in each language.
         tasks: ``naming``, ``presence`` or both.
         seed: Of the images and of what is asked for.
@@ -57,8 +60,8 @@ def read(
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of classes such as n01440764")
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    names = [str(name) for name in stream_json(english)]
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = _read_english(english)
     if len(classes) != len(names):
         raise InputError(
             f"{folder} has {len(classes)} classes, but {english} names {len(names)}; both must be of one set"
@@ -110,6 +113,24 @@ def _question(draw: random.Random, labels: dict[int, str], label: int) -> tuple[
     return labels[draw.choice(others)], 1
 
 
+def _read_english(path: Path) -> list[str]:
+    """English names in the order of the classes; a class index spells them with underscores beside their folders."""
+    if first_character(path) == "{":
+        rows = dict(stream_fields(path))
+        try:
+            names = [rows[str(number)][1].replace("_", " ") for number in range(len(rows))]
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise InputError(
+                f'{path} is neither a list of names nor an index {{"0": ["n01440764", "tench"], ...}}'
+            ) from error
+    else:
+        names = list(stream_json(path))
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"{path}: the name of class {number} must be a text, not {name!r}")
+    return names
+
+
 def _read_labels(path: Path, classes: int) -> dict[str, dict[int, str]]:
     """Labels by mC4 code and class, for the languages of the table."""
     table: dict[str, dict[int, str]] = {}
@@ -118,11 +139,15 @@ def _read_labels(path: Path, classes: int) -> dict[str, dict[int, str]]:
             language = find_language(code).code
         except InputError:  # Babel-ImageNet has 298 languages
             continue
-        if not (isinstance(value, list) and len(value) == 2 and len(value[0]) == len(value[1])):
+        lists = isinstance(value, list) and len(value) == 2 and all(isinstance(part, list) for part in value)
+        if not lists or len(value[0]) != len(value[1]):
             raise InputError(f"{path}: {code!r} must hold two lists of one length, class numbers and labels")
-        if language in LANGUAGES:
-            table[language] = dict(zip(value[0], value[1], strict=True))
-            wrong = [number for number in value[0] if not (isinstance(number, int) and 0 <= number < classes)]
-            if wrong:
-                raise InputError(f"{path}: {code!r} labels class {wrong[0]!r}, but there are {classes} classes")
+        if language not in LANGUAGES:
+            continue
+        for number, label in zip(*value, strict=True):
+            if not (type(number) is int and 0 <= number < classes):
+                raise InputError(f"{path}: {code!r} labels class {number!r}, but there are {classes} classes")
+            if not isinstance(label, str):
+                raise InputError(f"{path}: {code!r} calls class {number} {label!r}, which is no text")
+        table[language] = dict(zip(value[0], value[1], strict=True))
     return table

@@ -14,11 +14,23 @@ becomes one ``description`` example (detail), or one ``conversation`` example a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from mblip.corpora.raw import BadRow, Row, Text, image_name, make_examples, stream_json, take, take_text
+from mblip.corpora.raw import (
+    BadRow,
+    Row,
+    Text,
+    image_name,
+    make_examples,
+    stream_json,
+    take,
+    take_id,
+    take_text,
+    take_texts,
+)
 from mblip.corpora.vqav2 import COCO_TRAIN_KEY
 from mblip.schema import Drop, Example
 
@@ -38,17 +50,20 @@ def read(
         source: First part of the ids.
         path: ``detail_23k.json`` or ``conversation_58k.json``.
         task: ``description`` keeps the answer alone, ``conversation`` question and answer.
-        image_key: How an image is called, from the COCO number in its name; ``{image}`` is the name as it stands.
+        image_key: How an image is called, from the COCO number in its name (``000000033471.jpg``, with or without a
+            folder and ``COCO_train2014_`` before it); ``{image}`` is the name as it stands, for files with other images.
         most_sentences: A conversation's answers with more full stops are left out, as in the paper.
     """
 
     def make(row: Row) -> Iterator[Text | Drop]:
-        images = (_image_key(image_key, take_text(row, "image")),) if "image" in row else ()
+        named = row.get("image") if isinstance(row, dict) else None
+        names = take_texts(row, "image") if isinstance(named, list) else [take_text(row, "image")] if named else []
+        images = tuple(_image_key(image_key, name) for name in names)
         turns = take(row, "conversations", list)
         if not turns or len(turns) % 2:
             raise BadRow(f"'conversations' must be pairs of question and answer, not {len(turns)} turns")
         for number in range(0, len(turns), 2):
-            name = f"{take_text(row, 'id')}-{number // 2}"
+            name = f"{take_id(row, 'id')}-{number // 2}"
             question, answer = _turn(turns[number], "human"), _turn(turns[number + 1], "gpt")
             if not images:
                 yield Drop(f"{source}/{name}", source, "no image", question)
@@ -72,7 +87,7 @@ def _turn(turn: Row, speaker: str) -> str:
 
 
 def _image_key(image_key: str, name: str) -> str:
-    digits = PurePosixPath(name).stem.rpartition("_")[2]
-    if "{image_id" in image_key and not digits.isdecimal():
-        raise BadRow(f"'image' {name!r} holds no COCO number; set image_key to '{{image}}'")
-    return image_name(image_key, image=name, image_id=int(digits) if digits.isdecimal() else 0)
+    number = re.fullmatch(r"(?:COCO_\w+_)?(\d{12})", PurePosixPath(name).stem)
+    if "{image_id" in image_key and not number:
+        raise BadRow(f"'image' {name!r} is no photo of COCO; set image_key to '{{image}}'")
+    return image_name(image_key, image=name, image_id=int(number[1]) if number else 0)

@@ -80,11 +80,11 @@ def _state(path: Path) -> list[int]:
 
 
 def _digest(path: Path) -> str:
-    """Of a file its content, of a folder of class folders the names in them."""
+    """Of a file its content, of a folder the names in it and in its folders."""
     if not path.is_dir():
         return sha256_file(path)
     digest = hashlib.sha256()
-    for folder in sorted(child for child in path.iterdir() if child.is_dir()):
+    for folder in sorted([path, *(child for child in path.iterdir() if child.is_dir())]):
         names = "\0".join(sorted(file.name for file in folder.iterdir()))
         digest.update(f"{folder.name}\0{names}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

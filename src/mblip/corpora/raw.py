@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
+from mblip.storage import read_jsonl
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -65,7 +67,7 @@ def take(row: Any, name: str, kind: type[T]) -> T:
     if not isinstance(row, dict):
         raise BadRow(f"it must be an object, not {row!r}")
     if name not in row:
-        raise BadRow(f"it lacks {name!r}")
+        raise BadRow(f"it lacks {name!r}; it has {', '.join(map(str, row)) or 'nothing'}"[:200])
     value = row[name]
     if not isinstance(value, kind) or isinstance(value, bool) > (kind is bool):
         raise BadRow(f"{name!r} must be {_KINDS.get(kind, kind.__name__)}, not {value!r}")
@@ -84,6 +86,17 @@ def take_text(row: Any, name: str) -> str:
     return text
 
 
+def take_id(row: Any, name: str) -> str:
+    """An id of a raw row, which some files write as a number and others as a text.
+
+    Raises:
+        BadRow: It is missing, blank, or something else.
+    """
+    if isinstance(row, dict) and isinstance(row.get(name), int):
+        return str(take(row, name, int))
+    return take_text(row, name)
+
+
 def take_texts(row: Any, name: str) -> list[str]:
     """A list of texts of a raw row, without blanks around them.
 
@@ -94,6 +107,11 @@ def take_texts(row: Any, name: str) -> list[str]:
     if not values or not all(isinstance(value, str) and value.strip() for value in values):
         raise BadRow(f"{name!r} must be a list of texts, not {values!r}")
     return [value.strip() for value in values]
+
+
+def hash_text(text: str) -> int:
+    """A number of 64 bits for a text, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def image_name(pattern: str, **fields: Any) -> str:
@@ -156,6 +174,15 @@ def first_character(path: str | Path) -> str:
         return scanner.peek()
 
 
+def stream_rows(path: str | Path) -> Iterator[Any]:
+    """Yield the items of a JSON list or the objects of JSON lines, whichever a ``.json`` file proves to hold.
+
+    Raises:
+        InputError: As in :func:`stream_json` and :func:`~mblip.storage.read_jsonl`.
+    """
+    return read_jsonl(path) if first_character(path) == "{" else stream_json(path)
+
+
 _KINDS: dict[type, str] = {
     str: "a text",
     int: "a whole number",
@@ -178,7 +205,7 @@ class _Scanner:
 
     def __enter__(self) -> _Scanner:
         try:
-            self._file = self.path.open(encoding="utf-8")
+            self._file = self.path.open(encoding="utf-8-sig")
         except OSError as error:
             raise InputError(f"cannot read {self.path}: {error.strerror}; download it, or name where it is") from error
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 from collections import Counter
@@ -17,6 +16,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora.provenance import raw_files
+from mblip.corpora.raw import hash_text
 from mblip.errors import InputError, nearest
 from mblip.schema import Drop, Example
 from mblip.storage import ImageStore, UnreadableImage, language_of, open_images
@@ -120,7 +120,7 @@ def _unique(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
     number = 0
     while block := list(islice(records, _BLOCK)):
         examples = [record for record in block if isinstance(record, Example)]
-        hashes = np.array([_hash(example.id) for example in examples], np.uint64)
+        hashes = np.array([hash_text(example.id) for example in examples], np.uint64)
         again = np.ones(len(hashes), dtype=bool)
         again[np.unique(hashes, return_index=True)[1]] = False
         if len(seen):
@@ -134,10 +134,6 @@ def _unique(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
                     detail = f"example {number} of the source has the id of an earlier one"
                     record = Drop(record.id, record.source, "duplicate id", detail, record.task)
             yield record
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def _with_images(records: Iterator[Example | Drop], source: SourceSection) -> Iterator[Example | Drop]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
-from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_json, take_text
+from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_rows, take_text
 from mblip.errors import InputError
-from mblip.languages import find_language
+from mblip.languages import LANGUAGES, find_language
 from mblip.schema import Drop, Example
 from mblip.storage import read_jsonl
 
@@ -33,7 +34,8 @@ def read(
 
     Args:
         source: First part of the ids; the second is the column mapped to ``id``, or the row's number.
-        path: ``.jsonl``, ``.json`` (a list), ``.csv``, ``.tsv`` or ``.parquet``.
+        path: ``.jsonl``, ``.json`` (a list, or lines), ``.csv``, ``.tsv`` or ``.parquet``; texts in UTF-8, the first
+            line of ``.csv`` and ``.tsv`` naming the columns.
         columns: Role -> column: ``image`` (and ``second_image``), and each text by the role that templates call it,
             such as caption, question, answer.
         task: The task of all rows, by which templates are chosen.
@@ -50,19 +52,24 @@ def read(
     roles = {role: column for role, column in columns.items() if role not in (*IMAGES, "id")}
     if not roles:
         raise InputError(f"source {source!r}: columns map no text of {path}, such as caption, question or answer")
-    code = find_language(language).code
+    code = _language(language)
 
-    def make(numbered: tuple[int, Row]) -> Iterator[Text]:
+    def make(numbered: tuple[int, Row | str]) -> Iterator[Text]:
         number, row = numbered
+        if isinstance(row, str):
+            raise BadRow(row)
         images = tuple(take_text(row, columns[role]) for role in IMAGES if role in columns)
         texts = {role: take_text(row, column) for role, column in roles.items()}
         own = code
         if language_column:
             try:
-                own = find_language(take_text(row, language_column)).code
+                own = _language(take_text(row, language_column))
             except InputError as error:
                 raise BadRow(str(error)) from error
-        name = str(row.get(columns["id"], "")).strip() if "id" in columns else str(number)
+        name = str(number)
+        if "id" in columns:
+            given = row.get(columns["id"]) if isinstance(row, dict) else None
+            name = "" if given is None else str(given).strip()
         if not name:
             raise BadRow(f"{columns['id']!r} is missing or blank")
         yield Text(name, task, images, texts, own)
@@ -70,32 +77,86 @@ def read(
     return make_examples(source, licence, path, enumerate(_rows(path), start=1), make)
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _language(text: str) -> str:
+    code = find_language(text).code
+    if code not in LANGUAGES:
+        raise InputError(f"{text!r} is none of the {len(LANGUAGES)} languages that mixes hold")
+    return code
+
+
+def _rows(path: Path) -> Iterator[Row | str]:
+    """The rows of a table; a text for one that is none, which says why."""
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
             return read_jsonl(path)
         case ".json":
-            return stream_json(path)
+            return stream_rows(path)
         case ".csv":
-            return _read_csv(path, ",")
+            return _read_lines(path, _csv_cells)
         case ".tsv":
-            return _read_csv(path, "\t")
+            return _read_lines(path, _tsv_cells)
         case ".parquet":
             return _read_parquet(path)
     raise InputError(f"{path}: a table must be .jsonl, .json, .csv, .tsv or .parquet")
 
 
-def _read_csv(path: Path, delimiter: str) -> Iterator[Row]:
+def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[str]]]]) -> Iterator[Row | str]:
     csv.field_size_limit(sys.maxsize)
+    line = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            for row in reader:
-                if None in row or None in row.values():
-                    raise InputError(f"{path}, line {reader.line_num}: not as many cells as the header has columns")
-                yield dict(row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not readable as UTF-8 {path.suffix[1:].upper()}: {error}") from error
+            rows = split(file)
+            line, header = next(rows, (0, []))
+            if not header:
+                raise InputError(f"{path} is empty; its first line must name the columns")
+            for name in header:
+                if header.count(name) > 1:
+                    raise InputError(f"{path}, line 1: two columns are called {name!r}; rename one")
+            for line, cells in rows:
+                if len(cells) == len(header):
+                    yield dict(zip(header, cells, strict=True))
+                elif cells:
+                    yield f"line {line} has {len(cells)} cells, but the header names {len(header)} columns"
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path) from error
+    except csv.Error as error:
+        raise InputError(f"{path}, after line {line}: {error}; mend the quotes there") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _csv_cells(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(file, strict=True)
+    for cells in reader:
+        yield reader.line_num, cells
+
+
+def _tsv_cells(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
+    """One row a line. Spreadsheets put cells in quotes, corpora have texts that begin with one: what fits the header wins."""
+    width = 0
+    for number, ending in enumerate(file, start=1):
+        line = ending.rstrip("\r\n")
+        cells = line.split("\t") if line else []
+        if '"' in line:
+            try:
+                unquoted = next(csv.reader([line], delimiter="\t", strict=True))
+            except csv.Error:
+                unquoted = cells
+            if len(unquoted) == (width or len(unquoted)):
+                cells = unquoted
+        width = width or len(cells)
+        yield number, cells
+
+
+def _not_utf8(path: Path) -> InputError:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                byte = line[error.start]
+                return InputError(f"{path}, line {number}: the byte 0x{byte:02X} is not UTF-8; save the file as UTF-8")
+    return InputError(f"{path} is not UTF-8; save the file as UTF-8")
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -105,5 +166,5 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
             yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged or not a Parquet file: {str(error).splitlines()[0]}") from error

@@ -8,7 +8,7 @@ Raw record::
     {"caption": "a woman in a red dress", "url": "https://example.org/a.jpg"}
 
 becomes a ``caption`` example, if the balancing chooses it. Its image is keyed by a hash of the address, under which
-``mblip data images`` stores it (or by ``jpg``, where the record has that).
+``mblip data images`` stores it; by ``jpg``, where the record has that; or as img2dataset numbered it.
 
 Balancing (paper, appendix): of every noun phrase that occurs in at least ten captions, its stop words left out, thirty
 of its captions are drawn. What thousands of captions say over and over is so cut down, and what few say stays.
@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_json, take_text
+from mblip.corpora.img2dataset import FetchedImages
+from mblip.corpora.raw import BadRow, Row, Text, hash_text, make_examples, stream_json, take_text
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
 from mblip.storage import atomic_write
@@ -47,6 +48,7 @@ def read(
     least: int = 10,
     most: int = 30,
     processes: int = 1,
+    fetched: Path | None = None,
     seed: int = 0,
     scratch: Path | None = None,
 ) -> Iterator[Example | Drop]:
@@ -59,6 +61,8 @@ def read(
         least: Captions that a noun phrase must occur in to count.
         most: Captions drawn for each phrase; 0 takes every caption.
         processes: Of spaCy.
+        fetched: Folder that img2dataset wrote, by whose tables images are keyed; captions without their image are left
+            out.
         seed: Of the draw.
         scratch: Folder that keeps the phrases found so far, for a run that is stopped; the stage names it.
 
@@ -67,12 +71,22 @@ def read(
     """
     chosen = balance(path, pipeline, least, most, processes, seed, scratch) if most else None
 
-    def make(numbered: tuple[int, Row]) -> Iterator[Text]:
+    images = FetchedImages(fetched) if fetched else None
+
+    def make(numbered: tuple[int, Row]) -> Iterator[Text | Drop]:
         number, row = numbered
         if chosen is not None and not chosen[number - 1]:
             return
-        key = take_text(row, "jpg") if isinstance(row, dict) and "jpg" in row else url_key(take_text(row, "url"))
-        yield Text(str(number), "caption", (key,), {"caption": take_text(row, "caption")})
+        caption = take_text(row, "caption")
+        if "jpg" in row and not images:
+            key = take_text(row, "jpg")
+        else:
+            url = take_text(row, "url")
+            key = images.key(url) if images else url_key(url)
+            if not key:
+                yield Drop(f"{source}/{number}", source, "not fetched", url, "caption")
+                return
+        yield Text(str(number), "caption", (key,), {"caption": caption})
 
     return make_examples(source, LICENCE, path, enumerate(stream_json(path), start=1), make)
 
@@ -148,7 +162,7 @@ def _phrases(documents: Iterable[Any], first: int) -> NDArray[np.uint64]:
     pairs = array("Q")
     for caption, document in enumerate(documents, start=first):
         for phrase in sorted(noun_phrases(document)):  # the order of a set differs from run to run
-            pairs.append(int.from_bytes(hashlib.blake2b(phrase.encode("utf-8", "replace"), digest_size=8).digest()))
+            pairs.append(hash_text(phrase))
             pairs.append(caption)
     return np.frombuffer(pairs, np.uint64).reshape(-1, 2)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mblip.corpora.raw import BadRow, Row, Text, make_examples, take_text, take_texts
+from mblip.corpora.raw import BadRow, Row, Text, make_examples, take_id, take_text, take_texts
 from mblip.schema import Drop, Example
 from mblip.storage import read_jsonl
 
@@ -43,7 +43,7 @@ def read(source: str, path: Path, first_annotator: bool = False) -> Iterator[Exa
             return
         if label not in ANSWERS:
             raise BadRow(f"the label must be one of {', '.join(ANSWERS)} or -, not {label!r}")
-        photo = take_text(row, "Flikr30kID" if "Flikr30kID" in row else "Flickr30K_ID").removesuffix(".jpg")
+        photo = take_id(row, "Flikr30kID" if "Flikr30kID" in row else "Flickr30K_ID").removesuffix(".jpg")
         texts = {"hypothesis": take_text(row, "sentence2"), "answer": ANSWERS[label]}
         yield Text(name, "entailment", (f"{photo}.jpg",), texts)
 

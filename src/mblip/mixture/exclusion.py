@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mblip.corpora.raw import first_character, stream_fields, stream_json
+from mblip.corpora.raw import first_character, stream_fields, stream_rows
 from mblip.errors import InputError
 from mblip.storage import read_jsonl
 
+_LONGEST_LINE = 1 << 20
 _COCO = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
 
 
@@ -28,7 +30,8 @@ def evaluation_images(paths: tuple[str, ...]) -> frozenset[str]:
     """The identities of the images that files list.
 
     A file is one name a line (``.txt``), Karpathy's ``dataset_coco.json`` (its val and test), COCO's own annotations
-    (``images``), GQA's questions in either layout, or JSON lines with ``img_path``, ``image`` or ``Flikr30kID``.
+    (``images``), GQA's questions in either layout, or JSON lines (``.jsonl``, or ``.json`` as POPE calls them) with
+    ``img_path``, ``image`` or ``Flikr30kID``.
 
     Raises:
         InputError: A file that cannot be read or lists no image.
@@ -52,14 +55,25 @@ def _names(path: Path) -> Iterator[str]:
             raise InputError(f"cannot read {path}: {error}") from error
     elif path.suffix == ".jsonl":
         yield from _of_rows(read_jsonl(path))
-    elif first_character(path) == "[":
-        yield from _of_rows(stream_json(path))
+    elif first_character(path) == "[" or _is_lines(path):
+        yield from _of_rows(stream_rows(path))
     else:
         for name, value in stream_fields(path):
             if isinstance(value, dict):
                 yield from _of_rows([value])
             elif name == "images" and isinstance(value, list):
-                yield from _of_rows(row for row in value if row.get("split", "test") in ("val", "test"))
+                rows = (row for row in value if isinstance(row, dict))
+                yield from _of_rows(row for row in rows if row.get("split", "test") in ("val", "test"))
+
+
+def _is_lines(path: Path) -> bool:
+    """Whether a ``.json`` file holds JSON lines, as those of NLVR2 and POPE do: its first line is an object by itself."""
+    with path.open("rb") as file:
+        line, more = file.readline(_LONGEST_LINE), file.readline(2)
+    try:
+        return bool(more.strip()) and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _of_rows(rows: Any) -> Iterator[str]:

@@ -314,8 +314,8 @@ def test_table_settings(tmp_path: Path, change: dict[str, Any], message: str) ->
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("own.csv", b"file,text\na.jpg,x,y\n", "line 2: not as many cells"),
-    ("own.csv", b"file,text\na.jpg,\xff\n", "not readable as UTF-8 CSV"),
+    ("own.csv", b"file,text\na.jpg,x,y\n", "record 1: bad row .line 2 has 3 cells, but the header names 2 columns"),
+    ("own.csv", b"file,text\na.jpg,\xff\n", "own.csv, line 2: the byte 0xFF is not UTF-8; save the file as UTF-8"),
     ("own.parquet", b"PAR1 nothing", "damaged or not a Parquet file"),
     ("own.jsonl", b'{"file": "a.jpg", "te', "cut off"),
     ("own.xlsx", b"", "must be .jsonl"),
