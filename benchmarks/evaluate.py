@@ -1,0 +1,204 @@
+"""Answers a second against stock generation, in one run: python benchmarks/evaluate.py [--images N] [--batch N] [--full].
+
+Two jobs: the shape of xGQA (8 languages x 24 questions an image, answers of 3 tokens) and that of XM3600 (a caption of 20
+tokens in each of 36 languages an image). Both sides have the same random weights, prompts, pictures and beams (5), and give
+the same answers, which is asserted. Stock is transformers' Blip2ForConditionalGeneration and Blip2Processor as harnesses
+drive them: one language after the other, batches in the order of the file, a picture encoded for each of its texts.
+
+The model has the paper's proportions (EVA-CLIP ViT-g and mT0-XL) at about 1/160 of the FLOPs a text: ViT 192 x 12 on 257
+patches, Q-Former 96 x 6 with 32 queries, mT5 256 x 10 + 10 with 12,000 pieces. Random weights never end a text, so that
+lengths are set: 3 tokens for an answer, 20 for a caption. ``--full`` is the paper's size, for a GPU. On a CPU, seconds are
+processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    MT5Config,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+from mblip.models.generation import Generator, Request
+from mblip.models.mblip import VisionLLM
+
+QUERIES = 32
+JOBS = {
+    "xGQA": {"languages": 8, "texts": 24, "words": (10, 30), "tokens": 3, "length_penalty": -1.0},
+    "XM3600": {"languages": 36, "texts": 1, "words": (4, 5), "tokens": 20, "length_penalty": 1.0},
+}
+
+
+def processor(pieces: int) -> Blip2Processor:
+    words = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", "<image>"])}
+    words |= {f"w{number}": number for number in range(len(words), pieces)}
+    core = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    core.pre_tokenizer = Whitespace()
+    core.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    text = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    return Blip2Processor(BlipImageProcessorPil(size={"height": 224, "width": 224}), text, num_query_tokens=QUERIES)
+
+
+def build(full: bool, device: str) -> VisionLLM:
+    if full:
+        pieces, vision, qformer = 250_112, Blip2VisionConfig(), Blip2QFormerConfig()
+        text = MT5Config(vocab_size=pieces, d_model=2048, d_kv=64, d_ff=5120, num_layers=24, num_heads=32)
+    else:
+        pieces = 12_000
+        vision = Blip2VisionConfig(hidden_size=192, intermediate_size=768, num_hidden_layers=12, num_attention_heads=6)
+        qformer = Blip2QFormerConfig(
+            hidden_size=96, intermediate_size=384, num_hidden_layers=6, num_attention_heads=4, encoder_hidden_size=192,
+            cross_attention_frequency=2,
+        )  # fmt: skip
+        text = MT5Config(vocab_size=pieces, d_model=256, d_kv=64, d_ff=512, num_layers=10, num_heads=4)
+    text.decoder_start_token_id, text.tie_word_embeddings = 0, False
+    vision.initializer_range = 0.02
+    config = Blip2Config(
+        vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=QUERIES, image_token_index=3
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = Blip2ForConditionalGeneration(config).eval()
+    torch.nn.init.normal_(model.query_tokens)
+    # Pictures must make a difference, and no two words may be about as likely as each other.
+    torch.nn.init.normal_(model.language_projection.weight, std=0.2)
+    torch.nn.init.normal_(model.language_model.lm_head.weight, std=0.2)
+    model.generation_config.eos_token_id = None
+    return VisionLLM(model.to(torch.bfloat16) if full else model, processor(pieces))
+
+
+def job(images: int, languages: int, texts: int, words: tuple[int, int], pieces: int) -> list[list[Request]]:
+    """The requests of each language."""
+    draw = random.Random(0)
+
+    def prompt() -> str:
+        return " ".join(f"w{draw.randrange(4, pieces)}" for _ in range(draw.randint(*words)))
+
+    return [
+        [Request(f"{language}-{image}-{n}", (str(image),), prompt()) for image in range(images) for n in range(texts)]
+        for language in range(languages)
+    ]
+
+
+def stock(vlm: VisionLLM, pictures: dict[str, Image.Image], requests: Sequence[Request], batch: int, how: dict) -> dict:
+    answers = {}
+    for start in range(0, len(requests), batch):
+        part = requests[start : start + batch]
+        inputs = vlm.processor(
+            images=[pictures[request.images[0]] for request in part], text=[request.prompt for request in part],
+            padding=True, return_tensors="pt",
+        ).to(vlm.device, vlm.model.dtype)  # fmt: skip
+        with torch.inference_mode():
+            ids = vlm.model.generate(**inputs, **how)
+        texts = vlm.processor.batch_decode(ids, skip_special_tokens=True)
+        answers.update((request.id, text.strip()) for request, text in zip(part, texts, strict=True))
+    return answers
+
+
+def expected(config: Blip2Config, texts: int, prompts: Sequence[int], batch: int, tokens: int) -> float:
+    """The ratio that counting multiplications and additions alone predicts.
+
+    Args:
+        config: Of the model.
+        texts: Of an image.
+        prompts: Tokens of each prompt, the image's included, in the order of the file.
+        batch: Texts that run together.
+        tokens: Of an answer.
+    """
+    vision, qformer, text = config.vision_config, config.qformer_config, config.text_config
+    patches, width, inner = (
+        (vision.image_size // vision.patch_size) ** 2 + 1,
+        vision.hidden_size,
+        vision.intermediate_size,
+    )
+    layer = 2 * patches * (4 * width**2 + 2 * width * inner) + 4 * patches**2 * width
+    small = qformer.hidden_size
+    block = 2 * QUERIES * (4 * small**2 + 2 * small * qformer.intermediate_size)
+    across = 4 * QUERIES * small**2 + 4 * patches * width * small
+    image = vision.num_hidden_layers * layer + qformer.num_hidden_layers * (block + across / 2)
+    model, keys = text.d_model, text.num_heads * text.d_kv
+
+    def encoder(length: float) -> float:
+        return text.num_layers * (2 * length * (4 * model * keys + 3 * model * text.d_ff) + 4 * length**2 * keys)
+
+    def cross(length: float) -> float:
+        return 4 * text.num_layers * length * model * keys
+
+    def decoder(length: float) -> float:
+        step = text.num_layers * (2 * (6 * model * keys + 3 * model * text.d_ff) + 4 * length * keys)
+        return 5 * tokens * (step + 2 * model * text.vocab_size)
+
+    mean = sum(prompts) / len(prompts)
+    padded = [max(prompts[start : start + batch]) for start in range(0, len(prompts), batch)]
+    longest = sum(padded) / len(padded)
+    stock = image + encoder(longest) + 5 * cross(longest) + decoder(longest)
+    return stock / (image / texts + encoder(mean) + cross(mean) + decoder(mean))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Processor time is what a quiet machine would take; a GPU's work shows in the wall clock alone.
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    vlm = build(options.full, device)
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (options.images, 6, 8, 3), np.uint8)
+    pictures = {
+        str(n): Image.fromarray(grid).resize((640, 480), Image.Resampling.BICUBIC) for n, grid in enumerate(coarse)
+    }
+    print(f"{device}, {torch.get_num_threads()} threads, batches of {options.batch}, torch {torch.__version__}")
+    for name in options.jobs:
+        shape = JOBS[name]
+        parts = job(options.images, shape["languages"], shape["texts"], shape["words"], len(vlm.tokenizer))
+        how = {
+            "num_beams": 5, "max_new_tokens": shape["tokens"], "min_new_tokens": shape["tokens"],
+            "length_penalty": shape["length_penalty"], "do_sample": False,
+        }  # fmt: skip
+        warm = parts[0][: options.batch]
+        stock(vlm, pictures, warm, options.batch, how)
+        started = clock()
+        theirs: dict[str, str] = {}
+        for part in parts:
+            theirs |= stock(vlm, pictures, part, options.batch, how)
+        between = clock()
+        generator = Generator(vlm, pictures.__getitem__, batch_size=options.batch, **how)
+        every = [request for part in parts for request in part]
+        ours = {request.id: answer for request, answer in generator.answers(every)}
+        ended = clock()
+        differing = sum(ours[key] != theirs[key] for key in theirs)
+        assert len(set(ours.values())) > len(ours) / 10, "the answers do not depend on what is asked"
+        assert not differing or options.full, f"{differing} of {len(theirs)} answers differ"
+        lengths = [QUERIES + len(request.prompt.split()) + 1 for request in every]
+        per_image = shape["languages"] * shape["texts"]
+        predicted = expected(vlm.model.config, per_image, lengths, options.batch, shape["tokens"])
+        rates = [len(theirs) / seconds for seconds in (between - started, ended - between)]
+        print(
+            f"{name}: {len(theirs):,} texts on {options.images} images; stock {rates[0]:.2f}/s, mblip {rates[1]:.2f}/s: "
+            f"{rates[1] / rates[0]:.2f} times, {predicted:.2f} by FLOPs; answers that differ: {differing}"
+        )
+
+
+if __name__ == "__main__":
+    main()
