@@ -106,7 +106,9 @@ def read_scores(directory: Path) -> list[Score]:
     path = directory / SCORES
     rows = _read_json(path, list)
     scores = [parse_record(Score, row, f"{path}, record {number}") for number, row in enumerate(rows, start=1)]
-    for score in scores:
+    for number, score in enumerate(scores, start=1):
+        if any(len(pair) != 2 for pair in score.ci95.values()):
+            raise InputError(f"{path}, record {number}: ci95 is not a lower and an upper end; run mblip eval again")
         score.ci95 = {name: (low, high) for name, (low, high) in score.ci95.items()}
     return scores
 

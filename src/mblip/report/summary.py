@@ -11,7 +11,7 @@ import numpy as np
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmarks import find_benchmark
-from mblip.evaluation.results import ItemScore, Run, read_items, read_run, read_scores
+from mblip.evaluation.results import ItemScore, Run, items_path, read_items, read_run, read_scores
 from mblip.evaluation.statistics import (
     Comparison,
     Sample,
@@ -193,14 +193,20 @@ Samples = dict[tuple[str, str], list[ItemScore]]
 
 
 def _samples(directory: Path, scores: Sequence[Score]) -> Samples:
-    return {(s.benchmark, s.language): read_items(directory, s.benchmark, s.language) for s in scores}
+    samples = {(s.benchmark, s.language): read_items(directory, s.benchmark, s.language) for s in scores}
+    for (benchmark, code), items in samples.items():
+        if not items:
+            raise InputError(
+                f"{items_path(directory, benchmark, code)} holds no items; run mblip eval on {directory} again"
+            )
+    return samples
 
 
 def _values(samples: Samples, benchmark: str, metric: str) -> dict[str, Sample]:
     """The values of a metric by language, in its own unit; empty if it is no mean over items."""
     found = {}
     for (name, code), items in samples.items():
-        if name == benchmark and items and all(metric in item.values for item in items):
+        if name == benchmark and all(metric in item.values for item in items):
             values = [scale(metric) * item.values[metric] for item in items]
             found[code] = Sample(values, [(name, *item.images) for item in items])
     return found

@@ -1,0 +1,263 @@
+"""``mblip report``: what it says, in every form; the page in a real browser; broken input."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner
+
+from mblip.cli.app import app
+from mblip.errors import InputError
+from mblip.evaluation.results import ItemScore, read_items, read_run, read_scores, write_items, write_run, write_scores
+from mblip.report.published import load_published
+from mblip.report.samples import choose_samples
+from mblip.report.summary import summarize
+from mblip.report.tables import to_csv, to_json, to_latex, to_markdown
+from mblip.report.write import report_runs
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "evaluation" / "results"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return shutil.copytree(FIXTURE, tmp_path / "first")
+
+
+@pytest.fixture
+def worse(tmp_path: Path) -> Path:
+    """The same run with half of the German answers, and Arabic captions, gone wrong."""
+    directory = shutil.copytree(FIXTURE, tmp_path / "<b>second")
+    write_run(directory, replace(read_run(directory), model="<script>alert(1)</script>"))
+    scores = read_scores(directory)
+    german = read_items(directory, "xgqa", "de")
+    changed = [replace(item, values={**item.values, "accuracy": float(n % 4 == 0)}) for n, item in enumerate(german)]
+    write_items(directory, "xgqa", "de", changed)
+    for score in scores:
+        if (score.benchmark, score.language) == ("xgqa", "de"):
+            score.metrics["accuracy"] = 25.0
+            score.ci95["accuracy"] = (10.0, 40.0)
+    write_scores(directory, scores)
+    return directory
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, name in enumerate(["n0.jpg", "n1.jpg", "n2.jpg", "00a0.jpg"]):  # 00a1.jpg is not at hand
+        image = Image.new("RGB", (480, 320), (90 + 40 * number, 120, 200 - 30 * number))
+        ImageDraw.Draw(image).ellipse((140, 60, 340, 260), fill="gold")
+        image.save(folder / name)
+    return folder
+
+
+def test_means_gap_and_fidelity_are_those_of_the_scores(run: Path) -> None:
+    report = summarize([run])
+    xgqa, xm3600 = report.benchmarks
+    (first,) = xgqa.runs.values()
+    assert xgqa.languages[0] == "en" and set(xgqa.languages) == {"en", "de", "ru", "zh"}
+    assert first.means["all"].value == pytest.approx((83.3333333 + 66.6666667 + 50 + 33.3333333) / 4)
+    assert first.means["without_english"].value == pytest.approx(50)
+    low, high = first.means["without_english"].interval or (0, 0)
+    assert low < 50 < high
+    assert first.gap and first.gap.value == pytest.approx(33.3333333)
+    (captions,) = xm3600.runs.values()
+    assert captions.fidelity == pytest.approx((1 + 0.5 + 1 + 1) / 4)
+    assert captions.fidelity_untold == ("id",)
+    assert (xm3600.metric, set(captions.means)) == ("CIDEr", {"all", "without_english", "low", "mid", "high"})
+    assert report.tests == [] and report.cautions == []
+
+
+def test_the_english_of_marvl_is_nlvr2(run: Path) -> None:
+    scores = read_scores(run)
+    for score in scores:
+        if score.benchmark == "xgqa" and score.language in ("en", "zh"):
+            name = "nlvr2" if score.language == "en" else "marvl"
+            write_items(run, name, score.language, read_items(run, "xgqa", score.language))
+            shutil.copy(
+                run / f"predictions/xgqa-{score.language}.jsonl", run / f"predictions/{name}-{score.language}.jsonl"
+            )
+            score.benchmark = name
+    write_scores(run, [score for score in scores if score.benchmark in ("nlvr2", "marvl")])
+    found = {benchmark.name: next(iter(benchmark.runs.values())) for benchmark in summarize([run]).benchmarks}
+    marvl = found["marvl"]
+    assert marvl.english and (marvl.english_from, marvl.english.value) == ("nlvr2", pytest.approx(83.3333333))
+    assert marvl.gap and marvl.gap.value == pytest.approx(50)
+    assert marvl.means["all"].value == pytest.approx(33.3333333)
+
+
+def test_two_runs_are_tested_item_by_item(run: Path, worse: Path) -> None:
+    report = summarize([run, worse])
+    test = report.tests[0]
+    assert (test.benchmark, test.first, test.second) == ("xgqa", "first", "<b>second")
+    assert test.rows["de"].difference == pytest.approx(25 - 66.6666667)
+    assert test.rows["en"].difference == 0 and test.rows["en"].p_value == 1
+    assert test.adjusted["de"] == pytest.approx(min(1, 4 * test.rows["de"].p_value))
+    assert test.rows["without_english"].difference == pytest.approx((25 - 66.6666667) / 3)
+
+
+def test_runs_that_were_not_asked_the_same_are_told_not_tested(run: Path, worse: Path) -> None:
+    items = read_items(worse, "xgqa", "ru")
+    write_items(worse, "xgqa", "ru", [replace(items[0], id="other"), *items[1:]])
+    scores = read_scores(worse)
+    scores[0].fingerprint["variant"] = "mblip"
+    write_scores(worse, scores)
+    write_run(worse, replace(read_run(worse), limit=3))
+    report = summarize([run, worse])
+    assert "ru" not in report.tests[0].rows and "de" in report.tests[0].rows
+    assert any("xgqa (ru)" in caution and "not tested" in caution for caution in report.cautions)
+    assert any("differ in variant (en)" in caution for caution in report.cautions)
+    assert any("first 3 images" in caution for caution in report.cautions)
+
+
+def test_samples_show_many_scripts_and_say_which_pictures_lack(run: Path, pictures: Path) -> None:
+    cards = choose_samples(summarize([run]), 2, images=[str(pictures)])
+    captions = [card for card in cards if card.benchmark == "xm3600"]
+    assert [[row.language for row in card.rows] for card in captions] == [["en", "ar", "ja", "id", "sw"]] * 2
+    assert captions[0].pictures[0] and captions[0].pictures[0].startswith("data:image/jpeg;base64,")
+    assert captions[1].pictures == (None,)
+    assert captions[0].rows[1].answers["first"] == ("كلب بجانب كرة.", pytest.approx(5.89167224))
+
+
+def test_every_form_says_the_same(run: Path, worse: Path) -> None:
+    report = summarize([run, worse])
+    rows = list(csv.DictReader(io.StringIO(to_csv(report))))
+    stated = {
+        (path.name, score.benchmark, score.language, metric): value
+        for path in (run, worse)
+        for score in read_scores(path)
+        for metric, value in score.metrics.items()
+    }
+    assert {(r["run"], r["benchmark"], r["language"], r["metric"]): float(r["value"]) for r in rows} == stated
+    assert len(rows) == len(stated)
+    markdown = to_markdown(report)
+    assert "| German | 66.7 [41.7, 91.7] | 25.0 [10.0, 40.0] |" in markdown
+    assert "Pangea" in markdown and "&lt;script>" in markdown
+    latex = to_latex(report)
+    assert latex.count("\\begin{tabular}{lrrrrrr}") == 1 and "first & 83.3 & 50.0 & 66.7 & 33.3 & 50.0 & 33.3" in latex
+    data = json.loads(json.dumps(to_json(report), allow_nan=False))
+    assert data["benchmarks"][0]["runs"]["first"]["scores"]["en"]["fingerprint"]["variant"] == "iglue"
+
+
+def test_published_values_name_their_source() -> None:
+    values = load_published()
+    assert len(values) >= 14
+    assert all(row.source.url.startswith("https://") and row.source.settings for row in values)
+    assert {"mBLIP mT0-XL", "mBLIP BLOOMZ-7B", "UC2"} <= {row.model for row in values}
+    for row in values:
+        if row.languages and row.others is not None:
+            assert row.others == pytest.approx(sum(row.languages.values()) / len(row.languages), abs=0.06)
+
+
+def test_the_page_is_offline_and_escaped(run: Path, worse: Path, pictures: Path, tmp_path: Path) -> None:
+    report_runs([run, worse], tmp_path / "out", images=[str(pictures)])
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"report.html", "report.md", "report.csv", "report.tex", "report.json"}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "&lt;b&gt;second" in page
+    assert not re.search(r"(?:src|href)=[\"'](?!data:)|url\(|@import", page)
+    assert '<bdi lang="ar" dir="auto">كلب بجانب كرة.</bdi>' in page
+    assert '<dd dir="rtl">' in page and '<bdi lang="ja" dir="auto">赤いボールと犬。</bdi>' in page
+    assert "they are left out of the mean: Indonesian" in page
+
+
+def test_the_page_in_a_browser(run: Path, worse: Path, pictures: Path, tmp_path: Path, chromium: str) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    report_runs([run, worse], tmp_path / "out", images=[str(pictures)])
+    address = (tmp_path / "out" / "report.html").as_uri()
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        complaints: list[str] = []
+        requests: list[str] = []
+        for name, width, height in (("wide", 1280, 900), ("phone", 390, 844)):
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.on("request", lambda request: requests.append(request.url))
+            page.on("console", lambda message: complaints.append(message.text))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.goto(address)
+            page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+            arabic = page.locator('dd[dir=rtl] bdi[lang="ar"]').first
+            box, cell = arabic.bounding_box(), arabic.locator("xpath=ancestor::dd").bounding_box()
+            assert box and cell and box["x"] + box["width"] / 2 > cell["x"] + cell["width"] / 2  # set from the right
+            page.close()
+        browser.close()
+    assert complaints == []
+    assert [url for url in requests if url != address and not url.startswith("data:")] == []
+    assert requests.count(address) == 2
+
+
+def _remove(name: str) -> Callable[[Path], None]:
+    return lambda run: (run / name).unlink()
+
+
+def _write(name: str, text: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        (run / name).write_text(text, encoding="utf-8")
+
+    return change
+
+
+def _score(**changes: Any) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        scores = [asdict(score) for score in read_scores(run)]
+        scores[0] |= changes
+        (run / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+
+    return change
+
+
+def _empty_items(run: Path) -> None:
+    write_items(run, "xgqa", "de", list[ItemScore]())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_remove("run.json"), "run.json"),
+        (_remove("scores.json"), "scores.json"),
+        (_write("scores.json", "[]"), "holds no scores"),
+        (_write("scores.json", "[{"), "damaged"),
+        (_write("run.json", "[]"), "not what mblip eval writes"),
+        (_remove("items/xgqa-de.jsonl"), "xgqa-de.jsonl"),
+        (_write("items/xgqa-de.jsonl", '{"id": 1'), "xgqa-de.jsonl"),
+        (_empty_items, "holds no items"),
+        (_remove("predictions/xm3600-ja.jsonl"), "xm3600-ja.jsonl"),
+        (_score(benchmark="xgqaa"), "did you mean 'xgqa'"),
+        (_score(language="tlh"), "unknown language 'tlh'"),
+        (_score(metrics={}), "has no metrics"),
+        (_score(metrics={"accuracy": float("nan")}), "no number"),
+        (_score(metrics={"accuracy": "many"}), "no number"),
+        (_score(ci95={"accuracy": [1]}), "ci95"),
+    ],
+)
+def test_broken_runs_end_in_one_sentence(run: Path, change: Callable[[Path], None], says: str, tmp_path: Path) -> None:
+    change(run)
+    with pytest.raises(InputError) as error:
+        report_runs([run], tmp_path / "out")
+    assert says in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_verb(run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["report", str(run), "--json", "--samples", "1"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["runs"]["first"]["kind"] == "mblip"
+    assert (run / "report.html").exists()
+    twice = CliRunner().invoke(app, ["report", str(run), str(run)])
+    assert isinstance(twice.exception, InputError) and "named twice" in str(twice.exception)
+    lost = CliRunner().invoke(app, ["report", str(run), "--data", str(tmp_path / "nowhere")])
+    assert isinstance(lost.exception, InputError) and "is not a folder" in str(lost.exception)
+    none = CliRunner().invoke(app, ["report", str(tmp_path / "nowhere")])
+    assert isinstance(none.exception, InputError)
