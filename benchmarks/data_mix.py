@@ -23,7 +23,7 @@ from mblip.corpora.sampling import _hash, stage_folder
 from mblip.mixture import build_mix
 from mblip.nano.words import load_lexicon
 from mblip.schema import Example
-from mblip.storage import EXCLUSIONS, ShardWriter, hash_directory, write_manifest
+from mblip.storage import ShardWriter, hash_directory, write_manifest
 
 TEXTS_PER_IMAGE = 1.85
 
@@ -54,7 +54,7 @@ def make_stage(work: Path, rows: int) -> None:
             key = f"images/{draw.randrange(images):08d}.jpg"
             languages = dict.fromkeys(texts, "en")
             shards.write(Example(f"synthetic/{row}", "synthetic", task, (key,), texts, languages, "CC0-1.0"))
-    (folder / EXCLUSIONS).touch()
+    (folder / "exclusions-00000.jsonl").touch()
     licences = {"synthetic": "CC0-1.0"}
     write_manifest(folder, Example, seed=plan.seed, recipe_hash=_hash(plan, plan.sources[0]), licences=licences)
 
