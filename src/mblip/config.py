@@ -40,6 +40,9 @@ class ModelSection(Section):
     run: str = ""
     qformer: Literal["keep", "random"] = "keep"
     projection: Literal["keep", "random"] = "random"
+    fit_words: tuple[str, ...] = Field(
+        default=(), description="tasks whose answers tell what is in a picture: fit the projection to them before the first step"
+    )
     quantization: Literal["none", "int8", "nf4"] = "none"
     merge: bool = Field(default=True, description="with run: merge its LoRA into the LLM and start a fresh one")
 
@@ -200,6 +203,10 @@ class VisionRecipe(Recipe):
     heads: int = 4
     patch: int = 16
     queries: int = Field(default=8, description="of the Q-Former; a multiple of a scene's four cells")
+    qformer_width: int = Field(
+        default=320, description="more than there are concepts: a linear projection can then send each to any word"
+    )
+    qformer_heads: int = 5
     qformer_layers: int = 2
     steps: int = 2500
     batch: int = 64

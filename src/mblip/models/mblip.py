@@ -97,14 +97,18 @@ class VisionLLM(nn.Module):
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """What the language model sees of each image: [images, 3, H, W] -> [images, queries, language model width]."""
+        projection = self.model.language_projection
+        projected: Tensor = projection(self.query_states(pixel_values).to(projection.weight.dtype))
+        return projected
+
+    def query_states(self, pixel_values: Tensor) -> Tensor:
+        """What the Q-Former makes of each image: [images, 3, H, W] -> [images, queries, Q-Former width]."""
         model = self.model
         vision_dtype = model.vision_model.embeddings.class_embedding.dtype
         patches = model.vision_model(pixel_values=pixel_values.to(vision_dtype)).last_hidden_state
         queries = model.query_tokens.expand(len(patches), -1, -1)
-        seen = model.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
-        projection = model.language_projection
-        projected: Tensor = projection(seen.to(projection.weight.dtype))
-        return projected
+        seen: Tensor = model.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
+        return seen
 
     def embed(self, input_ids: Tensor, image_features: Tensor, image_index: Tensor) -> Tensor:
         """Word embeddings with the images' features in place of the placeholders.

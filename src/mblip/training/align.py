@@ -21,10 +21,14 @@ from mblip.models.lora import add_lora
 from mblip.models.mblip import VisionLLM
 from mblip.models.parts import parameters_by_part, recompute_layers, set_trainable
 from mblip.models.runs import DESCRIPTION, save_run
+from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.feed import Feed, find_mix
 from mblip.training.loop import Batch, Group, Job, fit
 from mblip.training.parallel import gather, start
+from mblip.training.projection import fit_projection
 from mblip.training.validation import Validator
+
+FIT_TEXTS = 8192  # that the projection is fitted to
 
 
 def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -41,6 +45,8 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
         mix = find_mix(recipe, directory)
     vlm = prepare_model(recipe, processes.device)
     feed = Feed(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
+    if recipe.model.fit_words and newest_checkpoint(directory) is None:
+        fit_to_words(vlm, recipe, mix, directory)
     steps = count_steps(recipe.optim, feed.steps_per_epoch)
     validator = None
     if recipe.validate_every:
@@ -64,6 +70,14 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
             vlm.model.config.prompt_templates = list(load_recipe(DataRecipe, mix / "recipe.yaml").templates)
         save_run(vlm, directory, _stored_in_full(recipe))
     return {**row, "unreadable_images": feed.unreadable}
+
+
+def fit_to_words(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, directory: Path) -> float:
+    """Start the projection at the words of the recipe's ``fit_words``; the share of their variance that it explains."""
+    tasks = recipe.data.model_copy(update={"tasks": recipe.model.fit_words})
+    feed = Feed(recipe.model_copy(update={"data": tasks}), mix, directory, vlm)
+    steps = math.ceil(FIT_TEXTS / recipe.optim.global_batch)
+    return fit_projection(vlm, (batch for step in range(steps) for batch in feed.micro_batches(step)))
 
 
 def check_stage(recipe: TrainRecipe) -> None:

@@ -1,7 +1,11 @@
-"""Pretraining of the nano ViT: which object stands in each cell of a scene.
+"""Pretraining of the nano ViT and Q-Former: which object stands in each cell of a scene.
 
 The labels are dense (one for each cell), which is what teaches a ViT of half a million weights to see in minutes. The
-result is saved in the layout of a BLIP-2 checkpoint without its language model, the Q-Former still untrained.
+Q-Former learns with it to report each cell by a query of its own, those between standing for the commas of a list: the
+nano stand-in for BLIP-2's first stage, which teaches the queries to pick what is worth saying before any language model
+comes in. Here, unlike there, the ViT learns
+along: on its own it forgets where a patch stands, and the queries then take thousands of steps to find their cells.
+The result is saved in the layout of a BLIP-2 checkpoint without its language model.
 """
 
 from __future__ import annotations
@@ -25,31 +29,39 @@ from transformers import (
 )
 
 from mblip.config import VisionRecipe
+from mblip.errors import InputError
 from mblip.nano.scenes import CELLS, SIZE, Scene, render, sample_scene
 from mblip.nano.words import load_lexicon
 from mblip.storage import write_json
 from mblip.training.loop import Batch, Group, Job, fit
 
 EMPTY = 0  # the class of a cell without an object
+BETWEEN = 1  # what a query says that reports no cell
+FIRST_CONCEPT = 2
 
 
 class CellClassifier(nn.Module):
-    """A ViT with a linear head over the mean of each cell's patches."""
+    """A ViT and a Q-Former, each with a linear head: over the mean of a cell's patches, and over a query."""
 
-    def __init__(self, config: Blip2VisionConfig, classes: int) -> None:
+    def __init__(self, vision: Blip2VisionConfig, qformer: Blip2QFormerConfig, queries: int, classes: int) -> None:
         super().__init__()
-        self.vision_model = Blip2VisionModel(config)
-        self.head = nn.Linear(config.hidden_size, classes)
-        self.side = config.image_size // config.patch_size
+        self.vision_model = Blip2VisionModel(vision)
+        self.qformer = Blip2QFormerModel(qformer)
+        # Zeros, the default, would keep all queries the same for ever.
+        self.query_tokens = nn.Parameter(torch.randn(1, queries, qformer.hidden_size))
+        self.patch_head = nn.Linear(vision.hidden_size, classes)
+        self.query_head = nn.Linear(qformer.hidden_size, classes)
+        self.side = vision.image_size // vision.patch_size
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """[pictures, 3, H, W] -> class scores [pictures, cells, classes]."""
-        patches = self.vision_model(pixel_values).last_hidden_state[:, 1:]
-        pictures, _, width = patches.shape
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """[pictures, 3, H, W] -> class scores [pictures, cells, classes] and [pictures, queries, classes]."""
+        states = self.vision_model(pixel_values).last_hidden_state
+        pictures, _, width = states.shape
         half = self.side // 2
-        cells = patches.view(pictures, 2, half, 2, half, width).mean(dim=(2, 4)).view(pictures, CELLS, width)
-        scores: Tensor = self.head(cells)
-        return scores
+        cells = states[:, 1:].view(pictures, 2, half, 2, half, width).mean(dim=(2, 4)).view(pictures, CELLS, width)
+        queries = self.query_tokens.expand(pictures, -1, -1)
+        seen = self.qformer(query_embeds=queries, encoder_hidden_states=states).last_hidden_state
+        return self.patch_head(cells), self.query_head(seen)
 
 
 def image_processor() -> BlipImageProcessorPil:
@@ -70,7 +82,7 @@ def draw(recipe: VisionRecipe, step: int, processor: BlipImageProcessorPil) -> B
     rng = np.random.default_rng([recipe.seed, step])
     scenes = [sample_scene(rng, int(rng.integers(1, CELLS + 1)), concepts, repeat=0.2) for _ in range(recipe.batch)]
     labels = np.full((recipe.batch, CELLS), EMPTY)
-    index = {concept: i + 1 for i, concept in enumerate(concepts)}
+    index = {concept: i + FIRST_CONCEPT for i, concept in enumerate(concepts)}
     for row, scene in enumerate(scenes):
         for concept, cell in scene.objects:
             labels[row, cell] = index[concept]
@@ -78,17 +90,28 @@ def draw(recipe: VisionRecipe, step: int, processor: BlipImageProcessorPil) -> B
 
 
 def cell_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Cross-entropy summed over cells; ``object_accuracy`` is over cells that hold something."""
-    scores = model(batch["pixel_values"])
-    labels = batch["labels"]
-    loss = nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="sum")
-    filled = labels != EMPTY
-    accuracy = (scores.argmax(-1)[filled] == labels[filled]).float().mean()
-    return {"loss_sum": loss, "tokens": torch.tensor(labels.numel()), "object_accuracy": accuracy}
+    """Cross-entropy summed over cells and over queries; the accuracies are over cells that hold something."""
+    patch_scores, query_scores = model(batch["pixel_values"])
+    cells = batch["labels"]
+    queries = cells.new_full(query_scores.shape[:2], BETWEEN)
+    queries[:, :: queries.shape[1] // CELLS] = cells
+
+    def loss(scores: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="sum")
+
+    def accuracy(scores: Tensor, labels: Tensor) -> Tensor:
+        return (scores.argmax(-1) == labels)[labels >= FIRST_CONCEPT].float().mean()
+
+    return {
+        "loss_sum": loss(patch_scores, cells) + loss(query_scores, queries),
+        "tokens": torch.tensor(cells.numel()),
+        "object_accuracy": accuracy(patch_scores, cells),
+        "query_accuracy": accuracy(query_scores, queries),
+    }
 
 
 def train_vision(recipe: VisionRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Train and save the ViT and an untrained Q-Former in ``directory/model``; the last log row."""
+    """Train and save the ViT and the Q-Former in ``directory/model``; the last log row."""
     torch.manual_seed(recipe.seed)
     vision = Blip2VisionConfig(
         hidden_size=recipe.width, intermediate_size=recipe.feed_forward, num_hidden_layers=recipe.layers,
@@ -97,12 +120,15 @@ def train_vision(recipe: VisionRecipe, directory: Path, on_log: Callable[[dict[s
         initializer_range=0.02,
     )  # fmt: skip
     qformer = Blip2QFormerConfig(
-        vocab_size=64, hidden_size=recipe.width, num_hidden_layers=recipe.qformer_layers,
-        num_attention_heads=recipe.heads, intermediate_size=recipe.feed_forward, cross_attention_frequency=1,
+        vocab_size=64, hidden_size=recipe.qformer_width, num_hidden_layers=recipe.qformer_layers,
+        num_attention_heads=recipe.qformer_heads, intermediate_size=recipe.feed_forward, cross_attention_frequency=1,
         encoder_hidden_size=recipe.width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        initializer_range=recipe.width**-0.5,  # BERT's 0.02 is made for a width of 768: at 128 attention starts flat
+        # BERT's 0.02 is made for a width of 768: at less attention starts flat.
+        initializer_range=recipe.qformer_width**-0.5,
     )  # fmt: skip
-    model = CellClassifier(vision, len(load_lexicon().concepts) + 1)
+    if recipe.queries % CELLS:
+        raise InputError(f"field 'queries': {recipe.queries} is not a multiple of a scene's {CELLS} cells")
+    model = CellClassifier(vision, qformer, recipe.queries, len(load_lexicon().concepts) + FIRST_CONCEPT)
     processor = image_processor()
     row = fit(Job(
         model=model, groups=[Group("model", list(model.named_parameters()), recipe.lr)],
@@ -114,12 +140,7 @@ def train_vision(recipe: VisionRecipe, directory: Path, on_log: Callable[[dict[s
         vision_config=vision.to_dict(), qformer_config=qformer.to_dict(),
         text_config=MT5Config(vocab_size=64, d_model=recipe.width).to_dict(), num_query_tokens=recipe.queries,
     )  # fmt: skip
-    torch.manual_seed(recipe.seed)
-    bridge = Blip2QFormerModel(qformer)
-    tensors = {f"vision_model.{name}": tensor for name, tensor in model.vision_model.state_dict().items()}
-    tensors |= {f"qformer.{name}": tensor for name, tensor in bridge.state_dict().items()}
-    # Zeros, the default, would keep all queries the same for ever.
-    tensors["query_tokens"] = torch.randn(1, recipe.queries, recipe.width)
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if "_head." not in name}
     output = directory / "model"
     output.mkdir(parents=True, exist_ok=True)
     save_file({n: t.to(torch.float16).contiguous() for n, t in tensors.items()}, output / "model.safetensors")

@@ -8,6 +8,7 @@ TASKS = {"naming": FIGURE, "naming_never_shown": FIGURE, "caption_2": FIGURE}
 ROW = {"naming": 0.5, "naming_never_shown": 0.25, "language_fidelity": 1.0}
 RESULT = {
     "says": "a <b> setting",
+    "claim": "a claim",
     "headline": {"languages": 2},
     "tasks": TASKS,
     "languages": {"en": ROW, "ar": ROW},

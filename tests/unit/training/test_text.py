@@ -51,7 +51,7 @@ def test_a_tiny_model_learns_its_words(tmp_path: Path) -> None:
     )  # fmt: skip
     last = train(recipe, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert last["loss"] < 0.7 * rows[0]["loss"]
+    assert last["loss"] < 0.8 * rows[0]["loss"]
     assert (tmp_path / "model" / "model.safetensors").is_file()
     assert train(recipe, tmp_path) == last  # finished: nothing is done again
 

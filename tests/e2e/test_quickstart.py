@@ -1,0 +1,94 @@
+"""The nano experiment from mix to report, with two steps a setting; how well it learns is for ``make quickstart``."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mblip.cli.app import app
+from mblip.errors import InputError
+from mblip.models import locate
+from mblip.report import experiment
+from mblip.report.experiment import SETTINGS, run_experiment
+
+FIGURES = {"naming_exact", "naming_exact_never_shown", "two_object_caption", "presence", "counting", "language_fidelity"}
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting's training cut to two steps of eight texts, checkpointed at each."""
+    cut = ("optim.steps=2", "optim.global_batch=8", "optim.micro_batch=8", "checkpoint_every=1")
+    settings = [
+        s if "optim.steps=0" in s.overrides else dataclasses.replace(s, overrides=(*s.overrides, *cut)) for s in SETTINGS
+    ]
+    monkeypatch.setattr(experiment, "SETTINGS", tuple(settings))
+
+
+class Stop(Exception):
+    """Stands for Ctrl-C."""
+
+
+@pytest.mark.usefixtures("brief")
+def test_an_interrupted_quickstart_goes_on_and_a_finished_one_redoes_nothing(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def stop(line: str) -> None:
+        told.append(line)
+        if line.startswith("english_only-1: step 2"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_experiment(tmp_path / "run", False, 1, stop, scenes=1)
+    assert not (tmp_path / "run" / "report.json").exists()
+    report = run_experiment(tmp_path / "run", False, 1, told.append, scenes=1)
+    assert sum(line.startswith("multilingual-1: step 1") for line in told) <= 1  # trained once
+    assert set(report["headline"]) == {"languages", *FIGURES} and report["headline"]["languages"] == 85
+    for name in FIGURES:
+        low, high = report["headline"][name]["ci95"]
+        assert 0 <= low <= report["headline"][name]["value"] <= high <= 1
+    assert set(report["ablations"]) == {"multilingual", "english_only", "no_realignment"}
+    assert json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8")) == report
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.suffix in (".safetensors", ".parquet")}
+    again = run_experiment(tmp_path / "run", False, 1, told.append, scenes=1)
+    assert stamps and all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert again["headline"] == report["headline"]
+
+    fresh = run_experiment(tmp_path / "fresh", False, 1, told.append, scenes=1)
+    assert fresh["headline"] == report["headline"]  # an interrupt changes no figure
+    for name in ("multilingual-1", "english_only-1"):
+        losses = [
+            [json.loads(line)["loss"] for line in (tmp_path / run / name / "metrics.jsonl").read_text().splitlines()]
+            for run in ("run", "fresh")
+        ]
+        assert losses[0] == losses[1]
+    mixes = [sorted((tmp_path / run / "mix").glob("*.parquet")) for run in ("run", "fresh")]
+    assert mixes[0] and [p.read_bytes() for p in mixes[0]] == [p.read_bytes() for p in mixes[1]]
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "no weights"])
+def test_a_damaged_base_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    base = tmp_path / "nano-mlm"
+    shutil.copytree(locate.locate("nano:nano-mlm"), base)
+    weights = base / "model.safetensors"
+    if damage == "missing":
+        shutil.rmtree(base)
+    elif damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:100_000])
+    else:
+        weights.unlink()
+    shipped = locate._shipped
+    monkeypatch.setattr(locate, "_shipped", lambda name: locate.locate(base) if name == "nano-mlm" else shipped(name))
+    with pytest.raises(InputError, match="nano-mlm"):
+        run_experiment(tmp_path / "run", False, 1, lambda line: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(app, ["quickstart", "--to", str(tmp_path / "file" / "run")])
+    assert isinstance(result.exception, InputError) and "cannot write" in str(result.exception)
