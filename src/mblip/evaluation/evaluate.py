@@ -98,6 +98,8 @@ def evaluate(
     tasks = load_tasks(chosen, root, recipe.languages, recipe.prompts, images, recipe.limit, allow_missing)
     detector = _detector(chosen)
     if _is_predictions(model, machine):
+        if not processes.is_main_process:
+            return []
         files = [_predictions_of(task, Path(model), len(tasks) == 1) for task in tasks]
         _keep_run(directory, Run(model, "predictions", {}, "predictions", recipe.prompts, recipe.limit))
         pairs = zip(tasks, files, strict=True)

@@ -1,0 +1,59 @@
+"""Keys and values of a text's encoder states are made once for all its beams, and the answers stay the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tests import checkpoints
+
+from mblip import load_model
+from mblip.models.beams import read_once
+from mblip.models.mblip import VisionLLM
+
+PROMPTS = ["what is on the house", "how many", "Caption in German:", "is there a dog and a cat"]
+BEAMS: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 6, "length_penalty": -1.0}
+
+
+@pytest.fixture(params=["mt5", "t5", "umt5"])
+def vlm(request: pytest.FixtureRequest, tmp_path: Path) -> VisionLLM:
+    return load_model(checkpoints.blip2(tmp_path / "model", request.param), dtype="fp32")
+
+
+def test_beams_equal_those_of_stock_generation(vlm: VisionLLM) -> None:
+    features = vlm.encode([Image.new("RGB", (40, 40), color) for color in ("red", "blue")])
+    index = torch.tensor([[0], [1], [1], [0]])
+    ours = vlm.generate_ids(PROMPTS, features, index, **BEAMS)
+    batch = vlm.layout.prompts(PROMPTS, [1] * 4)
+    with torch.no_grad():
+        embedded = vlm.embed(batch["input_ids"], features, index)
+        stock = vlm.language_model.generate(
+            inputs_embeds=embedded,
+            attention_mask=batch["attention_mask"],
+            pad_token_id=vlm.layout.pad_token_id,
+            **BEAMS,
+        )
+    assert torch.equal(ours, stock)
+    assert len({tuple(row.tolist()) for row in ours}) > 1
+
+
+def test_keys_are_made_once_a_text(vlm: VisionLLM) -> None:
+    rows: list[int] = []
+    layers = [module for name, module in vlm.language_model.named_modules() if name.endswith("EncDecAttention.k")]
+    assert len(layers) == 2
+    handles = [layer.register_forward_hook(lambda _, given, __: rows.append(len(given[0]))) for layer in layers]
+    features = vlm.encode([Image.new("RGB", (40, 40), "red")])
+    vlm.generate_ids(PROMPTS, features, torch.zeros(4, 1, dtype=torch.long), **BEAMS)
+    for handle in handles:
+        handle.remove()
+    assert rows == [4, 4]  # texts, not beams, and in the first step alone
+
+
+def test_a_family_with_caches_of_its_own_kind_is_left_alone(vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mblip.models.beams.DynamicLayer", type("Other", (), {}))
+    embedded, mask = torch.randn(2, 3, checkpoints.WIDTH), torch.ones(2, 3, dtype=torch.long)
+    with torch.no_grad():
+        assert set(read_once(vlm.language_model, embedded, mask, 5)) == {"encoder_outputs", "attention_mask"}
