@@ -152,6 +152,7 @@ def _accumulate(
     """Add up the gradients of a step, and its named values over all micro-batches and processes."""
     sums: dict[str, Tensor] = {}
     losses = []
+    wide = torch.float32 if accelerator.device.type == "mps" else torch.float64  # which Apple's do not have
     for index, batch in enumerate(micro_batches):
         batch = {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
         casting = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=job.precision == "bf16")
@@ -160,11 +161,11 @@ def _accumulate(
             values["loss_sum"].backward()  # type: ignore[no-untyped-call]
         losses.append(values["loss_sum"].detach())
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value.detach().double()
+            sums[name] = sums.get(name, 0.0) + value.detach().to(wide)
     # One wait for the device and one exchange a step. That all stop together needs telling, too.
     names = sorted(sums)
     own = [float(stop), float(len(micro_batches)), *torch.stack([sums[name] for name in names]).tolist()]
-    everyone = accelerator.reduce(torch.tensor(own, dtype=torch.float64, device=accelerator.device), "sum").tolist()
+    everyone = accelerator.reduce(torch.tensor(own, dtype=wide, device=accelerator.device), "sum").tolist()
     totals = dict(zip(("stop", "micro_batches", *names), everyone, strict=True))
     if not math.isfinite(totals["loss_sum"]):
         found = torch.stack(losses).isfinite().tolist()

@@ -40,8 +40,7 @@ def distribute(model: nn.Module, accelerator: Accelerator, sharding: str) -> nn.
         prepared: nn.Module = accelerator.prepare_model(model)
         return prepared
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    model.to(accelerator.device)
-    for block in _blocks(model):
+    for block in _blocks(model):  # each goes to the device, is split and makes room for the next
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
