@@ -1,4 +1,4 @@
-"""``mblip report``: runs of ``mblip eval`` side by side on one page."""
+"""``mblip report``: runs of ``mblip eval`` side by side on one page; ``mblip tasks``: the benchmarks for lmms-eval."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from mblip.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb."""
+    """Add the verbs."""
     app.command()(report)
+    app.command()(tasks)
 
 
 def report(
@@ -32,6 +33,9 @@ def report(
         list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
     ] = None,
     samples: Annotated[int, typer.Option(min=0, help="Sample pictures of each benchmark.")] = 4,
+    lmms_eval: Annotated[
+        bool, typer.Option("--lmms-eval", help="Write the runs in lmms-eval's result format too, into lmms_eval/.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what report.json holds.")] = False,
 ) -> None:
     """Draw scores by language, gaps, tests and samples: report.html (offline), .md, .csv, .tex and .json."""
@@ -49,7 +53,37 @@ def report(
     else:
         directory = to or (runs[0] if len(runs) == 1 else Path("runs") / NAME)
         found = to_json(report_runs(runs, directory, samples, data, images or ()))
+        if lmms_eval:
+            from mblip.report.lmms_eval import export_run
+
+            for run in runs:
+                export_run(run, directory / "lmms_eval" / run.resolve().name)
     if as_json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
     else:
         print(f"{directory / NAME}.html")
+
+
+def tasks(
+    benchmarks: Annotated[
+        list[str], typer.Argument(help="Names, as mblip eval --suite takes them.", metavar="NAME...")
+    ],
+    to: Annotated[Path, typer.Option(help="Folder; give it to lmms_eval as --include_path.")],
+    data: Annotated[Path, typer.Option(help="Folder below which annotations and images are.")] = Path("data"),
+    languages: Annotated[str, typer.Option(help="Only these, by code or name, separated by commas.")] = "",
+    images: Annotated[
+        list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
+    ] = None,
+) -> None:
+    """Write benchmarks as tasks of lmms-eval: our data, prompts and scores in its runner."""
+    from mblip.evaluation.benchmarks import evaluated
+
+    chosen = [found for name in benchmarks for found in evaluated(name)]
+    if not data.is_dir():
+        raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
+    from mblip.evaluation.tasks import load_tasks
+    from mblip.report.lmms_eval import write_tasks
+
+    codes = [part.strip() for part in languages.split(",") if part.strip()]
+    for path in write_tasks(load_tasks(chosen, data, codes, images=images or ()), to):
+        print(path)

@@ -196,9 +196,10 @@ def _tests(report: Report) -> Iterator[str]:
 def _published(report: Report) -> Iterator[str]:
     if not report.published:
         return
+    sources = list(dict.fromkeys(row.source for row in report.published))
     yield (
         "<h2>Beside published values</h2><p class=note>Printed by others, with other prompts, decoding or questions: read "
-        "the last column before you compare.</p>"
+        "how below before you compare.</p>"
     )
     for benchmark in report.benchmarks:
         theirs = [row for row in report.published if row.benchmark == benchmark.name and row.metric == benchmark.metric]
@@ -206,20 +207,21 @@ def _published(report: Report) -> Iterator[str]:
             continue
         rows = []
         for run, result in benchmark.runs.items():
-            mean = result.means.get("without_english")
-            fidelity = "" if result.fidelity is None else f"{result.fidelity:.1%}"
-            rows.append([
-                f"<b>{html.escape(run)}</b>", show_estimate(result.english, benchmark.metric),
-                show_estimate(mean, benchmark.metric), fidelity, "this report",
-            ])  # fmt: skip
+            estimates = (result.english, result.means.get("without_english"))
+            shown = [show_estimate(estimate, benchmark.metric) for estimate in estimates]
+            rows.append([f"<b>{html.escape(run)}</b>", *shown, _share(result.fidelity), "this report"])
         for row in theirs:
-            fidelity = "" if row.language_fidelity is None else f"{row.language_fidelity:.1%}"
-            where = f"{row.source.title} ({row.source.url}): {row.source.settings}"
-            numbers = [None if value is None else Estimate(value) for value in (row.english, row.others)]
-            shown = [show_estimate(number, benchmark.metric) for number in numbers]
-            rows.append([html.escape(row.model), *shown, fidelity, f"<small>{html.escape(where)}</small>"])
+            shown = ["" if value is None else show(value, benchmark.metric) for value in (row.english, row.others)]
+            number = f"[{sources.index(row.source) + 1}]"
+            rows.append([html.escape(row.model), *shown, _share(row.language_fidelity), number])
         yield f"<h3>{benchmark.name}</h3>"
-        yield table(["model", "English", "others", "in language", "source"], rows, numbers=(1, 2, 3), wide=(4,))
+        yield table(["model", "English", "others", "in language", "source"], rows, numbers=(1, 2, 3))
+    for number, source in enumerate(sources, start=1):
+        yield f'<p class="note">[{number}] {html.escape(f"{source.title} ({source.url}): {source.settings}.")}</p>'
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def _samples(cards: Sequence[SampleCard], runs: Sequence[str]) -> Iterator[str]:

@@ -18,7 +18,6 @@ h1{margin-bottom:0}h2{margin-top:2.8rem}h3{margin:1.6rem 0 .4rem}.note,small{opa
 padding-left:.8rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse}td,th{padding:.25rem .7rem;text-align:start;white-space:nowrap;
 vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums}tr+tr td{border-top:1px solid var(--soft)}
-td.wide{white-space:normal;min-width:16rem}
 .key{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem}
 .key i,.dot i{display:inline-block;width:.8rem;height:.8rem;border-radius:50%}
 .bars{columns:2 22rem;column-gap:2.5rem}
@@ -38,6 +37,7 @@ align-items:center;break-inside:avoid;padding:.12rem 0}.bar span:last-child{text
 .card{border:1px solid var(--soft);border-radius:.7rem;padding:.8rem;overflow-wrap:anywhere}
 .card .pictures{display:flex;gap:.4rem}.card img{flex:1 1 0;min-width:0;max-height:14rem;object-fit:contain;border-radius:.4rem}
 .card .none{flex:1;border:1px dashed;border-radius:.4rem;padding:1.4rem .6rem;text-align:center;opacity:.7;font-size:.85rem}
+.note{overflow-wrap:anywhere}
 .card dl{margin:.6rem 0 0}.card dt{font-size:.8rem;opacity:.78;margin-top:.6rem}.card dd{margin:0}.card .gold{font-size:.85rem;
 opacity:.78}.mark{font-size:.75rem;opacity:.8;white-space:nowrap}
 details{margin:.3rem 0}summary{cursor:pointer}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
@@ -59,18 +59,15 @@ def foreign(text: str, language: str, tag: str = "bdi") -> str:
     return f'<{tag} lang="{find_language(language).bcp47}" dir="auto">{html.escape(text)}</{tag}>'
 
 
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), wide: Sequence[int] = ()
-) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
     """A table that scrolls by itself where the page is narrow; cells are markup already.
 
     Args:
         head: Titles.
         rows: Cells.
         numbers: Columns that are set right.
-        wide: Columns whose text may break.
     """
-    kinds = {**dict.fromkeys(numbers, ' class="n"'), **dict.fromkeys(wide, ' class="wide"')}
+    kinds = dict.fromkeys(numbers, ' class="n"')
     titles = "".join(f'<th scope="col">{title}</th>' for title in head)
     body = ""
     for row in rows:
