@@ -43,6 +43,9 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     processes = start()
     with processes.main_process_first():
         mix = find_mix(recipe, directory)
+    # Whoever uses the model asks it in the words that it was trained on.
+    made_by = mix / "recipe.yaml"
+    templates = list(load_recipe(DataRecipe, made_by).templates) if made_by.is_file() else []
     vlm = prepare_model(recipe, processes.device)
     feed = Feed(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
     if recipe.model.fit_words and newest_checkpoint(directory) is None:
@@ -65,9 +68,8 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     vlm.eval()
     gather(vlm)
     if processes.is_main_process:
-        # Whoever uses the model asks it in the words that it was trained on.
-        if (mix / "recipe.yaml").is_file():
-            vlm.model.config.prompt_templates = list(load_recipe(DataRecipe, mix / "recipe.yaml").templates)
+        if templates:
+            vlm.model.config.prompt_templates = templates
         save_run(vlm, directory, _stored_in_full(recipe))
     return {**row, "unreadable_images": feed.unreadable}
 
