@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mblip.config import DataRecipe, load_recipe
+from mblip.config import DataRecipe, TranslationSection, load_recipe
 from mblip.errors import InputError
 from mblip.mixture import build_mix, export_mix, load_templates, write_card
 from mblip.mixture.templates.translating import translate_templates
 from mblip.schema import Example, Instruction
 from mblip.storage import ShardReader, read_drops
-from mblip.translation import check_engine, check_languages
+from mblip.translation import Translator, check_engine, check_languages
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,18 @@ def test_prompts_in_other_languages_take_turns_with_the_english_ones() -> None:
     assert prompts["de"] == {"Question: Q? Answer in German:", "NOITSEUQ: Q? REWSNA NI NAMREG:"}
     assert prompts["fr"] == {"Question: Q? Answer in French:"}
     assert languages == {("Caption in German:", "en"), ("NOITPAC NI NAMREG:", "de")}
+
+
+def test_fields_of_prompts_survive_a_real_translation_program(apertium: str) -> None:
+    translator = Translator(TranslationSection(engine="apertium"))
+    templates = load_templates(("paper",))
+    codes = [code for code in ("ca", "eo", "es", "gl") if ("en", code) in translator.engine._modes]
+    found, lost = translate_templates(templates, codes, translator.translate_texts)
+    with_fields = sum(bool(template.prompt_roles) for _, template in templates.english())
+    kept = [template for template in found if template.prompt_roles]
+    assert codes and len(kept) > 0.9 * with_fields * len(codes)
+    assert all(f"{{{role}}}" in template.prompt for template in kept for role in template.prompt_roles)
+    assert len(found) + len(lost) == len(templates.english()) * len(codes)
 
 
 def test_mix_with_translated_prompts(tmp_path: Path) -> None:

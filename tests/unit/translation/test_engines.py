@@ -96,6 +96,16 @@ def test_codes_of_all_languages_are_nllbs_and_madlads(nllb: tuple[str, str]) -> 
     assert len({language.madlad for language in LANGUAGES.values()}) == 96
 
 
+def test_the_recipes_profile_reaches_the_engine(nllb: tuple[str, str]) -> None:
+    from mblip.config import TranslationSection
+    from mblip.translation import Translator
+
+    section = TranslationSection(engine="transformers", options={"model": nllb[0], "device": "cpu"})
+    assert Translator(section).engine._vocabulary.token("ku") == "kmr_Latn"
+    assert Translator(section, profile="original").engine._vocabulary.token("ku") == "ckb_Arab"
+    assert Translator(TranslationSection(), profile="original").engine.name.startswith("lexicon")
+
+
 def test_madlad_marks_the_target_in_the_text(tmp_path: Path) -> None:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -40,6 +40,12 @@ def test_reasons(translation: str, language: str, reason: str) -> None:
     assert rejection(DEFAULT, SOURCE, translation, language) == reason
 
 
+def test_the_originals_kurdish_is_in_arabic_letters() -> None:
+    kurmanji, sorani = "Zilamek bi 3 kûçikan re li peravê dimeşe.", "پیاوێک لەگەڵ ٣ سەگ لە کەناراو پیاسە دەکات."
+    assert [rejection(DEFAULT, SOURCE, text, "ku") for text in (kurmanji, sorani)] == ["", "wrong script"]
+    assert [rejection(DEFAULT, SOURCE, text, "ku", "original") for text in (kurmanji, sorani)] == ["wrong script", ""]
+
+
 @pytest.mark.parametrize("switch", [
     {"copied_words": 0}, {"script_share": 0}, {"length_ratio": 0}, {"repeats": 0}, {"numbers": False},
 ])  # fmt: skip
