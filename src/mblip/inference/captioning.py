@@ -7,6 +7,7 @@ import glob
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,14 @@ def caption_pictures(
         **{**GENERATION, **generation},
     )
     with ThreadPoolExecutor(_READERS, "mblip-read") as readers:
-        coming = readers.map(_open, chunks[0] if chunks else [])
-        for chunk, after in zip(chunks, [*chunks[1:], []], strict=True):
+
+        def read(paths: Sequence[str]) -> Iterator[Image.Image | UnreadableImage]:
+            return readers.map(lambda path: _open(path, model), paths)
+
+        coming = read(chunks[0] if chunks else [])
+        for chunk, after in zip_longest(chunks, chunks[1:], fillvalue=()):
             opened = dict(zip(chunk, coming, strict=True))
-            coming = readers.map(_open, after)
+            coming = read(after)
             prompts = [
                 Request(code, (picture,), model.prompts.for_caption(LANGUAGES[code].name))
                 for picture in chunk
@@ -186,9 +191,9 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and path.is_file()
 
 
-def _open(path: str) -> Image.Image | UnreadableImage:
+def _open(path: str, model: Predictor) -> Image.Image | UnreadableImage:
     try:
-        return open_picture(path)
+        return model.shrink(open_picture(path))
     except UnreadableImage as error:
         return error
 

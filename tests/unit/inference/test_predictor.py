@@ -70,6 +70,14 @@ def test_a_turned_picture_is_turned_upright(model: Predictor, pictures: list[Pat
     assert as_object == model.caption(pictures[0], language="de", max_new_tokens=6)
 
 
+@pytest.mark.parametrize("size", [(50, 40), (32, 32), (7, 300), (1, 1)])
+def test_a_shrunken_picture_has_the_same_pixel_values(model: Predictor, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    assert model.shrink(image).size == (checkpoints.SIDE, checkpoints.SIDE)
+    assert (model.pixels([image]) == model.pixels([model.shrink(image)])).all()
+
+
 def test_the_defaults_are_the_papers(model: Predictor, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

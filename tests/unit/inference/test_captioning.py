@@ -1,0 +1,185 @@
+"""Captions of folders and tables: which pictures, each encoded once, each exactly once after a kill."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from tests import checkpoints
+
+from mblip.errors import InputError
+from mblip.inference.captioning import Caption, CaptionFile, caption_pictures, find_pictures
+from mblip.inference.choosing import choose_model
+from mblip.inference.predictor import Predictor, load_model
+from mblip.models.mblip import VisionLLM
+from mblip.storage import UnreadableImage
+
+QUICK = {"num_beams": 1, "max_new_tokens": 3}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    return load_model(checkpoints.blip2(tmp_path_factory.mktemp("blip2"), "mt5"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures, one of them below, and a text that says it is a picture."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "below").mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(12):
+        name = f"below/{number:02}.JPG" if number == 11 else f"{number:02}.png"
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).save(folder / name)
+    (folder / "broken.jpg").write_text("not a picture")
+    (folder / "notes.txt").write_text("not to be captioned")
+    return folder
+
+
+def test_pictures_are_found_in_folders_patterns_and_tables(folder: Path, tmp_path: Path) -> None:
+    everything = find_pictures([str(folder)])
+    assert len(everything) == 13
+    assert str(folder / "below/11.JPG") in everything
+    assert find_pictures([str(folder), str(folder / "00.png"), str(folder)]) == everything
+    assert find_pictures([f"{folder}/0*.png"]) == [str(folder / f"0{number}.png") for number in range(10)]
+    expected = [str(tmp_path / "a.png"), str(tmp_path / "sub/b.png")]
+    (tmp_path / "t.jsonl").write_text('{"image": "a.png"}\n{"image": "sub/b.png", "more": 1}\n')
+    (tmp_path / "t.csv").write_text("\ufefffile,title\na.png,x\nsub/b.png,y\n", encoding="utf-8")
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"image": ["a.png", "sub/b.png"]}), tmp_path / "t.parquet")
+    assert find_pictures([str(tmp_path / "t.jsonl")]) == expected
+    assert find_pictures([str(tmp_path / "t.csv")], "file") == expected
+    assert find_pictures([str(tmp_path / "t.parquet")]) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.jsonl", '{"imag": "a.png"}', "no column 'image'; did you mean 'imag'"),
+        ("t.jsonl", '{"image": 7}', "must be the path"),
+        ("t.jsonl", "{", "not valid JSON"),
+        ("t.csv", "a,b\n1,2\n", "no column 'image'"),
+        ("t.parquet", "PAR1", "cannot read"),
+        ("gone.png", None, "there is no picture, folder or table"),
+        ("*.gone", None, "no picture matches"),
+        ("empty", "folder", "holds no picture"),
+    ],
+)
+def test_what_is_not_there_is_said(tmp_path: Path, name: str, content: str | None, says: str) -> None:
+    if content == "folder":
+        (tmp_path / name).mkdir()
+    elif content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=says):
+        find_pictures([str(tmp_path / name)])
+
+
+def test_each_picture_is_encoded_once_for_all_languages(
+    model: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+    encode = VisionLLM.encode
+
+    def counted(self: VisionLLM, images: list[object]) -> object:
+        encoded.append(len(images))
+        return encode(self, images)
+
+    monkeypatch.setattr(VisionLLM, "encode", counted)
+    found = find_pictures([str(folder)])
+    results = list(caption_pictures(model, "m", found, ["sw", "de", "ja"], batch_size=9, **QUICK))
+    assert sum(encoded) == 12
+    broken = [result for result in results if isinstance(result, UnreadableImage)]
+    assert [error.key for error in broken] == [str(folder / "broken.jpg")]
+    rows = [row for result in results if isinstance(result, list) for row in result]
+    assert [(row.image, row.language) for row in rows] == [
+        (picture, code) for picture in found if "broken" not in picture for code in ("sw", "de", "ja")
+    ]
+
+
+def test_captions_of_many_are_those_of_one(model: Predictor, folder: Path) -> None:
+    found = [path for path in find_pictures([str(folder)]) if "broken" not in path]
+    results = caption_pictures(model, "m", found, ["sw", "zh"], max_new_tokens=6)
+    rows = [row for result in results if isinstance(result, list) for row in result]
+    assert len(rows) == 24
+    assert [row.caption for row in rows] == [
+        model.caption(path, code, max_new_tokens=6) for path in found for code in ("sw", "zh")
+    ]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_after_a_kill_every_picture_is_there_exactly_once(
+    model: Predictor, folder: Path, tmp_path: Path, ending: str
+) -> None:
+    found, codes = [p for p in find_pictures([str(folder)]) if "broken" not in p], ["sw", "de", "ja"]
+    path = tmp_path / f"captions.{ending}"
+    whole = tmp_path / "whole.jsonl"
+
+    def run(to: Path, resume: bool, stop_after: int = 10**9) -> int:
+        file = CaptionFile(to, "m", resume)
+        pictures = 0
+        for result in caption_pictures(model, "m", found, codes, file.done, 6, **QUICK):
+            assert isinstance(result, list)
+            file.add(result)
+            pictures += 1
+            if pictures == stop_after:
+                return pictures  # as a kill leaves it: nothing closed, nothing finished
+        file.finish(found, codes)
+        return pictures
+
+    run(whole, resume=False)
+    assert run(path, resume=False, stop_after=5) == 5
+    assert not path.exists()
+    journal = tmp_path / f"captions.{ending}.partial.jsonl"
+    with journal.open("ab") as torn:
+        torn.write(b'{"image": "cut off in the mid')
+    with pytest.raises(InputError, match="--resume"):
+        CaptionFile(path, "m", resume=False)
+    assert run(path, resume=True) == 7
+    assert not journal.exists()
+    if ending == "jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert path.read_bytes() == whole.read_bytes()
+    elif ending == "csv":
+        rows = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+    else:
+        rows = pq.read_table(path).to_pylist()
+    assert Counter((row["image"], row["language"]) for row in rows) == Counter((p, c) for p in found for c in codes)
+    assert rows == [json.loads(line) for line in whole.read_text().splitlines()]
+    # A finished file can be gone on with: here nothing is left to do.
+    assert run(path, resume=True) == 0
+
+
+def test_a_file_of_another_model_or_kind_is_not_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "captions.jsonl"
+    file = CaptionFile(path, "one", resume=False)
+    file.add([Caption("a.png", "sw", "x", "one")])
+    file.finish(["a.png"], ["sw"])
+    with pytest.raises(InputError, match="captions of one, not of two"):
+        CaptionFile(path, "two", resume=True)
+    path.write_text('{"question": 1}\n')
+    with pytest.raises(InputError, match="no file of captions"):
+        CaptionFile(path, "one", resume=True)
+    with pytest.raises(InputError, match=r"\.jsonl, \.csv, \.parquet"):
+        CaptionFile(tmp_path / "captions.xlsx", "one", resume=False)
+
+
+def test_no_model_is_chosen_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mblip.inference.choosing._at_hand", lambda name: False)
+    with pytest.raises(InputError, match=r"Gregor/mblip-mt0-xl downloads it .* or mblip quickstart, then"):
+        choose_model()
+    run = tmp_path / "runs/quickstart/multilingual-1"
+    run.mkdir(parents=True)
+    (run / "mblip.json").write_text("{}")
+    with pytest.raises(InputError, match="or --model runs/quickstart/multilingual-1"):
+        choose_model()
+    assert choose_model("mine") == "mine"
+    monkeypatch.setattr("mblip.inference.choosing._at_hand", lambda name: True)
+    assert choose_model() == "Gregor/mblip-mt0-xl"
