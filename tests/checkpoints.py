@@ -150,12 +150,15 @@ def llm(folder: Path, family: str, *, unused_rows: int = 12, seed: int = 0, **ch
     config_class, sizes, separate_head, kind = FAMILIES[family]
     text = tokenizer(kind)
     decoder_only = not config_class.endswith("T5Config")
-    sizes = {**(_SIZES if decoder_only and "n_layer" not in sizes and "ffn_dim" not in sizes else {}), **sizes}
+    sizes = {
+        **(_SIZES if decoder_only and "n_layer" not in sizes and "ffn_dim" not in sizes else {}),
+        **sizes,
+        **changes,
+    }
     config = getattr(transformers, config_class)(
         vocab_size=len(text) + unused_rows, pad_token_id=text.pad_token_id, eos_token_id=text.eos_token_id,
         bos_token_id=text.bos_token_id, tie_word_embeddings=not separate_head,
         **sizes, **({} if decoder_only else {"decoder_start_token_id": text.pad_token_id, "feed_forward_proj": "gated-gelu"}),
-        **changes,
     )  # fmt: skip
     torch.manual_seed(seed)
     auto = transformers.AutoModelForCausalLM if decoder_only else transformers.AutoModelForSeq2SeqLM

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import nn
 from transformers import Blip2Config
 
 from mblip.config import ModelSection
@@ -118,7 +117,7 @@ def _parameters(config: Blip2Config) -> dict[str, int]:
     return {part: count for part, count in counts.items() if count}
 
 
-def _check_weights(folder: Path, model: nn.Module, config: Any, report: ModelReport) -> None:
+def _check_weights(folder: Path, model: Any, config: Any, report: ModelReport) -> None:
     """Whether every weight of this shape is in the files; of tied ones any name will do."""
     weights = Checkpoint(folder)
     size = sum(path.stat().st_size for path in weights.files)
@@ -131,6 +130,10 @@ def _check_weights(folder: Path, model: nn.Module, config: Any, report: ModelRep
         "weights": f"{len(weights.files)} {weights.files[0].suffix[1:]} files, {size / 2**30:.2f} GiB",
         "stored as": str(weights.dtype(prefix)).removeprefix("torch."),
     }
+    if _head_is_apart(model, weights):
+        head = model.get_output_embeddings()
+        report.facts["output head"] = "a table of its own"
+        report.facts["parameters"]["llm"] += head.weight.numel()
     names: dict[int, list[str]] = {}
     shapes: dict[int, torch.Size] = {}
     for name, value in model.named_parameters(remove_duplicate=False):
@@ -148,6 +151,17 @@ def _check_weights(folder: Path, model: nn.Module, config: Any, report: ModelRep
             report.problems.append(
                 f"{folder}: {len(list_)} weights are {problem}, the first being {list_[0]}; copy the checkpoint again"
             )
+
+
+def _head_is_apart(model: Any, weights: Checkpoint) -> bool:
+    """Whether the files keep a head apart that the configuration calls tied, as transformers saves an mT5's."""
+    modules = {id(module): name for name, module in model.named_modules()}
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    names = [f"{modules[id(module)]}.weight" for module in (table, head)]
+    if head.weight is not table.weight or not all(name in weights.names for name in names):
+        return False
+    stored = [weights.read(name)[""] for name in names]
+    return not torch.equal(*stored)
 
 
 def _shapes(weights: Checkpoint) -> dict[str, tuple[int, ...]]:

@@ -160,7 +160,9 @@ class Generator:
         row = {key: number for number, key in enumerate(keys)}
         width = max(len(request.images) for request in requests)
         index = [[row[key] for key in r.images] + [-1] * (width - len(r.images)) for r in requests]
-        return self._encode(keys), torch.tensor(index, device=self.model.device).view(len(requests), width)
+        return self._encode(keys), torch.tensor(index, dtype=torch.long, device=self.model.device).view(
+            len(requests), width
+        )
 
     def _encode(self, keys: Sequence[str]) -> Tensor:
         dtype = self.model.model.get_input_embeddings().weight.dtype

@@ -19,6 +19,7 @@ from transformers.utils import logging as hf_logging
 from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint, read_json
 
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -157,6 +158,11 @@ def read_tokenizer(folder: Path) -> Any:
     Raises:
         InputError: Missing, damaged or in need of remote code.
     """
+    # Without any of its files, transformers makes an empty one up.
+    if not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
+        raise InputError(
+            f"{folder} has no tokeniser: none of {', '.join(_VOCABULARIES)} is there; copy the checkpoint again"
+        )
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:

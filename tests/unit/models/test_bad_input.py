@@ -1,0 +1,204 @@
+"""Checkpoints that cannot be used: one clear sentence each."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests import checkpoints
+
+from mblip.errors import InputError
+from mblip.models import build_model, load_model
+
+PICTURE = np.zeros((8, 8, 3), dtype=np.uint8)
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    data = json.loads(file.read_text())
+    change(data)
+    file.write_text(json.dumps(data))
+
+
+def refused(match: str, name: str | Path, **options: Any) -> None:
+    with pytest.raises(InputError, match=match) as caught:
+        load_model(name, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return checkpoints.blip2(tmp_path / "model", "mt5")
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return checkpoints.published(tmp_path / "old")
+
+
+def test_wrong_paths(tmp_path: Path, model: Path) -> None:
+    refused("there is no checkpoint folder './nowhere'", "./nowhere")
+    refused("is a file; name the folder", model / "config.json")
+    refused("neither a model .config.json. nor a run", tmp_path)
+    refused("nobody/nothing' is neither a folder nor", "nobody/nothing")
+    refused("no checkpoint nano:nano-mlx .*did you mean 'nano-mlm'", "nano:nano-mlx")
+    refused("is a 'mt5' checkpoint, not BLIP-2; a language model goes under llm=", model / "llm")
+
+
+@pytest.mark.parametrize("safetensors", [True, False])
+def test_half_a_shard_set(tmp_path: Path, safetensors: bool) -> None:
+    folder = checkpoints.published(tmp_path / "model", safetensors=safetensors, shards=3)
+    missing = sorted(folder.glob("*-00002-of-00003.*"))[0]
+    missing.unlink()
+    refused(rf"lacks {missing.name} \(1 of 3 shards are missing\)", folder)
+    for file in folder.glob("*-of-00003.*"):
+        file.unlink()
+    refused("3 of 3 shards are missing", folder)
+    for file in folder.glob("*.index.json"):
+        file.unlink()
+    refused("holds no weights", folder)
+
+
+@pytest.mark.parametrize("safetensors", [True, False])
+def test_a_cut_shard(tmp_path: Path, safetensors: bool) -> None:
+    folder = checkpoints.published(tmp_path / "model", safetensors=safetensors)
+    shard = sorted(folder.glob("*-00002-of-00002.*"))[0]
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    refused(f"{shard.name} is damaged", folder)
+
+
+class Harmful:
+    def __reduce__(self) -> Any:
+        return print, ("this must never be printed",)
+
+
+def test_pickles_of_more_than_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = checkpoints.published(tmp_path / "model", safetensors=False, shards=1)
+    file = folder / "pytorch_model.bin"
+    state = torch.load(file, weights_only=True)
+    torch.save({**state, "harm": Harmful()}, file)
+    refused("pickle that holds more than tensors and is refused; use safetensors", folder)
+    file.write_bytes(pickle.dumps(Harmful()))
+    refused("pytorch_model.bin", folder)
+    torch.save({"state_dict": state, "step": 3}, file)
+    refused("does not map names to tensors", folder)
+    assert "never be printed" not in capsys.readouterr().out
+
+
+def test_files_of_an_older_torch_are_read(tmp_path: Path) -> None:
+    folder = checkpoints.published(tmp_path / "model", safetensors=False, shards=1)
+    before = load_model(folder).generate([PICTURE], ["Caption"], max_new_tokens=4)
+    file = folder / "pytorch_model.bin"
+    torch.save(torch.load(file, weights_only=True), file, _use_new_zipfile_serialization=False)
+    assert load_model(folder).generate([PICTURE], ["Caption"], max_new_tokens=4) == before
+
+
+def test_remote_code(model: Path) -> None:
+    edit(model / "config.json", lambda data: data.update(auto_map={"AutoModel": "evil.Model"}))
+    (model / "evil.py").write_text("raise SystemExit('ran')")
+    refused(r"code that comes with the checkpoint \(auto_map\), which is refused", model)
+    edit(model / "llm" / "config.json", lambda data: data.update(auto_map={"AutoConfig": "evil.C"}, model_type="evil"))
+    with pytest.raises(InputError, match=r"needs code that comes with the checkpoint \(auto_map\), which is refused"):
+        build_model("nano:nano-blip2-en", model / "llm")
+
+
+def test_an_image_token_that_is_a_word(model: Path) -> None:
+    edit(model / "config.json", lambda data: data.update(image_token_index=7))
+    refused(r"image_token_index 7 is already used by the word '.+'; set it to the id of <image>", model)
+    edit(model / "config.json", lambda data: data.update(image_token_index=100_000))
+    refused("image_token_index 100000 is outside the language model's vocabulary", model)
+
+
+def test_a_prompt_with_the_image_token(model: Path) -> None:
+    with pytest.raises(InputError, match="holds <image>, which stands for the image"):
+        load_model(model).generate([PICTURE], ["what is <image>"])
+
+
+def test_a_blip2_checkpoint_of_another_size(model: Path, old: Path) -> None:
+    edit(model / "config.json", lambda data: data["qformer_config"].update(hidden_size=24))
+    refused(r"weights are of another size, the first being", model)
+    with pytest.raises(InputError, match=r"qformer.* is \[.*20.*\] but its config.json says \[.*24.*\]"):
+        build_model(model, model / "llm")
+    edit(old / "preprocessor_config.json", lambda data: data.update(size={"height": 224, "width": 224}))
+    refused("pictures, the vision model takes 32x32", old)
+
+
+def test_a_projection_of_another_width(tmp_path: Path, model: Path) -> None:
+    wide = checkpoints.llm(tmp_path / "wide", "llama", hidden_size=64)
+    with pytest.raises(
+        InputError, match=r"projection=keep needs a language model of width 32, .*has 64; use projection=random"
+    ):
+        build_model(model, wide, projection="keep")
+    assert build_model(model, wide).width == 64
+
+
+def test_a_language_model_whose_embeddings_are_narrow(tmp_path: Path, model: Path) -> None:
+    narrow = checkpoints.llm(tmp_path / "narrow", "opt", word_embed_proj_dim=16)
+    with pytest.raises(InputError, match="embeddings are 16 wide but the layers 32; such a language model cannot take"):
+        build_model(model, narrow)
+
+
+def test_what_is_no_language_model(model: Path) -> None:
+    with pytest.raises(InputError, match="is a blip-2 checkpoint, which is not a language model alone"):
+        build_model(model, model)
+    with pytest.raises(InputError, match="is a 'mt5' checkpoint, not BLIP-2"):
+        build_model(model / "llm", model / "llm")
+
+
+def test_a_tokeniser_without_an_end(model: Path) -> None:
+    edit(model / "llm" / "tokenizer_config.json", lambda data: data.pop("eos_token"))
+    with pytest.raises(InputError, match="no end token"):
+        build_model(model, model / "llm")
+    for file in (model / "llm").glob("*token*"):
+        file.unlink()
+    with pytest.raises(InputError, match="has no tokeniser: none of"):
+        build_model(model, model / "llm")
+
+
+def test_types_that_do_not_work(model: Path) -> None:
+    refused("dtype 'fp8' is unknown; it is one of fp32, bf16, fp16", model, dtype="fp8")
+    refused("a mt5 language model overflows in fp16; use bf16 or fp32", model, dtype="fp16")
+
+
+def test_a_checkpoint_stored_in_fp16_computes_in_bf16_where_fp16_overflows(tmp_path: Path) -> None:
+    folder = checkpoints.published(tmp_path / "model", shards=1)
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    save_file({name: value.half() for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    vlm = load_model(folder)
+    assert vlm.language_model.dtype is torch.bfloat16
+    assert torch.isfinite(vlm.logits({
+        **vlm.layout.pairs(["Caption"], ["dog"], [1]), "pixel_values": vlm.pixels([PICTURE]), "image_index": torch.tensor([[0]])
+    })).all()  # fmt: skip
+
+
+def test_lengths_that_differ(model: Path) -> None:
+    with pytest.raises(InputError, match="2 prompts for 1 images"):
+        load_model(model).generate([PICTURE], ["a", "b"])
+
+
+def test_a_batch_with_too_few_placeholders(model: Path) -> None:
+    vlm = load_model(model)
+    batch: dict[str, Any] = vlm.layout.pairs(["Caption", "what"], ["dog", "cat"], [1, 1])
+    batch |= {"pixel_values": vlm.pixels([PICTURE]), "image_index": torch.tensor([[0], [0]])}
+    batch["input_ids"][1, 0] = 5
+    with pytest.raises(InputError, match="text 1 of the batch has 3 image tokens where its 1 images take 4"):
+        vlm(batch)
+
+
+def test_damaged_configurations(model: Path) -> None:
+    file = model / "config.json"
+    text = file.read_text()
+    file.write_text(text[: len(text) // 2])
+    refused("config.json is damaged", model)
+    file.write_text("[]")
+    refused("must hold one JSON object", model)
+    edit_type = {**json.loads(text), "text_config": {"model_type": "nobody"}}
+    file.write_text(json.dumps(edit_type))
+    refused("config.json", model)
