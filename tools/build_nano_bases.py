@@ -38,8 +38,7 @@ def ship(name: str, source: Path, run: Path) -> None:
 def main() -> None:
     """Run every recipe and ship both bases."""
     root = Path(sys.argv[1])
-    english = load_recipe(DataRecipe, "data/nano_scenes", ("allocation.languages=[en]", "allocation.task_languages={}"))
-    build_mix(english, root / "mix_en")
+    build_mix(load_recipe(DataRecipe, "data/nano_english"), root / "mix_en")
     for name in ("vision", "english_lm", "mlm"):
         train(load_train_recipe(f"nano/{name}"), root / name, print)
     blip2 = load_train_recipe(
