@@ -14,7 +14,14 @@ from mblip.models import locate
 from mblip.report import experiment
 from mblip.report.experiment import SETTINGS, run_experiment
 
-FIGURES = {"naming_exact", "naming_exact_never_shown", "two_object_caption", "presence", "counting", "language_fidelity"}
+FIGURES = {
+    "naming_exact",
+    "naming_exact_never_shown",
+    "two_object_caption",
+    "presence",
+    "counting",
+    "language_fidelity",
+}
 
 
 @pytest.fixture
@@ -22,7 +29,8 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every setting's training cut to two steps of eight texts, checkpointed at each."""
     cut = ("optim.steps=2", "optim.global_batch=8", "optim.micro_batch=8", "checkpoint_every=1")
     settings = [
-        s if "optim.steps=0" in s.overrides else dataclasses.replace(s, overrides=(*s.overrides, *cut)) for s in SETTINGS
+        s if "optim.steps=0" in s.overrides else dataclasses.replace(s, overrides=(*s.overrides, *cut))
+        for s in SETTINGS
     ]
     monkeypatch.setattr(experiment, "SETTINGS", tuple(settings))
 
@@ -51,7 +59,11 @@ def test_an_interrupted_quickstart_goes_on_and_a_finished_one_redoes_nothing(tmp
         assert 0 <= low <= report["headline"][name]["value"] <= high <= 1
     assert set(report["ablations"]) == {"multilingual", "english_only", "no_realignment"}
     assert json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8")) == report
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.suffix in (".safetensors", ".parquet")}
+    stamps = {
+        path: path.stat().st_mtime_ns
+        for path in (tmp_path / "run").rglob("*")
+        if path.suffix in (".safetensors", ".parquet")
+    }
     again = run_experiment(tmp_path / "run", False, 1, told.append, scenes=1)
     assert stamps and all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     assert again["headline"] == report["headline"]

@@ -50,7 +50,9 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
         bias = (sums[target] - sums[source] @ weight) / total
         projection.weight.copy_(weight.T)
         projection.bias.copy_(bias)
-        left = central[target, target] - weight.T @ cross - cross.T @ weight + weight.T @ central[source, source] @ weight
+        left = (
+            central[target, target] - weight.T @ cross - cross.T @ weight + weight.T @ central[source, source] @ weight
+        )
     return float(1 - left.diagonal().sum() / central[target, target].diagonal().sum())
 
 

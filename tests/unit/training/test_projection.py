@@ -36,8 +36,13 @@ def test_the_fit_is_the_least_squares_map_to_the_words_of_a_picture() -> None:
         rows = vlm.tokenizer(answers, add_special_tokens=False)["input_ids"]
         words = torch.stack([table[row].sum(0) for row in rows]) / vlm.num_query_tokens
     source, target = seen - seen.mean(0), words - words.mean(0)
-    ridge = (1e-3 * source.var(0, correction=0).mean() * len(source)).sqrt() * torch.eye(source.shape[1], dtype=torch.float64)
-    padded = torch.cat([source, ridge]), torch.cat([target, torch.zeros(len(ridge), target.shape[1], dtype=torch.float64)])
+    ridge = (1e-3 * source.var(0, correction=0).mean() * len(source)).sqrt() * torch.eye(
+        source.shape[1], dtype=torch.float64
+    )
+    padded = (
+        torch.cat([source, ridge]),
+        torch.cat([target, torch.zeros(len(ridge), target.shape[1], dtype=torch.float64)]),
+    )
     wanted = torch.linalg.lstsq(*padded).solution
     projection = vlm.model.language_projection
     assert torch.allclose(projection.weight.T.double(), wanted, atol=1e-4)

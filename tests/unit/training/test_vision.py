@@ -12,7 +12,15 @@ from mblip.nano.scenes import Scene, render
 from mblip.training.run import train
 from mblip.training.vision import BETWEEN, EMPTY, FIRST_CONCEPT, cell_loss, draw, image_processor, pixels
 
-TINY = {"width": 32, "layers": 1, "feed_forward": 64, "qformer_width": 48, "qformer_heads": 4, "qformer_layers": 1, "batch": 8}
+TINY = {
+    "width": 32,
+    "layers": 1,
+    "feed_forward": 64,
+    "qformer_width": 48,
+    "qformer_heads": 4,
+    "qformer_layers": 1,
+    "batch": 8,
+}
 
 
 def test_it_learns_and_its_checkpoint_is_a_bridge_for_a_language_model(tmp_path: Path) -> None:

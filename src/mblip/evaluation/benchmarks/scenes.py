@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mblip.languages import LANGUAGES
+from mblip.mixture.templates import load_templates
 from mblip.nano.scenes import Scene, sample_scene
 from mblip.nano.words import YES_NO, load_lexicon
 from mblip.translation.holdout import never_shown
 
 NAME = "scenes"
 TASKS = ("naming", "naming_never_shown", "caption_1", "caption_2", "caption_3", "counting", "presence", "matching")
+PROMPTS = {task: template.prompt for task, template in load_templates(("nano",)).english()}
 GENERATION = {"max_new_tokens": 12, "do_sample": False, "num_beams": 1}
 
 
@@ -72,14 +74,14 @@ def _draw(rng: np.random.Generator, task: str, language: str, pool: list[str]) -
     name = LANGUAGES[language].name
     if task.startswith("naming"):
         scene = sample_scene(rng, 1, pool)
-        return scene, f"Name the object in {name}:", _words(scene.concepts, language)
+        return scene, PROMPTS["naming"].format(language=name), _words(scene.concepts, language)
     if task.startswith("caption"):
         scene = sample_scene(rng, int(task[-1]), pool)
-        return scene, f"Caption in {name}:", _words(scene.concepts, language)
+        return scene, PROMPTS["caption"].format(language=name), _words(scene.concepts, language)
     if task == "counting":
         scene = sample_scene(rng, int(rng.integers(1, 5)), pool, repeat=0.6)
         asked = scene.concepts[int(rng.integers(len(scene.concepts)))]
-        return scene, f"How many {_words([asked], language)}?", str(scene.concepts.count(asked))
+        return scene, PROMPTS["count"].format(question=_words([asked], language)), str(scene.concepts.count(asked))
     scene = sample_scene(rng, int(rng.integers(1, 4)), pool)
     truth = bool(rng.random() < 0.5)
     told = list(scene.concepts)
@@ -88,8 +90,8 @@ def _draw(rng: np.random.Generator, task: str, language: str, pool: list[str]) -
         told[place] = _absent(rng, pool, scene)
     answer = YES_NO[language][0 if truth else 1]
     if task == "presence":
-        return scene, f"Question: {_words([told[place]], language)}? Answer in {name}:", answer
-    return scene, f"Is this right: {_words(told, language)}? Answer in {name}:", answer
+        return scene, PROMPTS["presence"].format(question=_words([told[place]], language), language=name), answer
+    return scene, PROMPTS["matching"].format(caption=_words(told, language), language=name), answer
 
 
 def _absent(rng: np.random.Generator, pool: list[str], scene: Scene) -> str:
