@@ -32,8 +32,30 @@ def choose_model(name: str = "") -> str:
     )
 
 
-def open_model(name: str, quantization: str = "none") -> Predictor:
+def read_keys(file: Path | None) -> list[str]:
+    """The keys in a file, one a line; none where there is no file.
+
+    Raises:
+        InputError: The file cannot be read or holds no key, which would leave the server open.
+    """
+    if file is None:
+        return []
+    try:
+        keys = file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the keys in {file}: {error}") from error
+    if not keys:
+        raise InputError(f"{file} holds no key: write one a line")
+    return keys
+
+
+def open_model(name: str, quantization: str = "none", compile_model: bool = False) -> Predictor:
     """Load a model where it runs fastest: on the GPU if there is one.
+
+    Args:
+        name: See :func:`~mblip.inference.predictor.load_model`.
+        quantization: Of the language model: ``none``, ``int8`` or ``nf4``.
+        compile_model: Whether the vision model and Q-Former, whose shapes never change, are compiled.
 
     Raises:
         InputError: It cannot be loaded, or the quantisation is unknown.
@@ -49,7 +71,11 @@ def open_model(name: str, quantization: str = "none") -> Predictor:
             f"--quantization is none, {' or '.join(known)}, not {quantization!r}{nearest(quantization, known)}"
         )
     chosen = next((kind for kind in known if kind == quantization), None)
-    return load_model(name, quantization=chosen, device_map="cuda" if torch.cuda.is_available() else None)
+    model = load_model(name, quantization=chosen, device_map="cuda" if torch.cuda.is_available() else None)
+    if compile_model:
+        model.model.vision_model.compile(dynamic=True)
+        model.model.qformer.compile(dynamic=True)
+    return model
 
 
 def _at_hand(repository: str) -> bool:

@@ -1,0 +1,273 @@
+"""Dynamic batching: requests that come within a moment of one another are answered together."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from mblip.models.generation import Generator, Request
+from mblip.models.mblip import VisionLLM
+
+
+class Busy(Exception):
+    """The queue is full; ``retry_after`` says in how many seconds there should be room."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"all places in the queue are taken; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+Pictures = Sequence[tuple[str, Image.Image]]
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A prompt in the queue.
+
+    Attributes:
+        pictures: With the hash of their content, in the order in which the model sees them.
+        generation: Settings; only jobs with the same ones run together.
+        seed: Of the sampling; a job that has one runs alone.
+        tell: Called with each piece of text, for streams.
+        abandoned: Set when nobody waits for the answer any more.
+    """
+
+    prompt: str
+    pictures: Pictures
+    generation: Mapping[str, Any]
+    answer: asyncio.Future[str]
+    seed: int | None = None
+    tell: Callable[[str], None] | None = None
+    arrived: float = field(default_factory=time.monotonic)
+    abandoned: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it runs without others: a seed counts from the first token drawn, a stream has one reader."""
+        return self.seed is not None or self.tell is not None
+
+    def runs_with(self, other: Job) -> bool:
+        """Whether both may stand in one batch."""
+        return self is other or not (self.alone or other.alone or self.generation != other.generation)
+
+
+class Batcher:
+    """Answers jobs one batch at a time in a thread of its own.
+
+    Args:
+        model: The vision-LLM.
+        batch_size: Most texts in a batch.
+        wait: Seconds that a job waits for company at most; none while the model is at work on others.
+        queue: Most texts that wait; beyond them :class:`Busy` is raised.
+        cached_images: Encoded images that are kept, by the hash of their content.
+        on_batch: Told the size of each batch.
+    """
+
+    def __init__(
+        self,
+        model: VisionLLM,
+        *,
+        batch_size: int = 32,
+        wait: float = 0.01,
+        queue: int = 256,
+        cached_images: int = 1024,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self.batch_size, self.wait, self.queue, self.on_batch = batch_size, wait, queue, on_batch
+        self._waiting: deque[Job] = deque()
+        self._changed = asyncio.Event()
+        self._closing = False
+        self._seconds = 1.0  # that a batch took lately
+        self._pictures: dict[str, Image.Image] = {}
+        self._generator = Generator(
+            model, lambda key: self._pictures[key], batch_size=batch_size, cached_images=cached_images
+        )
+        self._thread = ThreadPoolExecutor(1, "mblip-model")
+        self._worker = asyncio.create_task(self._work())
+
+    @property
+    def waiting(self) -> int:
+        """Texts in the queue."""
+        return len(self._waiting)
+
+    async def answer(
+        self, prompt: str, pictures: Pictures, generation: Mapping[str, Any], n: int, seed: int | None
+    ) -> list[str]:
+        """Answer a prompt ``n`` times. Cancelling it takes it out of the queue, or stops a batch that nobody wants.
+
+        Raises:
+            Busy: The queue is full.
+        """
+        jobs = self._jobs(prompt, pictures, generation, n, seed)
+        self._enter(jobs)
+        try:
+            return list(await asyncio.gather(*(job.answer for job in jobs)))
+        finally:
+            self._leave(jobs)
+
+    async def stream(
+        self, prompt: str, pictures: Pictures, generation: Mapping[str, Any], n: int, seed: int | None
+    ) -> AsyncIterator[tuple[int, str]]:
+        """Answer a prompt ``n`` times in pieces as they come, each with the number of its answer.
+
+        Beam search settles its answer at the end, which is then the only piece. Closing the iterator stops the
+        generation.
+
+        Raises:
+            Busy: The queue is full.
+        """
+        if generation["num_beams"] > 1:  # settled at the end alone, and so batched like any other
+            for place, text in enumerate(await self.answer(prompt, pictures, generation, n, seed)):
+                yield place, text
+            return
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, str] | None]()
+
+        def tell(place: int, piece: str) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, (place, piece))
+
+        jobs = self._jobs(prompt, pictures, generation, n, seed)
+        for place, job in enumerate(jobs):
+            job.tell = partial(tell, place)
+            job.answer.add_done_callback(lambda _: pieces.put_nowait(None))
+        self._enter(jobs)
+        try:
+            yield 0, ""  # there is room
+            for _ in jobs:
+                while (piece := await pieces.get()) is not None:
+                    yield piece
+            await asyncio.gather(*(job.answer for job in jobs))  # raises what went wrong
+        finally:
+            self._leave(jobs)
+
+    async def close(self) -> None:
+        """Answer what waits, then stop."""
+        self._closing = True
+        self._changed.set()
+        await self._worker
+        self._thread.shutdown()
+
+    def _jobs(
+        self, prompt: str, pictures: Pictures, generation: Mapping[str, Any], n: int, seed: int | None
+    ) -> list[Job]:
+        loop = asyncio.get_running_loop()
+        seeds = [None if seed is None else (seed + place) % 2**63 for place in range(n)]
+        return [Job(prompt, pictures, generation, loop.create_future(), one) for one in seeds]
+
+    def _enter(self, jobs: Sequence[Job]) -> None:
+        if self._closing or len(self._waiting) + len(jobs) > self.queue:
+            batches = math.ceil((len(self._waiting) + len(jobs)) / self.batch_size)
+            raise Busy(max(1, math.ceil(batches * self._seconds)))
+        self._waiting.extend(jobs)
+        self._changed.set()
+
+    def _leave(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.abandoned.set()
+            job.answer.cancel()
+            if job in self._waiting:
+                self._waiting.remove(job)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while batch := await self._next():
+            self.on_batch(len(batch))
+            started = time.monotonic()
+            outcome = await _outcome(loop.run_in_executor(self._thread, self._run, batch))
+            if isinstance(outcome, BaseException) and len(batch) > 1:
+                # One of them may be to blame; the others are to be answered.
+                for job in batch:
+                    _settle([job], await _outcome(loop.run_in_executor(self._thread, self._run, [job])))
+            else:
+                _settle(batch, outcome)
+            self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - started)
+
+    async def _next(self) -> list[Job]:
+        """The jobs of the next batch; none when the last was answered after closing."""
+        while True:
+            self._changed.clear()
+            if self._waiting:
+                first = self._waiting[0]
+                batch = [job for job in self._waiting if job.runs_with(first)][: self.batch_size]
+                left = first.arrived + self.wait - time.monotonic()
+                if left <= 0 or len(batch) == self.batch_size or first.alone or self._closing:
+                    for job in batch:
+                        self._waiting.remove(job)
+                    return batch
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._changed.wait()
+            elif self._closing:
+                return []
+            else:
+                await self._changed.wait()
+
+    def _run(self, batch: Sequence[Job]) -> list[str]:
+        """In the model's thread: the answers of a batch."""
+        first = batch[0]
+        self._pictures = {key: picture for job in batch for key, picture in job.pictures}
+        self._generator.generation = dict(first.generation)
+        if first.seed is not None:
+            torch.manual_seed(first.seed)
+        try:
+            if first.tell is not None:
+                return [self._tell(first)]
+            nobody_waits = StoppingCriteriaList([_NobodyWaits(batch)])
+            self._generator.generation["stopping_criteria"] = nobody_waits
+            return self._generator.texts([_request(job) for job in batch])
+        finally:
+            self._pictures = {}
+
+    def _tell(self, job: Job) -> str:
+        assert job.tell is not None
+        told, pieces = "", self._generator.stream(_request(job))
+        for piece in pieces:
+            if job.abandoned.is_set():
+                break
+            told += piece
+            job.tell(piece)
+        pieces.close()  # type: ignore[attr-defined]
+        return told
+
+
+class _NobodyWaits(StoppingCriteria):  # type: ignore[misc]
+    """Ends a batch whose jobs were all abandoned."""
+
+    def __init__(self, batch: Sequence[Job]) -> None:
+        self.batch = batch
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        stop = all(job.abandoned.is_set() for job in self.batch)
+        return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
+
+
+def _request(job: Job) -> Request:
+    return Request("", tuple(key for key, _ in job.pictures), job.prompt)
+
+
+async def _outcome(work: asyncio.Future[list[str]]) -> list[str] | BaseException:
+    (outcome,) = await asyncio.gather(work, return_exceptions=True)
+    return outcome
+
+
+def _settle(batch: Sequence[Job], outcome: list[str] | BaseException) -> None:
+    for place, job in enumerate(batch):
+        if job.answer.done():
+            continue
+        if isinstance(outcome, BaseException):
+            job.answer.set_exception(outcome)
+        else:
+            job.answer.set_result(outcome[place])

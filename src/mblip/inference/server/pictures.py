@@ -1,0 +1,167 @@
+"""Pictures from clients: data URLs, uploads and, where allowed, the web. Nothing here opens a local file."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import ipaddress
+import re
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from urllib.parse import urljoin
+
+import httpx
+from PIL import Image
+
+from mblip.errors import InputError
+from mblip.storage import UnreadableImage, decode_image
+
+UPLOAD = "upload:"
+_DATA_URL = re.compile(r"data:image/[\w.+-]+(;[\w-]+=[\w.-]+)*;base64,", re.ASCII)
+_REDIRECTS = 3
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+class BadPicture(InputError):
+    """A picture that a client sent or named cannot be used."""
+
+
+class Pictures:
+    """Fetches and decodes what requests name.
+
+    Args:
+        shrink: Makes a picture no larger than the model looks at, so that waiting requests take little memory.
+        remote: Whether http(s) addresses are fetched.
+        max_bytes: Of one fetched file.
+        seconds: That fetching one may take, redirects and all.
+        decoders: Pictures that are decoded at a time; each may take 256 MiB for a moment.
+        resolve: Addresses of a host and port.
+    """
+
+    def __init__(
+        self,
+        shrink: Callable[[Image.Image], Image.Image],
+        *,
+        remote: bool = False,
+        max_bytes: int = 20 << 20,
+        seconds: float = 10.0,
+        decoders: int = 2,
+        resolve: Resolve | None = None,
+    ) -> None:
+        self._shrink = shrink
+        self._remote, self._max_bytes, self._seconds = remote, max_bytes, seconds
+        self._resolve = resolve or _resolve
+        self._decoding = asyncio.Semaphore(decoders)
+
+    async def open(self, urls: Sequence[str], uploads: Mapping[str, bytes]) -> list[tuple[str, Image.Image]]:
+        """The pictures of a request, each with the hash of its content.
+
+        Raises:
+            BadPicture: One cannot be had or decoded.
+        """
+        return [await self._open(url, uploads) for url in urls]
+
+    async def _open(self, url: str, uploads: Mapping[str, bytes]) -> tuple[str, Image.Image]:
+        if url.startswith("data:"):
+            data = _from_data_url(url)
+        elif url.startswith(UPLOAD):
+            name = url.removeprefix(UPLOAD)
+            if name not in uploads:
+                raise BadPicture(f"the request has no uploaded file {name[:100]!r}")
+            data = uploads[name]
+        elif re.match(r"https?://", url, re.IGNORECASE):
+            if not self._remote:
+                raise BadPicture("pictures from the web are switched off here; send the picture as a data URL")
+            data = await self._fetch(url)
+        else:
+            raise BadPicture("image_url must be a data URL (data:image/jpeg;base64,...), upload:NAME or http(s)")
+        return await self.decode(data)
+
+    async def decode(self, data: bytes) -> tuple[str, Image.Image]:
+        """The picture in a file's bytes, with their hash.
+
+        Raises:
+            BadPicture: It cannot be decoded.
+        """
+        async with self._decoding:
+            return hashlib.sha256(data).hexdigest(), await asyncio.to_thread(self._decode, data)
+
+    def _decode(self, data: bytes) -> Image.Image:
+        try:
+            return self._shrink(decode_image(data, "image"))
+        except UnreadableImage as error:
+            raise BadPicture(f"the picture cannot be used: {error.reason}") from error
+
+    async def _fetch(self, url: str) -> bytes:
+        try:
+            async with (
+                asyncio.timeout(self._seconds),
+                httpx.AsyncClient(trust_env=False, timeout=self._seconds) as client,
+            ):
+                for _ in range(_REDIRECTS + 1):
+                    found = await self._get(client, url)
+                    if isinstance(found, bytes):
+                        return found
+                    url = found
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise BadPicture(f"the picture did not come within {self._seconds:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ValueError) as error:
+            raise BadPicture("the picture cannot be fetched from there") from error
+        raise BadPicture(f"the picture's address leads on more than {_REDIRECTS} times")
+
+    async def _get(self, client: httpx.AsyncClient, url: str) -> bytes | str:
+        """The file at an address, or the address that it leads on to."""
+        parsed = httpx.URL(url)
+        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
+            raise BadPicture("the picture's address, or where it leads on to, is not plain http(s)")
+        port = parsed.port or (443 if parsed.scheme == "https" else 80)
+        addresses = await self._resolve(parsed.host, port)
+        if not addresses or not all(map(is_public, addresses)):
+            raise BadPicture("the picture's address, or where it leads on to, is not on the public internet")
+        # To the very address that was checked: a second look-up could give another.
+        pinned = parsed.copy_with(host=addresses[0], port=port)
+        headers = {"Host": parsed.netloc.decode("ascii"), "Accept": "image/*", "Accept-Encoding": "identity"}
+        async with client.stream(
+            "GET", pinned, headers=headers, extensions={"sni_hostname": parsed.raw_host.decode("ascii")}
+        ) as response:
+            if response.is_redirect:
+                return str(urljoin(url, response.headers.get("location", "")))
+            if response.status_code != httpx.codes.OK:
+                raise BadPicture(f"the picture's server answers with status {response.status_code}")
+            data = bytearray()
+            async for piece in response.aiter_raw():
+                data += piece
+                if len(data) > self._max_bytes:
+                    raise BadPicture(f"the picture is larger than {self._max_bytes:,} bytes")
+            return bytes(data)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the public internet, and not to a tunnel that may lead elsewhere."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and (ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip in _NAT64):
+        return False
+    return ip.is_global and not ip.is_multicast
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+def _from_data_url(url: str) -> bytes:
+    head = _DATA_URL.match(url)
+    if not head:
+        raise BadPicture("the data URL must read data:image/TYPE;base64,...")
+    try:
+        return base64.b64decode(url[head.end() :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadPicture("the data URL is not valid base64") from error
