@@ -37,15 +37,6 @@ _CSS = """
 """
 
 
-class _Picture(gr.Image):  # type: ignore[misc]
-    """An image whose file is handed on as it is: we, not gradio, say what is wrong with it."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> str | None:
-        return None if payload is None else payload.path
-
-
 def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int) -> FastAPI:
     """Put the page at the root of a server, whose batches it shares.
 
@@ -100,7 +91,9 @@ def _build(app: FastAPI, model: Predictor, name: str) -> Any:
         gr.Markdown(f"# mblip\nPictures in {len(LANGUAGES)} languages, by `{html.escape(name)}`.")
         with gr.Row():
             with gr.Column():
-                picture = _Picture(label="Picture", sources=["upload", "clipboard"], type="filepath", height=320)
+                picture = gr.Image(label="Picture", sources=["upload", "clipboard"], type="filepath", height=320)
+                # The file as it is: we, not gradio, say what is wrong with it. (A subclass would write a .pyi beside us.)
+                picture.preprocess = lambda upload: upload and upload.path
                 gr.Examples(_examples(), picture, label="Examples", elem_id="examples")
             with gr.Column():
                 languages = gr.Dropdown(choices, value=["sw", "ar", "ja"], multiselect=True, label="Caption in")
