@@ -39,6 +39,7 @@ def test_fidelity_asks_for_the_language_not_for_the_answer() -> None:
     assert is_faithful(item, "Fuchs") is True
     assert is_faithful(item, "zorro") is False
     assert is_faithful(item, "") is False
+    assert is_faithful(item, "Fuchs, Fuchs, Fuchs,") is True and is_faithful(item, "Fuchs, zorro,") is False
     assert is_faithful(load_items(["de"], 1, ("counting",))[0], "3") is None
 
 

@@ -113,14 +113,16 @@ def is_right(item: SceneItem, answer: str) -> bool:
 def is_faithful(item: SceneItem, answer: str) -> bool | None:
     """Whether every word of an answer is of the asked language's lexicon; None for tasks answered by a number.
 
-    A name that several languages share counts as each of them.
+    A name that several languages share counts as each of them. A list that runs on until it is cut off at a comma is wrong,
+    but its words have a language all the same.
     """
     if item.task == "counting":
         return None
     if item.task in ("presence", "matching"):
         return answer in YES_NO[item.language]
     own = _vocabulary(item.language)
-    return bool(answer) and all(word in own for word in answer.split(", "))
+    words = answer.rstrip(", ").split(", ")
+    return all(word in own for word in words)
 
 
 def _vocabulary(language: str) -> set[str]:
