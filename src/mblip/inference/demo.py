@@ -30,7 +30,7 @@ from mblip.nano.words import load_lexicon
 _OWN = ""  # in the list of languages: that of the question
 _EXAMPLES = 4
 _CSS = """
-.answers {display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .75rem}
+.answers {display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem}
 .answers article {border: 1px solid var(--border-color-primary); border-radius: .5rem; padding: .75rem 1rem; min-width: 0}
 .answers h3 {margin: 0 0 .25rem; font-size: .85rem; opacity: .75}
 .answers p {margin: 0; font-size: 1.15rem; line-height: 1.6; overflow-wrap: anywhere}
