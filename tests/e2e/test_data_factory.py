@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mblip.config import DataRecipe, MixSection, load_recipe
+from mblip.config import DataRecipe, MixSection, TrainRecipe, load_recipe
 from mblip.languages import LANGUAGES
 from mblip.mixture import build_mix, plan_mix
 from mblip.nano.words import load_lexicon
 from mblip.processing.grouping import GroupedBatches, Mix
 from mblip.schema import Instruction
-from mblip.storage import ShardReader, check_shards, read_drops
+from mblip.storage import ShardReader, check_shards, read_drops, read_jsonl
 from mblip.translation import translate_sources
 
 APERTIUM = ("es", "ca", "eo", "gl")
@@ -106,6 +106,27 @@ def test_real_rows_through_apertium_to_a_mix_that_trains(bench: Path, apertium: 
     rows = mix.take(batches.rows(0))
     assert len(rows) == 64
     assert len({row.images for row in rows}) < 64
+    _train(tmp_path, {key for row in instructions for key in row.images})
+
+
+def _train(folder: Path, keys: set[str]) -> None:
+    """Two steps of alignment; the photos are not at hand, so pictures of one colour stand for them."""
+    from PIL import Image
+    from tests import checkpoints
+
+    from mblip.training.run import train
+
+    for number, key in enumerate(sorted(keys)):
+        (folder / "images" / key).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (number % 256, number // 256, 99)).save(folder / "images" / key)
+    language_model = checkpoints.llm(folder / "llm", "t5")
+    overrides = (
+        f"data.mix={folder / 'mix'}", f"data.images={folder / 'images'}", "data.tasks=[]", "model.fit_words=[]", f"model.llm={language_model}",
+        "optim.steps=2", "optim.global_batch=16", "optim.micro_batch=8", "log_every=1", "tracker=none",
+    )  # fmt: skip
+    train(load_recipe(TrainRecipe, "nano/align", overrides), folder / "run")
+    losses = [row["loss"] for row in read_jsonl(folder / "run/metrics.jsonl") if "loss" in row]
+    assert len(losses) == 2 and all(0 < loss < 100 for loss in losses)
 
 
 def test_all_languages_through_the_lexicon(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ SETTINGS = (
     Setting("multilingual", "Q-Former aligned on the multilingual mix, language model frozen",
             "re-aligning on a translated mix makes a model that works in all its languages", tasks=TASKS, quick=True),
     Setting("english_only", "the same steps on the English mix",
-            "far ahead of vision-LLMs trained in English alone", mix="mix_en", tasks=TASKS, quick=True),
+            "far ahead of vision-LLMs trained in English alone", mix="mix_en", quick=True),
     Setting("no_realignment", "Q-Former of the English model, projection untrained",
             "the eyes of an English model have to be re-aligned", ("optim.steps=0",), quick=True),
     Setting("random_qformer", "Q-Former from random weights",
