@@ -121,7 +121,8 @@ def _train(folder: Path, keys: set[str]) -> None:
         Image.new("RGB", (32, 32), (number % 256, number // 256, 99)).save(folder / "images" / key)
     language_model = checkpoints.llm(folder / "llm", "t5")
     overrides = (
-        f"data.mix={folder / 'mix'}", f"data.images={folder / 'images'}", "data.tasks=[]", "model.fit_words=[]", f"model.llm={language_model}",
+        f"data.mix={folder / 'mix'}", f"data.images={folder / 'images'}", "data.tasks=[]",
+        "model.fit_words=[]", f"model.llm={language_model}",
         "optim.steps=2", "optim.global_batch=16", "optim.micro_batch=8", "log_every=1", "tracker=none",
     )  # fmt: skip
     train(load_recipe(TrainRecipe, "nano/align", overrides), folder / "run")

@@ -75,13 +75,50 @@ def test_every_verb_is_on_the_command_line_page() -> None:
     assert [name for name in shipped_recipes() if "/" in name and f"`{name}`" not in hooks.recipes_page()] == []
 
 
-def test_verbs_that_pages_name_exist() -> None:
+def _commands() -> list[tuple[str, list[str]]]:
+    """Every ``mblip`` command in the code of a page, as words; ``VERB`` and the like stand for any."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        blocks = re.findall(r"```[^\n]*\n(.*?)```", text, re.DOTALL)
+        lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        lines += re.findall(r"`(mblip [^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+        for line in lines:
+            command = re.match(r"\s*(?:\$ )?(?:\w+=\S+ )*(?:accelerate launch (?:--\S+ )*-m )?mblip (.*)", line)
+            if command:
+                words = re.split(r"\s+", re.split(r"\s(?:#|\||>|&&)", command[1])[0].strip())
+                found.append((page.name, [word.strip("[]()\"'.,;:") for word in words]))
+    return found
+
+
+def _complaint(words: list[str]) -> str:
+    """What is wrong with a command, or nothing."""
     import typer.main
 
-    verbs = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    named = words(r"(?m)(?:^|`)mblip ([a-z]+)")
-    assert len(named) >= 1
-    assert {name: pages for name, pages in named.items() if name not in verbs} == {}
+    command = typer.main.get_command(app)
+    rest = list(words)
+    while hasattr(command, "commands"):
+        name = rest.pop(0) if rest else ""
+        if name in ("", "...") or name.isupper() or name.startswith("--") or "|" in name:
+            return ""
+        if name not in command.commands:
+            return f"no verb {name!r}"
+        command = command.commands[name]
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    named = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
+    return f"no option {sorted(named - options - {'--help'})}" if named - options - {"--help"} else ""
+
+
+def test_commands_that_pages_name_have_these_verbs_and_options() -> None:
+    commands = _commands()
+    assert len(commands) >= 30
+    assert [(page, " ".join(words), why) for page, words in commands if (why := _complaint(words))] == []
+
+
+def test_a_command_that_does_not_exist_would_be_found() -> None:
+    assert _complaint(["reprot", "RUN"]) == "no verb 'reprot'"
+    assert _complaint(["report", "RUN", "--two", "x"]) == "no option ['--two']"
+    assert _complaint(["data", "mix", "nano_scenes", "--to", "x"]) == ""
 
 
 def test_changelog_has_the_current_version_or_unreleased_changes() -> None:

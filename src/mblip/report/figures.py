@@ -216,8 +216,8 @@ def _published(report: Report) -> Iterator[str]:
             rows.append([html.escape(row.model), *shown, _share(row.language_fidelity), number])
         yield f"<h3>{benchmark.name}</h3>"
         yield table(["model", "English", "others", "in language", "source"], rows, numbers=(1, 2, 3))
-    for number, source in enumerate(sources, start=1):
-        yield f'<p class="note">[{number}] {html.escape(f"{source.title} ({source.url}): {source.settings}.")}</p>'
+    for place, source in enumerate(sources, start=1):
+        yield f'<p class="note">[{place}] {html.escape(f"{source.title} ({source.url}): {source.settings}.")}</p>'
 
 
 def _share(value: float | None) -> str:

@@ -64,7 +64,9 @@ class LinguaDetector:
 
     def ranking(self, text: str) -> list[tuple[str, float]]:
         """Every language with its confidence (0 to 1), the likeliest first."""
-        return [(self._code[one.language], one.value) for one in self._detector.compute_language_confidence_values(text)]
+        return [
+            (self._code[one.language], one.value) for one in self._detector.compute_language_confidence_values(text)
+        ]
 
 
 def language_fidelity(answers: Sequence[str], language: str, detector: Detector) -> float | None:
