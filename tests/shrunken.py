@@ -77,6 +77,8 @@ def shrunken(name: str, world: Path, *overrides: str) -> TrainRecipe:
         small += [f"model.vision={world / 'blip2'}", f"model.llm={world / family}"]
     else:
         small += ["model.vision=nano:nano-blip2-en", "model.llm=nano:nano-mlm"]
+    if whole.model.fit_words:
+        small.append("model.fit_words=[]")  # thousands of texts; tests/unit/training/test_projection.py
     if whole.data.source is None:
         small.append(f"data.mix={world / 'mix'}")
     else:

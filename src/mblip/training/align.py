@@ -48,7 +48,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     templates = list(load_recipe(DataRecipe, made_by).templates) if made_by.is_file() else []
     vlm = prepare_model(recipe, processes.device)
     feed = Feed(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
-    if recipe.model.fit_words and newest_checkpoint(directory) is None:
+    if recipe.model.fit_words and not recipe.model.run and newest_checkpoint(directory) is None:
         fit_to_words(vlm, recipe, mix, directory)
     steps = count_steps(recipe.optim, feed.steps_per_epoch)
     validator = None

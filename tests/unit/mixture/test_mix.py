@@ -20,7 +20,7 @@ from mblip.schema import Instruction
 from mblip.storage import ShardReader, check_shards, hash_directory, read_drops
 from mblip.translation import never_shown
 
-SMALL = ("sources.scenes.options.scenes=600",)
+SMALL = ("sources.scenes.options.scenes=600", "sources.scenes.options.texts=6")
 
 
 def _recipe(*overrides: str) -> DataRecipe:
@@ -102,7 +102,7 @@ def test_same_recipe_same_bytes_for_any_number_of_workers(folder: Path, tmp_path
 
 
 # Two chunks of the real size.
-COMMAND = [sys.executable, "-m", "mblip", "data", "mix", "nano_scenes", "sources.scenes.options.scenes=7000", "--to"]
+COMMAND = [sys.executable, "-m", "mblip", "data", "mix", "nano_scenes", "sources.scenes.options.scenes=14000", "--to"]
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,9 @@ def test_finished_mix_is_left_alone_and_another_recipe_refused(folder: Path) -> 
 
 
 def test_leftovers_of_another_recipe_do_not_stay(folder: Path, tmp_path: Path) -> None:
-    build_mix(_recipe("seed=9", "sources.scenes.options.scenes=900"), tmp_path / "mix")
+    build_mix(
+        _recipe("seed=9", "sources.scenes.options.scenes=900", "sources.scenes.options.texts=6"), tmp_path / "mix"
+    )
     (tmp_path / "mix" / "manifest.json").unlink()
     build_mix(_recipe(), tmp_path / "mix")
     assert hash_directory(tmp_path / "mix") == hash_directory(folder)

@@ -22,7 +22,10 @@ from mblip.translation import Translator, check_engine, check_languages
 @pytest.fixture(scope="module")
 def mix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mix") / "mix"
-    build_mix(load_recipe(DataRecipe, "nano_scenes", ("sources.scenes.options.scenes=60",)), folder)
+    build_mix(
+        load_recipe(DataRecipe, "nano_scenes", ("sources.scenes.options.scenes=60", "sources.scenes.options.texts=6")),
+        folder,
+    )
     return folder
 
 
@@ -141,7 +144,7 @@ def test_fields_of_prompts_survive_a_real_translation_program(apertium: str) -> 
 
 
 def test_mix_with_translated_prompts(tmp_path: Path) -> None:
-    overrides = ("sources.scenes.options.scenes=60", "translated_templates=true")
+    overrides = ("sources.scenes.options.scenes=60", "sources.scenes.options.texts=6", "translated_templates=true")
     manifest = build_mix(load_recipe(DataRecipe, "nano_scenes", overrides), tmp_path / "mix")
     # The lexicon knows no sentences: the English prompts remain, and the manifest says how many were lost and why.
     assert manifest.rows > 200

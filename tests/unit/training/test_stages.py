@@ -109,7 +109,7 @@ def test_checkpointing_recomputes_the_named_parts_and_changes_nothing(
     assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 100
     largest = max(float(gradient.abs().max()) for gradient in gradients[0].values())
     for name, gradient in gradients[0].items():
-        assert torch.allclose(gradient, gradients[1][name], atol=1e-6 * largest), name
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-5 * largest), name
 
 
 def test_what_learns_is_fp32_and_what_is_frozen_is_not(aligning: Make) -> None:
