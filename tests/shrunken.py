@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from tests import checkpoints
 
@@ -25,7 +26,8 @@ def build_world(folder: Path) -> Path:
     photos = folder / "photos"
     photos.mkdir()
     for number in range(PICTURES):
-        picture = Image.effect_noise((60, 48), 40 + number).convert("RGB")
+        noise = np.random.default_rng(number).normal(128, 40 + number, size=(48, 60)).clip(0, 255)
+        picture = Image.fromarray(noise.astype(np.uint8)).convert("RGB")
         for name in (f"{number}.jpg", f"train-{number}-0-img0.png", f"train-{number}-0-img1.png"):
             picture.save(photos / name)
     numbers = range(PICTURES)
