@@ -87,6 +87,9 @@ def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scene
         results[setting.name] = _align_and_score(setting, directory, seeds, say, scenes, recipe.translation.never_shown)
         _say_scores(setting, results[setting.name], say)
     main = results["multilingual"]
+    curve = read_log(directory / "multilingual-1" / "metrics.jsonl")
+    # Training may have been another call's.
+    peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, *(row["peak_memory_mib"] for row in curve)]
     report = {
         "headline": main["headline"],
         "tasks": main["tasks"],
@@ -95,10 +98,10 @@ def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scene
             name: {key: result[key] for key in ("says", "claim", "headline", "tasks", "languages", "seeds")}
             for name, result in results.items()
         },
-        "curve": read_log(directory / "multilingual-1" / "metrics.jsonl"),
+        "curve": curve,
         "mix": {"rows": manifest.rows, "tasks": manifest.by_task, "languages": manifest.by_language, "drops": manifest.drops},
         "seconds": _total_seconds(directory, time.perf_counter() - started),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mib": max(peaks),
     }  # fmt: skip
     write_json(directory / "report.json", report)
     write_report(report, directory, _samples(directory, scenes, recipe.translation.never_shown))
