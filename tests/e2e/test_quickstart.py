@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mblip.cli.app import app
+from mblip.config import DataRecipe, Recipe
 from mblip.errors import InputError
 from mblip.models import locate
 from mblip.report import experiment
@@ -26,13 +27,20 @@ FIGURES = {
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every setting's training cut to two steps of eight texts, checkpointed at each."""
-    cut = ("optim.steps=2", "optim.global_batch=8", "optim.micro_batch=8", "checkpoint_every=1")
+    """A small mix, and every setting's training cut to two steps of eight texts, checkpointed at each."""
+    cut = ("model.fit_words=[]", "optim.steps=2", "optim.global_batch=8", "optim.micro_batch=8", "checkpoint_every=1")
     settings = [
         s if "optim.steps=0" in s.overrides else dataclasses.replace(s, overrides=(*s.overrides, *cut))
         for s in SETTINGS
     ]
     monkeypatch.setattr(experiment, "SETTINGS", tuple(settings))
+    load = experiment.load_recipe
+
+    def small(kind: type[Recipe], name: str, overrides: tuple[str, ...] = ()) -> Recipe:
+        fewer = ("sources.scenes.options.scenes=2000",) if kind is DataRecipe else ()
+        return load(kind, name, (*overrides, *fewer))
+
+    monkeypatch.setattr(experiment, "load_recipe", small)
 
 
 class Stop(Exception):
