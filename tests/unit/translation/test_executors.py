@@ -124,6 +124,10 @@ thread.start()
 recipe = load_recipe(DataRecipe, "data/nano_scenes", tuple(sys.argv[2:]))
 done = launch("ray", recipe, work, {"mem_per_cpu_gb": "0.2"})
 thread.join()
+for _ in range(60):  # the cluster takes a while to call a node dead
+    if sum(node["Alive"] for node in ray.nodes()) < 2:
+        break
+    time.sleep(0.5)
 print("RESULT", done, killed, len(ray.nodes()), sum(node["Alive"] for node in ray.nodes()))
 ray.shutdown()
 cluster.shutdown()
