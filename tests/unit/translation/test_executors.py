@@ -17,7 +17,7 @@ from mblip.translation.executors import launch
 from mblip.translation.stage import write_part
 
 pytest.importorskip("datatrove")
-OVERRIDES = ("sources.scenes.options.scenes=1500", "translation.rows_per_task=1024")
+OVERRIDES = ("sources.scenes.options.scenes=3000", "translation.rows_per_task=1024")
 
 
 def _recipe() -> DataRecipe:

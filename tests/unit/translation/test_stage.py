@@ -19,7 +19,7 @@ from mblip.storage import check_shards, hash_directory
 from mblip.translation import stage as module
 from mblip.translation import translate_sources
 
-OVERRIDES = ("sources.scenes.options.scenes=1500", "translation.rows_per_task=1024")
+OVERRIDES = ("sources.scenes.options.scenes=3000", "translation.rows_per_task=1024")
 PARTS = 9
 
 
