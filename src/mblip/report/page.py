@@ -104,7 +104,9 @@ def _sample(sample: dict[str, Any]) -> str:
 
 def _ablations(ablations: dict[str, Any]) -> str:
     columns = ("naming", "naming_never_shown", "caption_2")
-    head = "<tr><th>setting<th>naming<th>never shown<th>two objects<th>seeds<th>what it is, and what the paper says</tr>"
+    head = (
+        "<tr><th>setting<th>naming<th>never shown<th>two objects<th>seeds<th>what it is, and what the paper says</tr>"
+    )
     rows = []
     for name, result in ablations.items():
         cells = "".join(f"<td class=n>{_interval(result['tasks'].get(column))}" for column in columns)
