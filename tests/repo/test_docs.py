@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 
 from mblip.cli.app import app
 from mblip.config import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
+# click's UsageError: typer carries a click of its own, so that it has to be had from there.
+USAGE_ERROR = typer.BadParameter.__base__
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -86,8 +91,10 @@ def _commands() -> list[tuple[str, list[str]]]:
         for line in lines:
             command = re.match(r"\s*(?:\$ )?(?:\w+=\S+ )*(?:accelerate launch (?:--\S+ )*-m )?mblip (.*)", line)
             if command:
-                words = re.split(r"\s+", re.split(r"\s(?:#|\||>|&&)", command[1])[0].strip())
-                found.append((page.name, [word.strip("[]()\"'.,;:") for word in words]))
+                words = itertools.takewhile(
+                    lambda word: word not in ("|", ">", "&&"), shlex.split(command[1], comments=True)
+                )
+                found.append((page.name, [word.strip("[]()") for word in words]))
     return found
 
 
@@ -104,9 +111,14 @@ def _complaint(words: list[str]) -> str:
         if name not in command.commands:
             return f"no verb {name!r}"
         command = command.commands[name]
-    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    named = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
-    return f"no option {sorted(named - options - {'--help'})}" if named - options - {"--help"} else ""
+    if "--help" in rest:
+        return ""
+    context = command.context_class(command, info_name=words[0])
+    try:
+        _, extra, _ = command.make_parser(context).parse_args(args=rest)
+    except USAGE_ERROR as error:
+        return error.format_message()
+    return f"no place for {' '.join(extra)!r}" if extra else ""
 
 
 def test_commands_that_pages_name_have_these_verbs_and_options() -> None:
@@ -117,7 +129,8 @@ def test_commands_that_pages_name_have_these_verbs_and_options() -> None:
 
 def test_a_command_that_does_not_exist_would_be_found() -> None:
     assert _complaint(["reprot", "RUN"]) == "no verb 'reprot'"
-    assert _complaint(["report", "RUN", "--two", "x"]) == "no option ['--two']"
+    assert _complaint(["report", "RUN", "--two", "x"]).startswith("No such option: --two")
+    assert _complaint(["serve", "runs/mine"]) == "no place for 'runs/mine'"
     assert _complaint(["data", "mix", "nano_scenes", "--to", "x"]) == ""
 
 

@@ -30,6 +30,7 @@ from mblip.storage import JsonlWriter, atomic_write, write_json
 PREFIX = "mblip"
 _NORMAL = 3.92  # widths of a standard error in a 95 % interval
 _PROBE = 50
+_LOWER_IS_BETTER = ("chair_s", "chair_i", "unparsed")
 _UTILS = (
     '"""Written by mblip tasks: prompts, pictures and scores are those of mblip.evaluation."""\n\n'
     "from mblip.report.lmms_eval import aggregate, process, prompt, target, visuals  # noqa: F401\n"
@@ -74,7 +75,7 @@ def export_run(run: Path, to: Path) -> list[Path]:
         "versions": {name: score.fingerprint.get("versions", {}).get("mblip", "") for name, score in by_name.items()},
         "n-shot": dict.fromkeys(by_name, 0),
         "higher_is_better": {
-            name: {metric: not metric.startswith("chair_") for metric in score.metrics}
+            name: {metric: metric not in _LOWER_IS_BETTER for metric in score.metrics}
             for name, score in by_name.items()
         },
         "n-samples": {
@@ -131,7 +132,7 @@ def write_tasks(tasks: Sequence[Task], to: Path) -> list[Path]:
             "output_type": "generate_until",
             "generation_kwargs": dict(task.benchmark.decoding),
             "metric_list": [
-                {"metric": metric, "higher_is_better": not metric.startswith("chair_")} for metric in metrics
+                {"metric": metric, "higher_is_better": metric not in _LOWER_IS_BETTER} for metric in metrics
             ],
             "metadata": [{"version": 1.0}],
         }
