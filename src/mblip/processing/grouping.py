@@ -143,22 +143,22 @@ class GroupedBatches:
 
 
 def deal(
-    pictures: Sequence[Hashable], lengths: Sequence[int], micro_batch: int, ranks: int = 1
+    pictures: Sequence[Hashable], lengths: Sequence[Sequence[int]], micro_batch: int, ranks: int = 1
 ) -> list[list[list[int]]]:
     """Cut a global batch into micro-batches for each process, so that little is padded and no picture encoded twice.
 
-    The texts of a picture stay together unless they are more than a micro-batch. Pictures with texts of similar length
-    come together, and the processes get micro-batches of similar length and equal number. Which texts make up the step,
-    and so its gradient, is not touched.
+    The texts of a picture stay together unless they are more than a micro-batch. Each micro-batch begins with the longest
+    texts left and takes in the pictures whose texts need the least padding beside them; the processes get micro-batches
+    of similar size and equal number. Which texts make up the step, and so its gradient, is not touched.
 
     Args:
         pictures: Of each text.
-        lengths: Of each text, in tokens.
+        lengths: Of each text, in tokens, in each tensor that pads it (see :meth:`TextLayout.lengths`).
         micro_batch: Most texts at once.
         ranks: Number of processes; at most as many as texts.
 
     Returns:
-        By process, its micro-batches, longest first (where memory runs out, it does so at once): positions of texts.
+        By process, its micro-batches, largest first (where memory runs out, it does so at once): positions of texts.
     """
     limit = min(micro_batch, -(-len(pictures) // ranks))
     if len(pictures) <= limit:
@@ -167,20 +167,33 @@ def deal(
     for position, picture in enumerate(pictures):
         texts.setdefault(picture, []).append(position)
     pieces = [found[i : i + limit] for found in texts.values() for i in range(0, len(found), limit)]
-    pieces.sort(key=lambda piece: -max(lengths[position] for position in piece))
-    packs: list[list[int]] = []
-    for piece in pieces:
-        # A gap of the last few is filled first: their texts are still about as long.
-        roomy = [pack for pack in packs[-_OPEN:] if len(pack) + len(piece) <= limit]
-        if roomy:
-            roomy[0].extend(piece)
-        else:
-            packs.append(list(piece))
+    packs = _packed(pieces, np.array(lengths), limit)
     while len(packs) % ranks:
-        widest = max(range(len(packs)), key=lambda number: len(packs[number]))
-        pack = packs[widest]
-        packs[widest : widest + 1] = [pack[: len(pack) // 2], pack[len(pack) // 2 :]]
+        fullest = max(range(len(packs)), key=lambda number: len(packs[number]))
+        pack = packs[fullest]
+        packs[fullest : fullest + 1] = [pack[: len(pack) // 2], pack[len(pack) // 2 :]]
     return [packs[rank::ranks] for rank in range(ranks)]
 
 
-_OPEN = 4  # micro-batches that may still be filled
+def _packed(pieces: list[list[int]], lengths: NDArray[np.int64], limit: int) -> list[list[int]]:
+    """Pieces joined to packs of at most ``limit`` texts, the one that takes most tokens first."""
+    sizes = np.array([len(piece) for piece in pieces])
+    widths = np.stack([lengths[piece].max(0) for piece in pieces])
+    areas = sizes * widths.sum(1)
+    waiting = np.ones(len(pieces), dtype=bool)
+    packs = []
+    for first in np.argsort(-widths.sum(1), kind="stable"):
+        if not waiting[first]:
+            continue
+        pack, size, width, chosen = list[int](), 0, widths[first], first
+        while True:
+            waiting[chosen] = False
+            pack += pieces[chosen]
+            size, width = size + sizes[chosen], np.maximum(width, widths[chosen])
+            fitting = np.flatnonzero(waiting & (sizes <= limit - size))
+            if not len(fitting):
+                break
+            grown = (size + sizes[fitting]) * np.maximum(width, widths[fitting]).sum(1)
+            chosen = fitting[np.argmin(grown - areas[fitting])]
+        packs.append((size * width.sum(), pack))
+    return [pack for _, pack in sorted(packs, key=lambda found: -found[0])]

@@ -125,9 +125,14 @@ class TextLayout:
         end = self.tokenizer.eos_token_id
         return [[*row, end][:limit] for row in self._ids(texts, special=False)]
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text is, special ones left out."""
-        return [len(row) for row in self._ids(texts, special=False)]
+    def lengths(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[int, ...]]:
+        """Tokens of each text in each tensor that pads it, special ones left out.
+
+        That is (prompt, answer) for an encoder-decoder, and (both together,) for a decoder-only model.
+        """
+        sizes = [[len(row) for row in self._ids(texts, special=False)] for texts in (prompts, answers)]
+        pairs = zip(*sizes, strict=True)
+        return list(pairs) if self.is_encoder_decoder else [(sum(pair),) for pair in pairs]
 
     def _ids(self, texts: Sequence[str], special: bool = True, limit: int | None = None) -> list[list[int]]:
         with _TOKENIZING:

@@ -128,9 +128,9 @@ class Feed:
         for number, source in enumerate(self._sources):
             for row in source.batches.mix.take(source.batches.rows(step)):
                 rows.append(replace(row, images=tuple(f"{number}/{key}" for key in row.images)))
-        lengths = [0] * len(rows)
+        lengths: list[tuple[int, ...]] = [(0,)] * len(rows)
         if len(rows) > self._recipe.optim.micro_batch:
-            lengths = self._layout.lengths([f"{row.prompt} {row.answer}" for row in rows])
+            lengths = self._layout.lengths([row.prompt for row in rows], [row.answer for row in rows])
         parts = deal([row.images for row in rows], lengths, self._recipe.optim.micro_batch, self._ranks)
         return [[rows[position] for position in positions] for positions in parts[self._rank]]
 

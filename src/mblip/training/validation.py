@@ -77,7 +77,7 @@ class Validator:
 
     def _losses(self) -> dict[str, Any]:
         sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
-        lengths = self._vlm.layout.lengths([f"{row.prompt} {row.answer}" for row in self._rows])
+        lengths = self._vlm.layout.lengths([row.prompt for row in self._rows], [row.answer for row in self._rows])
         [parts] = deal([row.images for row in self._rows], lengths, self._recipe.optim.micro_batch)
         for positions in parts:
             rows = [self._rows[position] for position in positions]

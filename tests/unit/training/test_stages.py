@@ -153,7 +153,9 @@ def test_validation_measures_by_task_and_language_and_leaves_the_training_alone(
         for row in held
         if row.task == "naming"
     ]
-    tokens = sum(n + 1 for n in vlm.layout.lengths([row.answer for row in held if row.task == "naming"]))
+    naming = [row for row in held if row.task == "naming"]
+    lengths = vlm.layout.lengths([row.prompt for row in naming], [row.answer for row in naming])
+    tokens = sum(answer + 1 for _, answer in lengths)
     assert last["by_task"]["naming"] == pytest.approx(-sum(scores) / tokens, rel=1e-3)
     assert len(last["samples"]) == 6 and all(sample["prompt"] and sample["reference"] for sample in last["samples"])
     train(recipe.model_copy(update={"validate_every": 4}), tmp_path / "rarely")
