@@ -29,8 +29,7 @@ def draw_curves(directory: Path) -> None:
         "learning rate": {name.removeprefix("lr_"): _points(rows, name) for name in rates},
         "texts a second": {"": _points(rows, "examples_per_second")},
     }
-    shown = [(title, {n: p for n, p in lines.items() if p}) for title, lines in panels.items()]
-    shown = [(title, lines) for title, lines in shown if lines]
+    shown = [(title, _distinct(lines)) for title, lines in panels.items() if any(lines.values())]
     if not shown:
         return
     last = max(point[0] for _, lines in shown for points in lines.values() for point in points)
@@ -39,7 +38,8 @@ def draw_curves(directory: Path) -> None:
     style = "font: 12px system-ui, sans-serif; background: white"
     with atomic_write(directory / CURVES, "w") as file:
         file.write(
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_LEFT + _WIDTH + 20} {height}" style="{style}">\n'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_LEFT + _WIDTH + 20} {height}" style="{style}" '
+            f'role="img"><title>Curves of {escape(directory.resolve().name)} over its steps</title>\n'
             + "\n".join(parts)
             + "\n</svg>\n"
         )
@@ -52,27 +52,53 @@ def _points(rows: Sequence[dict[str, float]], name: str) -> Points:
     return [(row["step"], row[name]) for row in rows if name in row and math.isfinite(row[name])]
 
 
+def _distinct(lines: dict[str, Points]) -> dict[str, Points]:
+    """Lines that hold points; those that are the same are one, named after all of them."""
+    names: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    for name, points in lines.items():
+        if points:
+            names.setdefault(tuple(points), []).append(name)
+    return {", ".join(found): list(points) for points, found in names.items()}
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from ``low`` or below to ``high`` or above, some four of them."""
+    rough = (high - low or 1.0) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    return [step * number for number in range(math.floor(low / step), math.ceil(high / step - 1e-6) + 1)]
+
+
 def _panel(place: int, title: str, lines: dict[str, Points], last: float) -> list[str]:
     top = _TOP + place * (_HEIGHT + _GAP)
     values = [value for points in lines.values() for _, value in points]
-    low, high = min(0.0, *values), max(values)
-    span = (high - low) or 1.0
+    ticks = _ticks(min(0.0, *values), max(values))
+    low, span = ticks[0], ticks[-1] - ticks[0]
 
-    def at(step: float, value: float) -> str:
-        return f"{_LEFT + _WIDTH * step / last:.1f},{top + _HEIGHT * (1 - (value - low) / span):.1f}"
+    def x(step: float) -> float:
+        return _LEFT + _WIDTH * step / last
+
+    def y(value: float) -> float:
+        return top + _HEIGHT * (1 - (value - low) / span)
 
     parts = [f'<text x="{_LEFT}" y="{top - 10}" font-weight="600">{escape(title)}</text>']
-    for share in (0.0, 0.5, 1.0):
-        y = top + _HEIGHT * (1 - share)
-        parts.append(f'<path d="M{_LEFT} {y:.1f}h{_WIDTH}" stroke="#ddd" fill="none"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{low + share * span:.3g}</text>')
-        x, anchor = _LEFT + _WIDTH * share, ("start", "middle", "end")[round(2 * share)]
-        parts.append(f'<text x="{x:.1f}" y="{top + _HEIGHT + 16}" text-anchor="{anchor}">{last * share:,.0f}</text>')
-    for number, (name, points) in enumerate(lines.items()):
+    for tick in ticks:
+        parts.append(f'<path d="M{_LEFT} {y(tick):.1f}h{_WIDTH}" stroke="#ddd" fill="none"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.6g}</text>')
+    for tick in [tick for tick in _ticks(0, last) if tick <= last and tick.is_integer()]:
+        label = f"step {tick:,.0f}" if tick == 0 else f"{tick:,.0f}"
+        parts.append(f'<text x="{x(tick):.1f}" y="{top + _HEIGHT + 16}" text-anchor="middle">{label}</text>')
+    right = float(_LEFT + _WIDTH)
+    for number, (name, points) in reversed(list(enumerate(lines.items()))):
         colour = _COLOURS[number % len(_COLOURS)]
-        path = " ".join(at(step, value) for step, value in points)
+        path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        if len(points) == 1:  # of which a line shows nothing
+            [(step, value)] = points
+            parts.append(f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.5" fill="{colour}"/>')
         if name:
-            x = _LEFT + _WIDTH - 110 * (len(lines) - number)
-            parts.append(f'<text x="{x}" y="{top - 10}" fill="{colour}">{escape(name)}</text>')
+            parts.append(
+                f'<text x="{right:.1f}" y="{top - 10}" text-anchor="end" fill="{colour}">{escape(name)}</text>'
+            )
+            right -= 7 * len(name) + 16
     return parts
