@@ -163,6 +163,7 @@ class PhaseSection(Section):
     steps: int
     tasks: dict[str, float]
     max_objects: int = Field(default=1, ge=1, le=4)
+    languages: tuple[str, ...] = Field(default=(), description="of the prompts and words; empty for the recipe's")
     english_share: float = Field(default=0.3, description="how often the words that stand for the picture are English")
     candidates: int = Field(
         default=0, description="softmax over a sample of so many pieces; 0 for the whole vocabulary"

@@ -30,6 +30,7 @@ from mblip.training.loop import Batch, Group, Job, fit
 PROMPTS = {task: template.prompt for task, template in load_templates(("nano",)).english()}
 NOTHING = "-"  # told of a cell without an object
 PLACE_SPREAD = 2.0  # standard deviation of the relative position biases at the start
+OWN_WORD = 8.0  # logit at which a word finds itself at the start
 OWN_SHARE = 0.5  # how often a question is asked in the language that the scene is told in
 SPECIAL = ["<pad>", "</s>", "<unk>", "<image>"]
 
@@ -46,9 +47,11 @@ class TextWorld:
 
     def draw(self, rng: np.random.Generator, task: str, phase: PhaseSection) -> tuple[str, str]:
         """One pair of a task, the scene told in English as often as the phase says."""
-        pool = self.answering if task in ("presence", "matching", "question_generation") else self.languages
+        spoken = phase.languages or self.languages
+        answering = phase.languages or self.answering
+        pool = answering if task in ("presence", "matching", "question_generation") else spoken
         language = pool[int(rng.integers(len(pool)))]
-        source = "en" if rng.random() < phase.english_share else self.languages[int(rng.integers(len(self.languages)))]
+        source = "en" if rng.random() < phase.english_share else spoken[int(rng.integers(len(spoken)))]
         if task in ("count", "presence", "matching") and rng.random() < OWN_SHARE:
             source = language  # the same word twice is what comparing starts from
         concepts = self._shared(source, language)
@@ -194,8 +197,18 @@ def build_language_model(
         # and until then nothing of order is learnt.
         for name, bias in model.named_parameters():
             if "relative_attention_bias" in name:
-                # Every second head alone: all of them blinded by places would not find the same word twice.
+                # Every second head alone: the others compare words.
                 bias[:, ::2].normal_(0, PLACE_SPREAD, generator=generator)
+        # The other heads look for their own word from the start, their keys being their queries. Until the model has
+        # found that out by itself, whether a word is among those told is a guess: thousands of steps.
+        width = model.config.d_kv
+        spread = (OWN_WORD / (width * model.config.d_model)) ** 0.5
+        for block in model.encoder.block:
+            attention = block.layer[0].SelfAttention
+            for head in range(1, model.config.num_heads, 2):
+                rows = slice(head * width, (head + 1) * width)
+                attention.q.weight[rows].normal_(0, spread, generator=generator)
+                attention.k.weight[rows] = attention.q.weight[rows]
         for table in (model.shared.weight, model.lm_head.weight):
             table.normal_(0, 0.3, generator=generator)
             if recipe.aligned_words:
@@ -213,6 +226,7 @@ def _align_words(
     """
     concepts = torch.randn(len(world.lexicon.concepts), table.shape[1], generator=generator) * 0.25
     languages = torch.randn(len(world.languages), table.shape[1], generator=generator) * 0.2
+    truths = torch.randn(2, table.shape[1], generator=generator) * 0.25
     vectors: dict[int, list[Tensor]] = {}
     for j, code in enumerate(world.languages):
         for i, concept in enumerate(world.lexicon.concepts):
@@ -220,6 +234,10 @@ def _align_words(
             ids = tokenizer(name, add_special_tokens=False)["input_ids"] if name else []
             if len(ids) == 1:
                 vectors.setdefault(ids[0], []).append(concepts[i] + languages[j])
+        for i, word in enumerate(YES_NO.get(code, ())):
+            ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+            if len(ids) == 1:
+                vectors.setdefault(ids[0], []).append(truths[i] + languages[j])
     for index, found in vectors.items():
         table[index] = torch.stack(found).mean(0)
 

@@ -8,7 +8,15 @@ import torch
 from mblip.config import PhaseSection, TextRecipe, load_recipe
 from mblip.nano.words import load_lexicon
 from mblip.training.run import train
-from mblip.training.text import PROMPTS, TextWorld, build_tokenizer, encode_pairs, sample_candidates, text_loss
+from mblip.training.text import (
+    PROMPTS,
+    TextWorld,
+    build_language_model,
+    build_tokenizer,
+    encode_pairs,
+    sample_candidates,
+    text_loss,
+)
 
 LOG = Path(__file__).parents[2] / "golden" / "nano_mlm.jsonl"
 
@@ -44,10 +52,38 @@ def test_candidates_hold_every_target() -> None:
     assert torch.equal(batch["candidates"][batch["targets"]], wanted)
 
 
+def test_a_phase_can_keep_to_some_languages() -> None:
+    world = TextWorld(("en", "de", "th"))
+    rng = np.random.default_rng(0)
+    alone = PhaseSection(steps=1, tasks={"presence": 1}, languages=("en",), english_share=0.0)
+    pairs = [world.draw(rng, task, alone) for task in ("presence", "caption", "naming") for _ in range(20)]
+    english = {load_lexicon().name(concept, "en") for concept in load_lexicon().concepts} | {"yes", "no"}
+    assert all(set(answer.split(", ")) <= english for _, answer in pairs)
+    assert all("German" not in source and "Thai" not in source for source, _ in pairs)
+
+
+def test_an_untrained_model_finds_a_word_among_those_told() -> None:
+    world = TextWorld(("en",))
+    tokenizer = build_tokenizer(world, "names", 0)
+    recipe = TextRecipe(title="t", languages=("en",), phases=(PhaseSection(steps=1, tasks={"naming": 1}),))
+    model = build_language_model(recipe, world, tokenizer).eval()
+    a, b, c, d, e = (
+        tokenizer(concept, add_special_tokens=False)["input_ids"][0] for concept in load_lexicon().concepts[:5]
+    )
+    states = model.encoder.block[0].layer[0].layer_norm(model.shared(torch.tensor([a, b, c, d, e, b])))
+    attention = model.encoder.block[0].layer[0].SelfAttention
+    width = model.config.d_kv
+    for head in range(1, model.config.num_heads, 2):
+        rows = slice(head * width, (head + 1) * width)
+        scores = (states @ attention.q.weight[rows].T) @ (states @ attention.k.weight[rows].T).T
+        assert int(scores[-1, :5].argmax()) == 1
+        assert scores[-1, 1] > scores[-1, [0, 2, 3, 4]].max() + 2
+
+
 def test_a_tiny_model_learns_its_words(tmp_path: Path) -> None:
     recipe = TextRecipe(
         title="t", languages=("en", "de"), width=32, feed_forward=64, encoder_layers=1, decoder_layers=1, batch=64,
-        phases=(PhaseSection(steps=150, tasks={"naming": 1}),), lr=1e-2, word_lr=1e-2, warmup_steps=5, log_every=10,
+        phases=(PhaseSection(steps=150, tasks={"naming": 1}, languages=("en",)),), lr=1e-2, word_lr=1e-2, warmup_steps=5, log_every=10,
     )  # fmt: skip
     last = train(recipe, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -80,8 +116,6 @@ def test_the_shipped_recipe_meets_its_log(tmp_path: Path) -> None:
 
 
 def test_the_loss_over_all_pieces_is_the_stock_one(tmp_path: Path) -> None:
-    from mblip.training.text import build_language_model
-
     world = TextWorld(("en", "de"))
     tokenizer = build_tokenizer(world, "names", 0)
     recipe = TextRecipe(
