@@ -23,7 +23,7 @@ from mblip.models.parts import parameters_by_part, recompute_layers, set_trainab
 from mblip.models.runs import DESCRIPTION, save_run
 from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.feed import Feed, find_mix
-from mblip.training.loop import Batch, Group, Job, fit
+from mblip.training.loop import Batch, Group, Job, enough_memory, fit
 from mblip.training.parallel import gather, start
 from mblip.training.projection import fit_projection
 from mblip.training.validation import Validator
@@ -46,7 +46,8 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     # Whoever uses the model asks it in the words that it was trained on.
     made_by = mix / "recipe.yaml"
     templates = list(load_recipe(DataRecipe, made_by).templates) if made_by.is_file() else []
-    vlm = prepare_model(recipe, processes.device)
+    with enough_memory("while the model was loaded", _loading_remedy(recipe)):
+        vlm = prepare_model(recipe, processes.device)
     feed = Feed(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
     if recipe.model.fit_words and not recipe.model.run and newest_checkpoint(directory) is None:
         fit_to_words(vlm, recipe, mix, directory)
@@ -171,6 +172,11 @@ def _memory_remedy(recipe: TrainRecipe) -> str:
         remedies.append(f"lower optim.micro_batch (now {recipe.optim.micro_batch}; the global batch stays what it is)")
     if "llm" not in recipe.checkpointing:
         remedies.append("add llm to checkpointing")
+    return ", or ".join([*remedies, _loading_remedy(recipe)])
+
+
+def _loading_remedy(recipe: TrainRecipe) -> str:
+    smaller = "take a smaller language model"
     if recipe.model.quantization != "nf4" and recipe.parts.llm != "full":
-        remedies.append("set model.quantization=nf4 (in a new run)")
-    return ", or ".join(remedies or ["take a smaller language model"]) + "; mblip plan shows what a recipe needs"
+        smaller = "set model.quantization=nf4 (in a new run)"
+    return f"{smaller}; mblip plan shows what a recipe needs"

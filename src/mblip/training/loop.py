@@ -29,7 +29,7 @@ from mblip.training.parallel import clip_gradients, distribute, exchanging, fill
 from mblip.training.schedule import cosine
 from mblip.training.tracking import Log, read_log
 
-__all__ = ["Batch", "Group", "Job", "Stopped", "fit", "read_log"]
+__all__ = ["Batch", "Group", "Job", "Stopped", "enough_memory", "fit", "read_log"]
 
 Batch = dict[str, Tensor]
 
@@ -120,15 +120,11 @@ def fit(job: Job) -> dict[str, Any]:
             torch.manual_seed(_step_seed(job.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * cosine(step, job.steps, job.warmup, job.floor)
-            try:
+            with enough_memory(f"at step {step}", job.memory_remedy):
                 totals = _accumulate(job, step, micro_batches, model, accelerator, terminated.is_set())
                 norm = _scale_and_clip(job, list(named.values()), accelerator.num_processes / totals["tokens"])
                 _check_finite(job, step, totals, norm)
                 optimizer.step()
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-                raise InputError(f"out of memory at step {step}: {job.memory_remedy}") from error
             optimizer.zero_grad(set_to_none=True)
             done = step + 1
             log.count(**{name: totals[name] for name in ("examples", "images", "tokens") if name in totals})
@@ -142,7 +138,8 @@ def fit(job: Job) -> dict[str, Any]:
             if stopping:
                 raise Stopped(f"stopped after step {done}, which is saved; the same command goes on from there")
             if job.validate and job.validate_every and (done % job.validate_every == 0 or done == job.last):
-                job.validate(done, log)
+                with enough_memory(f"in the validation after step {done}", job.memory_remedy):
+                    job.validate(done, log)
     return log.row
 
 
@@ -206,8 +203,19 @@ def _row(done: int, totals: dict[str, float], norm: float, optimizer: torch.opti
     return {"step": done, "loss": loss, "grad_norm": norm, "tokens": totals["tokens"], **means, **rates}
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+@contextlib.contextmanager
+def enough_memory(where: str, remedy: str) -> Iterator[None]:
+    """Say where memory ran out and what to do about it, be it an accelerator's or the machine's.
+
+    Raises:
+        InputError: It ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise InputError(f"out of memory {where}: {remedy}") from error
 
 
 @contextlib.contextmanager

@@ -103,12 +103,10 @@ def _open_tracker(name: str, directory: Path, start: int) -> Any:
         return None
     if importlib.util.find_spec(name) is None:
         raise InputError(f"tracker {name!r} is not installed: pip install {name}, or set tracker=tensorboard")
-    options: dict[str, Any] = {}
     if name == "tensorboard":
-        options = {"logging_dir": directory, "purge_step": start + 1}
-    tracker = LOGGER_TYPE_TO_CLASS[name](
-        "tensorboard" if name == "tensorboard" else directory.resolve().name, **options
-    )
+        tracker = LOGGER_TYPE_TO_CLASS[name](name, logging_dir=directory, purge_step=start + 1)
+    else:  # a run among those of one project
+        tracker = LOGGER_TYPE_TO_CLASS[name]("mblip", name=directory.resolve().name)
     tracker.start()
     return tracker
 

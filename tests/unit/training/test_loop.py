@@ -1,6 +1,8 @@
+import importlib
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,11 @@ def test_memory_that_runs_out_names_the_setting_to_turn(tmp_path: Path) -> None:
     def otherwise(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         raise RuntimeError("another")
 
+    def validate(step: int, log: object) -> None:
+        torch.empty(1 << 60)
+
+    with pytest.raises(InputError, match="out of memory in the validation after step 3: lower the batch"):
+        fit(job(tmp_path / "c", validate=validate, validate_every=3))
     with pytest.raises(RuntimeError, match="another"):
         fit(job(tmp_path / "b", loss=otherwise))
 
@@ -182,6 +189,28 @@ def test_a_tracker_that_is_not_installed_is_named_and_tensorboard_is_written(
     events = EventAccumulator(str(tmp_path / "b/tensorboard")).Reload()
     steps = [event.step for event in events.Scalars("loss")]
     assert steps == list(range(1, 21)) and "tokens_per_second" in events.Tags()["scalars"]
+
+
+@pytest.mark.parametrize("service", ["wandb", "trackio"])
+def test_rows_go_to_a_service_as_a_run_of_the_project(
+    service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service itself is stood in for: what is called is what both of them document."""
+    (tmp_path / "installed").mkdir()
+    (tmp_path / f"installed/{service}.py").write_text(
+        "import types\ncalls = []\n"
+        "def init(**options):\n"
+        "    calls.append(options)\n"
+        "    return types.SimpleNamespace(\n"
+        "        log=lambda values, step=None: calls.append((step, values)), finish=lambda: calls.append('finish'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    fit(job(tmp_path / "my run", tracker=service))
+    module = importlib.import_module(service)
+    monkeypatch.delitem(sys.modules, service)
+    assert module.calls[0] == {"project": "mblip", "name": "my run"} and module.calls[-1] == "finish"
+    assert [step for step, _ in module.calls[1:-1]] == list(range(1, 21))
+    assert all(values["loss"] >= 0 for _, values in module.calls[1:-1])
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from mblip.config import TrainRecipe
 from mblip.errors import InputError
 from mblip.models import VisionLLM, load_model, parameters_by_part
 from mblip.nano.scenes import Scene, render
+from mblip.training import align
 from mblip.training.align import prepare_model, text_loss
 from mblip.training.feed import Feed
 from mblip.training.loop import read_log
@@ -180,3 +181,16 @@ def test_a_broken_batch_is_named_by_its_texts(aligning: Make, tmp_path: Path, mo
     first = feed._instructions(2)[1][0].id
     assert f"became nan in micro-batch 1 of step 2 (texts {first}, " in str(error.value)
     assert "step-00000002" in str(error.value)
+
+
+def test_a_model_that_does_not_fit_names_what_to_change(
+    aligning: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(align, "prepare_model", full)
+    with pytest.raises(InputError, match=r"out of memory while the model was loaded: set model\.quantization=nf4"):
+        train(aligning(), tmp_path)
+    with pytest.raises(InputError, match="loaded: take a smaller language model; mblip plan shows"):
+        train(aligning("parts.llm=full"), tmp_path)
