@@ -31,7 +31,7 @@ _NEIGHBOURHOOD = 5
 
 DEFAULT_TASKS = {
     "naming": 4.0, "caption": 4.0, "count_all": 1.0, "count": 1.5, "presence": 3.0, "left": 2.0, "right": 2.0,
-    "matching": 1.0, "question_generation": 0.5,
+    "matching": 1.0, "question_generation": 0.5, "cells": 1.0,
 }  # fmt: skip
 
 
@@ -152,6 +152,10 @@ def _matching(draw: random.Random, scene: Scene) -> dict[str, str]:
     return {"caption": ", ".join(told), "answer": "no" if untrue else "yes"}
 
 
+def _cells(draw: random.Random, scene: Scene) -> dict[str, str]:
+    return {"caption": ", ".join(scene.cells)}
+
+
 def _question(draw: random.Random, scene: Scene) -> dict[str, str]:
     return {"question": scene.concepts[0], "answer": "yes"}
 
@@ -179,5 +183,6 @@ TASKS: dict[str, tuple[Callable[[Scene], bool], Callable[[random.Random, Scene],
     "right": (_side_by_side, _right),
     "matching": (_listable, _matching),
     "question_generation": (_single, _question),
+    "cells": (_any, _cells),
 }
 """By task: which scenes allow it, and how its texts are drawn."""

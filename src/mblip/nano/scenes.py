@@ -22,6 +22,7 @@ from mblip.nano.words import load_lexicon
 
 SIZE = 64
 CELLS = 4
+NOTHING = "-"  # told of a cell without an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,12 @@ class Scene:
     def concepts(self) -> tuple[str, ...]:
         """The concepts in reading order, repeated where an object stands more than once."""
         return tuple(concept for concept, _ in self.objects)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What stands in each cell, in reading order."""
+        by_cell = {cell: concept for concept, cell in self.objects}
+        return tuple(by_cell.get(cell, NOTHING) for cell in range(CELLS))
 
     @property
     def key(self) -> str:

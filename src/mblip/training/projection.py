@@ -1,9 +1,9 @@
 """Where the projection starts: at the words that the language model would be told in place of the picture.
 
 From random weights the projection finds out through a frozen language model, picture by picture, which direction of its
-embedding space means what; much of an alignment's time goes there. But the embeddings of the words that tell of a picture
-are known, and a linear map is found by solving for it: summed over the queries, what a picture is projected to should be
-the sum of the embeddings of its caption's tokens. Not in the paper, whose warm-up stage trains the projection by steps.
+embedding space means what; much of an alignment's time goes there. But where a text tells what each query sees, the
+embeddings that the queries should be projected to are known, and a linear map is found by solving for it. Not in the paper,
+whose warm-up stage trains the projection by steps.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
+from mblip.errors import InputError
 from mblip.models.generation import evaluating
 from mblip.models.mblip import VisionLLM
 from mblip.processing.text import IGNORED
@@ -26,38 +26,41 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
 
     Args:
         vlm: Whose Q-Former sees and whose input embeddings are aimed at; ``language_projection`` is replaced in place.
-        batches: As for :meth:`VisionLLM.forward`; the answers should tell what is in the picture.
+        batches: As for :meth:`VisionLLM.forward`; the first token of an answer tells what the first query sees, and so on.
 
     Returns:
         The share of the embeddings' variance that the fit explains, 0..1.
+
+    Raises:
+        InputError: An answer has more tokens than there are queries, or there are no answers.
     """
     projection, table = vlm.model.language_projection, vlm.model.get_input_embeddings().weight
+    ones = projection.in_features  # where a state's constant stands
     size = projection.in_features + 1 + projection.out_features
     moments = torch.zeros(size, size, dtype=torch.float64)
     with torch.no_grad(), evaluating(vlm):
         for batch in batches:
-            seen = vlm.query_states(batch["pixel_values"].to(vlm.device)).mean(1)[batch["image_index"][:, 0]]
-            words = _summed_words(table, batch["labels"].to(vlm.device), vlm) / vlm.num_query_tokens
-            joined = torch.cat([seen.double(), seen.new_ones(len(seen), 1).double(), words.double()], dim=1).cpu()
+            labels = batch["labels"].to(vlm.device)
+            told = (labels != IGNORED) & (labels != vlm.tokenizer.eos_token_id)
+            if int(told.sum(1).max()) > vlm.num_query_tokens:
+                raise InputError(
+                    f"model.fit_words: an answer has {int(told.sum(1).max())} tokens, but there are "
+                    f"{vlm.num_query_tokens} queries; name tasks whose answers have a token for each"
+                )
+            states = vlm.query_states(batch["pixel_values"].to(vlm.device))[batch["image_index"][:, 0]]
+            seen = states[torch.arange(len(told))[:, None], (told.cumsum(1) - 1).clamp(0)][told].double()
+            joined = torch.cat([seen, torch.ones_like(seen[:, :1]), table[labels[told]].double()], dim=1).cpu()
             moments += joined.T @ joined
+        total, sums = moments[ones, ones], moments[ones]
+        if not total:
+            raise InputError("model.fit_words: the mix has no texts of these tasks")
         # Without the means, which the bias takes.
-        total, sums = moments[projection.in_features, projection.in_features], moments[projection.in_features]
         central = moments - torch.outer(sums, sums) / total
-        source, target = slice(0, projection.in_features), slice(projection.in_features + 1, size)
+        source, target = slice(0, ones), slice(ones + 1, size)
         inner, cross = central[source, source], central[source, target]
-        inner = inner + RIDGE * inner.diagonal().mean() * torch.eye(len(inner), dtype=torch.float64)
-        weight = torch.linalg.solve(inner, cross)
-        bias = (sums[target] - sums[source] @ weight) / total
+        ridge = RIDGE * inner.diagonal().mean() * torch.eye(len(inner), dtype=torch.float64)
+        weight = torch.linalg.solve(inner + ridge, cross)
         projection.weight.copy_(weight.T)
-        projection.bias.copy_(bias)
-        left = (
-            central[target, target] - weight.T @ cross - cross.T @ weight + weight.T @ central[source, source] @ weight
-        )
+        projection.bias.copy_((sums[target] - sums[source] @ weight) / total)
+        left = central[target, target] - weight.T @ cross - cross.T @ weight + weight.T @ inner @ weight
     return float(1 - left.diagonal().sum() / central[target, target].diagonal().sum())
-
-
-def _summed_words(table: Tensor, labels: Tensor, vlm: VisionLLM) -> Tensor:
-    """The embeddings of each answer's tokens, added up without the end token: [texts, width]."""
-    told = (labels != IGNORED) & (labels != vlm.tokenizer.eos_token_id)
-    summed: Tensor = (table[labels.masked_fill(~told, 0)] * told[..., None]).sum(1)
-    return summed

@@ -22,13 +22,12 @@ from mblip.config import PhaseSection, TextRecipe
 from mblip.errors import InputError
 from mblip.languages import LANGUAGES
 from mblip.mixture.templates import load_templates
-from mblip.nano.scenes import CELLS, Scene, sample_scene
+from mblip.nano.scenes import CELLS, NOTHING, Scene, sample_scene
 from mblip.nano.words import YES_NO, Lexicon, load_lexicon
 from mblip.training.loop import Batch, Group, Job, fit
 
 # The very prompts that the mix will use; their fixed words are whole pieces.
 PROMPTS = {task: template.prompt for task, template in load_templates(("nano",)).english()}
-NOTHING = "-"  # told of a cell without an object
 PLACE_SPREAD = 2.0  # standard deviation of the relative position biases at the start
 OWN_WORD = 8.0  # logit at which a word finds itself at the start
 OWN_SHARE = 0.5  # how often a question is asked in the language that the scene is told in
@@ -68,6 +67,8 @@ class TextWorld:
         answer = ""
         if task in ("naming", "caption"):
             answer = ", ".join(self._name(concept, language) for concept in scene)
+        elif task == "cells":
+            answer = ", ".join(self._cells(told, language))
         elif task == "count_all":
             answer = str(count)
         elif task == "count":
@@ -97,10 +98,10 @@ class TextWorld:
         The places being fixed, the model finds out in hundreds of steps what a list is; from names alone, of which the
         second stands somewhere, it did not in two thousand.
         """
-        cells = [NOTHING] * CELLS
-        for concept, cell in scene.objects:
-            cells[cell] = self._name(concept, language)
-        return " ".join(f"{cell}," for cell in cells)
+        return " ".join(f"{name}," for name in self._cells(scene, language))
+
+    def _cells(self, scene: Scene, language: str) -> list[str]:
+        return [cell if cell == NOTHING else self._name(cell, language) for cell in scene.cells]
 
     @cache  # noqa: B019 - one world lives as long as its run
     def _shared(self, source: str, language: str) -> list[str]:

@@ -34,6 +34,11 @@ def test_every_answer_follows_from_the_picture(examples: list[Example]) -> None:
             case "caption":
                 assert texts["caption"].split(", ") == list(concepts)
                 assert 1 <= len(concepts) <= 3
+            case "cells":
+                told = texts["caption"].split(", ")
+                assert {cell: told[cell] for cell in range(4) if told[cell] != "-"} == {
+                    cell: concept for concept, cell in _scene(example).objects
+                }
             case "count_all":
                 assert answer == str(len(concepts))
             case "count":

@@ -97,7 +97,7 @@ def test_prompts_in_other_languages_take_turns_with_the_english_ones() -> None:
     templates = load_templates(("nano",))
     found, lost = translate_templates(templates, ["da", "de", "en", "fi", "ru", "sw", "yo"], _translate)
     by_language = {code: [t.prompt for t in found if t.language == code] for code in ("da", "de", "ru", "sw", "yo")}
-    assert "NOITPAC NI NAMREG:" in by_language["de"] and len(by_language["de"]) == 9
+    assert "NOITPAC NI NAMREG:" in by_language["de"] and len(by_language["de"]) == 10
     assert "NOITSEUQ: {question}? REWSNA NI NAMREG:" in by_language["de"]
     assert by_language["yo"] == by_language["ru"] == []
     # Those without a field have none to lose.

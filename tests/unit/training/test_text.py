@@ -83,7 +83,8 @@ def test_an_untrained_model_finds_a_word_among_those_told() -> None:
 def test_a_tiny_model_learns_its_words(tmp_path: Path) -> None:
     recipe = TextRecipe(
         title="t", languages=("en", "de"), width=32, feed_forward=64, encoder_layers=1, decoder_layers=1, batch=64,
-        phases=(PhaseSection(steps=150, tasks={"naming": 1}, languages=("en",)),), lr=1e-2, word_lr=1e-2, warmup_steps=5, log_every=10,
+        phases=(PhaseSection(steps=150, tasks={"naming": 1}, languages=("en",)),), lr=1e-2, word_lr=1e-2, warmup_steps=5,
+        log_every=10,
     )  # fmt: skip
     last = train(recipe, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

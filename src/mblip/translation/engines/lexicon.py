@@ -1,10 +1,11 @@
-"""The lexicon of the nano world: names of objects, lists of them, yes and no, and numbers in digits."""
+"""The lexicon of the nano world: names of objects, lists of them, yes and no, numbers in digits, and empty cells."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mblip.errors import InputError
+from mblip.nano.scenes import NOTHING
 from mblip.nano.words import YES_NO, load_lexicon
 
 SEPARATOR = ", "
@@ -36,7 +37,7 @@ class LexiconEngine:
         return None if None in names else SEPARATOR.join(name for name in names if name)
 
     def _word(self, word: str, target: str) -> str | None:
-        if word.isdecimal():
+        if word.isdecimal() or word == NOTHING:
             return word
         if word in YES_NO["en"]:
             return YES_NO[target][YES_NO["en"].index(word)] if target in YES_NO else None
