@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
 
@@ -280,16 +281,17 @@ class VisionLLM(nn.Module):
         if not {"max_new_tokens", "max_length"} & generation.keys():
             generation["max_new_tokens"] = DEFAULT_NEW_TOKENS
         generation.setdefault("pad_token_id", self.layout.pad_token_id)
-        with torch.no_grad(), evaluating(self):
+        with torch.no_grad(), evaluating(self), ExitStack() as stack:
             embedded = self.embed(batch["input_ids"], image_features, image_index)
-            inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": batch["attention_mask"]}
-            if self.is_encoder_decoder and generation.get("num_beams", 1) > 1:
-                inputs = read_once(self.language_model, embedded, batch["attention_mask"], generation["num_beams"])
+            mask = batch["attention_mask"]
+            inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": mask}
+            beams = generation.get("num_beams", 1)
+            if self.is_encoder_decoder and beams > 1:
+                inputs = stack.enter_context(read_once(self.language_model, embedded, mask, beams))
             if not self.is_encoder_decoder:
                 # As the stock class does; some penalties count the prompt. The padding, which may be the end token,
                 # must not count: it reads as one more image token there.
-                padding = batch["attention_mask"] == 0
-                inputs["input_ids"] = batch["input_ids"].masked_fill(padding, self.layout.image_token_id)
+                inputs["input_ids"] = batch["input_ids"].masked_fill(mask == 0, self.layout.image_token_id)
             ids: Tensor = self.language_model.generate(**inputs, **generation)
         return ids if self.is_encoder_decoder else ids[:, batch["input_ids"].shape[1] :]
 

@@ -52,8 +52,29 @@ def test_keys_are_made_once_a_text(vlm: VisionLLM) -> None:
     assert rows == [4, 4]  # texts, not beams, and in the first step alone
 
 
+def test_keys_are_kept_once_a_text_and_nothing_stays_on_the_model(vlm: VisionLLM) -> None:
+    embedded, mask = torch.randn(2, 3, checkpoints.WIDTH), torch.ones(2, 3, dtype=torch.long)
+    with torch.no_grad(), read_once(vlm.language_model, embedded, mask, 5) as inputs:
+        layers = inputs["past_key_values"].cross_attention_cache.layers
+        assert [len(layer.keys) for layer in layers] == [2, 2]
+        # Another thread that generates with the same model hooks it too.
+        with read_once(vlm.language_model, embedded, mask, 5):
+            both = vlm.language_model.generate(**inputs, **BEAMS)
+    alone = vlm.language_model.generate(inputs_embeds=embedded, attention_mask=mask, **BEAMS)
+    assert torch.equal(both, alone)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in vlm.language_model.modules())
+
+
+def test_a_family_that_names_its_layers_otherwise_has_copies(vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = vlm.encode([Image.new("RGB", (40, 40), "red")])
+    index = torch.zeros(4, 1, dtype=torch.long)
+    shared = vlm.generate_ids(PROMPTS, features, index, **BEAMS)
+    monkeypatch.setattr("mblip.models.beams._CROSS_ATTENTION", "encoder_attn")
+    assert torch.equal(vlm.generate_ids(PROMPTS, features, index, **BEAMS), shared)
+
+
 def test_a_family_with_caches_of_its_own_kind_is_left_alone(vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mblip.models.beams.DynamicLayer", type("Other", (), {}))
     embedded, mask = torch.randn(2, 3, checkpoints.WIDTH), torch.ones(2, 3, dtype=torch.long)
-    with torch.no_grad():
-        assert set(read_once(vlm.language_model, embedded, mask, 5)) == {"encoder_outputs", "attention_mask"}
+    with torch.no_grad(), read_once(vlm.language_model, embedded, mask, 5) as inputs:
+        assert set(inputs) == {"encoder_outputs", "attention_mask"}
