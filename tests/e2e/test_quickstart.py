@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from mblip.cli.app import app
 from mblip.config import DataRecipe, Recipe
 from mblip.errors import InputError
+from mblip.evaluation.benchmarks.scenes import SceneItem
 from mblip.models import locate
 from mblip.report import experiment
 from mblip.report.experiment import SETTINGS, run_experiment
@@ -65,6 +66,7 @@ def test_an_interrupted_quickstart_goes_on_and_a_finished_one_redoes_nothing(tmp
     for name in FIGURES:
         low, high = report["headline"][name]["ci95"]
         assert 0 <= low <= report["headline"][name]["value"] <= high <= 1
+    assert report["setting"] == "multilingual"
     assert set(report["ablations"]) == {"multilingual", "english_only", "no_realignment"}
     assert json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8")) == report
     stamps = {
@@ -86,6 +88,25 @@ def test_an_interrupted_quickstart_goes_on_and_a_finished_one_redoes_nothing(tmp
         assert losses[0] == losses[1]
     mixes = [sorted((tmp_path / run / "mix").glob("*.parquet")) for run in ("run", "fresh")]
     assert mixes[0] and [p.read_bytes() for p in mixes[0]] == [p.read_bytes() for p in mixes[1]]
+
+
+def test_the_headline_is_chosen_by_pairs_never_shown_on_other_scenes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def answers(run: Path, name: str, items: list[SceneItem]) -> dict[str, str]:
+        asked.append((run.name, name, {item.task for item in items}))
+        known = 100 if run.name == "lora_small-2" else 40
+        return {item.id: item.reference if i % 100 < known else "?" for i, item in enumerate(items)}
+
+    monkeypatch.setattr(experiment, "_answers", answers)
+    candidates = [setting for setting in SETTINGS if setting.candidate]
+    chosen = experiment._choose(candidates, tmp_path, seeds=2, held_out=0.2)
+    assert chosen.name == "lora_small"
+    assert {name for name, _, _ in asked} == {f"{s.name}-{seed}" for s in candidates for seed in (1, 2)}
+    assert all((name, tasks) == ("validation", {"naming_never_shown"}) for _, name, tasks in asked)
+    assert {setting.name for setting in candidates} == {"multilingual", "lora_paper", "lora_large", "lora_small"}
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "no weights"])

@@ -63,7 +63,7 @@ def _page(report: dict[str, Any], samples: list[dict[str, Any]]) -> str:
         f"<div class=figures>{''.join(_figure(name, headline[name]) for name in _NAMES if name in headline)}</div>",
         f"<h2>What it says</h2><div class=samples>{''.join(map(_sample, samples))}</div>",
         "<h2>Ablations</h2><p>Exact match on new scenes, mean over languages, 95 % interval over scenes and seeds.</p>",
-        f"<div class=scroll>{_ablations(report['ablations'])}</div>",
+        f"<div class=scroll>{_ablations(report['ablations'], report['setting'])}</div>",
         "<h2>English and the others</h2><p>Naming in English (line) against the mean of the other languages (bar).</p>",
         _gap(report["ablations"]),
         "<h2>By language</h2><p>Naming: pairs shown with a picture (upper bar) and never shown (lower).</p>",
@@ -102,7 +102,7 @@ def _sample(sample: dict[str, Any]) -> str:
     )
 
 
-def _ablations(ablations: dict[str, Any]) -> str:
+def _ablations(ablations: dict[str, Any], headline: str) -> str:
     columns = ("naming", "naming_never_shown", "caption_2")
     head = (
         "<tr><th>setting<th>naming<th>never shown<th>two objects<th>seeds<th>what it is, and what the paper says</tr>"
@@ -110,8 +110,9 @@ def _ablations(ablations: dict[str, Any]) -> str:
     rows = []
     for name, result in ablations.items():
         cells = "".join(f"<td class=n>{_interval(result['tasks'].get(column))}" for column in columns)
+        mark = "<br><small>the figures above</small>" if name == headline else ""
         rows.append(
-            f"<tr><td>{name}{cells}<td class=n>{result['seeds']}<td class=says>{html.escape(result['says'])}"
+            f"<tr><td>{name}{mark}{cells}<td class=n>{result['seeds']}<td class=says>{html.escape(result['says'])}"
             f"<br><small>{html.escape(result['claim'])}</small></tr>"
         )
     return f"<table>{head}{''.join(rows)}</table>"
@@ -181,7 +182,8 @@ def _markdown(report: dict[str, Any]) -> str:
     lines += ["", "| setting | naming | never shown | two objects | seeds |", "|---|---|---|---|---|"]
     for name, result in report["ablations"].items():
         cells = [_interval(result["tasks"].get(task)) for task in ("naming", "naming_never_shown", "caption_2")]
-        lines.append(f"| {name} | {' | '.join(cells)} | {result['seeds']} |")
+        mark = " (the figures above)" if name == report["setting"] else ""
+        lines.append(f"| {name}{mark} | {' | '.join(cells)} | {result['seeds']} |")
     lines += [
         "",
         "| language | " + " | ".join(sorted(report["tasks"])) + " |",
