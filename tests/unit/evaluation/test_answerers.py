@@ -107,8 +107,62 @@ def test_models_that_cannot_be_asked(llava: Path, tmp_path: Path) -> None:
     for path in llava.iterdir():
         if path.name != "chat_template.jinja":
             (silent / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(InputError, match=r"has no chat template, .* add chat_template.jinja"):
-        load_answerer(str(silent))
+    bare = load_answerer(str(silent))
+    with pytest.raises(
+        InputError, match=r"has no chat template and cannot do with the prompt alone .* add chat_template"
+    ):
+        answers(bare, REQUESTS[:1])
+    with pytest.raises(InputError, match=r"no chat template, so that it takes one picture a prompt, not 2"):
+        answers(bare)
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_a_model_without_chat_template_gets_the_prompt_as_it_is(tmp_path: Path, family: str) -> None:
+    """An InstructBLIP with random weights: its processor puts the image's tokens in, and reads the prompt a second time."""
+    import torch
+    from transformers import (
+        AutoConfig,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        AutoTokenizer,
+        InstructBlipConfig,
+        InstructBlipForConditionalGeneration,
+        InstructBlipProcessor,
+    )
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    folder = tmp_path / "instructblip"
+    text = AutoTokenizer.from_pretrained(checkpoints.llm(tmp_path / "llm", family))
+    second = checkpoints.tokenizer("unigram-bos")
+    processor = InstructBlipProcessor(BlipImageProcessorPil(size={"height": 32, "width": 32}), text, second, 4)
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = InstructBlipConfig(
+        vision_config={**shape, "image_size": 32, "patch_size": 16},
+        qformer_config={**shape, "encoder_hidden_size": 16, "vocab_size": len(second)},
+        text_config=AutoConfig.from_pretrained(tmp_path / "llm"),
+        num_query_tokens=4,
+        image_token_index=text.convert_tokens_to_ids("<image>"),
+    )
+    torch.manual_seed(0)
+    model = InstructBlipForConditionalGeneration(config).eval()
+    model.language_model.resize_token_embeddings(len(text))
+    checkpoints.randomize(model, 0)
+    torch.nn.init.normal_(model.query_tokens)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    answerer = load_answerer(str(folder), batch_size=3)
+    assert answerer.kind == "huggingface" and answerer.identity["template"] == "none, the prompt as it is"
+    asked = [request for request in REQUESTS if len(request.images) == 1]
+    found = answers(answerer, asked)
+    # The same in stock code, alone.
+    processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
+    for request in asked:
+        inputs = processor(images=[PICTURES[request.images[0]]], text=[request.prompt], return_tensors="pt")
+        with torch.no_grad():
+            ids = model.generate(**inputs, **SHORT_ANSWER, do_sample=False)
+        answer = processor.tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()
+        assert found[request.id] == (answer.removeprefix(request.prompt).strip() if family == "llama" else answer)
+    assert len(set(found.values())) > 1
 
 
 @pytest.mark.parametrize("family", ["t5", "bloom"])

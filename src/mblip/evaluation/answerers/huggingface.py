@@ -1,12 +1,18 @@
-"""Any image-text-to-text model of Hugging Face, asked through its own processor and chat template."""
+"""Any image-text-to-text model of Hugging Face, asked through its own processor and, where it has one, chat template.
+
+Models without a template (InstructBLIP, PaliGemma) get the prompt as it is. Where their processors put image tokens before
+a padded text differs, so that only prompts of one length run together there, which need no padding.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from mblip.errors import InputError
 from mblip.evaluation.answerers.base import OpenImage
@@ -27,7 +33,7 @@ class HuggingFaceAnswerer:
         device: Where to.
 
     Raises:
-        InputError: It cannot be loaded, or has no chat template.
+        InputError: It cannot be loaded.
     """
 
     kind = "huggingface"
@@ -45,20 +51,18 @@ class HuggingFaceAnswerer:
         except (OSError, ValueError, ImportError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{name} does not load as an image-text-to-text model: {reason}") from error
-        if not getattr(self._processor, "chat_template", None):
-            raise InputError(
-                f"{name} has no chat template, so that nobody knows how to ask it; add chat_template.jinja"
-            )
         self._processor.tokenizer.padding_side = "left"
         if self._processor.tokenizer.pad_token is None:
             self._processor.tokenizer.pad_token = self._processor.tokenizer.eos_token
         self._model = (model if device is None else model.to(device)).eval()
         self._batch_size = batch_size
+        self._has_template = bool(getattr(self._processor, "chat_template", None))
         self.model = name
         self.identity: dict[str, Any] = {
             "fingerprint": fingerprint(folder),
             "revision": revision_of(folder),
             "dtype": str(model.dtype).removeprefix("torch."),
+            **({} if self._has_template else {"template": "none, the prompt as it is"}),
         }
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,11 +72,20 @@ class HuggingFaceAnswerer:
     def answers(
         self, requests: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]
     ) -> Iterator[tuple[Request, str]]:
-        """See the protocol; texts of about one length run together."""
-        order = sorted(requests, key=lambda request: (-len(request.images), -len(request.prompt), request.images))
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
-            yield from zip(batch, self._generate(batch, open_image, decoding), strict=True)
+        """See the protocol; texts of about one length run together.
+
+        Raises:
+            InputError: The model has no chat template and cannot do with the prompt alone.
+        """
+        if self._has_template:
+            order = sorted(requests, key=lambda request: (-len(request.images), -len(request.prompt), request.images))
+            groups = [order]
+        else:
+            groups = self._alike(requests)
+        for group in groups:
+            for start in range(0, len(group), self._batch_size):
+                batch = group[start : start + self._batch_size]
+                yield from zip(batch, self._generate(batch, open_image, decoding), strict=True)
 
     def choices(
         self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]
@@ -82,6 +95,24 @@ class HuggingFaceAnswerer:
 
     def _generate(self, batch: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]) -> list[str]:
         pictures = {key: open_image(key) for key in dict.fromkeys(key for r in batch for key in r.images)}
+        inputs = (self._chats if self._has_template else self._prompts)(batch, pictures).to(self._model.device)
+        inputs = {
+            name: value.to(self._model.dtype) if value.is_floating_point() else value for name, value in inputs.items()
+        }
+        tokenizer = self._processor.tokenizer
+        try:
+            with torch.inference_mode():
+                ids = self._model.generate(**inputs, **decoding, pad_token_id=tokenizer.pad_token_id)
+        except ValueError as error:
+            if self._has_template:
+                raise
+            raise self._needs_template(error) from error
+        prompt = inputs["input_ids"]
+        if torch.equal(ids[:, : prompt.shape[1]], prompt):  # a decoder alone gives it back
+            ids = ids[:, prompt.shape[1] :]
+        return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def _chats(self, batch: Sequence[Request], pictures: Mapping[str, Image.Image]) -> Any:
         chats = [
             [{
                 "role": "user",
@@ -92,16 +123,34 @@ class HuggingFaceAnswerer:
             }]
             for request in batch
         ]  # fmt: skip
-        inputs = self._processor.apply_chat_template(
+        return self._processor.apply_chat_template(
             chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
             processor_kwargs={"padding": True},
-        ).to(self._model.device)  # fmt: skip
-        inputs = {
-            name: value.to(self._model.dtype) if value.is_floating_point() else value for name, value in inputs.items()
-        }
-        tokenizer = self._processor.tokenizer
-        with torch.inference_mode():
-            ids = self._model.generate(**inputs, **decoding, pad_token_id=tokenizer.pad_token_id)
-        if not self._model.config.is_encoder_decoder:
-            ids = ids[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        )  # fmt: skip
+
+    def _prompts(self, batch: Sequence[Request], pictures: Mapping[str, Image.Image]) -> Any:
+        texts, images = [request.prompt for request in batch], [pictures[request.images[0]] for request in batch]
+        try:
+            # Padding is for a second tokeniser, such as InstructBLIP's Q-Former has.
+            return self._processor(images=images, text=texts, padding=True, return_tensors="pt")
+        except ValueError as error:
+            raise self._needs_template(error) from error
+
+    def _alike(self, requests: Sequence[Request]) -> list[list[Request]]:
+        """Requests whose prompts have the same number of tokens, the longest first."""
+        several = next((request for request in requests if len(request.images) != 1), None)
+        if several is not None:
+            raise InputError(
+                f"{self.model} has no chat template, so that it takes one picture a prompt, not {len(several.images)}; "
+                "add chat_template.jinja or leave such benchmarks out"
+            )
+        rows = self._processor.tokenizer([request.prompt for request in requests])["input_ids"]
+        lengths = [len(row) for row in rows]
+        order = sorted(range(len(requests)), key=lambda place: (-lengths[place], requests[place].images))
+        return [[requests[place] for place in places] for _, places in groupby(order, key=lengths.__getitem__)]
+
+    def _needs_template(self, error: ValueError) -> InputError:
+        reason = " ".join(str(error).split())
+        return InputError(
+            f"{self.model} has no chat template and cannot do with the prompt alone ({reason}); add chat_template.jinja"
+        )
