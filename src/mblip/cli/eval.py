@@ -69,11 +69,11 @@ def evaluate(
         raise InputError(f"--quantization is one of {', '.join(_QUANTIZATIONS)}, not {quantization!r}")
     codes = tuple(find_language(part.strip()).code for part in languages.split(",") if part.strip())
     names = [part for value in [*(suite or ["quick"]), *(more or [])] for part in value.split(",") if part]
-    if not data.is_dir():
-        raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
-    from mblip.evaluation.suites import load_suite
+    from mblip.evaluation.suites import load_suite, needs_data
 
     recipe = load_suite(names)
+    if not data.is_dir() and needs_data(recipe):
+        raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
     changes = {"languages": codes, "limit": limit, "prompts": prompts, "protocol": "candidates" if candidates else ""}
     recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value})
     stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")

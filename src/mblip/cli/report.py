@@ -79,6 +79,9 @@ def tasks(
     from mblip.evaluation.benchmarks import evaluated
 
     chosen = [found for name in benchmarks for found in evaluated(name)]
+    made = [benchmark.name for benchmark in chosen if not benchmark.files]
+    if made:
+        raise InputError(f"{made[0]} reads no files that a task could name; use mblip eval --suite {made[0]}")
     if not data.is_dir():
         raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
     from mblip.evaluation.tasks import load_tasks

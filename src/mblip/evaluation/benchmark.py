@@ -71,7 +71,7 @@ class Benchmark:
         name: As in the command line.
         languages: mC4 codes it has.
         files: Where its annotations lie below a root, for a language; the first that exists is read. ``{code}`` is the
-            code the benchmark's files use. None: its items are made, not read.
+            code the benchmark's files use. Empty where its items are made, not read.
         read: Items of an annotation file in a language.
         prompt: What the model is told about an item, in the paper's words: ``{text}`` is the item's, ``{language}`` the
             language's English name.
@@ -79,7 +79,7 @@ class Benchmark:
         score: Metrics of answers, one for each item.
         english_files: Where else those in English may lie.
         mark: A text near the beginning of its files that others of the same name lack.
-        images: Folders below a root (or tars of these names) that its pictures may be in.
+        images: Folders below a root (or tars of these names) that its pictures may be in; ``nano:scenes`` composes them.
         candidates: The answers there are, where there are few; what candidate scoring chooses from.
         english: The benchmark that stands for its English, where that is another one.
         tells_language: Whether answers are sentences in the language asked for, so that their language can be told.
@@ -116,7 +116,7 @@ class Benchmark:
     source: str = ""
 
     def find(self, root: Path, language: str, listing: Sequence[Path] | None = None) -> Path:
-        """The annotation file in ``root`` (or ``root`` itself, if it is a file).
+        """The annotation file in ``root`` (or ``root`` itself, if it is a file or nothing is read).
 
         Args:
             root: Where to look.
@@ -126,7 +126,7 @@ class Benchmark:
         Raises:
             InputError: There is none.
         """
-        if root.is_file():
+        if root.is_file() or not self.files:
             return root
         code = find_language(language).code_in(self.name)
         patterns = (*self.files, *(self.english_files if language == "en" else ()))

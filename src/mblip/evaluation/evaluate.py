@@ -30,7 +30,7 @@ from mblip.evaluation.results import (
     write_scores,
 )
 from mblip.evaluation.runner import Processes, Progress, answer_tasks
-from mblip.evaluation.scoring import score_items
+from mblip.evaluation.scoring import describe_data, score_items
 from mblip.evaluation.tasks import Task, load_tasks
 from mblip.schema import Prediction, Score
 from mblip.storage import JsonlWriter, sha256_file
@@ -196,7 +196,7 @@ def _score(
 
 
 def _data(task: Task) -> dict[str, Any]:
-    return {"data": task.path.name, "data_sha256": sha256_file(task.path), "items_in_data": task.items_in_data}
+    return {**describe_data(task.benchmark, task.path, task.language), "items_in_data": task.items_in_data}
 
 
 def _finish(

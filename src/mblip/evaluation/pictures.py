@@ -55,7 +55,9 @@ def find_pictures(benchmark: Benchmark, root: Path, extra: Sequence[str] = ()) -
     found = list(extra)
     for name in benchmark.images:
         folder = root / name
-        if folder.is_dir():
+        if name == "nano:scenes":  # composed when asked for
+            found.append(name)
+        elif folder.is_dir():
             found.append(str(folder))
         elif (tar := folder.with_name(folder.name + ".tar")).is_file():
             found.append(str(tar))

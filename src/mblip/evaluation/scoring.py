@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -58,12 +59,7 @@ def score_predictions(
     items = read_items(benchmark, path, code)
     answers = read_answers(predictions, benchmark, code)
     matched, counts = match_answers(items, answers, benchmark, path, predictions, allow_missing)
-    fingerprint = {
-        "data": path.name,
-        "data_sha256": sha256_file(path),
-        "predictions_sha256": sha256_file(predictions),
-        **counts,
-    }
+    fingerprint = {**describe_data(benchmark, path, code), "predictions_sha256": sha256_file(predictions), **counts}
     chosen = [item for item in items if item.id in matched]
     return score_items(benchmark, chosen, matched, options, fingerprint, "predictions")
 
@@ -100,7 +96,7 @@ def score_items(
         **scored.notes,
         "versions": _versions(_LIBRARIES if protocol == "predictions" else (*_LIBRARIES, *_MODEL_LIBRARIES)),
     }
-    fidelity = None
+    fidelity = scored.metrics.get("language_fidelity")
     if detector and benchmark.tells_language:
         full["language_detector"] = detector.name
         if is_separable(options.language, detector):
@@ -112,6 +108,16 @@ def score_items(
     )
     score.language_fidelity = fidelity
     return score, scored
+
+
+def describe_data(benchmark: Benchmark, path: Path, language: str) -> dict[str, str]:
+    """What annotations are called in a fingerprint, and the hash of them: of the file, or of items that were made."""
+    if benchmark.files:
+        return {"data": path.name, "data_sha256": sha256_file(path)}
+    made = "\n".join(
+        f"{item.id}\t{item.images[0]}\t{item.text}\t{item.gold}" for item in benchmark.read(path, language)
+    )
+    return {"data": "made", "data_sha256": hashlib.sha256(made.encode()).hexdigest()}
 
 
 def read_items(benchmark: Benchmark, path: Path, language: str) -> list[Item]:

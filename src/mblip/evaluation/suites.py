@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mblip.config import EvalRecipe, load_recipe, shipped_recipes
 from mblip.errors import InputError, nearest
-from mblip.evaluation.benchmarks import EVALUATED, evaluated
+from mblip.evaluation.benchmarks import EVALUATED, MADE, evaluated
 
 _FOLDER = "eval/"
 
@@ -26,7 +26,7 @@ def load_suite(names: Sequence[str]) -> EvalRecipe:
         recipe = load_recipe(EvalRecipe, shipped.get(names[0], Path(names[0])))
     else:
         recipe = EvalRecipe(title=", ".join(names), benchmarks=tuple(names))
-        known = [*shipped, *EVALUATED]
+        known = [*shipped, *EVALUATED, *MADE]
         unknown = [name for name in names if name not in known and not any(n.startswith(f"{name}_") for n in EVALUATED)]
         if unknown:
             raise InputError(
@@ -35,3 +35,8 @@ def load_suite(names: Sequence[str]) -> EvalRecipe:
     for name in recipe.benchmarks:
         evaluated(name)
     return recipe
+
+
+def needs_data(recipe: EvalRecipe) -> bool:
+    """Whether any of its benchmarks reads files."""
+    return any(benchmark.files for name in recipe.benchmarks for benchmark in evaluated(name))

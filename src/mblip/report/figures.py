@@ -238,10 +238,12 @@ def _card(card: SampleCard, runs: Sequence[str]) -> str:
         else f'<span class="none">{html.escape(name)}<br>name its folder with --data or --images</span>'
         for name, url in zip(card.images, card.pictures, strict=True)
     )
+    benchmark = find_benchmark(card.benchmark)
+    # Short answers are asked for in English; captions, MaXM's answers and what is said of scenes in the language itself.
+    own = "{language}" in benchmark.prompt or not benchmark.files
     rows = []
     for row in card.rows:
-        # Short answers are asked for in English; captions and MaXM's answers in the language itself.
-        spoken = row.language if "{language}" in find_benchmark(card.benchmark).prompt else "en"
+        spoken = row.language if own else "en"
         asked = f" {foreign(row.text, row.language)}" if row.text else ""
         rows.append(f"<dt>{_name(row.language)}:{asked}</dt>")
         for run, (answer, value) in row.answers.items():

@@ -1,7 +1,12 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from mblip.evaluation.benchmarks.scenes import TASKS, is_faithful, is_right, load_items
+from mblip.errors import InputError
+from mblip.evaluation.benchmark import Options
+from mblip.evaluation.benchmarks.scenes import BENCHMARK, TASKS, is_faithful, is_right, load_items
 from mblip.evaluation.scene_scores import score_scenes
 from mblip.nano.scenes import Scene
 from mblip.nano.words import YES_NO, load_lexicon
@@ -61,3 +66,44 @@ def test_scores_are_means_over_languages_with_intervals() -> None:
     assert all(
         f["value"] == 1.0 and f["ci95"] == [1.0, 1.0] for f in perfect["headline"].values() if isinstance(f, dict)
     )
+
+
+def test_a_model_is_asked_scenes_through_the_one_runner_without_data(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from mblip.cli.app import app
+    from mblip.evaluation.results import read_items, read_predictions
+
+    command = ["eval", "dummy", "--suite", "scenes", "--languages", "de,zu", "--limit", "6", "--json"]
+    places = ["--data", str(tmp_path / "none"), "--to", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*command, *places], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    german, zulu = json.loads(done.stdout)
+    assert (german["language"], zulu["language"]) == ("de", "zu")
+    assert german["fingerprint"]["data"] == "made" and german["fingerprint"]["limit"] == 6
+    assert german["n"] == 6 and german["fingerprint"]["items_in_data"] == 50 * 8 > zulu["fingerprint"]["items_in_data"]
+    assert german["fingerprint"]["data_sha256"] != zulu["fingerprint"]["data_sha256"]
+    asked = {item.id: item for item in load_items(["de"])}
+    for row in read_predictions(tmp_path / "out", "scenes", "de").values():
+        assert row.prompt == asked[row.id].prompt and row.images == (asked[row.id].image,)
+    assert [item.gold for item in read_items(tmp_path / "out", "scenes", "de")] == [
+        (asked[item.id].reference,) for item in read_items(tmp_path / "out", "scenes", "de")
+    ]
+
+
+def test_scores_of_the_benchmark_are_those_of_the_experiment() -> None:
+    items = BENCHMARK.read(Path(), "de")
+    told = load_items(["de"])
+    answers = [item.reference if number % 3 else "zorro" for number, item in enumerate(told)]
+    found = BENCHMARK.score(items, answers, Options(language="de")).metrics
+    experiment = score_scenes(told, [dict(zip((item.id for item in told), answers, strict=True))])["languages"]["de"]
+    assert {task: found[task] for task in TASKS} == pytest.approx({task: experiment[task] for task in TASKS})
+    assert found["accuracy"] == pytest.approx(100 * np.mean([found[task] for task in TASKS]))
+    assert 0 < found["language_fidelity"] < 1
+
+
+def test_scenes_are_no_task_of_another_runner(tmp_path: Path) -> None:
+    from mblip.cli.report import tasks
+
+    with pytest.raises(InputError, match="scenes reads no files that a task could name; use mblip eval --suite scenes"):
+        tasks(["scenes"], tmp_path)

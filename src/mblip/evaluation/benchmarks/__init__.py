@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mblip.errors import InputError, nearest
 from mblip.evaluation.benchmark import Benchmark
-from mblip.evaluation.benchmarks import babel_imagenet, captions, chair, marvl, maxm, pope, vqa, xgqa, xvnli
+from mblip.evaluation.benchmarks import babel_imagenet, captions, chair, marvl, maxm, pope, scenes, vqa, xgqa, xvnli
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -32,6 +32,9 @@ BENCHMARKS: dict[str, Benchmark] = {
 EVALUATED: dict[str, Benchmark] = {name: benchmark for name, benchmark in BENCHMARKS.items() if benchmark.images}
 """Those that a model can be asked: ``pope``, ``chair`` and ``captions`` alone score files of several."""
 
+MADE: dict[str, Benchmark] = {scenes.NAME: scenes.BENCHMARK}
+"""Those whose items and pictures are made, so that a model can be asked them without data."""
+
 
 def evaluated(name: str) -> list[Benchmark]:
     """The benchmark of a name, or the family of it: ``pope`` for ``pope_random``, ``pope_popular`` and so on.
@@ -39,9 +42,10 @@ def evaluated(name: str) -> list[Benchmark]:
     Raises:
         InputError: There is none; names the nearest.
     """
-    found = [benchmark for key, benchmark in EVALUATED.items() if key == name or key.startswith(f"{name}_")]
+    known = {**EVALUATED, **MADE}
+    found = [benchmark for key, benchmark in known.items() if key == name or key.startswith(f"{name}_")]
     if not found:
-        raise InputError(f"unknown benchmark {name!r}{nearest(name, EVALUATED)}; there are {', '.join(EVALUATED)}")
+        raise InputError(f"unknown benchmark {name!r}{nearest(name, known)}; there are {', '.join(known)}")
     return found
 
 
@@ -51,6 +55,7 @@ def find_benchmark(name: str) -> Benchmark:
     Raises:
         InputError: There is none; names the nearest.
     """
-    if name not in BENCHMARKS:
-        raise InputError(f"unknown benchmark {name!r}{nearest(name, BENCHMARKS)}; there are {', '.join(BENCHMARKS)}")
-    return BENCHMARKS[name]
+    known = {**BENCHMARKS, **MADE}
+    if name not in known:
+        raise InputError(f"unknown benchmark {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+    return known[name]

@@ -1,5 +1,7 @@
 """New scenes of the nano world: naming, captions, counting, presence and matching in every language.
 
+Nothing is read: items and pictures are made from seeds, the same ones every time.
+
 What it can show and what not: the pictures of the concepts are known, in new sizes, places and surroundings; there is
 one picture a concept; and the language model has read the same words. Pairs of a concept and a language that no
 training picture ever joined (``never_shown``) are what transfer is measured on.
@@ -9,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.languages import LANGUAGES
 from mblip.mixture.templates import load_templates
 from mblip.nano.scenes import Scene, sample_scene
@@ -132,3 +136,42 @@ def _vocabulary(language: str) -> set[str]:
 
 
 _VOCABULARIES: dict[str, set[str]] = {}
+
+
+def read(path: Path, language: str) -> list[Item]:
+    """The items in a language, whatever the path."""
+    return [Item(item.id, (item.image,), item.prompt, item.reference) for item in load_items((language,))]
+
+
+def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
+    """Accuracy over all questions, exact match of each task as a fraction, and whether the answers' words are of the language.
+
+    The share of answers in the language is over those that are words.
+    """
+    pairs = [(_told(item, options.language), answer) for item, answer in zip(items, answers, strict=True)]
+    accuracy, right = mean_accuracy([is_right(item, answer) for item, answer in pairs])
+    tasks = np.array([item.task for item, _ in pairs])
+    by_task = {task: float(right[tasks == task].mean()) for task in TASKS if task in tasks}
+    found = [judged for item, answer in pairs if (judged := is_faithful(item, answer)) is not None]
+    fidelity = {"language_fidelity": sum(found) / len(found)} if found else {}
+    return Scored(
+        {"accuracy": accuracy, **by_task, **fidelity}, items, {"accuracy": right}, {"normaliser": "none, exact match"}
+    )
+
+
+def _told(item: Item, language: str) -> SceneItem:
+    task = item.id.removeprefix(f"{language}-").rpartition("-")[0]
+    return SceneItem(item.id, item.images[0], task, language, item.text, item.gold)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    languages=load_lexicon().named_languages(),
+    files=(),
+    read=read,
+    prompt="{text}",
+    decoding=GENERATION,
+    score=score,
+    images=("nano:scenes",),
+    source="made by mblip, of emoji (Noto, OFL-1.1) and their names (Unicode CLDR, Unicode-3.0)",
+)
