@@ -23,46 +23,10 @@ from mblip.evaluation.metrics.segmentation import default_segmenter, segmenter_s
 from mblip.evaluation.raw import Row, image_name, read_values, rows, take, take_id
 from mblip.languages import find_language
 
-_XM3600_LANGUAGES = tuple(
-    [
-        "ar",
-        "bn",
-        "cs",
-        "da",
-        "de",
-        "el",
-        "en",
-        "es",
-        "fa",
-        "fi",
-        "fil",
-        "fr",
-        "hi",
-        "hr",
-        "hu",
-        "id",
-        "it",
-        "iw",
-        "ja",
-        "ko",
-        "mi",
-        "nl",
-        "no",
-        "pl",
-        "pt",
-        "quz",
-        "ro",
-        "ru",
-        "sv",
-        "sw",
-        "te",
-        "th",
-        "tr",
-        "uk",
-        "vi",
-        "zh",
-    ]
-)
+_XM3600_LANGUAGES = (
+    "ar", "bn", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fil", "fr", "hi", "hr", "hu", "id", "it", "iw",
+    "ja", "ko", "mi", "nl", "no", "pl", "pt", "quz", "ro", "ru", "sv", "sw", "te", "th", "tr", "uk", "vi", "zh",
+)  # fmt: skip
 
 
 def read(path: Path, language: str) -> list[Item]:
