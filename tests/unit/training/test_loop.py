@@ -174,6 +174,22 @@ def test_biases_and_norms_do_not_decay_and_each_group_has_its_rate(tmp_path: Pat
         assert torch.equal(parameters[name], before[name]), name
 
 
+@pytest.mark.parametrize("clip", [0.01, 1e9])
+def test_gradients_are_clipped_all_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: float) -> None:
+    one = job(tmp_path, steps=1, clip=clip)
+    seen: list[torch.Tensor] = []
+    step = torch.optim.AdamW.step
+
+    def look(self: torch.optim.AdamW) -> object:
+        seen.extend(p.grad.flatten().clone() for p in one.model.parameters() if p.grad is not None)
+        return step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", look)
+    norm = fit(one)["grad_norm"]
+    assert norm > 0.1 and len(seen) == 4
+    assert float(torch.cat(seen).norm()) == pytest.approx(min(norm, clip), rel=1e-4)
+
+
 def test_a_tracker_that_is_not_installed_is_named_and_tensorboard_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
