@@ -102,10 +102,11 @@ def choose_samples(
     return found
 
 
-def _open(benchmark: str, root: Path | None, images: Sequence[str]) -> Pictures:
-    if root is None:
+def _open(name: str, root: Path | None, images: Sequence[str]) -> Pictures:
+    benchmark = find_benchmark(name)
+    if root is None and benchmark.files:
         return Pictures(images)
-    return find_pictures(find_benchmark(benchmark), root, images)
+    return find_pictures(benchmark, root or Path(), images)
 
 
 def _many_scripts(languages: Sequence[str]) -> list[str]:

@@ -171,6 +171,18 @@ def test_the_page_is_offline_and_escaped(run: Path, worse: Path, pictures: Path,
     assert "they are left out of the mean: Indonesian" in page
 
 
+def test_scenes_are_drawn_without_data_and_read_in_their_direction(tmp_path: Path) -> None:
+    from mblip.config import EvalRecipe
+    from mblip.evaluation.evaluate import evaluate
+
+    recipe = EvalRecipe(title="t", benchmarks=("scenes",), languages=("ar", "en"), limit=4)
+    evaluate("dummy", recipe, tmp_path / "none", tmp_path / "run")
+    report_runs([tmp_path / "run"], tmp_path / "out", cards=2)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == 2 and "name its folder" not in page
+    assert '<dd dir="rtl">' in page and "Language fidelity" in page
+
+
 def test_the_page_in_a_browser(run: Path, worse: Path, pictures: Path, tmp_path: Path, chromium: str) -> None:
     sync_api = pytest.importorskip("playwright.sync_api")
     report_runs([run, worse], tmp_path / "out", images=[str(pictures)])
