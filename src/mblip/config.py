@@ -41,7 +41,8 @@ class ModelSection(Section):
     qformer: Literal["keep", "random"] = "keep"
     projection: Literal["keep", "random"] = "random"
     fit_words: tuple[str, ...] = Field(
-        default=(), description="tasks whose answers tell token by token what the queries see: the projection is fitted to them"
+        default=(),
+        description="tasks whose answers tell token by token what the queries see: the projection is fitted to them",
     )
     quantization: Literal["none", "int8", "nf4"] = "none"
     merge: bool = Field(default=True, description="with run: merge its LoRA into the LLM and start a fresh one")
