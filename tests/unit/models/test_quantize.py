@@ -33,7 +33,7 @@ LAYERS = {"int8": "Linear8bitLt", "nf4": "Linear4bit"}
 # Relative error of the logits against bf16: what was measured (docs/log.md), with room for other machines. Random mT5
 # weights, whose attention is not scaled, multiply every rounding; nano is the shipped model, which has learnt.
 ERROR = {
-    ("nano", "int8"): 0.05, ("nano", "nf4"): 0.3, ("bloom", "int8"): 0.06, ("bloom", "nf4"): 0.8, ("mt5", "int8"): 0.3,
+    ("nano", "int8"): 0.1, ("nano", "nf4"): 0.45, ("bloom", "int8"): 0.06, ("bloom", "nf4"): 0.8, ("mt5", "int8"): 0.3,
     ("mt5", "nf4"): 1.4,
 }  # fmt: skip
 KINDS = [(family, kind) for family in ("mt5", "bloom") for kind in ("int8", "nf4")]

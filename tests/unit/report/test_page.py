@@ -15,6 +15,7 @@ RESULT = {
     "seeds": 1,
 }
 REPORT = {
+    "setting": "multilingual",
     "headline": {"languages": 2, "naming_exact": FIGURE, "language_fidelity": FIGURE},
     "tasks": TASKS,
     "languages": {"en": ROW, "ar": ROW},

@@ -25,7 +25,9 @@ def aligning(mix: Path) -> Callable[..., TrainRecipe]:
 
     def make(*overrides: str) -> TrainRecipe:
         small = (f"data.mix={mix}", "optim.steps=4", "optim.global_batch=24", "optim.micro_batch=12", "log_every=1")
-        return load_recipe(TrainRecipe, "nano/align", (*small, "tracker=none", "model.fit_words=[]", *overrides))
+        return load_recipe(
+            TrainRecipe, "nano/align", (*small, "tracker=none", "model.fit_words=[]", "parts.llm=frozen", *overrides)
+        )
 
     return make
 

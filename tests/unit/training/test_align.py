@@ -12,7 +12,9 @@ from mblip.training.run import train
 
 def recipe(mix: Path, *overrides: str) -> TrainRecipe:
     small = (f"data.mix={mix}", "optim.steps=4", "optim.global_batch=24", "optim.micro_batch=12", "log_every=1")
-    return load_recipe(TrainRecipe, "nano/align", (*small, "tracker=none", "model.fit_words=[]", *overrides))
+    return load_recipe(
+        TrainRecipe, "nano/align", (*small, "tracker=none", "model.fit_words=[]", "parts.llm=frozen", *overrides)
+    )
 
 
 def test_a_run_trains_the_bridge_alone_and_loads_again(mix: Path, tmp_path: Path) -> None:

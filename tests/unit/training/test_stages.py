@@ -130,7 +130,7 @@ def test_bf16_trains_on_every_quantisation(aligning: Make, tmp_path: Path, kind:
     losses = [row["loss"] for row in read_log(tmp_path / "run/metrics.jsonl")]
     train(aligning("parts.llm=lora"), tmp_path / "fp32")
     exact = [row["loss"] for row in read_log(tmp_path / "fp32/metrics.jsonl")]
-    assert losses[0] == pytest.approx(exact[0], rel=0.02 if kind == "nf4" else 0.01)
+    assert losses[0] == pytest.approx(exact[0], rel=0.08 if kind == "nf4" else 0.01)
     lora = [value for name, value in part(tmp_path / "run", "lora").items() if "lora_B" in name]
     assert all(torch.isfinite(value).all() and value.abs().sum() > 0 for value in lora) and len(losses) == 4
 
