@@ -337,3 +337,10 @@ def test_nano_scenes() -> None:
 def test_what_is_no_store_is_named(uri: str) -> None:
     with pytest.raises(InputError, match=r"is no image store: name a folder, a .tar"):
         open_images(uri)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_white_shows_through_what_is_transparent(mode: str) -> None:
+    black = Image.new("L" if mode == "P" else mode, (4, 4), 0)
+    source = encoded(black.convert(mode), "PNG", **({"transparency": 0} if mode == "P" else {}))
+    assert (np.asarray(decode_image(source, "x")) == 255).all()

@@ -23,7 +23,7 @@ from mblip.models.mblip import VisionLLM
 from mblip.models.origin import Base, Origin
 from mblip.models.quantize import Quantization, quantize
 from mblip.models.reading import load_language_model, read_blip2_config, read_image_processor
-from mblip.models.tokens import align_special_tokens, place_image_token
+from mblip.models.tokens import align_special_tokens, end_as_the_tokenizer, place_image_token
 
 Keep = Literal["keep", "random"]
 
@@ -61,6 +61,7 @@ def build_model(
     vision_folder, llm_folder = locate(vision), locate(llm)
     eyes = read_blip2_config(vision_folder)
     language_model, tokenizer = load_language_model(llm_folder, dtype)
+    end_as_the_tokenizer(language_model, tokenizer)
     image_token = place_image_token(language_model, tokenizer)
     config = Blip2Config(
         vision_config=eyes.vision_config,

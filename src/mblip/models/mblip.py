@@ -21,6 +21,7 @@ from mblip.models.beams import read_once
 from mblip.models.generation import Generator, Request, evaluating
 from mblip.models.loss import loss_sum, squashed_logits, token_losses
 from mblip.models.origin import Origin
+from mblip.models.tokens import end_token
 from mblip.processing.images import Picture, open_picture
 from mblip.processing.text import IGNORED, TextLayout
 
@@ -79,7 +80,8 @@ class VisionLLM(nn.Module):
     def layout(self) -> TextLayout:
         """How this model's prompts and answers become tokens."""
         image_token = int(self.model.config.image_token_index)
-        return TextLayout(self.tokenizer, image_token, self.num_query_tokens, self.is_encoder_decoder)
+        end = end_token(self.language_model, self.tokenizer)
+        return TextLayout(self.tokenizer, image_token, end, self.num_query_tokens, self.is_encoder_decoder)
 
     def pixels(self, images: Sequence[Picture]) -> Tensor:
         """Pictures (paths, bytes, PIL images or arrays) as the vision model wants them [images, 3, H, W]."""

@@ -158,16 +158,17 @@ def read_tokenizer(folder: Path) -> Any:
     Raises:
         InputError: Missing, damaged or in need of remote code.
     """
-    # Without any of its files, transformers makes an empty one up.
-    if not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
-        raise InputError(
-            f"{folder} has no tokeniser: none of {', '.join(_VOCABULARIES)} is there; copy the checkpoint again"
-        )
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder} has no tokeniser that transformers can read: {reason}") from error
+    # Without any of its files, transformers makes an empty one up; that of ByT5 needs none.
+    if tokenizer.vocab_files_names and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
+        raise InputError(
+            f"{folder} has no tokeniser: none of {', '.join(_VOCABULARIES)} is there; copy the checkpoint again"
+        )
+    return tokenizer
 
 
 def read_image_processor(folder: Path, config: Blip2Config) -> BlipImageProcessorPil:

@@ -51,23 +51,47 @@ def check_image_token(config: Any, tokenizer: Any, folder: Any) -> int:
     return index
 
 
+def end_tokens(language_model: Any) -> list[int]:
+    """The ids that end an answer, by the configuration; none where it names none."""
+    end = language_model.config.get_text_config().eos_token_id
+    return [] if end is None else end if isinstance(end, list) else [end]
+
+
+def end_token(language_model: Any, tokenizer: Any) -> int:
+    """The id that answers are trained to end with: the tokeniser's, where generation ends there, else where it ends.
+
+    BLIP-2 with OPT, for one, ends its answers with a line break, which is not what its tokeniser calls the end.
+    """
+    known = end_tokens(language_model)
+    return int(tokenizer.eos_token_id if tokenizer.eos_token_id in known else known[0])
+
+
+def end_as_the_tokenizer(language_model: Any, tokenizer: Any) -> None:
+    """Let answers end with the tokeniser's end token, in a model that is new and has not learnt any other.
+
+    Raises:
+        InputError: The tokeniser has none.
+    """
+    if tokenizer.eos_token_id is None:
+        raise InputError("the language model's tokeniser has no end token (eos_token); answers could not end")
+    if tokenizer.eos_token_id not in end_tokens(language_model):
+        language_model.config.get_text_config().eos_token_id = tokenizer.eos_token_id
+
+
 def align_special_tokens(language_model: Any, tokenizer: Any) -> None:
-    """Make the configuration agree with the tokeniser, and generation follow the configuration alone.
+    """Give the configuration what it lacks of the tokeniser's tokens, and let generation follow it alone.
 
     A stock Blip2 checkpoint has no generation settings for its language model, so that what a language model's own
     ``generation_config.json`` says (sampling, temperatures) would be lost on export: it is left out from the start.
 
     Raises:
-        InputError: The tokeniser has no end token.
+        InputError: Neither names an end token.
     """
     config = language_model.config.get_text_config()
-    end = tokenizer.eos_token_id
-    if end is None:
-        raise InputError("the language model's tokeniser has no end token (eos_token); answers could not end")
-    known = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    if end not in known:
-        config.eos_token_id = end
+    if not end_tokens(language_model):
+        end_as_the_tokenizer(language_model, tokenizer)
     if config.pad_token_id is None:
+        end = end_token(language_model, tokenizer)
         config.pad_token_id = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     language_model.generation_config = GenerationConfig.from_model_config(language_model.config)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from mblip.storage import UnreadableImage, decode_image
+from mblip.storage import UnreadableImage, decode_image, to_rgb
 
 Picture = str | PathLike[str] | bytes | Image.Image | NDArray[Any]
 
@@ -22,14 +22,14 @@ def open_picture(picture: Picture) -> Image.Image:
         UnreadableImage: Missing, damaged, an array of another shape or of other numbers, or no picture at all.
     """
     if isinstance(picture, Image.Image):
-        return ImageOps.exif_transpose(picture).convert("RGB")
+        return to_rgb(ImageOps.exif_transpose(picture))
     if isinstance(picture, np.ndarray):
         if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3, 4)):
             raise UnreadableImage("array", f"its shape {picture.shape} is not [height, width, channels]")
         if picture.dtype.kind not in "iub" or (picture.size and not 0 <= picture.min() <= picture.max() <= 255):
             raise UnreadableImage("array", f"its values ({picture.dtype}) are not whole numbers from 0 to 255")
         squeezed = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
-        return Image.fromarray(squeezed.astype(np.uint8)).convert("RGB")
+        return to_rgb(Image.fromarray(squeezed.astype(np.uint8)))
     if isinstance(picture, bytes):
         return decode_image(picture, "bytes")
     if not isinstance(picture, str | PathLike):

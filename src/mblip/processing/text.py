@@ -30,21 +30,25 @@ class TextLayout:
     Args:
         tokenizer: The language model's own.
         image_token_id: Id of the placeholder.
+        end_token_id: What every answer ends with.
         queries: Placeholders that one image takes.
         is_encoder_decoder: Which of the two layouts.
     """
 
-    def __init__(self, tokenizer: Any, image_token_id: int, queries: int, is_encoder_decoder: bool) -> None:
+    def __init__(
+        self, tokenizer: Any, image_token_id: int, end_token_id: int, queries: int, is_encoder_decoder: bool
+    ) -> None:
         self.tokenizer = tokenizer
         self.image_token_id = image_token_id
+        self.end_token_id = end_token_id
         self.queries = queries
         self.is_encoder_decoder = is_encoder_decoder
 
     @property
     def pad_token_id(self) -> int:
         """The padding id; a model without one pads with its end token, under the attention mask."""
-        tokenizer = self.tokenizer
-        return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+        pad = self.tokenizer.pad_token_id
+        return int(self.end_token_id if pad is None else pad)
 
     @cached_property
     def separator(self) -> str:
@@ -106,9 +110,6 @@ class TextLayout:
 
     def _sources(self, prompts: Sequence[str], images: Sequence[int], limit: int | None) -> list[list[int]]:
         rows = self._ids(prompts, limit=limit)
-        end = self.tokenizer.eos_token_id
-        if not self.is_encoder_decoder:  # some tokenisers end every text; the answer is still to come
-            rows = [row[:-1] if row and row[-1] == end else row for row in rows]
         for row, prompt in zip(rows, prompts, strict=True):
             if self.image_token_id in row:
                 token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
@@ -122,8 +123,7 @@ class TextLayout:
         if not self.is_encoder_decoder and self.separator:
             glued = [not prompt or prompt[-1].isspace() for prompt in prompts]
             texts = [text if glue else self.separator + text for glue, text in zip(glued, texts, strict=True)]
-        end = self.tokenizer.eos_token_id
-        return [[*row, end][:limit] for row in self._ids(texts, special=False)]
+        return [[*row, self.end_token_id][:limit] for row in self._ids(texts, special=False)]
 
     def lengths(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[int, ...]]:
         """Tokens of each text in each tensor that pads it, special ones left out.

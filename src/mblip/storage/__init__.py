@@ -8,6 +8,7 @@ from mblip.storage.images import (
     UnreadableImage,
     decode_image,
     open_images,
+    to_rgb,
 )
 from mblip.storage.jsonl import JsonlAppender, JsonlWriter, parse_record, read_jsonl, read_records
 from mblip.storage.manifest import (
@@ -46,6 +47,7 @@ __all__ = [
     "read_manifest",
     "read_records",
     "sha256_file",
+    "to_rgb",
     "to_table",
     "write_json",
     "write_manifest",

@@ -229,15 +229,19 @@ def decode_image(data: bytes, key: str, at_least: int = 0) -> Image.Image:
             if at_least:
                 image.draft("RGB", (at_least, at_least))
             upright: Image.Image = ImageOps.exif_transpose(image)
-            return _to_rgb(upright)
+            return to_rgb(upright)
     except _DECODE_ERRORS as error:
         raise UnreadableImage(key, f"not a readable image ({' '.join(str(error).split()) or 'damaged'})") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode in RGB; where it is transparent, white shows through, as on a page."""
     if image.mode.startswith("I;16"):  # Pillow would clip 16-bit greys to white
         grey = np.asarray(image).astype(np.uint16) >> 8
         image = Image.fromarray(grey.astype(np.uint8))
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
     return image.convert("RGB")
 
 

@@ -41,7 +41,7 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
     with torch.no_grad(), evaluating(vlm):
         for batch in batches:
             labels = batch["labels"].to(vlm.device)
-            told = (labels != IGNORED) & (labels != vlm.tokenizer.eos_token_id)
+            told = (labels != IGNORED) & (labels != vlm.layout.end_token_id)
             if int(told.sum(1).max()) > vlm.num_query_tokens:
                 raise InputError(
                     f"model.fit_words: an answer has {int(told.sum(1).max())} tokens, but there are "

@@ -21,8 +21,8 @@ from mblip.models.lora import lora_layers, target_pattern
 
 PICTURES = [np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(2)]
 # Linear layers of two blocks: attention and feed-forward of an encoder-decoder (4 + 3 and 8 + 3 a block), and so on.
-LAYERS = {"mt5": 36, "t5": 36, "umt5": 36, "bloom": 8, "opt": 12, "llama": 14, "mistral": 14, "qwen3": 14, "gemma2": 14,
-          "gemma3": 14, "cohere": 14}  # fmt: skip
+LAYERS = {"mt5": 36, "t5": 36, "umt5": 36, "bloom": 8, "opt": 12, "llama": 14, "mistral": 14, "qwen2": 14, "qwen3": 14,
+          "gemma": 14, "gemma2": 14, "gemma3": 14, "cohere": 14}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

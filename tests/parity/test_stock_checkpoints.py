@@ -1,0 +1,111 @@
+"""Whatever the stock class saves is answered as the stock class answers it: families, tokenisers, modes, end tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests import checkpoints
+from transformers import AutoModelForImageTextToText, AutoProcessor, Blip2Processor, ByT5Tokenizer
+
+from mblip import load_model
+
+BEAMS: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 8, "do_sample": False}
+PROMPTS = ["a dog", "Question: what is in the house and the tree? Short answer in English:", "Caption in German:", ""]
+
+
+def pictures() -> list[Image.Image]:
+    noise = np.random.default_rng(0)
+    colour = Image.fromarray(noise.integers(0, 255, (40, 30, 3), dtype=np.uint8))
+    layered = Image.fromarray(noise.integers(0, 255, (33, 35, 4), dtype=np.uint8))
+    grey, palette = colour.convert("L"), colour.quantize(16)
+    see_through = colour.quantize(16)
+    see_through.info["transparency"] = 3
+    return [
+        colour,
+        layered,
+        layered.convert("LA"),
+        grey,
+        palette,
+        see_through,
+        grey.convert("1"),
+        colour.convert("CMYK"),
+    ]
+
+
+def stock_answers(folder: Path, images: list[Image.Image], prompts: list[str]) -> list[str]:
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    texts = []
+    for image, prompt in zip(images, prompts, strict=True):
+        inputs = processor(images=image, text=prompt, return_tensors="pt").to(model.dtype)
+        with torch.no_grad():
+            ids = model.generate(**inputs, **BEAMS)
+        if not model.language_model.config.is_encoder_decoder:
+            ids = ids[:, inputs["input_ids"].shape[1] :]
+        texts.append(processor.batch_decode(ids, skip_special_tokens=True)[0].strip())
+    return texts
+
+
+def assert_equal_answers(folder: Path) -> None:
+    images = pictures()
+    prompts = [PROMPTS[number % len(PROMPTS)] for number in range(len(images))]
+    wanted = stock_answers(folder, images, prompts)
+    assert load_model(folder).generate(images, prompts, **BEAMS) == wanted
+    assert len(set(wanted)) > 2, "the answers must differ, or nothing is compared"
+
+
+@pytest.mark.parametrize("family", ["mt5", "opt", "llama", "mistral", "qwen2", "gemma", "gemma2", "cohere", "bloom"])
+def test_pictures_of_every_mode_with_prompts_of_unequal_lengths(family: str, tmp_path: Path) -> None:
+    assert_equal_answers(checkpoints.blip2(tmp_path / "model", family))
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_a_tokeniser_of_bytes_which_needs_no_files(family: str, tmp_path: Path) -> None:
+    folder = checkpoints.blip2(tmp_path / "model", family, unused_rows=400)
+    for file in folder.glob("token*"):
+        file.unlink()
+    image_processor = AutoProcessor.from_pretrained(checkpoints.blip2(tmp_path / "other", "t5")).image_processor
+    processor = Blip2Processor(image_processor, ByT5Tokenizer(), num_query_tokens=checkpoints.QUERIES)
+    processor.save_pretrained(folder)
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    config["image_token_index"] = processor.tokenizer.convert_tokens_to_ids("<image>")
+    config["text_config"] |= {"eos_token_id": 1, "pad_token_id": 0}
+    file.write_text(json.dumps(config))
+    # Rows beyond the tokeniser's cannot be decoded by it; no answer may use them.
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    head = model.language_model.get_output_embeddings()
+    with torch.no_grad():
+        head.weight[len(processor.tokenizer) :] = head.weight[5]
+    model.save_pretrained(folder)
+    assert not list(folder.glob("tokenizer.json"))
+    assert_equal_answers(folder)
+
+
+@pytest.mark.parametrize("family", ["mt5", "opt"])
+def test_answers_end_where_the_checkpoint_says(family: str, tmp_path: Path) -> None:
+    """BLIP-2 with OPT ends its answers with a line break, not with what its tokeniser calls the end."""
+    folder = checkpoints.blip2(tmp_path / "model", family)
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    ends = load_model(folder).generate_ids(
+        ["a dog"], torch.zeros(0, checkpoints.QUERIES, checkpoints.WIDTH), torch.full((1, 1), -1)
+    )
+    config["text_config"]["eos_token_id"] = int(ends[0, 2])
+    file.write_text(json.dumps(config))
+    model = load_model(folder)
+    assert model.layout.end_token_id == int(ends[0, 2]) != model.tokenizer.eos_token_id
+    assert model.layout.targets(["a"], ["dog"])[0][-1] == model.layout.end_token_id
+    assert_equal_answers(folder)
+
+
+def test_a_tokeniser_that_ends_every_text_before_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    families = {**checkpoints.FAMILIES, "llama": (*checkpoints.FAMILIES["llama"][:3], "unigram")}
+    monkeypatch.setattr(checkpoints, "FAMILIES", families)
+    assert_equal_answers(checkpoints.blip2(tmp_path / "model", "llama"))
