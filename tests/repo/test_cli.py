@@ -61,7 +61,7 @@ def test_help_imports_nothing_heavy() -> None:
         "from mblip.cli.app import main\n"
         "sys.argv = ['mblip', '--help']\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        "heavy = {'torch', 'transformers', 'gradio', 'peft', 'pyarrow', 'numpy', 'scipy', 'PIL'}\n"
+        "heavy = {'torch', 'transformers', 'gradio', 'peft', 'pyarrow', 'numpy', 'scipy', 'PIL', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -25,7 +25,7 @@ def caption(
         list[str],
         typer.Argument(
             help="Picture files, folders (with all below), quoted patterns, or tables (.jsonl, .csv, .parquet) of paths.",
-            metavar="PATH...",
+            metavar="PATH",
         ),
     ],
     language: Annotated[str, typer.Option(help="Languages by code or name, separated by commas.")],
@@ -39,7 +39,7 @@ def caption(
     quantization: Annotated[str, typer.Option(help="Of the language model: none, int8 or nf4.")] = "none",
     as_json: Annotated[bool, typer.Option("--json", help="On the screen, one JSON object a line.")] = False,
 ) -> None:
-    """Caption pictures in one or more languages; exit code 1 if some could not be read."""
+    """Caption pictures in one or more languages. Exit code 1: some could not be read."""
     from mblip.languages import LANGUAGES, find_language
 
     codes = list(dict.fromkeys(find_language(part).code for part in language.split(",") if part.strip()))

@@ -18,7 +18,7 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 7860,
     quantization: Annotated[str, typer.Option(help="Of the language model: none, int8 or nf4.")] = "none",
 ) -> None:
-    """Open a page in the browser: captions side by side, questions; the API of mblip serve is under /v1."""
+    """Open a page in the browser to try a model on. The API of mblip serve is under /v1."""
     from mblip.inference.choosing import choose_model
 
     chosen = choose_model(model)

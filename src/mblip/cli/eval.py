@@ -62,7 +62,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that run together.")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="The scores as one JSON list.")] = False,
 ) -> None:
-    """Evaluate a model zero-shot as the paper does; the same command goes on after an interruption."""
+    """Evaluate a model zero-shot as the paper does. The same command goes on after an interruption."""
     from mblip.languages import find_language
 
     if quantization not in _QUANTIZATIONS:

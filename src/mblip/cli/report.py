@@ -22,7 +22,7 @@ def report(
         list[Path],
         typer.Argument(
             help="Directories of mblip eval; later ones are tested against the first. Or one quickstart.",
-            metavar="RUN...",
+            metavar="RUN",
         ),
     ],
     to: Annotated[Path | None, typer.Option(help="Folder; the run's own for one run, runs/report for several.")] = None,
@@ -65,9 +65,7 @@ def report(
 
 
 def tasks(
-    benchmarks: Annotated[
-        list[str], typer.Argument(help="Names, as mblip eval --suite takes them.", metavar="NAME...")
-    ],
+    benchmarks: Annotated[list[str], typer.Argument(help="Names, as mblip eval --suite takes them.", metavar="NAME")],
     to: Annotated[Path, typer.Option(help="Folder; give it to lmms_eval as --include_path.")],
     data: Annotated[Path, typer.Option(help="Folder below which annotations and images are.")] = Path("data"),
     languages: Annotated[str, typer.Option(help="Only these, by code or name, separated by commas.")] = "",

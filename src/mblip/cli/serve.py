@@ -34,7 +34,7 @@ def serve(
         bool, typer.Option("--compile", help="torch.compile the vision model: slower start, faster pictures.")
     ] = False,
 ) -> None:
-    """Serve a model at /v1/chat/completions until it is told to stop (Ctrl-C, SIGTERM)."""
+    """Serve a model as OpenAI's chat API. It stops on Ctrl-C or SIGTERM, when all that was begun is answered."""
     from mblip.inference.choosing import choose_model, read_keys
 
     chosen, keys = choose_model(model), read_keys(api_keys)

@@ -29,7 +29,7 @@ def train(
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME by default.")] = None,
 ) -> None:
-    """Train as a recipe says; the same command goes on after an interruption.
+    """Train as a recipe says. The same command goes on after an interruption.
 
     Under torchrun or accelerate launch, the same command uses all their processes.
     """
