@@ -339,6 +339,22 @@ def test_what_is_no_store_is_named(uri: str) -> None:
         open_images(uri)
 
 
+@pytest.mark.parametrize(
+    ("kind", "scale", "dtype"),
+    [("PPM", 257, np.uint16), ("TIFF", 257, np.int32), ("TIFF", 1 / 255, np.float32), ("TIFF", 1, np.float32),
+     ("TIFF", 1, np.int32), ("TIFF", 257, np.float32)],
+)  # fmt: skip
+def test_greys_of_many_bits_are_neither_white_nor_black(kind: str, scale: float, dtype: type) -> None:
+    ramp = np.arange(256).reshape(16, 16)
+    pixels = np.asarray(decode_image(encoded(Image.fromarray((ramp * scale).astype(dtype)), kind), "x")).astype(int)
+    assert np.abs(pixels - ramp[..., None]).max() <= 1
+
+
+def test_formats_that_run_other_programs_are_refused() -> None:
+    with pytest.raises(UnreadableImage, match=r"not a readable image \(in no format that is known here\)"):
+        decode_image(encoded(picture(), "EPS"), "x")
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_white_shows_through_what_is_transparent(mode: str) -> None:
     black = Image.new("L" if mode == "P" else mode, (4, 4), 0)

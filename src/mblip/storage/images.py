@@ -19,13 +19,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mblip.errors import InputError
 from mblip.storage.files import atomic_write
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 89_478_485  # Pillow's own threshold of a decompression bomb: 256 MiB of RGB
+# Pillow knows more formats, but some of these run other programs (EPS: Ghostscript), and no photo comes in them.
+FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
 _DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -212,7 +216,7 @@ def decode_image(data: bytes, key: str, at_least: int = 0) -> Image.Image:
     """Decode an image file to RGB, turned upright by its EXIF orientation; of an animation, the first frame.
 
     Args:
-        data: The file's bytes, in any format that Pillow reads, whatever the name says.
+        data: The file's bytes, in any of :data:`FORMATS`, whatever the name says.
         key: What errors call it.
         at_least: If not 0, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep this many
             pixels; several times faster for large photos.
@@ -223,22 +227,32 @@ def decode_image(data: bytes, key: str, at_least: int = 0) -> Image.Image:
     if not data:
         raise UnreadableImage(key, "the file is empty")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(key, f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
             if at_least:
                 image.draft("RGB", (at_least, at_least))
             upright: Image.Image = ImageOps.exif_transpose(image)
             return to_rgb(upright)
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(key, "not a readable image (in no format that is known here)") from error
     except _DECODE_ERRORS as error:
         raise UnreadableImage(key, f"not a readable image ({' '.join(str(error).split()) or 'damaged'})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode in RGB; where it is transparent, white shows through, as on a page."""
-    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit greys to white
-        grey = np.asarray(image).astype(np.uint16) >> 8
-        image = Image.fromarray(grey.astype(np.uint8))
+    """A picture of any mode in RGB; where it is transparent, white shows through, as on a page.
+
+    Greys of more than 8 bits, which Pillow would clip to white or black, are scaled down: those above 255 are read as
+    16 bits, and fractions as shares of white.
+    """
+    if image.mode[0] in "IF":
+        grey = np.nan_to_num(np.asarray(image).astype(np.float64))
+        if image.mode.startswith("I;16") or grey.max(initial=0) > 255:
+            grey = grey // 256
+        elif image.mode == "F" and grey.max(initial=0) <= 1:
+            grey = grey * 255
+        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
