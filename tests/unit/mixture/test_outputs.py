@@ -101,11 +101,11 @@ def test_prompts_in_other_languages_take_turns_with_the_english_ones() -> None:
     assert "NOITSEUQ: {question}? REWSNA NI NAMREG:" in by_language["de"]
     assert by_language["yo"] == by_language["ru"] == []
     # Those without a field have none to lose.
-    assert len(by_language["sw"]) == 5 and by_language["da"] == []
+    assert len(by_language["sw"]) == 6 and by_language["da"] == []
     reasons = Counter((drop.id.split("/")[1], drop.reason) for drop in lost)
     assert reasons == {
-        ("yo", "prompt: no translation"): 9, ("sw", "prompt: lost field"): 4, ("da", "prompt: lost field"): 9,
-        ("ru", "prompt: wrong script"): 9, ("fi", "prompt: copied source"): 9,
+        ("yo", "prompt: no translation"): 10, ("sw", "prompt: lost field"): 4, ("da", "prompt: lost field"): 10,
+        ("ru", "prompt: wrong script"): 10, ("fi", "prompt: copied source"): 10,
     }  # fmt: skip
     assert len({drop.id for drop in lost}) == len(lost) and {drop.language for drop in lost} == {""}
     templates.add(found)
@@ -148,8 +148,8 @@ def test_mix_with_translated_prompts(tmp_path: Path) -> None:
     manifest = build_mix(load_recipe(DataRecipe, "nano_scenes", overrides), tmp_path / "mix")
     # The lexicon knows no sentences: the English prompts remain, and the manifest says how many were lost and why.
     assert manifest.rows > 200
-    assert manifest.drops["prompt: no translation"] == 9 * 84
-    assert sum(drop.source == "templates" for drop in read_drops(tmp_path / "mix")) == 9 * 84
+    assert manifest.drops["prompt: no translation"] == 10 * 84
+    assert sum(drop.source == "templates" for drop in read_drops(tmp_path / "mix")) == 10 * 84
     assert not (tmp_path / "mix/.work").exists()
 
 
