@@ -165,8 +165,8 @@ def english_gap(samples: Mapping[str, Sample], resamples: int = MACRO_RESAMPLES,
     draws = _resampled_by_language(samples, resamples, seed)
     others = [code for code in samples if code != "en"]
     means = {code: float(np.mean(np.asarray(sample.values))) for code, sample in samples.items()}
-    gap = draws["en"] - _macro(draws, others)
-    return _compare(means["en"] - float(np.mean([means[code] for code in others])), gap[np.isfinite(gap)])
+    observed = means["en"] - float(np.mean([means[code] for code in others]))
+    return _compare(observed, draws["en"] - _macro(draws, others))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -186,21 +186,26 @@ def resource_group(language: str) -> str:
 
 
 def _percentiles(draws: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
     return float(low), float(high)
 
 
 def _compare(observed: float, draws: NDArray[np.float64]) -> Comparison:
+    draws = draws[np.isfinite(draws)]
     # Under the null hypothesis the draws lie around 0 as they do around the observed difference.
     extreme = int(np.sum(np.abs(draws - observed) >= abs(observed) - 1e-12))
     return Comparison(observed, _percentiles(draws), (extreme + 1) / (len(draws) + 1))
 
 
 def _macro(means: Mapping[str, NDArray[np.float64]], codes: Sequence[str]) -> NDArray[np.float64]:
-    """The mean over languages in each draw, [resamples]; a language none of whose few pictures was drawn is left out."""
+    """The mean over languages in each draw, [resamples].
+
+    A language none of whose few pictures was drawn is left out; NaN where that is so of every language.
+    """
     stacked = np.stack([means[code] for code in codes])
     present = np.isfinite(stacked)
-    mean: NDArray[np.float64] = np.where(present, stacked, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
+    with np.errstate(invalid="ignore"):
+        mean: NDArray[np.float64] = np.where(present, stacked, 0).sum(axis=0) / present.sum(axis=0)
     return mean
 
 

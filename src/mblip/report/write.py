@@ -34,8 +34,8 @@ def report_runs(
     report = summarize(runs)
     html = draw_page(report, choose_samples(report, cards, root, images))
     texts = {"html": html, "md": to_markdown(report), "csv": to_csv(report), "tex": to_latex(report)}
+    write_json(to / f"{NAME}.json", to_json(report))
     for suffix, text in texts.items():
         with atomic_write(to / f"{NAME}.{suffix}", "w") as file:
             file.write(text)
-    write_json(to / f"{NAME}.json", to_json(report))
     return report

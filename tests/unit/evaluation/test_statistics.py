@@ -119,6 +119,19 @@ def test_runs_are_compared_by_language_and_in_the_means() -> None:
         paired_languages({"de": Sample([1], ["a"])}, {"de": [1, 0]})
 
 
+def test_languages_with_few_pictures_of_their_own_have_whole_intervals() -> None:
+    # In MaRVL no two languages share a picture: of two a language, many draws hold none of one or of another.
+    samples = {code: Sample([1, 0], [(code, 0), (code, 1)]) for code in ("id", "sw", "ta")}
+    found = paired_languages(samples, {code: [0, 0] for code in samples})
+    assert {"id", "sw", "ta", "all", "low"} <= set(found)
+    for comparison in found.values():
+        assert comparison.difference == 0.5 and comparison.interval == pytest.approx((0, 1), abs=0.2)
+        assert 0 < comparison.p_value <= 1
+    # A draw without any of a group's pictures says nothing of the group, not 0.
+    right = {code: Sample([1, 1], sample.images) for code, sample in samples.items()}
+    assert macro_intervals(right)["low"] == (1, 1)
+
+
 def test_holm() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
     assert holm({}) == {}

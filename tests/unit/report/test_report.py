@@ -106,6 +106,17 @@ def test_two_runs_are_tested_item_by_item(run: Path, worse: Path) -> None:
     assert test.rows["without_english"].difference == pytest.approx((25 - 66.6666667) / 3)
 
 
+def test_runs_on_pictures_that_languages_do_not_share_are_written(run: Path, worse: Path, tmp_path: Path) -> None:
+    for directory in (run, worse):
+        for code in ("de", "en", "ru", "zh"):
+            items = read_items(directory, "xgqa", code)
+            own = [replace(item, images=(f"{code}.jpg", *item.images)) for item in items[:2]]
+            write_items(directory, "xgqa", code, own)
+    report_runs([run, worse], tmp_path / "to")
+    tests = json.loads((tmp_path / "to/report.json").read_text())["tests"]
+    assert all(0 < row["p_value"] <= 1 for test in tests for row in test["rows"].values())
+
+
 def test_runs_that_were_not_asked_the_same_are_told_not_tested(run: Path, worse: Path) -> None:
     items = read_items(worse, "xgqa", "ru")
     write_items(worse, "xgqa", "ru", [replace(items[0], id="other"), *items[1:]])
