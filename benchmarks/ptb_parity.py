@@ -309,6 +309,21 @@ SPECIAL = [
     "\u2009",
 ]
 PIECES += SPECIAL
+# Fractions, powers, times, money, faces, quotes, dashes, markup, lists, names of files and people.
+SIGNS = (
+    "1⁄2 12-3⁄4 1\\/2 m⁻¹ cm⁻² x₋₁ ⁺⁴ 3² H₂O ⅛ 2⅝ ½-inch 10:30pm 7h30 2003-12-25T10:30Z 25.12.2003 3月4日 ’90s "
+    "mid-’80s 1990-95 US$1,000 -$5 $.50 5¢ ₹500 ￥100 5€ 20K 1e-9 0x1F .5 5. 3rd 21ST 2º 1ª 5'11\" 6′ 7″ 20°C "
+    "10km² 1.5x x12 +49-30-1234567 555.123.4567 (030)123456 :-* ;P =D :'( >:( o_O (^_^) (=^.^=) ¯\\_(ツ)_/¯ "
+    "(╯°□°) <_< 8) u_u 〝x〟 ‟x‛ ＂x＂ ＇x `x' ``x'' ´x´ ′x ʼn ＇s x‐y x‑y x‒y x―y x－y x〜y x־y --x- x.. ‥ "
+    "。。。 !?! <img/> <p> <a> <?xml?> &#8217; &#x27; &hellip; &ldquo; &Uuml; &bogus; &amp;amp; ◦ ▪ ‣ 1) (a) iv. "
+    "➢ ✓ ☐ x.tar.gz x.PDF, a_b.py /usr/x C:\\x user@host me@x.y.z, @a_b #a_b #1 ##x ftp://x.y mailto:a@b.c "
+    "HTTP://X.COM/ x.com? J.R.R. B.Sc. M.D. z.B. т.е. Messrs. cf. al. Sept. Tues. Mass. op. art. prop. Ft. Ave. "
+    "e'er ne'er y’all ’tis ’n’ rock’n’roll aujourd'hui dell'arte O’Neil D'Angelo s'mores nat'l i'd've she'll've "
+    "ain’t CAN'T don&apos;t -LRB- -rsb- 【x】 《x》 ⟨x⟩ （x） √2 ≤3 x≠y a→b ∞ "
+)
+PIECES += SIGNS.split()
+BLANKS = "\t\x1f\x7f\x96\u034f\u061c\u1680\u180e\u2003\u200a\u200e\u202f\u205f\u2060\u2066\ufe0f\ufffd"
+PIECES += [*BLANKS, *(f"No.{blank}5" for blank in BLANKS)]
 SCRIPTS = [
     "aeiouxyz",
     "AEIOUXYZ",
@@ -354,6 +369,18 @@ SCRIPTS = [
     "½¼¾⅓⅛²³¹₂①Ⅳ",
     "$€£¥¢₹",
 ]
+# Whole blocks: Latin, phonetic letters, marks, Greek, Cyrillic, Georgian; scripts of Asia, Hebrew's points, Arabic's;
+# signs; compatibility forms; mathematical letters and scripts beyond the basic plane.
+BLOCKS = (
+    "a1-17f 180-24f 250-2ff 300-36f 370-3ff 400-52f 531-58f 591-5f4 600-6ff 900-97f b82-bfa e01-e5b f00-fbc 1000-109f "
+    "10a0-10ff 1200-12ff 13a0-13ff 1780-17f9 1800-18aa 1d00-1dbf 1e00-1fff 2010-2027 2030-205e 2070-209c 20a0-20bf "
+    "2100-214f 2150-218b 2190-21ff 2200-22ff 2460-24ff 2500-25ff 2600-27bf 2c60-2c7f 3000-303f 3040-30ff 3105-312f "
+    "3130-318e 3300-33ff 3400-3440 4e00-4e80 a000-a0c6 a4d0-a4ff a640-a69f a720-a7af ac00-ac80 f900-fa2d fb00-fdff "
+    "fe70-feff ff01-ffee 10300-1031f 10330-1034a 1d400-1d7ff 1f300-1f64f"
+)
+for block in BLOCKS.split():
+    first, last = (int(end, 16) for end in block.split("-"))
+    SCRIPTS.append("".join(map(chr, range(first, last + 1))))
 ENDINGS = ["'s", ".", ",", "!", "?", "'", '"', ")", "...", "n't", "'ll"]
 SENTENCES = [
     "A man in a blue shirt is standing on a ladder cleaning a window.",

@@ -48,6 +48,10 @@ _CLASS = _classes()
 _LETTER = "A-Za-z" + _CLASS["letters"]
 _DIGIT = "0-9" + _CLASS["digits"]
 _MARKS = _CLASS["marks"]
+# Where Java sees words end inside a token, and what it takes for cased beside letters of two cases: both matter to the
+# lower case of a capital sigma.
+WORD_BREAKS = f"!-&(-,/:-@\\[-^`{{-~{_CLASS['word_breaks']}"
+CASED_MODIFIERS = re.compile(f"[{_CLASS['cased_modifiers']}]")
 _SOFT = "\\u00ad"
 _SPLIT_WORDS = (("can", "not"), ("gim", "me"), ("gon", "na"), ("got", "ta"), ("lem", "me"), ("wan", "na"))
 # What is never part of a token: lone halves of surrogate pairs are all the reference sees beyond the basic plane.
@@ -235,7 +239,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule("A-Za-z0-9", "([A-Za-z0-9]+(?:-[A-Za-z]+){,2}(?:\\\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){,2}){1,2})"),
     _rule("A-Za-z", f"((?:{_TITLE}|[A-Za-z](?:\\.[A-Za-z])*)\\.)"),
-    _rule("AaCcFfNnOoPp", f"({_words(_BEFORE_NUMBER)}\\.)[ \\t\\xa0]?[{_DIGIT}]"),
+    _rule("AaCcFfNnOoPp", f"({_words(_BEFORE_NUMBER)}\\.)[{_SPACE}]?[{_DIGIT}]"),
     _rule("A-Z", "([A-Z]+(?:(?:&(?i:amp);|[&+])[A-Z]+)+)", _ampersand),
     _rule("A-Z", "([A-Z]+(?:(?:&(?i:amp);|[&+])[A-Z]+)+\\.)[,;:\\u3001]", _ampersand),
     _rule("A-Z", "([A-Z]+\\$)"),
@@ -260,7 +264,7 @@ RULES: tuple[Rule, ...] = (
     *(_rule(f"{head[0]}{head[0].upper()}", f"((?i:{head}))(?i:{tail})[^{_ALNUM}]") for head, tail in _SPLIT_WORDS),
     # Numbers.
     _rule(f"-+.:,{_SOFT}\\u066b\\u066c{_DIGIT}", f"([-+]?{_NUMBER})", _without_soft_hyphens),
-    _rule(_DIGIT, f"((?:[{_DIGIT}]{{1,4}}[- \\xa0])?[{_DIGIT}]{{1,4}}\\\\?/[{_DIGIT}]{{1,4}})"),
+    _rule(_DIGIT, f"((?:[{_DIGIT}]{{1,4}}[- \\xa0])?[{_DIGIT}]{{1,4}}(?:\\\\?/|\\u2044)[{_DIGIT}]{{1,4}})"),
     _rule(_DIGIT, f"([{_DIGIT}]{{1,2}}(?:-|\\\\?/)[{_DIGIT}]{{1,2}}(?:-|\\\\?/)[{_DIGIT}]{{2,4}})"),
     _rule("0-9(+", f"({_PHONE_PREFIX}[0-9]{{3,4}}[- \\xa0]?[0-9]{{3,5}})"),
     _rule("0-9+", "((?:\\+\\+?)?[0-9]{2,4}\\.[0-9]{2,4}\\.[0-9]{3,4}\\.[0-9]{3,5})"),
@@ -275,8 +279,8 @@ RULES: tuple[Rule, ...] = (
     _rule(".", "(\\.{3,5}|\\.(?:[ \\xa0]\\.){2,4})", _ellipsis),
     _rule("!?_*`'<>\\\\", "([!?]+|_+|\\*+|(?:\\\\\\*)+|``|''|<<|>>)"),
     _rule(
-        "\\xb2\\xb3\\xb9\\u2070\\u2074-\\u2079\\u2080-\\u2089",
-        "([\\xb2\\xb3\\xb9\\u2070\\u2074-\\u2079]+|[\\u2080-\\u2089]+)",
+        "\\xb2\\xb3\\xb9\\u2070\\u2074-\\u207b\\u2080-\\u208b",
+        "([\\u207a\\u207b\\u208a\\u208b]?(?:[\\xb2\\xb3\\xb9\\u2070\\u2074-\\u2079]+|[\\u2080-\\u2089]+))",
     ),
     _rule(_QUOTES, f"([{_QUOTES}]{{1,2}})", _quotes),
 )

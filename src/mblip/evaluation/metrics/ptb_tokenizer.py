@@ -8,22 +8,33 @@ one gives the same tokens; its rules are in :mod:`mblip.evaluation.metrics.ptb_r
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import cache
 
-from mblip.evaluation.metrics.ptb_rules import ABBREVIATIONS, IGNORED, PLAIN_WORD, RULES, SPLIT_WORDS, Rule, printed
+from mblip.evaluation.metrics.ptb_rules import (
+    ABBREVIATIONS,
+    CASED_MODIFIERS,
+    IGNORED,
+    PLAIN_WORD,
+    RULES,
+    SPLIT_WORDS,
+    WORD_BREAKS,
+    Rule,
+    printed,
+)
 
 # What pycocoevalcap drops. Brackets are listed in upper case there and stay, because captions are lower-cased first.
 _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
-# Lines in Java's eyes. pycocoevalcap replaces "\n" alone; the others would shift all captions that follow.
-_LINE_BREAKS = re.compile("\r\n|[\n\v\f\r\u2028\u2029]")
-# Where a token or its context may reach over a blank: tags, unusual blanks, telephone numbers, "1 1/2", "No. 5", "plan B.
-# The"; some whatever follows, some only if more follows.
-_UNSETTLED = re.compile(r"[<\t\xa0\u2000-\u200a\u3000\n\v\f\r\u2028\u2029]")
+# Lines in Java's eyes, but for "\n", which pycocoevalcap makes a blank; these would shift all captions that follow.
+_LINE_BREAKS = re.compile("[\v\f\r\u2028\u2029]")
+# Where a token or its context may reach over a blank, or end in one: tags, unusual blanks, telephone numbers, "1 1/2",
+# "No. 5", "plan B. The"; some whatever follows, some only if more follows.
+_UNSETTLED = re.compile(r"[<\t-\r\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 _UNSETTLED_BEFORE_MORE = re.compile(r"[\d).]$")
 _BEYOND_BLANKS = re.compile(r"[\d).] +[\d.]|(?<![A-Za-z])[A-Za-z]\. +[A-Z]")
-# Where Java sees words end inside a token: at signs, and around Chinese and Japanese.
-_WORD_BOUNDARY = re.compile("([!-&(-+/:-@\\[-^`{-~]|[\u3040-\u30ff\u3400-\u9fff]+)")
+# Where Java sees words end inside a token: at some signs, and at others that do not stand between two letters.
+_WORD_BOUNDARY = re.compile(f"([{WORD_BREAKS}]|(?<=[\\d_.'-])[_.'-]|[_.'-](?![^\\W\\d_]))")
 _CACHE_SIZE = 1 << 18
 # The tokens of what stood between blanks, with a mark at the end where they are not settled by that alone.
 _ALWAYS, _BEFORE_MORE = "\v", "\n"
@@ -37,6 +48,7 @@ def tokenize(text: str) -> str:
         The tokens joined by blanks, lower-cased, without punctuation: what ``pycocoevalcap``'s ``PTBTokenizer`` gives
         for a caption that stands alone. A token may hold no-break spaces (``1 1/2``).
     """
+    text = text.replace("\n", " ")
     found = [_cache.get(chunk) or _tokenize_chunk(chunk) for chunk in text.split(" ")]
     found[-1] = found[-1].removesuffix(_BEFORE_MORE)
     tokens = " ".join(filter(None, found))
@@ -115,9 +127,10 @@ def _lower(token: str) -> str:
 
 def _lower_word(word: str) -> str:
     letters = []
+    start = next((place for place, letter in enumerate(word) if not unicodedata.category(letter).startswith("M")), 0)
     for place, letter in enumerate(word):
         if letter == "\u03a3":
-            final = _cased(word[:place]) and not _cased(word[place + 1 :])
+            final = _cased(word[start:place]) and not _cased(word[place + 1 :])
             letters.append("\u03c2" if final else "\u03c3")
         else:
             letters.append(letter.lower())
@@ -125,4 +138,4 @@ def _lower_word(word: str) -> str:
 
 
 def _cased(text: str) -> bool:
-    return text.lower() != text or text.upper() != text
+    return any(unicodedata.category(letter) in ("Lu", "Ll", "Lt") or CASED_MODIFIERS.match(letter) for letter in text)
