@@ -67,10 +67,13 @@ def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]
 def _with_interval(cells: list[NDArray[np.float64]], rng: np.random.Generator) -> dict[str, Any]:
     """The mean over languages and its 95 % interval; each cell is [seeds, scenes] of one language."""
     value = float(np.mean([cell.mean() for cell in cells]))
-    draws = np.empty(RESAMPLES)
-    for draw in range(RESAMPLES):
-        seeds = rng.integers(len(cells[0]), size=len(cells[0]))
-        means = [cell[seeds][:, rng.integers(cell.shape[1], size=cell.shape[1])].mean() for cell in cells]
-        draws[draw] = np.mean(means)
-    low, high = np.quantile(draws, [0.025, 0.975])
+    seeds = len(cells[0])
+    # How often each seed is drawn, the same for all languages, and each scene of a language [draws, seeds or scenes].
+    drawn_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES)
+    draws = np.zeros(RESAMPLES)
+    for cell in cells:
+        scenes = cell.shape[1]
+        drawn = rng.multinomial(scenes, [1 / scenes] * scenes, size=RESAMPLES)
+        draws += ((drawn_seeds @ cell) * drawn).sum(1) / (seeds * scenes)
+    low, high = np.quantile(draws / len(cells), [0.025, 0.975])
     return {"value": value, "ci95": [float(low), float(high)]}
