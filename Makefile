@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 BIN := .venv/bin
 # Byte-compiling on first import instead of for every file halves the set-up time.
 PIP := @$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
+# Without its caches Python compiles torch and transformers anew in every process: seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help quickstart ablations test test-all lint docs format clean
 .DEFAULT_GOAL := help
