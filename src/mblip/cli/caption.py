@@ -74,7 +74,8 @@ def caption(
     columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     unreadable = 0
     # On a terminal that also shows the captions, a bar would only be in their way.
-    with Progress(*columns, console=console, transient=True, disable=not file and sys.stdout.isatty()) as progress:
+    quiet = not console.is_terminal or (not file and sys.stdout.isatty())
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
         done = file.done if file else ()
         left = [picture for picture in found if any((picture, code) not in done for code in codes)]
         bar = progress.add_task("pictures", total=len(found), completed=len(found) - len(left))

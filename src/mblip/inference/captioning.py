@@ -56,9 +56,10 @@ def find_pictures(places: Sequence[str], column: str = "image") -> list[str]:
         elif path.suffix.lower() in TABLES:
             inside = [str(path.parent / row) for row in _column(path, column)]
         elif path.exists():
-            inside = [place]
+            inside = [str(path)]  # ./a.jpg and a.jpg are one
         elif glob.has_magic(place):
-            inside = sorted(name for name in glob.glob(place, recursive=True) if _is_picture(Path(name)))  # noqa: PTH207
+            matching = map(Path, glob.glob(place, recursive=True))  # noqa: PTH207
+            inside = sorted(str(file) for file in matching if _is_picture(file))
             if not inside:
                 raise InputError(f"no picture matches {place!r}")
         else:
@@ -193,7 +194,10 @@ def _is_picture(path: Path) -> bool:
 
 def _open(path: str, model: Predictor) -> Image.Image | UnreadableImage:
     try:
+        path.encode()
         return model.shrink(open_picture(path))
+    except UnicodeEncodeError:  # no table could hold it
+        return UnreadableImage(path, "its name is not UTF-8: rename it")
     except UnreadableImage as error:
         return error
 

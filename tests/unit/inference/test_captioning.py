@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -57,6 +59,21 @@ def test_pictures_are_found_in_folders_patterns_and_tables(folder: Path, tmp_pat
     assert find_pictures([str(tmp_path / "t.jsonl")]) == expected
     assert find_pictures([str(tmp_path / "t.csv")], "file") == expected
     assert find_pictures([str(tmp_path / "t.parquet")]) == expected
+
+
+def test_one_picture_named_in_two_ways_is_captioned_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert find_pictures(["00.png", "./00.png", "./0[0]*.png", ".//00.png"]) == ["00.png"]
+
+
+def test_a_name_that_is_not_utf8_is_told_and_the_rest_done(model: Predictor, folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "00.png", tmp_path / "猫 1.png")
+    shutil.copy(folder / "00.png", tmp_path / os.fsdecode(b"caf\xe9.png"))
+    bad, good = caption_pictures(model, "m", find_pictures([str(tmp_path)]), ["sw"], **QUICK)
+    assert isinstance(bad, UnreadableImage)
+    assert "'" + str(tmp_path) + r"/caf\udce9.png' cannot be used: its name is not UTF-8: rename it" in str(bad)
+    assert isinstance(good, list)
+    assert good[0].image == str(tmp_path / "猫 1.png")
 
 
 @pytest.mark.parametrize(
