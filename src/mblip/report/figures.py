@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from mblip.evaluation.benchmarks import find_benchmark
 from mblip.evaluation.statistics import resource_group
 from mblip.languages import find_language
-from mblip.report.markup import bar, colour, foreign, key, page, strip, table
+from mblip.report.markup import bar, colour, foreign, key, page, strip, table, ticks
 from mblip.report.samples import SampleCard
 from mblip.report.summary import BenchmarkSummary, Estimate, Report
 from mblip.report.values import GROUPS, UNITS, p_value, show, show_estimate
+
+_ROOM = 240  # characters of what was wanted
 
 
 def draw_page(report: Report, cards: Sequence[SampleCard]) -> str:
@@ -24,12 +26,8 @@ def draw_page(report: Report, cards: Sequence[SampleCard]) -> str:
         "weighs the same in a mean.</p>",
         *(f'<p class="caution">{html.escape(caution)}</p>' for caution in report.cautions),
         key(runs) if len(runs) > 1 else "",
-        "<h2>Means over languages</h2>",
-        _means(report),
-        "<h2>English and the others</h2>",
-        *(_gap(benchmark, runs) for benchmark in report.benchmarks),
-        "<h2>By language</h2>",
-        *(_languages(benchmark, runs) for benchmark in report.benchmarks),
+        *_across_languages(report),
+        *_alone(report),
         *_fidelity(report),
         *_tests(report),
         *_published(report),
@@ -52,96 +50,136 @@ def _name(code: str) -> str:
     return html.escape(find_language(code).name)
 
 
-def _means(report: Report) -> str:
-    head = [
-        "benchmark",
-        "run",
-        "metric",
-        "English",
-        "others",
-        "gap",
-        *(title for name, title in GROUPS.items()),
-        "languages",
-    ]
+def _several(report: Report) -> list[BenchmarkSummary]:
+    """The benchmarks that have more than one language."""
+    return [benchmark for benchmark in report.benchmarks if len(benchmark.languages) > 1]
+
+
+def _across_languages(report: Report) -> Iterator[str]:
+    benchmarks, runs = _several(report), list(report.runs)
+    if not benchmarks:
+        return
+    yield "<h2>Means over languages</h2>"
+    yield _means(benchmarks)
+    yield "<h2>English and the others</h2>"
+    yield "<p class=note>Upright bar: English. Dots: the other languages; thin line: their mean.</p>"
+    yield from (_gap(benchmark, runs) for benchmark in benchmarks)
+    yield "<h2>By language</h2><p class=note>Bars with their intervals; the upright line is English.</p>"
+    yield from (_languages(benchmark, runs) for benchmark in benchmarks)
+
+
+def _means(benchmarks: Sequence[BenchmarkSummary]) -> str:
+    head = ["benchmark", "run", "English", "others", "gap", *GROUPS.values(), "in language", "languages"]
     rows = []
-    for benchmark in report.benchmarks:
+    for benchmark in benchmarks:
+        unit = UNITS.get(benchmark.metric, benchmark.metric)
+        name = f"<b>{benchmark.name}</b><br><small>{unit}</small>"
         for run, result in benchmark.runs.items():
             cells = [result.english, result.means.get("without_english"), result.gap]
-            cells += [result.means.get(name) for name in GROUPS]
-            others = (
-                "" if result.english_from in ("", benchmark.name) else f"<br><small>of {result.english_from}</small>"
-            )
-            shown = [show_estimate(cell, benchmark.metric) for cell in cells]
-            unit = UNITS.get(benchmark.metric, benchmark.metric)
-            rows.append(
-                [benchmark.name, html.escape(run), unit, shown[0] + others, *shown[1:], str(len(result.scores))]
-            )
-    return table(head, rows, numbers=range(3, len(head)))
+            cells += [result.means.get(group) for group in GROUPS]
+            shown = [_cell(cell, benchmark.metric) for cell in cells]
+            if result.english_from not in ("", benchmark.name):
+                shown[0] += f"<br><small>of {result.english_from}</small>"
+            rows.append([name, html.escape(run), *shown, _share(result.fidelity), str(len(result.scores))])
+            name = ""
+    # No column of nothing, such as that of a group none of the languages is in.
+    kept = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    return table(
+        [head[column] for column in kept], [[row[column] for column in kept] for row in rows], range(2, len(kept))
+    )
 
 
-def _most(benchmark: BenchmarkSummary) -> float:
-    """The end of the axis."""
+def _cell(estimate: Estimate | None, metric: str, signed: bool = False) -> str:
+    """A value above its interval."""
+    value, _, interval = show_estimate(estimate, metric, signed).partition(" [")
+    return f"{value}<br><small>{interval.rstrip(']').replace(', ', ' to ')}</small>" if interval else value
+
+
+def _axis(benchmark: BenchmarkSummary) -> list[float]:
     if benchmark.metric == "accuracy":
-        return 100.0
-    values = [1e-9]
+        return ticks(100)
+    values = [0.0]
     for result in benchmark.runs.values():
         for score in result.scores.values():
             values += [score.metrics[benchmark.metric], *score.ci95.get(benchmark.metric, ())]
         values += [result.english.value] if result.english else []
-    return 1.05 * max(values)
+    return ticks(max(values))
+
+
+def _tick(value: float, metric: str) -> str:
+    return f"{100 * value if metric == 'CIDEr' else value:g}"
 
 
 def _gap(benchmark: BenchmarkSummary, runs: Sequence[str]) -> str:
-    most = _most(benchmark)
-    rows = []
+    axis, metric, rows = _axis(benchmark), benchmark.metric, []
     for run, result in benchmark.runs.items():
-        values = {code: score.metrics[benchmark.metric] for code, score in result.scores.items() if code != "en"}
-        dots = [
-            (f"{find_language(code).name} {show(value, benchmark.metric)}", value) for code, value in values.items()
-        ]
+        values = {code: score.metrics[metric] for code, score in result.scores.items() if code != "en"}
+        dots = [(f"{find_language(code).name} {show(value, metric)}", value) for code, value in values.items()]
         mean = result.means.get("without_english")
-        said = [f"English {show(result.english.value, benchmark.metric)}" if result.english else "no English"]
-        said += [f"others {show(mean.value, benchmark.metric)}"] if mean else []
-        drawn = strip(
-            result.english.value if result.english else None, mean.value if mean else None, dots, most, runs.index(run)
-        )
+        said = [f"English {show(result.english.value, metric)}" if result.english else "no English"]
+        said += [f"others {show(mean.value, metric)}"] if mean else []
+        if len(dots) > 1:
+            ordered = sorted(dots, key=lambda dot: dot[1])
+            said.append(f"from {ordered[0][0]} to {ordered[-1][0]}")
+        english = result.english.value if result.english else None
+        drawn = strip(english, mean.value if mean else None, dots, axis, runs.index(run))
         rows.append(
-            f'<div class="strip"><span class="name">{html.escape(run)}<br><small>{", ".join(said)}</small></span>{drawn}'
-            f'<span class="axis"><span>0</span><span>{show(most, benchmark.metric)}</span></span></div>'
+            f'<span class="name">{html.escape(run)}<br><small>{html.escape(", ".join(said))}</small></span>{drawn}'
         )
+    marks = "".join(f"<span>{_tick(value, metric)}</span>" for value in axis)
     return (
-        f"<h3>{benchmark.name}</h3><p class=note>Upright bar: English{_stand_in(benchmark)}. Dots: the other languages; "
-        f"thin line: their mean. {UNITS.get(benchmark.metric, benchmark.metric)}.</p>{''.join(rows)}"
+        f"<h3>{benchmark.name}, {UNITS.get(metric, metric)}{_stand_in(benchmark)}</h3>"
+        f'<div class="strip">{"".join(rows)}<span class="axis">{marks}</span></div>'
     )
 
 
 def _stand_in(benchmark: BenchmarkSummary) -> str:
     others = {result.english_from for result in benchmark.runs.values()} - {"", benchmark.name}
-    return f" (of {', '.join(sorted(others))})" if others else ""
+    return f" (English: {', '.join(sorted(others))})" if others else ""
 
 
 def _languages(benchmark: BenchmarkSummary, runs: Sequence[str]) -> str:
-    most = _most(benchmark)
-    rows = []
+    axis, metric, groups = _axis(benchmark), benchmark.metric, []
     for code in benchmark.languages:
-        name = f"<span>{_name(code)}</span>"
+        bars = ""
         for run, result in benchmark.runs.items():
             score = result.scores.get(code)
             if score is None:
-                rows.append(f'<div class="bar">{name}<span class="track"></span><span>not run</span></div>')
-            else:
-                value = score.metrics[benchmark.metric]
-                drawn = bar(
-                    value, score.ci95.get(benchmark.metric), result.english.value if result.english else None, most,
-                    runs.index(run),
-                )  # fmt: skip
-                rows.append(f'<div class="bar">{name}{drawn}<span>{show(value, benchmark.metric)}</span></div>')
-            name = "<span></span>"
-    better = "lower is better" if benchmark.lower_is_better else "higher is better"
+                bars += '<div class="bar"><span>not run</span><span></span></div>'
+                continue
+            value, english = score.metrics[metric], result.english.value if result.english else None
+            reference = None if code == "en" else english
+            drawn = bar(value, score.ci95.get(metric), reference, axis, runs.index(run))
+            bars += f'<div class="bar">{drawn}<span>{show(value, metric)}</span></div>'
+        groups.append(f'<div class="group"><span>{_name(code)}</span><div>{bars}</div></div>')
+    better = "Lower is better. " if benchmark.lower_is_better else ""
     return (
-        f"<h3>{benchmark.name}</h3><p class=note>{UNITS.get(benchmark.metric, benchmark.metric)}, {better}; the upright "
-        f"line is English.</p><div class=bars>{''.join(rows)}</div>"
+        f"<h3>{benchmark.name}, {UNITS.get(metric, metric)}</h3><p class=note>{better}A mark every "
+        f"{_tick(axis[1], metric)}, up to {_tick(axis[-1], metric)}.</p><div class=bars>{''.join(groups)}</div>"
     )
+
+
+def _alone(report: Report) -> Iterator[str]:
+    """Benchmarks of one language, with all their metrics; those with the same metrics share a table."""
+    kinds: dict[tuple[str, ...], list[list[str]]] = {}
+    several = _several(report)
+    for benchmark in report.benchmarks:
+        if benchmark in several:
+            continue
+        name = f"<b>{benchmark.name}</b>" + (
+            "" if benchmark.languages == ("en",) else f" {_name(benchmark.languages[0])}"
+        )
+        for run, result in benchmark.runs.items():
+            (score,) = result.scores.values()
+            shown = [_cell(Estimate(value, score.ci95.get(key)), key) for key, value in score.metrics.items()]
+            row = [name, html.escape(run), *shown, f"{score.n:,}"]
+            kinds.setdefault(tuple(score.metrics), []).append(row)
+            name = ""
+    if kinds:
+        yield "<h2>In one language</h2>"
+    for metrics, rows in kinds.items():
+        head = ["benchmark", "run", *(UNITS.get(name, name) for name in metrics), "items"]
+        yield table(head, rows, range(2, len(head)))
 
 
 def _fidelity(report: Report) -> Iterator[str]:
@@ -149,27 +187,36 @@ def _fidelity(report: Report) -> Iterator[str]:
     if not told:
         return
     yield "<h2>Language fidelity</h2><p class=note>Share of answers in the language that was asked for.</p>"
+    runs, axis = list(report.runs), ticks(1)
     for benchmark in told:
-        rows = []
+        groups: list[str] = []
+        unknown: dict[tuple[str, ...], list[str]] = {}
         for code in benchmark.languages:
-            cells = []
-            for result in benchmark.runs.values():
+            bars = ""
+            for run, result in benchmark.runs.items():
                 score = result.scores.get(code)
                 share = score.language_fidelity if score else None
-                cells.append("not run" if score is None else "cannot be told" if share is None else f"{share:.1%}")
-            rows.append([_name(code), *cells])
-        shares = [result.fidelity for result in benchmark.runs.values()]
-        rows.append(["<b>mean</b>", *("" if share is None else f"<b>{share:.1%}</b>" for share in shares)])
-        yield f"<h3>{benchmark.name}</h3>" + table(
-            ["language", *map(html.escape, benchmark.runs)], rows, numbers=range(1, 1 + len(shares))
-        )
+                if share is None:
+                    said, drawn = "", f"<span>{'not run' if score is None else 'cannot be told'}</span>"
+                else:
+                    interval = score.ci95.get("language_fidelity") if score else None
+                    said, drawn = f"{share:.1%}", bar(share, interval, None, axis, runs.index(run))
+                bars += f'<div class="bar">{drawn}<span>{said}</span></div>'
+            groups.append(f'<div class="group"><span>{_name(code)}</span><div>{bars}</div></div>')
+        means = [
+            f"{html.escape(run)} {_share(r.fidelity)}" for run, r in benchmark.runs.items() if r.fidelity is not None
+        ]
+        mean = f"<p class=note>Mean: {', '.join(means)}.</p>" if len(benchmark.languages) > 1 else ""
+        yield f"<h3>{benchmark.name}</h3>{mean}<div class=bars>{''.join(groups)}</div>"
         for run, result in benchmark.runs.items():
             if result.fidelity_untold:
-                names = ", ".join(find_language(code).name for code in result.fidelity_untold)
-                yield (
-                    f"<p class=note>{html.escape(run)}: no detector tells {len(result.fidelity_untold)} of the languages "
-                    f"from their neighbours; they are left out of the mean: {names}.</p>"
-                )
+                unknown.setdefault(result.fidelity_untold, []).append(html.escape(run))
+        for codes, names in unknown.items():
+            listed = ", ".join(find_language(code).name for code in codes)
+            yield (
+                f"<p class=note>{', '.join(names)}: no detector tells {len(codes)} of the languages from their neighbours; "
+                f"they are left out of the mean: {listed}.</p>"
+            )
 
 
 def _tests(report: Report) -> Iterator[str]:
@@ -179,18 +226,29 @@ def _tests(report: Report) -> Iterator[str]:
         "<h2>Is the difference real?</h2><p class=note>Second run minus first on the same items; two-sided p values of a "
         "paired bootstrap over pictures. The last column corrects for testing many languages (Holm).</p>"
     )
+    alone: list[list[str]] = []
     for test in report.tests:
         rows = []
         for name, found in test.rows.items():
+            if len(test.adjusted) == 1 and name not in test.adjusted:
+                continue
             title = GROUPS.get(name) or {"all": "all languages", "without_english": "without English"}.get(name)
+            if len(test.adjusted) == 1 and name == "en":
+                title = f"{test.benchmark}, {html.escape(test.second)}"
             rows.append([
                 f"<b>{title}</b>" if title else _name(name),
                 show_estimate(Estimate(found.difference, found.interval), test.metric, signed=True),
                 p_value(found.p_value),
                 p_value(test.adjusted[name]) if name in test.adjusted else "",
             ])  # fmt: skip
+        if len(test.adjusted) == 1:
+            alone += [row[:3] for row in rows]
+            continue
         yield f"<h3>{test.benchmark}: {html.escape(test.second)} against {html.escape(test.first)}</h3>"
         yield table(["", "difference", "p", "p, corrected"], rows, numbers=(1, 2, 3))
+    if alone:
+        yield f"<h3>In one language, against {html.escape(report.tests[0].first)}</h3>"
+        yield table(["", "difference", "p"], alone, numbers=(1, 2))
 
 
 def _published(report: Report) -> Iterator[str]:
@@ -208,7 +266,7 @@ def _published(report: Report) -> Iterator[str]:
         rows = []
         for run, result in benchmark.runs.items():
             estimates = (result.english, result.means.get("without_english"))
-            shown = [show_estimate(estimate, benchmark.metric) for estimate in estimates]
+            shown = [_cell(estimate, benchmark.metric) for estimate in estimates]
             rows.append([f"<b>{html.escape(run)}</b>", *shown, _share(result.fidelity), "this report"])
         for row in theirs:
             shown = ["" if value is None else show(value, benchmark.metric) for value in (row.english, row.others)]
@@ -244,19 +302,29 @@ def _card(card: SampleCard, runs: Sequence[str]) -> str:
     rows = []
     for row in card.rows:
         spoken = row.language if own else "en"
-        asked = f" {foreign(row.text, row.language)}" if row.text else ""
-        rows.append(f"<dt>{_name(row.language)}:{asked}</dt>")
+        asked = f": {foreign(row.text, row.language)}" if row.text else ""
+        rows.append(f"<dt>{_name(row.language)}{asked}</dt>")
         for run, (answer, value) in row.answers.items():
             dot = f'<i style="background:{colour(runs.index(run))}"></i> ' if len(runs) > 1 else ""
             worth = "" if value is None else f' <span class="mark">{value:.2f}</span>'
             said = foreign(answer, spoken) if answer.strip() else "<em>nothing</em>"
             rows.append(f'<dd dir="{_direction(spoken)}"><span class="dot">{dot}</span><b>{said}</b>{worth}</dd>')
-        wanted = " · ".join(foreign(text, spoken) for text in row.gold[:3])
+        wanted = " · ".join(foreign(text, spoken) for text in _first(row.gold))
         rows.append(f'<dd class="gold" dir="{_direction(spoken)}">{wanted}</dd>')
     return (
-        f'<div class="card"><div class="pictures">{pictures}</div><small>{card.benchmark}; under each answer what was '
-        f"wanted</small><dl>{''.join(rows)}</dl></div>"
+        f'<div class="card"><div class="pictures">{pictures}</div><small><b>{card.benchmark}</b>: beside each answer its '
+        f"{card.metric}, below what was wanted</small><dl>{''.join(rows)}</dl></div>"
     )
+
+
+def _first(texts: Sequence[str]) -> list[str]:
+    """As many as a card has room for."""
+    shown: list[str] = []
+    for text in texts:
+        if shown and sum(map(len, shown)) + len(text) > _ROOM:
+            return [*shown, "…"]
+        shown.append(text)
+    return shown
 
 
 def _direction(code: str) -> str:
@@ -266,9 +334,10 @@ def _direction(code: str) -> str:
 def _fingerprints(report: Report) -> Iterator[str]:
     for name, run in report.runs.items():
         identity = json.dumps(run.identity, ensure_ascii=False, indent=1)
+        how = ", ".join(dict.fromkeys((run.model, run.kind, run.protocol, f"prompts {run.prompts}")))
         yield (
-            f"<h3>{html.escape(name)}</h3><p>{html.escape(run.model)}, {run.kind}, {run.protocol}, prompts "
-            f"{html.escape(run.prompts)}</p><details><summary>the model</summary><pre>{html.escape(identity)}</pre></details>"
+            f"<h3>{html.escape(name)}</h3><p>{html.escape(how)}</p><details><summary>the model</summary>"
+            f"<pre>{html.escape(identity)}</pre></details>"
         )
     for benchmark in report.benchmarks:
         for name, result in benchmark.runs.items():

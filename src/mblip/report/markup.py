@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 
 from mblip.languages import find_language
@@ -16,24 +17,30 @@ body{font:16px/1.5 system-ui,"Noto Sans","Noto Sans CJK SC","Noto Sans Arabic","
 max-width:75rem;margin:auto;padding:1rem}
 h1{margin-bottom:0}h2{margin-top:2.8rem}h3{margin:1.6rem 0 .4rem}.note,small{opacity:.78}.caution{border-left:4px solid #d98a2b;
 padding-left:.8rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse}td,th{padding:.25rem .7rem;text-align:start;white-space:nowrap;
-vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums}tr+tr td{border-top:1px solid var(--soft)}
+.scroll{overflow-x:auto;margin-bottom:1.2rem}
+table{border-collapse:collapse}td,th{padding:.25rem .7rem;text-align:start;white-space:nowrap;
+vertical-align:top;line-height:1.35}.n{text-align:right;font-variant-numeric:tabular-nums}td{border-top:1px solid var(--soft)}
 .key{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem}
 .key i,.dot i{display:inline-block;width:.8rem;height:.8rem;border-radius:50%}
 .bars{columns:2 22rem;column-gap:2.5rem}
-.bar{display:grid;grid-template-columns:7rem 1fr 4.2rem;gap:.1rem .5rem;font-size:.85rem;
-align-items:center;break-inside:avoid;padding:.12rem 0}.bar span:last-child{text-align:right;font-variant-numeric:tabular-nums}
-.track{background:var(--soft);height:.6rem;border-radius:.3rem;position:relative;grid-column:2}
-.track b{position:absolute;inset:0 auto 0 0;border-radius:.3rem}
+.group{display:grid;grid-template-columns:7rem 1fr;gap:0 .5rem;font-size:.85rem;break-inside:avoid;padding:.12rem 0}
+.bar{display:grid;grid-template-columns:1fr 4.2rem;gap:0 .5rem;align-items:center;min-height:1.25rem}
+.bar span:last-child{text-align:right;font-variant-numeric:tabular-nums}
+.track{height:.6rem;position:relative;
+background:linear-gradient(90deg,var(--soft) 1px,#0000 1px) 0 0/calc(100%/var(--steps)) 100%,var(--soft)}
+.track b{position:absolute;inset:0 auto 0 0;border-radius:0 .3rem .3rem 0}
 .track s{position:absolute;top:.24rem;height:.12rem;background:currentColor}
 .track u{position:absolute;top:-.12rem;bottom:-.12rem;width:.16rem;background:currentColor}
-.strip{display:grid;grid-template-columns:minmax(6rem,14rem) 1fr;gap:.2rem .8rem;align-items:center;margin:.5rem 0}
+.strip{display:grid;grid-template-columns:minmax(6rem,16rem) 1fr;gap:.2rem .8rem;align-items:center;margin:.5rem 0}
 .strip .name{overflow-wrap:anywhere;font-size:.9rem}
-.line{position:relative;height:2.1rem;background:linear-gradient(var(--soft),var(--soft)) 0 50%/100% 2px no-repeat}
+.line{position:relative;height:2.1rem;background:linear-gradient(var(--soft),var(--soft)) 0 50%/100% 2px no-repeat,
+linear-gradient(90deg,var(--soft) 1px,#0000 1px) 0 0/calc(100%/var(--steps)) 100%}
 .line *{position:absolute;transform:translateX(-50%)}.line i{top:.7rem;width:.7rem;height:.7rem;border-radius:50%;opacity:.7}
 .line b{top:.15rem;height:1.8rem;width:.22rem}.line u{top:.42rem;height:1.26rem;width:.12rem;background:currentColor}
-.axis{display:flex;justify-content:space-between;font-size:.75rem;opacity:.75;grid-column:2}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,21rem),1fr));gap:1.2rem}
+.axis{display:flex;justify-content:space-between;font-size:.75rem;opacity:.78;grid-column:2}
+.axis span{width:0;display:flex;justify-content:center}.axis span:first-child{justify-content:start}
+.axis span:last-child{justify-content:end}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,21rem),1fr));gap:1.2rem;align-items:start}
 .card{border:1px solid var(--soft);border-radius:.7rem;padding:.8rem;overflow-wrap:anywhere}
 .card .pictures{display:flex;gap:.4rem}.card img{flex:1 1 0;min-width:0;max-height:14rem;object-fit:contain;border-radius:.4rem}
 .card .none{flex:1;border:1px dashed;border-radius:.4rem;padding:1.4rem .6rem;text-align:center;opacity:.7;font-size:.85rem}
@@ -68,7 +75,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[
         numbers: Columns that are set right.
     """
     kinds = dict.fromkeys(numbers, ' class="n"')
-    titles = "".join(f'<th scope="col">{title}</th>' for title in head)
+    titles = "".join(f'<th scope="col"{kinds.get(column, "")}>{title}</th>' for column, title in enumerate(head))
     body = ""
     for row in rows:
         cells = (f"<td{kinds.get(column, '')}>{cell}</td>" for column, cell in enumerate(row))
@@ -89,30 +96,43 @@ def colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def bar(value: float, interval: tuple[float, float] | None, reference: float | None, most: float, run: int) -> str:
+def ticks(largest: float) -> list[float]:
+    """Round values from 0 to the first that is not below the largest one drawn."""
+    largest = largest if largest > 0 else 1.0
+    least = largest / 4
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power > least * (1 - 1e-9))
+    return [step * number for number in range(math.ceil(largest / step - 1e-9) + 1)]
+
+
+def bar(
+    value: float, interval: tuple[float, float] | None, reference: float | None, axis: Sequence[float], run: int
+) -> str:
     """A bar from 0, its interval as a whisker, and a reference as an upright line."""
-    whisker = ""
+    whisker, most = "", axis[-1]
     if interval:
-        low, high = (_percent(edge, 0, most) for edge in interval)
+        low, high = (_percent(edge, most) for edge in interval)
         whisker = f'<s style="left:{low:.2f}%;width:{high - low:.2f}%"></s>'
-    line = "" if reference is None else f'<u style="left:{_percent(reference, 0, most):.2f}%"></u>'
-    width = _percent(value, 0, most)
-    return f'<span class="track"><b style="width:{width:.2f}%;background:{colour(run)}"></b>{whisker}{line}</span>'
+    line = "" if reference is None else f'<u style="left:{_percent(reference, most):.2f}%"></u>'
+    filled = f'<b style="width:{_percent(value, most):.2f}%;background:{colour(run)}"></b>'
+    return f'<span class="track" style="--steps:{len(axis) - 1}">{filled}{whisker}{line}</span>'
 
 
-def strip(english: float | None, mean: float | None, dots: Sequence[tuple[str, float]], most: float, run: int) -> str:
+def strip(
+    english: float | None, mean: float | None, dots: Sequence[tuple[str, float]], axis: Sequence[float], run: int
+) -> str:
     """English as a bar, every other language as a dot that tells its name, their mean as a thin line."""
-    fill = colour(run)
+    fill, most = colour(run), axis[-1]
     marks = [
-        f'<i style="left:{_percent(value, 0, most):.2f}%;background:{fill}" title="{html.escape(title, quote=True)}"></i>'
+        f'<i style="left:{_percent(value, most):.2f}%;background:{fill}" title="{html.escape(title, quote=True)}"></i>'
         for title, value in dots
     ]
     if mean is not None:
-        marks.append(f'<u style="left:{_percent(mean, 0, most):.2f}%" title="mean of the others"></u>')
+        marks.append(f'<u style="left:{_percent(mean, most):.2f}%" title="mean of the others"></u>')
     if english is not None:
-        marks.append(f'<b style="left:{_percent(english, 0, most):.2f}%;background:{colour(run)}" title="English"></b>')
-    return f'<span class="line">{"".join(marks)}</span>'
+        marks.append(f'<b style="left:{_percent(english, most):.2f}%;background:{fill}" title="English"></b>')
+    return f'<span class="line" style="--steps:{len(axis) - 1}">{"".join(marks)}</span>'
 
 
-def _percent(value: float, least: float, most: float) -> float:
-    return 100 * min(1.0, max(0.0, (value - least) / (most - least))) if most > least else 0.0
+def _percent(value: float, most: float) -> float:
+    return 100 * min(1.0, max(0.0, value / most))

@@ -42,12 +42,14 @@ class SampleCard:
 
     Attributes:
         benchmark: Whose.
+        metric: What the values of the answers are.
         images: Keys.
         pictures: The same as JPEG data URLs; None for those that are not at hand.
         rows: One for each language shown.
     """
 
     benchmark: str
+    metric: str
     images: tuple[str, ...]
     pictures: tuple[str | None, ...]
     rows: list[Answer]
@@ -98,7 +100,8 @@ def choose_samples(
                         if (run, code) in said and item.id in said[run, code]
                     }
                     rows.append(Answer(code, item.text, item.gold, answers))
-            found.append(SampleCard(benchmark.name, keys, tuple(_data_url(key, pictures) for key in keys), rows))
+            urls = tuple(_data_url(key, pictures) for key in keys)
+            found.append(SampleCard(benchmark.name, benchmark.metric, keys, urls, rows))
     return found
 
 

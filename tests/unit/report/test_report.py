@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from mblip.cli.app import app
 from mblip.errors import InputError
 from mblip.evaluation.results import ItemScore, read_items, read_run, read_scores, write_items, write_run, write_scores
+from mblip.report.markup import ticks
 from mblip.report.published import load_published
 from mblip.report.samples import choose_samples
 from mblip.report.summary import summarize
@@ -180,6 +181,36 @@ def test_the_page_is_offline_and_escaped(run: Path, worse: Path, pictures: Path,
     assert '<bdi lang="ar" dir="auto">كلب بجانب كرة.</bdi>' in page
     assert '<dd dir="rtl">' in page and '<bdi lang="ja" dir="auto">赤いボールと犬。</bdi>' in page
     assert "they are left out of the mean: Indonesian" in page
+
+
+@pytest.mark.parametrize(
+    ("largest", "axis"),
+    [
+        (100, [0, 25, 50, 75, 100]),
+        (0.83, [0, 0.25, 0.5, 0.75, 1]),
+        (5.47, [0, 2, 4, 6]),
+        (0.0, [0, 0.25, 0.5, 0.75, 1]),
+        (1.2, [0, 0.5, 1, 1.5]),
+    ],
+)
+def test_axes_end_at_round_values(largest: float, axis: list[float]) -> None:
+    assert ticks(largest) == pytest.approx(axis)
+
+
+def test_benchmarks_of_one_language_show_all_their_metrics_and_no_gap(run: Path, tmp_path: Path) -> None:
+    scores = read_scores(run)
+    metrics = {"accuracy": 90.0, "precision": 0.875, "recall": 0.7, "f1": 0.8, "yes_ratio": 0.4, "unparsed": 0.0}
+    scores.append(replace(scores[0], benchmark="pope_random", language="en", metrics=metrics, ci95={}))
+    write_scores(run, scores)
+    for kind in ("items", "predictions"):
+        shutil.copy(run / f"{kind}/xgqa-en.jsonl", run / f"{kind}/pope_random-en.jsonl")
+    report_runs([run], tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    alone = page.partition("<h2>In one language</h2>")[2].partition("<h2>")[0]
+    assert all(value in alone for value in ("pope_random", "0.875", "yes_ratio", "0.400"))
+    assert "pope_random" not in page.partition("<h2>Means over languages</h2>")[2].partition("<h2>In one language")[0]
+    # The two bars of a language stay together, and every axis is told.
+    assert page.count('<div class="group">') >= 9 and "A mark every 25, up to 100." in page
 
 
 def test_scenes_are_drawn_without_data_and_read_in_their_direction(tmp_path: Path) -> None:
