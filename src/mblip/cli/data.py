@@ -58,10 +58,10 @@ def sample(
     recipe: RecipeName, work: Annotated[Path, typer.Option(help="Work folder.")], overrides: Overrides = None
 ) -> None:
     """Read the raw corpora and keep the English examples, balanced as the recipe says, in a work folder."""
-    from mblip.corpora import sample_sources
+    from mblip.mixture import check_samples
 
     with _progress() as progress:
-        stages = sample_sources(_load(recipe, overrides), work, progress)
+        stages = check_samples(_load(recipe, overrides), work, progress)
     for name, stage in stages.items():
         drops = sum(stage.manifest.drops.values())
         print(f"{stage.folder}: {stage.manifest.rows:,} examples of {name}, {drops:,} rows dropped")
@@ -79,9 +79,12 @@ def translate(
     ] = None,
 ) -> None:
     """Translate the sampled examples, part by part; a stopped run goes on with the parts that are missing."""
+    from mblip.mixture import check_samples
     from mblip.translation import translate_sources
     from mblip.translation.executors import launch
 
+    with _progress() as progress:
+        check_samples(_load(recipe, overrides), work, progress)
     if executor != "local" and not launch(executor, _load(recipe, overrides), work, dict(_pairs(option or []))):
         print("submitted or unfinished; run the same command again when the jobs are done")
         return
@@ -236,6 +239,8 @@ def _print_counts(counts: dict[str, dict[str, dict[str, int]]]) -> None:
                 f"{languages[least]:,} ({least})",
             )
     console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console.width = 200
     console.print(table)
     totals: dict[str, int] = {}
     for tasks in counts.values():

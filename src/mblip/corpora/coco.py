@@ -24,12 +24,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_json, take, take_id, take_text
+from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_json, take, take_id, take_key, take_text
 from mblip.schema import Drop, Example
 
 Split = Literal["train", "val", "test"]
 
 LICENCE = "CC-BY-4.0"
+_SPLITS = ("train", "restval", "val", "test")
 
 
 def read(source: str, path: Path, split: Split = "train", restval: bool = False) -> Iterator[Example | Drop]:
@@ -52,7 +53,10 @@ def read_karpathy(source: str, licence: str, path: Path, splits: set[str]) -> It
     """Yield the captions of some splits of a file in Karpathy's layout, which Flickr30K has too."""
 
     def make(row: Row) -> Iterator[Text]:
-        if take_text(row, "split") not in splits:
+        split = take_text(row, "split")
+        if split not in _SPLITS:
+            raise BadRow(f"'split' must be one of {', '.join(_SPLITS)}, not {split!r}"[:200])
+        if split not in splits:
             return
         key = take_text(row, "filename")
         if "filepath" in row:
@@ -67,10 +71,11 @@ def read_karpathy(source: str, licence: str, path: Path, splits: set[str]) -> It
 
 
 def _read_official(source: str, path: Path) -> Iterator[Example | Drop]:
-    names = {row.get("id"): row.get("file_name") for row in stream_json(path, "images") if isinstance(row, dict)}
+    images = (row for row in stream_json(path, "images") if isinstance(row, dict))
+    names = {row["id"]: row.get("file_name") for row in images if isinstance(row.get("id"), int | str)}
 
     def make(row: Row) -> Iterator[Text]:
-        image = take(row, "image_id", object)
+        image = take_key(row, "image_id")
         name = names.get(image)
         if not isinstance(name, str) or not name:
             raise BadRow(f"'image_id' {image!r} is of no image in 'images'")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
+
+from mblip.errors import InputError
 
 T = TypeVar("T")
 
@@ -18,7 +23,11 @@ def silent(stage: str, done: int, total: int | None) -> None:
 
 
 def run_jobs(step: Callable[[T], None], jobs: Sequence[T], workers: int, what: str, progress: Progress) -> None:
-    """Do a step for every job; the step must leave the same files whoever does it."""
+    """Do a step for every job; the step must leave the same files whoever does it.
+
+    Raises:
+        InputError: A worker was killed.
+    """
     done = 0
     if workers == 1 or len(jobs) < 2:
         for job in jobs:
@@ -27,7 +36,25 @@ def run_jobs(step: Callable[[T], None], jobs: Sequence[T], workers: int, what: s
             progress(what, done, len(jobs))
         return
     # Not fork: Arrow has threads of its own.
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-        for _ in pool.map(step, jobs):
-            done += 1
-            progress(what, done, len(jobs))
+    context = get_context("spawn")
+    try:
+        with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_end_with_parent) as pool:
+            for _ in pool.map(step, jobs):
+                done += 1
+                progress(what, done, len(jobs))
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"a worker was killed while {what}, mostly for want of memory; run the same command again with fewer workers"
+        ) from error
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is gone: one that was killed tells nobody, and its workers would wait forever."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -92,8 +92,13 @@ def take_id(row: Any, name: str) -> str:
     Raises:
         BadRow: It is missing, blank, or something else.
     """
+    return str(take_key(row, name))
+
+
+def take_key(row: Any, name: str) -> int | str:
+    """As :func:`take_id`, a number as a number."""
     if isinstance(row, dict) and isinstance(row.get(name), int):
-        return str(take(row, name, int))
+        return take(row, name, int)
     return take_text(row, name)
 
 
@@ -122,7 +127,7 @@ def image_name(pattern: str, **fields: Any) -> str:
     """
     try:
         return pattern.format(**fields)
-    except (ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise BadRow(f"image_key {pattern!r} does not fit {fields!r}") from error
 
 
@@ -141,6 +146,7 @@ def stream_json(path: str | Path, key: str | None = None) -> Iterator[Any]:
             if scanner.peek() != "[":
                 raise scanner.error("it does not hold a list")
             yield from scanner.items()
+            scanner.end()
             return
         found = False
         for name in scanner.fields():  # to the end, so that a file cut off after the list is noticed
@@ -151,6 +157,7 @@ def stream_json(path: str | Path, key: str | None = None) -> Iterator[Any]:
                 scanner.skip()
         if not found:
             raise scanner.error(f"it has no list {key!r}")
+        scanner.end()
 
 
 def stream_fields(path: str | Path) -> Iterator[tuple[str, Any]]:
@@ -162,6 +169,7 @@ def stream_fields(path: str | Path) -> Iterator[tuple[str, Any]]:
     with _Scanner(Path(path)) as scanner:
         for name in scanner.fields():
             yield name, scanner.value()
+        scanner.end()
 
 
 def first_character(path: str | Path) -> str:
@@ -238,6 +246,8 @@ class _Scanner:
                 continue
             except RecursionError as error:
                 raise self.error("nested too deeply") from error
+            except ValueError as error:  # Python's own limit on whole numbers
+                raise self.error("a number with thousands of digits stands here") from error
             # A number may go on past the window: "12" and "12." are both the beginning of 12.5.
             if self._window[end : end + 1] in _NUMBER and self._read():
                 continue
@@ -276,6 +286,14 @@ class _Scanner:
                 pass
         else:
             self.value()
+
+    def end(self) -> None:
+        """Make sure that nothing follows: what stood there would be left out without a word."""
+        while not (rest := self._window[self._place :].strip()):
+            self._place = len(self._window)
+            if not self._read():
+                return
+        raise self.error(f"the file should end here, but goes on with {rest[:20]!r}")
 
     def _expect(self, wanted: str) -> str:
         found = self.peek()

@@ -72,12 +72,25 @@ def count_examples(recipe: DataRecipe, source: SourceSection) -> dict[str, dict[
         InputError: As in :func:`read_source`, or there are none.
     """
     counts: dict[str, Counter[str]] = {}
+    first: Drop | None = None
     for record in read_source(recipe, source):
-        if isinstance(record, Example):
+        if isinstance(record, Drop):
+            first = first or record
+        else:
             counts.setdefault(record.task, Counter())[language_of(record.languages.values())] += 1
     if not counts:
-        raise InputError(f"source {source.name!r} yields no example; check its options")
+        raise nothing_read(source, first)
     return {task: dict(sorted(counts[task].items())) for task in sorted(counts)}
+
+
+def nothing_read(source: SourceSection, first: Drop | None) -> InputError:
+    """What to say of a source without an example, ``first`` being the first record left out."""
+    if first:
+        why = f"the first row left out is {first.id}: {first.reason} ({first.detail})"
+    else:
+        files = ", ".join(map(str, raw_files(source, reader_module(source).read)))
+        why = f"{files or 'its reader'} has no row that its options ask for"
+    return InputError(f"source {source.name!r} yields no example; {why}; check its options")
 
 
 def reader_module(source: SourceSection) -> ModuleType:
@@ -92,10 +105,11 @@ def reader_module(source: SourceSection) -> ModuleType:
 
 
 def _checked(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
-    """Drop examples with a text that no later step could carry."""
+    """Drop examples with a text, an id or an image key that no later step could carry."""
     for record in records:
         if isinstance(record, Example):
-            problem = next((f"{role} {why}" for role, text in record.texts.items() if (why := _unusable(text))), "")
+            carried = (*record.texts.items(), ("id", record.id), *(("image", key) for key in record.images))
+            problem = next((f"{role} {why}" for role, text in carried if (why := _unusable(text))), "")
             if problem:
                 record = Drop(ascii(record.id)[1:-1], record.source, "unusable text", problem, record.task)
         yield record

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora.jobs import Progress, silent
 from mblip.corpora.provenance import changed_file, load_stamps, raw_files, save_stamps, stamp_files
-from mblip.corpora.reading import read_source, reader_module
+from mblip.corpora.reading import nothing_read, read_source, reader_module
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
 from mblip.storage import (
@@ -55,6 +55,17 @@ class EnglishStage:
     def tasks(self) -> dict[str, int]:
         """Examples by task."""
         return self.manifest.by_task
+
+    def first_examples(self) -> list[Example]:
+        """The first example of each task."""
+        missing, row, found = set(self.tasks), 0, []
+        for (tasks,) in self.reader.columns("task"):
+            found += [row + tasks.index(task) for task in sorted(missing & set(tasks))]
+            missing -= set(tasks)
+            row += len(tasks)
+            if not missing:
+                break
+        return self.reader.take(found)
 
     def offsets(self, rows_per_chunk: int) -> list[dict[str, int]]:
         """For each chunk of so many rows (whole row groups), how many examples of each task come before it."""
@@ -134,7 +145,12 @@ def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progres
         shutil.rmtree(folder, ignore_errors=True)
     if read_by != wanted or changed or not stamps:
         save_stamps(folder / STAMPS, wanted, stamp_files(raw_files(source, reader_module(source).read)))
-    _write(recipe, source, folder, progress)
+    try:
+        _write(recipe, source, folder, progress)
+    except InputError:
+        if not _finished(folder)[0] and not (folder / _SCRATCH).exists():  # nothing to go on from
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     licences = {licence for (column,) in ShardReader(folder, Example).columns("licence") for licence in column}
     write_manifest(
         folder,
@@ -172,8 +188,9 @@ def _write(recipe: DataRecipe, source: SourceSection, folder: Path, progress: Pr
         number += 1
     if not rows:
         first = next(read_drops(folder), None)
-        why = f"; the first row left out is {first.id}: {first.reason} ({first.detail})" if first else ""
-        raise InputError(f"source {source.name!r} yields no example{why}; check its options")
+        for part in folder.glob("exclusions-*.jsonl"):
+            part.unlink()
+        raise nothing_read(source, first)
     progress(f"reading {source.name}", rows, rows)
 
 

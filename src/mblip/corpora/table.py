@@ -97,7 +97,8 @@ def _rows(path: Path) -> Iterator[Row | str]:
             return _read_lines(path, _tsv_cells)
         case ".parquet":
             return _read_parquet(path)
-    raise InputError(f"{path}: a table must be .jsonl, .json, .csv, .tsv or .parquet")
+    unpack = "; unpack it" if path.suffix.lower() in (".gz", ".zip", ".zst", ".bz2", ".xz") else ""
+    raise InputError(f"{path}: a table must be .jsonl, .json, .csv, .tsv or .parquet{unpack}")
 
 
 def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[str]]]]) -> Iterator[Row | str]:
@@ -155,7 +156,8 @@ def _not_utf8(path: Path) -> InputError:
                 line.decode()
             except UnicodeDecodeError as error:
                 byte = line[error.start]
-                return InputError(f"{path}, line {number}: the byte 0x{byte:02X} is not UTF-8; save the file as UTF-8")
+                where = f"{path}, line {number}: the byte 0x{byte:02X} is not UTF-8"
+                return InputError(f"{where}; save the file as UTF-8, or unpack it if it is compressed")
     return InputError(f"{path} is not UTF-8; save the file as UTF-8")
 
 
@@ -163,6 +165,8 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not path.is_file():
+        raise InputError(f"cannot read {path}: there is no such file")
     try:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
             yield from batch.to_pylist()

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from mblip.corpora.raw import BadRow, Row, Text, image_name, make_examples, stream_json, take, take_text
+from mblip.corpora.raw import BadRow, Row, Text, image_name, make_examples, stream_json, take, take_key, take_text
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
 
@@ -51,7 +51,7 @@ def read(
     def make(pair: tuple[Row, Row]) -> Iterator[Text]:
         question, annotation = pair
         number = take(question, "question_id", int)
-        image = take(question, "image_id", object)
+        image = take_key(question, "image_id")
         texts = {"question": take_text(question, "question"), "answer": most_common_answer(annotation)}
         images = (image_name(image_key, image_id=image),)
         for task in tasks:

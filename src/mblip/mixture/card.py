@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mblip.config import DataRecipe, load_recipe
+from mblip.errors import InputError
 from mblip.languages import LANGUAGES
 from mblip.storage import Manifest, atomic_write, read_manifest
 from mblip.translation.engines import engine_licence
@@ -18,7 +19,10 @@ def write_card(folder: Path) -> str:
     Raises:
         InputError: The folder holds no finished mix.
     """
-    text = card_text(read_manifest(folder), load_recipe(DataRecipe, folder / "recipe.yaml"))
+    manifest = read_manifest(folder)
+    if manifest.kind != "Instruction":
+        raise InputError(f"{folder} holds examples, not a mix; name the folder that mblip data mix wrote")
+    text = card_text(manifest, load_recipe(DataRecipe, folder / "recipe.yaml"))
     with atomic_write(folder / CARD, "w") as file:
         file.write(text)
     return text

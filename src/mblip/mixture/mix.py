@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from mblip.config import DataRecipe, save_recipe
 from mblip.corpora.jobs import Progress, run_jobs, silent
 from mblip.corpora.provenance import changed_file, load_stamps, save_stamps
-from mblip.corpora.sampling import STAMPS, EnglishStage, sample_sources
+from mblip.corpora.sampling import STAMPS, EnglishStage
 from mblip.errors import InputError
 from mblip.mixture.card import write_card
 from mblip.mixture.exclusion import evaluation_images, image_identity
-from mblip.mixture.plan import check_recipe, plan_mix
+from mblip.mixture.plan import check_samples, plan_mix
 from mblip.mixture.templates import Template, Templates, load_templates
 from mblip.mixture.templates.rendering import find_templates
 from mblip.mixture.templates.translating import translate_templates
@@ -88,9 +88,12 @@ def build_mix(
             )
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return manifest
-    check_recipe(recipe)
     stages_folder = work or folder / WORK / _sources_hash(recipe)
-    stages = sample_sources(recipe, stages_folder, progress)
+    try:
+        stages = check_samples(recipe, stages_folder, progress)
+    except InputError:
+        _remove_empty(folder)
+        raise
     boxes_folder = folder / WORK / "boxes" / _boxes_hash(identity, stages)
     boxes = max(1, -(-sum(stage.manifest.rows for stage in stages.values()) // ROWS_PER_BOX))
     if recipe.translated_templates:
@@ -120,6 +123,12 @@ def build_mix(
     write_card(folder)
     shutil.rmtree(folder / WORK)
     return manifest
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that holds folders alone: what is left where nothing could be read."""
+    if all(path.is_dir() for path in folder.rglob("*")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def mix_hash(recipe: DataRecipe) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mblip.config import DataRecipe, SourceSection
-from mblip.corpora import check_names, count_examples, sample_source
+from mblip.corpora import EnglishStage, check_names, count_examples, sample_source, sample_sources
 from mblip.corpora.jobs import Progress, silent
 from mblip.errors import InputError, nearest
 from mblip.mixture.exclusion import evaluation_images
@@ -58,10 +58,44 @@ def _count(recipe: DataRecipe, source: SourceSection, work: Path | None, progres
         read = sample_source(recipe, source, work, progress).manifest.counts[source.name]
     else:
         read = count_examples(recipe, source)
+    _check_source(recipe, source, read)
     if source.translate:
         section = source.allocation or recipe.allocation
         read = {task: plan_counts(section, task, sum(read[task].values())) for task in read}
     return read
+
+
+def check_samples(recipe: DataRecipe, work: Path, progress: Progress = silent) -> dict[str, EnglishStage]:
+    """Read the sources, as ``sample_sources`` does, and check that the templates fit what was read.
+
+    Before anything is translated, that is: a template that shows a text which the examples lack would be noticed last.
+
+    Raises:
+        InputError: As in :func:`check_recipe` and ``sample_sources``, or an example that a template does not fit.
+    """
+    check_recipe(recipe)
+    stages = sample_sources(recipe, work, progress)
+    templates = load_templates(recipe.templates, recipe.profile)
+    for source in recipe.sources:
+        stage = stages[source.name]
+        _check_source(recipe, source, stage.manifest.counts[source.name])
+        for example in stage.first_examples():
+            templates.check(example)
+    return stages
+
+
+def _check_source(recipe: DataRecipe, source: SourceSection, counts: dict[str, Any]) -> None:
+    """Check what was read of a source: a template for each of its tasks, and nothing to translate but English."""
+    known = {task for task, _ in load_templates(recipe.templates).english()}
+    for task, languages in counts.items():
+        if task not in known:
+            raise InputError(f"source {source.name!r}: no template is for its task {task!r}{nearest(task, known)}")
+        for code in languages:
+            if source.translate and code != "en":
+                raise InputError(
+                    f"source {source.name!r} holds {languages[code]:,} examples in {code!r}, but only English is "
+                    "translated; set the source's translate to false"
+                )
 
 
 def check_recipe(recipe: DataRecipe) -> None:

@@ -154,7 +154,11 @@ def _encode(record: Any) -> bytes:
 def _parse_line(line: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where} is not valid JSON: {error}; save the file as UTF-8, or unpack it if it is compressed"
+        ) from error
+    except (ValueError, RecursionError) as error:
         cut = "" if line.endswith(b"\n") else " (the file is cut off)"
         raise InputError(f"{where} is not valid JSON{cut}: {error}") from error
     if not isinstance(row, dict):

@@ -11,6 +11,7 @@ import pytest
 
 from mblip.corpora import raw
 from mblip.errors import InputError
+from mblip.storage import read_jsonl
 
 
 def _value(draw: random.Random, depth: int) -> Any:
@@ -94,3 +95,28 @@ def test_take(row: Any, message: str) -> None:
         raw.take(row, "n", int)
     assert raw.take({"n": 3}, "n", int) == 3
     assert raw.take({"n": False}, "n", bool) is False
+
+
+@pytest.mark.parametrize("block", [1, 1 << 20])
+@pytest.mark.parametrize("rest", ["[3]", "x", "\0", '\n{"a": 1}', " " * 100 + ","])
+def test_what_follows_the_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: str, block: int
+) -> None:
+    monkeypatch.setattr(raw, "_BLOCK", block)
+    path = tmp_path / "x.json"
+    path.write_text("[1, 2]" + rest)
+    with pytest.raises(InputError, match=r"x\.json, character \d+: the file should end here, but goes on with"):
+        list(raw.stream_json(path))
+    path.write_text('{"rows": [1, 2]}' + rest)
+    for read in (lambda: list(raw.stream_json(path, "rows")), lambda: list(raw.stream_fields(path))):
+        with pytest.raises(InputError, match="should end here"):
+            read()
+
+
+def test_number_of_thousands_of_digits(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(f"[{'9' * 5000}]")
+    with pytest.raises(InputError, match="a number with thousands of digits"):
+        list(raw.stream_json(path))
+    with pytest.raises(InputError, match="line 1 is not valid JSON"):
+        list(read_jsonl(path))

@@ -318,6 +318,8 @@ def test_table_settings(tmp_path: Path, change: dict[str, Any], message: str) ->
     ("own.csv", b"file,text\na.jpg,\xff\n", "own.csv, line 2: the byte 0xFF is not UTF-8; save the file as UTF-8"),
     ("own.parquet", b"PAR1 nothing", "damaged or not a Parquet file"),
     ("own.jsonl", b'{"file": "a.jpg", "te', "cut off"),
+    ("own.jsonl", b"\x1f\x8b\x08", "line 1 is not valid JSON: .*utf-8.*unpack it"),
+    ("own.jsonl.gz", b"", "must be .jsonl.*; unpack it"),
     ("own.xlsx", b"", "must be .jsonl"),
 ])  # fmt: skip
 def test_damaged_tables(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -340,6 +342,42 @@ def test_bad_texts_stop_or_are_counted(tmp_path: Path, text: Any, message: str) 
         _read("table", **options)
     kinds = [type(record) for record in _read("table", bad_rows="drop", **options)]
     assert kinds == [Example, Drop, Example]
+
+
+@pytest.mark.parametrize("field", ["file", "n"])
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+def test_bad_keys_and_ids_stop_or_are_counted(tmp_path: Path, field: str, text: str) -> None:
+    rows = [{"file": "a.jpg", "text": "x", "n": str(n)} for n in range(3)]
+    path = _lines(tmp_path / "own.jsonl", [rows[0], rows[1] | {field: text}, rows[2]])
+    columns = {"image": "file", "caption": "text", "id": "n"}
+    options = {"path": path, "columns": columns, "task": "caption", "licence": "own"}
+    with pytest.raises(InputError, match=r"own\.jsonl, s/.*: unusable text \((image|id) holds .*bad_rows"):
+        _read("table", **options)
+    kinds = [type(record) for record in _read("table", bad_rows="drop", **options)]
+    assert kinds == [Example, Drop, Example]
+
+
+@pytest.mark.parametrize("value", [None, True, [], [1], {}, {"a": 1}, ""])
+def test_image_ids_that_are_none(tmp_path: Path, value: Any) -> None:
+    official = {"images": [{"id": 5, "file_name": "5.jpg"}], "annotations": [{"image_id": 5, "id": 1, "caption": "A."}]}
+    for part, field in (("images", "id"), ("annotations", "image_id")):
+        changed = official | {part: [official[part][0] | {field: value}]}
+        (drop,) = _read("coco", bad_rows="drop", path=_json(tmp_path / "official.json", changed))
+        assert drop.reason == "bad row" and "image_id" in drop.detail
+    question = {"image_id": value, "question": "What?", "question_id": 1}
+    files = {
+        "questions": _json(tmp_path / "q.json", {"questions": [question]}),
+        "annotations": _json(tmp_path / "a.json", {"annotations": [{"question_id": 1, "multiple_choice_answer": "x"}]}),
+    }
+    for image_key in ("{image_id:012d}.jpg", "{image_id}.jpg"):
+        (drop,) = _read("vqav2", bad_rows="drop", **files, image_key=image_key)
+        assert drop.reason == "bad row" and "image_id" in drop.detail
+
+
+def test_unknown_split_of_karpathys_is_a_bad_row(tmp_path: Path) -> None:
+    image = {"split": "trian", "filename": "a.jpg", "sentences": [{"raw": "A.", "sentid": 1}]}
+    with pytest.raises(InputError, match="'split' must be one of train, restval, val, test, not 'trian'"):
+        _read("coco", path=_json(tmp_path / "k.json", {"images": [image]}))
 
 
 def test_images_that_are_missing_empty_or_damaged(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import time
@@ -235,6 +236,30 @@ def test_languages_left_out_are_left_out_of_sources_in_their_own_languages(tmp_p
     assert (manifest.by_language, manifest.drops) == ({"de": 10, "en": 10}, {"language left out": 10})
 
 
+@pytest.mark.parametrize(("options", "content", "message"), [
+    ({"task": "captoin"}, '{"i": "a", "c": "x"}\n', "no template is for its task 'captoin'; did you mean 'caption'"),
+    ({"columns": {"image": "i", "text": "c"}}, '{"i": "a", "c": "x"}\n', "has no text 'caption', which the template"),
+    ({"language": "de"}, '{"i": "a", "c": "x"}\n', "1 examples in 'de', but only English is translated"),
+    ({}, "", r"own.jsonl has no row that its options ask for"),
+    ({}, '{"i": "a", "c": "x"', r"line 1 is not valid JSON \(the file is cut off\)"),
+])  # fmt: skip
+def test_nothing_is_translated_before_the_templates_fit(
+    tmp_path: Path, options: dict[str, object], content: str, message: str
+) -> None:
+    (tmp_path / "own.jsonl").write_text(content)
+    given = {"columns": {"image": "i", "caption": "c"}, "task": "caption", "licence": "own"} | options
+    source = SourceSection(name="own", reader="table", options={"path": str(tmp_path / "own.jsonl"), **given})
+    recipe = DataRecipe(title="t", sources=(source,), allocation=AllocationSection(languages=("sw",)))
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    for verb, to in (("sample", "--work"), ("translate", "--work"), ("mix", "--to")):
+        command = [sys.executable, "-m", "mblip", "data", verb, str(tmp_path / "recipe.yaml"), to, str(tmp_path / verb)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
+        assert not list((tmp_path / verb).rglob("translated")) and not list((tmp_path / verb).rglob("mix-*"))
+    if not content.endswith("}\n"):
+        assert not (tmp_path / "mix").exists() and not list((tmp_path / "sample").rglob("*.*"))
+
+
 def test_english_alone_and_a_language_left_out(tmp_path: Path) -> None:
     english = build_mix(_recipe("allocation.languages=[en]"), tmp_path / "en")
     assert set(english.by_language) == {"en"} and set(english.drops) == {"duplicate"}
@@ -251,4 +276,9 @@ def test_command_line(folder: Path) -> None:
     assert sum(sum(languages.values()) for languages in plan["scenes"].values()) == 3600
     shown = json.loads(run("inspect", str(folder), "--language", "German", "--task", "naming", "--rows", "2", "--json"))
     assert [(r["answer_language"], r["task"]) for r in shown["records"]] == [("de", "naming")] * 2
-    assert "examples in 85 languages" in run("plan", "nano_scenes", *SMALL)
+    plain = run("plan", "nano_scenes", *SMALL)
+    assert "examples in 85 languages" in plain and " question_generation " in plain
+    for wrong in (("--task", "namign"), ("--language", "ceb")):
+        command = [sys.executable, "-m", "mblip", "data", "inspect", str(folder), *wrong]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and "holds no record of the" in done.stderr

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -65,7 +67,7 @@ def test_killed_at_any_point(whole: Path, tmp_path: Path, seed: int) -> None:
             time.sleep(0.001)
         time.sleep(draw.random() * (0.02 if target else 0.8))
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
         finished = {path: path.stat().st_mtime_ns for path in folder.glob("exclusions-*.jsonl")}
         # A shard without its mark is the one part that is made again.
         assert len(list(folder.glob("*.parquet"))) - len(finished) in (0, 1)
@@ -78,6 +80,45 @@ def test_two_workers(whole: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mblip", "data", "translate", "nano_scenes", *OVERRIDES, "--workers", "2"]
     subprocess.run([*command, "--work", str(tmp_path)], check=True, capture_output=True)
     assert hash_directory(tmp_path) == hash_directory(whole)
+
+
+def test_workers_end_with_a_killed_parent_and_leave_what_goes_on(whole: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mblip", "data", "translate", "nano_scenes", *OVERRIDES, "--workers", "2"]
+    command += ["--work", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "translated").rglob("exclusions-*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers = _children(process.pid)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and len(workers) >= 2
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+    subprocess.run(command, check=True, capture_output=True)
+    assert hash_directory(tmp_path) == hash_directory(whole)
+
+
+def _children(parent: int) -> list[int]:
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if _parent(path) == parent]
+
+
+def _parent(stat: Path) -> int:
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it ended meanwhile
+        return 0
+
+
+def test_a_worker_that_is_killed_is_a_clear_error(tmp_path: Path) -> None:
+    from mblip.corpora.jobs import run_jobs, silent
+
+    with pytest.raises(InputError, match=r"a worker was killed while translating, .* fewer workers"):
+        run_jobs(_kill_this_process, [1, 2, 3], 2, "translating", silent)
+
+
+def _kill_this_process(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_another_recipe_is_refused_whether_finished_or_not(whole: Path, tmp_path: Path) -> None:

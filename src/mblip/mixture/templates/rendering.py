@@ -58,16 +58,24 @@ class Templates:
         """A prompt with the answer's language filled in and its other fields as they are."""
         return prompt.replace("{language}", self._names[language])
 
+    def check(self, example: Example) -> None:
+        """Make sure that every template of an example's task can show it.
+
+        Raises:
+            InputError: As in :meth:`render`.
+        """
+        for template in self._choices(example):
+            for role in (*template.prompt_roles, *template.answer_roles):
+                if role not in example.texts:
+                    raise _lacks(example, role, template)
+
     def render(self, example: Example) -> Instruction:
         """Make an instruction; which of the task's templates is used follows from the example's id.
 
         Raises:
             InputError: No template for the task, or the example lacks a text that the template shows.
         """
-        choices = self._english.get(example.task)
-        if not choices:
-            hint = nearest(example.task, self._english)
-            raise InputError(f"example {example.id!r}: no template for the task {example.task!r}{hint}")
+        choices = self._choices(example)
         languages = example.languages
         own = self._own.get((example.task, languages.get(choices[0].answer_roles[0], "")), choices)
         template = own[zlib.crc32(example.id.encode()) % len(own)]
@@ -76,9 +84,7 @@ class Templates:
             fields = {"language": self._names[answer_language], **example.texts}
             prompt, answer = template.prompt.format_map(fields), template.answer.format_map(fields)
         except KeyError as error:
-            raise InputError(
-                f"example {example.id!r} has no text {error.args[0]!r}, which the template {template.prompt!r} shows"
-            ) from error
+            raise _lacks(example, error.args[0], template) from error
         prompt_language = languages[template.prompt_roles[0]] if template.prompt_roles else template.language
         return Instruction(
             example.id,
@@ -90,6 +96,17 @@ class Templates:
             prompt_language,
             answer_language,
         )
+
+    def _choices(self, example: Example) -> list[Template]:
+        choices = self._english.get(example.task)
+        if not choices:
+            hint = nearest(example.task, self._english)
+            raise InputError(f"example {example.id!r}: no template for the task {example.task!r}{hint}")
+        return choices
+
+
+def _lacks(example: Example, role: str, template: Template) -> InputError:
+    return InputError(f"example {example.id!r} has no text {role!r}, which the template {template.prompt!r} shows")
 
 
 def load_templates(names: tuple[str, ...], profile: Profile = "correct") -> Templates:
