@@ -22,7 +22,7 @@ def ask(
     ] = "",
     model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
     beams: Annotated[int, typer.Option(min=1, help="Of the beam search.")] = 5,
-    quantization: Annotated[str, typer.Option(help="Of the language model: none, int8 or nf4.")] = "none",
+    quantization: Annotated[str, typer.Option(help="Of the language model: auto, none, int8 or nf4.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Ask a question about a picture."""

@@ -36,7 +36,7 @@ def caption(
     beams: Annotated[int, typer.Option(min=1, help="Of the beam search.")] = 5,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption.")] = 50,
     batch_size: Annotated[int, typer.Option(min=1, help="Captions that are generated together.")] = 32,
-    quantization: Annotated[str, typer.Option(help="Of the language model: none, int8 or nf4.")] = "none",
+    quantization: Annotated[str, typer.Option(help="Of the language model: auto, none, int8 or nf4.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="On the screen, one JSON object a line.")] = False,
 ) -> None:
     """Caption pictures in one or more languages. Exit code 1: some could not be read."""

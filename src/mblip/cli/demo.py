@@ -16,7 +16,7 @@ def demo(
     model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
     host: Annotated[str, typer.Option(help="Address to listen on; only this machine by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 7860,
-    quantization: Annotated[str, typer.Option(help="Of the language model: none, int8 or nf4.")] = "none",
+    quantization: Annotated[str, typer.Option(help="Of the language model: auto, none, int8 or nf4.")] = "auto",
 ) -> None:
     """Open a page in the browser to try a model on. The API of mblip serve is under /v1."""
     from mblip.inference.choosing import choose_model

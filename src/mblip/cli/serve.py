@@ -9,7 +9,7 @@ import typer
 
 Model = Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; only this machine by default.")]
-Quantization = Annotated[str, typer.Option(help="Of the language model: none, int8 or nf4.")]
+Quantization = Annotated[str, typer.Option(help="Of the language model: auto, none, int8 or nf4.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def serve(
     remote_images: Annotated[
         bool, typer.Option("--remote-images", help="Fetch pictures from public http(s) addresses.")
     ] = False,
-    quantization: Quantization = "none",
+    quantization: Quantization = "auto",
     compile_model: Annotated[
         bool, typer.Option("--compile", help="torch.compile the vision model: slower start, faster pictures.")
     ] = False,

@@ -49,12 +49,13 @@ def read_keys(file: Path | None) -> list[str]:
     return keys
 
 
-def open_model(name: str, quantization: str = "none", compile_model: bool = False) -> Predictor:
+def open_model(name: str, quantization: str = "auto", compile_model: bool = False) -> Predictor:
     """Load a model where it runs fastest: on the GPU if there is one.
 
     Args:
         name: See :func:`~mblip.inference.predictor.load_model`.
-        quantization: Of the language model: ``none``, ``int8`` or ``nf4``.
+        quantization: Of the language model: ``none``, ``int8``, ``nf4`` or ``auto``, which is int8 on CPUs where that is
+            faster (:mod:`mblip.models.cpu_int8`) and else none.
         compile_model: Whether the vision model and Q-Former, whose shapes never change, are compiled.
 
     Raises:
@@ -63,15 +64,20 @@ def open_model(name: str, quantization: str = "none", compile_model: bool = Fals
     import torch
 
     from mblip.inference.predictor import load_model
+    from mblip.models.cpu_int8 import is_faster, to_int8
     from mblip.models.quantize import Quantization
 
-    known = get_args(Quantization)
-    if quantization != "none" and quantization not in known:
+    known = ("auto", *get_args(Quantization))
+    if quantization not in known:
         raise InputError(
-            f"--quantization is none, {' or '.join(known)}, not {quantization!r}{nearest(quantization, known)}"
+            f"--quantization is {', '.join(known[:-1])} or {known[-1]}, not {quantization!r}{nearest(quantization, known)}"
         )
-    chosen = next((kind for kind in known if kind == quantization), None)
-    model = load_model(name, quantization=chosen, device_map="cuda" if torch.cuda.is_available() else None)
+    device = "cuda" if torch.cuda.is_available() else None
+    packed = device is None and quantization in ("auto", "int8") and is_faster()
+    chosen = None if packed else next((kind for kind in get_args(Quantization) if kind == quantization), None)
+    model = load_model(name, quantization=chosen, device_map=device)
+    if packed:
+        to_int8(model.language_model)
     if compile_model:
         model.model.vision_model.compile(dynamic=True)
         model.model.qformer.compile(dynamic=True)
