@@ -172,6 +172,19 @@ def stream_fields(path: str | Path) -> Iterator[tuple[str, Any]]:
         scanner.end()
 
 
+def stream_members(path: str | Path) -> Iterator[tuple[str, Any]]:
+    """As :func:`stream_fields`, but of a field that is a list each item, with the field's name.
+
+    Raises:
+        InputError: As in :func:`stream_json`.
+    """
+    with _Scanner(Path(path)) as scanner:
+        for name in scanner.fields():
+            for value in scanner.items() if scanner.peek() == "[" else (scanner.value(),):
+                yield name, value
+        scanner.end()
+
+
 def first_character(path: str | Path) -> str:
     """The first character of a JSON file that is not blank: ``[`` for a list, ``{`` for an object or JSON lines.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mblip.corpora.raw import first_character, stream_fields, stream_rows
+from mblip.corpora.raw import first_character, stream_members, stream_rows
 from mblip.errors import InputError
 from mblip.storage import read_jsonl
 
@@ -58,12 +58,9 @@ def _names(path: Path) -> Iterator[str]:
     elif first_character(path) == "[" or _is_lines(path):
         yield from _of_rows(stream_rows(path))
     else:
-        for name, value in stream_fields(path):
-            if isinstance(value, dict):
+        for name, value in stream_members(path):
+            if name != "images" or not isinstance(value, dict) or value.get("split", "test") in ("val", "test"):
                 yield from _of_rows([value])
-            elif name == "images" and isinstance(value, list):
-                rows = (row for row in value if isinstance(row, dict))
-                yield from _of_rows(row for row in rows if row.get("split", "test") in ("val", "test"))
 
 
 def _is_lines(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,19 @@ def test_mix_without_them(tmp_path: Path) -> None:
     numbers = {int(row.images[0][-16:-4]) for row in ShardReader(tmp_path / "mix", Instruction)}
     assert numbers == set(range(5, 20))
     assert all(drop.reason == "evaluation image" and drop.language == "en" for drop in read_drops(tmp_path / "mix"))
+
+
+def test_a_split_of_many_images_is_never_held_whole(tmp_path: Path) -> None:
+    """Karpathy's file is larger than a mix may take of memory, and every worker reads it."""
+    filler = "x" * 2000
+    image = {"split": "test", "sentences": [filler] * 5}
+    with (tmp_path / "karpathy.json").open("w") as file:
+        file.write('{"images": [')
+        for number in range(5000):
+            file.write("," * (number > 0) + json.dumps(image | {"filename": f"COCO_val2014_{number:012d}.jpg"}))
+        file.write('], "dataset": "coco"}')
+    tracemalloc.start()
+    assert len(evaluation_images((str(tmp_path / "karpathy.json"),))) == 5000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 << 20  # of a file of 50 MB
