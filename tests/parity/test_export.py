@@ -2,7 +2,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, Blip2ForConditionalGeneration
+from tests import checkpoints
+from tests.parity.test_stock_checkpoints import assert_equal_answers
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    AutoProcessor,
+    Blip2ForConditionalGeneration,
+)
 
 from mblip.errors import InputError
 from mblip.models import add_lora, build_model, load_model
@@ -36,3 +43,29 @@ def test_an_exported_model_says_the_same_in_stock_code(tmp_path: Path, lora: boo
     )
     with pytest.raises(InputError, match="exists already"):
         export(vlm, tmp_path / "stock")
+
+
+@pytest.mark.parametrize(("family", "dtype"), [("mt5", "bf16"), ("bloom", "bf16"), ("bloom", "fp16")])
+def test_an_export_in_half_precision_is_half_precision_in_stock_code(family: str, dtype: str, tmp_path: Path) -> None:
+    """The trained parts are written in fp32, whatever the rest is, and do not make the stock class load all in fp32."""
+    vlm = load_model(checkpoints.blip2(tmp_path / "model", family), dtype=dtype)
+    bridge = {name: value.clone() for name, value in vlm.model.qformer.state_dict().items()}
+    export(vlm, tmp_path / "stock")
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "stock")
+    assert model.language_model.dtype is model.vision_model.dtype is vlm.language_model.dtype is not torch.float32
+    assert_equal_answers(tmp_path / "stock", one_by_one=True)
+    again = load_model(tmp_path / "stock", dtype=dtype).model.qformer.state_dict()
+    assert all(torch.equal(again[name], value) for name, value in bridge.items())
+
+
+def test_a_head_that_the_class_would_scale_against_its_training(tmp_path: Path) -> None:
+    """UMT5's class divides what the head sees by sqrt(width), as for a tied head, also where config.json says it is not."""
+    eyes, llm = checkpoints.blip2(tmp_path / "eyes", "t5"), checkpoints.llm(tmp_path / "llm", "umt5")
+    trained = AutoModelForSeq2SeqLM.from_pretrained(llm).eval()
+    trained.config.tie_word_embeddings = False
+    vlm = build_model(eyes, llm, dtype="fp32")
+    inputs = {"input_ids": torch.tensor([[5, 6, 7, 1]]), "decoder_input_ids": torch.tensor([[0, 8, 9]])}
+    with torch.no_grad():
+        torch.testing.assert_close(vlm.language_model(**inputs).logits, trained(**inputs).logits, rtol=1e-5, atol=1e-5)
+    export(vlm, tmp_path / "stock")
+    assert_equal_answers(tmp_path / "stock")

@@ -52,17 +52,39 @@ def stock_answers(folder: Path, images: list[Image.Image], prompts: list[str]) -
     return texts
 
 
-def assert_equal_answers(folder: Path) -> None:
+def assert_equal_answers(folder: Path, one_by_one: bool = False) -> None:
     images = pictures()
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(len(images))]
     wanted = stock_answers(folder, images, prompts)
-    assert load_model(folder).generate(images, prompts, **BEAMS) == wanted
+    model = load_model(folder)
+    if one_by_one:
+        pairs = zip(images, prompts, strict=True)
+        assert [model.generate([image], [prompt], **BEAMS)[0] for image, prompt in pairs] == wanted
+    else:
+        assert model.generate(images, prompts, **BEAMS) == wanted
     assert len(set(wanted)) > 2, "the answers must differ, or nothing is compared"
 
 
-@pytest.mark.parametrize("family", ["mt5", "opt", "llama", "mistral", "qwen2", "gemma", "gemma2", "cohere", "bloom"])
+@pytest.mark.parametrize(
+    "family", ["mt5", "opt", "llama", "mistral", "qwen2", "gemma", "gemma2", "cohere", "bloom", "umt5"]
+)
 def test_pictures_of_every_mode_with_prompts_of_unequal_lengths(family: str, tmp_path: Path) -> None:
     assert_equal_answers(checkpoints.blip2(tmp_path / "model", family))
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [("mt5", torch.bfloat16), ("t5", torch.bfloat16), ("bloom", torch.bfloat16), ("llama", torch.bfloat16),
+     ("gemma3", torch.bfloat16), ("bloom", torch.float16), ("llama", torch.float16)],
+)  # fmt: skip
+def test_every_part_in_the_type_it_was_stored_in(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    """One by one, since the padding of a batch changes the last bits of half precision."""
+    folder = checkpoints.blip2(tmp_path / "model", family)
+    AutoModelForImageTextToText.from_pretrained(folder).to(dtype).save_pretrained(folder)
+    assert_equal_answers(folder, one_by_one=True)
+    asked = load_model(folder, dtype=dtype).model
+    assert asked.language_model.dtype is dtype
+    assert {asked.qformer.dtype, asked.query_tokens.dtype, asked.language_projection.weight.dtype} == {torch.float32}
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])

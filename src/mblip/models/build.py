@@ -22,7 +22,7 @@ from mblip.models.locate import locate
 from mblip.models.mblip import VisionLLM
 from mblip.models.origin import Base, Origin
 from mblip.models.quantize import Quantization, quantize
-from mblip.models.reading import load_language_model, read_blip2_config, read_image_processor
+from mblip.models.reading import computes_by_tie, load_language_model, read_blip2_config, read_image_processor
 from mblip.models.tokens import align_special_tokens, end_as_the_tokenizer, place_image_token
 
 Keep = Literal["keep", "random"]
@@ -120,7 +120,9 @@ def finish(vlm: VisionLLM, quantization: Quantization | None, device_map: Any) -
     align_special_tokens(model.language_model, vlm.tokenizer)
     # The configuration says what is, so that no later resizing or saving ties a head that is apart.
     tied = model.language_model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    model.config.tie_word_embeddings = model.language_model.config.tie_word_embeddings = tied
+    model.config.tie_word_embeddings = tied
+    if not computes_by_tie(model.language_model):
+        model.language_model.config.tie_word_embeddings = tied
     dtype = next(model.language_model.parameters()).dtype
     if isinstance(device_map, str | int | torch.device) and device_map != "auto":
         # Layer by layer, so that the unquantised language model never has to fit the device.

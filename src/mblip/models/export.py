@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from mblip.errors import InputError
+from mblip.models.checkpoint import read_json
 from mblip.models.load import load_model
 from mblip.models.locate import locate
 from mblip.models.lora import merge_lora
@@ -18,7 +19,7 @@ from mblip.models.mblip import VisionLLM
 from mblip.models.origin import Origin
 from mblip.models.quantize import Quantization, check_kind, quantization_of, unquantize
 from mblip.models.runs import DESCRIPTION, read_description
-from mblip.storage import atomic_folder
+from mblip.storage import atomic_folder, write_json
 
 _PROMPTS = ("Caption in English:", "Question: What is in the picture? Answer in German:", "Name the object in Swahili:")
 _ANSWERS = ("a dog on the street", "ein Hund", "mbwa")
@@ -74,6 +75,7 @@ def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> flo
     error = None if reference is None else float((probe(vlm) - reference).norm() / reference.norm())
     with atomic_folder(folder) as partial:
         vlm.model.save_pretrained(partial)
+        _say_dtype(partial / "config.json", vlm)
         vlm.processor.save_pretrained(partial)
         vlm.language_model.generation_config.save_pretrained(partial)
         card = model_card(folder.name, vlm, origin, quantization, error)
@@ -147,6 +149,12 @@ print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_token
 
 {chr(10).join(made) or "- not recorded"}
 """
+
+
+def _say_dtype(file: Path, vlm: VisionLLM) -> None:
+    """Let the stock class load the export in the language model's type, not in that of the trained parts' fp32."""
+    dtype = str(vlm.model.get_input_embeddings().weight.dtype).removeprefix("torch.")
+    write_json(file, {**read_json(file), "dtype": dtype})
 
 
 def _check_new(folder: Path) -> None:

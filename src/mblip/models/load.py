@@ -39,8 +39,8 @@ def load_model(
     Args:
         name: Hub id, folder or ``nano:NAME``.
         quantization: ``int8`` or ``nf4`` for the language model alone.
-        dtype: Of vision and language model; None for what they were saved in. Q-Former, queries and projection are
-            always fp32.
+        dtype: Of vision and language model; Q-Former, queries and projection are then fp32, since they may learn. None
+            for what each part was saved in, as the stock class has it; of a run, what it has trained is fp32 always.
         device_map: A device, or what Accelerate's ``dispatch_model`` takes.
         merge: Of a run, merge the last adapter too, rather than leaving it attached.
 
@@ -57,11 +57,18 @@ def load_model(
         return load_run(folder, quantization, dtype, device_map, merge)
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} holds neither a model (config.json) nor a run ({DESCRIPTION})")
-    return finish(load_stock(folder, name, dtype), quantization, device_map)
+    return finish(load_stock(folder, name, dtype, learns=dtype is not None), quantization, device_map)
 
 
-def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None) -> VisionLLM:
+def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None, learns: bool = True) -> VisionLLM:
     """A Blip2 checkpoint of today or of 2023, before the last steps of :func:`~mblip.models.build.finish`.
+
+    Args:
+        folder: Where it lies.
+        name: As it was named.
+        dtype: Of vision and language model; None for what the language model was saved in.
+        learns: Keep Q-Former, queries and projection in fp32, rather than where the stock class has them, whose answers
+            are then the same.
 
     Raises:
         InputError: See :func:`load_model`.
@@ -78,11 +85,12 @@ def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None) 
         model.config.image_token_index = place_image_token(model.language_model, tokenizer)
     else:
         check_image_token(config, tokenizer, folder)
-    # What learns is kept in fp32, also where the rest is not; read again, so that no bit is lost on the way.
-    with torch.no_grad():
-        for module, prefix in ((model.qformer, "qformer."), (model.language_projection, "language_projection.")):
-            module.float().load_state_dict(weights.read(prefix), strict=False)
-        model.query_tokens = torch.nn.Parameter(weights.read("query_tokens")[""].float())
+    if learns:
+        # In fp32 also where the rest is not; read again, so that no bit is lost on the way.
+        with torch.no_grad():
+            for module, prefix in ((model.qformer, "qformer."), (model.language_projection, "language_projection.")):
+                module.float().load_state_dict(weights.read(prefix), strict=False)
+            model.query_tokens = torch.nn.Parameter(weights.read("query_tokens")[""].float())
     vlm = VisionLLM(model, Blip2Processor(image_processor, tokenizer, config.num_query_tokens))
     vlm.origin = Origin({"model": Base.of(name, folder)})
     return vlm

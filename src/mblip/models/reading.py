@@ -6,6 +6,7 @@ tied against what the files hold.
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     model, report = from_pretrained(auto, folder, config=config, dtype=chosen)
     check_loaded(model, report, weights, "", folder)
+    if computes_by_tie(model) and read_json(folder / "config.json").get("tie_word_embeddings") is False:
+        # The class calls every head tied and scales what it sees by 1/sqrt(width), for which this one was not trained.
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(config.hidden_size**0.5)
     width = model.get_input_embeddings().embedding_dim
     if width != config.hidden_size:
         raise InputError(
@@ -93,6 +98,11 @@ def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix
                 f"{folder}: 1 weight is missing, {stored}, the output head that config.json says is not tied to the embeddings"
             )
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
+
+
+def computes_by_tie(language_model: Any) -> bool:
+    """Whether the class computes otherwise where the configuration calls the head tied (umT5), so that it must be left."""
+    return "config.tie_word_embeddings" in inspect.getsource(type(language_model).forward)
 
 
 def choose_dtype(dtype: torch.dtype | str | None, weights: Checkpoint, prefix: str, config: Any) -> torch.dtype:
