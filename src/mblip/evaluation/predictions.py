@@ -62,8 +62,14 @@ def _answer(row: Row, where: str, benchmark: Benchmark, language: str) -> Answer
     name = row.get("id") if ours else next((row[key] for key in benchmark.id_keys if key in row), None)
     if isinstance(name, bool) or not isinstance(name, str | int | None):
         raise InputError(f"{where}: an identifier is a text or a whole number, not {name!r}")
-    question = row.get("question", "")
-    return Answer(None if name is None else str(name), text, question if isinstance(question, str) else "")
+    question = row.get("question", row.get("prompt"))
+    question = question if isinstance(question, str) else ""
+    if name is None and not question and len(row) > 1:
+        raise InputError(
+            f"{where} names no item in any of the fields {', '.join(benchmark.id_keys)}; rename one of its fields "
+            f"{', '.join(row)}"
+        )
+    return Answer(None if name is None else str(name), text, question)
 
 
 def match_answers(
@@ -98,6 +104,8 @@ def match_answers(
         elif item.id in matched:
             raise InputError(f"{where} is a second prediction for {answer.item!r}; remove one")
         else:
+            if benchmark.languages == ("en",):  # elsewhere a question may be asked in another language than the data's
+                _check_question(item, answer, where, path)
             matched[item.id] = answer.text
     lacking = [item for item in items if item.id not in matched]
     needed = [] if benchmark.partial or allow_missing else [item for item in lacking if not benchmark.optional(item)]
@@ -121,9 +129,13 @@ def _match_by_order(items: Sequence[Item], answers: Sequence[Answer], path: Path
             "they are matched by order, so that the numbers must be equal"
         )
     for number, (item, answer) in enumerate(zip(items, answers, strict=True), start=1):
-        if answer.question and item.text.strip() not in answer.question:
-            raise InputError(
-                f"{predictions}, record {number} answers {answer.question!r}, but record {number} of {path} asks "
-                f"{item.text!r}; give the data that the predictions were made on"
-            )
+        _check_question(item, answer, f"{predictions}, record {number}", path)
     return {item.id: answer.text for item, answer in zip(items, answers, strict=True)}
+
+
+def _check_question(item: Item, answer: Answer, where: str, path: Path) -> None:
+    if answer.question and item.text.strip() not in answer.question:
+        raise InputError(
+            f"{where} answers {answer.question!r}, but {path} asks {item.text!r} there; give the data that the predictions "
+            "were made on"
+        )

@@ -29,7 +29,7 @@ def read_values(path: Path) -> list[Any]:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    decoder, values, place = json.JSONDecoder(), [], _after_blanks(text, 0)
+    decoder, values, place = json.JSONDecoder(object_pairs_hook=_unique), [], _after_blanks(text, 0)
     while place < len(text):
         try:
             value, place = decoder.raw_decode(text, place)
@@ -39,6 +39,8 @@ def read_values(path: Path) -> list[Any]:
             raise InputError(f"{path}, line {line} is {what} ({error.msg}); get the file again") from error
         except RecursionError as error:
             raise InputError(f"{path} is not valid JSON: it is nested too deeply") from error
+        except _SecondKey as error:
+            raise InputError(f"{path} holds {error.args[0]!r} twice in one object; remove one") from error
         values.append(value)
         place = _after_blanks(text, place)
     if not values:
@@ -104,6 +106,18 @@ def image_name(value: str) -> str:
     coco = _COCO_FILE.fullmatch(name)
     name = coco[1] if coco else name
     return name.lstrip("0") or "0" if name.isdecimal() else name
+
+
+class _SecondKey(Exception):
+    """An object names a field, or an item, twice: of which JSON would keep the last alone."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _SecondKey(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def _after_blanks(text: str, place: int) -> int:

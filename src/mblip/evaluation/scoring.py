@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,7 @@ from mblip.storage import sha256_file
 _LIBRARIES = ("numpy",)
 _MODEL_LIBRARIES = ("torch", "transformers")
 _RESAMPLES = 2_000
+_TRANSLATED = "_gmt"  # how IGLUE marks machine translations
 
 
 def score_predictions(
@@ -89,6 +91,10 @@ def score_items(
     """
     texts = [answers[item.id] for item in items]
     scored = benchmark.score(items, texts, options)
+    if options.segmenter and "segmenter" not in scored.notes:
+        raise InputError(
+            f"{benchmark.name} cuts no words, so that segmenter {options.segmenter!r} means nothing; leave it out"
+        )
     known = {"benchmark": benchmark.name, "language": options.language, "variant": options.variant}
     full = {
         **known,
@@ -156,7 +162,7 @@ def _check_items(items: Sequence[Item], benchmark: Benchmark, path: Path) -> Non
 def _language(benchmark: Benchmark, data: Path, asked: str) -> str:
     """The mC4 code asked for, which the data's path must not contradict; without one, what the path says."""
     named = _language_in(data, benchmark)
-    code = find_language(asked).code if asked else named or "en"
+    code = find_language(asked).code if asked else named or _language_of_rows(data) or "en"
     if named and data.is_file() and code != named:
         raise InputError(f"{data} is in {named!r} by its path, not in {code!r}; give the file of that language")
     return code
@@ -169,9 +175,21 @@ def _language_in(data: Path, benchmark: Benchmark) -> str:
         for code in benchmark.languages
         for spelling in (code, find_language(code).bcp47, find_language(code).code_in(benchmark.name))
     }
-    words = [data.parent.name, *re.split(r"[-_.]", data.stem)[-1:]]
+    folder, stem = data.absolute().parent.name, data.stem.removesuffix(_TRANSLATED)
+    # IGLUE's machine translations lie in the folder of the language that they were made from.
+    words = [*([folder] if stem == data.stem else ()), *re.split(r"[-_.]", stem)[-1:]]
     found = [spelled[word] for word in words if word in spelled]
     return found[-1] if found else ""
+
+
+def _language_of_rows(data: Path) -> str:
+    """The language that the rows of a file name, as those of MaRVL do."""
+    try:
+        with data.open(encoding="utf-8-sig") as file:
+            spoken = json.loads(file.readline()).get("language")
+    except (OSError, ValueError, AttributeError):  # a folder, or another layout
+        return ""
+    return find_language(spoken).code if isinstance(spoken, str) else ""
 
 
 def _versions(libraries: Sequence[str]) -> dict[str, str]:

@@ -46,6 +46,10 @@ def test_singulars(plural: str, one: str) -> None:
     assert singular(plural) == one
 
 
+def test_of_two_signs_that_follow_each_other_the_first_stands_alone() -> None:
+    assert chair_words("a cat,:dog 1:2") == ["a", "cat", ",", ":dog", "1:2"]
+
+
 def test_words() -> None:
     assert chair_words("A dog's ball, 3.5 m (red). It can't fly!") == [
         "a", "dog", "'s", "ball", ",", "3.5", "m", "(", "red", ")", ".", "it", "ca", "n't", "fly", "!"

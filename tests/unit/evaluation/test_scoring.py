@@ -325,6 +325,62 @@ def test_the_language_is_read_from_the_path_and_must_not_contradict_it(tmp_path:
         score_predictions(BENCHMARKS["captions"], data, answers, "xx")
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "language"),
+    [
+        ("xvnli", "en/dev-ar_gmt.jsonl", "ar"),  # translated from English
+        ("captions", "de/test_gmt.jsonl", "en"),  # German captions in English
+        ("marvl", "few_shot/marvl-sw_train4.jsonl", "sw"),  # by its rows
+    ],
+)
+def test_the_language_of_translations_and_of_rows(tmp_path: Path, name: str, file: str, language: str) -> None:
+    rows = {"xvnli": XVNLI, "captions": XFLICKRCO, "marvl": MARVL}[name]
+    data = write(tmp_path / file, rows, "lines")
+    ids = [row.get("pairID") or row.get("img_path") or row["id"] for row in rows]
+    answers = write(tmp_path / "p.json", dict.fromkeys(ids, "no"))
+    assert score_predictions(BENCHMARKS[name], data, answers)[0].language == language
+    assert score_predictions(BENCHMARKS[name], data, answers, language)[0].language == language
+
+
+def test_the_language_is_read_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "ja/test.jsonl", XFLICKRCO, "lines")
+    answers = write(tmp_path / "p.json", {row["img_path"]: row["sentences"][0] for row in XFLICKRCO})
+    monkeypatch.chdir(tmp_path / "ja")
+    assert score_predictions(BENCHMARKS["captions"], Path("test.jsonl"), answers)[0].language == "ja"
+
+
+def test_a_question_or_an_answer_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    twice = tmp_path / "twice.json"
+    twice.write_text('{"1": "no", "2": "ball", "3": "left", "1": "yes"}')
+    with pytest.raises(InputError, match=r"twice\.json holds '1' twice in one object"):
+        score_predictions(BENCHMARKS["xgqa"], write(tmp_path / "d.json", XGQA), twice)
+    twice.write_text('{"1": {"question": "a", "imageId": "n", "answer": "no"}, "1": {}}')
+    with pytest.raises(InputError, match=r"twice\.json holds '1' twice in one object"):
+        score_predictions(BENCHMARKS["xgqa"], twice, write(tmp_path / "p.json", XGQA_ANSWERS))
+
+
+def test_rows_that_name_their_item_in_another_field_are_not_taken_by_order(score: Any) -> None:
+    captions = [{"file": row["img_path"], "caption": row["sentences"][0]} for row in reversed(XFLICKRCO)]
+    with pytest.raises(InputError, match=r"record 1 names no item in any of the fields .*; rename .* file, caption"):
+        score("captions", XFLICKRCO, captions, "lines", language="de")
+    assert score("chair", CHAIR, [{"image": CHAIR[0]["image"], "caption": "A dog."}], "lines")[1] == 1
+
+
+@pytest.mark.parametrize("field", ["question", "prompt"])
+def test_answers_to_another_split_of_the_same_numbers_are_refused(score: Any, field: str) -> None:
+    answers = [{"question_id": row["question_id"], field: f"{row['text']} Yes or no?", "answer": "no"} for row in POPE]
+    assert score("pope", POPE, answers)[1] == 2
+    with pytest.raises(InputError, match=r"record 1 answers 'Is there a dog .*asks 'Is there a car in the image"):
+        score("pope", [{**POPE[0], "text": "Is there a car in the image?"}, POPE[1]], answers)
+
+
+def test_a_segmenter_where_nothing_is_cut_and_an_object_outside_the_set_are_refused(score: Any) -> None:
+    with pytest.raises(InputError, match="xgqa cuts no words, so that segmenter 'spacy' means nothing"):
+        score("xgqa", XGQA, XGQA_ANSWERS, segmenter="spacy")
+    with pytest.raises(InputError, match="record 1 has the object 'puppy', which is none of COCO's 80"):
+        score("chair", [{**CHAIR[0], "objects": ["dog", "puppy"]}], [{"image_id": 7, "caption": "A dog."}], "lines")
+
+
 def test_a_score_names_everything_it_depends_on(tmp_path: Path) -> None:
     data, answers = write(tmp_path / "d.json", XGQA), write(tmp_path / "p.json", XGQA_ANSWERS)
     result, scored = score_predictions(BENCHMARKS["xgqa"], data, answers, "de", "mblip")

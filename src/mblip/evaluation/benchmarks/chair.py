@@ -14,7 +14,7 @@ import numpy as np
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import LONG_CAPTION, Benchmark, Item, Options, Scored
-from mblip.evaluation.metrics.chair import chair_objects, chair_scores
+from mblip.evaluation.metrics.chair import chair_objects, chair_scores, object_names
 from mblip.evaluation.raw import image_name, read_values, rows, take, take_id
 
 
@@ -25,6 +25,9 @@ def read(path: Path, language: str) -> list[Item]:
         objects = take(row, "objects", list, where)
         if not all(isinstance(name, str) for name in objects):
             raise InputError(f"{where}: 'objects' must be a list of texts, not {objects!r}")
+        unknown = set(objects) - object_names()
+        if unknown:
+            raise InputError(f"{where} has the object {min(unknown)!r}, which is none of COCO's 80; correct it")
         image = take_id(row, "image", where)
         items.append(Item(image, (image,), "", tuple(objects)))
     return items
@@ -48,7 +51,7 @@ BENCHMARK = Benchmark(
     prompt="Describe the image in {language} with as much detail as possible.",
     decoding=LONG_CAPTION,
     score=score,
-    id_keys=("image_id", "id"),
+    id_keys=("image_id", "id", "image"),
     answer_keys=("caption", "text", "answer"),
     normal_id=image_name,
     partial=True,

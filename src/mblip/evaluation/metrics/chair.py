@@ -18,7 +18,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _QUOTES = '«“‘„»”’`"'
 # Signs that are words of their own wherever they stand.
 _ALONE = re.compile(rf"[{_QUOTES};@#$%&?!*\[\](){{}}<>]|[\u2012-\u2015]|\.{{2,}}|--|''")
-_COLON = re.compile(r"[:,](?!\d)")
+_COLON = re.compile(r"([:,])(\D|$)")  # of two that follow each other, only the first
 _LAST_PERIOD = re.compile(r"(?<!\.)\.(?=[\])}>\"'»”’ ]*$)")
 _OPENING = re.compile(r"(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)")
 _CLITIC = re.compile(r"(?<=[^' ])('s|'m|'d|'ll|'re|'ve|n't|')(?= )")
@@ -36,7 +36,7 @@ def chair_words(caption: str) -> list[str]:
 def _sentence_words(sentence: str) -> list[str]:
     text = _OPENING.sub("' ", sentence)
     text = _LAST_PERIOD.sub(" . ", text)
-    text = _COLON.sub(r" \g<0> ", text)
+    text = _COLON.sub(r" \1 \2", text)
     text = " " + _ALONE.sub(r" \g<0> ", text) + " "
     text = _CLITIC.sub(r" \1", text)
     text = _JOINED.sub(lambda found: " ".join(["", *filter(None, found.groups()), ""]), text)
@@ -78,6 +78,11 @@ def chair_objects(caption: str) -> list[str]:
     if "toilet" in words:  # the seat of a toilet is no chair
         words = [word for word in words if word != "seat"]
     return [names[word] for word in words if word in names]
+
+
+def object_names() -> frozenset[str]:
+    """COCO's names of the objects."""
+    return frozenset(_object_names().values())
 
 
 def chair_scores(captions: Sequence[str], objects: Sequence[Iterable[str]]) -> dict[str, float]:
