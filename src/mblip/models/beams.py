@@ -2,7 +2,8 @@
 
 Stock beam search of an encoder-decoder repeats the encoder's states for every beam, makes the decoder's keys and values
 of all these copies, reads all the copies in every step, and copies them anew whenever beams change places, although
-those of one text are all the same. Here they are made once, and the beams of a text are so many queries of them.
+those of one text are all the same; and in its first step all the beams of a text are the same one. Here that step is taken
+once a text, the keys and values are made in it, and the beams of a text are so many queries of them afterwards.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
@@ -26,6 +26,30 @@ class _Common(DynamicLayer):  # type: ignore[misc]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Nothing changes."""
+
+
+class _Shared(EncoderDecoderCache):  # type: ignore[misc]
+    """The cache of some texts, which several beams of each will read.
+
+    Args:
+        texts: How many.
+        beams: Of each.
+        copies: Of the encoder's keys and values that the beams of a text need.
+    """
+
+    def __init__(self, texts: int, beams: int, copies: int) -> None:
+        common = DynamicCache()
+        common.layer_class_to_replicate = _Common
+        super().__init__(DynamicCache(), common)
+        self.texts, self.beams, self.copies = texts, beams, copies
+        self.is_spread = False
+
+    def spread(self) -> None:
+        """From a row a text, after the first step, to a row a beam."""
+        self.is_spread = True
+        self.self_attention_cache.batch_repeat_interleave(self.beams)
+        if self.copies > 1:
+            self.cross_attention_cache.batch_repeat_interleave(self.copies)
 
 
 @contextmanager
@@ -43,44 +67,50 @@ def read_once(language_model: Any, embedded: Tensor, mask: Tensor, beams: int) -
     """
     states = language_model.get_encoder()(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
     inputs: dict[str, Any] = {"encoder_outputs": BaseModelOutput(last_hidden_state=states), "attention_mask": mask}
-    # One token through the decoder makes them, whatever the family calls its layers.
-    start = torch.full_like(mask[:, :1], language_model.config.decoder_start_token_id)
-    cache = language_model.get_decoder()(
-        input_ids=start, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=True
-    ).past_key_values
-    if not isinstance(cache, EncoderDecoderCache) or any(
-        type(layer) is not DynamicLayer for layer in cache.cross_attention_cache.layers
-    ):
+    if not language_model._supports_default_dynamic_cache():
         yield inputs  # a family with caches of its own kind: its beams are repeated as ever
         return
+    decoder = language_model.get_decoder()
     readers = [module for name, module in language_model.named_modules() if name.endswith(_CROSS_ATTENTION)]
-    copies = 1 if readers else beams
-    common = DynamicCache()
-    for made in cache.cross_attention_cache.layers:
-        layer = _Common()
-        layer.update(made.keys.repeat_interleave(copies, 0), made.values.repeat_interleave(copies, 0))
-        common.layers.append(layer)
     handles = [reader.register_forward_pre_hook(_as_queries, with_kwargs=True) for reader in readers]
     handles += [reader.register_forward_hook(_as_rows, with_kwargs=True) for reader in readers]
+    handles.append(decoder.register_forward_pre_hook(_first_of_beams, with_kwargs=True))
+    handles.append(decoder.register_forward_hook(_to_beams, with_kwargs=True))
     try:
-        yield {**inputs, "past_key_values": EncoderDecoderCache(DynamicCache(), common)}
+        yield {**inputs, "past_key_values": _Shared(len(embedded), beams, 1 if readers else beams)}
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _texts(module: nn.Module, options: dict[str, Any]) -> int:
-    """The texts whose keys and values are in a call's cache; 0 where they are not in common."""
+# All hooks look at the shapes, so that they may be there twice: several threads may generate with one model.
+def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """The first step: of each text's equal beams the first, [texts * beams, ...] -> [texts, ...]."""
     cache = options.get("past_key_values")
-    layer = cache.cross_attention_cache.layers[module.layer_idx] if isinstance(cache, EncoderDecoderCache) else None
-    return len(layer.keys) if isinstance(layer, _Common) else 0
+    if not isinstance(cache, _Shared) or cache.is_spread:
+        return None
+    rows = cache.texts * cache.beams
+
+    def first(value: Any) -> Any:
+        return value[:: cache.beams] if isinstance(value, Tensor) and len(value) == rows else value
+
+    return tuple(map(first, given)), {name: first(value) for name, value in options.items()}
 
 
-# Both hooks look at the shapes, so that they may be there twice: several threads may generate with one model.
-def _as_queries(module: nn.Module, given: tuple[Tensor, ...], options: dict[str, Any]) -> Any:
+def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:
+    """What the first step made of each text, for all its beams."""
+    cache = options.get("past_key_values")
+    if not isinstance(cache, _Shared) or cache.is_spread:
+        return None
+    cache.spread()
+    made.last_hidden_state = made.last_hidden_state.repeat_interleave(cache.beams, 0)
+    return made
+
+
+def _as_queries(_: nn.Module, given: tuple[Tensor, ...], options: dict[str, Any]) -> Any:
     """One token of each beam [texts * beams, 1, width] -> [texts, beams, width]."""
     hidden, *rest = given
-    texts = _texts(module, options)
+    texts = _texts(options)
     if not texts or len(hidden) == texts:
         return None
     beams = len(hidden) // texts
@@ -88,7 +118,13 @@ def _as_queries(module: nn.Module, given: tuple[Tensor, ...], options: dict[str,
     return (hidden.view(texts, beams, -1), *rest), {**options, **masks}
 
 
-def _as_rows(module: nn.Module, given: tuple[Tensor, ...], options: dict[str, Any], made: Any) -> Any:
+def _as_rows(_: nn.Module, given: tuple[Tensor, ...], options: dict[str, Any], made: Any) -> Any:
     """What the beams saw [texts, beams, width] -> [texts * beams, 1, width]."""
     seen, *rest = made
-    return (seen.flatten(0, 1).unsqueeze(1), *rest) if len(seen) == _texts(module, options) else None
+    return (seen.flatten(0, 1).unsqueeze(1), *rest) if len(seen) == _texts(options) else None
+
+
+def _texts(options: dict[str, Any]) -> int:
+    """The texts whose keys and values are in common in a call's cache; 0 where there are none."""
+    cache = options.get("past_key_values")
+    return cache.texts if isinstance(cache, _Shared) and cache.is_spread and cache.copies == 1 else 0

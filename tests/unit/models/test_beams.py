@@ -52,14 +52,33 @@ def test_keys_are_made_once_a_text(vlm: VisionLLM) -> None:
     assert rows == [4, 4]  # texts, not beams, and in the first step alone
 
 
+def test_the_first_step_is_taken_once_a_text(vlm: VisionLLM) -> None:
+    rows: list[int] = []
+    layer = next(m for name, m in vlm.language_model.named_modules() if name.endswith("decoder.block.0"))
+    handle = layer.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
+    features = vlm.encode([Image.new("RGB", (40, 40), "red")])
+    vlm.generate_ids(PROMPTS, features, torch.zeros(4, 1, dtype=torch.long), **{**BEAMS, "min_new_tokens": 6})
+    handle.remove()
+    assert rows == [4, 20, 20, 20, 20, 20]
+
+
+def test_a_longer_start_of_the_answers_is_read_once_a_text_too(vlm: VisionLLM) -> None:
+    embedded, mask = torch.randn(2, 3, checkpoints.WIDTH), torch.ones(2, 3, dtype=torch.long)
+    start = torch.tensor([[0, 7, 8, 9, 10], [0, 11, 12, 13, 14]])  # as many tokens as there are beams
+    with torch.no_grad(), read_once(vlm.language_model, embedded, mask, 5) as inputs:
+        shared = vlm.language_model.generate(**inputs, decoder_input_ids=start, **BEAMS)
+    alone = vlm.language_model.generate(inputs_embeds=embedded, attention_mask=mask, decoder_input_ids=start, **BEAMS)
+    assert torch.equal(shared, alone)
+
+
 def test_keys_are_kept_once_a_text_and_nothing_stays_on_the_model(vlm: VisionLLM) -> None:
     embedded, mask = torch.randn(2, 3, checkpoints.WIDTH), torch.ones(2, 3, dtype=torch.long)
     with torch.no_grad(), read_once(vlm.language_model, embedded, mask, 5) as inputs:
-        layers = inputs["past_key_values"].cross_attention_cache.layers
-        assert [len(layer.keys) for layer in layers] == [2, 2]
         # Another thread that generates with the same model hooks it too.
         with read_once(vlm.language_model, embedded, mask, 5):
             both = vlm.language_model.generate(**inputs, **BEAMS)
+        layers = inputs["past_key_values"].cross_attention_cache.layers
+        assert [len(layer.keys) for layer in layers] == [2, 2]
     alone = vlm.language_model.generate(inputs_embeds=embedded, attention_mask=mask, **BEAMS)
     assert torch.equal(both, alone)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in vlm.language_model.modules())
@@ -74,7 +93,7 @@ def test_a_family_that_names_its_layers_otherwise_has_copies(vlm: VisionLLM, mon
 
 
 def test_a_family_with_caches_of_its_own_kind_is_left_alone(vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mblip.models.beams.DynamicLayer", type("Other", (), {}))
+    monkeypatch.setattr(type(vlm.language_model), "_supports_default_dynamic_cache", classmethod(lambda cls: False))
     embedded, mask = torch.randn(2, 3, checkpoints.WIDTH), torch.ones(2, 3, dtype=torch.long)
     with torch.no_grad(), read_once(vlm.language_model, embedded, mask, 5) as inputs:
         assert set(inputs) == {"encoder_outputs", "attention_mask"}
