@@ -24,12 +24,15 @@ def open_picture(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
         return to_rgb(ImageOps.exif_transpose(picture))
     if isinstance(picture, np.ndarray):
-        if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3, 4)):
+        if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3, 4)) or not picture.size:
             raise UnreadableImage("array", f"its shape {picture.shape} is not [height, width, channels]")
-        if picture.dtype.kind not in "iub" or (picture.size and not 0 <= picture.min() <= picture.max() <= 255):
-            raise UnreadableImage("array", f"its values ({picture.dtype}) are not whole numbers from 0 to 255")
+        if picture.dtype.kind not in "iub" or not 0 <= picture.min() <= picture.max() <= 255:
+            remedy = "; make (255 * array).astype('uint8') of shares of white" if picture.dtype.kind == "f" else ""
+            reason = f"its values ({picture.dtype}) are not whole numbers from 0 to 255{remedy}"
+            raise UnreadableImage("array", reason)
         squeezed = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
-        return to_rgb(Image.fromarray(squeezed.astype(np.uint8)))
+        # Truth values are black and white.
+        return to_rgb(Image.fromarray(squeezed if squeezed.dtype == np.bool_ else squeezed.astype(np.uint8)))
     if isinstance(picture, bytes):
         return decode_image(picture, "bytes")
     if not isinstance(picture, str | PathLike):

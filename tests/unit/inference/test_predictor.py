@@ -57,6 +57,13 @@ def test_every_kind_of_picture_gives_the_same_answer(model: Predictor, pictures:
     )
 
 
+def test_arrays_of_every_layout(model: Predictor) -> None:
+    grey = np.eye(30, dtype=np.uint8) * 255
+    opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+    layouts = [grey, grey[..., None], grey > 0, grey.astype(np.int64), opaque[..., :3], opaque, np.asfortranarray(grey)]
+    assert all((model.pixels([array]) == model.pixels([grey])).all() for array in layouts)
+
+
 def test_a_turned_picture_is_turned_upright(model: Predictor, pictures: list[Path]) -> None:
     with Image.open(pictures[0]) as opened:
         turned = opened.convert("RGB").transpose(Image.Transpose.ROTATE_90)
@@ -116,6 +123,8 @@ def test_questions_and_pictures_go_in_pairs_or_one_with_all(model: Predictor, pi
         (None, "no path, bytes, PIL image or array"),
         (np.zeros((4, 4, 7), np.uint8), "shape"),
         (np.full((4, 4, 3), 0.5, np.float32), "whole numbers from 0 to 255"),
+        (np.full((4, 4, 3), 0.5, np.float32), r"make \(255 \* array\).astype\('uint8'\) of shares of white"),
+        (np.zeros((0, 4, 3), np.uint8), "shape"),
         (np.full((4, 4, 3), 300, np.int32), "whole numbers from 0 to 255"),
     ],
 )

@@ -173,6 +173,9 @@ def test_who_hangs_up_leaves_the_queue(tiny: Predictor, monkeypatch: pytest.Monk
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{address}{PATH}", json=chat("y", png()), timeout=1)
         _until(lambda: "mblip_waiting 0.0" in httpx.get(f"{address}/metrics").text)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{address}{PATH}", json=chat("z", png(), stream=True, num_beams=5), timeout=1)
+        _until(lambda: "mblip_waiting 0.0" in httpx.get(f"{address}/metrics").text)
         gate.open.set()
         assert running.result().status_code == 200
 

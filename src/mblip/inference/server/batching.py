@@ -130,10 +130,7 @@ class Batcher:
         Raises:
             Busy: The queue is full.
         """
-        if generation["num_beams"] > 1:  # settled at the end alone, and so batched like any other
-            for place, text in enumerate(await self.answer(prompt, pictures, generation, n, seed)):
-                yield place, text
-            return
+        in_pieces = generation["num_beams"] == 1  # else settled at the end alone, and so batched like any other
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, str] | None]()
 
         def tell(place: int, piece: str) -> None:
@@ -141,7 +138,7 @@ class Batcher:
 
         jobs = self._jobs(prompt, pictures, generation, n, seed)
         for place, job in enumerate(jobs):
-            job.tell = partial(tell, place)
+            job.tell = partial(tell, place) if in_pieces else None
             job.answer.add_done_callback(lambda _: pieces.put_nowait(None))
         self._enter(jobs)
         try:
@@ -149,7 +146,9 @@ class Batcher:
             for _ in jobs:
                 while (piece := await pieces.get()) is not None:
                     yield piece
-            await asyncio.gather(*(job.answer for job in jobs))  # raises what went wrong
+            texts = await asyncio.gather(*(job.answer for job in jobs))  # raises what went wrong
+            for place, text in enumerate(() if in_pieces else texts):
+                yield place, text
         finally:
             self._leave(jobs)
 
