@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -218,9 +219,13 @@ def run_scenes(
         answers = {row.id: row.answer for row in read_records(predictions, Prediction)}
     waiting = {item.id: item for item in items if item.id not in answers}
     generator = Generator(vlm, store.get, batch_size=batch, **GENERATION)
-    requests = [Request(item.id, (item.image,), item.prompt) for item in waiting.values()]
+    # A batch takes as many steps as its longest answer: names, in two, do not wait for lists.
+    by_task: dict[str, list[Request]] = {}
+    for item in waiting.values():
+        by_task.setdefault(item.task, []).append(Request(item.id, (item.image,), item.prompt))
+    found = chain.from_iterable(generator.answers(requests) for requests in by_task.values())
     with JsonlAppender(predictions) as appender:
-        for done, (request, answer) in enumerate(generator.answers(requests), start=1):
+        for done, (request, answer) in enumerate(found, start=1):
             language = waiting[request.id].language
             appender.append(Prediction(request.id, NAME, language, request.images, request.prompt, answer))
             answers[request.id] = answer

@@ -48,7 +48,7 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("multilingual", "Q-Former, and LoRA at twice its rate, aligned on the multilingual mix",
+    Setting("multilingual", "the paper's setting: Q-Former, and LoRA at 20 times its rate, aligned on the multilingual mix",
             "re-aligning on a translated mix makes a model that works in all its languages", quick=True, candidate=True),
     Setting("english_only", "the same steps on the English mix",
             "far ahead of vision-LLMs trained in English alone", mix="mix_en", quick=True),
@@ -60,10 +60,8 @@ SETTINGS = (
             "starting from an aligned Q-Former is what makes it cheap", ("model.qformer=random",)),
     Setting("lora_off", "language model frozen", "LoRA on all linear layers throughout", ("parts.llm=frozen",),
             candidate=True),
-    Setting("lora_small", "LoRA at a fifth of the Q-Former's rate", "not tried there", ("optim.lora_lr=1e-4",),
-            candidate=True),
-    Setting("lora_paper", "LoRA at 20 times the Q-Former's rate, as in the paper",
-            "trained like this: 2e-4 for LoRA, 1e-5 for the rest", ("optim.lora_lr=1e-2",), candidate=True),
+    Setting("lora_small", "LoRA at the Q-Former's rate", "not tried there", ("optim.lora_lr=1e-4",), candidate=True),
+    Setting("lora_large", "LoRA at 100 times the Q-Former's rate", "not tried there", ("optim.lora_lr=1e-2",), candidate=True),
     Setting("left_out", f"the mix without {LEFT_OUT}", "not tried there", (f"data.exclude_languages=[{LEFT_OUT}]",)),
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from mblip.config import DataRecipe, OptimSection, TrainRecipe, load_recipe
 from mblip.errors import InputError
 from mblip.models.build import build_model
 from mblip.models.checkpoint import read_json
+from mblip.models.fused import fuse
 from mblip.models.load import load_model
 from mblip.models.locate import locate
 from mblip.models.lora import add_lora
@@ -28,7 +29,7 @@ from mblip.training.parallel import gather, start
 from mblip.training.projection import fit_projection
 from mblip.training.validation import Validator
 
-FIT_TEXTS = 8192  # that the projection is fitted to
+FIT_TEXTS = 4096  # that the projection is fitted to
 
 
 def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -130,6 +131,7 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()  # steps of 1e-5 are lost in bf16
     recompute_layers(vlm, recipe.checkpointing)
+    fuse(vlm)
     return vlm
 
 

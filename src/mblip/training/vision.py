@@ -3,8 +3,9 @@
 The labels are dense (one for each cell), which is what teaches a ViT of half a million weights to see in minutes. The
 Q-Former learns with it to report each cell by a query of its own, those between standing for the commas of a list: the
 nano stand-in for BLIP-2's first stage, which teaches the queries to pick what is worth saying before any language model
-comes in. Here, unlike there, the ViT learns
-along: on its own it forgets where a patch stands, and the queries then take thousands of steps to find their cells.
+comes in. Here, unlike there, the ViT learns along: on its own it forgets where a patch stands, and the queries then take
+thousands of steps to find their cells. What a query says is compared with fixed codes, each at right angles to all others,
+so that a linear projection can later send every object to any word.
 The result is saved in the layout of a BLIP-2 checkpoint without its language model.
 """
 
@@ -38,10 +39,15 @@ from mblip.training.loop import Batch, Group, Job, fit
 EMPTY = 0  # the class of a cell without an object
 BETWEEN = 1  # what a query says that reports no cell
 FIRST_CONCEPT = 2
+SHARPNESS = 16.0  # logit of a query that points exactly at its code
 
 
 class CellClassifier(nn.Module):
-    """A ViT and a Q-Former, each with a linear head: over the mean of a cell's patches, and over a query."""
+    """A ViT with a linear head over the mean of a cell's patches, and a Q-Former whose queries point at codes.
+
+    With a head that learns, class means of the queries come to lie in some thirty directions, which is enough to tell
+    300 classes apart, but not for a linear projection to send each where it should go.
+    """
 
     def __init__(self, vision: Blip2VisionConfig, qformer: Blip2QFormerConfig, queries: int, classes: int) -> None:
         super().__init__()
@@ -50,7 +56,8 @@ class CellClassifier(nn.Module):
         # Zeros, the default, would keep all queries the same for ever.
         self.query_tokens = nn.Parameter(torch.randn(1, queries, qformer.hidden_size))
         self.patch_head = nn.Linear(vision.hidden_size, classes)
-        self.query_head = nn.Linear(qformer.hidden_size, classes)
+        codes = torch.empty(max(classes, qformer.hidden_size), qformer.hidden_size)
+        self.register_buffer("codes", nn.init.orthogonal_(codes)[:classes], persistent=False)
         self.side = vision.image_size // vision.patch_size
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +68,7 @@ class CellClassifier(nn.Module):
         cells = states[:, 1:].view(pictures, 2, half, 2, half, width).mean(dim=(2, 4)).view(pictures, CELLS, width)
         queries = self.query_tokens.expand(pictures, -1, -1)
         seen = self.qformer(query_embeds=queries, encoder_hidden_states=states).last_hidden_state
-        return self.patch_head(cells), self.query_head(seen)
+        return self.patch_head(cells), SHARPNESS * nn.functional.normalize(seen, dim=-1) @ self.codes.T
 
 
 def image_processor() -> BlipImageProcessorPil:
