@@ -106,7 +106,7 @@ def test_the_headline_is_chosen_by_pairs_never_shown_on_other_scenes(
     assert chosen.name == "lora_small"
     assert {name for name, _, _ in asked} == {f"{s.name}-{seed}" for s in candidates for seed in (1, 2)}
     assert all((name, tasks) == ("validation", {"naming_never_shown"}) for _, name, tasks in asked)
-    assert {setting.name for setting in candidates} == {"multilingual", "lora_off", "lora_small", "lora_paper"}
+    assert {setting.name for setting in candidates} == {"multilingual", "lora_off", "lora_small", "lora_large"}
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "no weights"])
