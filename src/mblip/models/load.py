@@ -77,14 +77,14 @@ def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None, 
     tokenizer = read_tokenizer(folder)
     weights = Checkpoint(folder)
     image_processor = read_image_processor(folder, config)
+    if config.image_token_index is not None:
+        check_image_token(config, tokenizer, folder)
     chosen = choose_dtype(dtype, weights, "language_model.", config.text_config)
     model, report = from_pretrained(Blip2ForConditionalGeneration, folder, config=config, dtype=chosen)
     check_loaded(model.language_model, report, weights, "language_model.", folder)
     model.config.text_config = model.language_model.config
     if config.image_token_index is None:
         model.config.image_token_index = place_image_token(model.language_model, tokenizer)
-    else:
-        check_image_token(config, tokenizer, folder)
     if learns:
         # In fp32 also where the rest is not; read again, so that no bit is lost on the way.
         with torch.no_grad():

@@ -62,6 +62,10 @@ def from_pretrained(auto: Any, folder: Path, **options: Any) -> tuple[Any, dict[
         )
     except pickle.UnpicklingError as error:
         raise InputError(f"{folder} holds a pickle of more than tensors; convert it to safetensors") from error
+    except NotImplementedError as error:  # it compares two tied tables that it has not read, having the wrong size
+        raise InputError(
+            f"{folder}: the embeddings are of another size than config.json says (vocab_size); copy the checkpoint again"
+        ) from error
     except (RuntimeError, ValueError, OSError, SafetensorError, AttributeError) as error:
         raise InputError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     finally:
@@ -185,13 +189,17 @@ def read_image_processor(folder: Path, config: Blip2Config) -> BlipImageProcesso
     """The image processor of a BLIP-2 checkpoint, by PIL and numpy alone (torchvision is never needed).
 
     Raises:
-        InputError: It makes pictures of another size than the vision model takes.
+        InputError: It is damaged, or makes pictures of another size than the vision model takes.
     """
     side = config.vision_config.image_size
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         return BlipImageProcessorPil(size={"height": side, "width": side})
-    processor = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
-    size = dict(processor.size)
+    try:
+        processor = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        size = dict(processor.size)
+    except (ValueError, OSError, TypeError, AttributeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder} has no image processor that transformers can read: {reason}") from error
     if (size.get("height"), size.get("width")) != (side, side):
         raise InputError(f"{folder}: the image processor makes {size} pictures, the vision model takes {side}x{side}")
     return processor

@@ -15,6 +15,7 @@ from tests import checkpoints
 
 from mblip.errors import InputError
 from mblip.models import build_model, load_model
+from mblip.models.doctor import check_model
 
 PICTURE = np.zeros((8, 8, 3), dtype=np.uint8)
 
@@ -199,6 +200,18 @@ def test_damaged_configurations(model: Path) -> None:
     refused("config.json is damaged", model)
     file.write_text("[]")
     refused("must hold one JSON object", model)
+    for size in (70, 300):  # less than the image token's id, and more than there are rows
+        config = json.loads(text)
+        config["text_config"]["vocab_size"] = size
+        file.write_text(json.dumps(config))
+        refused("outside the language model's vocabulary" if size == 70 else "of another size", model)
     edit_type = {**json.loads(text), "text_config": {"model_type": "nobody"}}
     file.write_text(json.dumps(edit_type))
     refused("config.json", model)
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"image_processor": 3}', '{"size": "large"}'])
+def test_a_damaged_image_processor(damage: str, old: Path) -> None:
+    (old / "preprocessor_config.json").write_text(damage)
+    refused("old has no image processor that transformers can read|pictures, the vision model takes 32x32", old)
+    assert any("old" in problem for problem in check_model(old).problems)
