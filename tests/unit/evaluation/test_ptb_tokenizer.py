@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mblip.evaluation.metrics.ptb_tokenizer import tokenize
+from mblip.evaluation.metrics.ptb_tokenizer import tokenize, tokenize_all
 
 ROWS = [
     json.loads(line)
@@ -60,3 +60,9 @@ def test_what_stands_beyond_blanks_is_seen() -> None:
     assert tokenize("no.") == "no"
     assert tokenize("<a b>") == "<a\xa0b>"
     assert tokenize("<a") == "< a"
+
+
+def test_the_next_caption_decides_about_a_period_at_the_end() -> None:
+    assert tokenize_all(["the Wii U.", "A room", "plan B. ", "Zebras", "see fig.", "5 dogs", "see fig."]) == [
+        "the wii u", "a room", "plan b.", "zebras", "see fig.", "5 dogs", "see fig"
+    ]  # fmt: skip

@@ -33,6 +33,8 @@ _LINE_BREAKS = re.compile("[\v\f\r\u2028\u2029]")
 _UNSETTLED = re.compile(r"[<\t-\r\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 _UNSETTLED_BEFORE_MORE = re.compile(r"[\d).]$")
 _BEYOND_BLANKS = re.compile(r"[\d).] +[\d.]|(?<![A-Za-z])[A-Za-z]\. +[A-Z]")
+# Captions that end in one letter and a period ("the Wii U.", before "A living room") or in "No." and the like.
+_OPEN_END = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]|\b(?i:art|ca|figs?|nos?|op|pp|prop))\.\s*$")
 # Where Java sees words end inside a token: at some signs, and at others that do not stand between two letters.
 _WORD_BOUNDARY = re.compile(f"([{WORD_BREAKS}]|(?<=[\\d_.'-])[_.'-]|[_.'-](?![^\\W\\d_]))")
 _CACHE_SIZE = 1 << 18
@@ -84,18 +86,33 @@ def _plain_word(chunk: str) -> str:
 
 
 def tokenize_all(texts: Iterable[str]) -> list[str]:
-    """Tokenise many captions."""
-    return [tokenize(text) for text in texts]
+    """Tokenise many captions as pycocoevalcap does: in one file, where the next one may decide about a period at the end."""
+    listed = list(texts)
+    return [
+        _tokenize_before(text, following)
+        if _OPEN_END.search(text) and not _LINE_BREAKS.search(text)
+        else tokenize(text)
+        for text, following in zip(listed, [*listed[1:], ""], strict=True)
+    ]
+
+
+def _tokenize_before(text: str, following: str) -> str:
+    text = text.replace("\n", " ")
+    return _joined(_tokens(f"{text}\n{following}\n", len(text)))
 
 
 def _tokenize_line(text: str) -> str:
-    line = " ".join(_tokens(text + "\n")).rstrip()
+    return _joined(_tokens(text + "\n", len(text)))
+
+
+def _joined(tokens: Iterable[str]) -> str:
+    line = " ".join(tokens).rstrip()
     return " ".join(token for token in line.split(" ") if token not in _DROPPED)
 
 
-def _tokens(line: str) -> Iterable[str]:
-    """Yield the tokens of a line that ends in a line break, lower-cased."""
-    place, end = 0, len(line)
+def _tokens(line: str, end: int) -> Iterable[str]:
+    """Yield the tokens that begin before a place in a text, lower-cased; there is a line break."""
+    place = 0
     while place < end:
         character = line[place]
         longest, token, rewrite = 0, "", None
