@@ -34,7 +34,7 @@ def doctor(
     if folder.is_dir() and not is_model:
         from mblip.evaluation.doctor import check_data
 
-        _show_data(list(check_data(folder)), as_json)
+        _show_data(list(check_data(folder)), folder, as_json)
         return
     from mblip.models.doctor import check_model  # takes seconds
 
@@ -57,7 +57,7 @@ def _show_model(report: ModelReport, as_json: bool) -> None:
         print(f"  problem: {problem}")
 
 
-def _show_data(findings: list[Finding], as_json: bool) -> None:
+def _show_data(findings: list[Finding], root: Path, as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
@@ -71,15 +71,19 @@ def _show_data(findings: list[Finding], as_json: bool) -> None:
         absent = [row for row in rows if not row.annotations]
         if absent:
             print(f"  no annotations{_names([row.language for row in absent])}; {_looked_for(absent[0])}")
+        problems: dict[str, list[str]] = {}
         for row in rows:
             if row.annotations and row.problem:
-                print(f"  {row.language}: {row.problem}")
+                problems.setdefault(row.problem.replace(repr(row.language), "these languages"), []).append(row.language)
+        for problem, codes in problems.items():
+            print(f"  {' '.join(codes)}: {problem}")
         lacking = [row for row in rows if row.missing]
         if lacking:
             most = max(lacking, key=lambda row: row.missing)
+            places = ", ".join(str(Path(place).relative_to(root)) for place in most.places)
             print(
                 f"  images missing{_names([row.language for row in lacking])}: up to {most.missing:,} of {most.images:,}, "
-                f"such as {most.example}; looked in {', '.join(most.places)}"
+                f"such as {most.example}; looked in {places} below {root}"
             )
         if len(complete) < len(rows):
             print(f"  get: {rows[0].source}")

@@ -134,7 +134,7 @@ class Benchmark:
         paths = list_annotations(root) if listing is None else listing
         for name in names:
             for path in paths:
-                if path.match(name) and (not self.mark or _begins_with(path, self.mark)):
+                if path.match(name) and (not self.mark or begins_with(path, self.mark)):
                     return path
         raise InputError(f"{root} holds no {self.name} annotations in {language!r}: looked for {', '.join(names)}")
 
@@ -169,7 +169,7 @@ def list_annotations(root: Path) -> list[Path]:
     return sorted(found)
 
 
-def _begins_with(path: Path, mark: str) -> bool:
+def begins_with(path: Path, mark: str) -> bool:
     """Whether a file has a text near its beginning."""
     try:
         with path.open("rb") as file:

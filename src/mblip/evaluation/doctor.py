@@ -26,7 +26,7 @@ class Finding:
         images: That they ask for.
         missing: Of these images, how many are nowhere.
         example: One of those.
-        places: Where images were looked for.
+        places: Where images are looked for, folders (or tars of these names) that need not exist.
         source: Where annotations and images are to be had.
     """
 
@@ -71,13 +71,12 @@ def _check(
     pictures: Pictures,
     known: dict[str, bool],
 ) -> Finding:
-    path = ""
+    path, places = "", tuple(str(root / name) for name in benchmark.images)
     try:
         found = benchmark.find(root, language, listing)
         path = str(found)
         items = read_items(benchmark, found, language)
     except InputError as error:
-        places = pictures.places or tuple(str(root / name) for name in benchmark.images)
         return Finding(benchmark.name, language, path, str(error), 0, 0, 0, "", places, benchmark.source)
     keys = list(dict.fromkeys(key for item in items for key in item.images))
     for key in keys:
@@ -88,5 +87,5 @@ def _check(
     problem = f"{path} has answers without questions; put the file of questions beside it" if silent else ""
     return Finding(
         benchmark.name, language, path, problem, len(items), len(keys), len(missing), missing[0] if missing else "",
-        pictures.places or tuple(str(root / name) for name in benchmark.images), benchmark.source,
+        places, benchmark.source,
     )  # fmt: skip

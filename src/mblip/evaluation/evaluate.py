@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mblip.config import EvalRecipe
 from mblip.errors import InputError
@@ -29,11 +29,13 @@ from mblip.evaluation.results import (
     write_run,
     write_scores,
 )
-from mblip.evaluation.runner import Processes, Progress, answer_tasks
 from mblip.evaluation.scoring import describe_data, score_items
 from mblip.evaluation.tasks import Task, load_tasks
 from mblip.schema import Prediction, Score
 from mblip.storage import JsonlWriter, sha256_file
+
+if TYPE_CHECKING:
+    from mblip.evaluation.runner import Processes, Progress
 
 _PLACEHOLDER = "⟨text⟩"
 
@@ -88,15 +90,15 @@ def evaluate(
     Raises:
         InputError: Something is missing, or the directory holds another model's answers.
     """
-    if processes is None:
-        from accelerate import PartialState
-
-        processes = PartialState()
     benchmarks = list(dict.fromkeys(found.name for name in recipe.benchmarks for found in evaluated(name)))
     chosen = [evaluated(name)[0] for name in benchmarks]
     _check_protocol(chosen, recipe.protocol)
     tasks = load_tasks(chosen, root, recipe.languages, recipe.prompts, images, recipe.limit, allow_missing)
     detector = _detector(chosen)
+    if processes is None:  # after what is missing has been named: torch takes seconds
+        from accelerate import PartialState
+
+        processes = PartialState()
     if _is_predictions(model, machine):
         if not processes.is_main_process:
             return []
@@ -105,6 +107,8 @@ def evaluate(
         pairs = zip(tasks, files, strict=True)
         scores = [_take_predictions(task, file, directory, allow_missing, detector) for task, file in pairs]
         return _keep_scores(directory, scores)
+    from mblip.evaluation.runner import answer_tasks
+
     device = getattr(processes, "device", None)
     answerer = load_answerer(model, **dataclasses.asdict(machine), device=device)
     run = Run(answerer.model, answerer.kind, answerer.identity, recipe.protocol, recipe.prompts, recipe.limit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item, list_annotations
@@ -12,7 +13,9 @@ from mblip.evaluation.pictures import Pictures, find_pictures
 from mblip.evaluation.prompts import load_prompts
 from mblip.evaluation.scoring import read_items
 from mblip.languages import find_language
-from mblip.models.generation import Request
+
+if TYPE_CHECKING:
+    from mblip.models.generation import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Task:
 
     def ask(self, item: Item) -> Request:
         """The request for an item, by the benchmark's own names of item and images."""
+        from mblip.models.generation import Request  # takes seconds: what is missing is said before
+
         return Request(item.id, item.images, self.prompt.format(text=item.text))
 
 
@@ -80,11 +85,7 @@ def load_tasks(
     opened: dict[tuple[str, ...], Pictures] = {}
     listing = list_annotations(root)
     tasks = []
-    for benchmark, code in chosen:
-        try:
-            path = benchmark.find(root, code, listing)
-        except InputError as error:
-            raise InputError(f"{error} ({benchmark.source})") from error
+    for (benchmark, code), path in zip(chosen, _find(chosen, root, listing), strict=True):
         every = read_items(benchmark, path, code)
         if any(not item.text for item in every) and "{text}" in benchmark.prompt:
             raise InputError(f"{path} has answers without questions; put the file of questions beside it")
@@ -100,6 +101,25 @@ def load_tasks(
         lost = len(items) - len(asked)
         tasks.append(Task(benchmark, code, path, asked, len(every), lost, templates[benchmark.name, code], pictures))
     return tasks
+
+
+def _find(chosen: Sequence[tuple[Benchmark, str]], root: Path, listing: Sequence[Path]) -> list[Path]:
+    """The annotations of each benchmark and language; all that is missing is named at once."""
+    paths, first = [], ""
+    lacking: dict[str, list[str]] = {}
+    for benchmark, code in chosen:
+        try:
+            paths.append(benchmark.find(root, code, listing))
+        except InputError as error:
+            if first:
+                lacking.setdefault(benchmark.name, []).append(code)
+            first = first or f"{error} ({benchmark.source})"
+    if lacking:
+        more = ", ".join(f"{name} ({' '.join(codes)})" for name, codes in lacking.items())
+        first += f"; also missing: {more}; name what there is with --suite and --languages, or see mblip doctor {root}"
+    if first:
+        raise InputError(first)
+    return paths
 
 
 def _first(items: list[Item], limit: int | None) -> list[Item]:

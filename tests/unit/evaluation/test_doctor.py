@@ -64,8 +64,14 @@ def test_the_command_line(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["doctor", str(tmp_path)]).stdout
     assert "xgqa: 0 of 8 languages complete\n" in shown
     assert "images missing (de en): up to 1 of 2, such as n2.jpg; looked in" in shown
+    # All places, those that do not exist yet too: that is where the missing ones may be put.
+    assert f"looked in gqa/images, xGQA/images, images below {tmp_path}" in shown
     assert "no annotations (bn id ko pt ru zh); looked for zero_shot/testdev_balanced_questions_bn.json" in shown
     assert "get: questions: github.com/e-bug/iglue" in shown
+    data.babel_imagenet(tmp_path)
+    shown = CliRunner().invoke(app, ["doctor", str(tmp_path)]).stdout
+    [line] = [line for line in shown.splitlines() if "has no labels in" in line]  # not one a language
+    assert line.startswith("  af am ar ") and line.endswith("has no labels in these languages")
     rows = json.loads(CliRunner().invoke(app, ["doctor", str(tmp_path), "--json"]).stdout)
     assert len(rows) == 179 and rows[0]["benchmark"] == "xgqa" and rows[0]["is_complete"] is False
 

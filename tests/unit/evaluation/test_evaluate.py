@@ -212,6 +212,11 @@ def test_what_cannot_be_evaluated(root: Path) -> None:
         run(root, "xgqa", languages=("sw",))
     with pytest.raises(InputError, match=r"holds no xgqa annotations in 'bn': looked for .*github.com/e-bug/iglue"):
         run(root, "xgqa")
+    # All that is missing is named at once, so that nobody looks for it piece by piece.
+    with pytest.raises(
+        InputError, match=r"in 'bn'.*; also missing: xgqa \(id ko pt ru zh\), xvnli \(ar en es ru\); name"
+    ):
+        run(root, "xgqa", "xvnli", "vqa")
     (root / "vqa/v2_OpenEnded_mscoco_val2014_questions.json").unlink()
     with pytest.raises(InputError, match="has answers without questions; put the file of questions beside it"):
         run(root, "vqa")
@@ -219,6 +224,17 @@ def test_what_cannot_be_evaluated(root: Path) -> None:
     path.rename(path.with_name("marvl-id.jsonl"))
     with pytest.raises(InputError, match="record 1 is in 'sw', not in 'id'"):
         run(root, "marvl", languages=("id",))
+
+
+def test_what_is_missing_is_said_before_torch_is_loaded(root: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from mblip.config import EvalRecipe; from mblip.errors import InputError\n"
+        "from mblip.evaluation.evaluate import evaluate\n"
+        f"try: evaluate('dummy', EvalRecipe(title='t', benchmarks=('xgqa',)), Path({str(root)!r}), Path('none'))\n"
+        "except InputError: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_suites(tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import evaluation_data
 from typer.testing import CliRunner
 
 from mblip.cli.app import app
 from mblip.errors import InputError
-from mblip.evaluation.benchmarks import BENCHMARKS, find_benchmark
+from mblip.evaluation.benchmarks import BENCHMARKS, captions, find_benchmark
 from mblip.evaluation.scoring import score_predictions
 from mblip.schema import Prediction
 
@@ -228,6 +230,22 @@ def test_xm3600_takes_the_images_of_the_language(score: Any) -> None:
     assert score("captions", XM3600, {"00aa": "he 00aa"}, "lines", language="iw")[1] == 1
     with pytest.raises(InputError, match="no captions in 'de'; its languages are sw, he"):
         score("captions", XM3600, {"00aa": "x"}, "lines", language="de")
+
+
+def test_the_file_of_36_languages_is_read_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation_data.xm3600(tmp_path)
+    path = tmp_path / "xm3600/captions.jsonl"
+    reads: list[Path] = []
+    read = captions.read_values
+    monkeypatch.setattr(captions, "read_values", lambda path: reads.append(path) or read(path))
+    found = [captions.read(path, code)[0].gold for code in ("sw", "iw", "sw")]
+    assert found[0] == found[2] == ("Mbwa kwenye nyasi.",) and found[1] == ("כלב על הדשא.",)
+    assert len(reads) == 1
+    path.write_text(path.read_text().replace("Mbwa kwenye", "Mbwa wawili kwenye"))
+    os.utime(path, ns=(1, 1))
+    assert captions.read(path, "sw")[0].gold == ("Mbwa wawili kwenye nyasi.",)
 
 
 def test_our_own_predictions(score: Any) -> None:

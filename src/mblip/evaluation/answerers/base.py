@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from mblip.models.generation import Request
+if TYPE_CHECKING:  # torch is not needed to say what is asked
+    from mblip.models.generation import Request
 
 OpenImage = Callable[[str], Image.Image]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mblip.evaluation.answerers.base import OpenImage
-from mblip.models.generation import Request
+if TYPE_CHECKING:
+    from mblip.evaluation.answerers.base import OpenImage
+    from mblip.models.generation import Request
 
 
 class DummyAnswerer:
