@@ -272,6 +272,9 @@ class DataRecipe(Recipe):
     templates: tuple[str, ...] = Field(default=("paper",), description="shipped template files, or paths of your own")
     translated_templates: bool = Field(default=False, description="also prompts translated by the engine, in turn")
     exclude_images: tuple[str, ...] = Field(default=(), description="files that list the images of the evaluation")
+    images: str = Field(
+        default="", description="image store of the mix; examples whose image it lacks are left out untranslated"
+    )
     profile: Literal["correct", "original"] = Field(
         default="correct", description="original: the names of languages in the original's prompts"
     )

@@ -117,7 +117,8 @@ def match(
             captions, to, ranks=ranks, model=model, store=store, vectors=(image_vectors, text_vectors), start=start,
             count=count, index=index, progress=progress,
         )  # fmt: skip
-    print(f"{to}: neighbours of {len(found):,} captions")
+    without = int((found < 0).all(axis=1).sum())
+    print(f"{to}: neighbours of {len(found) - without:,} captions" + (f", none of {without:,}" if without else ""))
 
 
 @data.command()

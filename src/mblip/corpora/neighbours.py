@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mblip.corpora.jobs import Progress, silent
 from mblip.corpora.matching import caption_rows
 from mblip.errors import InputError
-from mblip.storage import ImageStore, atomic_write, open_images
+from mblip.storage import ImageStore, UnreadableImage, atomic_write, open_images
 
 Vectors = NDArray[np.float32]
 _ROWS_PER_FILE = 4096
@@ -32,7 +33,7 @@ def find_neighbours(
         index: faiss's name of an index, such as ``Flat`` (exact) or ``IVF4096,Flat`` (for millions).
 
     Returns:
-        [captions, ranks] numbers of captions; -1 where there are not so many.
+        [captions, ranks] numbers of captions; -1 where there are not so many, or an image's embedding is all zeros.
 
     Raises:
         InputError: The embeddings do not fit each other, or faiss is missing or refuses the index.
@@ -63,6 +64,8 @@ def find_neighbours(
         part = slice(start, start + _ROWS_PER_FILE)
         _, near = search.search(_normalised(images[part]), wanted)
         for row, numbers in enumerate(near, start=start):
+            if not images[row].any():  # it was not there, so nothing is near to it
+                continue
             others = [int(distinct[number]) for number in numbers if number >= 0 and distinct[number] != kind[row]]
             for column, rank in enumerate(ranks):
                 if rank <= len(others):
@@ -138,22 +141,37 @@ def embed(
         progress: Is told how far it is.
 
     Returns:
-        [rows, width] each.
+        [rows, width] each; zeros for an image that is missing or damaged, as some of the web's always are.
 
     Raises:
-        InputError: No such checkpoint, or an image that cannot be read.
+        InputError: No such checkpoint, or no image that can be read.
     """
     encoder = _Encoder(model, device)
 
     def images(part: Sequence[tuple[str, str]]) -> Vectors:
-        return encoder.images([store.get(key, at_least=encoder.size) for key, _ in part])
+        pictures = [_picture(store, key, encoder.size) for key, _ in part]
+        blank = Image.new("RGB", (encoder.size, encoder.size))  # holds the place; its embedding is never used
+        vectors = encoder.images([picture or blank for picture in pictures])
+        vectors[[picture is None for picture in pictures]] = 0
+        return vectors
 
     def texts(part: Sequence[tuple[str, str]]) -> Vectors:
         return encoder.texts([caption for _, caption in part])
 
     steps = {"images": images, "texts": texts}
     vectors = [np.concatenate(list(_embed(name, step, rows, folder, batch, progress))) for name, step in steps.items()]
+    if not vectors[0].any():
+        raise InputError(
+            f"none of the {len(rows):,} images can be read, the first being {rows[0][0]!r}; name their store"
+        )
     return vectors[0], vectors[1]
+
+
+def _picture(store: ImageStore, key: str, size: int) -> Image.Image | None:
+    try:
+        return store.get(key, at_least=size)
+    except UnreadableImage:
+        return None
 
 
 def load_vectors(path: Path) -> Vectors:

@@ -135,7 +135,8 @@ def mix_hash(recipe: DataRecipe) -> str:
     """SHA-256 over everything in the recipe and its template files that shapes the mix."""
     files = {name: sha256_file(find_templates(name)) for name in recipe.templates}
     files |= {name: sha256_file(name) for name in recipe.exclude_images}
-    content = recipe.model_dump(mode="json", exclude={"title", "paper"}) | {"files": files}
+    without = {"title", "paper"} if recipe.images else {"title", "paper", "images"}
+    content = recipe.model_dump(mode="json", exclude=without) | {"files": files}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -22,12 +22,14 @@ from mblip.corpora.sampling import EnglishStage, sample_sources, stage_folder
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
 from mblip.storage import (
+    ImageStore,
     JsonlWriter,
     Manifest,
     ShardReader,
     ShardWriter,
     atomic_write,
     language_of,
+    open_images,
     read_manifest,
     write_manifest,
 )
@@ -83,26 +85,45 @@ def parts_of(recipe: DataRecipe, source: SourceSection, work: Path, rows: int) -
 def translate_part(part: Part) -> list[Example | Drop]:
     """The examples of a part in their languages; one result for each, in order."""
     examples = list(_reader(part.work, part.source.name).rows(part.start, part.stop))
+    results: list[Example | Drop] = list(examples)
+    languages = _allotted(part, examples)
+    kept = []
+    allowed = allowed_languages(part.source.allocation or part.recipe.allocation)
+    for place, (example, language) in enumerate(zip(examples, languages, strict=True)):
+        if drop := _left_out(example, language, allowed, part.recipe.images):
+            results[place] = drop
+        else:
+            kept.append(place)
+    if part.source.translate:
+        translator = _translator(part.recipe.model_dump_json(), part.source.name, part.work)
+        translated = translator.translate([examples[place] for place in kept], [languages[place] for place in kept])
+        for place, result in zip(kept, translated, strict=True):
+            results[place] = result
+    return results
+
+
+def _allotted(part: Part, examples: Sequence[Example]) -> list[str]:
+    """The language that each example goes to, or came in where nothing is translated."""
     if not part.source.translate:
-        allowed = allowed_languages(part.source.allocation or part.recipe.allocation)
-        return [_left_out(example, allowed) or example for example in examples]
-    key = part.recipe.model_dump_json()
-    allocation = _allocation(key, part.source.name, part.work)
+        return [language_of(example.languages.values()) for example in examples]
+    allocation = _allocation(part.recipe.model_dump_json(), part.source.name, part.work)
     seen = dict(part.offsets)
     languages = []
     for example in examples:
         place = seen.get(example.task, 0)
         seen[example.task] = place + 1
         languages.append(CODES[allocation[example.task][place]])
-    return _translator(key, part.source.name, part.work).translate(examples, languages)
+    return languages
 
 
-def _left_out(example: Example, allowed: frozenset[str]) -> Drop | None:
-    """The drop of an example that came in a language which the recipe leaves out."""
-    language = language_of(example.languages.values())
-    if language in allowed:
-        return None
-    return Drop(example.id, example.source, "language left out", "", example.task, language)
+def _left_out(example: Example, language: str, allowed: frozenset[str], images: str) -> Drop | None:
+    """The drop of an example in a language which the recipe leaves out, or without its image."""
+    if language not in allowed:
+        return Drop(example.id, example.source, "language left out", "", example.task, language)
+    for key in example.images if images else ():
+        if key not in _store(images):
+            return Drop(example.id, example.source, "missing image", key, example.task, language)
+    return None
 
 
 def write_part(part: Part) -> None:
@@ -175,6 +196,8 @@ def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: English
 def translation_hash(recipe: DataRecipe, source: SourceSection, work: Path) -> str:
     """SHA-256 over everything that shapes the translated examples of a source: the recipe and the English shards."""
     content = recipe.model_dump(mode="json", include={"seed", "bad_rows", "allocation", "translation", "profile"})
+    if recipe.images:
+        content["images"] = recipe.images
     english = EnglishStage(work, source.name).manifest.shards
     whole = json.dumps([content, source.model_dump(mode="json"), english], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
@@ -211,6 +234,11 @@ def _claim(recipe: DataRecipe, source: SourceSection, work: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(claim, "w") as file:
         file.write(wanted)
+
+
+@lru_cache(maxsize=1)
+def _store(images: str) -> ImageStore:
+    return open_images(images)
 
 
 @lru_cache(maxsize=2)

@@ -178,3 +178,20 @@ def test_what_cannot_be_matched(captions: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a readable"):
         match_captions(captions, tmp_path / "near.npy", vectors=(tmp_path / "v.npy", tmp_path / "v.npy"))
     assert not (tmp_path / "near.npy").exists()
+
+
+def test_images_that_were_not_fetched_have_no_neighbours(captions: Path, tmp_path: Path) -> None:
+    """A fifth of the web's addresses is dead; that must not stop the others."""
+    _save_clip(tmp_path / "model")
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(0, ROWS, 2):
+        (images / f"{number}.png").write_bytes((captions.parents[2] / "images" / f"{number}.png").read_bytes())
+    (images / "0.png").write_bytes(b"")
+    options = {"model": str(tmp_path / "model"), "ranks": "1,2"}
+    found = match_captions(captions, tmp_path / "near.npy", store=str(images), **options)
+    assert (found[1::2] == -1).all() and (found[0] == -1).all() and (found[2::2] >= 0).all()
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError, match=r"none of the 400 images can be read, the first being '0\.png'"):
+        match_captions(captions, tmp_path / "none.npy", store=str(tmp_path / "nothing"), **options)
+    assert not (tmp_path / "none.npy").exists()

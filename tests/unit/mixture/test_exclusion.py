@@ -86,15 +86,17 @@ def test_mix_without_them(tmp_path: Path) -> None:
 
 def test_a_split_of_many_images_is_never_held_whole(tmp_path: Path) -> None:
     """Karpathy's file is larger than a mix may take of memory, and every worker reads it."""
-    filler = "x" * 2000
-    image = {"split": "test", "sentences": [filler] * 5}
-    with (tmp_path / "karpathy.json").open("w") as file:
-        file.write('{"images": [')
-        for number in range(5000):
-            file.write("," * (number > 0) + json.dumps(image | {"filename": f"COCO_val2014_{number:012d}.jpg"}))
-        file.write('], "dataset": "coco"}')
-    tracemalloc.start()
-    assert len(evaluation_images((str(tmp_path / "karpathy.json"),))) == 5000
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 12 << 20  # of a file of 50 MB
+    image = {"split": "test", "sentences": ["x" * 2000] * 5}
+    peaks = []
+    for count in (1000, 5000):  # files of 10 and 50 MB
+        path = tmp_path / f"{count}.json"
+        with path.open("w") as file:
+            file.write('{"images": [')
+            for number in range(count):
+                file.write("," * (number > 0) + json.dumps(image | {"filename": f"COCO_val2014_{number:012d}.jpg"}))
+            file.write('], "dataset": "coco"}')
+        tracemalloc.start()
+        assert len(evaluation_images((str(path),))) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + (4 << 20)

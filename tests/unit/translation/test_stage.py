@@ -150,3 +150,32 @@ def test_everything_dropped_is_an_error(tmp_path: Path) -> None:
         translate_sources(
             _recipe("allocation={languages: [ceb]}", "sources.scenes.options.tasks={presence: 1}"), tmp_path
         )
+
+
+def test_examples_without_their_image_are_left_out_untranslated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["dog face", "cat face", "red apple", "nothing known"]
+    rows = [{"image": f"{n}.jpg", "caption": words[3 if n % 5 == 0 else n % 3]} for n in range(100)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "images").mkdir()
+    for number in range(100):
+        if number % 5:  # those that the engine could not translate are those that are missing
+            (tmp_path / "images" / f"{number}.jpg").touch()
+    options = {"path": str(tmp_path / "own.jsonl"), "columns": {"image": "image", "caption": "caption"}}
+    options |= {"task": "caption", "licence": "own"}
+    recipe = load_recipe(
+        DataRecipe, "data/nano_scenes",
+        (f"images={tmp_path / 'images'}", "translation.never_shown=0", "templates=[paper]",
+         f"sources=[{{name: own, reader: table, options: {json.dumps(options)}}}]", "allocation={languages: [en, de, sw]}"),
+    )  # fmt: skip
+    manifest = build_mix(recipe, tmp_path / "mix")
+    assert manifest.drops["missing image"] == 20 and manifest.rows + sum(manifest.drops.values()) == 100
+    staged = translate_sources(recipe, tmp_path / "work")["own"]
+    assert staged.drops == {name: count for name, count in manifest.drops.items() if name != "duplicate"}
+    again = build_mix(recipe, tmp_path / "staged", work=tmp_path / "work")
+    assert (again.shards, again.drops) == (manifest.shards, manifest.drops)
+    kept = build_mix(recipe.model_copy(update={"images": ""}), tmp_path / "kept")
+    assert "missing image" not in kept.drops
+    with pytest.raises(InputError, match="is no image store"):
+        build_mix(recipe.model_copy(update={"images": str(tmp_path / "none")}), tmp_path / "x")
