@@ -5,10 +5,11 @@
     python benchmarks/train_step.py --device cuda --full --cap-gib 12 --steps 20
 
 Stock is transformers' Blip2ForConditionalGeneration with PEFT's LoRA as the original trained it: one image encoding a text,
-batches in random order padded to their longest, logits of every position. Ours is mblip's forward on micro-batches dealt
-by mblip.processing.grouping. Both take the same optimiser step; losses must agree. The middle size is a ViT of 384 x 12,
-a Q-Former of 384 x 6 and an mT5-small with its real vocabulary of 250,112; nothing here comes from a network or a disk.
-Making the batches (pictures, ids) is not timed: in training it is the work of threads beside.
+batches in random order padded to their longest, logits of every position, LoRA layers as PEFT computes them. Ours is
+mblip's forward on micro-batches dealt by mblip.processing.grouping. Both take the same optimiser step; losses must agree.
+The middle size is a ViT of 384 x 12, a Q-Former of 384 x 6 and an mT5-small with its real vocabulary of 250,112; nothing
+here comes from a network or a disk. Making the batches (pictures, ids) is not timed: in training that is the work of
+threads beside.
 
 Texts follow the paper's mix: every batch holds its tasks in their shares, with the mean and spread of their lengths in
 tokens as measured with a Unigram vocabulary of 24,000 on real rows (COCO and xFlickrCo captions, xGQA questions and answers,
@@ -45,6 +46,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Blip2Config, Blip2QFormerConfig, Blip2VisionConfig, BloomConfig, MT5Config
 
 from mblip.config import PartsSection
+from mblip.models.fused import fuse
 from mblip.models.lora import add_lora
 from mblip.models.parts import recompute_layers, set_trainable
 from mblip.models.quantize import quantize
@@ -87,6 +89,7 @@ class Variant:
     sorted: bool = True
     chunked: bool = True
     checkpointing: bool = True
+    fused: bool = True
     micro_batch: int = 0
 
 
@@ -111,16 +114,6 @@ class NoProducts(TorchDispatchMode):
         if name is torch.ops.aten.addmm:
             return args[1].new_zeros(args[1].shape[0], args[2].shape[1])
         return function(*args, **(kwargs or {}))
-
-
-def fused_losses() -> dict[Any, Any]:
-    """FLOPs of torch's chunked loss, which its counter does not know: the logits, and from them the states' gradients."""
-
-    def count(hidden: Any, weight: Any, *_: Any, **__: Any) -> int:
-        return int(4 * math.prod(hidden) * weight[0])
-
-    found = getattr(torch.ops.torch_nn, "_linear_cross_entropy_batch_chunked", None)  # from torch 2.13 on
-    return {} if found is None else {found: count}
 
 
 class Bench:
@@ -244,6 +237,7 @@ class Bench:
     def step(self, batches: Sequence[dict[str, Tensor]], variant: Variant) -> float:
         """Gradients of a global batch and an optimiser step; the mean loss."""
         self.checkpoint(variant.checkpointing)
+        self.fuse(variant.fused and not variant.stock)
         total, tokens = 0.0, 0
         for batch in batches:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
@@ -261,6 +255,14 @@ class Bench:
         else:
             model = self.vlm.language_model
             getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
+
+    def fuse(self, on: bool) -> None:
+        """Compute LoRA and activation in fewer passes, or as PEFT and transformers do."""
+        if on:
+            fuse(self.vlm)
+        else:
+            for module in self.vlm.modules():
+                module.__dict__.pop("forward", None)
 
     def memory(self, variant: Variant) -> tuple[int, int]:
         """Bytes at the worst moment of a step, in all and beyond those in use before."""
@@ -280,7 +282,7 @@ class Bench:
         """Of the timed steps; none are known of quantised layers."""
         if self.quantized:
             return math.nan
-        with NoProducts(), FlopCounterMode(display=False, custom_mapping=fused_losses()) as counter:
+        with NoProducts(), FlopCounterMode(display=False) as counter:
             for step in range(1, steps + 1):
                 self.step(self.micro_batches(self.examples(variant.per_image, step), variant), variant)
         return float(counter.get_total_flops())
@@ -463,6 +465,7 @@ def shares(bench: Bench, arguments: argparse.Namespace, tell: Tell) -> None:
         "supervised tokens alone, in chunks": Variant("full logits", chunked=False, **kept),
         "batches by length": Variant("random order", sorted=False, **kept),
         "activations kept": Variant("checkpointed", per_image=2),
+        "LoRA and activation in fewer passes": Variant("as PEFT has them", fused=False, **kept),
     }
     found = bench.measure([ours, *without.values()], arguments.steps)
     for variant, measured in found.items():

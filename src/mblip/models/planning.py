@@ -218,7 +218,7 @@ def _step_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> i
 def _logit_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> int:
     """Of one chunk: the logits as the head gives them, in fp32, and their gradient."""
     head = vlm.language_model.get_output_embeddings().weight
-    rows = min(batch["texts"] * batch["answer_tokens"], chunk_rows(head))
+    rows = chunk_rows(head, batch["texts"] * batch["answer_tokens"])
     return int(rows * len(head) * (head.element_size() + 4 + 4))
 
 

@@ -1,0 +1,47 @@
+"""The same layers in fewer passes over memory, for training: equal but for rounding."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.activations import NewGELUActivation
+
+from mblip.models.lora import lora_layers
+from mblip.models.mblip import VisionLLM
+
+
+def fuse(vlm: VisionLLM) -> int:
+    """Give the LoRA layers and mT5's activation a shorter way to compute what they compute; how many there are.
+
+    PEFT casts the input of a layer to the LoRA's fp32 and keeps that copy for the way back, then scales, adds and casts
+    in passes of their own. The activation, written out, is eight passes, and keeps what each of them made.
+    """
+    layers = [layer for _, layer in lora_layers(vlm)]
+    for layer in layers:
+        layer.forward = MethodType(_adapted, layer)
+    activations = [module for module in vlm.language_model.modules() if isinstance(module, NewGELUActivation)]
+    for module in activations:
+        module.forward = partial(F.gelu, approximate="tanh")
+    return len(layers) + len(activations)
+
+
+def _adapted(layer: Any, x: Tensor) -> Tensor:
+    """The layer beneath plus its LoRA: [..., in] -> [..., out], in the type of the layer beneath."""
+    result: Tensor = layer.base_layer(x)
+    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    seen = layer.lora_dropout["default"](x)
+    if not torch.is_autocast_enabled(x.device.type):
+        seen = seen.to(down.dtype)
+    small = F.linear(seen, down)
+    # Contiguous, its products on the way back are quick ones of few rows.
+    up, scale = up.t().contiguous(), layer.scaling["default"]
+    if small.dtype != result.dtype:  # the sum in the wider type, as PEFT has it
+        wide: Tensor = result + (small @ up) * scale
+        return wide.to(result.dtype)
+    added: Tensor = torch.addmm(result.flatten(0, -2), small.flatten(0, -2), up, alpha=scale).view_as(result)
+    return added
