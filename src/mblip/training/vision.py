@@ -49,6 +49,8 @@ class CellClassifier(nn.Module):
     300 classes apart, but not for a linear projection to send each where it should go.
     """
 
+    codes: Tensor
+
     def __init__(self, vision: Blip2VisionConfig, qformer: Blip2QFormerConfig, queries: int, classes: int) -> None:
         super().__init__()
         self.vision_model = Blip2VisionModel(vision)
