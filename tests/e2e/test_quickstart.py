@@ -66,6 +66,9 @@ def test_an_interrupted_quickstart_goes_on_and_a_finished_one_redoes_nothing(tmp
     for name in FIGURES:
         low, high = report["headline"][name]["ci95"]
         assert 0 <= low <= report["headline"][name]["value"] <= high <= 1
+    for part in (report, report["ablations"]["english_only"]):
+        figure = part["languages"]["sw"]["naming_exact"]
+        assert len(part["languages"]) == 85 and 0 <= figure["ci95"][0] <= figure["value"] <= figure["ci95"][1] <= 1
     assert report["setting"] == "multilingual"
     assert set(report["ablations"]) == {"multilingual", "english_only", "no_realignment"}
     assert json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8")) == report

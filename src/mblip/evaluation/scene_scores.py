@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from mblip.evaluation.benchmarks.scenes import SceneItem, is_faithful, is_right
 
-# What each figure of the headline is the mean of.
+# The task that each figure of the headline is of.
 HEADLINE = {
-    "naming_exact": ("naming",),
-    "naming_exact_never_shown": ("naming_never_shown",),
-    "two_object_caption": ("caption_2",),
-    "presence": ("presence",),
-    "counting": ("counting",),
+    "naming_exact": "naming",
+    "naming_exact_never_shown": "naming_never_shown",
+    "two_object_caption": "caption_2",
+    "presence": "presence",
+    "counting": "counting",
 }
 RESAMPLES = 500
 
@@ -29,8 +29,9 @@ def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]
     """All figures of one model (one or more training seeds).
 
     Returns:
-        ``headline`` (each a fraction with ``ci95``: languages weigh the same, scenes and seeds are drawn anew 500
-        times), ``tasks`` (mean over languages), and ``languages``: code -> task -> fraction.
+        ``headline`` (each figure a fraction with ``ci95``: languages weigh the same, scenes and seeds are drawn anew 500
+        times), ``tasks`` (the same by task), and ``languages``: code -> the headline's figures of that language, and
+        its ``tasks``.
     """
     rights: dict[tuple[str, str], NDArray[np.float64]] = {}
     faithful: dict[tuple[str, str], NDArray[np.float64]] = {}
@@ -44,22 +45,22 @@ def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]
             faithful[key] = np.array(judged, dtype=float)
     rng = np.random.default_rng(0)
     headline: dict[str, Any] = {"languages": len({item.language for item in items})}
-    for name, tasks in HEADLINE.items():
-        cells = [array for (task, _), array in rights.items() if task in tasks]
+    for name, task in HEADLINE.items():
+        cells = [array for (of, _), array in rights.items() if of == task]
         if cells:
             headline[name] = _with_interval(cells, rng)
     headline["language_fidelity"] = _with_interval(list(faithful.values()), rng)
     asked = sorted({task for task, _ in rights})
-    languages: dict[str, dict[str, float]] = defaultdict(dict)
-    for (task, language), array in rights.items():
-        languages[language][task] = float(array.mean())
-    for language in languages:
-        own = [array.mean() for (_, code), array in faithful.items() if code == language]
-        languages[language]["language_fidelity"] = float(np.mean(own))
+    languages: dict[str, dict[str, Any]] = {item.language: {} for item in items}
+    for language, figures in languages.items():
+        tasks = {task: _with_interval([array], rng) for (task, code), array in rights.items() if code == language}
+        figures.update({name: tasks[task] for name, task in HEADLINE.items() if task in tasks})
+        own = [array for (_, code), array in faithful.items() if code == language]
+        figures.update(language_fidelity=_with_interval(own, rng), tasks=tasks)
     return {
         "headline": headline,
         "tasks": {t: _with_interval([a for (task, _), a in rights.items() if task == t], rng) for t in asked},
-        "languages": dict(languages),
+        "languages": languages,
         "seeds": len(answers),
     }
 

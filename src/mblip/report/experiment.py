@@ -18,6 +18,7 @@ from mblip.mixture import build_mix
 from mblip.models.load import load_model
 from mblip.nano.words import load_lexicon
 from mblip.report.page import write_report
+from mblip.report.quickstart import PREDICTIONS, samples
 from mblip.storage import open_images, write_json
 from mblip.training.align import prepare_model
 from mblip.training.loop import read_log
@@ -113,7 +114,7 @@ def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scene
         "peak_memory_mib": max(peaks),
     }  # fmt: skip
     write_json(directory / "report.json", report)
-    write_report(report, directory, _samples(directory / f"{chosen.name}-1", scenes, held_out))
+    write_report(report, directory, samples(directory / f"{chosen.name}-1"))
     return report
 
 
@@ -129,7 +130,7 @@ def _align(setting: Setting, directory: Path, seed: int, say: Say) -> None:
 
 def _score(setting: Setting, directory: Path, seeds: int, scenes: int, held_out: float) -> dict[str, Any]:
     items = load_items(load_lexicon().named_languages(), scenes, setting.tasks, held_out)
-    answers = [_answers(directory / f"{setting.name}-{seed}", "predictions", items) for seed in range(1, seeds + 1)]
+    answers = [_answers(directory / f"{setting.name}-{seed}", PREDICTIONS, items) for seed in range(1, seeds + 1)]
     return {"says": setting.says, "claim": setting.claim, **score_scenes(items, answers)}
 
 
@@ -155,20 +156,6 @@ def _answers(run: Path, name: str, items: Sequence[SceneItem]) -> dict[str, str]
 def _say_scores(setting: Setting, result: dict[str, Any], say: Say) -> None:
     figures = {name: figure["value"] for name, figure in result["headline"].items() if isinstance(figure, dict)}
     say(f"{setting.name}: " + ", ".join(f"{name} {value:.1%}" for name, value in figures.items()))
-
-
-def _samples(run: Path, scenes: int, held_out: float) -> list[dict[str, Any]]:
-    """A few scenes of each task in many scripts, with the answers of a run."""
-    languages = [code for code in ("sw", "ar", "ja", "hi", "ru", "th", "yo", "iw") if code in load_lexicon().languages]
-    items = load_items(languages, scenes, TASKS, held_out)
-    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
-    answers = {row["id"]: row["answer"] for row in rows}
-    chosen = [item for item in items if item.id.endswith("-0")]
-    return [
-        {"image": item.image, "task": item.task, "language": item.language, "prompt": item.prompt,
-         "answer": answers[item.id], "reference": item.reference}
-        for item in chosen
-    ]  # fmt: skip
 
 
 def _total_seconds(directory: Path, now: float) -> float:

@@ -38,9 +38,9 @@ td.n{text-align:right;font-variant-numeric:tabular-nums}tr+tr td{border-top:1px 
 .samples figure{margin:0}.samples img{width:100%;border-radius:.5rem;image-rendering:auto}
 .samples figcaption{font-size:.9rem;overflow-wrap:anywhere}.wrong{color:#c33}
 .bars{columns:3 17rem;column-gap:2rem}.bar{display:grid;grid-template-columns:7.5rem 1fr 3rem;gap:.4rem;font-size:.82rem;
-align-items:center;break-inside:avoid}.track{background:var(--soft);height:.55rem;border-radius:.3rem;position:relative}
-.track i,.track u{position:absolute;left:0;height:.25rem;border-radius:.3rem;background:var(--bar)}
-.track u{top:.3rem;background:var(--held)}
+align-items:center;break-inside:avoid}.track{background:var(--soft);border-radius:.3rem;position:relative}
+.track{height:.8rem}.track *{position:absolute}.track i{left:0;height:.35rem;border-radius:.3rem;background:var(--bar)}
+.track u{top:.14rem;height:.08rem;background:currentColor}.track .held{margin-top:.42rem}.track i.held{background:var(--held)}
 svg{max-width:100%;height:auto}.note{opacity:.8}
 """
 
@@ -66,7 +66,8 @@ def _page(report: dict[str, Any], samples: list[dict[str, Any]]) -> str:
         f"<div class=scroll>{_ablations(report['ablations'], report['setting'])}</div>",
         "<h2>English and the others</h2><p>Naming in English (line) against the mean of the other languages (bar).</p>",
         _gap(report["ablations"]),
-        "<h2>By language</h2><p>Naming: pairs shown with a picture (upper bar) and never shown (lower).</p>",
+        "<h2>By language</h2><p>Naming: pairs shown with a picture (upper bar) and never shown (lower); "
+        "the line in a bar is its 95 % interval.</p>",
         f"<div class=bars>{''.join(_bar(code, row) for code, row in report['languages'].items())}</div>",
         "<h2>Loss of the alignment</h2>",
         _curve(report["curve"]),
@@ -103,19 +104,25 @@ def _sample(sample: dict[str, Any]) -> str:
 
 
 def _ablations(ablations: dict[str, Any], headline: str) -> str:
-    columns = ("naming", "naming_never_shown", "caption_2")
     head = (
-        "<tr><th>setting<th>naming<th>never shown<th>two objects<th>seeds<th>what it is, and what the paper says</tr>"
+        "<tr><th>setting<th>naming<th>never shown<th>two objects<th>in language<th>seeds"
+        "<th>what it is, and what the paper says</tr>"
     )
     rows = []
     for name, result in ablations.items():
-        cells = "".join(f"<td class=n>{_interval(result['tasks'].get(column))}" for column in columns)
+        cells = "".join(f"<td class=n>{_interval(figure)}" for figure in _columns(result))
         mark = "<br><small>the figures above</small>" if name == headline else ""
         rows.append(
             f"<tr><td>{name}{mark}{cells}<td class=n>{result['seeds']}<td class=says>{html.escape(result['says'])}"
             f"<br><small>{html.escape(result['claim'])}</small></tr>"
         )
     return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _columns(result: dict[str, Any]) -> list[dict[str, Any] | None]:
+    """The figures that all settings were asked for."""
+    names = ("naming_exact", "naming_exact_never_shown", "two_object_caption", "language_fidelity")
+    return [result["headline"].get(name) for name in names]
 
 
 def _interval(figure: dict[str, Any] | None) -> str:
@@ -128,8 +135,9 @@ def _interval(figure: dict[str, Any] | None) -> str:
 def _gap(ablations: dict[str, Any]) -> str:
     rows: list[str] = []
     for name, result in ablations.items():
-        english = result["languages"]["en"]["naming"]
-        others = [row["naming"] for code, row in result["languages"].items() if code != "en"]
+        named = {code: row["naming_exact"]["value"] for code, row in result["languages"].items()}
+        english = named.pop("en")
+        others = named.values()
         mean = sum(others) / len(others)
         y = 34 * len(rows)
         rows.append(
@@ -141,13 +149,19 @@ def _gap(ablations: dict[str, Any]) -> str:
     return f"<svg viewBox='0 0 640 {34 * len(rows) + 6}' width=640 role=img>{''.join(rows)}</svg>"
 
 
-def _bar(code: str, row: dict[str, float]) -> str:
-    shown, held = row.get("naming", 0.0), row.get("naming_never_shown")
-    under = "" if held is None else f"<u style='width:{100 * held:.0f}%'></u>"
+def _bar(code: str, row: dict[str, Any]) -> str:
+    shown, held = row["naming_exact"], row.get("naming_exact_never_shown")
+    bars = _track("shown", shown) + ("" if held is None else _track("held", held))
     name = html.escape(LANGUAGES[code].name)
+    return f"<div class=bar><span>{name}</span><span class=track>{bars}</span><span>{shown['value']:.0%}</span></div>"
+
+
+def _track(kind: str, figure: dict[str, Any]) -> str:
+    """A bar and, as a line in it, its interval."""
+    low, high = (100 * bound for bound in figure["ci95"])
     return (
-        f"<div class=bar><span>{name}</span><span class=track><i style='width:{100 * shown:.0f}%'></i>{under}</span>"
-        f"<span>{shown:.0%}</span></div>"
+        f"<i class={kind} style='width:{100 * figure['value']:.0f}%'></i>"
+        f"<u class={kind} style='left:{low:.0f}%;width:{high - low:.0f}%'></u>"
     )
 
 
@@ -179,9 +193,9 @@ def _markdown(report: dict[str, Any]) -> str:
         if figure := report["headline"].get(name):
             low, high = figure["ci95"]
             lines.append(f"| {title} | {figure['value']:.1%} | {low:.1%} to {high:.1%} |")
-    lines += ["", "| setting | naming | never shown | two objects | seeds |", "|---|---|---|---|---|"]
+    lines += ["", "| setting | naming | never shown | two objects | in language | seeds |", "|---|---|---|---|---|---|"]
     for name, result in report["ablations"].items():
-        cells = [_interval(result["tasks"].get(task)) for task in ("naming", "naming_never_shown", "caption_2")]
+        cells = [_interval(figure) for figure in _columns(result)]
         mark = " (the figures above)" if name == report["setting"] else ""
         lines.append(f"| {name}{mark} | {' | '.join(cells)} | {result['seeds']} |")
     lines += [
@@ -190,6 +204,7 @@ def _markdown(report: dict[str, Any]) -> str:
         "|---" * (len(report["tasks"]) + 1) + "|",
     ]
     for code, row in report["languages"].items():
-        cells = [f"{row[task]:.0%}" if task in row else "" for task in sorted(report["tasks"])]
+        tasks = row["tasks"]
+        cells = [f"{tasks[task]['value']:.0%}" if task in tasks else "" for task in sorted(report["tasks"])]
         lines.append(f"| {LANGUAGES[code].name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

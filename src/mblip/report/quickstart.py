@@ -17,14 +17,14 @@ from mblip.storage import read_records
 
 _AGAIN = "run mblip quickstart on its folder again"
 _SHOWN = ("sw", "ar", "ja", "hi", "ru", "th", "yo", "iw")
-_PREDICTIONS = Path("multilingual-1") / "predictions.jsonl"
+PREDICTIONS = "predictions"
 
 
 def is_quickstart(directory: Path) -> bool:
     """Whether a folder is one that ``mblip quickstart`` wrote."""
     return (
         (directory / "report.json").is_file()
-        and (directory / _PREDICTIONS).is_file()
+        and any(directory.glob(f"*-1/{PREDICTIONS}.jsonl"))
         and not (directory / RUN).exists()
     )
 
@@ -41,7 +41,7 @@ def rewrite_quickstart(directory: Path) -> dict[str, Any]:
     path = directory / "report.json"
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        write_report(report, directory, _samples(directory))
+        write_report(report, directory, samples(directory / f"{report['setting']}-1"))
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); {_AGAIN}") from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -49,11 +49,11 @@ def rewrite_quickstart(directory: Path) -> dict[str, Any]:
     return report
 
 
-def _samples(directory: Path) -> list[dict[str, Any]]:
-    """The first scene of each task in languages of many scripts, with what was answered."""
+def samples(run: Path) -> list[dict[str, Any]]:
+    """The first scene of each task in languages of many scripts, with what a run answered."""
     languages = [code for code in _SHOWN if code in load_lexicon().languages]
     held_out = load_recipe(DataRecipe, "data/nano_scenes").translation.never_shown
-    answers = {row.id: row.answer for row in read_records(directory / _PREDICTIONS, Prediction)}
+    answers = {row.id: row.answer for row in read_records(run / f"{PREDICTIONS}.jsonl", Prediction)}
     return [
         {"image": item.image, "task": item.task, "language": item.language, "prompt": item.prompt,
          "answer": answers[item.id], "reference": item.reference}

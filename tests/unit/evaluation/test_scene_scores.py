@@ -96,8 +96,10 @@ def test_scores_of_the_benchmark_are_those_of_the_experiment() -> None:
     told = load_items(["de"])
     answers = [item.reference if number % 3 else "zorro" for number, item in enumerate(told)]
     found = BENCHMARK.score(items, answers, Options(language="de")).metrics
-    experiment = score_scenes(told, [dict(zip((item.id for item in told), answers, strict=True))])["languages"]["de"]
-    assert {task: found[task] for task in TASKS} == pytest.approx({task: experiment[task] for task in TASKS})
+    experiment = score_scenes(told, [dict(zip((item.id for item in told), answers, strict=True))])["languages"]["de"][
+        "tasks"
+    ]
+    assert {task: found[task] for task in TASKS} == pytest.approx({task: experiment[task]["value"] for task in TASKS})
     assert found["accuracy"] == pytest.approx(100 * np.mean([found[task] for task in TASKS]))
     assert 0 < found["language_fidelity"] < 1
 

@@ -5,11 +5,12 @@ from mblip.report.page import write_report
 
 FIGURE = {"value": 0.5, "ci95": [0.4, 0.6]}
 TASKS = {"naming": FIGURE, "naming_never_shown": FIGURE, "caption_2": FIGURE}
-ROW = {"naming": 0.5, "naming_never_shown": 0.25, "language_fidelity": 1.0}
+HEADLINE = {"naming_exact": FIGURE, "naming_exact_never_shown": FIGURE, "language_fidelity": FIGURE}
+ROW = {**HEADLINE, "tasks": TASKS}
 RESULT = {
     "says": "a <b> setting",
     "claim": "a claim",
-    "headline": {"languages": 2},
+    "headline": {"languages": 2, **HEADLINE},
     "tasks": TASKS,
     "languages": {"en": ROW, "ar": ROW},
     "seeds": 1,
