@@ -77,3 +77,15 @@ def test_an_unknown_verb_is_refused() -> None:
 def test_version() -> None:
     done = subprocess.run([sys.executable, "-m", "mblip", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == mblip.__version__
+
+
+def test_a_stock_checkpoint_is_loaded_without_what_only_runs_and_questions_need() -> None:
+    script = (
+        "import sys\n"
+        "from mblip.inference.captioning import CaptionFile\n"
+        "from mblip.inference.choosing import open_model\n"
+        "open_model('nano:nano-blip2-en')\n"
+        "print(sorted({'peft', 'bitsandbytes', 'lingua', 'fastapi', 'gradio'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -17,6 +16,10 @@ from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
 from mblip.models.mblip import VisionLLM
 from mblip.models.quantize import dequantize, is_quantized, linear_layers, plain_layer, quantization_of, unmark
+
+# PEFT is imported where it is needed: with bitsandbytes behind it, it takes as long as half of torch.
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
 
 # What PEFT's own files put before a layer's name.
 _PREFIX = "base_model.model."
@@ -35,7 +38,10 @@ def target_pattern(language_model: Any) -> str:
 
 def lora_layers(vlm: VisionLLM) -> list[tuple[str, LoraLayer]]:
     """The adapted layers with their names in the language model."""
-    return [(name, module) for name, module in vlm.language_model.named_modules() if isinstance(module, LoraLayer)]
+    peft = sys.modules.get("peft.tuners.lora")
+    if peft is None:  # nothing is of a kind that was never imported
+        return []
+    return [(name, module) for name, module in vlm.language_model.named_modules() if isinstance(module, peft.LoraLayer)]
 
 
 def add_lora(vlm: VisionLLM, rank: int, alpha: int, dropout: float) -> int:
@@ -44,6 +50,8 @@ def add_lora(vlm: VisionLLM, rank: int, alpha: int, dropout: float) -> int:
     Raises:
         InputError: There are some already.
     """
+    from peft import LoraConfig, inject_adapter_in_model
+
     if lora_layers(vlm):
         raise InputError("the language model has LoRA layers already; merge them before adding others")
     pattern = target_pattern(vlm.language_model)
@@ -90,6 +98,8 @@ def save_lora(vlm: VisionLLM, folder: Path) -> None:
 
     ``PeftModel.from_pretrained(language_model, folder)`` reads it.
     """
+    from peft import get_peft_model_state_dict
+
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     vlm.language_model.peft_config["default"].save_pretrained(folder)
@@ -104,6 +114,8 @@ def load_lora(vlm: VisionLLM, folder: Path) -> None:
     Raises:
         InputError: It is missing or damaged, or was made for another language model.
     """
+    from peft import get_peft_model_state_dict
+
     config = read_json(folder / "adapter_config.json")
     try:
         tensors = load_file(folder / "adapter_model.safetensors")
