@@ -21,7 +21,9 @@ def plan(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes, such as optim.micro_batch=4.", metavar="[FIELD=VALUE]...")
     ] = None,
-    texts: Annotated[int | None, typer.Option(help="Instructions of the mix, where it is not there yet.")] = None,
+    texts: Annotated[
+        int | None, typer.Option(min=0, help="Instructions of the mix, where it is not there yet.")
+    ] = None,
     calibrate: Annotated[
         bool | None,
         typer.Option(

@@ -88,6 +88,12 @@ def test_the_verb_prints_one_object() -> None:
     assert not plan["cards"]["8"]
 
 
+def test_fewer_texts_than_none_are_refused() -> None:
+    result = CliRunner().invoke(app, ["plan", "bloomz_7b_align", "--texts", "-4"])
+    assert result.exit_code == 2
+    assert "'--texts'" in result.output
+
+
 def recipe(folder: Path, **changes: Any) -> TrainRecipe:
     fields: dict[str, Any] = {
         "title": "small", "stage": "align", "model": {"vision": str(folder / "eyes"), "llm": str(folder / "llm")},
