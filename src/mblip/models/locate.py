@@ -53,14 +53,15 @@ def _shipped(name: str) -> Path:
 
 def _from_hub(name: str, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
     wanted: dict[str, Any] = {"repo_id": repository, "revision": revision or None}
     try:
         patterns = [*_TEXT_FILES, *(_weight_files(repository, revision) if weights else [])]
         return Path(snapshot_download(**wanted, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    # Without a connection it is an error of the HTTP library, which differs between versions of the Hub's client.
+    except Exception as error:  # noqa: BLE001
         try:
             return Path(snapshot_download(**wanted, local_files_only=True))
         except (LocalEntryNotFoundError, OSError):

@@ -30,10 +30,20 @@ _TRIED = 1000  # pictures before their unreadable share says anything
 def find_mix(recipe: TrainRecipe, directory: Path) -> Path:
     """The folder of the recipe's mix; of a single corpus it is made in the run, texts in the languages they have.
 
+    What is missing is said now, before a model is fetched and loaded.
+
     Raises:
-        InputError: The recipe names neither or both, or the corpus cannot be read.
+        InputError: The recipe names neither or both, or one of its mixes, its corpus or its pictures cannot be read.
     """
     section = recipe.data
+    for folder in filter(None, (section.mix, section.replay)):
+        if not Path(folder).is_dir():
+            raise InputError(
+                f"there is no mix {folder}: make it with mblip data mix RECIPE --to {folder}, or name another"
+            )
+    for images in (section.images, section.replay and section.replay_images):
+        if images and not images.endswith(".tar"):  # whose index may take minutes
+            open_images(images)
     if bool(section.mix) == bool(section.source):
         raise InputError("set one of data.mix (a folder that mblip data mix has made) and data.source")
     if section.source is None:

@@ -51,6 +51,18 @@ def test_wrong_paths(tmp_path: Path, model: Path) -> None:
     refused("is a 'mt5' checkpoint, not BLIP-2; a language model goes under llm=", model / "llm")
 
 
+def test_no_connection_in_whatever_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ConnectError(Exception):
+        """Of an HTTP library, as the Hub's client passes it on."""
+
+    def unreachable(*_: Any, **__: Any) -> Any:
+        raise ConnectError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", unreachable)
+    refused(r"nobody/nothing' is neither .* \(ConnectError\): check the spelling", "nobody/nothing")
+
+
 @pytest.mark.parametrize("safetensors", [True, False])
 def test_half_a_shard_set(tmp_path: Path, safetensors: bool) -> None:
     folder = checkpoints.published(tmp_path / "model", safetensors=safetensors, shards=3)

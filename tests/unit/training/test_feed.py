@@ -160,3 +160,19 @@ def test_the_recipe_names_its_data(aligning: Make, photos: Path, tmp_path: Path)
     with pytest.raises(InputError, match="no image store"):
         train(aligning("data.images=nowhere"), tmp_path / "c")
     assert not (tmp_path / "c/done.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data.replay=nowhere/mix", "there is no mix nowhere/mix: make it with mblip data mix"),
+        ("data.images=nowhere/photos", "nowhere/photos"),
+    ],
+)
+def test_missing_data_is_told_before_a_model_is_loaded(
+    aligning: Make, photos: Path, tmp_path: Path, override: str, told: str
+) -> None:
+    recipe = own(aligning, photos, override, "model.vision=no/such", "model.llm=no/such")
+    with pytest.raises(InputError, match=told):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run/mix").exists()
