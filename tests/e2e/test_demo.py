@@ -75,6 +75,7 @@ def test_caption_ask_and_a_broken_file(address: str, browser: Any, size: tuple[i
     page.get_by_role("button", name=re.compile("clear|remove", re.IGNORECASE)).first.click()
     page.locator("input[type=file]").first.set_input_files(tmp_path / "broken.png")
     page.wait_for_timeout(1000)
+    assert page.locator("#captions article, #answer article").count() == 0
     page.get_by_role("button", name="Caption").click()
     error = page.get_by_text("The picture cannot be used")
     error.wait_for()

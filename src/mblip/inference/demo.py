@@ -111,6 +111,8 @@ def _build(app: FastAPI, model: Predictor, name: str) -> Any:
                         gr.Slider(1, 5, 1.5, step=0.1, label="Repetition penalty"),
                         gr.Slider(1, 200, 50, step=1, label="Longest answer, in tokens"),
                     ]
+        # What was said of one picture does not stay beside another.
+        picture.change(None, None, [captions, answer], js="() => ['', '']")
         caption_button.click(caption, [picture, languages, *settings], captions, api_name="caption")
         gr.on(
             [ask_button.click, question.submit], ask, [picture, question, answer_language, *settings], answer,
