@@ -11,7 +11,7 @@ from mblip.evaluation.statistics import resource_group
 from mblip.languages import find_language
 from mblip.report.markup import bar, colour, foreign, key, page, strip, table, ticks
 from mblip.report.samples import SampleCard
-from mblip.report.summary import BenchmarkSummary, Estimate, Report
+from mblip.report.summary import BenchmarkSummary, Estimate, PairedTest, Report
 from mblip.report.values import GROUPS, UNITS, p_value, show, show_estimate
 
 _ROOM = 240  # characters of what was wanted
@@ -228,27 +228,27 @@ def _tests(report: Report) -> Iterator[str]:
     )
     alone: list[list[str]] = []
     for test in report.tests:
-        rows = []
-        for name, found in test.rows.items():
-            if len(test.adjusted) == 1 and name not in test.adjusted:
-                continue
-            title = GROUPS.get(name) or {"all": "all languages", "without_english": "without English"}.get(name)
-            if len(test.adjusted) == 1 and name == "en":
-                title = f"{test.benchmark}, {html.escape(test.second)}"
-            rows.append([
-                f"<b>{title}</b>" if title else _name(name),
-                show_estimate(Estimate(found.difference, found.interval), test.metric, signed=True),
-                p_value(found.p_value),
-                p_value(test.adjusted[name]) if name in test.adjusted else "",
-            ])  # fmt: skip
         if len(test.adjusted) == 1:
-            alone += [row[:3] for row in rows]
+            (code,) = test.adjusted
+            title = f"{test.benchmark}, {_name(code)}, {html.escape(test.second)}"
+            alone.append([title, *_difference(test, code)])
             continue
+        rows = []
+        for name in test.rows:
+            group = GROUPS.get(name) or {"all": "all languages", "without_english": "without English"}.get(name)
+            corrected = p_value(test.adjusted[name]) if name in test.adjusted else ""
+            rows.append([f"<b>{group}</b>" if group else _name(name), *_difference(test, name), corrected])
         yield f"<h3>{test.benchmark}: {html.escape(test.second)} against {html.escape(test.first)}</h3>"
         yield table(["", "difference", "p", "p, corrected"], rows, numbers=(1, 2, 3))
     if alone:
         yield f"<h3>In one language, against {html.escape(report.tests[0].first)}</h3>"
         yield table(["", "difference", "p"], alone, numbers=(1, 2))
+
+
+def _difference(test: PairedTest, name: str) -> tuple[str, str]:
+    found = test.rows[name]
+    estimate = Estimate(found.difference, found.interval)
+    return show_estimate(estimate, test.metric, signed=True), p_value(found.p_value)
 
 
 def _published(report: Report) -> Iterator[str]:

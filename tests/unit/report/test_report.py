@@ -118,6 +118,15 @@ def test_runs_on_pictures_that_languages_do_not_share_are_written(run: Path, wor
     assert all(0 < row["p_value"] <= 1 for test in tests for row in test["rows"].values())
 
 
+def test_a_test_in_one_language_names_benchmark_language_and_run(run: Path, worse: Path, tmp_path: Path) -> None:
+    for directory in (run, worse):
+        kept = [score for score in read_scores(directory) if (score.benchmark, score.language) == ("xgqa", "de")]
+        write_scores(directory, kept)
+    report_runs([run, worse], tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "xgqa, German, &lt;b&gt;second" in page.partition("<h3>In one language, against first</h3>")[2]
+
+
 def test_runs_that_were_not_asked_the_same_are_told_not_tested(run: Path, worse: Path) -> None:
     items = read_items(worse, "xgqa", "ru")
     write_items(worse, "xgqa", "ru", [replace(items[0], id="other"), *items[1:]])
