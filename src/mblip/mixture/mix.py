@@ -89,10 +89,11 @@ def build_mix(
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return manifest
     stages_folder = work or folder / WORK / _sources_hash(recipe)
+    made = folder / WORK if folder.exists() else folder
     try:
         stages = check_samples(recipe, stages_folder, progress)
     except InputError:
-        _remove_empty(folder)
+        _remove_empty(made)
         raise
     boxes_folder = folder / WORK / "boxes" / _boxes_hash(identity, stages)
     boxes = max(1, -(-sum(stage.manifest.rows for stage in stages.values()) // ROWS_PER_BOX))

@@ -260,6 +260,16 @@ def test_nothing_is_translated_before_the_templates_fit(
         assert not (tmp_path / "mix").exists() and not list((tmp_path / "sample").rglob("*.*"))
 
 
+def test_a_folder_that_was_there_stays_where_nothing_can_be_read(tmp_path: Path) -> None:
+    options = {"path": str(tmp_path / "none.json")}
+    recipe = DataRecipe(title="t", sources=(SourceSection(name="gqa", reader="gqa", options=options),))
+    (tmp_path / "mix" / "mine").mkdir(parents=True)
+    for folder in (tmp_path / "mix", tmp_path / "new"):
+        with pytest.raises(InputError):
+            build_mix(recipe, folder)
+    assert [path.name for path in (tmp_path / "mix").iterdir()] == ["mine"] and not (tmp_path / "new").exists()
+
+
 def test_english_alone_and_a_language_left_out(tmp_path: Path) -> None:
     english = build_mix(_recipe("allocation.languages=[en]"), tmp_path / "en")
     assert set(english.by_language) == {"en"} and set(english.drops) == {"duplicate"}
