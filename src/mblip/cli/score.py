@@ -18,7 +18,7 @@ def score(
     benchmark: Annotated[str, typer.Argument(help="xgqa, xvnli, marvl, maxm, vqa, pope, chair or captions.")],
     data: Annotated[Path, typer.Option(help="Annotation file of the benchmark, or a folder that holds it.")],
     predictions: Annotated[Path, typer.Option(help="In the benchmark's own form, or mblip's.")],
-    language: Annotated[str, typer.Option(help="Of the data; by default what its path says, else en.")] = "",
+    language: Annotated[str, typer.Option(help="Of the data; by default what its path or rows say, else en.")] = "",
     variant: Annotated[str, typer.Option(help="Named way to score; the benchmark's first by default.")] = "",
     segmenter: Annotated[str, typer.Option(help="Of captions: none, characters or spacy.")] = "",
     allow_missing: Annotated[

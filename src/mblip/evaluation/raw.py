@@ -39,6 +39,8 @@ def read_values(path: Path) -> list[Any]:
             raise InputError(f"{path}, line {line} is {what} ({error.msg}); get the file again") from error
         except RecursionError as error:
             raise InputError(f"{path} is not valid JSON: it is nested too deeply") from error
+        except ValueError as error:  # Python's own limit on whole numbers
+            raise InputError(f"{path} holds a number with thousands of digits; get the file again") from error
         except _SecondKey as error:
             raise InputError(f"{path} holds {error.args[0]!r} twice in one object; remove one") from error
         values.append(value)

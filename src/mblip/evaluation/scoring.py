@@ -187,7 +187,7 @@ def _language_of_rows(data: Path) -> str:
     try:
         with data.open(encoding="utf-8-sig") as file:
             spoken = json.loads(file.readline()).get("language")
-    except (OSError, ValueError, AttributeError):  # a folder, or another layout
+    except (OSError, ValueError, RecursionError, AttributeError):  # a folder, another layout, or read_items tells why
         return ""
     return find_language(spoken).code if isinstance(spoken, str) else ""
 

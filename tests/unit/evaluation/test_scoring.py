@@ -330,6 +330,16 @@ def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
         score_predictions(BENCHMARKS["captions"], data, tmp_path / "none.json")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"), [("[" * 100_000, "data.json"), (f"[{'9' * 5000}]", "data.json holds a number with thousands")]
+)
+def test_broken_data(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "data.json").write_text(text)
+    for name in ("xgqa", "marvl"):
+        with pytest.raises(InputError, match=message):
+            score_predictions(BENCHMARKS[name], tmp_path / "data.json", write(tmp_path / "p.json", XGQA_ANSWERS))
+
+
 def test_the_language_is_read_from_the_path_and_must_not_contradict_it(tmp_path: Path) -> None:
     data = write(tmp_path / "xFlickrCO/de/test.jsonl", XFLICKRCO, "lines")
     answers = write(tmp_path / "p.json", {row["img_path"]: row["sentences"][0] for row in XFLICKRCO})
