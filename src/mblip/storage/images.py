@@ -26,9 +26,10 @@ from mblip.storage.files import atomic_write
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 89_478_485  # Pillow's own threshold of a decompression bomb: 256 MiB of RGB
-# Pillow knows more formats, but some of these run other programs (EPS: Ghostscript), and no photo comes in them.
+# Pillow knows more formats, but some of these run other programs (EPS: Ghostscript), and no photo comes in them. They are
+# tried in this order, and the first that Pillow does not know from the start makes it import all it has.
 FORMATS = (
-    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP",
+    "JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "DIB", "ICO", "JPEG2000", "QOI", "TGA",
 )  # fmt: skip
 _DECODE_ERRORS = (
     OSError,
