@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,14 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoProcessor,
     Blip2ForConditionalGeneration,
+    SwitchTransformersConfig,
+    SwitchTransformersForConditionalGeneration,
 )
 
 from mblip.errors import InputError
 from mblip.models import add_lora, build_model, load_model
 from mblip.models.export import export
+from mblip.models.reading import load_language_model
 from mblip.nano.scenes import Scene, render
 
 PICTURES = [render(Scene(((concept, 0),), 5)) for concept in ("fox", "owl", "anchor")]
@@ -69,3 +73,20 @@ def test_a_head_that_the_class_would_scale_against_its_training(tmp_path: Path) 
         torch.testing.assert_close(vlm.language_model(**inputs).logits, trained(**inputs).logits, rtol=1e-5, atol=1e-5)
     export(vlm, tmp_path / "stock")
     assert_equal_answers(tmp_path / "stock")
+
+
+def test_a_head_apart_that_the_class_itself_leaves_as_it_is(tmp_path: Path) -> None:
+    """Switch Transformers scale by the tie too, but read from config.json that there is none."""
+    folder = checkpoints.llm(tmp_path / "llm", "umt5")  # for its tokeniser
+    sizes = json.loads((folder / "config.json").read_text())
+    config = SwitchTransformersConfig(
+        vocab_size=sizes["vocab_size"], d_model=16, d_ff=24, d_kv=8, num_layers=2, num_heads=2, num_experts=2,
+        decoder_start_token_id=0, tie_word_embeddings=False,
+    )  # fmt: skip
+    trained = SwitchTransformersForConditionalGeneration(config).eval()
+    trained.save_pretrained(folder)
+    model = load_language_model(folder, None)[0].eval()
+    assert torch.equal(model.get_output_embeddings().weight, trained.get_output_embeddings().weight)
+    inputs = {"input_ids": torch.tensor([[5, 6, 7, 1]]), "decoder_input_ids": torch.tensor([[0, 8, 9]])}
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).logits, trained(**inputs).logits, rtol=1e-5, atol=1e-5)

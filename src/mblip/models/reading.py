@@ -39,7 +39,8 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     model, report = from_pretrained(auto, folder, config=config, dtype=chosen)
     check_loaded(model, report, weights, "", folder)
-    if computes_by_tie(model) and read_json(folder / "config.json").get("tie_word_embeddings") is False:
+    apart = read_json(folder / "config.json").get("tie_word_embeddings") is False
+    if apart and config.tie_word_embeddings and computes_by_tie(model):
         # The class calls every head tied and scales what it sees by 1/sqrt(width), for which this one was not trained.
         with torch.no_grad():
             model.get_output_embeddings().weight.mul_(config.hidden_size**0.5)
