@@ -172,9 +172,9 @@ def _alone(report: Report) -> Iterator[str]:
         for run, result in benchmark.runs.items():
             (score,) = result.scores.values()
             shown = [_cell(Estimate(value, score.ci95.get(key)), key) for key, value in score.metrics.items()]
-            row = [name, html.escape(run), *shown, f"{score.n:,}"]
-            kinds.setdefault(tuple(score.metrics), []).append(row)
-            name = ""
+            rows = kinds.setdefault(tuple(score.metrics), [])
+            once = "" if any(row[0] == name for row in rows) else name
+            rows.append([once, html.escape(run), *shown, f"{score.n:,}"])
     if kinds:
         yield "<h2>In one language</h2>"
     for metrics, rows in kinds.items():

@@ -222,6 +222,17 @@ def test_benchmarks_of_one_language_show_all_their_metrics_and_no_gap(run: Path,
     assert page.count('<div class="group">') >= 9 and "A mark every 25, up to 100." in page
 
 
+def test_runs_with_other_metrics_of_a_benchmark_are_named_in_tables_of_their_own(
+    run: Path, worse: Path, tmp_path: Path
+) -> None:
+    for directory, more in ((run, {}), (worse, {"f1": 0.8})):
+        (german,) = [s for s in read_scores(directory) if (s.benchmark, s.language) == ("xgqa", "de")]
+        write_scores(directory, [replace(german, metrics=german.metrics | more)])
+    report_runs([run, worse], tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert page.partition("<h2>In one language</h2>")[2].partition("<h2>")[0].count("<b>xgqa</b> German") == 2
+
+
 def test_scenes_are_drawn_without_data_and_read_in_their_direction(tmp_path: Path) -> None:
     from mblip.config import EvalRecipe
     from mblip.evaluation.evaluate import evaluate
