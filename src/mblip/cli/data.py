@@ -83,13 +83,14 @@ def translate(
     from mblip.translation import translate_sources
     from mblip.translation.executors import launch
 
+    chosen = _load(recipe, overrides)
     with _progress() as progress:
-        check_samples(_load(recipe, overrides), work, progress)
-    if executor != "local" and not launch(executor, _load(recipe, overrides), work, dict(_pairs(option or []))):
+        check_samples(chosen, work, progress)
+    if executor != "local" and not launch(executor, chosen, work, dict(_pairs(option or []))):
         print("submitted or unfinished; run the same command again when the jobs are done")
         return
     with _progress() as progress:
-        manifests = translate_sources(_load(recipe, overrides), work, workers=workers, progress=progress)
+        manifests = translate_sources(chosen, work, workers=workers, progress=progress)
     for name, manifest in manifests.items():
         print(f"{name}: {manifest.rows:,} examples in {len(manifest.by_language)} languages")
         for reason, count in manifest.drops.items():
