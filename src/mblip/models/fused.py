@@ -32,6 +32,9 @@ def fuse(vlm: VisionLLM) -> int:
 
 def _adapted(layer: Any, x: Tensor) -> Tensor:
     """The layer beneath plus its LoRA: [..., in] -> [..., out], in the type of the layer beneath."""
+    if layer.merged or layer.disable_adapters:
+        switched: Tensor = type(layer).forward(layer, x)
+        return switched
     result: Tensor = layer.base_layer(x)
     down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     seen = layer.lora_dropout["default"](x)

@@ -156,3 +156,19 @@ def test_less_is_kept_for_the_way_back(folders: dict[str, Path]) -> None:
             step(vlm, True)
         kept.append(sum(sizes.values()))
     assert kept[1] < 0.9 * kept[0]
+
+
+def test_adapters_that_are_switched_off_stay_off(folders: dict[str, Path]) -> None:
+    vlm = prepared(folders["bloom"], None, "fp32").eval()
+    with_lora, _ = step(vlm, False)
+    fuse(vlm)
+    for _, layer in lora_layers(vlm):
+        layer.enable_adapters(False)  # type: ignore[operator]
+    without, _ = step(vlm, False)
+    for _, layer in lora_layers(vlm):
+        layer.enable_adapters(True)  # type: ignore[operator]
+    assert (
+        float(step(vlm, False)[0])
+        == pytest.approx(float(with_lora), rel=1e-5)
+        != pytest.approx(float(without), rel=1e-3)
+    )
