@@ -110,7 +110,9 @@ def _ablations(ablations: dict[str, Any], headline: str) -> str:
     )
     rows = []
     for name, result in ablations.items():
-        cells = "".join(f"<td class=n>{_interval(figure)}" for figure in _columns(result))
+        # The interval below its value, so that the whole table fits a page.
+        shown = (_interval(figure).replace(" (", "<br><small>").replace(")", "</small>") for figure in _columns(result))
+        cells = "".join(f"<td class=n>{cell}" for cell in shown)
         mark = "<br><small>the figures above</small>" if name == headline else ""
         rows.append(
             f"<tr><td>{name}{mark}{cells}<td class=n>{result['seeds']}<td class=says>{html.escape(result['says'])}"
