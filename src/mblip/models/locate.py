@@ -52,6 +52,7 @@ def _shipped(name: str) -> Path:
 
 
 def _from_hub(name: str, weights: bool) -> Path:
+    from httpx import HTTPError  # of the Hub's client, which lets it through where there is no connection
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -60,8 +61,7 @@ def _from_hub(name: str, weights: bool) -> Path:
     try:
         patterns = [*_TEXT_FILES, *(_weight_files(repository, revision) if weights else [])]
         return Path(snapshot_download(**wanted, allow_patterns=patterns))
-    # Without a connection it is an error of the HTTP library, which differs between versions of the Hub's client.
-    except Exception as error:  # noqa: BLE001
+    except (HTTPError, OSError, ValueError) as error:
         try:
             return Path(snapshot_download(**wanted, local_files_only=True))
         except (LocalEntryNotFoundError, OSError):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -51,12 +52,9 @@ def test_wrong_paths(tmp_path: Path, model: Path) -> None:
     refused("is a 'mt5' checkpoint, not BLIP-2; a language model goes under llm=", model / "llm")
 
 
-def test_no_connection_in_whatever_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    class ConnectError(Exception):
-        """Of an HTTP library, as the Hub's client passes it on."""
-
+def test_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any, **__: Any) -> Any:
-        raise ConnectError("Name or service not known")
+        raise httpx.ConnectError("Name or service not known")  # as the Hub's client passes it on
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.list_repo_files", unreachable)

@@ -155,8 +155,10 @@ def test_two_pictures_a_text(aligning: Make, vlm: VisionLLM, tmp_path: Path) -> 
 def test_the_recipe_names_its_data(aligning: Make, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"set one of data\.mix .* and data\.source"):
         train(aligning("data.mix="), tmp_path / "a")
-    with pytest.raises(InputError, match=r"manifest\.json"):
-        train(aligning(f"data.mix={tmp_path / 'nowhere'}"), tmp_path / "b")
+    (tmp_path / "empty").mkdir()
+    for folder, told in (("empty", r"manifest\.json"), ("nowhere", "there is no mix .*nowhere: make it")):
+        with pytest.raises(InputError, match=told):
+            train(aligning(f"data.mix={tmp_path / folder}"), tmp_path / "b")
     with pytest.raises(InputError, match="no image store"):
         train(aligning("data.images=nowhere"), tmp_path / "c")
     assert not (tmp_path / "c/done.json").exists()
