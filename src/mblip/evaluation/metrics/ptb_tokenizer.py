@@ -34,7 +34,8 @@ _UNSETTLED = re.compile(r"[<\t-\r\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u202
 _UNSETTLED_BEFORE_MORE = re.compile(r"[\d).]$")
 _BEYOND_BLANKS = re.compile(r"[\d).] +[\d.]|(?<![A-Za-z])[A-Za-z]\. +[A-Z]")
 # Captions that end in one letter and a period ("the Wii U.", before "A living room") or in "No." and the like.
-_OPEN_END = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]|\b(?i:art|ca|figs?|nos?|op|pp|prop))\.\s*$")
+_OPEN_END = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]|\b(?i:art|ca|figs?|nos?|op|pp|prop))\.$")
+_OPEN_END_LENGTH = 6  # "prop." and what stands before it
 # Where Java sees words end inside a token: at some signs, and at others that do not stand between two letters.
 _WORD_BOUNDARY = re.compile(f"([{WORD_BREAKS}]|(?<=[\\d_.'-])[_.'-]|[_.'-](?![^\\W\\d_]))")
 _CACHE_SIZE = 1 << 18
@@ -89,11 +90,17 @@ def tokenize_all(texts: Iterable[str]) -> list[str]:
     """Tokenise many captions as pycocoevalcap does: in one file, where the next one may decide about a period at the end."""
     listed = list(texts)
     return [
-        _tokenize_before(text, following)
-        if _OPEN_END.search(text) and not _LINE_BREAKS.search(text)
-        else tokenize(text)
+        _tokenize_before(text, following) if _is_open(text) else tokenize(text)
         for text, following in zip(listed, [*listed[1:], ""], strict=True)
     ]
+
+
+def _is_open(text: str) -> bool:
+    """Whether the next caption decides about the period at the end."""
+    end = text.rstrip()
+    if not end.endswith(".") or not _OPEN_END.search(end[-_OPEN_END_LENGTH:]):
+        return False
+    return not _LINE_BREAKS.search(text)
 
 
 def _tokenize_before(text: str, following: str) -> str:
