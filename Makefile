@@ -5,6 +5,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 BIN := .venv/bin
 # Byte-compiling on first import instead of for every file halves the set-up time.
 PIP := @$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
+# A process for each core, a file of tests in one of them; each takes about 2 GB.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 # Without its caches Python compiles torch and transformers anew in every process: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -21,10 +24,10 @@ ablations: .venv/.core  ## The quickstart with every ablation.
 	$(BIN)/mblip quickstart --ablations
 
 test: lint docs  ## Everything a change must pass; minutes.
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: lint docs  ## The same with the slow tests.
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: .venv/.dev  ## Style, types, layers.
 	$(BIN)/ruff check

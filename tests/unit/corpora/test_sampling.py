@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,8 @@ def test_images_and_folders_of_shards_are_stamped_too(table: Path, tmp_path: Pat
     stamps = stamp_files([tmp_path / "train", tmp_path / "none"])
     assert changed_file(stamps) == ""
     (tmp_path / "train/n01/1.JPEG").touch()
+    later = time.time_ns() + 10**9  # file systems tell milliseconds apart at best
+    os.utime(tmp_path / "train/n01", ns=(later, later))
     assert changed_file(stamps) == str(tmp_path / "train")
     sample_sources(_recipe(table, "drop"), tmp_path / "work")
     options = {"captions": str(tmp_path / "work/english/own")}
