@@ -66,7 +66,7 @@ def test_own_captions_are_learnt_and_replay_keeps_the_other_languages(tmp_path: 
     own = (
         f"model.run={tmp_path / 'aligned'}", "model.quantization=none", f"data.images={photos}", "checkpointing=[]",
         f"data.source.options.path={photos / 'captions.csv'}", f"data.source.options.language={OWN}",
-        "data.crop_scale=[1,1]", "optim.lr=3e-4", "optim.lora_lr=1e-3", "optim.epochs=null", "optim.steps=80",
+        "data.crop_scale=[1,1]", "optim.lr=1e-4", "optim.lora_lr=1e-3", "optim.epochs=null", "optim.steps=80",
     )  # fmt: skip
     replays = {
         "alone": ("data.replay=",),
