@@ -45,12 +45,14 @@ def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]
             faithful[key] = np.array(judged, dtype=float)
     rng = np.random.default_rng(0)
     headline: dict[str, Any] = {"languages": len({item.language for item in items})}
-    for name, task in HEADLINE.items():
+    by_task: dict[str, Any] = {}
+    # Those of the headline first; the others draw after them.
+    for task in dict.fromkeys([*HEADLINE.values(), *sorted({task for task, _ in rights})]):
         cells = [array for (of, _), array in rights.items() if of == task]
         if cells:
-            headline[name] = _with_interval(cells, rng)
+            by_task[task] = _with_interval(cells, rng)
+    headline.update({name: by_task[task] for name, task in HEADLINE.items() if task in by_task})
     headline["language_fidelity"] = _with_interval(list(faithful.values()), rng)
-    asked = sorted({task for task, _ in rights})
     languages: dict[str, dict[str, Any]] = {item.language: {} for item in items}
     for language, figures in languages.items():
         tasks = {task: _with_interval([array], rng) for (task, code), array in rights.items() if code == language}
@@ -59,7 +61,7 @@ def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]
         figures.update(language_fidelity=_with_interval(own, rng), tasks=tasks)
     return {
         "headline": headline,
-        "tasks": {t: _with_interval([a for (task, _), a in rights.items() if task == t], rng) for t in asked},
+        "tasks": by_task,
         "languages": languages,
         "seeds": len(answers),
     }

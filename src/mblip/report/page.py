@@ -38,8 +38,8 @@ td.n{text-align:right;font-variant-numeric:tabular-nums}tr+tr td{border-top:1px 
 .samples figure{margin:0}.samples img{width:100%;border-radius:.5rem;image-rendering:auto}
 .samples figcaption{font-size:.9rem;overflow-wrap:anywhere}.wrong{color:#c33}
 .bars{columns:3 17rem;column-gap:2rem}.bar{display:grid;grid-template-columns:7.5rem 1fr 3rem;gap:.4rem;font-size:.82rem;
-align-items:center;break-inside:avoid}.track{background:var(--soft);border-radius:.3rem;position:relative}
-.track{height:.8rem}.track *{position:absolute}.track i{left:0;height:.35rem;border-radius:.3rem;background:var(--bar)}
+align-items:center;break-inside:avoid}.track{background:var(--soft);height:.8rem;border-radius:.3rem;position:relative}
+.track *{position:absolute}.track i{left:0;height:.35rem;border-radius:.3rem;background:var(--bar)}
 .track u{top:.14rem;height:.08rem;background:currentColor}.track .held{margin-top:.42rem}.track i.held{background:var(--held)}
 svg{max-width:100%;height:auto}.note{opacity:.8}
 """
@@ -111,8 +111,7 @@ def _ablations(ablations: dict[str, Any], headline: str) -> str:
     rows = []
     for name, result in ablations.items():
         # The interval below its value, so that the whole table fits a page.
-        shown = (_interval(figure).replace(" (", "<br><small>").replace(")", "</small>") for figure in _columns(result))
-        cells = "".join(f"<td class=n>{cell}" for cell in shown)
+        cells = "".join(f"<td class=n>{_interval(figure, '<br><small>{}</small>')}" for figure in _columns(result))
         mark = "<br><small>the figures above</small>" if name == headline else ""
         rows.append(
             f"<tr><td>{name}{mark}{cells}<td class=n>{result['seeds']}<td class=says>{html.escape(result['says'])}"
@@ -127,11 +126,11 @@ def _columns(result: dict[str, Any]) -> list[dict[str, Any] | None]:
     return [result["headline"].get(name) for name in names]
 
 
-def _interval(figure: dict[str, Any] | None) -> str:
+def _interval(figure: dict[str, Any] | None, interval: str = " ({})") -> str:
     if figure is None:
         return "not asked"
     low, high = figure["ci95"]
-    return f"{figure['value']:.1%} ({low:.1%} to {high:.1%})"
+    return f"{figure['value']:.1%}" + interval.format(f"{low:.1%} to {high:.1%}")
 
 
 def _gap(ablations: dict[str, Any]) -> str:
