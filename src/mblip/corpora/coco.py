@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_json, take, take_id, take_key, take_text
+from mblip.errors import InputError
 from mblip.schema import Drop, Example
 
 Split = Literal["train", "val", "test"]
@@ -68,6 +69,19 @@ def read_karpathy(source: str, licence: str, path: Path, splits: set[str]) -> It
             yield Text(take_id(sentence, "sentid"), "caption", (key,), {"caption": take_text(sentence, "raw")})
 
     return make_examples(source, licence, path, stream_json(path, "images"), make)
+
+
+def image_numbers(path: Path, split: Split) -> frozenset[int]:
+    """COCO's numbers of the photos of a split of Karpathy's; of an official file those of all its photos.
+
+    Raises:
+        InputError: The file cannot be read, or has no such photo.
+    """
+    rows = (row for row in stream_json(path, "images") if isinstance(row, dict) and row.get("split", split) == split)
+    found = frozenset(number for row in rows if isinstance(number := row.get("cocoid", row.get("id")), int))
+    if not found:
+        raise InputError(f"{path} has no photo of COCO in split {split!r}; name dataset_coco.json or an official file")
+    return found
 
 
 def _read_official(source: str, path: Path) -> Iterator[Example | Drop]:

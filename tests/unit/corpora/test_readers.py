@@ -144,6 +144,21 @@ def test_aokvqa(tmp_path: Path) -> None:
     assert {e.images for e in examples} == {("train2014/COCO_train2014_000000299207.jpg",)}
 
 
+def test_aokvqa_of_the_training_photos_of_coco(tmp_path: Path) -> None:
+    rows = [AOKVQA, AOKVQA | {"question_id": "33N", "image_id": 57870}, AOKVQA | {"question_id": "44O", "image_id": 42}]
+    path = _json(tmp_path / "a.json", rows)
+    official = {"images": [{"id": 57870, "file_name": "COCO_train2014_000000057870.jpg"}], "annotations": []}
+    for coco in (KARPATHY, official):
+        records = _read("aokvqa", path=path, coco=_json(tmp_path / "c.json", coco))
+        kept = [record.id for record in records if isinstance(record, Example)]
+        drops = [record for record in records if isinstance(record, Drop)]
+        assert kept == [f"s/33N-{number}-{task}" for number in (0, 1) for task in ("reasoning", "explanation")]
+        assert [drop.reason for drop in drops] == ["other split"] * 8
+        assert "42" in drops[-1].detail and drops[-1].id == "s/44O-1-explanation"
+    with pytest.raises(InputError, match=r"c\.json has no photo of COCO in split 'train'"):
+        _read("aokvqa", path=path, coco=_json(tmp_path / "c.json", {"images": [{"split": "val", "cocoid": 1}]}))
+
+
 def test_aokvqa_real_rows(bench: Path) -> None:
     examples = _read("aokvqa", path=bench / "_derived/aokvqa/aokvqa_v1p0_train.json", tasks=["reasoning"])
     assert [e.texts["answer"] for e in examples] == ["cab"] * 3
