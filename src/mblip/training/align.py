@@ -77,9 +77,17 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
 
 
 def fit_to_words(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, directory: Path) -> float:
-    """Start the projection at the words of the recipe's ``fit_words``; the share of their variance that it explains."""
+    """Start the projection at the words of the recipe's ``fit_words``; the share of their variance that it explains.
+
+    Raises:
+        InputError: The mix lacks those tasks, or their answers do not tell token by token what the queries see.
+    """
     tasks = recipe.data.model_copy(update={"tasks": recipe.model.fit_words})
-    feed = Feed(recipe.model_copy(update={"data": tasks}), mix, directory, vlm)
+    try:
+        feed = Feed(recipe.model_copy(update={"data": tasks}), mix, directory, vlm)
+    except InputError as error:
+        remedy = "name tasks of the mix whose answers tell what the queries see, or set model.fit_words=[]"
+        raise InputError(f"model.fit_words: {error}; {remedy}") from error
     steps = math.ceil(FIT_TEXTS / recipe.optim.global_batch)
     return fit_projection(vlm, (batch for step in range(steps) for batch in feed.micro_batches(step)))
 

@@ -55,6 +55,12 @@ def test_lora_learns_and_is_saved(mix: Path, tmp_path: Path) -> None:
     assert lora and any(value.abs().sum() > 0 for name, value in lora if "lora_B" in name)
 
 
+def test_a_mix_without_the_tasks_to_fit_to_names_the_field(mix: Path, tmp_path: Path) -> None:
+    message = r"model.fit_words: .*mix has no task 'cell'; did you mean 'cells'.; .*model.fit_words=\[\]"
+    with pytest.raises(InputError, match=message):
+        train(recipe(mix, "model.fit_words=[cell]"), tmp_path / "run")
+
+
 def test_wrong_settings_are_named(mix: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"did you mean 'optim'"):
         recipe(mix, "optimm.lr=1")
