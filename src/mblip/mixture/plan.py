@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ def plan_mix(recipe: DataRecipe, work: Path | None = None, progress: Progress = 
     Raises:
         InputError: A source cannot be read, or settings that cannot be.
     """
-    check_recipe(recipe)
-    return {source.name: _count(recipe, source, work, progress) for source in recipe.sources}
+    known = check_recipe(recipe)
+    return {source.name: _count(recipe, source, known, work, progress) for source in recipe.sources}
 
 
 def plan_what_is_there(
@@ -40,25 +41,27 @@ def plan_what_is_there(
     Raises:
         InputError: Settings that cannot be.
     """
-    check_recipe(recipe)
+    known = check_recipe(recipe)
     counts: Counts = {}
     missing: dict[str, str] = {}
     for source in recipe.sources:
         try:
-            counts[source.name] = _count(recipe, source, work, progress)
+            counts[source.name] = _count(recipe, source, known, work, progress)
         except InputError as error:
             missing[source.name] = str(error)
     return counts, missing
 
 
-def _count(recipe: DataRecipe, source: SourceSection, work: Path | None, progress: Progress) -> dict[str, Any]:
+def _count(
+    recipe: DataRecipe, source: SourceSection, known: Set[str], work: Path | None, progress: Progress
+) -> dict[str, Any]:
     """Examples of a source by task and language."""
     read: dict[str, Any]
     if work:
         read = sample_source(recipe, source, work, progress).manifest.counts[source.name]
     else:
         read = count_examples(recipe, source)
-    _check_source(recipe, source, read)
+    _check_source(source, read, known)
     if source.translate:
         section = source.allocation or recipe.allocation
         read = {task: plan_counts(section, task, sum(read[task].values())) for task in read}
@@ -73,20 +76,19 @@ def check_samples(recipe: DataRecipe, work: Path, progress: Progress = silent) -
     Raises:
         InputError: As in :func:`check_recipe` and ``sample_sources``, or an example that a template does not fit.
     """
-    check_recipe(recipe)
+    known = check_recipe(recipe)
     stages = sample_sources(recipe, work, progress)
     templates = load_templates(recipe.templates, recipe.profile)
     for source in recipe.sources:
         stage = stages[source.name]
-        _check_source(recipe, source, stage.manifest.counts[source.name])
+        _check_source(source, stage.manifest.counts[source.name], known)
         for example in stage.first_examples():
             templates.check(example)
     return stages
 
 
-def _check_source(recipe: DataRecipe, source: SourceSection, counts: dict[str, Any]) -> None:
+def _check_source(source: SourceSection, counts: dict[str, Any], known: Set[str]) -> None:
     """Check what was read of a source: a template for each of its tasks, and nothing to translate but English."""
-    known = {task for task, _ in load_templates(recipe.templates).english()}
     for task, languages in counts.items():
         if task not in known:
             raise InputError(f"source {source.name!r}: no template is for its task {task!r}{nearest(task, known)}")
@@ -98,8 +100,8 @@ def _check_source(recipe: DataRecipe, source: SourceSection, counts: dict[str, A
                 )
 
 
-def check_recipe(recipe: DataRecipe) -> None:
-    """Check what can be checked without reading a corpus or loading a model.
+def check_recipe(recipe: DataRecipe) -> Set[str]:
+    """Check what can be checked without reading a corpus or loading a model; the tasks that have a template.
 
     Raises:
         InputError: An unknown language, engine, template or task, two sources of one name, or a file of evaluation
@@ -119,3 +121,4 @@ def check_recipe(recipe: DataRecipe) -> None:
             for task in tasks:
                 if task not in known:
                     raise InputError(f"{field}: no template is for a task {task!r}{nearest(task, known)}")
+    return known
