@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from mblip.errors import InputError, nearest
-from mblip.settings import Section, explain, override_field, parse_yaml
+from mblip.settings import Section, another_kind, explain, override_field, parse_yaml
 
 Mode = Literal["frozen", "lora", "full"]
 R = TypeVar("R", bound="Recipe")
@@ -305,8 +305,8 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
     """
     path = find_recipe(source)
     try:
-        data = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
+        data = parse_yaml(_read_text(path))
+    except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a mapping of recipe fields")
@@ -318,7 +318,7 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{path}: {explain(kind, error)}") from error
+        raise InputError(f"{path}{another_kind(kind, data) or f': {explain(kind, error)}'}") from error
 
 
 def load_train_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> TrainRecipe | TextRecipe | VisionRecipe:
@@ -333,11 +333,24 @@ def load_train_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> Tr
         "vision": VisionRecipe,
     }
     path = find_recipe(source)
-    found = re.search(r"^kind: *(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(r"^kind: *(\w+)", _read_text(path), re.MULTILINE)
     kind = found.group(1) if found else "train"
+    if kind in ("data", "eval"):
+        kind = "train"  # whose check says what the recipe is for
     if kind not in kinds:
         raise InputError(f"{path}: field 'kind' is {kind!r}, which mblip train does not run{nearest(kind, kinds)}")
     return load_recipe(kinds[kind], source, overrides)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        from mblip.storage import not_utf8  # slow to import, and rarely needed
+
+        raise InputError(f"{path} is not readable YAML: {not_utf8(path)}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def find_recipe(source: str | Path) -> Path:

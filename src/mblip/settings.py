@@ -76,6 +76,25 @@ def explain(kind: type[BaseModel], error: ValidationError) -> str:
     return f"unknown field {field!r}{nearest(location[-1], known)}"
 
 
+# A field that only one kind of recipe has, and the verbs that take it.
+_VERBS = {
+    "sources": "mblip data plan, sample, translate and mix",
+    "benchmarks": "mblip eval",
+    "optim": "mblip train and mblip plan",
+}
+
+
+def another_kind(kind: type[BaseModel], data: dict[str, Any]) -> str:
+    """What to say of a recipe of another kind than was asked for; nothing where it has the field that tells its kind."""
+    own = _VERBS.keys() & kind.model_fields.keys()
+    found = [field for field in _VERBS if field in data]
+    return (
+        f" is a recipe for {_VERBS[found[0]]}, not for what was asked"
+        if own and found and not own & data.keys()
+        else ""
+    )
+
+
 def _section_type(annotation: Any) -> Any:
     for candidate in (annotation, *typing.get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):

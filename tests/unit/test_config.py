@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from mblip import config
 from mblip.config import (
+    DataRecipe,
     Recipe,
     TextRecipe,
     TrainRecipe,
     find_recipe,
     hash_recipe,
     load_recipe,
+    load_train_recipe,
     save_recipe,
     shipped_recipes,
 )
@@ -130,6 +135,29 @@ def test_files_that_are_no_recipe_are_named(tmp_path: Path, content: bytes, mess
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"bad.yaml {message}"):
         load_recipe(TrainRecipe, path)
+
+
+def test_a_recipe_in_utf_16_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes("title: t\n".encode("utf-16"))
+    for load in (load_train_recipe, partial(load_recipe, DataRecipe)):
+        with pytest.raises(InputError, match=r"bad\.yaml, line 1: .* is in UTF-16: save the file as UTF-8"):
+            load(path)
+
+
+@pytest.mark.parametrize(("load", "name", "verbs"), [
+    (load_train_recipe, "paper_v2", "mblip data plan, sample, translate and mix"),
+    (load_train_recipe, "eval/paper", "mblip eval"),
+    (partial(load_recipe, DataRecipe), "mt0_xl_align", "mblip train and mblip plan"),
+])  # fmt: skip
+def test_a_recipe_of_another_kind_names_its_verbs(load: Callable[[str], Any], name: str, verbs: str) -> None:
+    with pytest.raises(InputError, match=rf"\.yaml is a recipe for {verbs}, not for what was asked"):
+        load(name)
+
+
+def test_another_kind_is_not_seen_in_an_unknown_field() -> None:
+    with pytest.raises(InputError, match=r"nano_scenes\.yaml: unknown field 'optim'"):
+        load_recipe(DataRecipe, "nano_scenes", ("optim.lr=1",))
 
 
 def test_recipes_are_frozen() -> None:

@@ -274,11 +274,12 @@ def test_what_was_appended_is_on_disk_before_a_kill(tmp_path: Path) -> None:
     [
         (b'{"a": 1}\n{"a": \n', "line 2 is not valid JSON: "),
         (b'{"a": 1}\n\n[1]\n', "line 3 is not a JSON object but list"),
-        (b'{"a": "\xff"}\n', "line 1 is not valid JSON: .*utf-8"),
+        (b'{"a": "\xff"}\n', "line 1: the byte 0xFF is not UTF-8; save the file as UTF-8"),
+        (b'{"a": 1}\n{"a\0": "1"}\n', "line 2 is not valid JSON: .*control character"),
         (b'{"a": 1', r"line 1 is not valid JSON \(the file is cut off\)"),
         (b"[" * 100_000, "line 1 is not valid JSON"),
     ],
-    ids=["broken", "a list", "not UTF-8", "cut off", "too deep"],
+    ids=["broken", "a list", "not UTF-8", "NUL", "cut off", "too deep"],
 )
 def test_bad_lines_are_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "x.jsonl"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
-from mblip.storage import read_jsonl
+from mblip.storage import check_text, not_utf8, read_jsonl
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -225,6 +225,7 @@ class _Scanner:
         self._window, self._place, self._ended, self._passed = "", 0, False, 0
 
     def __enter__(self) -> _Scanner:
+        check_text(self.path)
         try:
             self._file = self.path.open(encoding="utf-8-sig")
         except OSError as error:
@@ -319,8 +320,10 @@ class _Scanner:
         try:
             # Longer windows for longer values: an item of many blocks must not be decoded once a block.
             block = self._file.read(max(_BLOCK, len(self._window) - self._place))
-        except (OSError, UnicodeDecodeError) as error:
-            raise self.error(f"not readable as UTF-8 ({error})") from error
+        except UnicodeDecodeError as error:
+            raise not_utf8(self.path) from error
+        except OSError as error:
+            raise InputError(f"cannot read {self.path}: {error.strerror}") from error
         self._passed += self._place
         self._window, self._place = self._window[self._place :] + block, 0
         return bool(block)

@@ -16,7 +16,7 @@ from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_rows, tak
 from mblip.errors import InputError
 from mblip.languages import LANGUAGES, find_language
 from mblip.schema import Drop, Example
-from mblip.storage import read_jsonl
+from mblip.storage import check_text, not_utf8, read_jsonl
 
 IMAGES = ("image", "second_image")
 
@@ -102,6 +102,7 @@ def _rows(path: Path) -> Iterator[Row | str]:
 
 
 def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[str]]]]) -> Iterator[Row | str]:
+    check_text(path)
     csv.field_size_limit(sys.maxsize)
     line = 0
     try:
@@ -119,7 +120,7 @@ def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[
                 elif cells:
                     yield f"line {line} has {len(cells)} cells, but the header names {len(header)} columns"
     except UnicodeDecodeError as error:
-        raise _not_utf8(path) from error
+        raise not_utf8(path) from error
     except csv.Error as error:
         raise InputError(f"{path}, after line {line}: {error}; mend the quotes there") from error
     except OSError as error:
@@ -147,18 +148,6 @@ def _tsv_cells(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
                 cells = unquoted
         width = width or len(cells)
         yield number, cells
-
-
-def _not_utf8(path: Path) -> InputError:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                byte = line[error.start]
-                where = f"{path}, line {number}: the byte 0x{byte:02X} is not UTF-8"
-                return InputError(f"{where}; save the file as UTF-8, or unpack it if it is compressed")
-    return InputError(f"{path} is not UTF-8; save the file as UTF-8")
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:

@@ -21,6 +21,7 @@ from mblip.storage.manifest import (
     write_manifest,
 )
 from mblip.storage.shards import ShardReader, ShardWriter, to_table, write_shard
+from mblip.storage.text import check_text, not_utf8
 
 __all__ = [
     "EXCLUSIONS",
@@ -37,9 +38,11 @@ __all__ = [
     "atomic_path",
     "atomic_write",
     "check_shards",
+    "check_text",
     "decode_image",
     "hash_directory",
     "language_of",
+    "not_utf8",
     "open_images",
     "parse_record",
     "read_drops",

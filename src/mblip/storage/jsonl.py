@@ -15,6 +15,7 @@ from typing import IO, Any, Self, TypeVar
 
 from mblip.errors import InputError
 from mblip.storage.files import atomic_write
+from mblip.storage.text import check_text, not_utf8
 
 T = TypeVar("T")
 
@@ -26,11 +27,14 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
         InputError: The file cannot be read, or a line is not one JSON object; names file and line.
     """
     path = Path(path)
+    check_text(path)
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield _parse_line(line, f"{path}, line {number}")
+    except UnicodeDecodeError as error:
+        raise not_utf8(path) from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
@@ -153,11 +157,10 @@ def _encode(record: Any) -> bytes:
 
 def _parse_line(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{where} is not valid JSON: {error}; save the file as UTF-8, or unpack it if it is compressed"
-        ) from error
+        # What json.loads does with bytes, but for its guess that a line with NUL characters is UTF-16 or UTF-32.
+        row = json.loads(line.decode("utf-8-sig", "surrogatepass"))
+    except UnicodeDecodeError:
+        raise
     except (ValueError, RecursionError) as error:
         cut = "" if line.endswith(b"\n") else " (the file is cut off)"
         raise InputError(f"{where} is not valid JSON{cut}: {error}") from error

@@ -106,7 +106,7 @@ def test_json_with_a_mark_at_the_beginning_and_numbers_as_ids(tmp_path: Path) ->
     path.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8-sig")
     assert [(r.id, r.texts["question"]) for r in _read("gqa", path=path)] == [("s/12", "Überall?")]
     path.write_text(json.dumps(row), encoding="utf-16")
-    with pytest.raises(InputError, match=r"gqa.json, character 0: not readable as UTF-8"):
+    with pytest.raises(InputError, match=r"gqa.json, line 1: the byte 0xFF is not UTF-8; the file is in UTF-16: save"):
         _read("gqa", path=path)
     pair = {"Flikr30kID": 75, "pairID": "p", "sentence2": "He sits.", "gold_label": "neutral"}
     lines = tmp_path / "dev.jsonl"

@@ -58,7 +58,7 @@ def test_cut_off_file_is_an_error_at_every_place(tmp_path: Path, cut: int) -> No
     (b"", "the file is empty"),
     (b"{}", "it does not hold a list"),
     (b"[1, 2} ", "should stand here, not '}'"),
-    (b'["\xff"]', "not readable as UTF-8"),
+    (b'["\xff"]', "x.json, line 1: the byte 0xFF is not UTF-8; save the file as UTF-8"),
     (b"[" * 100_000, "cut off|too deeply"),
 ])  # fmt: skip
 def test_not_a_list(tmp_path: Path, content: bytes, message: str) -> None:

@@ -333,7 +333,7 @@ def test_table_settings(tmp_path: Path, change: dict[str, Any], message: str) ->
     ("own.csv", b"file,text\na.jpg,\xff\n", "own.csv, line 2: the byte 0xFF is not UTF-8; save the file as UTF-8"),
     ("own.parquet", b"PAR1 nothing", "damaged or not a Parquet file"),
     ("own.jsonl", b'{"file": "a.jpg", "te', "cut off"),
-    ("own.jsonl", b"\x1f\x8b\x08", "line 1 is not valid JSON: .*utf-8.*unpack it"),
+    ("own.jsonl", b"\x1f\x8b\x08", "own.jsonl, line 1: the byte 0x8B is not UTF-8; the file is compressed: unpack it"),
     ("own.jsonl.gz", b"", "must be .jsonl.*; unpack it"),
     ("own.xlsx", b"", "must be .jsonl"),
 ])  # fmt: skip

@@ -1,0 +1,61 @@
+"""Text files that are not in UTF-8: what they seem to be, where it shows, and the remedy."""
+
+from __future__ import annotations
+
+import codecs
+from contextlib import suppress
+from pathlib import Path
+
+from mblip.errors import InputError
+
+_BLOCK = 1 << 20
+_COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
+_UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)  # before UTF-16, whose mark one of them begins with
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def check_text(path: Path) -> None:
+    """Look at the first bytes of a file that is to be read as UTF-8; one that cannot be read is the caller's to tell.
+
+    UTF-16 without a mark can be valid UTF-8 full of NUL characters, which would otherwise be noticed late and oddly.
+
+    Raises:
+        InputError: They are those of UTF-16, UTF-32 or a compressed file.
+    """
+    with suppress(OSError):
+        if _seems(path):
+            raise not_utf8(path)
+
+
+def not_utf8(path: Path) -> InputError:
+    """What to say of a file that is not UTF-8: the line of the first byte that shows it, what it is, the remedy."""
+    decoder, line, where = codecs.getincrementaldecoder("utf-8")(), 1, f"{path} is not UTF-8"
+    with path.open("rb") as file:
+        block = b"."
+        while block:
+            block = file.read(_BLOCK)
+            try:
+                line += decoder.decode(block, final=not block).count("\n")
+            except UnicodeDecodeError as error:
+                line += error.object.count(b"\n", 0, error.start)
+                where = f"{path}, line {line}: the byte 0x{error.object[error.start]:02X} is not UTF-8"
+                break
+    kind = _seems(path)
+    if kind == "compressed":
+        return InputError(f"{where}; the file is compressed: unpack it")
+    if kind:
+        return InputError(f"{where}; the file is in {kind}: save the file as UTF-8")
+    return InputError(f"{where}; save the file as UTF-8, or unpack it if it is compressed")
+
+
+def _seems(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(6)
+    if head.startswith(_COMPRESSED):
+        return "compressed"
+    if head.startswith(_UTF32):
+        return "UTF-32"
+    # JSON, YAML and tables begin with a character of ASCII, which is every other byte zero in UTF-16.
+    if head.startswith(_UTF16) or head[:2].count(0) == 1 == head[2:4].count(0):
+        return "UTF-16"
+    return ""
