@@ -214,17 +214,11 @@ def _deal(chunk: _Chunk) -> None:
 
 def _write_boxes(chunk: _Chunk, instructions: list[Instruction]) -> None:
     seed = chunk.part.recipe.seed
-    hashes = np.array(
-        [
-            (
-                _hash(seed, *row.images),
-                _hash(seed, row.id),
-                _hash(0, *row.images, row.prompt, row.answer),
-            )
-            for row in instructions
-        ],
-        dtype=np.uint64,
-    ).reshape(-1, 3)
+    digests = b"".join(
+        _hash(seed, *row.images) + _hash(seed, row.id) + _hash(0, *row.images, row.prompt, row.answer)
+        for row in instructions
+    )
+    hashes = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 3)
     table = to_table(instructions, Instruction)
     for column, name in enumerate(_HASHES):
         table = table.append_column(name, pa.array(hashes[:, column]))
@@ -274,9 +268,9 @@ def _repeated(content: NDArray[np.uint64]) -> NDArray[np.bool_]:
 _HASHES = ("image_hash", "row_hash", "content_hash")
 
 
-def _hash(seed: int, *texts: str) -> int:
-    text = f"{seed}\0" + "\0".join(texts)
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+def _hash(seed: int, *texts: str) -> bytes:
+    text = "\0".join((str(seed), *texts))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 @lru_cache(maxsize=1)

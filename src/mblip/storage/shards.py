@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -140,8 +142,8 @@ class ShardReader(Generic[T]):
         return self._starts[-1]
 
     def __iter__(self) -> Iterator[T]:
-        for path, group in self._groups:
-            yield from _to_records(_read_group(path, group), self.kind)
+        for table in self._tables():
+            yield from _to_records(table, self.kind)
 
     def __getitem__(self, row: int) -> T:
         if not 0 <= row < len(self):
@@ -157,19 +159,26 @@ class ShardReader(Generic[T]):
 
     def rows(self, start: int, stop: int) -> Iterator[T]:
         """Yield the records from row ``start`` up to ``stop``."""
-        group = bisect_right(self._starts, start) - 1
-        while group < len(self._groups) and self._starts[group] < stop:
-            table = _read_group(*self._groups[group])
+        begin = bisect_right(self._starts, start) - 1
+        end = bisect_left(self._starts, stop, hi=len(self._groups))
+        for group, table in enumerate(self._tables(begin, end), start=begin):
             first = max(0, start - self._starts[group])
             yield from _to_records(table.slice(first, stop - self._starts[group] - first), self.kind)
-            group += 1
+
+    def _tables(self, begin: int = 0, end: int | None = None, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The row groups from one number up to another; each shard is opened once."""
+        for path, groups in groupby(self._groups[begin:end], key=itemgetter(0)):
+            file = _open_shard(path)
+            for _, group in groups:
+                yield _read_group(file, path, group, columns)
 
     def _group(self, group: int) -> pa.Table:
         # A row group decodes in about a millisecond; neighbours are mostly asked for together.
         if group not in self._recent:
             if len(self._recent) == GROUPS_KEPT:
                 self._recent.pop(next(iter(self._recent)))
-            self._recent[group] = _read_group(*self._groups[group])
+            path, number = self._groups[group]
+            self._recent[group] = _read_group(_open_shard(path), path, number)
         return self._recent[group]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -177,8 +186,7 @@ class ShardReader(Generic[T]):
 
     def columns(self, *names: str) -> Iterator[tuple[list[Any], ...]]:
         """Yield the values of some fields, a row group at a time; reads nothing else."""
-        for path, group in self._groups:
-            table = _read_group(path, group, list(names))
+        for table in self._tables(columns=list(names)):
             yield tuple(_column(table, name, self.kind) for name in names)
 
 
@@ -284,8 +292,7 @@ def _open_shard(path: Path) -> pq.ParquetFile:
         raise InputError(f"{path} is damaged or not a Parquet file ({_first_line(error)}); write it again") from error
 
 
-def _read_group(path: Path, group: int, columns: list[str] | None = None) -> pa.Table:
-    file = _open_shard(path)
+def _read_group(file: pq.ParquetFile, path: Path, group: int, columns: list[str] | None = None) -> pa.Table:
     try:
         return file.read_row_group(group, columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:

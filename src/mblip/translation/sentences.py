@@ -10,6 +10,7 @@ _ABBREVIATIONS = frozenset({
     "pres", "nos", "vs", "e.g", "i.e", "cf", "approx", "dept", "fig", "inc", "ltd", "co", "corp", "ave", "blvd", "rd",
     "mt", "ft", "jan", "feb", "apr", "aug", "sept", "oct", "nov", "dec", "u.s", "u.k",
 })  # fmt: skip
+_LAST = frozenset(".!?…\"'”’)]")  # what a sentence can end in
 _WORD_BEFORE = re.compile(r"[\w.]*$")
 # Scripts that put no blank between sentences.
 _JOINED = frozenset({"zh", "ja", "km", "lo", "my", "th"})
@@ -25,7 +26,9 @@ def split_sentences(text: str) -> list[tuple[str, str]]:
     for match in re.finditer(r"\s*\n\s*|\s+", text):
         if match.start() < start:
             continue
-        if "\n" not in match.group() and not _ends(text[start : match.start()], text[match.end() :]):
+        if "\n" not in match.group() and not (
+            text[match.start() - 1] in _LAST and _ends(text[start : match.start()], text[match.end() :])
+        ):
             continue
         if match.start() > start:
             parts.append((text[start : match.start()], match.group()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Sequence
 
@@ -128,7 +127,7 @@ class Translator:
             for word in _concepts(example):
                 if never_shown(word, language, self.section.never_shown):
                     return _drop(example, language, "never shown", word)
-        return dataclasses.replace(example, texts=translated, languages=languages)
+        return Example(example.id, example.source, example.task, example.images, translated, languages, example.licence)
 
 
 def _concepts(example: Example) -> list[str]:

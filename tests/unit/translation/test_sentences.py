@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 
@@ -38,6 +39,13 @@ def test_parts_join_to_the_text_again() -> None:
         assert "".join(sentence + gap for sentence, gap in parts) == text
         assert all(sentence and sentence == sentence.strip() for sentence, _ in parts)
     assert checked > 1000
+
+
+def test_a_long_text_without_a_stop_takes_linear_time() -> None:
+    text = "a word " * 20_000
+    started = time.process_time()
+    assert split_sentences(text) == [(text.strip(), " ")]
+    assert time.process_time() - started < 1  # 7 s where each blank had the whole text before it searched
 
 
 def test_join_in_scripts_without_blanks() -> None:
