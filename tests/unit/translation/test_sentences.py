@@ -42,9 +42,9 @@ def test_parts_join_to_the_text_again() -> None:
 
 
 def test_a_long_text_without_a_stop_takes_linear_time() -> None:
-    text = "a word " * 20_000
+    text = "a word" + " or two" * 20_000
     started = time.process_time()
-    assert split_sentences(text) == [(text.strip(), " ")]
+    assert split_sentences(text) == [(text, "")]
     assert time.process_time() - started < 1  # 7 s where each blank had the whole text before it searched
 
 
