@@ -48,7 +48,7 @@ def _from_object(field: tuple[str, Row]) -> Iterator[Text]:
 
 def _from_list(row: Row) -> Iterator[Text]:
     answers: dict[str, float] = take(row, "label", dict)
-    if not answers:
-        raise BadRow("'label' is empty")
+    if not answers or not all(isinstance(score, int | float) for score in answers.values()):
+        raise BadRow(f"'label' must be answers with their scores, not {answers!r}"[:200])
     texts = {"question": take_text(row, "sent"), "answer": max(answers, key=lambda answer: answers[answer])}
     yield Text(take_id(row, "question_id"), "vqa", (f"{take_id(row, 'img_id')}.jpg",), texts)

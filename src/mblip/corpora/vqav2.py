@@ -24,6 +24,7 @@ from mblip.errors import InputError
 from mblip.schema import Drop, Example
 
 LICENCE = "CC-BY-4.0"
+_ENDED: Row = {}
 COCO_TRAIN_KEY = "train2014/COCO_train2014_{image_id:012d}.jpg"
 
 
@@ -66,10 +67,10 @@ def read_pairs(questions: Path, annotations: Path) -> Iterator[tuple[Row, Row]]:
     Raises:
         InputError: The files do not hold the same questions in the same order.
     """
-    rows = zip_longest(stream_json(questions, "questions"), stream_json(annotations, "annotations"))
-    for number, (question, annotation) in enumerate(rows, start=1):
-        if question is None or annotation is None:
-            longer = annotations if question is None else questions
+    files = stream_json(questions, "questions"), stream_json(annotations, "annotations")
+    for number, (question, annotation) in enumerate(zip_longest(*files, fillvalue=_ENDED), start=1):
+        if question is _ENDED or annotation is _ENDED:
+            longer = annotations if question is _ENDED else questions
             raise InputError(f"{longer} goes on after record {number - 1}, the last of the other file; take a pair")
         ids = [row.get("question_id") if isinstance(row, dict) else None for row in (question, annotation)]
         if ids[0] != ids[1]:
