@@ -17,6 +17,7 @@ from PIL import Image
 
 from mblip.errors import InputError
 from mblip.storage import FolderStore, TarStore, UnreadableImage, decode_image, open_images
+from mblip.storage.images import EXTENSIONS, FORMATS
 
 RED = (200, 30, 40)
 
@@ -360,3 +361,10 @@ def test_white_shows_through_what_is_transparent(mode: str) -> None:
     black = Image.new("L" if mode == "P" else mode, (4, 4), 0)
     source = encoded(black.convert(mode), "PNG", **({"transparency": 0} if mode == "P" else {}))
     assert (np.asarray(decode_image(source, "x")) == 255).all()
+
+
+def test_folders_know_the_endings_of_all_formats_that_are_read() -> None:
+    Image.init()
+    for ending in EXTENSIONS:
+        assert Image.registered_extensions()[ending] in FORMATS, ending
+    assert {Image.registered_extensions()[ending] for ending in EXTENSIONS} == set(FORMATS)

@@ -45,10 +45,11 @@ def serve(
     listening = listen(host, port)  # a port that is taken is told before a model is loaded
     vlm = open_model(chosen, quantization, compile_model)
     settings = Settings(batch_size, wait_ms / 1000, queue, 1024, max_mb << 20, remote_images, keys)
-    run(create_app(vlm, chosen, settings), listening, lambda address: _greet(address, host, bool(keys)))
+    run(create_app(vlm, chosen, settings), listening, lambda address: _greet(address, host, bool(keys), vlm.precision))
 
 
-def _greet(address: str, host: str, guarded: bool) -> None:
+def _greet(address: str, host: str, guarded: bool, precision: str) -> None:
     print(f"listening on {address}/v1", flush=True)
+    print(f"the language model computes in {precision} (--quantization)", flush=True)
     if not guarded and host not in ("127.0.0.1", "::1", "localhost"):
         print("anyone who can reach this address can use it: --api-keys FILE asks for a key", flush=True)

@@ -66,7 +66,7 @@ def _build(app: FastAPI, model: Predictor, name: str) -> Any:
             opened = [await pictures.decode(await asyncio.to_thread(Path(picture).read_bytes))]
             generation = _generation(*settings)
             asked = (app.state.batcher.answer(prompt, opened, generation, 1, None) for prompt in prompts)
-            return [text for (text,) in await asyncio.gather(*asked)]
+            return [answer.text for (answer,) in await asyncio.gather(*asked)]
         except (InputError, Busy) as error:
             raise _shown(error) from error
 
@@ -88,7 +88,7 @@ def _build(app: FastAPI, model: Predictor, name: str) -> Any:
         return _cards([(language, text)])
 
     with gr.Blocks(title="mblip", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
-        gr.Markdown(f"# mblip\nPictures in {len(LANGUAGES)} languages, by `{html.escape(name)}`.")
+        gr.Markdown(f"# mblip\nCaptions and answers by `{html.escape(name)}`.")
         with gr.Row():
             with gr.Column():
                 picture = gr.Image(label="Picture", sources=["upload", "clipboard"], type="filepath", height=320)
@@ -96,7 +96,10 @@ def _build(app: FastAPI, model: Predictor, name: str) -> Any:
                 picture.preprocess = lambda upload: upload and upload.path
                 gr.Examples(_examples(), picture, label="Examples", elem_id="examples")
             with gr.Column():
-                languages = gr.Dropdown(choices, value=["sw", "ar", "ja"], multiselect=True, label="Caption in")
+                languages = gr.Dropdown(
+                    choices, value=["sw", "ar", "ja"], multiselect=True, label="Caption in",
+                    info="A model speaks those of these languages that it was trained on.",
+                )  # fmt: skip
                 caption_button = gr.Button("Caption", variant="primary")
                 captions = gr.HTML(elem_id="captions")
                 question = gr.Textbox(label="Question", placeholder="What is on the table?", max_length=2000)

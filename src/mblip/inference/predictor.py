@@ -48,6 +48,14 @@ class Predictor(VisionLLM):
         """
         return prompts_from(self.templates)
 
+    @property
+    def precision(self) -> str:
+        """What the language model computes in: ``int8``, ``nf4`` or a type such as ``float32``."""
+        packed = {"Int8Linear": "int8", "Linear8bitLt": "int8", "Linear4bit": "nf4"}
+        kinds = {type(module).__name__ for module in self.language_model.modules()}
+        dtype = self.model.get_input_embeddings().weight.dtype
+        return next((packed[kind] for kind in packed if kind in kinds), str(dtype).removeprefix("torch."))
+
     def shrink(self, image: Image.Image) -> Image.Image:
         """The image in the size that the model looks at, where that is fixed: 0.15 MB instead of many.
 

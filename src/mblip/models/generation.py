@@ -10,6 +10,7 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator as Generator_
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,21 @@ class Request:
     id: str
     images: tuple[str, ...]
     prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was generated.
+
+    Attributes:
+        text: Without special tokens, stripped.
+        tokens: That were generated, the end token included.
+        ended: Whether the end token came; else the length was reached, or the generation called off.
+    """
+
+    text: str
+    tokens: int
+    ended: bool
 
 
 class Generator:
@@ -76,11 +92,15 @@ class Generator:
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[Request, str]]:
         """Every request once with its answer, special tokens removed, a batch at a time and in no fixed order."""
-        for place, text in self._answers(requests):
-            yield requests[place], text
+        for place, answer in self._answers(requests):
+            yield requests[place], answer.text
 
     def texts(self, requests: Sequence[Request]) -> list[str]:
         """The answers in the order of the requests."""
+        return [answer.text for answer in self.counted(requests)]
+
+    def counted(self, requests: Sequence[Request]) -> list[Answer]:
+        """The answers in the order of the requests, with what was generated for them."""
         found = dict(self._answers(requests))
         return [found[place] for place in range(len(requests))]
 
@@ -98,15 +118,17 @@ class Generator:
                 scores = score_answers(self.model, prompts, features, index, answers, self.batch_size)
             yield from zip(batch, scores.tolist(), strict=True)
 
-    def stream(self, request: Request) -> Iterator[str]:
-        """The answer in pieces as they come; joined they are the whole answer.
+    def stream(self, request: Request) -> Generator_[str, None, Answer]:
+        """The answer in pieces as they come; joined they are the whole answer, which is returned at the end.
 
         Beam search settles its answer at the end, which is then the only piece. Closing the iterator stops the
         generation.
         """
         if self.generation.get("num_beams", 1) > 1:
-            yield from (text for _, text in self.answers([request]) if text)
-            return
+            (whole,) = self.counted([request])
+            if whole.text:
+                yield whole.text
+            return whole
         features, index = self._features([request])
         pieces = _Pieces(self.model.decode, has_prompt=not self.model.is_encoder_decoder)
         wishes = {"streamer": pieces, "stopping_criteria": StoppingCriteriaList([_Stop(pieces.abandoned)])}
@@ -119,14 +141,25 @@ class Generator:
                 yield from pieces
             finally:
                 pieces.abandoned.set()
-            answer.result()  # raises what the thread raised
+            return self._counted(answer.result())[0]  # raises what the thread raised
 
-    def _answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, str]]:
+    def _answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         for places in self._batches(requests, self.batch_size):
             batch = [requests[place] for place in places]
             features, index = self._features(batch)
             ids = self.model.generate_ids([request.prompt for request in batch], features, index, **self.generation)
-            yield from zip(places, self.model.decode(ids), strict=True)
+            yield from zip(places, self._counted(ids), strict=True)
+
+    def _counted(self, ids: Tensor) -> list[Answer]:
+        config = self.model.language_model.generation_config
+        named = self.generation.get("eos_token_id", config.eos_token_id)
+        ends = set(named if isinstance(named, list) else [named])
+        found = []
+        for row, text in zip(ids.tolist(), self.model.decode(ids), strict=True):
+            made = row[1:] if self.model.is_encoder_decoder else row  # after the decoder's start token
+            end = next((place for place, token in enumerate(made) if token in ends), None)
+            found.append(Answer(text, len(made) if end is None else end + 1, end is not None))
+        return found
 
     def _batches(self, requests: Sequence[Request], size: int) -> Iterator[list[int]]:
         """Places of requests that run together.

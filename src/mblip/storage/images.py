@@ -24,13 +24,26 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mblip.errors import InputError
 from mblip.storage.files import atomic_write
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 89_478_485  # Pillow's own threshold of a decompression bomb: 256 MiB of RGB
 # Pillow knows more formats, but some of these run other programs (EPS: Ghostscript), and no photo comes in them. They are
 # tried in this order, and the first that Pillow does not know from the start makes it import all it has.
-FORMATS = (
-    "JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "DIB", "ICO", "JPEG2000", "QOI", "TGA",
-)  # fmt: skip
+_ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+    "DIB": (".dib",),
+    "ICO": (".ico",),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "QOI": (".qoi",),
+    "TGA": (".tga",),
+}
+FORMATS = tuple(_ENDINGS)
+EXTENSIONS = tuple(ending for endings in _ENDINGS.values() for ending in endings)
 _DECODE_ERRORS = (
     OSError,
     SyntaxError,

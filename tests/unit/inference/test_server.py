@@ -15,12 +15,13 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import torch
 from tests.unit.inference.conftest import NAME, chat, data_url, png, serving
 
 from mblip.inference.predictor import Predictor
 from mblip.inference.server import Settings, create_app
 from mblip.inference.server.batching import Batcher, Busy
-from mblip.models.generation import Generator
+from mblip.models.generation import Answer, Generator
 
 PATH = "/v1/chat/completions"
 BEAMS = {"num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 8}
@@ -52,6 +53,40 @@ def test_the_openai_client_reads_a_stream(client: openai.OpenAI, tiny: Predictor
     beams = client.chat.completions.create(**chat("what is red", png(1), stream=True), extra_body={"num_beams": 5})
     told = [chunk.choices[0].delta.content or "" for chunk in beams]
     assert "".join(told) == tiny.generate([png(1)], ["what is red"], **BEAMS)[0]
+
+
+def test_the_openai_client_finds_the_model(client: openai.OpenAI, tiny: Predictor) -> None:
+    assert client.models.retrieve(NAME).id == NAME
+    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt'"):
+        client.models.retrieve("gpt")
+    with serving(create_app(tiny, "/runs/mine", Settings())) as address:  # a folder's name has slashes
+        named = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        assert named.models.retrieve("/runs/mine").id == "/runs/mine"
+
+
+def test_what_was_generated_is_counted(client: openai.OpenAI, tiny: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = tiny.layout.end_token_id
+
+    def ids(model: Any, prompts: list[str], *_: Any, streamer: Any = None, **__: Any) -> torch.Tensor:
+        # As transformers: the start token, two words that decode to the text of one piece or none, end, padding.
+        rows = {"ended": [0, 20, 20, end, 0], "cut": [0, 20, 21, 22, 23], "at once": [0, end, 0, 0, 0]}
+        row = torch.tensor([rows[prompts[0]]])
+        if streamer:
+            for token in row[0, : 4 if prompts[0] == "ended" else 5]:
+                streamer.put(token.view(1))
+            streamer.end()
+        return row.repeat(len(prompts), 1)
+
+    monkeypatch.setattr(Predictor, "generate_ids", ids)
+    for prompt, reason, tokens in (("ended", "stop", 3), ("cut", "length", 4), ("at once", "stop", 1)):
+        answer = client.chat.completions.create(**chat(prompt))
+        assert answer.choices[0].finish_reason == reason
+        assert answer.usage and answer.usage.completion_tokens == tokens
+    for prompt, reason, tokens in (("ended", "stop", 3), ("cut", "length", 4)):
+        request = chat(prompt, stream=True, stream_options={"include_usage": True})
+        chunks = list(client.chat.completions.create(**request))
+        assert chunks[-2].choices[0].finish_reason == reason
+        assert chunks[-1].usage and chunks[-1].usage.completion_tokens == tokens
 
 
 def test_sampling_and_several_answers(client: openai.OpenAI) -> None:
@@ -90,7 +125,7 @@ def test_curl(server: str, tiny: Predictor, tmp_path: Path) -> None:
     def curl(*arguments: str) -> str:
         return subprocess.run(["curl", "-sS", *arguments], capture_output=True, text=True, check=True).stdout
 
-    assert json.loads(curl(f"{server}/health")) == {"status": "ok"}
+    assert json.loads(curl(f"{server}/health")) == {"status": "ok", "precision": "float32"}
     (tmp_path / "body.json").write_text(json.dumps(chat("what is", png(4))))
     plain = curl(f"{server}{PATH}", "-H", "Content-Type: application/json", "-d", f"@{tmp_path}/body.json")
     expected = tiny.generate([png(4)], ["what is"], **BEAMS)[0]
@@ -132,14 +167,14 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open, self.entered = threading.Event(), threading.Event()
-        texts = Generator.texts
+        counted = Generator.counted
 
-        def held(generator: Generator, requests: Any) -> list[str]:
+        def held(generator: Generator, requests: Any) -> list[Answer]:
             self.entered.set()
             assert self.open.wait(60)
-            return texts(generator, requests)
+            return counted(generator, requests)
 
-        monkeypatch.setattr(Generator, "texts", held)
+        monkeypatch.setattr(Generator, "counted", held)
 
 
 def test_a_full_queue_answers_429_and_recovers(tiny: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,14 +246,14 @@ def test_closing_answers_what_waits(tiny: Predictor) -> None:
 
 
 def test_one_failing_job_does_not_take_the_others_along(tiny: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = Generator.texts
+    counted = Generator.counted
 
-    def failing(generator: Generator, requests: Any) -> list[str]:
+    def failing(generator: Generator, requests: Any) -> list[Answer]:
         if any(request.prompt == "bad" for request in requests):
             raise RuntimeError("secret of the inside")
-        return texts(generator, requests)
+        return counted(generator, requests)
 
-    monkeypatch.setattr(Generator, "texts", failing)
+    monkeypatch.setattr(Generator, "counted", failing)
     with serving(create_app(tiny, NAME, Settings(wait=0.5))) as address, ThreadPoolExecutor(3) as pool:
 
         def ask(prompt: str) -> httpx.Response:

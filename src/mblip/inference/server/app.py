@@ -27,9 +27,11 @@ from mblip.inference.predictor import Predictor
 from mblip.inference.server.batching import Batcher, Busy
 from mblip.inference.server.pictures import Pictures
 from mblip.inference.server.schema import MAX_IMAGES, ChatRequest, Completion
+from mblip.models.generation import Answer
 
 CLIENT_GONE = 499  # nobody reads it; nginx's number, for the metrics
 MAX_PROMPT_TOKENS = 1024
+_FORM = "multipart/form-data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,12 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
     app = FastAPI(title="mblip", version=mblip.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.pictures = Pictures(model.shrink, remote=settings.remote_images, max_bytes=settings.max_bytes)
     app.add_middleware(_Guard, max_bytes=settings.max_bytes, keys=settings.keys)
-    started = int(time.time())
+    served = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mblip"}
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Whether the server is up."""
-        return {"status": "ok"}
+        """Whether the server is up, and what its language model computes in."""
+        return {"status": "ok", "precision": model.precision}
 
     @app.get("/metrics")
     async def show_metrics() -> Response:
@@ -111,7 +113,12 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The one model that is served."""
-        return {"object": "list", "data": [{"id": name, "object": "model", "created": started, "owned_by": "mblip"}]}
+        return {"object": "list", "data": [served]}
+
+    @app.get("/v1/models/{model_id:path}", response_model=None, responses={404: {"description": "another model"}})
+    async def model_named(model_id: str) -> Response:
+        """The model that is served, by its name."""
+        return JSONResponse(served) if model_id == name else _no_model(model_id, name)
 
     @app.post("/v1/chat/completions", openapi_extra=_REQUEST_BODY, response_model=None)
     async def chat(request: Request) -> Response:
@@ -128,10 +135,13 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
 
 
 async def _chat(request: Request, model: Predictor, name: str, metrics: _Metrics) -> Response:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in (_FORM, "application/json", ""):
+        return _error(415, f"the content type must be application/json or {_FORM}, not {kind[:100]!r}")
     try:
-        asked, uploads = await _read(request)
+        asked, uploads = await _read(request, kind)
         if asked.model not in (None, name):
-            return _error(404, f"there is no model {asked.model!r} here, only {name!r}", "model_not_found")
+            return _no_model(asked.model, name)
         (message,) = asked.messages
         if len(message.images) > MAX_IMAGES:
             raise InputError(f"a message may have {MAX_IMAGES} pictures, not {len(message.images)}")
@@ -146,19 +156,18 @@ async def _chat(request: Request, model: Predictor, name: str, metrics: _Metrics
             pieces = batcher.stream(message.prompt, pictures, asked.generation(), asked.n, asked.seed)
             first = await anext(pieces)  # whether there is room is said by the status
             return StreamingResponse(
-                _events(first, pieces, completion, model, asked, tokens), media_type="text/event-stream",
+                _events(first, pieces, completion, asked, tokens), media_type="text/event-stream",
                 headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
             )  # fmt: skip
         answer = asyncio.ensure_future(
             batcher.answer(message.prompt, pictures, asked.generation(), asked.n, asked.seed)
         )
-        texts = await _unless_gone(request, answer)
-        if texts is None:
+        answers = await _unless_gone(request, answer)
+        if answers is None:
             return Response(status_code=CLIENT_GONE)
-        counts = [_count(model, text) for text in texts]
-        limit = asked.generation()["max_new_tokens"]
-        reasons = ["length" if count >= limit else "stop" for count in counts]
-        return JSONResponse(completion.whole(texts, reasons, _usage(tokens, sum(counts))))
+        return JSONResponse(
+            completion.whole([a.text for a in answers], [_reason(a) for a in answers], _usage(tokens, answers))
+        )
     except ValidationError as error:
         first_error = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first_error["loc"])
@@ -169,21 +178,18 @@ async def _chat(request: Request, model: Predictor, name: str, metrics: _Metrics
         return _error(429, str(error), "rate_limit_exceeded", headers={"Retry-After": str(error.retry_after)})
 
 
-async def _read(request: Request) -> tuple[ChatRequest, dict[str, bytes]]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
+async def _read(request: Request, kind: str) -> tuple[ChatRequest, dict[str, bytes]]:
+    if kind == _FORM:
         async with request.form(max_files=MAX_IMAGES, max_fields=1, max_part_size=1 << 20) as form:
             files = {key: await file.read() for key, file in form.items() if isinstance(file, UploadFile)}
             text = form.get("request")
         if not isinstance(text, str):
             raise InputError("a multipart request has its JSON in the field 'request'")
         return ChatRequest.model_validate_json(text), files
-    if kind not in ("application/json", ""):
-        raise InputError(f"the content type must be application/json or multipart/form-data, not {kind[:100]!r}")
     return ChatRequest.model_validate_json(await request.body()), {}
 
 
-async def _unless_gone(request: Request, answer: asyncio.Future[list[str]]) -> list[str] | None:
+async def _unless_gone(request: Request, answer: asyncio.Future[list[Answer]]) -> list[Answer] | None:
     """The answer; None, and the work is called off, if the client hangs up before."""
     gone = asyncio.ensure_future(_gone(request))
     try:
@@ -201,20 +207,21 @@ async def _gone(request: Request) -> None:
 
 
 async def _events(
-    first: tuple[int, str], pieces: AsyncIterator[tuple[int, str]], completion: Completion, model: Predictor,
+    first: tuple[int, str | Answer], pieces: AsyncIterator[tuple[int, str | Answer]], completion: Completion,
     asked: ChatRequest, tokens: int,
 ) -> AsyncIterator[str]:  # fmt: skip
     def event(data: dict[str, Any]) -> str:
         return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
-    limit, texts = asked.generation()["max_new_tokens"], [""] * asked.n
+    answers: dict[int, Answer] = {}
     async with aclosing(pieces):  # type: ignore[type-var]
         for index in range(asked.n):
             yield event(completion.chunk({"role": "assistant", "content": ""}, index=index))
         place, piece = first
         while True:
-            texts[place] += piece
-            if piece:
+            if isinstance(piece, Answer):
+                answers[place] = piece
+            elif piece:
                 yield event(completion.chunk({"content": piece}, index=place))
             try:
                 place, piece = await anext(pieces)
@@ -223,20 +230,24 @@ async def _events(
             except (RuntimeError, ValueError, InputError):
                 yield event({"error": _problem("the answer could not be finished", "internal_error")})
                 return
-    counts = [_count(model, text) for text in texts]
-    for index, count in enumerate(counts):
-        yield event(completion.chunk({}, "length" if count >= limit else "stop", index))
+    for index, answer in answers.items():
+        yield event(completion.chunk({}, _reason(answer), index))
     if asked.stream_options and asked.stream_options.include_usage:
-        yield event(completion.usage(_usage(tokens, sum(counts))))
+        yield event(completion.usage(_usage(tokens, list(answers.values()))))
     yield "data: [DONE]\n\n"
 
 
-def _count(model: Predictor, text: str) -> int:
-    return len(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+def _reason(answer: Answer) -> str:
+    return "stop" if answer.ended else "length"
 
 
-def _usage(prompt: int, answer: int) -> dict[str, int]:
-    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+def _usage(prompt: int, answers: Sequence[Answer]) -> dict[str, int]:
+    made = sum(answer.tokens for answer in answers)
+    return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
+
+
+def _no_model(asked: str, name: str) -> JSONResponse:
+    return _error(404, f"there is no model {asked!r} here, only {name!r}", "model_not_found")
 
 
 def _problem(message: str, code: str | None, param: str | None = None, kind: str = "invalid_request_error") -> Any:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from mblip.models.generation import Generator, Request
+from mblip.models.generation import Answer, Generator, Request
 from mblip.models.mblip import VisionLLM
 
 
@@ -49,7 +49,7 @@ class Job:
     prompt: str
     pictures: Pictures
     generation: Mapping[str, Any]
-    answer: asyncio.Future[str]
+    answer: asyncio.Future[Answer]
     seed: int | None = None
     tell: Callable[[str], None] | None = None
     arrived: float = field(default_factory=time.monotonic)
@@ -106,7 +106,7 @@ class Batcher:
 
     async def answer(
         self, prompt: str, pictures: Pictures, generation: Mapping[str, Any], n: int, seed: int | None
-    ) -> list[str]:
+    ) -> list[Answer]:
         """Answer a prompt ``n`` times. Cancelling it takes it out of the queue, or stops a batch that nobody wants.
 
         Raises:
@@ -121,8 +121,8 @@ class Batcher:
 
     async def stream(
         self, prompt: str, pictures: Pictures, generation: Mapping[str, Any], n: int, seed: int | None
-    ) -> AsyncIterator[tuple[int, str]]:
-        """Answer a prompt ``n`` times in pieces as they come, each with the number of its answer.
+    ) -> AsyncIterator[tuple[int, str | Answer]]:
+        """Answer a prompt ``n`` times in pieces as they come, each with the number of its answer; at last all whole.
 
         Beam search settles its answer at the end, which is then the only piece. Closing the iterator stops the
         generation.
@@ -146,9 +146,11 @@ class Batcher:
             for _ in jobs:
                 while (piece := await pieces.get()) is not None:
                     yield piece
-            texts = await asyncio.gather(*(job.answer for job in jobs))  # raises what went wrong
-            for place, text in enumerate(() if in_pieces else texts):
-                yield place, text
+            answers = await asyncio.gather(*(job.answer for job in jobs))  # raises what went wrong
+            for place, answer in enumerate(answers):
+                if not in_pieces:
+                    yield place, answer.text
+                yield place, answer
         finally:
             self._leave(jobs)
 
@@ -214,7 +216,7 @@ class Batcher:
             else:
                 await self._changed.wait()
 
-    def _run(self, batch: Sequence[Job]) -> list[str]:
+    def _run(self, batch: Sequence[Job]) -> list[Answer]:
         """In the model's thread: the answers of a batch."""
         first = batch[0]
         self._pictures = {key: picture for job in batch for key, picture in job.pictures}
@@ -226,20 +228,21 @@ class Batcher:
                 return [self._tell(first)]
             nobody_waits = StoppingCriteriaList([_NobodyWaits(batch)])
             self._generator.generation["stopping_criteria"] = nobody_waits
-            return self._generator.texts([_request(job) for job in batch])
+            return self._generator.counted([_request(job) for job in batch])
         finally:
             self._pictures = {}
 
-    def _tell(self, job: Job) -> str:
+    def _tell(self, job: Job) -> Answer:
         assert job.tell is not None
-        told, pieces = "", self._generator.stream(_request(job))
-        for piece in pieces:
-            if job.abandoned.is_set():
-                break
-            told += piece
-            job.tell(piece)
-        pieces.close()  # type: ignore[attr-defined]
-        return told
+        pieces = self._generator.stream(_request(job))
+        try:
+            while not job.abandoned.is_set():
+                job.tell(next(pieces))
+        except StopIteration as whole:
+            answer: Answer = whole.value
+            return answer
+        pieces.close()
+        return Answer("", 0, False)  # nobody reads it
 
 
 class _NobodyWaits(StoppingCriteria):  # type: ignore[misc]
@@ -257,12 +260,12 @@ def _request(job: Job) -> Request:
     return Request("", tuple(key for key, _ in job.pictures), job.prompt)
 
 
-async def _outcome(work: asyncio.Future[list[str]]) -> list[str] | BaseException:
+async def _outcome(work: asyncio.Future[list[Answer]]) -> list[Answer] | BaseException:
     (outcome,) = await asyncio.gather(work, return_exceptions=True)
     return outcome
 
 
-def _settle(batch: Sequence[Job], outcome: list[str] | BaseException) -> None:
+def _settle(batch: Sequence[Job], outcome: list[Answer] | BaseException) -> None:
     for place, job in enumerate(batch):
         if job.answer.done():
             continue
