@@ -64,6 +64,7 @@ def open_model(name: str, quantization: str = "auto", compile_model: bool = Fals
     import torch
 
     from mblip.inference.predictor import load_model
+    from mblip.inference.threads import limit_threads
     from mblip.models.cpu_int8 import is_faster, to_int8
     from mblip.models.quantize import Quantization
 
@@ -72,6 +73,7 @@ def open_model(name: str, quantization: str = "auto", compile_model: bool = Fals
         raise InputError(
             f"--quantization is {', '.join(known[:-1])} or {known[-1]}, not {quantization!r}{nearest(quantization, known)}"
         )
+    limit_threads()
     device = "cuda" if torch.cuda.is_available() else None
     packed = device is None and quantization in ("auto", "int8") and is_faster()
     chosen = None if packed else next((kind for kind in get_args(Quantization) if kind == quantization), None)
