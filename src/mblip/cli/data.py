@@ -37,20 +37,24 @@ def register(app: typer.Typer) -> None:
 def plan(recipe: RecipeName, overrides: Overrides = None, work: Work = None, as_json: Json = False) -> None:
     """Count what a recipe would make, by source, task and language, before anything is spent.
 
-    Sources that cannot be read yet are named, with what they lack; the others are counted.
+    Sources that cannot be read yet are named, with what they lack; the others are counted, and so are the rows that are
+    left out of them.
     """
     from mblip.mixture import plan_what_is_there
 
     with _progress() as progress:
-        counts, missing = plan_what_is_there(_load(recipe, overrides), work, progress)
-    for name, why in missing.items():
+        found = plan_what_is_there(_load(recipe, overrides), work, progress)
+    for name, why in found.missing.items():
         print(f"not counted: {name}: {why}", file=sys.stderr)
-    if not counts:
+    for name, drops in found.drops.items():
+        for reason, count in drops.items():
+            print(f"left out of {name}: {count:,} {reason}", file=sys.stderr)
+    if not found.counts:
         raise InputError(f"no source of {recipe} can be counted; see what each of them lacks above")
     if as_json:
-        print(json.dumps(counts, ensure_ascii=False, indent=2))
+        print(json.dumps(found.counts, ensure_ascii=False, indent=2))
     else:
-        _print_counts(counts)
+        _print_counts(found.counts)
 
 
 @data.command()

@@ -1,6 +1,15 @@
 """Raw corpora -> English Examples: one reader a source."""
 
-from mblip.corpora.reading import READERS, count_examples, read_source
+from mblip.corpora.reading import READERS, Counted, count_examples, read_source
 from mblip.corpora.sampling import EnglishStage, check_names, sample_source, sample_sources
 
-__all__ = ["READERS", "EnglishStage", "check_names", "count_examples", "read_source", "sample_source", "sample_sources"]
+__all__ = [
+    "READERS",
+    "Counted",
+    "EnglishStage",
+    "check_names",
+    "count_examples",
+    "read_source",
+    "sample_source",
+    "sample_sources",
+]

@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -65,22 +66,43 @@ def read_source(
     return _stop_at_bad_rows(records, source) if recipe.bad_rows == "error" else records
 
 
-def count_examples(recipe: DataRecipe, source: SourceSection) -> dict[str, dict[str, int]]:
-    """Examples by task and language, found by reading the whole source.
+@dataclass(frozen=True)
+class Counted:
+    """What a source holds.
+
+    Attributes:
+        examples: By task and language.
+        drops: Rows left out, by reason.
+        first: The first example of each task.
+    """
+
+    examples: dict[str, dict[str, int]]
+    drops: dict[str, int]
+    first: list[Example]
+
+
+def count_examples(recipe: DataRecipe, source: SourceSection) -> Counted:
+    """Count a source by reading the whole of it.
 
     Raises:
-        InputError: As in :func:`read_source`, or there are none.
+        InputError: As in :func:`read_source`, or there are no examples.
     """
     counts: dict[str, Counter[str]] = {}
-    first: Drop | None = None
+    drops: Counter[str] = Counter()
+    first: list[Example] = []
+    first_drop: Drop | None = None
     for record in read_source(recipe, source):
         if isinstance(record, Drop):
-            first = first or record
-        else:
-            counts.setdefault(record.task, Counter())[language_of(record.languages.values())] += 1
+            first_drop = first_drop or record
+            drops[record.reason] += 1
+            continue
+        if record.task not in counts:
+            counts[record.task] = Counter()
+            first.append(record)
+        counts[record.task][language_of(record.languages.values())] += 1
     if not counts:
-        raise nothing_read(source, first)
-    return {task: dict(sorted(counts[task].items())) for task in sorted(counts)}
+        raise nothing_read(source, first_drop)
+    return Counted({task: dict(sorted(counts[task].items())) for task in sorted(counts)}, dict(drops), first)
 
 
 def nothing_read(source: SourceSection, first: Drop | None) -> InputError:

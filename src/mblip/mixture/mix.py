@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,6 +90,9 @@ def build_mix(
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return manifest
     stages_folder = work or folder / WORK / _sources_hash(recipe)
+    for path in sorted(folder.glob("*.parquet")):  # they would count as shards of the mix
+        if not re.fullmatch(r"mix-\d{5,}\.parquet", path.name):
+            raise InputError(f"{folder} holds {path.name}, which is no part of a mix; name another folder")
     made = folder / WORK if folder.exists() else folder
     try:
         stages = check_samples(recipe, stages_folder, progress)

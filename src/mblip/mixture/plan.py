@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mblip.config import DataRecipe, SourceSection
-from mblip.corpora import EnglishStage, check_names, count_examples, sample_source, sample_sources
+from mblip.corpora import Counted, EnglishStage, check_names, count_examples, sample_source, sample_sources
 from mblip.corpora.jobs import Progress, silent
 from mblip.errors import InputError, nearest
 from mblip.mixture.exclusion import evaluation_images
-from mblip.mixture.templates import load_templates
+from mblip.mixture.templates import Templates, load_templates
+from mblip.schema import Example
 from mblip.translation import check_engine, check_languages, plan_counts
 
 Counts = dict[str, dict[str, dict[str, int]]]
@@ -29,43 +29,55 @@ def plan_mix(recipe: DataRecipe, work: Path | None = None, progress: Progress = 
     Raises:
         InputError: A source cannot be read, or settings that cannot be.
     """
-    known = check_recipe(recipe)
-    return {source.name: _count(recipe, source, known, work, progress) for source in recipe.sources}
+    templates = check_recipe(recipe)
+    return {source.name: _count(recipe, source, templates, work, progress)[0] for source in recipe.sources}
 
 
-def plan_what_is_there(
-    recipe: DataRecipe, work: Path | None = None, progress: Progress = silent
-) -> tuple[Counts, dict[str, str]]:
-    """As :func:`plan_mix` for the sources that can be counted; and why the others cannot, by source.
+@dataclass(frozen=True)
+class PartialPlan:
+    """What can be told of a recipe whose corpora are not all there.
+
+    Attributes:
+        counts: Of the sources that can be counted.
+        drops: Rows of these that were left out, by source and reason.
+        missing: Why the others cannot be counted, by source.
+    """
+
+    counts: Counts = field(default_factory=dict)
+    drops: dict[str, dict[str, int]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def plan_what_is_there(recipe: DataRecipe, work: Path | None = None, progress: Progress = silent) -> PartialPlan:
+    """As :func:`plan_mix` for the sources that can be counted; and why the others cannot.
 
     Raises:
         InputError: Settings that cannot be.
     """
-    known = check_recipe(recipe)
-    counts: Counts = {}
-    missing: dict[str, str] = {}
+    templates, plan = check_recipe(recipe), PartialPlan()
     for source in recipe.sources:
         try:
-            counts[source.name] = _count(recipe, source, known, work, progress)
+            plan.counts[source.name], plan.drops[source.name] = _count(recipe, source, templates, work, progress)
         except InputError as error:
-            missing[source.name] = str(error)
-    return counts, missing
+            plan.missing[source.name] = str(error)
+    return plan
 
 
 def _count(
-    recipe: DataRecipe, source: SourceSection, known: Set[str], work: Path | None, progress: Progress
-) -> dict[str, Any]:
-    """Examples of a source by task and language."""
-    read: dict[str, Any]
+    recipe: DataRecipe, source: SourceSection, templates: Templates, work: Path | None, progress: Progress
+) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """Examples of a source by task and language, and what was left out of it."""
     if work:
-        read = sample_source(recipe, source, work, progress).manifest.counts[source.name]
+        stage = sample_source(recipe, source, work, progress)
+        read = Counted(stage.manifest.counts[source.name], stage.manifest.drops, stage.first_examples())
     else:
         read = count_examples(recipe, source)
-    _check_source(source, read, known)
-    if source.translate:
-        section = source.allocation or recipe.allocation
-        read = {task: plan_counts(section, task, sum(read[task].values())) for task in read}
-    return read
+    _check_source(source, read.examples, read.first, templates)
+    if not source.translate:
+        return read.examples, read.drops
+    section = source.allocation or recipe.allocation
+    totals = {task: sum(languages.values()) for task, languages in read.examples.items()}
+    return {task: plan_counts(section, task, total) for task, total in totals.items()}, read.drops
 
 
 def check_samples(recipe: DataRecipe, work: Path, progress: Progress = silent) -> dict[str, EnglishStage]:
@@ -76,19 +88,19 @@ def check_samples(recipe: DataRecipe, work: Path, progress: Progress = silent) -
     Raises:
         InputError: As in :func:`check_recipe` and ``sample_sources``, or an example that a template does not fit.
     """
-    known = check_recipe(recipe)
+    templates = check_recipe(recipe)
     stages = sample_sources(recipe, work, progress)
-    templates = load_templates(recipe.templates, recipe.profile)
     for source in recipe.sources:
         stage = stages[source.name]
-        _check_source(source, stage.manifest.counts[source.name], known)
-        for example in stage.first_examples():
-            templates.check(example)
+        _check_source(source, stage.manifest.counts[source.name], stage.first_examples(), templates)
     return stages
 
 
-def _check_source(source: SourceSection, counts: dict[str, Any], known: Set[str]) -> None:
-    """Check what was read of a source: a template for each of its tasks, and nothing to translate but English."""
+def _check_source(
+    source: SourceSection, counts: dict[str, dict[str, int]], first: list[Example], templates: Templates
+) -> None:
+    """Check what was read of a source: templates that fit each of its tasks, and nothing to translate but English."""
+    known = _tasks(templates)
     for task, languages in counts.items():
         if task not in known:
             raise InputError(f"source {source.name!r}: no template is for its task {task!r}{nearest(task, known)}")
@@ -98,17 +110,24 @@ def _check_source(source: SourceSection, counts: dict[str, Any], known: Set[str]
                     f"source {source.name!r} holds {languages[code]:,} examples in {code!r}, but only English is "
                     "translated; set the source's translate to false"
                 )
+    for example in first:
+        templates.check(example)
 
 
-def check_recipe(recipe: DataRecipe) -> Set[str]:
-    """Check what can be checked without reading a corpus or loading a model; the tasks that have a template.
+def _tasks(templates: Templates) -> set[str]:
+    return {task for task, _ in templates.english()}
+
+
+def check_recipe(recipe: DataRecipe) -> Templates:
+    """Check what can be checked without reading a corpus or loading a model; the recipe's templates.
 
     Raises:
         InputError: An unknown language, engine, template or task, two sources of one name, or a file of evaluation
             images that cannot be read.
     """
     check_names(recipe)
-    known = {task for task, _ in load_templates(recipe.templates).english()}
+    templates = load_templates(recipe.templates, recipe.profile)
+    known = _tasks(templates)
     check_engine(recipe.translation.engine, recipe.translation.options)
     evaluation_images(recipe.exclude_images)
     named = {"translation.short_answers.tasks": recipe.translation.short_answers.tasks}
@@ -117,8 +136,8 @@ def check_recipe(recipe: DataRecipe) -> Set[str]:
         named |= {"allocation.task_languages": tuple(section.task_languages)}
         for pair in section.apart:
             named |= {"allocation.apart": pair}
-        for field, tasks in named.items():
+        for setting, tasks in named.items():
             for task in tasks:
                 if task not in known:
-                    raise InputError(f"{field}: no template is for a task {task!r}{nearest(task, known)}")
-    return known
+                    raise InputError(f"{setting}: no template is for a task {task!r}{nearest(task, known)}")
+    return templates

@@ -15,8 +15,9 @@ import pytest
 
 from mblip.config import AllocationSection, DataRecipe, SourceSection, load_recipe, save_recipe
 from mblip.errors import InputError
-from mblip.mixture import build_mix, plan_mix
+from mblip.mixture import build_mix, plan_mix, plan_what_is_there
 from mblip.mixture import mix as module
+from mblip.mixture.plan import PartialPlan
 from mblip.schema import Instruction
 from mblip.storage import ShardReader, check_shards, hash_directory, read_drops
 from mblip.translation import never_shown
@@ -63,6 +64,36 @@ def test_rows_and_drops_are_the_plan(folder: Path, instructions: list[Instructio
     assert found == planned
     assert manifest.rows == len(instructions)
     assert set(manifest.drops) == {"never shown", "no translation", "duplicate"}
+
+
+@pytest.mark.parametrize("name", ["own.parquet", "mix-old.parquet"])
+def test_a_folder_with_tables_of_ones_own_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(InputError, match=f"holds {name}, which is no part of a mix; name another folder"):
+        build_mix(_recipe(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_the_plan_tells_what_is_left_out_and_what_no_template_fits(tmp_path: Path, sampled: bool) -> None:
+    rows = [{"image": "a.jpg", "text": text} for text in ("A boat.", "", "Two boats.", 5, "a\0b")]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def plan(role: str) -> PartialPlan:
+        options = {"path": str(tmp_path / "own.jsonl"), "columns": {"image": "image", role: "text"}, "task": "caption"}
+        source = SourceSection(name="own", reader="table", options=options | {"licence": "x"})
+        recipe = DataRecipe(
+            title="t",
+            sources=(source,),
+            bad_rows="drop",
+            allocation=AllocationSection(method="uniform", languages=("en",)),
+        )
+        return plan_what_is_there(recipe, tmp_path / role if sampled else None)
+
+    found = plan("caption")
+    assert found == PartialPlan({"own": {"caption": {"en": 2}}}, {"own": {"bad row": 2, "unusable text": 1}}, {})
+    found = plan("question")
+    assert found.counts == {} and "has no text 'caption', which the template" in found.missing["own"]
 
 
 def test_texts_of_a_picture_stand_together_and_pictures_are_shuffled(instructions: list[Instruction]) -> None:
