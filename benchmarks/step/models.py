@@ -1,0 +1,83 @@
+"""The models: shapes of the paper's or of a middle size, random weights, LoRA and quantisation as in training."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Blip2Config, Blip2QFormerConfig, Blip2VisionConfig, BloomConfig, MT5Config
+
+from mblip.config import PartsSection
+from mblip.models import VisionLLM
+from mblip.models.lora import add_lora
+from mblip.models.parts import set_trainable
+from mblip.models.quantize import quantize
+from mblip.models.skeleton import base_config, skeleton
+from step.texts import END
+
+
+def middle_config(layers: int) -> Blip2Config:
+    """ViT 384 x 12 (or so many layers), Q-Former 384 x 6, mT5-small with its vocabulary."""
+    vision = Blip2VisionConfig(
+        hidden_size=384,
+        intermediate_size=1536,
+        num_hidden_layers=layers,
+        num_attention_heads=6,
+        image_size=224,
+        patch_size=14,
+    )
+    qformer = Blip2QFormerConfig(
+        vocab_size=64, hidden_size=384, num_hidden_layers=6, num_attention_heads=6, intermediate_size=1536,
+        encoder_hidden_size=384, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    text = MT5Config(
+        vocab_size=250_112, d_model=512, d_ff=1024, d_kv=64, num_heads=6, num_layers=8, num_decoder_layers=8,
+        dropout_rate=0.0, decoder_start_token_id=0, use_cache=False,
+    )  # fmt: skip
+    text.tie_word_embeddings = False
+    return Blip2Config(vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=32)
+
+
+def full_config(llm: str) -> Blip2Config:
+    """The paper's models, by the shapes that the package ships; dropout off, so that both sides agree."""
+    eyes = base_config("Salesforce/blip2-flan-t5-xl")
+    text: Any = base_config({"mt0": "bigscience/mt0-xl", "bloomz": "bigscience/bloomz-7b1"}[llm])
+    text.use_cache = False
+    eyes.qformer_config.hidden_dropout_prob = eyes.qformer_config.attention_probs_dropout_prob = 0.0
+    if isinstance(text, BloomConfig):
+        text.hidden_dropout = text.attention_dropout = 0.0
+    else:
+        text.dropout_rate = 0.0
+    return Blip2Config(
+        vision_config=eyes.vision_config, qformer_config=eyes.qformer_config, text_config=text,
+        num_query_tokens=eyes.num_query_tokens,
+    )  # fmt: skip
+
+
+def build(config: Blip2Config, kind: str, dtype: torch.dtype, device: torch.device) -> tuple[VisionLLM, bool]:
+    """Random weights, the language model quantised, what learns in fp32; and whether it was quantised."""
+    if kind != "none" and find_spec("bitsandbytes") is None:
+        print(f"bitsandbytes is not installed: {kind} is replaced by {dtype}", file=sys.stderr)
+        kind = "none"
+    torch.manual_seed(0)
+    with torch.device("cpu" if kind != "none" else device):
+        vlm = skeleton(config, dtype)
+        for parameter in vlm.parameters():
+            nn.init.normal_(parameter, 0.0, 0.02) if parameter.ndim > 1 else nn.init.ones_(parameter)
+    quantize(vlm.language_model, kind, dtype, device)
+    vlm.model.to(device)
+    add_lora(vlm, 8, 16, 0.0)
+    set_trainable(vlm, PartsSection())
+    for parameter in vlm.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    vlm.train()
+    vlm.model.vision_model.eval()
+    vlm.model.config.image_token_index = config.text_config.vocab_size - 1
+    # All that the forward asks of the processor.
+    vlm.processor = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0, eos_token_id=END))  # type: ignore[assignment]
+    return vlm, kind != "none"

@@ -1,0 +1,42 @@
+"""mblip's training step, with or without each of its techniques."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mblip.models import VisionLLM
+from mblip.processing.grouping import deal
+from mblip.processing.text import IGNORED
+from step.batches import Batch
+from step.texts import Example
+
+
+def parts(rows: Sequence[Example], size: int, encoder_decoder: bool, grouped: bool, by_length: bool) -> list[list[int]]:
+    """Places of the texts of each micro-batch."""
+    pictures = [row.picture if grouped else place for place, row in enumerate(rows)]
+    lengths = [(len(row.prompt), len(row.answer)) if by_length else (0,) for row in rows]
+    if not encoder_decoder:
+        lengths = [(sum(pair),) for pair in lengths]
+    [found] = deal(pictures, lengths, size)
+    return found
+
+
+def loss(vlm: VisionLLM, batch: Batch, chunked: bool) -> tuple[Tensor, int]:
+    """Summed over the supervised tokens, and how many they are."""
+    if chunked:
+        values = vlm(batch)
+        return values["loss_sum"], int(values["tokens"])
+    features = vlm.encode_images(batch["pixel_values"])
+    embedded = vlm.embed(batch["input_ids"], features, batch["image_index"])
+    labels = batch["labels"]
+    if vlm.is_encoder_decoder:
+        hidden = vlm.decoder_states(labels, inputs_embeds=embedded, attention_mask=batch["attention_mask"])
+    else:
+        hidden, labels = vlm.causal_states(embedded, batch["attention_mask"])[:, :-1], labels[:, 1:]
+    head = vlm.language_model.get_output_embeddings()
+    logits = F.linear(hidden.to(head.weight.dtype), head.weight).float()
+    total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total, int((labels != IGNORED).sum())
