@@ -36,6 +36,8 @@ def find_mix(recipe: TrainRecipe, directory: Path) -> Path:
         InputError: The recipe names neither or both, or one of its mixes, its corpus or its pictures cannot be read.
     """
     section = recipe.data
+    if bool(section.mix) == bool(section.source):
+        raise InputError("set one of data.mix (a folder that mblip data mix has made) and data.source")
     for folder in filter(None, (section.mix, section.replay)):
         if not Path(folder).is_dir():
             raise InputError(
@@ -44,10 +46,11 @@ def find_mix(recipe: TrainRecipe, directory: Path) -> Path:
     for images in (section.images, section.replay and section.replay_images):
         if images and not images.endswith(".tar"):  # whose index may take minutes
             open_images(images)
-    if bool(section.mix) == bool(section.source):
-        raise InputError("set one of data.mix (a folder that mblip data mix has made) and data.source")
     if section.source is None:
         return Path(section.mix)
+    path = section.source.options.get("path")
+    if isinstance(path, str) and not Path(path).exists():
+        raise InputError(f"there is no {path}: put it there, or name another with data.source.options.path=FILE")
     source = section.source.model_copy(update={"translate": False})
     title = f"texts of {recipe.title}"
     data = DataRecipe(title=title, seed=recipe.seed, sources=(source,), templates=("paper", "benchmarks"))

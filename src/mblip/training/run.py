@@ -35,24 +35,34 @@ def train(
         last: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))["last"]
         return last
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
+    begun = directory.exists()
     if leads:
         save_recipe(recipe, saved)
-    if isinstance(recipe, TextRecipe):
-        from mblip.training.text import train_text
-
-        last = train_text(recipe, directory, on_log)
-    elif isinstance(recipe, VisionRecipe):
-        from mblip.training.vision import train_vision
-
-        last = train_vision(recipe, directory, on_log)
-    else:
-        from mblip.training.align import train_vision_llm
-
-        last = train_vision_llm(recipe, directory, on_log)
+    try:
+        last = _run(recipe, directory, on_log)
+    except InputError:
+        if leads and not begun and [path.name for path in directory.iterdir()] == [saved.name]:  # nothing was done
+            saved.unlink()
+            directory.rmdir()
+        raise
     if leads:
         draw_curves(directory)
         write_json(finished, {"recipe_hash": hash_recipe(recipe), "last": last})
     return last
+
+
+def _run(recipe: AnyTrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    if isinstance(recipe, TextRecipe):
+        from mblip.training.text import train_text
+
+        return train_text(recipe, directory, on_log)
+    if isinstance(recipe, VisionRecipe):
+        from mblip.training.vision import train_vision
+
+        return train_vision(recipe, directory, on_log)
+    from mblip.training.align import train_vision_llm
+
+    return train_vision_llm(recipe, directory, on_log)
 
 
 def _same(recipe: AnyTrainRecipe, saved: Path) -> bool:

@@ -169,6 +169,7 @@ def test_the_recipe_names_its_data(aligning: Make, photos: Path, tmp_path: Path)
     [
         ("data.replay=nowhere/mix", "there is no mix nowhere/mix: make it with mblip data mix"),
         ("data.images=nowhere/photos", "nowhere/photos"),
+        ("data.mix=nowhere/mix", r"set one of data\.mix .* and data\.source"),
     ],
 )
 def test_missing_data_is_told_before_a_model_is_loaded(
@@ -177,4 +178,11 @@ def test_missing_data_is_told_before_a_model_is_loaded(
     recipe = own(aligning, photos, override, "model.vision=no/such", "model.llm=no/such")
     with pytest.raises(InputError, match=told):
         train(recipe, tmp_path / "run")
-    assert not (tmp_path / "run/mix").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_table_is_told_with_a_remedy(aligning: Make, photos: Path, tmp_path: Path) -> None:
+    (photos / "captions.csv").unlink()
+    with pytest.raises(InputError, match=r"no .*captions\.csv: put it there, or .* data\.source\.options\.path="):
+        train(own(aligning, photos), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
