@@ -208,7 +208,8 @@ def test_tar_store(tmp_path: Path) -> None:
         members = {f"{number}{i}.jpg": encoded(Image.new("RGB", (10 + number, 10 + i), RED), "JPEG") for i in range(5)}
         samples = {f"{number}{i}.txt": b"a caption" for i in range(5)} | {f"{number}{i}.json": b"{}" for i in range(5)}
         write_tar(tmp_path / f"{number:03d}.tar", members | samples)
-    for uri in (f"{tmp_path}/*.tar", f"{tmp_path}/{{000..002}}.tar", f"{tmp_path}/00[0-2].tar"):
+    (tmp_path / "000.jsonl").touch()  # the tables that downloaders write beside
+    for uri in (f"{tmp_path}/*.tar", f"{tmp_path}/{{000..002}}.tar", f"{tmp_path}/00[0-2].tar", str(tmp_path)):
         store = open_images(uri)
         assert isinstance(store, TarStore)
         assert len(store) == 15
@@ -221,6 +222,8 @@ def test_tar_store(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match=r"none of 3 tars holds it"):
         store.get("33")
     assert len(open_images(tmp_path / "001.tar")) == 5  # type: ignore[arg-type]
+    (tmp_path / "train2014").mkdir()
+    assert isinstance(open_images(tmp_path), FolderStore)  # with pictures beside, the tars are none of it
 
 
 def test_tar_index_is_built_once_and_again_when_the_tar_changes(

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,6 +43,7 @@ from mblip.storage import (
     atomic_path,
     atomic_write,
     language_of,
+    read_drops,
     read_manifest,
     read_records,
     sha256_file,
@@ -120,6 +122,10 @@ def build_mix(
     with atomic_write(folder / EXCLUSIONS) as file:
         for path in exclusions:
             file.write(path.read_bytes())
+    if not len(ShardReader(folder, Instruction)):
+        reasons = Counter(drop.reason for drop in read_drops(folder))
+        told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        raise InputError(f"no example reached the mix ({told}); {folder / EXCLUSIONS} says of each why")
     save_recipe(recipe, folder / "recipe.yaml")
     stamps = {path: stamp for stage in stages.values() for path, stamp in load_stamps(stage.folder / STAMPS)[1].items()}
     save_stamps(folder / STAMPS, identity, stamps)

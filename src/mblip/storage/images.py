@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import os
 import struct
 import tarfile
 import unicodedata
@@ -208,8 +209,9 @@ def open_images(uri: str | Path) -> ImageStore:
     """Open an image store.
 
     Args:
-        uri: A folder; a ``.tar``, or several by glob (``data/*.tar``) or range (``data/{000..099}.tar``); or
-            ``nano:scenes``, the emoji scenes that the package composes by itself.
+        uri: A folder; a ``.tar``, or several by glob (``data/*.tar``) or range (``data/{000..099}.tar``), or the folder
+            that holds them and nothing but tables beside; or ``nano:scenes``, the emoji scenes that the package
+            composes by itself.
 
     Raises:
         InputError: There is no such store.
@@ -222,8 +224,24 @@ def open_images(uri: str | Path) -> ImageStore:
         paths = [path for pattern in _expand_ranges(text) for path in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207
         return TarStore([Path(path) for path in paths])
     if text and Path(text).is_dir():
-        return FolderStore(text)
+        return TarStore(sorted(Path(text).glob("*.tar"))) if _holds_tars(text) else FolderStore(text)
     raise InputError(f"{text!r} is no image store: name a folder, a .tar or a pattern of them, or nano:scenes")
+
+
+# What lies beside tars: the tables of those who fetched them, and this module's index.
+_TABLES = (".json", ".jsonl", ".parquet", ".csv", ".npz")
+
+
+def _holds_tars(folder: str) -> bool:
+    found = False
+    with os.scandir(folder) as entries:
+        for entry in entries:  # the first picture ends the search
+            suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122
+            if suffix == ".tar":
+                found = True
+            elif suffix not in _TABLES and not entry.name.startswith("."):
+                return False
+    return found
 
 
 def decode_image(data: bytes, key: str, at_least: int = 0) -> Image.Image:

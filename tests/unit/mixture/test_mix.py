@@ -74,6 +74,17 @@ def test_a_folder_with_tables_of_ones_own_is_left_alone(tmp_path: Path, name: st
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_mix_without_an_instruction_says_why(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    recipe = _recipe(f"images={tmp_path / 'pictures'}", "sources.scenes.options.scenes=20")
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=r"no example reached the mix \(\d+ missing image\); .*exclusions.jsonl says"
+        ):
+            build_mix(recipe, tmp_path / "mix")
+    assert not (tmp_path / "mix/manifest.json").exists()
+
+
 @pytest.mark.parametrize("sampled", [False, True])
 def test_the_plan_tells_what_is_left_out_and_what_no_template_fits(tmp_path: Path, sampled: bool) -> None:
     rows = [{"image": "a.jpg", "text": text} for text in ("A boat.", "", "Two boats.", 5, "a\0b")]
