@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
         return batches(step)
 
     try:
-        with pytest.raises(InputError, match=r"cannot write .*; free the space"):
+        with pytest.raises(InputError, match=r"cannot write .*: the disk seems full; free the space"):
             fit(job(tmp_path / "cut", batches=fills, workers=0, log_every=100))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
