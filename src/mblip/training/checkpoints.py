@@ -53,7 +53,8 @@ def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Tensor], state: 
             save_file(own, folder / WEIGHTS)
             torch.save({"step": step, **state}, folder / STATE)
         except (SafetensorError, RuntimeError) as error:  # how the two libraries say that the disk is full
-            raise InputError(f"cannot write {target}: the disk seems full; free the space, then run the same command") from error
+            told = f"cannot write {target}: the disk seems full; free the space, then run the same command"
+            raise InputError(told) from error
     for old in checkpoints(run)[:-keep]:
         shutil.rmtree(old)
 
