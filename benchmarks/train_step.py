@@ -101,6 +101,8 @@ class Bench:
 
     def prepare(self, variant: Variant) -> None:
         """Set the model to the variant's way of computing."""
+        # First: a compiled module keeps its forward where unfuse takes away others.
+        self.vlm.model.vision_model = self.compiled_vision if variant.compiled else self.plain_vision
         model = self.vlm.language_model
         if variant.checkpointing:
             recompute_layers(self.vlm, ("llm",))
@@ -110,7 +112,6 @@ class Bench:
             fuse(self.vlm)
         else:
             stock.unfuse(self.vlm)
-        self.vlm.model.vision_model = self.compiled_vision if variant.compiled else self.plain_vision
 
     def step(self, batches: Sequence[Batch], variant: Variant) -> float:
         """Gradients of a global batch and an optimiser step; the mean loss."""
