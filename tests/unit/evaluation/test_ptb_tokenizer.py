@@ -47,6 +47,7 @@ def test_a_second_time_gives_the_same() -> None:  # chunks come from the cache t
         ("ɐΣ Σʰ a豈Σ a1.Σ a-Σ aΣ1", "ɐς σʰ a豈σ a1.σ a-ς aς1"),
         ("\u0345Σ aΣ\u0345", "\u0345σ aσ\u0345"),
         ("a@b.com\u205f 1 http://a.b\u1680", "a@b.com\u205f 1 http://a.b"),
+        ("pro- and ANTI--war, pro-life, non-", "pro- and anti- war pro-life non"),
         ("1\n1/2", "1\xa01/2"),  # pycocoevalcap makes a blank of the line break
     ],
 )

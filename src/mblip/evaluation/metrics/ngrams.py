@@ -7,6 +7,7 @@ of pycocoevalcap 1.2.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ def score_captions(
 
 @dataclass(frozen=True, slots=True)
 class _Grams:
-    """The n-grams of one order in all sentences: one row for each sentence and distinct n-gram in it."""
+    """The n-grams of one order in all sentences: a row for each n-gram and sentence that has it, in this order."""
 
     sentence: Ints
     gram: Ints
@@ -84,10 +85,9 @@ class _Corpus:
         # One split and one look-up for all: a token that no tokeniser makes ends each sentence.
         sentences = [*hypotheses, *(ref for refs in references for ref in refs)]
         tokens = f" {_END} ".join([*sentences, ""]).split()
-        vocabulary = {_END: 0}
-        for token in tokens:
-            if token not in vocabulary:
-                vocabulary[token] = len(vocabulary)
+        vocabulary: defaultdict[str, int] = defaultdict()
+        vocabulary.default_factory = vocabulary.__len__  # a new token gets the next number
+        vocabulary[_END] = 0
         numbers = np.fromiter(map(vocabulary.__getitem__, tokens), dtype=np.int64, count=len(tokens))
         ends = np.flatnonzero(numbers == 0)
         self.length = np.diff(ends, prepend=-1) - 1
@@ -98,6 +98,7 @@ class _Corpus:
 def _count(words: Ints, sentence: Ints, kinds: int) -> list[_Grams]:
     """Count the n-grams of each order; an n-gram is the number of its beginning joined to its last word."""
     counted, gram, vocabulary = [], words, kinds
+    sentences = int(sentence.max(initial=0)) + 1
     for order in ORDERS:
         if order > 1:
             inside = sentence[: len(gram) - 1] == sentence[order - 1 :]
@@ -107,8 +108,8 @@ def _count(words: Ints, sentence: Ints, kinds: int) -> list[_Grams]:
             gram = np.full(len(joined), -1, dtype=np.int64)
             gram[inside] = number
         at = np.flatnonzero(gram >= 0)
-        rows, count = np.unique(sentence[at] * max(kinds, 1) + gram[at], return_counts=True)
-        counted.append(_Grams(rows // max(kinds, 1), rows % max(kinds, 1), count, kinds))
+        rows, count = np.unique(gram[at] * sentences + sentence[at], return_counts=True)
+        counted.append(_Grams(rows % sentences, rows // sentences, count, kinds))
         if order == 1:
             continue
         # Positions whose n-gram leaves the sentence never begin a longer one; any number will do for them.
@@ -172,14 +173,16 @@ def _cider(corpus: _Corpus) -> Floats:
     penalty = np.e ** (-(delta**2) / (2 * _SIGMA**2))
     similarity = np.zeros(sentences - images)
     for grams in corpus.grams:
-        kinds = max(grams.kinds, 1)
-        key = corpus.image[grams.sentence] * kinds + grams.gram
+        key = grams.gram * images + corpus.image[grams.sentence]
         hypothesis = grams.sentence < images
-        frequency = np.bincount(np.unique(key[~hypothesis]) % kinds, minlength=kinds)
+        # The rows are in order, so that the references of one image follow each other.
+        theirs_key = key[~hypothesis]
+        first = np.diff(theirs_key, prepend=-1) > 0
+        frequency = np.bincount(grams.gram[~hypothesis][first], minlength=grams.kinds)
         idf = np.log(float(images)) - np.log(np.maximum(1.0, frequency))
         weight = grams.count * idf[grams.gram]
         norm = np.sqrt(np.bincount(grams.sentence, weights=weight**2, minlength=sentences))
-        found = _look_up(key[hypothesis], key[~hypothesis])  # hypotheses come first, so these keys are in order
+        found = _look_up(key[hypothesis], theirs_key)
         hit = found >= 0
         ours, theirs = weight[hypothesis][found[hit]], weight[~hypothesis][hit]
         reference = grams.sentence[~hypothesis][hit] - images

@@ -240,6 +240,7 @@ RULES: tuple[Rule, ...] = (
     _rule("A-Za-z0-9", "([A-Za-z0-9]+(?:-[A-Za-z]+){,2}(?:\\\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){,2}){1,2})"),
     _rule("A-Za-z", f"((?:{_TITLE}|[A-Za-z](?:\\.[A-Za-z])*)\\.)"),
     _rule("AaCcFfNnOoPp", f"({_words(_BEFORE_NUMBER)}\\.)[{_SPACE}]?[{_DIGIT}]"),
+    _rule("AaPp", "((?i:anti|pro)-)"),
     _rule("A-Z", "([A-Z]+(?:(?:&(?i:amp);|[&+])[A-Z]+)+)", _ampersand),
     _rule("A-Z", "([A-Z]+(?:(?:&(?i:amp);|[&+])[A-Z]+)+\\.)[,;:\\u3001]", _ampersand),
     _rule("A-Z", "([A-Z]+\\$)"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from mblip.evaluation.metrics.ptb_rules import (
@@ -38,10 +38,28 @@ _OPEN_END = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]|\b(?i:art|ca|figs?|nos?|op|pp|
 _OPEN_END_LENGTH = 6  # "prop." and what stands before it
 # Where Java sees words end inside a token: at some signs, and at others that do not stand between two letters.
 _WORD_BOUNDARY = re.compile(f"([{WORD_BREAKS}]|(?<=[\\d_.'-])[_.'-]|[_.'-](?![^\\W\\d_]))")
-_CACHE_SIZE = 1 << 18
-# The tokens of what stood between blanks, with a mark at the end where they are not settled by that alone.
-_ALWAYS, _BEFORE_MORE = "\v", "\n"
-_cache: dict[str, str] = {}
+# The tokens of what stood between blanks have a mark behind them where they are not settled by that alone, or only if
+# nothing follows; a third ends each caption. None of the three can be in a token, nor a line feed in a caption.
+_ALWAYS, _BEFORE_MORE, _END = "\v", "\f", "\n"
+
+
+class _Chunks(dict[str, str]):
+    """What stood between two blanks, and its tokens, each with a blank behind it, and their mark."""
+
+    _MOST = 1 << 18
+
+    def __missing__(self, chunk: str) -> str:
+        if len(self) >= self._MOST:
+            self.clear()
+        mark = _BEFORE_MORE if _UNSETTLED_BEFORE_MORE.search(chunk) else ""
+        mark = _ALWAYS if _UNSETTLED.search(chunk) else mark
+        word = _plain_word(chunk)
+        tokens = _lower(word) if word else _tokenize_line(chunk)
+        found = self[chunk] = _END if chunk == _END else (tokens and tokens + " ") + mark
+        return found
+
+
+_chunks = _Chunks()
 
 
 def tokenize(text: str) -> str:
@@ -51,29 +69,31 @@ def tokenize(text: str) -> str:
         The tokens joined by blanks, lower-cased, without punctuation: what ``pycocoevalcap``'s ``PTBTokenizer`` gives
         for a caption that stands alone. A token may hold no-break spaces (``1 1/2``).
     """
-    text = text.replace("\n", " ")
-    found = [_cache.get(chunk) or _tokenize_chunk(chunk) for chunk in text.split(" ")]
-    found[-1] = found[-1].removesuffix(_BEFORE_MORE)
-    tokens = " ".join(filter(None, found))
-    if _ALWAYS in tokens or (_BEFORE_MORE in tokens and _BEYOND_BLANKS.search(text)):
+    return tokenize_all([text])[0]
+
+
+def tokenize_all(texts: Iterable[str]) -> list[str]:
+    """Tokenise many captions as pycocoevalcap does: in one file, where the next one may decide about a period at the end."""
+    captions = [text.replace(_END, " ") for text in texts]
+    # All at once: nothing is done for a word that was seen before but looking it up.
+    chunks = f" {_END} ".join([*captions, ""]).split(" ")
+    lines = "".join(map(_chunks.__getitem__, chunks)).split(_END)
+    return [
+        _settle(line, place, captions) if _BEFORE_MORE in line or _ALWAYS in line else line[:-1]
+        for place, line in enumerate(lines[:-1])
+    ]
+
+
+def _settle(line: str, place: int, captions: Sequence[str]) -> str:
+    """The tokens of a caption some of which are marked."""
+    text = captions[place]
+    if _is_open(text):
+        following = captions[place + 1] if place + 1 < len(captions) else ""
+        return _joined(_tokens(f"{text}\n{following}\n", len(text)))
+    line = line.removesuffix(_BEFORE_MORE)
+    if _ALWAYS in line or (_BEFORE_MORE in line and _BEYOND_BLANKS.search(text)):
         return " ".join(filter(None, map(_tokenize_line, _LINE_BREAKS.split(text))))
-    if _BEFORE_MORE in tokens:
-        return " ".join(filter(None, (token.removesuffix(_BEFORE_MORE) for token in found)))
-    return tokens
-
-
-def _tokenize_chunk(chunk: str) -> str:
-    """The tokens of what stands between two blanks, marked; kept for the next time."""
-    if chunk in _cache:
-        return _cache[chunk]
-    if len(_cache) >= _CACHE_SIZE:
-        _cache.clear()
-    mark = _BEFORE_MORE if _UNSETTLED_BEFORE_MORE.search(chunk) else ""
-    mark = _ALWAYS if _UNSETTLED.search(chunk) else mark
-    word = _plain_word(chunk)
-    tokens = (_lower(word) if word else _tokenize_line(chunk)) + mark
-    _cache[chunk] = tokens
-    return tokens
+    return line.replace(_BEFORE_MORE, "")[:-1]
 
 
 def _plain_word(chunk: str) -> str:
@@ -86,26 +106,12 @@ def _plain_word(chunk: str) -> str:
     return "" if keeps_period or word in SPLIT_WORDS else match[1]
 
 
-def tokenize_all(texts: Iterable[str]) -> list[str]:
-    """Tokenise many captions as pycocoevalcap does: in one file, where the next one may decide about a period at the end."""
-    listed = list(texts)
-    return [
-        _tokenize_before(text, following) if _is_open(text) else tokenize(text)
-        for text, following in zip(listed, [*listed[1:], ""], strict=True)
-    ]
-
-
 def _is_open(text: str) -> bool:
     """Whether the next caption decides about the period at the end."""
     end = text.rstrip()
     if not end.endswith(".") or not _OPEN_END.search(end[-_OPEN_END_LENGTH:]):
         return False
     return not _LINE_BREAKS.search(text)
-
-
-def _tokenize_before(text: str, following: str) -> str:
-    text = text.replace("\n", " ")
-    return _joined(_tokens(f"{text}\n{following}\n", len(text)))
 
 
 def _tokenize_line(text: str) -> str:
