@@ -63,6 +63,7 @@ def open_model(name: str, quantization: str = "auto", compile_model: bool = Fals
     """
     import torch
 
+    from mblip.inference.allocator import keep_freed_memory
     from mblip.inference.predictor import load_model
     from mblip.inference.threads import limit_threads
     from mblip.models.cpu_int8 import is_faster, to_int8
@@ -80,6 +81,7 @@ def open_model(name: str, quantization: str = "auto", compile_model: bool = Fals
     model = load_model(name, quantization=chosen, device_map=device)
     if packed:
         to_int8(model.language_model)
+    keep_freed_memory()
     if compile_model:
         model.model.vision_model.compile(dynamic=True)
         model.model.qformer.compile(dynamic=True)

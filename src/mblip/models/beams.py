@@ -70,12 +70,11 @@ def read_once(language_model: Any, embedded: Tensor, mask: Tensor, beams: int) -
     if not language_model._supports_default_dynamic_cache():
         yield inputs  # a family with caches of its own kind: its beams are repeated as ever
         return
-    decoder = language_model.get_decoder()
     readers = [module for name, module in language_model.named_modules() if name.endswith(_CROSS_ATTENTION)]
     handles = [reader.register_forward_pre_hook(_as_queries, with_kwargs=True) for reader in readers]
     handles += [reader.register_forward_hook(_as_rows, with_kwargs=True) for reader in readers]
-    handles.append(decoder.register_forward_pre_hook(_first_of_beams, with_kwargs=True))
-    handles.append(decoder.register_forward_hook(_to_beams, with_kwargs=True))
+    handles.append(language_model.get_decoder().register_forward_pre_hook(_first_of_beams, with_kwargs=True))
+    handles.append(language_model.register_forward_hook(_to_beams, with_kwargs=True))
     try:
         yield {**inputs, "past_key_values": _Shared(len(embedded), beams, 1 if readers else beams)}
     finally:
@@ -98,12 +97,12 @@ def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any
 
 
 def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:
-    """What the first step made of each text, for all its beams."""
+    """The first step's logits of each text, for all its beams: the output head is run once a text too."""
     cache = options.get("past_key_values")
     if not isinstance(cache, _Shared) or cache.is_spread:
         return None
     cache.spread()
-    made.last_hidden_state = made.last_hidden_state.repeat_interleave(cache.beams, 0)
+    made.logits = made.logits.repeat_interleave(cache.beams, 0)
     return made
 
 

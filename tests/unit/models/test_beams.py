@@ -55,11 +55,18 @@ def test_keys_are_made_once_a_text(vlm: VisionLLM) -> None:
 def test_the_first_step_is_taken_once_a_text(vlm: VisionLLM) -> None:
     rows: list[int] = []
     layer = next(m for name, m in vlm.language_model.named_modules() if name.endswith("decoder.block.0"))
-    handle = layer.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
+    head: list[int] = []
+    handles = [layer.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))]
+    handles.append(
+        vlm.language_model.get_output_embeddings().register_forward_hook(
+            lambda _, given, __: head.append(len(given[0]))
+        )
+    )
     features = vlm.encode([Image.new("RGB", (40, 40), "red")])
     vlm.generate_ids(PROMPTS, features, torch.zeros(4, 1, dtype=torch.long), **{**BEAMS, "min_new_tokens": 6})
-    handle.remove()
-    assert rows == [4, 20, 20, 20, 20, 20]
+    for handle in handles:
+        handle.remove()
+    assert rows == head == [4, 20, 20, 20, 20, 20]
 
 
 def test_a_longer_start_of_the_answers_is_read_once_a_text_too(vlm: VisionLLM) -> None:
