@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
 import random
@@ -416,3 +417,31 @@ def test_data_urls_are_pictures() -> None:
     plain = asyncio.run(opened(data_url(png())))
     assert asyncio.run(opened(f"data:image/jpeg;name=x.png;base64,{base64.b64encode(png()).decode()}")) == plain
     assert NAME
+
+
+def test_a_picture_asked_about_again_is_not_decoded_again() -> None:
+    decoded: list[tuple[int, int]] = []
+
+    def shrink(image: Image.Image) -> Image.Image:
+        decoded.append(image.size)
+        return image.resize((8, 8)) if image.width < 50 else image
+
+    async def asked(*sides: int) -> None:
+        for side in sides:
+            ((key, image),) = await pictures.open([data_url(files[side])], {})
+            assert key == hashlib.sha256(files[side]).hexdigest()
+            assert image.size == ((8, 8) if side < 50 else (side, side))
+
+    def file(side: int) -> bytes:
+        data = io.BytesIO()
+        Image.new("L", (side, side)).save(data, "PNG")
+        return data.getvalue()
+
+    files = {side: file(side) for side in (*range(1, 70), 1100)}
+    pictures = Pictures(shrink)
+    asyncio.run(asked(1, 2, 1, 2, 1))
+    assert decoded == [(1, 1), (2, 2)]
+    asyncio.run(asked(*range(3, 65), 1, 65, 1, 2))  # 64 are kept, the ones used last: 2 went for 65
+    assert decoded[2:] == [(side, side) for side in (*range(3, 65), 65, 2)]
+    asyncio.run(asked(1100, 1100))  # what the model wants large would fill the memory
+    assert decoded[-2:] == [(1100, 1100)] * 2

@@ -21,6 +21,9 @@ from mblip.storage import UnreadableImage, decode_image
 UPLOAD = "upload:"
 _DATA_URL = re.compile(r"data:image/[\w.+-]+(;[\w-]+=[\w.-]+)*;base64,", re.ASCII)
 _REDIRECTS = 3
+# Shrunk pictures that are kept, and the pixels of the largest: a photo is often asked about more than once, and decoding
+# it takes longer than a small model's answer.
+_KEPT, _SMALL = 64, 1 << 20
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
@@ -54,6 +57,7 @@ class Pictures:
         self._remote, self._max_bytes, self._seconds = remote, max_bytes, seconds
         self._resolve = resolve or _resolve
         self._decoding = asyncio.Semaphore(decoders)
+        self._known: dict[str, Image.Image] = {}  # the one used last is last
 
     async def open(self, urls: Sequence[str], uploads: Mapping[str, bytes]) -> list[tuple[str, Image.Image]]:
         """The pictures of a request, each with the hash of its content.
@@ -85,8 +89,16 @@ class Pictures:
         Raises:
             BadPicture: It cannot be decoded.
         """
-        async with self._decoding:
-            return hashlib.sha256(data).hexdigest(), await asyncio.to_thread(self._decode, data)
+        key = hashlib.sha256(data).hexdigest()
+        picture = self._known.pop(key, None)
+        if picture is None:
+            async with self._decoding:
+                picture = await asyncio.to_thread(self._decode, data)
+        if picture.width * picture.height <= _SMALL:
+            self._known[key] = picture
+        if len(self._known) > _KEPT:
+            del self._known[next(iter(self._known))]
+        return key, picture
 
     def _decode(self, data: bytes) -> Image.Image:
         try:
