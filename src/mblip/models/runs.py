@@ -21,7 +21,7 @@ from mblip.errors import InputError
 from mblip.models.build import build_model, finish
 from mblip.models.checkpoint import fingerprint, read_json
 from mblip.models.load import load_stock
-from mblip.models.locate import locate
+from mblip.models.locate import NANO, locate
 from mblip.models.lora import load_lora, lora_layers, merge_lora, save_lora
 from mblip.models.mblip import VisionLLM
 from mblip.models.origin import Base, Origin
@@ -170,14 +170,16 @@ def load_run(
 
 
 def _check_base(folder: Path, part: str, base: Base) -> None:
+    # What an older version of this package shipped nobody can bring back.
+    remedy = "train it again" if base.name.startswith(NANO) else "bring the old one back"
     try:
         found = fingerprint(locate(base.name))
     except InputError as error:
-        raise InputError(f"{folder} stands on the {part} checkpoint {base.name}, which is gone: {error}") from error
-    if found != base.fingerprint:
         raise InputError(
-            f"{folder} was trained on another {part} checkpoint than what is now at {base.name}; bring the old one back"
-        )
+            f"{folder} stands on the {part} checkpoint {base.name}, which is gone ({error}); {remedy}"
+        ) from error
+    if found != base.fingerprint:
+        raise InputError(f"{folder} was trained on another {part} checkpoint than what is now at {base.name}; {remedy}")
 
 
 def _fill(vlm: VisionLLM, file: Path) -> None:

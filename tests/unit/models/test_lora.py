@@ -190,3 +190,10 @@ def test_a_run_whose_base_changed_or_went_is_refused(tmp_path: Path) -> None:
     base.rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="which is gone"):
         load_model(tmp_path / "run")
+    # Shipped with another version of this package, which a person cannot bring back.
+    file = tmp_path / "run" / "mblip.json"
+    text = file.read_text()
+    for name in ("nano-blip2-en", "nano-of-old"):
+        file.write_text(text.replace(str(base), f"nano:{name}"))
+        with pytest.raises(InputError, match=f"nano:{name}.*train it again"):
+            load_model(tmp_path / "run")
