@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class InputError(Exception):
@@ -14,7 +14,13 @@ class InputError(Exception):
     """
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The hint ``"; did you mean 'x'?"`` for a mistyped name, or an empty string where nothing is near."""
+def nearest(name: str, known: Iterable[str], spelled: Callable[[str], str] = str) -> str:
+    """The hint ``"; did you mean 'x'?"`` for a mistyped name, or an empty string where nothing is near.
+
+    Args:
+        name: What was typed.
+        known: What would have been right.
+        spelled: How to show it.
+    """
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f"; did you mean {spelled(found[0])!r}?" if found else ""

@@ -121,13 +121,15 @@ def find_language(text: str) -> Language:
     index = _index()
     key = _fold(text)
     if key in index:
-        return index[key]
+        return index[key][1]
     tag = re.fullmatch(r"([a-z]{2,3})[-_]([a-z]{4}|[a-z]{2}|\d{3})", key)
     if tag and tag[1] in index:
-        language, subtag = index[tag[1]], tag[2]
+        language, subtag = index[tag[1]][1], tag[2]
         if subtag == language.script.casefold() or (len(subtag) < 4 and subtag not in _OTHER_SCRIPT.get(tag[1], ())):
             return language
-    raise InputError(f"unknown language {text!r}{nearest(key, index)}; mblip languages lists all {len(LANGUAGES)}")
+    # As it is spelled: without its accents and vowel signs a name would be wrong.
+    hint = nearest(key, index, lambda folded: index[folded][0])
+    raise InputError(f"unknown language {text!r}{hint}; mblip languages lists all {len(LANGUAGES)}")
 
 
 _OTHER_SCRIPT = {
@@ -146,12 +148,12 @@ _OTHER_SCRIPT = {
 
 
 @lru_cache(maxsize=1)
-def _index() -> dict[str, Language]:
-    index: dict[str, Language] = {}
+def _index() -> dict[str, tuple[str, Language]]:
+    index: dict[str, tuple[str, Language]] = {}
     for language in _TABLE:
         flores = (language.nllb, language.nllb.partition("_")[0])
         names = (language.name, language.own_name, language.code, language.bcp47, *flores, *language.aliases)
-        index.update({_fold(name): language for name in names if name})
+        index.update({_fold(name): (name, language) for name in names if name})
     return index
 
 

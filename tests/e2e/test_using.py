@@ -89,7 +89,7 @@ def test_serve_drains_on_sigterm(tmp_path: Path, model: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["caption", "x.jpg", "--language", "swahilli"], "did you mean 'swahili'"),
+        (["caption", "x.jpg", "--language", "swahilli"], "did you mean 'Swahili'"),
         (["caption", "x.jpg", "--language", ","], "names no language"),
         (["caption", "x.jpg", "--language", "sw"], "no model is named"),
         (["caption", "x.jpg", "--language", "sw", "--model", "m"], "there is no picture, folder or table"),

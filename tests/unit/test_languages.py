@@ -95,7 +95,14 @@ def test_find_language(text: str, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "hint"), [("swahilli", "swahili"), ("Portugese", "portuguese"), ("zho_Hant", "zho_hans")]
+    ("text", "hint"),
+    [
+        ("swahilli", "Swahili"),
+        ("Portugese", "Portuguese"),
+        ("zho_Hant", "zho_Hans"),
+        ("Portugês", "português"),
+        ("हिन्द", "हिन्दी"),  # whose vowel signs do not count, but belong to the name
+    ],
 )
 def test_unknown_language_suggests_the_nearest(text: str, hint: str) -> None:
     with pytest.raises(InputError, match=f"unknown language '{text}'; did you mean '{hint}'"):

@@ -148,12 +148,12 @@ class CaptionFile:
         kept = [file for file in (path, self._journal) if file.exists()]
         if kept and not resume:
             raise InputError(f"{kept[0]} exists already: add --resume to go on with it, or name another file")
+        self._rows: dict[tuple[str, str], Caption] = {}
+        if path.exists():
+            self._take(path, model)
         # Opening removes a last line that was cut off by the kill.
         self._appender = JsonlAppender(self._journal)
-        self._rows: dict[tuple[str, str], Caption] = {}
-        for file in kept:
-            for row in _rows(file):
-                self._take(file, row, model)
+        self._take(self._journal, model)
 
     @property
     def done(self) -> Collection[tuple[str, str]]:
@@ -178,14 +178,15 @@ class CaptionFile:
         """Leave everything for a run that goes on."""
         self._appender.close()
 
-    def _take(self, file: Path, row: dict[str, Any], model: str) -> None:
-        try:
+    def _take(self, file: Path, model: str) -> None:
+        for number, row in enumerate(_rows(file), start=1):
+            if row.keys() != set(Caption.__slots__) or not all(isinstance(value, str) for value in row.values()):
+                columns = ", ".join(Caption.__slots__)
+                raise InputError(f"{file}, row {number}, lacks one of {columns}: no file of captions, name another")
             caption = Caption(**row)
-        except TypeError as error:
-            raise InputError(f"{file} is no file of captions ({', '.join(Caption.__slots__)}): name another") from error
-        if caption.model != model:
-            raise InputError(f"{file} holds captions of {caption.model}, not of {model}: name another file")
-        self._rows[caption.image, caption.language] = caption
+            if caption.model != model:
+                raise InputError(f"{file} holds captions of {caption.model}, not of {model}: name another file")
+            self._rows[caption.image, caption.language] = caption
 
 
 def _is_picture(path: Path) -> bool:

@@ -183,6 +183,11 @@ def test_a_file_of_another_model_or_kind_is_not_gone_on_with(tmp_path: Path) -> 
     path.write_text('{"question": 1}\n')
     with pytest.raises(InputError, match="no file of captions"):
         CaptionFile(path, "one", resume=True)
+    table = tmp_path / "captions.csv"
+    table.write_text("image,language,caption,model\na.png,sw,x,one\nb.png,sw\n")  # cut off, or edited
+    with pytest.raises(InputError, match=r"captions.csv, row 2, lacks one of .*no file of captions"):
+        CaptionFile(table, "one", resume=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["captions.csv", "captions.jsonl"]  # no journal begun
     with pytest.raises(InputError, match=r"\.jsonl, \.csv, \.parquet"):
         CaptionFile(tmp_path / "captions.xlsx", "one", resume=False)
 

@@ -114,6 +114,10 @@ def test_the_openai_client_raises_its_own_errors(client: openai.OpenAI) -> None:
         client.chat.completions.create(**chat("x", model="gpt"))
     with pytest.raises(openai.BadRequestError, match=r"messages\.0"):
         client.chat.completions.create(model=NAME, messages=[{"role": "system", "content": "be brief"}])
+    with pytest.raises(openai.BadRequestError, match="no system message, no earlier turns"):
+        client.chat.completions.create(
+            model=NAME, messages=[{"role": "system", "content": "be brief"}, {"role": "user", "content": "what is it"}]
+        )
     with pytest.raises(openai.BadRequestError, match="the picture cannot be used"):
         client.chat.completions.create(**chat("x", b"no picture"))
     with pytest.raises(openai.BadRequestError, match="tools"):

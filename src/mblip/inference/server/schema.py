@@ -108,6 +108,13 @@ class ChatRequest(_Strict):
     repetition_penalty: float | None = Field(default=None, ge=0.1, le=10, description="1.5 by default")
     length_penalty: float | None = Field(default=None, ge=-10, le=10)
 
+    @field_validator("messages", mode="before")
+    @classmethod
+    def _one_turn(cls, messages: Any) -> Any:
+        if isinstance(messages, list) and len(messages) > 1:
+            raise ValueError("one message of the user is answered: no system message, no earlier turns")
+        return messages
+
     def generation(self) -> dict[str, Any]:
         """The settings for transformers' ``generate``."""
         temperature = 1.0 if self.temperature is None and self.n > 1 else self.temperature
