@@ -31,7 +31,7 @@ def serve(
     ] = False,
     quantization: Quantization = "auto",
     compile_model: Annotated[
-        bool, typer.Option("--compile", help="torch.compile the vision model: slower start, faster pictures.")
+        bool, typer.Option("--compile", help="torch.compile the vision model: a minute before the first answer.")
     ] = False,
 ) -> None:
     """Serve a model as OpenAI's chat API. It stops on Ctrl-C or SIGTERM, when all that was begun is answered."""
