@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ def train(
         The last log row (empty where nothing is trained).
 
     Raises:
-        InputError: The directory holds the run of another recipe, or the recipe cannot be run.
+        InputError: The directory holds the run of another recipe, another process is at work there, or the recipe cannot
+            be run.
     """
     saved, finished = directory / "recipe.yaml", directory / DONE
     if (finished.is_file() or newest_checkpoint(directory)) and not _same(recipe, saved):
@@ -34,21 +37,49 @@ def train(
     if finished.is_file():
         last: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))["last"]
         return last
-    leads = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
+    if os.environ.get("RANK", "0") != "0":  # the first of a launcher's processes leads
+        return _run(recipe, directory, on_log)
     begun = directory.exists()
-    if leads:
+    with _alone(directory):
         save_recipe(recipe, saved)
-    try:
-        last = _run(recipe, directory, on_log)
-    except InputError:
-        if leads and not begun and [path.name for path in directory.iterdir()] == [saved.name]:  # nothing was done
-            saved.unlink()
-            directory.rmdir()
-        raise
-    if leads:
+        try:
+            last = _run(recipe, directory, on_log)
+        except InputError:
+            if not begun and [path.name for path in directory.iterdir()] == [saved.name]:  # nothing was done
+                saved.unlink()
+                directory.rmdir()
+            raise
         draw_curves(directory)
         write_json(finished, {"recipe_hash": hash_recipe(recipe), "last": last})
     return last
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Make and hold a run directory: two runs that write to one would mix their checkpoints. A process that dies lets go.
+
+    Raises:
+        InputError: It cannot be made, or another process holds it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        held = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {directory}: {error.strerror or error}; choose a folder that can be written"
+        ) from error
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{directory}: another process is training there; wait for it, or name another directory"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(held)
 
 
 def _run(recipe: AnyTrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

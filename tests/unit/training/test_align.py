@@ -47,6 +47,20 @@ def test_an_interrupted_run_ends_with_the_same_weights(mix: Path, tmp_path: Path
     assert (tmp_path / "whole/bridge.safetensors").read_bytes() == (tmp_path / "cut/bridge.safetensors").read_bytes()
 
 
+def test_two_runs_do_not_write_to_one_directory(mix: Path, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def second(row: dict[str, float]) -> None:
+        with pytest.raises(InputError) as error:
+            train(recipe(mix, "optim.lr=2e-4"), tmp_path / "run")
+        refused.append(str(error.value))
+
+    train(recipe(mix, "optim.steps=1"), tmp_path / "run", second)
+    assert refused == [f"{tmp_path / 'run'}: another process is training there; wait for it, or name another directory"]
+    assert "lr: 0.0001" in (tmp_path / "run/recipe.yaml").read_text()
+    train(recipe(mix, "optim.steps=1"), tmp_path / "run")  # let go of
+
+
 def test_lora_learns_and_is_saved(mix: Path, tmp_path: Path) -> None:
     train(recipe(mix, "parts.llm=lora", "optim.lora_lr=1e-2"), tmp_path / "run")
     assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file()
