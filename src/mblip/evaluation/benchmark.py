@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,15 +71,16 @@ class Benchmark:
     Attributes:
         name: As in the command line.
         languages: mC4 codes it has.
-        files: Where its annotations lie below a root, for a language; the first that exists is read. ``{code}`` is the
-            code the benchmark's files use. Empty where its items are made, not read.
+        files: Where its annotations lie below a root, for a language; the first that exists is read, but a pattern must not
+            leave a choice between names. ``{code}`` is the code the benchmark's files use. Empty where its items are made,
+            not read.
         read: Items of an annotation file in a language.
         prompt: What the model is told about an item, in the paper's words: ``{text}`` is the item's, ``{language}`` the
             language's English name.
         decoding: Generation settings of the paper.
         score: Metrics of answers, one for each item.
         english_files: Where else those in English may lie.
-        mark: A text near the beginning of its files that others of the same name lack.
+        mark: A pattern found near the beginning of its files that others of the same name lack.
         images: Folders below a root (or tars of these names) that its pictures may be in; ``nano:scenes`` composes them.
         candidates: The answers there are, where there are few; what candidate scoring chooses from.
         english: The benchmark that stands for its English, where that is another one.
@@ -124,7 +126,7 @@ class Benchmark:
             listing: What :func:`list_annotations` found below the root, where it is asked more than once.
 
         Raises:
-            InputError: There is none.
+            InputError: There is none, or several of which any could be meant.
         """
         if root.is_file() or not self.files:
             return root
@@ -133,9 +135,15 @@ class Benchmark:
         names = [pattern.format(code=code) for pattern in patterns]
         paths = list_annotations(root) if listing is None else listing
         for name in names:
-            for path in paths:
-                if path.match(name) and (not self.mark or begins_with(path, self.mark)):
-                    return path
+            found = [p for p in paths if p.match(name) and (not self.mark or begins_with(p, self.mark))]
+            several = sorted({path.name for path in found})
+            if len(several) > 1:  # splits, of which none is meant more than another
+                raise InputError(
+                    f"{root} holds {len(several)} files that may be the {self.name} annotations: {', '.join(several[:8])}; "
+                    "give the one that is meant"
+                )
+            if found:
+                return found[0]
         raise InputError(f"{root} holds no {self.name} annotations in {language!r}: looked for {', '.join(names)}")
 
     def ask(self, item: Item, language: str) -> str:
@@ -170,10 +178,10 @@ def list_annotations(root: Path) -> list[Path]:
 
 
 def begins_with(path: Path, mark: str) -> bool:
-    """Whether a file has a text near its beginning."""
+    """Whether a pattern is found near the beginning of a file."""
     try:
         with path.open("rb") as file:
-            return mark.encode() in file.read(1 << 14)
+            return re.search(mark.encode(), file.read(1 << 14)) is not None
     except OSError:
         return False
 

@@ -10,6 +10,7 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, list_annotations
 from mblip.evaluation.benchmarks import EVALUATED
 from mblip.evaluation.pictures import Pictures, find_pictures
+from mblip.evaluation.raw import files_kept
 from mblip.evaluation.scoring import read_items
 
 
@@ -59,8 +60,9 @@ def check_data(root: Path) -> Iterator[Finding]:
     for benchmark in EVALUATED.values():
         pictures = find_pictures(benchmark, root)
         known: dict[str, bool] = {}
-        for language in benchmark.languages:
-            yield _check(benchmark, language, root, listing, pictures, known)
+        with files_kept():
+            findings = [_check(benchmark, code, root, listing, pictures, known) for code in benchmark.languages]
+        yield from findings
 
 
 def _check(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mblip.errors import InputError
+from mblip.languages import find_language
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
 
+_kept: ContextVar[dict[tuple[str, int], list[Any]] | None] = ContextVar("_kept", default=None)
 _COCO_FILE = re.compile(r"COCO_(?:train|val|test)20\d\d_(\d+)")
 _BLANK = re.compile(r"[ \t\n\r,]*")
 
@@ -48,6 +52,31 @@ def read_values(path: Path) -> list[Any]:
     if not values:
         raise InputError(f"{path} is empty")
     return values[0] if len(values) == 1 and isinstance(values[0], list) else values
+
+
+@contextmanager
+def files_kept() -> Iterator[None]:
+    """Within it, what :func:`read_kept` has read is not read again."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def read_kept(path: Path, shape: Callable[[Any], Any]) -> list[Any]:
+    """The values of a file that holds many languages, each in the shape needed, as they are on disk now.
+
+    Raises:
+        InputError: As in :func:`read_values`.
+    """
+    kept = _kept.get()
+    if kept is None:
+        return [shape(value) for value in read_values(path)]
+    name = (str(path), path.stat().st_mtime_ns)
+    if name not in kept:
+        kept[name] = [shape(value) for value in read_values(path)]
+    return kept[name]
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -99,6 +128,19 @@ def take_id(row: Row, name: str, where: str) -> str:
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value)
     raise InputError(f"{where} lacks {name!r}, which should be a text or a whole number, not {value!r}")
+
+
+def take_language(row: Row, where: str) -> str:
+    """The mC4 code of the language that a row names.
+
+    Raises:
+        InputError: It names none, or one that is unknown.
+    """
+    spoken = take(row, "language", str, where)
+    try:
+        return find_language(spoken).code
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def image_name(value: str) -> str:

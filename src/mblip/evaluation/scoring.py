@@ -16,6 +16,7 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored
 from mblip.evaluation.metrics.fidelity import Detector, is_separable
 from mblip.evaluation.predictions import match_answers, read_answers
+from mblip.evaluation.raw import take_language
 from mblip.evaluation.statistics import bootstrap_interval
 from mblip.languages import find_language
 from mblip.schema import Score
@@ -186,10 +187,11 @@ def _language_of_rows(data: Path) -> str:
     """The language that the rows of a file name, as those of MaRVL do."""
     try:
         with data.open(encoding="utf-8-sig") as file:
-            spoken = json.loads(file.readline()).get("language")
-    except (OSError, ValueError, RecursionError, AttributeError):  # a folder, another layout, or read_items tells why
+            row = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):  # a folder, another layout, or read_items tells why
         return ""
-    return find_language(spoken).code if isinstance(spoken, str) else ""
+    names = isinstance(row, dict) and isinstance(row.get("language"), str)
+    return take_language(row, f"{data}, record 1") if names else ""
 
 
 def _versions(libraries: Sequence[str]) -> dict[str, str]:

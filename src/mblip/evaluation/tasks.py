@@ -11,6 +11,7 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item, list_annotations
 from mblip.evaluation.pictures import Pictures, find_pictures
 from mblip.evaluation.prompts import load_prompts
+from mblip.evaluation.raw import files_kept
 from mblip.evaluation.scoring import read_items
 from mblip.languages import find_language
 
@@ -85,8 +86,10 @@ def load_tasks(
     opened: dict[tuple[str, ...], Pictures] = {}
     listing = list_annotations(root)
     tasks = []
-    for (benchmark, code), path in zip(chosen, _find(chosen, root, listing), strict=True):
-        every = read_items(benchmark, path, code)
+    paths = _find(chosen, root, listing)
+    with files_kept():
+        read = [read_items(benchmark, path, code) for (benchmark, code), path in zip(chosen, paths, strict=True)]
+    for (benchmark, code), path, every in zip(chosen, paths, read, strict=True):
         if any(not item.text for item in every) and "{text}" in benchmark.prompt:
             raise InputError(f"{path} has answers without questions; put the file of questions beside it")
         pictures = find_pictures(benchmark, root, images)

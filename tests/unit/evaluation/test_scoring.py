@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from mblip.cli.app import app
 from mblip.errors import InputError
+from mblip.evaluation import raw
 from mblip.evaluation.benchmarks import BENCHMARKS, captions, find_benchmark
 from mblip.evaluation.scoring import score_predictions
+from mblip.evaluation.tasks import load_tasks
 from mblip.schema import Prediction
 
 XGQA = {
@@ -238,14 +240,23 @@ def test_the_file_of_36_languages_is_read_once_until_it_changes(
     evaluation_data.xm3600(tmp_path)
     path = tmp_path / "xm3600/captions.jsonl"
     reads: list[Path] = []
-    read = captions.read_values
-    monkeypatch.setattr(captions, "read_values", lambda path: reads.append(path) or read(path))
-    found = [captions.read(path, code)[0].gold for code in ("sw", "iw", "sw")]
+    read = raw.read_values
+    monkeypatch.setattr(raw, "read_values", lambda path: reads.append(path) or read(path))
+    with raw.files_kept():
+        found = [captions.read(path, code)[0].gold for code in ("sw", "iw", "sw")]
     assert found[0] == found[2] == ("Mbwa kwenye nyasi.",) and found[1] == ("כלב על הדשא.",)
     assert len(reads) == 1
     path.write_text(path.read_text().replace("Mbwa kwenye", "Mbwa wawili kwenye"))
-    os.utime(path, ns=(1, 1))
-    assert captions.read(path, "sw")[0].gold == ("Mbwa wawili kwenye nyasi.",)
+    with raw.files_kept():
+        os.utime(path, ns=(1, 1))
+        assert captions.read(path, "sw")[0].gold == ("Mbwa wawili kwenye nyasi.",)
+        assert len(reads) == 2
+    assert captions.read(path, "sw") and len(reads) == 3, "nothing is kept for good"
+    for code in ("sw", "iw"):
+        evaluation_data.pictures(tmp_path, captions.XM3600, code)
+    reads.clear()
+    load_tasks([captions.XM3600], tmp_path, ("sw", "iw"))
+    assert reads == [path]
 
 
 def test_our_own_predictions(score: Any) -> None:
@@ -468,3 +479,45 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "accuracy" in shown and "33.33 %" in shown
     with pytest.raises(InputError, match="cannot read"):
         CliRunner().invoke(app, [*command[:-1], "none.json"], catch_exceptions=False)
+
+
+def test_a_root_with_several_files_that_may_be_meant_is_refused(tmp_path: Path) -> None:
+    evaluation_data.vqa(tmp_path)
+    annotations = tmp_path / "vqa/v2_mscoco_val2014_annotations.json"
+    train = annotations.with_name("v2_mscoco_train2014_annotations.json")
+    train.write_text(annotations.read_text())
+    assert BENCHMARKS["vqa"].find(tmp_path, "en") == annotations
+    annotations.rename(annotations.with_name("other_annotations.json"))
+    with pytest.raises(InputError, match=r"2 files that may be the vqa .*: other_annotations.json, v2_mscoco_train"):
+        BENCHMARKS["vqa"].find(tmp_path, "en")
+    train.unlink()
+    assert BENCHMARKS["vqa"].find(tmp_path, "en").name == "other_annotations.json"
+    evaluation_data.pope(tmp_path, {"coco_pope_random": "1.jpg"})
+    assert BENCHMARKS["pope"].find(tmp_path, "en").name == "coco_pope_random.json"
+    evaluation_data.pope(tmp_path, {"coco_pope_popular": "1.jpg"})
+    with pytest.raises(InputError, match=r"2 files that may be the pope .*: coco_pope_popular.json, coco_pope_r"):
+        BENCHMARKS["pope"].find(tmp_path, "en")
+
+
+def test_captions_of_a_root_are_not_those_of_xvnli(tmp_path: Path) -> None:
+    evaluation_data.xvnli(tmp_path, "es")
+    evaluation_data.xflickrco(tmp_path, "es")
+    assert BENCHMARKS["captions"].find(tmp_path, "es").parts[-4] == "xFlickrCO"
+
+
+def test_doubled_blanks_make_no_other_question(score: Any) -> None:
+    asked = [{**POPE[0], "text": "Is there  a dog in the image? "}, POPE[1]]
+    answers = [{"question": " ".join(row["text"].split()), "answer": "no"} for row in asked]
+    assert score("pope", asked, answers, "lines", "lines")[1] == 2
+    assert score("pope", POPE, [{**answers[0], "question": asked[0]["text"]}, answers[1]], "lines", "lines")[1] == 2
+
+
+def test_a_row_in_an_unknown_language_is_named(score: Any, tmp_path: Path) -> None:
+    data = [MARVL[0], {**MARVL[1], "language": "swahilli"}]
+    with pytest.raises(InputError, match=r"record 2: unknown language 'swahilli'; did you mean 'Swahili'"):
+        score("marvl", data, {"sw-0": "yes", "sw-1": "no"}, "lines", language="sw")
+    with pytest.raises(InputError, match=r"record 1: unknown language 'swahilli'"):
+        score("marvl", [data[1], data[0]], {"sw-0": "yes", "sw-1": "no"}, "lines")
+    ours = [{"benchmark": "marvl", "id": "sw-0", "language": "xx", "answer": "yes"}]
+    with pytest.raises(InputError, match=r"record 1: unknown language 'xx'"):
+        score("marvl", MARVL, ours, "lines", "lines", language="sw")

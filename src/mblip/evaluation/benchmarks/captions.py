@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from mblip.evaluation.benchmark import CAPTION, Benchmark, Item, Options, Scored
 from mblip.evaluation.metrics.captions import caption_scores
 from mblip.evaluation.metrics.ngrams import METRICS
 from mblip.evaluation.metrics.segmentation import default_segmenter, segmenter_scheme
-from mblip.evaluation.raw import Row, image_name, read_values, rows, take, take_id
+from mblip.evaluation.raw import Row, image_name, read_kept, read_values, rows, take, take_id
 from mblip.languages import find_language
 
 _XM3600_LANGUAGES = (
@@ -32,7 +32,7 @@ _XM3600_MARK = '"image/key"'
 
 def read(path: Path, language: str) -> list[Item]:
     """The images of a file with their references in a language."""
-    values = _read_once(path, path.stat().st_mtime_ns) if begins_with(path, _XM3600_MARK) else read_values(path)
+    values = read_kept(path, _without_forms) if begins_with(path, _XM3600_MARK) else read_values(path)
     first = values[0]
     if isinstance(first, dict) and "annotations" in first:
         return list(_coco(first, path))
@@ -48,13 +48,10 @@ def read(path: Path, language: str) -> list[Item]:
     return [_xflickrco(row, where) for where, row in rows(values, path)]
 
 
-@lru_cache(maxsize=1)
-def _read_once(path: Path, changed: int) -> list[Any]:
-    """The rows of XM3600, whose one file of 100 MB is asked for 36 languages; without the captions' other forms."""
-    return [_without_forms(row) if isinstance(row, dict) else row for row in read_values(path)]
-
-
-def _without_forms(row: Row) -> Row:
+def _without_forms(row: Any) -> Any:
+    """XM3600's file has 100 MB, most of them other forms of the captions, and is read for 36 languages."""
+    if not isinstance(row, dict):
+        return row
     return {
         name: {"caption": value["caption"]} if isinstance(value, dict) and "caption" in value else value
         for name, value in row.items()
@@ -128,6 +125,7 @@ BENCHMARK = Benchmark(
     prompt="Caption in {language}: ",
     decoding=CAPTION,
     score=score,
+    mark='"(?:sentences|image/key|images|annotations)"',  # XVNLI's files are called test.jsonl too
     id_keys=("image_id", "id"),
     answer_keys=("caption", "text", "answer"),
     normal_id=image_name,

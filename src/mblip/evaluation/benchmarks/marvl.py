@@ -15,8 +15,7 @@ from pathlib import Path
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
-from mblip.evaluation.raw import Row, read_values, rows, take, take_id
-from mblip.languages import find_language
+from mblip.evaluation.raw import Row, read_values, rows, take, take_id, take_language
 
 _NLVR2_LABELS = {"True": "yes", "False": "no"}
 # A classifier's words for the two answers.
@@ -33,7 +32,7 @@ def read(path: Path, language: str) -> list[Item]:
 
 def _marvl(row: Row, where: str, language: str) -> Item:
     spoken = take(row, "language", str, where)
-    if find_language(spoken).code != language:
+    if take_language(row, where) != language:
         raise InputError(f"{where} is in {spoken!r}, not in {language!r}; give the file of that language")
     label = take(row, "label", bool, where)
     concept = take(row, "concept", str, where)

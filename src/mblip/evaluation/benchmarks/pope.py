@@ -41,7 +41,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
 BENCHMARK = Benchmark(
     name="pope",
     languages=("en",),
-    files=("coco_pope_random.json", "*pope*.json"),
+    files=("*pope*.json",),
     read=read,
     prompt="{text}",
     decoding=SHORT_ANSWER,
