@@ -130,6 +130,8 @@ class Benchmark:
         """
         if root.is_file() or not self.files:
             return root
+        if not root.is_dir():
+            raise InputError(f"{root} does not exist; give the annotation file, or a folder that holds it")
         code = find_language(language).code_in(self.name)
         patterns = (*self.files, *(self.english_files if language == "en" else ()))
         names = [pattern.format(code=code) for pattern in patterns]

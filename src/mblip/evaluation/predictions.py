@@ -32,16 +32,18 @@ def read_answers(path: Path, benchmark: Benchmark, language: str) -> list[Answer
     """
     values = read_values(path)
     if len(values) == 1 and isinstance(values[0], dict):
-        values = _from_object(values[0], benchmark)
+        values = _from_object(values[0], benchmark, path)
     if not values:
         raise InputError(f"{path} holds no predictions")
     return [_answer(row, where, benchmark, language) for where, row in rows(values, path)]
 
 
-def _from_object(data: Row, benchmark: Benchmark) -> list[Any]:
+def _from_object(data: Row, benchmark: Benchmark, path: Path) -> list[Any]:
     id_key, answer_key = benchmark.id_keys[0], benchmark.answer_keys[0]
     if isinstance(data.get("imgToEval"), dict):
-        return [{id_key: image, **row} for image, row in data["imgToEval"].items() if isinstance(row, dict)]
+        captions = data["imgToEval"]
+        named = zip(captions, rows(list(captions.values()), path, "imgToEval"), strict=True)
+        return [{id_key: image, **row} for image, (_, row) in named]
     if not any(key in data for key in benchmark.answer_keys) and all(isinstance(text, str) for text in data.values()):
         return [{id_key: name, answer_key: text} for name, text in data.items()]
     return [data]

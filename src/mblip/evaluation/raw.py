@@ -92,14 +92,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def rows(values: list[Any], path: Path) -> Iterator[tuple[str, Row]]:
-    """Each value with what errors call it.
+def rows(values: list[Any], path: Path, kind: str = "record") -> Iterator[tuple[str, Row]]:
+    """Each value with what errors call it, by its kind and number.
 
     Raises:
         InputError: A value is not an object.
     """
     for number, value in enumerate(values, start=1):
-        where = f"{path}, record {number}"
+        where = f"{path}, {kind} {number}"
         if not isinstance(value, dict):
             raise InputError(f"{where} is {type(value).__name__}, not an object; check the file's layout")
         yield where, value

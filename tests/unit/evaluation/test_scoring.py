@@ -521,3 +521,22 @@ def test_a_row_in_an_unknown_language_is_named(score: Any, tmp_path: Path) -> No
     ours = [{"benchmark": "marvl", "id": "sw-0", "language": "xx", "answer": "yes"}]
     with pytest.raises(InputError, match=r"record 1: unknown language 'xx'"):
         score("marvl", MARVL, ours, "lines", "lines", language="sw")
+
+
+def test_a_caption_that_is_no_object_makes_no_smaller_denominator(score: Any) -> None:
+    captions = {"7": {"caption": "A dog."}, "8": "A cat."}
+    with pytest.raises(InputError, match=r"imgToEval 2 is str, not an object"):
+        score("chair", CHAIR, {"overall": {}, "imgToEval": captions}, "lines")
+
+
+@pytest.mark.parametrize(("images", "message"), [(5, "has 5 for 'images'"), ([5], "image 1 is int")])
+def test_images_of_coco_that_are_no_list_of_objects(score: Any, images: Any, message: str) -> None:
+    data = {"images": images, "annotations": [{"image_id": 1, "caption": "A dog."}]}
+    with pytest.raises(InputError, match=message):
+        score("captions", data, [{"image_id": 1, "caption": "A dog."}])
+
+
+def test_data_that_do_not_exist(tmp_path: Path) -> None:
+    predictions = write(tmp_path / "p.json", XGQA_ANSWERS)
+    with pytest.raises(InputError, match=r"none\.json does not exist; give the annotation file"):
+        score_predictions(BENCHMARKS["xgqa"], tmp_path / "none.json", predictions)

@@ -78,7 +78,9 @@ def _coco(data: Row, path: Path) -> Iterator[Item]:
     references: dict[str, list[str]] = {}
     for where, row in rows(take(data, "annotations", list, str(path)), path):
         references.setdefault(take_id(row, "image_id", where), []).append(take(row, "caption", str, where))
-    files = {str(row["id"]): str(row.get("file_name", row["id"])) for row in data.get("images", ()) if "id" in row}
+    images = take(data, "images", list, str(path)) if "images" in data else []
+    named = [row for _, row in rows(images, path, "image")]
+    files = {str(row["id"]): str(row.get("file_name", row["id"])) for row in named if "id" in row}
     for image, texts in references.items():
         yield Item(image, (files.get(image, image),), "", tuple(texts))
 
