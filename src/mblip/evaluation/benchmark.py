@@ -165,6 +165,15 @@ class Benchmark:
         return name or self.variants[0]
 
 
+def gold_texts(gold: Any) -> tuple[str, ...]:
+    """What a person would read as the right answers."""
+    if isinstance(gold, bool):
+        return ("yes" if gold else "no",)
+    if isinstance(gold, str):
+        return (gold,)
+    return tuple(dict.fromkeys(str(entry["answer"]) if isinstance(entry, dict) else str(entry) for entry in gold))
+
+
 def list_annotations(root: Path) -> list[Path]:
     """The JSON files below a folder, in the order of their names; links to folders are followed."""
     seen: set[str] = set()

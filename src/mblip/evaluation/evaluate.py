@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mblip.config import EvalRecipe
 from mblip.errors import InputError
 from mblip.evaluation.answerers import Answerer, load_answerer
-from mblip.evaluation.benchmark import Benchmark, Options, Scored
+from mblip.evaluation.benchmark import Benchmark, Options, Scored, gold_texts
 from mblip.evaluation.benchmarks import evaluated
 from mblip.evaluation.metrics.fidelity import Detector, LinguaDetector
 from mblip.evaluation.predictions import match_answers, read_answers
@@ -221,20 +221,11 @@ def _finish(
 def _values(scored: Scored) -> list[ItemScore]:
     return [
         ItemScore(
-            item.id, item.images, item.text, _gold(item.gold),
+            item.id, item.images, item.text, gold_texts(item.gold),
             {name: float(values[number]) for name, values in scored.per_item.items()},
         )
         for number, item in enumerate(scored.items)
     ]  # fmt: skip
-
-
-def _gold(gold: Any) -> tuple[str, ...]:
-    """What a person would read as the right answers."""
-    if isinstance(gold, bool):
-        return ("yes" if gold else "no",)
-    if isinstance(gold, str):
-        return (gold,)
-    return tuple(dict.fromkeys(str(entry["answer"]) if isinstance(entry, dict) else str(entry) for entry in gold))
 
 
 def _keep_run(directory: Path, run: Run) -> None:

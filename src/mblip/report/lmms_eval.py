@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from mblip.evaluation.benchmark import Benchmark, Item, Options
+from mblip.evaluation.benchmark import Benchmark, Item, Options, gold_texts
 from mblip.evaluation.benchmarks import find_benchmark
 from mblip.evaluation.pictures import Pictures
 from mblip.evaluation.results import SCORES, read_items, read_predictions, read_run, read_scores
@@ -170,8 +170,8 @@ def prompt(doc: dict[str, Any], lmms_eval_specific_kwargs: dict[str, Any] | None
 
 
 def target(doc: dict[str, Any]) -> str:
-    """What was wanted, for its log."""
-    return str(doc["gold"])
+    """What was wanted, for its log and its comparison of runs."""
+    return _target(gold_texts(json.loads(doc["gold"])))
 
 
 def process(doc: dict[str, Any], results: Sequence[str]) -> dict[str, Any]:
@@ -192,6 +192,11 @@ def aggregate(results: Sequence[dict[str, Any]]) -> float:
         [_item(row) for row in ordered], [row["answer"] for row in ordered], _options(benchmark, first["language"])
     )
     return _scale(first["metric"]) * scored.metrics[first["metric"]]
+
+
+def _target(golds: Sequence[str]) -> str:
+    """One answer is written as it is: lmms-eval compares it with what was said where a run is a baseline of another."""
+    return golds[0] if len(golds) == 1 else str(list(golds))
 
 
 def _scale(metric: str) -> float:
@@ -219,7 +224,7 @@ def _samples(run: Path, score: Score) -> list[dict[str, Any]]:
         answer = said[item.id]
         doc = {"id": item.id, "images": list(item.images), "text": item.text, "gold": list(item.gold)}
         rows.append({
-            "doc_id": number, "target": str(list(item.gold)), "filtered_resps": answer.answer, "token_counts": [None],
+            "doc_id": number, "target": _target(item.gold), "filtered_resps": answer.answer, "token_counts": [None],
             "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)), "input": answer.prompt, **item.values,
         })  # fmt: skip
     return rows

@@ -19,7 +19,7 @@ from mblip.cli.app import app
 from mblip.evaluation.benchmark import Options
 from mblip.evaluation.benchmarks import find_benchmark
 from mblip.evaluation.tasks import load_tasks
-from mblip.report.lmms_eval import export_run, write_tasks
+from mblip.report.lmms_eval import export_run, target, write_tasks
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "evaluation" / "results"
 # What lmms_eval 0.7.3 puts into a results file (evaluator.py, evaluation_tracker.py) and into a line of samples.
@@ -46,6 +46,11 @@ def test_a_run_in_its_format(tmp_path: Path) -> None:
     assert all(set(row) >= SAMPLE_KEYS for row in rows)
     assert (rows[0]["filtered_resps"], rows[0]["input"]) == ("كلب بجانب كرة.", "Caption in Arabic: ")
     assert rows[0]["CIDEr"] == pytest.approx(5.89167224)
+    german = next(path for path in samples if path.name.endswith("_samples_mblip_xgqa_de.jsonl"))
+    rows = [json.loads(line) for line in german.read_text(encoding="utf-8").splitlines()]
+    assert [row["target"] == row["filtered_resps"] for row in rows] == [row["accuracy"] == 1 for row in rows]
+    assert target({"gold": "true"}) == target({"gold": '"yes"'}) == "yes"
+    assert target({"gold": '["a", "b"]'}) == "['a', 'b']"
 
 
 class _Loader(yaml.SafeLoader):
