@@ -127,4 +127,4 @@ def test_the_loss_over_all_pieces_is_the_stock_one(tmp_path: Path) -> None:
     batch = encode_pairs(tokenizer, [world.draw(rng, "naming", recipe.phases[0]) for _ in range(8)])
     ours = text_loss(model, batch)
     stock = model(**batch).loss
-    assert float((ours["loss_sum"] / ours["tokens"]).detach()) == pytest.approx(float(stock), rel=1e-5)
+    assert float((ours["loss_sum"] / ours["tokens"]).detach()) == pytest.approx(float(stock.detach()), rel=1e-5)
