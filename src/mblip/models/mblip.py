@@ -126,7 +126,7 @@ class VisionLLM(nn.Module):
 
         Raises:
             InputError: A row has more or fewer placeholders than its images have queries. The stock class would fill
-                the rows with one another's images.
+                the rows with one another's images. Or a token has no embedding.
         """
         placeholders = input_ids == self.model.config.image_token_index
         used = image_index >= 0
@@ -137,7 +137,13 @@ class VisionLLM(nn.Module):
                 f"text {row} of the batch has {int(found[row])} image tokens where its {int(used[row].sum())} images "
                 f"take {int(expected[row])}; build the batch with the model's layout"
             )
-        embedded: Tensor = self.model.get_input_embeddings()(input_ids)
+        table = self.model.get_input_embeddings()
+        if int(input_ids.max()) >= table.num_embeddings:
+            raise InputError(
+                f"the tokeniser gives the id {int(input_ids.max())}, but the language model has {table.num_embeddings} "
+                "embeddings; take the tokeniser that belongs to it"
+            )
+        embedded: Tensor = table(input_ids)
         wanted = image_features[image_index[used]].flatten(0, 1).to(embedded.dtype)
         positions = placeholders.flatten().nonzero().squeeze(1)
         return embedded.flatten(0, 1).index_copy(0, positions, wanted).view_as(embedded)

@@ -225,3 +225,13 @@ def test_a_damaged_image_processor(damage: str, old: Path) -> None:
     (old / "preprocessor_config.json").write_text(damage)
     refused("old has no image processor that transformers can read|pictures, the vision model takes 32x32", old)
     assert any("old" in problem for problem in check_model(old).problems)
+
+
+def test_a_token_without_an_embedding(model: Path) -> None:
+    vlm = load_model(model)
+    batch: dict[str, Any] = vlm.layout.pairs(["Caption", "what"], ["dog", "cat"], [1, 1])
+    batch |= {"pixel_values": vlm.pixels([PICTURE]), "image_index": torch.tensor([[0], [0]])}
+    words = (batch["input_ids"] != vlm.model.config.image_token_index).nonzero()
+    batch["input_ids"][tuple(words[-1])] = 10**6
+    with pytest.raises(InputError, match=r"the id 1000000, but .* \d+ embeddings; take the tokeniser that belongs"):
+        vlm(batch)
