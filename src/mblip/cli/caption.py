@@ -101,7 +101,7 @@ def caption(
             raise
     if file:
         file.finish(found, codes)
-        console.print(f"{file.path}: {len(found) - unreadable:,} pictures in {', '.join(codes)}")
+        console.print(f"{file.path}: {len(found) - unreadable:,} pictures in {', '.join(codes)}", soft_wrap=True)
     if unreadable:
         console.print(f"mblip: {unreadable:,} of {len(found):,} pictures could not be read")
         raise typer.Exit(UNREADABLE)

@@ -26,4 +26,4 @@ def quickstart(
     console = Console(highlight=False)
     report = run_experiment(to, ablations, seeds, console.print)
     minutes = report["seconds"] / 60
-    console.print(f"done after {minutes:.1f} minutes in all: open [bold]{to / 'report.html'}[/bold]")
+    console.print(f"done after {minutes:.1f} minutes in all: open [bold]{to / 'report.html'}[/bold]", soft_wrap=True)

@@ -50,7 +50,7 @@ def train(
         print(f"mblip: {stopped}", file=sys.stderr)
         raise typer.Exit(TERMINATED) from stopped
     if os.environ.get("RANK", "0") == "0":
-        console.print(f"{directory}: done")
+        console.print(f"{directory}: done", soft_wrap=True)
 
 
 class _Progress:
