@@ -16,7 +16,7 @@ from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_rows, tak
 from mblip.errors import InputError
 from mblip.languages import LANGUAGES, find_language
 from mblip.schema import Drop, Example
-from mblip.storage import check_text, not_utf8, read_jsonl
+from mblip.storage import read_jsonl, reading_text
 
 IMAGES = ("image", "second_image")
 
@@ -102,11 +102,10 @@ def _rows(path: Path) -> Iterator[Row | str]:
 
 
 def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[str]]]]) -> Iterator[Row | str]:
-    check_text(path)
     csv.field_size_limit(sys.maxsize)
     line = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with reading_text(path), path.open(encoding="utf-8-sig", newline="") as file:
             rows = split(file)
             line, header = next(rows, (0, []))
             if not header:
@@ -119,12 +118,8 @@ def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[
                     yield dict(zip(header, cells, strict=True))
                 elif cells:
                     yield f"line {line} has {len(cells)} cells, but the header names {len(header)} columns"
-    except UnicodeDecodeError as error:
-        raise not_utf8(path) from error
     except csv.Error as error:
         raise InputError(f"{path}, after line {line}: {error}; mend the quotes there") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _csv_cells(file: IO[str]) -> Iterator[tuple[int, list[str]]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mblip.corpora.raw import first_character, stream_members, stream_rows
 from mblip.errors import InputError
-from mblip.storage import check_text, not_utf8, read_jsonl
+from mblip.storage import read_jsonl, reading_text
 
 _LONGEST_LINE = 1 << 20
 _COCO = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
@@ -49,13 +49,8 @@ def evaluation_images(paths: tuple[str, ...]) -> frozenset[str]:
 
 def _names(path: Path) -> Iterator[str]:
     if path.suffix == ".txt":
-        check_text(path)
-        try:
+        with reading_text(path):
             yield from (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-        except UnicodeDecodeError as error:
-            raise not_utf8(path) from error
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
     elif path.suffix == ".jsonl":
         yield from _of_rows(read_jsonl(path))
     elif first_character(path) == "[" or _is_lines(path):

@@ -21,7 +21,7 @@ from mblip.storage.manifest import (
     write_manifest,
 )
 from mblip.storage.shards import ShardReader, ShardWriter, to_table, write_shard
-from mblip.storage.text import check_text, not_utf8
+from mblip.storage.text import check_text, not_utf8, reading_text
 
 __all__ = [
     "EXCLUSIONS",
@@ -49,6 +49,7 @@ __all__ = [
     "read_jsonl",
     "read_manifest",
     "read_records",
+    "reading_text",
     "sha256_file",
     "to_rgb",
     "to_table",

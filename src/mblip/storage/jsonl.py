@@ -15,7 +15,7 @@ from typing import IO, Any, Self, TypeVar
 
 from mblip.errors import InputError
 from mblip.storage.files import atomic_write
-from mblip.storage.text import check_text, not_utf8
+from mblip.storage.text import reading_text
 
 T = TypeVar("T")
 
@@ -27,16 +27,10 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
         InputError: The file cannot be read, or a line is not one JSON object; names file and line.
     """
     path = Path(path)
-    check_text(path)
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _parse_line(line, f"{path}, line {number}")
-    except UnicodeDecodeError as error:
-        raise not_utf8(path) from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    with reading_text(path), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _parse_line(line, f"{path}, line {number}")
 
 
 def read_records(path: str | Path, kind: type[T]) -> Iterator[T]:

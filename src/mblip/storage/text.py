@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mblip.errors import InputError
@@ -12,6 +13,22 @@ _BLOCK = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
 _UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)  # before UTF-16, whose mark one of them begins with
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@contextmanager
+def reading_text(path: Path) -> Iterator[None]:
+    """Within it a file is read as UTF-8.
+
+    Raises:
+        InputError: It cannot be read, or is not UTF-8.
+    """
+    check_text(path)
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise not_utf8(path) from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def check_text(path: Path) -> None:

@@ -98,12 +98,13 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
     app = FastAPI(title="mblip", version=mblip.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.pictures = Pictures(model.shrink, remote=settings.remote_images, max_bytes=settings.max_bytes)
     app.add_middleware(_Guard, max_bytes=settings.max_bytes, keys=settings.keys)
+    precision = model.precision
     served = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mblip"}
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Whether the server is up, and what its language model computes in."""
-        return {"status": "ok", "precision": model.precision}
+        return {"status": "ok", "precision": precision}
 
     @app.get("/metrics")
     async def show_metrics() -> Response:

@@ -15,7 +15,7 @@ import yaml
 from mblip.errors import InputError, nearest
 from mblip.languages import LANGUAGES, Profile
 from mblip.schema import Example, Instruction
-from mblip.storage import check_text, not_utf8
+from mblip.storage import reading_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +139,9 @@ def find_templates(name: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    check_text(path)
     try:
-        tasks = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise not_utf8(path) from error
+        with reading_text(path):
+            tasks = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tasks, dict):
