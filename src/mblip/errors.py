@@ -22,5 +22,9 @@ def nearest(name: str, known: Iterable[str], spelled: Callable[[str], str] = str
         known: What would have been right.
         spelled: How to show it.
     """
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    # One wrong letter in four, or the name cut short: with more, as in "klingon" for "igbo", the hint misleads.
+    known = list(known)
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    if not found and len(name) > 2:
+        found = [longer for longer in known if longer.startswith(name)]
     return f"; did you mean {spelled(found[0])!r}?" if found else ""

@@ -10,10 +10,19 @@ from mblip.errors import InputError, nearest
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("optm", "; did you mean 'optim'?"), ("modell", "; did you mean 'model'?"), ("zzz", ""), ("", "")],
+    [
+        ("optm", "; did you mean 'optim'?"),
+        ("modell", "; did you mean 'model'?"),
+        ("lang", "; did you mean 'language'?"),  # cut short
+        ("date", "; did you mean 'data'?"),
+        ("dim", ""),
+        ("da", ""),
+        ("zzz", ""),
+        ("", ""),
+    ],
 )
 def test_nearest(name: str, hint: str) -> None:
-    assert nearest(name, ["data", "optim", "model"]) == hint
+    assert nearest(name, ["data", "optim", "model", "language"]) == hint
 
 
 def run_verb(body: str) -> subprocess.CompletedProcess[str]:

@@ -109,6 +109,12 @@ def test_unknown_language_suggests_the_nearest(text: str, hint: str) -> None:
         find_language(text)
 
 
+@pytest.mark.parametrize("text", ["klingon", "Dothraki", "Quenya", "Tibetan", "xx", "ug", "python"])
+def test_no_language_is_suggested_where_none_is_near(text: str) -> None:
+    with pytest.raises(InputError, match=f"^unknown language '{text}'; mblip languages lists all 96$"):
+        find_language(text)
+
+
 @pytest.mark.parametrize("text", ["", "klingon", "zh-TW", "sr-Latn", "ckb_Arab", "en-", "-", "e\0n", "x" * 10_000])
 def test_what_is_not_a_language_of_the_table_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="unknown language"):
