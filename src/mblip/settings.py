@@ -36,25 +36,31 @@ def override_field(data: dict[str, Any], keys: list[str], text: str, override: s
     """Set the field at a path of section names, or of a list's items by name or number, to a YAML value.
 
     Raises:
-        InputError: The path leads through something that is not a section, or the value is not YAML.
+        InputError: The path leads through something that is not a section, a list has no such item (names the
+            nearest), or the value is not YAML.
     """
+    parent = ""
     for key in keys[:-1]:
-        data = _named(data, key) if isinstance(data, list) else data.setdefault(key, {})
+        if isinstance(data, list):
+            named = {str(item["name"]): item for item in data if isinstance(item, dict) and "name" in item}
+            items = {str(number): item for number, item in enumerate(data)} | named
+            if key not in items:
+                known = ", ".join(named) or f"{len(data)}, numbered from 0"
+                raise InputError(
+                    f"override {override!r}: {parent!r} has no item {key!r}{nearest(key, named)}; it has {known}"
+                )
+            data = items[key]
+        else:
+            data = data.setdefault(key, {})
         if not isinstance(data, dict | list):
             raise InputError(f"override {override!r}: {key!r} is not a section of the recipe")
+        parent = key
     if not isinstance(data, dict):
-        raise InputError(f"override {override!r}: {keys[-2]!r} is a list; name one of its items")
+        raise InputError(f"override {override!r}: {parent!r} is a list; set a field of one of its items, or all of it")
     try:
         data[keys[-1]] = parse_yaml(text) if text else ""
     except yaml.YAMLError as error:
         raise InputError(f"override {override!r}: the value is not readable YAML") from error
-
-
-def _named(items: list[Any], key: str) -> Any:
-    """The item of a list of sections with this ``name``, or at this number."""
-    named = {item["name"]: item for item in items if isinstance(item, dict) and "name" in item}
-    numbered = {str(number): item for number, item in enumerate(items)}
-    return named.get(key, numbered.get(key))
 
 
 def explain(kind: type[BaseModel], error: ValidationError) -> str:

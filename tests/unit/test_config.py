@@ -110,6 +110,10 @@ def test_a_typo_inside_a_list_of_sections_is_named(tmp_path: Path) -> None:
     path.write_text("title: t\nphases: [{steps: 3, tasks: {}, max_object: 1}]\n")
     with pytest.raises(InputError, match=r"unknown field 'phases\.0\.max_object'; did you mean 'max_objects'"):
         load_recipe(TextRecipe, path)
+    with pytest.raises(
+        InputError, match=r"override 'phases\.1\.steps=4': 'phases' has no item '1'; it has 1, numbered"
+    ):
+        load_recipe(TextRecipe, path, ("phases.1.steps=4",))
 
 
 def test_a_missing_field_does_not_print_the_whole_recipe(recipe: Path) -> None:
