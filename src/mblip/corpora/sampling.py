@@ -24,6 +24,7 @@ from mblip.storage import (
     Manifest,
     ShardReader,
     ShardWriter,
+    no_empty_folders,
     read_drops,
     read_jsonl,
     read_manifest,
@@ -95,7 +96,8 @@ def sample_sources(recipe: DataRecipe, work: Path, progress: Progress = silent) 
             of another recipe or of raw files that have changed since.
     """
     check_names(recipe)
-    return {source.name: sample_source(recipe, source, work, progress) for source in recipe.sources}
+    with no_empty_folders(stage_folder(work, "")):
+        return {source.name: sample_source(recipe, source, work, progress) for source in recipe.sources}
 
 
 def check_names(recipe: DataRecipe) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from mblip.evaluation.benchmarks import evaluated
 from mblip.evaluation.metrics.fidelity import Detector, LinguaDetector
 from mblip.evaluation.predictions import match_answers, read_answers
 from mblip.evaluation.results import (
+    PREDICTIONS,
     RUN,
     SCORES,
     ItemScore,
@@ -32,7 +34,7 @@ from mblip.evaluation.results import (
 from mblip.evaluation.scoring import describe_data, score_items
 from mblip.evaluation.tasks import Task, load_tasks
 from mblip.schema import Prediction, Score
-from mblip.storage import JsonlWriter, sha256_file
+from mblip.storage import JsonlWriter, no_empty_folders, sha256_file
 
 if TYPE_CHECKING:
     from mblip.evaluation.runner import Processes, Progress
@@ -103,18 +105,23 @@ def evaluate(
         if not processes.is_main_process:
             return []
         files = [_predictions_of(task, Path(model), len(tasks) == 1) for task in tasks]
+        pairs = list(zip(tasks, files, strict=True))
+        matched = [_match(task, file, allow_missing) for task, file in pairs]
         _keep_run(directory, Run(model, "predictions", {}, "predictions", recipe.prompts, recipe.limit))
-        pairs = zip(tasks, files, strict=True)
-        scores = [_take_predictions(task, file, directory, allow_missing, detector) for task, file in pairs]
+        scores = [
+            _take_predictions(task, file, directory, answers, counts, detector)
+            for (task, file), (answers, counts) in zip(pairs, matched, strict=True)
+        ]
         return _keep_scores(directory, scores)
     from mblip.evaluation.runner import answer_tasks
 
     device = getattr(processes, "device", None)
     answerer = load_answerer(model, **dataclasses.asdict(machine), device=device)
     run = Run(answerer.model, answerer.kind, answerer.identity, recipe.protocol, recipe.prompts, recipe.limit)
-    if processes.is_main_process:
-        _keep_run(directory, run)
-    answer_tasks(tasks, answerer, directory, processes, recipe.protocol, allow_missing, progress)
+    with _begun(directory) if processes.num_processes == 1 else nullcontext():  # others may have answered
+        if processes.is_main_process:
+            _keep_run(directory, run)
+        answer_tasks(tasks, answerer, directory, processes, recipe.protocol, allow_missing, progress)
     if not processes.is_main_process:
         return []
     scores = [_score(task, run, directory, _how(task, run, answerer), allow_missing, detector) for task in tasks]
@@ -145,10 +152,20 @@ def _is_predictions(model: str, machine: Machine) -> bool:
     return bool(files) or (path.suffix in (".json", ".jsonl") and path.is_file())
 
 
-def _take_predictions(task: Task, path: Path, directory: Path, allow_missing: bool, detector: Detector | None) -> Score:
-    """Score a task from a file, and keep the answers as a run does."""
+def _match(task: Task, path: Path, allow_missing: bool) -> tuple[dict[str, str], dict[str, int]]:
     answers = read_answers(path, task.benchmark, task.language)
-    matched, counts = match_answers(task.items, answers, task.benchmark, task.path, path, allow_missing)
+    return match_answers(task.items, answers, task.benchmark, task.path, path, allow_missing)
+
+
+def _take_predictions(
+    task: Task,
+    path: Path,
+    directory: Path,
+    matched: dict[str, str],
+    counts: dict[str, int],
+    detector: Detector | None,
+) -> Score:
+    """Score a task from a file, and keep the answers as a run does."""
     rows = [
         Prediction(item.id, task.benchmark.name, task.language, item.images, "", matched[item.id])
         for item in task.items
@@ -226,6 +243,21 @@ def _values(scored: Scored) -> list[ItemScore]:
         )
         for number, item in enumerate(scored.items)
     ]  # fmt: skip
+
+
+@contextmanager
+def _begun(directory: Path) -> Iterator[None]:
+    """Nothing stays of an evaluation that stops before its first answer: there is nothing to go on from."""
+    begun = (directory / RUN).exists()
+    with no_empty_folders(directory / PREDICTIONS):
+        try:
+            yield
+        except BaseException:
+            files = [*(directory / PREDICTIONS).glob("*.jsonl")]
+            if not begun and not any(path.stat().st_size for path in files):
+                for path in (*files, directory / RUN):
+                    path.unlink(missing_ok=True)
+            raise
 
 
 def _keep_run(directory: Path, run: Run) -> None:

@@ -95,12 +95,7 @@ def build_mix(
     for path in sorted(folder.glob("*.parquet")):  # they would count as shards of the mix
         if not re.fullmatch(r"mix-\d{5,}\.parquet", path.name):
             raise InputError(f"{folder} holds {path.name}, which is no part of a mix; name another folder")
-    made = folder / WORK if folder.exists() else folder
-    try:
-        stages = check_samples(recipe, stages_folder, progress)
-    except InputError:
-        _remove_empty(made)
-        raise
+    stages = check_samples(recipe, stages_folder, progress)
     boxes_folder = folder / WORK / "boxes" / _boxes_hash(identity, stages)
     boxes = max(1, -(-sum(stage.manifest.rows for stage in stages.values()) // ROWS_PER_BOX))
     if recipe.translated_templates:
@@ -134,12 +129,6 @@ def build_mix(
     write_card(folder)
     shutil.rmtree(folder / WORK)
     return manifest
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove a folder that holds folders alone: what is left where nothing could be read."""
-    if all(path.is_dir() for path in folder.rglob("*")):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def mix_hash(recipe: DataRecipe) -> str:

@@ -1,6 +1,14 @@
 """Everything on disk: atomic writes, JSON lines, Parquet shards with a manifest, image stores."""
 
-from mblip.storage.files import atomic_folder, atomic_path, atomic_write, hash_directory, sha256_file, write_json
+from mblip.storage.files import (
+    atomic_folder,
+    atomic_path,
+    atomic_write,
+    hash_directory,
+    no_empty_folders,
+    sha256_file,
+    write_json,
+)
 from mblip.storage.images import (
     FolderStore,
     ImageStore,
@@ -42,6 +50,7 @@ __all__ = [
     "decode_image",
     "hash_directory",
     "language_of",
+    "no_empty_folders",
     "not_utf8",
     "open_images",
     "parse_record",

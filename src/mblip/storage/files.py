@@ -68,6 +68,18 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         yield file
 
 
+@contextmanager
+def no_empty_folders(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong in the block, the folders on the way to ``folder`` that it made do not stay without a file."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if made and all(path.is_dir() for path in made[-1].rglob("*")):
+            shutil.rmtree(made[-1], ignore_errors=True)
+        raise
+
+
 def write_json(path: str | Path, data: Any) -> None:
     """Write ``data`` as indented JSON, atomically. NaN and infinity, which JSON lacks, raise ValueError."""
     text = json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False)

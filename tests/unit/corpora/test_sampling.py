@@ -180,3 +180,19 @@ def test_two_sources_of_one_name_and_an_empty_one(table: Path, tmp_path: Path) -
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(InputError, match="'own' yields no example"):
         sample_sources(_recipe(tmp_path / "empty.jsonl"), tmp_path / "other")
+
+
+def test_nothing_stays_of_a_refused_reading(table: Path, tmp_path: Path) -> None:
+    def refused(work: Path, recipe: DataRecipe) -> None:
+        with pytest.raises(InputError):
+            sample_sources(recipe, work)
+
+    missing = _recipe(tmp_path / "none.jsonl", "drop")
+    refused(tmp_path / "new/work", missing)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "own").mkdir()
+    refused(tmp_path / "own", missing)
+    assert list((tmp_path / "own").iterdir()) == []  # the folder that was there stays
+    both = _recipe(table, "drop").sources + _recipe(tmp_path / "none.jsonl", names=("other",)).sources
+    refused(tmp_path / "own", DataRecipe(title="t", sources=both, bad_rows="drop"))
+    assert [path.name for path in (tmp_path / "own/english").iterdir()] == ["own"]  # what was read stays

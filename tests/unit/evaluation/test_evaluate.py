@@ -115,6 +115,30 @@ def test_a_killed_run_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert (root.parent / "out" / path.relative_to(root.parent / "whole")).read_bytes() == path.read_bytes()
 
 
+def test_nothing_stays_of_a_run_without_an_answer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = Machine(endpoint="http://127.0.0.1:9/v1")
+    monkeypatch.setattr("mblip.evaluation.answerers.openai._WAITS", ())
+    out = root.parent / "out"
+    for to in (out, out / "deeper"):
+        with pytest.raises(InputError, match="does not answer"):
+            evaluate("m", recipe("xgqa", languages=("en",)), root, to, machine=dead)
+        assert not out.exists()
+    run(root, "marvl", languages=("sw",))
+    held = sorted(path for path in out.rglob("*") if path.is_file())
+    monkeypatch.setattr(module, "load_answerer", lambda *_, **__: Counting(stop=0))
+    with pytest.raises(KeyboardInterrupt):
+        run(root, "xgqa", languages=("en",))
+    assert set(held) <= set(out.rglob("*"))  # of an earlier evaluation everything stays
+
+
+def test_predictions_that_do_not_fit_leave_nothing(root: Path, tmp_path: Path) -> None:
+    data.write(tmp_path / "folder/xgqa-de.json", [{"questionId": n, "prediction": "yes"} for n in "123"])
+    data.write(tmp_path / "folder/xgqa-en.json", [{"questionId": "1", "prediction": "yes"}])
+    with pytest.raises(InputError, match="no prediction for 2 of the 3 items"):
+        run(root, "xgqa", languages=("de", "en"), model=str(tmp_path / "folder"))
+    assert not (root.parent / "out").exists()
+
+
 def test_images_are_looked_for_before_anything_is_asked(root: Path) -> None:
     (root / "gqa/images/n2.jpg").unlink()
     with pytest.raises(
