@@ -122,9 +122,9 @@ def evaluate(
         if processes.is_main_process:
             _keep_run(directory, run)
         answer_tasks(tasks, answerer, directory, processes, recipe.protocol, allow_missing, progress)
-    if not processes.is_main_process:
-        return []
-    scores = [_score(task, run, directory, _how(task, run, answerer), allow_missing, detector) for task in tasks]
+        if not processes.is_main_process:
+            return []
+        scores = [_score(task, run, directory, _how(task, run, answerer), allow_missing, detector) for task in tasks]
     return _keep_scores(directory, scores)
 
 
@@ -198,7 +198,7 @@ def _score(
     rows = read_predictions(directory, task.benchmark.name, task.language)
     answers = {name: row.answer for name, row in rows.items()}
     lacking = [item.id for item in task.items if item.id not in answers]
-    if lacking and not allow_missing:
+    if lacking and not (allow_missing and answers):
         raise InputError(
             f"{task.name} has no answer for {len(lacking)} of its {len(task.items)} items, such as {lacking[0]!r}, in "
             f"{directory}; run the same command again"

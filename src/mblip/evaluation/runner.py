@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from mblip.errors import InputError
-from mblip.evaluation.answerers.base import Answerer
+from mblip.evaluation.answerers.base import Answerer, NoAnswer
 from mblip.evaluation.benchmarks.scenes import GENERATION, NAME, SceneItem
 from mblip.evaluation.results import predictions_path
 from mblip.evaluation.tasks import Task
@@ -57,11 +57,12 @@ def answer_tasks(
         directory: The run directory.
         processes: Who else works on it.
         protocol: ``generation``, or ``candidates`` to choose from each benchmark's answers.
-        allow_missing: Leave items out whose picture proves unreadable; else it is an error.
+        allow_missing: Leave items out whose picture proves unreadable or that the model says nothing to; else it is an
+            error.
         progress: Told how many of this process's requests are answered, and of how many.
 
     Raises:
-        InputError: The directory holds answers to something else, or a picture cannot be read.
+        InputError: The directory holds answers to something else, a picture cannot be read, or the model gave no text.
     """
     if processes.is_main_process:
         for task in tasks:
@@ -133,6 +134,13 @@ def _answers(
             )
             for request, answer in answers:
                 number, own, _ = asked.pop(request.id)
+                if isinstance(answer, NoAnswer):
+                    if not allow_missing:
+                        raise InputError(
+                            f"{tasks[number].name}, item {own.id!r}: {answer.why}; the same command asks again, and "
+                            "--allow-missing leaves such items out, counted"
+                        )
+                    continue
                 yield number, own, answer
         except UnreadableImage:
             if not allow_missing:

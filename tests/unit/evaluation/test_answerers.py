@@ -16,7 +16,7 @@ from PIL import Image
 from tests import checkpoints
 
 from mblip.errors import InputError
-from mblip.evaluation.answerers import load_answerer, openai
+from mblip.evaluation.answerers import NoAnswer, load_answerer, openai
 from mblip.evaluation.benchmark import SHORT_ANSWER
 from mblip.models.generation import Request
 from mblip.storage import UnreadableImage
@@ -30,7 +30,7 @@ REQUESTS = [
 ]
 
 
-def answers(answerer: Any, requests: list[Request] = REQUESTS) -> dict[str, str]:
+def answers(answerer: Any, requests: list[Request] = REQUESTS) -> dict[str, Any]:
     found = list(answerer.answers(requests, PICTURES.__getitem__, answerer.decoding(SHORT_ANSWER)))
     assert len(found) == len(requests)
     return {request.id: answer for request, answer in found}
@@ -199,6 +199,8 @@ class Endpoint(BaseHTTPRequestHandler):
             status, reply = 401, {"error": "no such key"}
         elif "strange" in content[-1]["text"]:
             reply = {"choices": []}
+        elif "reply" in content[-1]["text"]:
+            reply = {"choices": [json.loads(content[-1]["text"].removeprefix("reply"))]}
         elif self.busy:
             status, reply = self.busy.pop(), {}
         text = json.dumps(reply).encode()
@@ -256,6 +258,29 @@ def test_endpoints_that_refuse_or_are_none(endpoint: str) -> None:
         answers(load_answerer("m", endpoint="http://127.0.0.1:9/v1"), REQUESTS[:1])
     with pytest.raises(InputError, match="must be an address such as"):
         load_answerer("m", endpoint="localhost:8000")
+
+
+@pytest.mark.parametrize(("choice", "answer"), [
+    ({"message": {"content": None}, "finish_reason": "content_filter"}, "gave no text (finish_reason 'content_filter')"),
+    ({"message": {"content": None}}, "gave no text (finish_reason None)"),
+    ({"message": {"content": ""}, "finish_reason": "length"}, "within 10 tokens; turn its reasoning off"),
+    ({"message": {"content": ""}, "finish_reason": "stop"}, None),
+    ({"message": {"content": None, "refusal": "I cannot say."}, "finish_reason": "stop"}, "I cannot say."),
+    ({"message": {"content": "two do"}, "finish_reason": "length"}, "two do"),
+])  # fmt: skip
+def test_a_reply_without_text_is_no_empty_answer(endpoint: str, choice: dict[str, Any], answer: str | None) -> None:
+    found = answers(load_answerer("m", endpoint=endpoint), [Request("1", (), "reply" + json.dumps(choice))])["1"]
+    if isinstance(found, NoAnswer):
+        assert answer and answer in found.why
+    else:
+        assert found == (answer or "")
+
+
+@pytest.mark.parametrize("content", [["two"], 2, {"text": "two"}])
+def test_content_of_another_kind_is_refused(endpoint: str, content: Any) -> None:
+    reply = "reply" + json.dumps({"message": {"content": content}})
+    with pytest.raises(InputError, match="does not reply as an OpenAI-compatible endpoint"):
+        answers(load_answerer("m", endpoint=endpoint), [Request("1", (), reply)])
 
 
 def test_an_unreadable_picture_comes_out_of_every_kind(endpoint: str, llava: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from mblip.cli.app import app
 from mblip.config import EvalRecipe
 from mblip.errors import InputError
 from mblip.evaluation import evaluate as module
+from mblip.evaluation.answerers import NoAnswer
 from mblip.evaluation.answerers.dummy import DummyAnswerer
 from mblip.evaluation.benchmarks import EVALUATED
 from mblip.evaluation.evaluate import Machine, evaluate
@@ -129,6 +130,36 @@ def test_nothing_stays_of_a_run_without_an_answer(root: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         run(root, "xgqa", languages=("en",))
     assert set(held) <= set(out.rglob("*"))  # of an earlier evaluation everything stays
+
+
+class Silent(DummyAnswerer):
+    """Says nothing to prompts with a word in them."""
+
+    word = "dog"
+
+    def answers(
+        self, requests: Sequence[Request], open_image: Any, decoding: Mapping[str, Any]
+    ) -> Iterator[tuple[Request, Any]]:
+        for request, answer in super().answers(requests, open_image, decoding):
+            yield request, NoAnswer("it gave no text") if self.word in request.prompt else answer
+
+
+def test_an_item_without_an_answer_stops_or_is_counted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Silent()
+    monkeypatch.setattr(module, "load_answerer", lambda *_, **__: silent)
+    with pytest.raises(
+        InputError, match=r"xgqa \(en\), item '1': it gave no text; the same command asks again, and --allow"
+    ):
+        run(root, "xgqa", languages=("en",))
+    (score,) = run(root, "xgqa", languages=("en",), allow_missing=True)
+    assert (score.n, score.fingerprint["without_answer"]) == (2, 1)
+    silent.word = "nothing"
+    (score,) = run(root, "xgqa", languages=("en",))  # asked again
+    assert score.n == 3 and "without_answer" not in score.fingerprint
+    silent.word = ""
+    with pytest.raises(InputError, match="has no answer for 3 of its 3 items"):
+        run(root, "xgqa", to="none", languages=("en",), allow_missing=True)
+    assert not (root.parent / "none").exists()
 
 
 def test_predictions_that_do_not_fit_leave_nothing(root: Path, tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mblip.errors import InputError
-from mblip.evaluation.answerers.base import Answerer, OpenImage
+from mblip.evaluation.answerers.base import Answerer, NoAnswer, OpenImage
 from mblip.evaluation.answerers.dummy import DummyAnswerer
 
-__all__ = ["Answerer", "OpenImage", "load_answerer"]
+__all__ = ["Answerer", "NoAnswer", "OpenImage", "load_answerer"]
 
 DUMMY = "dummy"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
@@ -11,6 +12,17 @@ if TYPE_CHECKING:  # torch is not needed to say what is asked
     from mblip.models.generation import Request
 
 OpenImage = Callable[[str], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """A model that was asked and gave no text, which is not an empty answer.
+
+    Attributes:
+        why: In words.
+    """
+
+    why: str
 
 
 class Answerer(Protocol):
@@ -32,7 +44,7 @@ class Answerer(Protocol):
 
     def answers(
         self, requests: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]
-    ) -> Iterator[tuple[Request, str]]:
+    ) -> Iterator[tuple[Request, str | NoAnswer]]:
         """Every request once with its answer, in any order.
 
         Raises:

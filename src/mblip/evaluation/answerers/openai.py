@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from mblip.errors import InputError
-from mblip.evaluation.answerers.base import OpenImage
+from mblip.evaluation.answerers.base import NoAnswer, OpenImage
 from mblip.models.generation import Request
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -56,7 +56,7 @@ class OpenAIAnswerer:
 
     def answers(
         self, requests: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]
-    ) -> Iterator[tuple[Request, str]]:
+    ) -> Iterator[tuple[Request, str | NoAnswer]]:
         """See the protocol.
 
         Raises:
@@ -74,7 +74,7 @@ class OpenAIAnswerer:
         """Refused: the API does not score given answers."""
         raise InputError(f"{self._url} cannot score candidates, which only mblip's models can; use generation")
 
-    def _one(self, request: Request, open_image: OpenImage, decoding: Mapping[str, Any]) -> str:
+    def _one(self, request: Request, open_image: OpenImage, decoding: Mapping[str, Any]) -> str | NoAnswer:
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": _data_url(open_image(key))}} for key in request.images
         ]
@@ -82,10 +82,22 @@ class OpenAIAnswerer:
         body = {"model": self.model, "messages": [{"role": "user", "content": content}], **decoding}
         reply = self._post(json.dumps(body).encode())
         try:
-            text = reply["choices"][0]["message"]["content"]
-        except (LookupError, TypeError) as error:
-            raise InputError(f"{self._url} does not reply as an OpenAI-compatible endpoint: {reply!r:.200}") from error
-        return text.strip() if isinstance(text, str) else ""
+            choice = reply["choices"][0]
+            message, reason = choice["message"], choice.get("finish_reason")
+            text = message["content"]
+            if text is None:
+                text = message.get("refusal")  # what the model said instead
+        except (LookupError, TypeError, AttributeError) as error:
+            raise self._strange(reply) from error
+        if not isinstance(text, str | None):
+            raise self._strange(reply)
+        if text is None or (not text and reason in ("length", "content_filter")):
+            spent = f" within {decoding['max_tokens']} tokens; turn its reasoning off" if reason == "length" else ""
+            return NoAnswer(f"{self._url} gave no text (finish_reason {reason!r}){spent}")
+        return text.strip()
+
+    def _strange(self, reply: Any) -> InputError:
+        return InputError(f"{self._url} does not reply as an OpenAI-compatible endpoint: {reply!r:.200}")
 
     def _post(self, body: bytes) -> Any:
         for wait in (*_WAITS, None):
