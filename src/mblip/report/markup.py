@@ -48,7 +48,11 @@ linear-gradient(90deg,var(--soft) 1px,#0000 1px) 0 0/calc(100%/var(--steps)) 100
 .card dl{margin:.6rem 0 0}.card dt{font-size:.8rem;opacity:.78;margin-top:.6rem}.card dd{margin:0}.card .gold{font-size:.85rem;
 opacity:.78}.mark{font-size:.75rem;opacity:.8;white-space:nowrap}
 details{margin:.3rem 0}summary{cursor:pointer}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
-@media(max-width:40rem){.strip{grid-template-columns:1fr}.axis{grid-column:1}}
+@media(max-width:40rem){.strip{grid-template-columns:1fr}.axis{grid-column:1}
+thead,td:empty{display:none}tr{display:flex;flex-wrap:wrap;column-gap:1.1rem}td{display:block;flex:1 0 100%;padding:.1rem 0;
+border:0;white-space:normal;overflow-wrap:anywhere}td:first-child:not(:empty){border-top:1px solid var(--soft);margin-top:.4rem}
+td.n{flex:0 0 auto;min-width:4.2rem;text-align:start}
+td.n::before{content:attr(data-of);display:block;font-size:.75rem;opacity:.78}}
 """
 
 
@@ -67,15 +71,18 @@ def foreign(text: str, language: str, tag: str = "bdi") -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    """A table that scrolls by itself where the page is narrow; cells are markup already.
+    """A table; where the page is narrow, a row is a paragraph in which every number has its title above it.
 
     Args:
-        head: Titles.
-        rows: Cells.
+        head: Titles, plain text.
+        rows: Cells, markup already.
         numbers: Columns that are set right.
     """
-    kinds = dict.fromkeys(numbers, ' class="n"')
-    titles = "".join(f'<th scope="col"{kinds.get(column, "")}>{title}</th>' for column, title in enumerate(head))
+    names = [html.escape(title) for title in head]
+    kinds = {column: f' class="n" data-of="{names[column]}"' for column in numbers}
+    titles = "".join(
+        f'<th scope="col"{" class=n" if column in kinds else ""}>{name}</th>' for column, name in enumerate(names)
+    )
     body = ""
     for row in rows:
         cells = (f"<td{kinds.get(column, '')}>{cell}</td>" for column, cell in enumerate(row))

@@ -261,6 +261,8 @@ def test_the_page_in_a_browser(run: Path, worse: Path, pictures: Path, tmp_path:
             page.goto(address)
             page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+            tables = page.evaluate("[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)")
+            assert tables and not any(tables)  # none has to be scrolled sideways
             assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
             arabic = page.locator('dd[dir=rtl] bdi[lang="ar"]').first
             box, cell = arabic.bounding_box(), arabic.locator("xpath=ancestor::dd").bounding_box()
