@@ -2,6 +2,8 @@
 
     python benchmarks/train_step.py                                 # CPU, middle size, some 15 minutes of one core
     python benchmarks/train_step.py --steps 1 --texts-per-image 2   # shorter; --no-shares, --vision-layers 2 shorten too
+    python benchmarks/train_step.py --llm bloomz                    # the same with a decoder-only language model
+    python benchmarks/train_step.py --full --count                  # FLOPs of the paper's sizes, on any machine
     python benchmarks/train_step.py --device cuda --full            # ViT-g, Q-Former, mT0-XL int8; also --llm bloomz (NF4)
     python benchmarks/train_step.py --device cuda --full --cap-gib 12 --steps 20
 
@@ -29,6 +31,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -50,6 +53,7 @@ class Variant:
     grouped: bool = True
     sorted: bool = True
     chunked: bool = True
+    packed: bool = True
     checkpointing: bool = True
     fused: bool = True
     compiled: bool = False
@@ -76,9 +80,12 @@ class Bench:
         self.dtype = torch.bfloat16 if arguments.full else torch.float32
         self.micro_batch, self.global_batch = arguments.micro_batch, arguments.global_batch
         full = arguments.full
-        config = models.full_config(arguments.llm) if full else models.middle_config(arguments.vision_layers)
-        kind = {"mt0": "int8", "bloomz": "nf4"}[arguments.llm] if full else "none"
-        self.vlm, self.quantized = models.build(config, arguments.quantization or kind, self.dtype, self.device)
+        middle = partial(models.middle_config, arguments.vision_layers)
+        config = (models.full_config if full else middle)(arguments.llm)
+        kind = {"mt0": "int8", "bloomz": "nf4"}[arguments.llm] if full and not arguments.count else "none"
+        kind = arguments.quantization or kind
+        self.vlm, self.quantized = models.build(config, kind, self.dtype, self.device, not arguments.count)
+        self.can_pack = not self.vlm.is_encoder_decoder and self.vlm.packs
         self.plain_vision = self.vlm.model.vision_model
         self.compiled_vision = torch.compile(self.plain_vision, dynamic=True)  # at its first call
         learning = [parameter for parameter in self.vlm.parameters() if parameter.requires_grad]
@@ -103,6 +110,7 @@ class Bench:
         """Set the model to the variant's way of computing."""
         # First: a compiled module keeps its forward where unfuse takes away others.
         self.vlm.model.vision_model = self.compiled_vision if variant.compiled else self.plain_vision
+        self.vlm.packs = variant.packed and self.can_pack
         model = self.vlm.language_model
         if variant.checkpointing:
             recompute_layers(self.vlm, ("llm",))
@@ -199,12 +207,14 @@ def row_b(bench: Bench, numbers: Sequence[int], memory: dict[Variant, tuple[int,
     return chosen
 
 
-def without(arguments: argparse.Namespace) -> dict[str, Variant]:
+def without(bench: Bench) -> dict[str, Variant]:
     """Ours at 2 texts an image, activations kept, without each technique; none where no shares are asked for."""
-    if arguments.no_shares:
+    if bench.arguments.no_shares:
         return {}
     kept: dict[str, Any] = {"per_image": 2, **KEPT}
+    packing = {"rows packed, an image's tokens once": Variant("a row a text", packed=False, **kept)}
     return {
+        **(packing if bench.can_pack else {}),
         "image grouping": Variant("no grouping", grouped=False, **kept),
         "supervised tokens alone, in chunks": Variant("full logits", chunked=False, **kept),
         "batches by length": Variant("random order", sorted=False, **kept),
@@ -219,7 +229,7 @@ def run(bench: Bench, arguments: argparse.Namespace, tell: Callable[[dict[str, A
     numbers = [int(number) for number in arguments.texts_per_image.split(",")]
     memory: dict[Variant, tuple[int, int]] = {}
     chosen = row_b(bench, numbers, memory)
-    ours_kept, others = Variant("ours, kept", 2, **KEPT), without(arguments)
+    ours_kept, others = Variant("ours, kept", 2, **KEPT), without(bench)
     compiled = [Variant("compiled", 2, compiled=True, **KEPT)] if arguments.compile else []
     compared = [ours_kept, *others.values(), *compiled] if others or compiled else []
     wanted = [*chosen, *chosen.values(), *compared]
@@ -239,6 +249,24 @@ def run(bench: Bench, arguments: argparse.Namespace, tell: Callable[[dict[str, A
     for variant in compiled:
         title = "share of: torch.compile of the vision model"
         tell(compare(bench, 2, title, found[variant], found[ours_kept], 0.0))
+
+
+def count(bench: Bench, arguments: argparse.Namespace) -> None:
+    """FLOPs of a text in the steps of each variant, and stock's beside them, of layers that are not quantised."""
+    ways: list[Variant] = [STOCK, Variant("stock, kept", stock=True, **KEPT)]
+    for number in (int(number) for number in arguments.texts_per_image.split(",")):
+        ways += [Variant("ours", number), Variant("ours, kept", number, **KEPT)]
+    found: dict[bool, float] = {}
+    for way in [*ways, *without(bench).values()]:
+        steps = [bench.flops(way, bench.batches(way, step + 1)) for step in range(arguments.steps)]
+        mean = sum(steps) / len(steps) / bench.global_batch
+        if way.stock:
+            found[way.checkpointing] = mean
+        print(
+            f"{way.name}, {way.per_image} texts an image: {mean / 1e9:.1f} GFLOP a text; stock takes "
+            f"{found[way.checkpointing] / mean:.2f} times as many, the original recipe {found[True] / mean:.2f}",
+            flush=True,
+        )
 
 
 def compare(bench: Bench, per_image: int, name: str, ours: Measured, other: Measured, ceiling: float) -> dict[str, Any]:
@@ -292,7 +320,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--full", action="store_true", help="the paper's sizes instead of middle ones")
-    parser.add_argument("--llm", default="mt0", choices=("mt0", "bloomz"), help="with --full")
+    parser.add_argument("--llm", default="mt0", choices=("mt0", "bloomz"))
     parser.add_argument("--quantization", choices=("none", "int8", "nf4"), help="instead of the paper's, with --full")
     parser.add_argument("--global-batch", type=int, default=64)
     parser.add_argument("--micro-batch", type=int, default=8)
@@ -302,6 +330,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8, help="begin no further step after so many")
     parser.add_argument("--descriptions", type=float, help="share of long descriptions, instead of the mix's 0.0045")
     parser.add_argument("--no-shares", action="store_true", help="leave out what each technique brings")
+    parser.add_argument(
+        "--count", action="store_true", help="only count FLOPs; nothing is computed, so --full fits a CPU"
+    )
     parser.add_argument("--cap-gib", type=float, help="only run so many steps of ours within so much GPU memory")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile of the vision model")
     parser.add_argument("--json", action="store_true")
@@ -313,6 +344,8 @@ def main() -> None:
     bench = Bench(arguments)
     if arguments.cap_gib:
         capped(bench, arguments)
+    elif arguments.count:
+        count(bench, arguments)
     elif arguments.only_memory:
         print(json.dumps(bench.memory(Variant(**json.loads(arguments.only_memory)))))
     else:

@@ -20,8 +20,8 @@ from mblip.models.skeleton import base_config, skeleton
 from step.texts import END
 
 
-def middle_config(layers: int) -> Blip2Config:
-    """ViT 384 x 12 (or so many layers), Q-Former 384 x 6, mT5-small with its vocabulary."""
+def middle_config(layers: int, llm: str) -> Blip2Config:
+    """ViT 384 x 12 (or so many layers), Q-Former 384 x 6, mT5-small with its vocabulary or a BLOOM as wide and deep."""
     vision = Blip2VisionConfig(
         hidden_size=384,
         intermediate_size=1536,
@@ -34,11 +34,21 @@ def middle_config(layers: int) -> Blip2Config:
         vocab_size=64, hidden_size=384, num_hidden_layers=6, num_attention_heads=6, intermediate_size=1536,
         encoder_hidden_size=384, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
-    text = MT5Config(
+    text: Any = MT5Config(
         vocab_size=250_112, d_model=512, d_ff=1024, d_kv=64, num_heads=6, num_layers=8, num_decoder_layers=8,
         dropout_rate=0.0, decoder_start_token_id=0, use_cache=False,
     )  # fmt: skip
     text.tie_word_embeddings = False
+    if llm == "bloomz":
+        text = BloomConfig(
+            vocab_size=250_880,
+            hidden_size=512,
+            n_layer=8,
+            n_head=8,
+            hidden_dropout=0.0,
+            attention_dropout=0.0,
+            use_cache=False,
+        )
     return Blip2Config(vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=32)
 
 
@@ -58,16 +68,25 @@ def full_config(llm: str) -> Blip2Config:
     )  # fmt: skip
 
 
-def build(config: Blip2Config, kind: str, dtype: torch.dtype, device: torch.device) -> tuple[VisionLLM, bool]:
-    """Random weights, the language model quantised, what learns in fp32; and whether it was quantised."""
+def build(
+    config: Blip2Config, kind: str, dtype: torch.dtype, device: torch.device, weights: bool = True
+) -> tuple[VisionLLM, bool]:
+    """Random weights (or none written), the language model quantised, what learns in fp32; whether it was quantised."""
     if kind != "none" and find_spec("bitsandbytes") is None:
         print(f"bitsandbytes is not installed: {kind} is replaced by {dtype}", file=sys.stderr)
         kind = "none"
     torch.manual_seed(0)
-    with torch.device("cpu" if kind != "none" else device):
+    where = torch.device("cpu") if kind != "none" else device
+    with where if weights else torch.device("meta"):
         vlm = skeleton(config, dtype)
+    if weights:
         for parameter in vlm.parameters():
             nn.init.normal_(parameter, 0.0, 0.02) if parameter.ndim > 1 else nn.init.ones_(parameter)
+    else:
+        vlm.to_empty(device=where)  # great tables stay unwritten, and so take no memory
+        for tensor in (*vlm.parameters(), *vlm.buffers()):
+            if tensor.numel() < 1 << 20:
+                tensor.data.zero_()
     quantize(vlm.language_model, kind, dtype, device)
     vlm.model.to(device)
     add_lora(vlm, 8, 16, 0.0)

@@ -29,13 +29,7 @@ def loss(vlm: VisionLLM, batch: Batch, chunked: bool) -> tuple[Tensor, int]:
     if chunked:
         values = vlm(batch)
         return values["loss_sum"], int(values["tokens"])
-    features = vlm.encode_images(batch["pixel_values"])
-    embedded = vlm.embed(batch["input_ids"], features, batch["image_index"])
-    labels = batch["labels"]
-    if vlm.is_encoder_decoder:
-        hidden = vlm.decoder_states(labels, inputs_embeds=embedded, attention_mask=batch["attention_mask"])
-    else:
-        hidden, labels = vlm.causal_states(embedded, batch["attention_mask"])[:, :-1], labels[:, 1:]
+    hidden, labels = vlm.predicting_states(batch)
     head = vlm.language_model.get_output_embeddings()
     logits = F.linear(hidden.to(head.weight.dtype), head.weight).float()
     total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")

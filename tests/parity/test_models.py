@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mblip.models import VisionLLM, load_model
 from mblip.models import loss as losses
+from mblip.models.packing import pack
 
 FAMILIES = ["mt5", "t5", "bloom", "llama", "qwen3", "gemma3"]
 PICTURES = [np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(4)]
@@ -50,7 +51,7 @@ def logits(vlm: VisionLLM, made: dict[str, Any]) -> Tensor:
     return found
 
 
-ONE, TWO = [[0], [1], [2]], [[0, 1], [2, 3], [3, 0]]
+ONE, TWO, SHARED = [[0], [1], [2]], [[0, 1], [2, 3], [3, 0]], [[0], [1], [0]]
 
 
 @pytest.mark.parametrize("index", [ONE, TWO], ids=["one image", "two images"])
@@ -112,9 +113,10 @@ def gradients(model: Any, value: Tensor) -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
+@pytest.mark.parametrize("index", [TWO, SHARED], ids=["two images", "texts of one image"])
 @pytest.mark.parametrize("form", ["one piece", "chunked"])
 def test_chunked_loss_and_all_gradients(
-    pair: tuple[VisionLLM, Any, Any], form: str, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[VisionLLM, Any, Any], form: str, index: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In fp64, so that only the mathematics is compared."""
     vlm, stock = VisionLLM(copy.deepcopy(pair[0].model).double(), pair[0].processor), copy.deepcopy(pair[1]).double()
@@ -122,12 +124,14 @@ def test_chunked_loss_and_all_gradients(
     if form != "one piece":
         monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 3 * len(head))
         assert losses.chunk_rows(head, 30) == 3
-    made = batch(vlm, TWO)
+    made = batch(vlm, index)
     ours, full = vlm(made)["loss"], stock(**stock_inputs(made)).loss
     torch.testing.assert_close(ours, full, rtol=1e-6, atol=1e-6, check_dtype=False)
     found, wanted = gradients(vlm.model, ours), gradients(stock, full)
     assert found.keys() == wanted.keys()
     assert len(found) > 60
+    if index == SHARED and not vlm.is_encoder_decoder:  # then they were read in one row
+        assert vlm.packs and pack(made["attention_mask"], made["image_index"], vlm.num_query_tokens, vlm.width)
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
     assert sum(bool(gradient.abs().max() > 1e-3) for gradient in wanted.values()) > 50

@@ -6,7 +6,6 @@ have several images, logits are made for supervised tokens alone, and candidates
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -21,6 +20,7 @@ from mblip.models.beams import read_once
 from mblip.models.generation import Generator, Request, evaluating
 from mblip.models.loss import loss_sum, squashed_logits, token_losses
 from mblip.models.origin import Origin
+from mblip.models.packing import Packing, can_pack, pack, packed_states, takes_positions
 from mblip.models.tokens import end_token
 from mblip.processing.images import Picture, open_picture
 from mblip.processing.text import IGNORED, TextLayout
@@ -161,7 +161,7 @@ class VisionLLM(nn.Module):
             ``loss`` (mean over supervised tokens), ``loss_sum`` and ``tokens``; with ``per_text`` also
             ``text_loss_sum`` and ``text_tokens`` [texts]. Losses are in nats and fp32.
         """
-        hidden, labels = self._predicting_states(batch)
+        hidden, labels = self.predicting_states(batch)
         if per_text:
             sums, counts = self.text_losses(hidden, labels)
             total, tokens = sums.sum(), counts.sum()
@@ -181,11 +181,11 @@ class VisionLLM(nn.Module):
     def logits(self, batch: Batch) -> Tensor:
         """Logits of the supervised tokens of a batch [tokens, vocabulary], without gradients; for small batches."""
         with torch.no_grad(), evaluating(self):
-            states, _, _ = self._supervised(*self._predicting_states(batch))
+            states, _, _ = self._supervised(*self.predicting_states(batch))
             head = self.language_model.get_output_embeddings()
             return squashed_logits(states.to(head.weight.dtype), head.weight, head.bias, self._softcap)
 
-    def _predicting_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def predicting_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the output head would see [texts, tokens, width], and what each of these states should predict."""
         features = batch.get("image_features")
         if features is None:
@@ -194,7 +194,10 @@ class VisionLLM(nn.Module):
         labels = batch["labels"]
         if self.is_encoder_decoder:
             return self.decoder_states(labels, inputs_embeds=embedded, attention_mask=batch["attention_mask"]), labels
-        return self.causal_states(embedded, batch["attention_mask"])[:, :-1], labels[:, 1:]
+        mask = batch["attention_mask"]
+        packing = pack(mask, batch["image_index"], self.num_query_tokens, self.width) if self.packs else None
+        states = self.causal_states(embedded, mask) if packing is None else self._packed_states(embedded, packing)
+        return states[:, :-1], labels[:, 1:]
 
     def text_losses(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Summed losses (nats, fp32, without gradients) and supervised tokens of each text [texts].
@@ -254,7 +257,35 @@ class VisionLLM(nn.Module):
 
     @cached_property
     def _takes_positions(self) -> bool:
-        return "position_ids" in inspect.signature(self.language_model.forward).parameters
+        return takes_positions(self.language_model)
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether texts of one image, read in one row, give what they give apart: asked of the model itself, once.
+
+        A layer that carries a state along the row, or that looks past its mask, would let them read one another.
+        """
+        if not can_pack(self.language_model):
+            return False
+        table = self.model.get_input_embeddings()
+        ids = torch.arange(3, 19, device=table.weight.device).view(2, 8) % table.num_embeddings
+        ids[1, :6] = ids[0, :6]
+        packing = pack(torch.ones_like(ids), torch.zeros_like(ids[:, :1]), 6, self.width)
+        assert packing is not None
+        with torch.no_grad(), evaluating(self):
+            embedded = table(ids)
+            apart = self.causal_states(embedded, torch.ones_like(ids)).float()
+            try:
+                together = self._packed_states(embedded, packing).float()
+            except (TypeError, ValueError, RuntimeError, IndexError):  # no room for such a mask in its code
+                return False
+        second = apart[1, 6:]  # could have read the first
+        return bool(
+            (together[1, 6:] - second).norm() <= 0.03 * second.norm()
+        )  # bf16 rounds less, reading others is more
+
+    def _packed_states(self, embedded: Tensor, packing: Packing) -> Tensor:
+        return packed_states(self.states, self.language_model, embedded, packing)
 
     @cached_property
     def _softcap(self) -> float | None:

@@ -1,0 +1,180 @@
+"""Texts of one image in one row: what they give, and for whom it is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests import checkpoints
+from torch import Tensor
+
+from mblip.models import VisionLLM, load_model
+from mblip.models.packing import Packing, can_pack, pack
+
+PROMPTS = [
+    "Question: what is in the house? Short answer in English:",
+    "Caption in German:",
+    "how many red dog",
+    "a",
+    "dog",
+]
+ANSWERS = ["two cat and a tree", "ein Hund", "no", "ein", "red"]
+ONE_EACH, TWO_EACH = [[0], [1], [0], [0], [2]], [[0, 1], [0, 1], [1, -1], [1, -1], [1, 0]]
+
+
+def model(folder: Path, family: str, **changes: Any) -> VisionLLM:
+    vlm = load_model(checkpoints.blip2(folder / "model", family, **changes), dtype="fp32")
+    return vlm.double()  # so that only the mathematics is compared
+
+
+def batch(vlm: VisionLLM, index: list[list[int]]) -> dict[str, Tensor]:
+    made = vlm.layout.pairs(PROMPTS, ANSWERS, [sum(image >= 0 for image in row) for row in index])
+    pictures = [np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(3)]
+    return made | {"pixel_values": vlm.pixels(pictures).double(), "image_index": torch.tensor(index)}
+
+
+def loss_and_gradients(vlm: VisionLLM, made: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    vlm.zero_grad()
+    loss = vlm(made)["loss"]
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach(), {name: p.grad.clone() for name, p in vlm.named_parameters() if p.grad is not None}
+
+
+def count_tokens(vlm: VisionLLM) -> list[int]:
+    """How many tokens, padding among them, the language model is given at each call from now on."""
+    seen: list[int] = []
+
+    def note(_: Any, args: Any, inputs: dict[str, Any]) -> None:
+        seen.append(inputs["inputs_embeds"].shape[0] * inputs["inputs_embeds"].shape[1])
+
+    vlm.language_model.register_forward_pre_hook(note, with_kwargs=True)
+    return seen
+
+
+@pytest.mark.parametrize("index", [ONE_EACH, TWO_EACH], ids=["one image", "two images"])
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("bloom", {}),  # biases by distance
+        ("llama", {}),  # rotates by position
+        ("opt", {}),  # adds an embedding of the position
+        ("mistral", {"sliding_window": 5}),  # every layer looks back so far
+        ("gemma3", {"sliding_window": 5, "num_hidden_layers": 6}),  # five layers of six do
+        ("qwen3", {"attn_implementation": "eager"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_loss_and_every_gradient_are_those_of_a_row_for_each_text(
+    tmp_path: Path, family: str, changes: dict[str, Any], index: list[list[int]]
+) -> None:
+    eager = changes.pop("attn_implementation", None)
+    vlm = model(tmp_path, family, **changes)
+    if eager:
+        vlm.language_model.set_attn_implementation(eager)
+    assert vlm.packs
+    made = batch(vlm, index)
+    seen = count_tokens(vlm)
+    loss, found = loss_and_gradients(vlm, made)
+    texts = vlm(made, per_text=True)["text_loss_sum"]
+    vlm.packs = False
+    alone, wanted = loss_and_gradients(vlm, made)
+    assert seen[0] < seen[-1] == made["attention_mask"].numel()
+    torch.testing.assert_close(loss, alone, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(texts, vlm(made, per_text=True)["text_loss_sum"], rtol=1e-6, atol=1e-6)
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
+    assert sum(bool(gradient.abs().max() > 1e-3) for gradient in wanted.values()) > 40
+
+
+def test_recomputing_layers_changes_nothing(tmp_path: Path) -> None:
+    vlm = model(tmp_path, "bloom")
+    made = batch(vlm, ONE_EACH)
+    loss, found = loss_and_gradients(vlm, made)
+    vlm.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    vlm.language_model.train()  # which alone recomputes; its dropout is 0
+    again, recomputed = loss_and_gradients(vlm, made)
+    torch.testing.assert_close(again, loss)
+    for name, gradient in found.items():
+        torch.testing.assert_close(recomputed[name], gradient, msg=name)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_token_sees_its_image_and_what_stands_before_it_in_its_text(seed: int, window: int | None) -> None:
+    rng = np.random.default_rng(seed)
+    queries, texts = 3, int(rng.integers(2, 9))
+    index = rng.integers(0, 3, (texts, 1))
+    lengths = queries + rng.integers(1, 12, texts)
+    mask = torch.tensor(np.arange(lengths.max()) < lengths[:, None]).long()
+    packing = pack(mask, torch.tensor(index), queries, 512)
+    if packing is None:
+        pytest.fail("nothing is shared") if len(set(index[:, 0])) < texts else None
+        return
+    tokens = mask.shape[1]
+    flat = packing.mask(window).squeeze(1)
+    length = packing.sources.shape[1]
+
+    def name(row: int, column: int) -> tuple[int, int]:
+        """Of a packed token: its text, or for a token of an image -1 - the image; and its position."""
+        text, position = divmod(int(packing.sources[row, column]), tokens)
+        return (text if position >= queries else -1 - int(index[text, 0])), position
+
+    for text in range(texts):
+        for position in range(int(lengths[text])):
+            row, column = divmod(int(packing.places[text, position]), length)
+            whose = -1 - int(index[text, 0]) if position < queries else text
+            assert name(row, column) == (whose, position) and int(packing.positions[row, column]) == position
+            first = 0 if window is None else max(0, position - window + 1)
+            wanted = [(-1 - int(index[text, 0]) if p < queries else text, p) for p in range(first, position + 1)]
+            assert [name(row, int(seen)) for seen in flat[row, column].nonzero()[:, 0]] == wanted
+    assert int((packing.groups >= 0).sum()) == sum(lengths - queries) + queries * len(set(index[:, 0]))
+    assert bool(flat.any(2).all())  # padding too sees something: a softmax over nothing is no number
+
+
+def test_rows_are_as_few_and_as_long_as_costs_least() -> None:
+    def made(width: int) -> Packing:
+        packing = pack(torch.ones(8, 40, dtype=torch.long), torch.arange(8)[:, None] // 2, 30, width)
+        assert packing is not None
+        return packing
+
+    assert made(4096).sources.shape == (4, 50)  # as many tokens in any number of rows: short ones attend for less
+    assert made(16).sources.shape == (4, 50)
+    uneven = torch.arange(61) < torch.tensor([61, 61, 41, 41, 41, 41])[:, None]
+    found = pack(uneven.long(), torch.arange(6)[:, None] // 2, 31, 4096)
+    assert found is not None and found.sources.shape == (1, 91 + 51 + 51)  # nothing is padded
+    found = pack(uneven.long(), torch.arange(6)[:, None] // 2, 31, 64)
+    assert found is not None and found.sources.shape == (2, 102)
+    assert pack(torch.ones(4, 40, dtype=torch.long), torch.arange(4)[:, None], 30, 4096) is None
+
+
+def test_a_model_whose_texts_would_read_one_another_gets_a_row_for_each(tmp_path: Path) -> None:
+    vlm = model(tmp_path, "llama")
+    layer = vlm.language_model.model.layers[0].mlp
+    forward = layer.forward
+    layer.forward = lambda hidden: forward(hidden).cumsum(1)  # as a state space does, whatever the mask says
+    made = batch(vlm, ONE_EACH)
+    assert can_pack(vlm.language_model) and not vlm.packs
+    seen = count_tokens(vlm)
+    vlm(made)
+    assert seen == [made["attention_mask"].numel()]
+
+
+@pytest.mark.parametrize(
+    "change", [{"_attn_implementation": "flash_attention_2"}, {"layer_types": ["linear_attention"] * 2}]
+)
+def test_a_model_that_takes_no_such_mask_gets_a_row_for_each(tmp_path: Path, change: dict[str, Any]) -> None:
+    vlm = model(tmp_path, "llama")
+    assert can_pack(vlm.language_model)
+    for name, value in change.items():
+        setattr(vlm.language_model.config, name, value)
+    assert not can_pack(vlm.language_model)
+
+
+def test_distances_are_as_before_after_packing(tmp_path: Path) -> None:
+    vlm = model(tmp_path, "bloom")
+    vlm(batch(vlm, ONE_EACH))
+    assert "build_alibi_tensor" not in vars(vlm.language_model.base_model)
