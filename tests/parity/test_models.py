@@ -131,7 +131,8 @@ def test_chunked_loss_and_all_gradients(
     assert found.keys() == wanted.keys()
     assert len(found) > 60
     if index == SHARED and not vlm.is_encoder_decoder:  # then they were read in one row
-        assert vlm.packs and pack(made["attention_mask"], made["image_index"], vlm.num_query_tokens, vlm.width)
+        placeholders = made["input_ids"] == vlm.model.config.image_token_index
+        assert vlm.packs and pack(made["attention_mask"], placeholders, made["image_index"], vlm.width)
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
     assert sum(bool(gradient.abs().max() > 1e-3) for gradient in wanted.values()) > 50

@@ -194,8 +194,10 @@ class VisionLLM(nn.Module):
         labels = batch["labels"]
         if self.is_encoder_decoder:
             return self.decoder_states(labels, inputs_embeds=embedded, attention_mask=batch["attention_mask"]), labels
-        mask = batch["attention_mask"]
-        packing = pack(mask, batch["image_index"], self.num_query_tokens, self.width) if self.packs else None
+        mask, packing = batch["attention_mask"], None
+        if self.packs:
+            placeholders = batch["input_ids"] == self.model.config.image_token_index
+            packing = pack(mask, placeholders, batch["image_index"], self.width)
         states = self.causal_states(embedded, mask) if packing is None else self._packed_states(embedded, packing)
         return states[:, :-1], labels[:, 1:]
 
@@ -270,7 +272,8 @@ class VisionLLM(nn.Module):
         table = self.model.get_input_embeddings()
         ids = torch.arange(3, 19, device=table.weight.device).view(2, 8) % table.num_embeddings
         ids[1, :6] = ids[0, :6]
-        packing = pack(torch.ones_like(ids), torch.zeros_like(ids[:, :1]), 6, self.width)
+        first_six = (torch.arange(8) < 6).expand(2, -1)
+        packing = pack(torch.ones_like(ids), first_six, torch.zeros_like(ids[:, :1]), self.width)
         assert packing is not None
         with torch.no_grad(), evaluating(self):
             embedded = table(ids)

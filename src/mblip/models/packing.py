@@ -58,24 +58,29 @@ class Packing:
         return states.flatten(0, 1)[self.places]
 
 
-def pack(attention_mask: Tensor, image_index: Tensor, queries: int, width: int) -> Packing | None:
-    """Lay out a batch whose rows begin with their images and are padded on the right.
+def pack(attention_mask: Tensor, placeholders: Tensor, image_index: Tensor, width: int) -> Packing | None:
+    """Lay out a batch whose rows begin with their images' tokens and are padded on the right.
 
     Args:
         attention_mask: [texts, tokens].
+        placeholders: [texts, tokens], which tokens are the images'.
         image_index: [texts, images of a text], -1 where a text has fewer.
-        queries: Tokens of an image.
         width: Of the language model, which says what attention to long rows costs beside the rest.
 
     Returns:
-        None where a row for each text is as cheap.
+        None where a row for each text is as cheap, or the batch is another's.
     """
-    lengths: list[int] = attention_mask.sum(1).tolist()
+    present, images_own = attention_mask.bool().cpu(), placeholders.cpu()
+    place = torch.arange(present.shape[1])
+    sums, heads = present.sum(1), images_own.sum(1)
+    if not torch.equal(present, place < sums[:, None]) or not torch.equal(images_own, place < heads[:, None]):
+        return None
+    lengths: list[int] = sums.tolist()
     members: dict[tuple[int, ...], list[int]] = {}
     for text, images in enumerate(image_index.tolist()):
         members.setdefault(tuple(image for image in images if image >= 0), []).append(text)
-    shared = [len(images) * queries for images in members]
     texts = list(members.values())
+    shared: list[int] = heads[[group[0] for group in texts]].tolist()
     sizes = [head + sum(lengths[text] - head for text in group) for head, group in zip(shared, texts, strict=True)]
     rows, length = _rows(sizes, width)
     tokens = attention_mask.shape[1]

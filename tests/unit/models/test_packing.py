@@ -12,7 +12,7 @@ from tests import checkpoints
 from torch import Tensor
 
 from mblip.models import VisionLLM, load_model
-from mblip.models.packing import Packing, can_pack, pack
+from mblip.models.packing import can_pack, pack
 
 PROMPTS = [
     "Question: what is in the house? Short answer in English:",
@@ -110,7 +110,7 @@ def test_a_token_sees_its_image_and_what_stands_before_it_in_its_text(seed: int,
     index = rng.integers(0, 3, (texts, 1))
     lengths = queries + rng.integers(1, 12, texts)
     mask = torch.tensor(np.arange(lengths.max()) < lengths[:, None]).long()
-    packing = pack(mask, torch.tensor(index), queries, 512)
+    packing = pack(mask, leading(queries, mask), torch.tensor(index), 512)
     if packing is None:
         pytest.fail("nothing is shared") if len(set(index[:, 0])) < texts else None
         return
@@ -135,20 +135,35 @@ def test_a_token_sees_its_image_and_what_stands_before_it_in_its_text(seed: int,
     assert bool(flat.any(2).all())  # padding too sees something: a softmax over nothing is no number
 
 
-def test_rows_are_as_few_and_as_long_as_costs_least() -> None:
-    def made(width: int) -> Packing:
-        packing = pack(torch.ones(8, 40, dtype=torch.long), torch.arange(8)[:, None] // 2, 30, width)
-        assert packing is not None
-        return packing
+def leading(queries: int, mask: Tensor) -> Tensor:
+    """Placeholders where the layout has them."""
+    return (torch.arange(mask.shape[1]) < queries).expand_as(mask)
 
-    assert made(4096).sources.shape == (4, 50)  # as many tokens in any number of rows: short ones attend for less
-    assert made(16).sources.shape == (4, 50)
-    uneven = torch.arange(61) < torch.tensor([61, 61, 41, 41, 41, 41])[:, None]
-    found = pack(uneven.long(), torch.arange(6)[:, None] // 2, 31, 4096)
-    assert found is not None and found.sources.shape == (1, 91 + 51 + 51)  # nothing is padded
-    found = pack(uneven.long(), torch.arange(6)[:, None] // 2, 31, 64)
-    assert found is not None and found.sources.shape == (2, 102)
-    assert pack(torch.ones(4, 40, dtype=torch.long), torch.arange(4)[:, None], 30, 4096) is None
+
+def test_rows_are_as_few_and_as_long_as_costs_least() -> None:
+    def rows(lengths: list[int], width: int) -> tuple[int, ...] | None:
+        """Of pairs of texts on an image of 30 tokens."""
+        mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+        packing = pack(mask, leading(30, mask), torch.arange(len(lengths))[:, None] // 2, width)
+        return None if packing is None else tuple(packing.sources.shape)
+
+    # As many tokens in any number of rows: short ones attend for less.
+    assert rows([40] * 8, 4096) == rows([40] * 8, 16) == (4, 50)
+    # In one row nothing is padded; in two less is spent on attention.
+    assert rows([60, 60, 40, 40, 40, 40], 4096) == (1, 90 + 50 + 50)
+    assert rows([60, 60, 40, 40, 40, 40], 64) == (2, 100)
+    assert rows([500] * 4, 64) is None  # what two long texts share is little
+
+
+def test_a_batch_of_another_layout_is_left_as_it_is(tmp_path: Path) -> None:
+    mask = torch.ones(2, 40, dtype=torch.long)
+    one_image = torch.zeros(2, 1, dtype=torch.long)
+    assert pack(mask, leading(30, mask), one_image, 4096)
+    assert pack(mask, leading(30, mask).flip(1), one_image, 4096) is None  # images after the text
+    padded = mask.clone()
+    padded[0, :3] = 0
+    assert pack(padded, leading(30, mask), one_image, 4096) is None  # on the left
+    assert pack(mask, leading(30, mask), torch.tensor([[0], [1]]), 4096) is None  # nothing is shared
 
 
 def test_a_model_whose_texts_would_read_one_another_gets_a_row_for_each(tmp_path: Path) -> None:

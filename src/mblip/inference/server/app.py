@@ -172,7 +172,9 @@ async def _chat(request: Request, model: Predictor, name: str, metrics: _Metrics
     except ValidationError as error:
         first_error = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first_error["loc"])
-        return _error(400, f"{place or 'the request'}: {first_error['msg']}", param=place or None)
+        unknown = first_error["type"] == "extra_forbidden"
+        why = "this server has no such field" if unknown else first_error["msg"].removeprefix("Value error, ")
+        return _error(400, f"{place or 'the request'}: {why}", param=place or None)
     except InputError as error:
         return _error(400, str(error))
     except Busy as error:

@@ -12,6 +12,10 @@ MAX_TOKENS = 512
 MAX_CHARACTERS = 32_000
 MAX_IMAGES = 8
 MAX_ANSWERS = 8
+_ONE_TURN = (
+    "one message of the user is answered: no system message, no earlier turns; put instructions into its text, and send "
+    "the last question alone, with its pictures"
+)
 
 
 class _Strict(BaseModel):
@@ -65,6 +69,13 @@ class Message(_Strict):
         Annotated[str, Field(max_length=MAX_CHARACTERS)] | Annotated[list[Part], Field(min_length=1, max_length=64)]
     )
 
+    @field_validator("role", mode="before")
+    @classmethod
+    def _role(cls, role: Any) -> Any:
+        if role in ("system", "developer", "assistant"):
+            raise ValueError(_ONE_TURN)
+        return role
+
     @field_validator("content")
     @classmethod
     def _content(cls, content: str | list[Part]) -> str | list[Part]:
@@ -104,6 +115,11 @@ class ChatRequest(_Strict):
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, max_length=1000, description="without effect")
+    # What many clients send unasked, at the values that ask for nothing; others are refused.
+    frequency_penalty: float | None = Field(default=None, ge=0, le=0, description="0 alone: see repetition_penalty")
+    presence_penalty: float | None = Field(default=None, ge=0, le=0, description="0 alone: see repetition_penalty")
+    logprobs: Literal[False] | None = None
+    stop: None = None
     num_beams: int | None = Field(default=None, ge=1, le=10, description="5 by default; 1 for streams and sampling")
     repetition_penalty: float | None = Field(default=None, ge=0.1, le=10, description="1.5 by default")
     length_penalty: float | None = Field(default=None, ge=-10, le=10)
@@ -112,7 +128,7 @@ class ChatRequest(_Strict):
     @classmethod
     def _one_turn(cls, messages: Any) -> Any:
         if isinstance(messages, list) and len(messages) > 1:
-            raise ValueError("one message of the user is answered: no system message, no earlier turns")
+            raise ValueError(_ONE_TURN)
         return messages
 
     def generation(self) -> dict[str, Any]:
