@@ -118,10 +118,24 @@ def test_the_openai_client_raises_its_own_errors(client: openai.OpenAI) -> None:
         client.chat.completions.create(
             model=NAME, messages=[{"role": "system", "content": "be brief"}, {"role": "user", "content": "what is it"}]
         )
+    remedy = "put instructions into its text, and send the last question alone, with its pictures"
+    for roles in (["system"], ["developer", "user"], ["user", "assistant", "user"]):
+        with pytest.raises(openai.BadRequestError, match=rf"- messages(\.0\.role)?: one message of .*{remedy}"):
+            client.chat.completions.create(model=NAME, messages=[{"role": role, "content": "x"} for role in roles])
+    with pytest.raises(openai.BadRequestError, match="reasoning_effort: this server has no such field"):
+        client.chat.completions.create(**chat("x"), reasoning_effort="low")
+    with pytest.raises(openai.BadRequestError, match="presence_penalty: Input should be less than or equal to 0"):
+        client.chat.completions.create(**chat("x"), presence_penalty=0.6)
     with pytest.raises(openai.BadRequestError, match="the picture cannot be used"):
         client.chat.completions.create(**chat("x", b"no picture"))
     with pytest.raises(openai.BadRequestError, match="tools"):
         client.chat.completions.create(**chat("x"), tools=[])
+
+
+def test_what_clients_send_unasked_changes_nothing(client: openai.OpenAI, tiny: Predictor) -> None:
+    unasked = {"frequency_penalty": 0.0, "presence_penalty": 0, "top_p": 1.0, "n": 1, "stop": None, "logprobs": False}
+    answer = client.chat.completions.create(**chat("what is", png(1)), **unasked)
+    assert answer.choices[0].message.content == tiny.generate([[png(1)]], ["what is"], **BEAMS)[0]
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
