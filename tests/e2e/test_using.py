@@ -116,3 +116,19 @@ def test_refusals_are_one_sentence(tmp_path: Path, arguments: list[str], says: s
     assert says in error
     assert error.count("\n") == 1
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+def test_a_model_that_does_not_load_leaves_no_file_to_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mblip.cli.app import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.png").write_bytes(png())
+    for to in ("captions.csv", "new/captions.csv"):
+        command = ["mblip", "caption", "photo.png", "--language", "sw", "--model", "./nowhere", "--to", to]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit):
+            main()
+        assert "there is no checkpoint folder './nowhere'" in capsys.readouterr().err
+        assert os.listdir(tmp_path) == ["photo.png"]  # noqa: PTH208

@@ -55,7 +55,6 @@ def caption(
     from mblip.inference.captioning import CaptionFile, caption_pictures, find_pictures  # seconds: after the checks
 
     found = find_pictures(pictures, column)
-    file = CaptionFile(to, chosen, resume) if to else None
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -67,6 +66,7 @@ def caption(
     )
 
     from mblip.inference.choosing import open_model
+    from mblip.storage import no_empty_folders
 
     console = Console(stderr=True, highlight=False)
     if not model:
@@ -74,13 +74,17 @@ def caption(
     columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     unreadable = 0
     # On a terminal that also shows the captions, a bar would only be in their way.
-    quiet = not console.is_terminal or (not file and sys.stdout.isatty())
-    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+    quiet = not console.is_terminal or (not to and sys.stdout.isatty())
+    with (
+        no_empty_folders(to.parent if to else Path()),
+        Progress(*columns, console=console, transient=True, disable=quiet) as progress,
+    ):
+        file = CaptionFile(to, chosen, resume) if to else None
         done = file.done if file else ()
         left = [picture for picture in found if any((picture, code) not in done for code in codes)]
         bar = progress.add_task("pictures", total=len(found), completed=len(found) - len(left))
-        vlm = open_model(chosen, quantization) if left else None
         try:
+            vlm = open_model(chosen, quantization) if left else None
             results = caption_pictures(
                 vlm, chosen, left, codes, done, batch_size, num_beams=beams, max_new_tokens=max_tokens
             ) if vlm else iter(())  # fmt: skip

@@ -172,11 +172,13 @@ class CaptionFile:
         keys = dict.fromkeys([*(key for key in order if key in self._rows), *self._rows])
         _write(self.path, [self._rows[key] for key in keys])
         self.close()
-        self._journal.unlink()
+        self._journal.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Leave everything for a run that goes on."""
+        """Leave everything for a run that goes on, and nothing where there is nothing to go on from."""
         self._appender.close()
+        if not self._journal.stat().st_size:
+            self._journal.unlink()
 
     def _take(self, file: Path, model: str) -> None:
         for number, row in enumerate(_rows(file), start=1):
