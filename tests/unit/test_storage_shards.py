@@ -110,6 +110,8 @@ def test_an_exception_keeps_whole_shards_and_drops_the_open_one(tmp_path: Path) 
     assert list(ShardReader(tmp_path, Instruction)) == [instruction(number) for number in range(32)]
     with pytest.raises(InputError, match=r"no manifest.json: .*did not finish; run that again"):
         read_manifest(tmp_path)
+    with pytest.raises(InputError, match=r"there is no folder .*none; mblip data sample makes"):
+        read_manifest(tmp_path / "none")
 
 
 def test_a_killed_writer_leaves_no_shard_and_a_rerun_the_same_bytes(tmp_path: Path) -> None:

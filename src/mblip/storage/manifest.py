@@ -124,11 +124,17 @@ def read_manifest(folder: str | Path) -> Manifest:
     The check reads the footers of the shards, not their rows; :func:`check_shards` compares every byte.
 
     Raises:
-        InputError: No manifest (an unfinished folder), a damaged one, or one that does not fit the files.
+        InputError: No folder, no manifest (an unfinished folder), a damaged one, or one that does not fit the files.
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise InputError(f"{folder} has no {MANIFEST}: it is no mix, or writing it did not finish; run that again")
+        if not Path(folder).exists():
+            raise InputError(
+                f"there is no folder {folder}; mblip data sample makes those of examples, mix those of a mix"
+            )
+        raise InputError(
+            f"{folder} has no {MANIFEST}: it holds neither examples nor a mix, or writing it did not finish; run that again"
+        )
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
