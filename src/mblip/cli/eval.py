@@ -38,7 +38,9 @@ def evaluate(
     ] = None,
     suite: Annotated[
         list[str] | None,
-        typer.Option(help="A recipe (paper, quick, hallucination, candidates, a YAML file) or benchmarks by name."),
+        typer.Option(
+            help="A recipe (paper, quick, hallucination, candidates, a YAML file) or benchmarks by name; quick by default."
+        ),
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder below which annotations and images are.")] = Path("data"),
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/eval-MODEL by default.")] = None,
@@ -52,14 +54,16 @@ def evaluate(
         bool, typer.Option("--candidates", help="Choose the likeliest of the given answers instead of generating.")
     ] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out what has no image or prediction; it is counted.")
+        bool, typer.Option("--allow-missing", help="Leave out what has no image, answer or prediction; it is counted.")
     ] = False,
     endpoint: Annotated[
         str, typer.Option(help="Base of an OpenAI-compatible API; its key is read from OPENAI_API_KEY.")
     ] = "",
     quantization: Annotated[str, typer.Option(help="Of our models' language model: none, int8 or nf4.")] = "none",
     dtype: Annotated[str, typer.Option(help="fp32 or bf16; as it was saved by default.")] = "",
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts that run together.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Texts that run together, or requests under way (at most 32).")
+    ] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="The scores as one JSON list.")] = False,
 ) -> None:
     """Evaluate a model zero-shot as the paper does. The same command goes on after an interruption."""
