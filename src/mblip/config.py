@@ -8,7 +8,7 @@ import re
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
@@ -17,6 +17,8 @@ from mblip.errors import InputError, nearest
 from mblip.settings import Section, another_kind, explain, override_field, parse_yaml
 
 Mode = Literal["frozen", "lora", "full"]
+Share = Annotated[float, Field(gt=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 R = TypeVar("R", bound="Recipe")
 
 
@@ -25,7 +27,7 @@ class Recipe(Section):
 
     title: str
     paper: str = ""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class ModelSection(Section):
@@ -109,29 +111,29 @@ class MixSection(Section):
     tasks: tuple[str, ...] = Field(default=(), description="only these tasks; empty for all")
     languages: tuple[str, ...] = Field(default=(), description="only these answer languages; empty for all")
     exclude_languages: tuple[str, ...] = ()
-    max_prompt_tokens: int = 128
-    max_answer_tokens: int = 128
+    max_prompt_tokens: int = Field(default=128, gt=0)
+    max_answer_tokens: int = Field(default=128, gt=0)
     max_unreadable: float = Field(default=0.01, ge=0, le=1, description="share of unreadable images that stops the run")
     workers: int = Field(
         default=1, ge=0, description="threads that read and crop pictures ahead; any number is one run"
     )
-    crop_scale: tuple[float, float] = (0.5, 1.0)
+    crop_scale: tuple[Share, Share] = Field(default=(0.5, 1.0), description="least and most of a picture, by area")
     flip: bool = False
 
 
 class OptimSection(Section):
     """AdamW, cosine with linear warm-up. Batches are counted in texts, not in images."""
 
-    lr: float = Field(description="Q-Former, queries and projection")
-    projection_lr: float | None = Field(default=None, description="the projection's own rate, where it differs")
-    lora_lr: float = 2e-4
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = 1.0
-    warmup_steps: int = 1000
+    lr: float = Field(ge=0, description="Q-Former, queries and projection")
+    projection_lr: float | None = Field(default=None, ge=0, description="the projection's own rate, where it differs")
+    lora_lr: float = Field(default=2e-4, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    clip: float = Field(default=1.0, gt=0)
+    warmup_steps: int = Field(default=1000, ge=0)
     min_lr_share: float = Field(default=0.0, ge=0, le=1, description="the cosine's floor, as a share of the peak")
-    epochs: float | None = None
-    steps: int | None = None
+    epochs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    steps: int | None = Field(default=None, ge=0)
     global_batch: int = Field(default=128, gt=0, description="texts a step, over all processes")
     micro_batch: int = Field(default=8, gt=0, description="texts at once; the memory of a step")
 

@@ -63,6 +63,15 @@ def override_field(data: dict[str, Any], keys: list[str], text: str, override: s
         raise InputError(f"override {override!r}: the value is not readable YAML") from error
 
 
+# Where pydantic speaks of Python, to a person who writes YAML.
+_TOLD = {
+    "tuple_type": "input should be a list, such as [a, b]",
+    "list_type": "input should be a list, such as [a, b]",
+    "model_type": "input should be a section with fields of its own",
+    "dict_type": "input should be a section with fields of its own",
+}
+
+
 def explain(kind: type[BaseModel], error: ValidationError) -> str:
     """The first mistake in words: the field's path, and the nearest valid name where it is unknown."""
     first = error.errors()[0]
@@ -71,7 +80,8 @@ def explain(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"field {field!r} is missing"
     if first["type"] != "extra_forbidden":
-        return f"field {field!r}: {first['msg'].lower()} (got {first['input']!r})"
+        told = _TOLD.get(first["type"], first["msg"].lower())
+        return f"field {field!r}: {told} (got {first['input']!r})"
     section: Any = kind
     for part in location[:-1]:
         if part.isdigit():  # an item of a list of sections
