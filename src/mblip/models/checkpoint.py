@@ -105,6 +105,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
+        if (path.parent / "mblip.json").is_file():
+            raise InputError(
+                f"{path.parent} is a run, no part to build a model from: go on from it with model.run={path.parent}"
+            ) from error
         raise InputError(f"{path} cannot be read ({error.strerror}); is {path.parent} a whole checkpoint?") from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); copy the checkpoint again") from error

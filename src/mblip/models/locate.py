@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,6 @@ def _shipped(name: str) -> Path:
 
 
 def _from_hub(name: str, weights: bool) -> Path:
-    from httpx import HTTPError  # of the Hub's client, which lets it through where there is no connection
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -61,7 +62,7 @@ def _from_hub(name: str, weights: bool) -> Path:
     try:
         patterns = [*_TEXT_FILES, *(_weight_files(repository, revision) if weights else [])]
         return Path(snapshot_download(**wanted, allow_patterns=patterns))
-    except (HTTPError, OSError, ValueError) as error:
+    except _not_given() as error:
         try:
             return Path(snapshot_download(**wanted, local_files_only=True))
         except (LocalEntryNotFoundError, OSError):
@@ -69,6 +70,15 @@ def _from_hub(name: str, weights: bool) -> Path:
                 f"{name!r} is neither a folder nor a checkpoint in the local Hugging Face cache, and the Hub does not "
                 f"give it ({type(error).__name__}): check the spelling and the connection, or name a folder"
             ) from error
+
+
+def _not_given() -> tuple[type[Exception], ...]:
+    """What the Hub's client raises; without a connection, what comes from the library that its version stands on."""
+    found: list[type[Exception]] = [OSError, ValueError]
+    for library in ("httpx", "httpx2"):
+        with suppress(ImportError):
+            found.append(importlib.import_module(library).HTTPError)
+    return tuple(found)
 
 
 def _weight_files(repository: str, revision: str) -> list[str]:

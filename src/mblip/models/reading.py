@@ -34,9 +34,9 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
     config = read_config(folder)
     if config.get_text_config() is not config or hasattr(config, "vision_config"):
         raise InputError(f"{folder} is a {config.model_type} checkpoint, which is not a language model alone")
+    auto = text_class(config, folder)
     weights = Checkpoint(folder)
     chosen = choose_dtype(dtype, weights, "", config)
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     model, report = from_pretrained(auto, folder, config=config, dtype=chosen)
     check_loaded(model, report, weights, "", folder)
     apart = read_json(folder / "config.json").get("tie_word_embeddings") is False
@@ -51,6 +51,20 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
             "take image features"
         )
     return model, read_tokenizer(folder)
+
+
+def text_class(config: Any, name: str | Path) -> Any:
+    """Transformers' loader for a language model of this configuration, causal or encoder-decoder.
+
+    Raises:
+        InputError: It is neither, such as an encoder alone.
+    """
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    classes = config.architectures or ()
+    if type(config) not in auto._model_mapping or any("MaskedLM" in kind for kind in classes):
+        kind = ", ".join(classes) or config.model_type
+        raise InputError(f"{name} ({kind}) writes no text: name a causal or an encoder-decoder language model")
+    return auto
 
 
 def from_pretrained(auto: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:

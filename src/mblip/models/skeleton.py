@@ -27,7 +27,7 @@ from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
 from mblip.models.locate import locate
 from mblip.models.mblip import VisionLLM
-from mblip.models.reading import read_blip2_config, read_config
+from mblip.models.reading import read_blip2_config, read_config, text_class
 from mblip.models.runs import DESCRIPTION
 
 
@@ -80,6 +80,7 @@ def container_config(section: ModelSection) -> Blip2Config:
         raise InputError(f"model.vision: {section.vision} is a {eyes.model_type!r} checkpoint, not BLIP-2")
     if isinstance(llm, Blip2Config) or llm.get_text_config() is not llm:
         raise InputError(f"model.llm: {section.llm} is a {llm.model_type!r} checkpoint, not a language model alone")
+    text_class(llm, section.llm)
     return Blip2Config(
         vision_config=eyes.vision_config,
         qformer_config=eyes.qformer_config,

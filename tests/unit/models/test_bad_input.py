@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import torch
 from tests import checkpoints
 
+from mblip.config import ModelSection
 from mblip.errors import InputError
 from mblip.models import build_model, load_model
 from mblip.models.doctor import check_model
+from mblip.models.skeleton import container_config
 
 PICTURE = np.zeros((8, 8, 3), dtype=np.uint8)
 
@@ -52,9 +54,12 @@ def test_wrong_paths(tmp_path: Path, model: Path) -> None:
     refused("is a 'mt5' checkpoint, not BLIP-2; a language model goes under llm=", model / "llm")
 
 
-def test_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])  # of the Hub's client, by its version
+def test_no_connection(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = pytest.importorskip(library)
+
     def unreachable(*_: Any, **__: Any) -> Any:
-        raise httpx.ConnectError("Name or service not known")  # as the Hub's client passes it on
+        raise client.ConnectError("Name or service not known")  # as the Hub's client passes it on
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.list_repo_files", unreachable)
@@ -159,6 +164,21 @@ def test_what_is_no_language_model(model: Path) -> None:
         build_model(model, model)
     with pytest.raises(InputError, match="is a 'mt5' checkpoint, not BLIP-2"):
         build_model(model / "llm", model / "llm")
+    encoder = shutil.copytree(model / "llm", model / "encoder")
+    edit(encoder / "config.json", lambda c: c.update(architectures=["MT5EncoderModel"], is_encoder_decoder=False))
+    masked = shutil.copytree(model / "llm", model / "masked")
+    edit(masked / "config.json", lambda c: (c.clear(), c.update(architectures=["BertForMaskedLM"], model_type="bert")))
+    for folder, kind in ((encoder, "MT5EncoderModel"), (masked, "BertForMaskedLM")):
+        with pytest.raises(InputError, match=rf"{folder.name} \({kind}\) writes no text: name a causal"):
+            build_model(model, folder)
+        with pytest.raises(InputError, match=rf"{folder.name} \({kind}\) writes no text: name a causal"):
+            container_config(ModelSection(vision=str(model), llm=str(folder)))
+    run = model / "run"
+    run.mkdir()
+    (run / "mblip.json").write_text("{}")
+    for parts in ((run, model / "llm"), (model, run)):
+        with pytest.raises(InputError, match=rf"run is a run, .* go on from it with model\.run={run}"):
+            build_model(*parts)
 
 
 def test_a_tokeniser_without_an_end(model: Path) -> None:
