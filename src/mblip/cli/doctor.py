@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mblip.errors import InputError
+
 if TYPE_CHECKING:
     from mblip.evaluation.doctor import Finding
     from mblip.models.doctor import ModelReport
@@ -36,6 +38,11 @@ def doctor(
 
         _show_data(list(check_data(folder)), folder, as_json)
         return
+    if not folder.exists() and "/" not in what and not what.startswith("nano:"):  # it would be looked for on the Hub
+        raise InputError(
+            f"there is no folder {what!r}; make it and ask again to see what belongs into it, or name a model of the Hub "
+            "as ORG/NAME"
+        )
     from mblip.models.doctor import check_model  # takes seconds
 
     report = check_model(what)

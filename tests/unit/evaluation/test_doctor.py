@@ -83,3 +83,7 @@ def test_a_model_is_looked_at_too(tmp_path: Path) -> None:
     bad = CliRunner().invoke(app, ["doctor", str(tmp_path)])
     assert bad.exit_code == 1 and "  problem: " in bad.stdout
     assert CliRunner().invoke(app, ["doctor", str(tmp_path / "none")]).exit_code == 1
+    with pytest.raises(
+        InputError, match="there is no folder 'nowhere'; make it and ask again"
+    ):  # and nobody asks the Hub
+        CliRunner().invoke(app, ["doctor", "nowhere"], catch_exceptions=False)
