@@ -85,7 +85,7 @@ class Bench:
         kind = {"mt0": "int8", "bloomz": "nf4"}[arguments.llm] if full and not arguments.count else "none"
         kind = arguments.quantization or kind
         self.vlm, self.quantized = models.build(config, kind, self.dtype, self.device, not arguments.count)
-        self.can_pack = not self.vlm.is_encoder_decoder and self.vlm.packs
+        self.can_pack = self.vlm.packs
         self.plain_vision = self.vlm.model.vision_model
         self.compiled_vision = torch.compile(self.plain_vision, dynamic=True)  # at its first call
         learning = [parameter for parameter in self.vlm.parameters() if parameter.requires_grad]

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mblip.models import VisionLLM, load_model
 from mblip.models import loss as losses
-from mblip.models.packing import pack
+from mblip.models.packing import pack_causal
 
 FAMILIES = ["mt5", "t5", "bloom", "llama", "qwen3", "gemma3"]
 PICTURES = [np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(4)]
@@ -132,7 +132,7 @@ def test_chunked_loss_and_all_gradients(
     assert len(found) > 60
     if index == SHARED and not vlm.is_encoder_decoder:  # then they were read in one row
         placeholders = made["input_ids"] == vlm.model.config.image_token_index
-        assert vlm.packs and pack(made["attention_mask"], placeholders, made["image_index"], vlm.width)
+        assert vlm.packs and pack_causal(made["attention_mask"], placeholders, made["image_index"], vlm.width)
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
     assert sum(bool(gradient.abs().max() > 1e-3) for gradient in wanted.values()) > 50

@@ -20,7 +20,7 @@ from mblip.models.beams import read_once
 from mblip.models.generation import Generator, Request, evaluating
 from mblip.models.loss import loss_sum, squashed_logits, token_losses
 from mblip.models.origin import Origin
-from mblip.models.packing import Packing, can_pack, pack, packed_states, takes_positions
+from mblip.models.packing import packed_states, packs_alike, takes_positions
 from mblip.models.tokens import end_token
 from mblip.processing.images import Picture, open_picture
 from mblip.processing.text import IGNORED, TextLayout
@@ -191,15 +191,18 @@ class VisionLLM(nn.Module):
         if features is None:
             features = self.encode_images(batch["pixel_values"])
         embedded = self.embed(batch["input_ids"], features, batch["image_index"])
+        hidden = packed_states(self, embedded, batch) if self.packs else None
+        if hidden is None:
+            hidden = self.states_apart(embedded, batch)
         labels = batch["labels"]
+        return (hidden, labels) if self.is_encoder_decoder else (hidden[:, :-1], labels[:, 1:])
+
+    def states_apart(self, embedded: Tensor, batch: Batch) -> Tensor:
+        """What the output head would see, read in a row for each text: [texts, tokens, width], or of answer tokens."""
+        mask = batch["attention_mask"]
         if self.is_encoder_decoder:
-            return self.decoder_states(labels, inputs_embeds=embedded, attention_mask=batch["attention_mask"]), labels
-        mask, packing = batch["attention_mask"], None
-        if self.packs:
-            placeholders = batch["input_ids"] == self.model.config.image_token_index
-            packing = pack(mask, placeholders, batch["image_index"], self.width)
-        states = self.causal_states(embedded, mask) if packing is None else self._packed_states(embedded, packing)
-        return states[:, :-1], labels[:, 1:]
+            return self.decoder_states(batch["labels"], inputs_embeds=embedded, attention_mask=mask)
+        return self.causal_states(embedded, mask)
 
     def text_losses(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Summed losses (nats, fp32, without gradients) and supervised tokens of each text [texts].
@@ -222,10 +225,13 @@ class VisionLLM(nn.Module):
 
     def decoder_states(self, labels: Tensor, **source: Any) -> Tensor:
         """Encoder-decoder: the states before the output head [texts, answer tokens, width], the answer fed in."""
+        return self.states(decoder_input_ids=self.decoder_inputs(labels), **source)
+
+    def decoder_inputs(self, labels: Tensor) -> Tensor:
+        """Encoder-decoder: what the decoder is given where it should predict these labels [texts, answer tokens]."""
         start = torch.full_like(labels[:, :1], self.language_model.config.decoder_start_token_id)
         shifted = torch.cat([start, labels[:, :-1]], dim=1)
-        shifted = shifted.masked_fill(shifted == IGNORED, self.layout.pad_token_id)
-        return self.states(decoder_input_ids=shifted, **source)
+        return shifted.masked_fill(shifted == IGNORED, self.layout.pad_token_id)
 
     def causal_states(self, embedded: Tensor, attention_mask: Tensor, cache: Any = None) -> Tensor:
         """Decoder-only: the states before the output head [texts, tokens, width].
@@ -263,32 +269,8 @@ class VisionLLM(nn.Module):
 
     @cached_property
     def packs(self) -> bool:
-        """Whether texts of one image, read in one row, give what they give apart: asked of the model itself, once.
-
-        A layer that carries a state along the row, or that looks past its mask, would let them read one another.
-        """
-        if not can_pack(self.language_model):
-            return False
-        table = self.model.get_input_embeddings()
-        ids = torch.arange(3, 19, device=table.weight.device).view(2, 8) % table.num_embeddings
-        ids[1, :6] = ids[0, :6]
-        first_six = (torch.arange(8) < 6).expand(2, -1)
-        packing = pack(torch.ones_like(ids), first_six, torch.zeros_like(ids[:, :1]), self.width)
-        assert packing is not None
-        with torch.no_grad(), evaluating(self):
-            embedded = table(ids)
-            apart = self.causal_states(embedded, torch.ones_like(ids)).float()
-            try:
-                together = self._packed_states(embedded, packing).float()
-            except (TypeError, ValueError, RuntimeError, IndexError):  # no room for such a mask in its code
-                return False
-        second = apart[1, 6:]  # could have read the first
-        return bool(
-            (together[1, 6:] - second).norm() <= 0.03 * second.norm()
-        )  # bf16 rounds less, reading others is more
-
-    def _packed_states(self, embedded: Tensor, packing: Packing) -> Tensor:
-        return packed_states(self.states, self.language_model, embedded, packing)
+        """Whether the texts of a batch are read side by side in packed rows (see :mod:`mblip.models.packing`)."""
+        return packs_alike(self)
 
     @cached_property
     def _softcap(self) -> float | None:

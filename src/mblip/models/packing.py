@@ -1,26 +1,31 @@
-"""One image's tokens read once for all its texts, by a decoder-only language model, and no padding read at all.
+"""Texts side by side in one row of a batch: no padding, and for a decoder-only model an image's tokens once for its texts.
 
-The image stands first and attention looks back only: its states are the same whatever text follows. So a row holds an image
-and its texts one after the other, perhaps several such groups; the attention mask keeps each text to its image and itself,
-and its positions go on from its image's. What comes out is what a row for each text gives, but for rounding.
+The attention masks of a packed row keep each text to itself. A decoder-only model looks back only, and the image stands
+first: its states are the same whatever text follows, so that texts of one image share them, and go on from its positions.
+What comes out is what a row for each text gives, but for rounding.
 """
 
 from __future__ import annotations
 
 import heapq
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from mblip.models.generation import evaluating
+from mblip.processing.text import IGNORED
+
+if TYPE_CHECKING:
+    from mblip.models.mblip import VisionLLM
+
 # Attention of a row costs its length squared: beside the products of a model this wide, as if each token were
 # 2 x length / width more of them (softmax in fp32, where the scores are written out, is the greater part).
 _ATTENTION = 2.0
-_SHARED = -1  # the text of an image's own tokens
 # Layers that differ in their mask, as transformers' configurations name them.
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
@@ -31,9 +36,9 @@ class Packing:
 
     Attributes:
         sources: [rows, length], of each packed token its place in the flattened batch; 0 at padding.
-        groups: [rows, length], its set of images; -1 at padding.
-        texts: [rows, length], its text; -1 in the images' own tokens.
-        positions: [rows, length], its place in its text, images included.
+        groups: [rows, length], which texts' tokens share an image's; -1 at padding.
+        texts: [rows, length], its text; -1 in what the texts of its group share, and at padding.
+        positions: [rows, length], its place in its text.
         places: [texts, tokens], of each token of the batch its place in the flattened rows; 0 at padding.
     """
 
@@ -43,116 +48,217 @@ class Packing:
     positions: Tensor
     places: Tensor
 
-    def mask(self, window: int | None = None) -> Tensor:
-        """Who sees whom [rows, 1, length, length]; with ``window``, only so many positions back."""
-        same = self.groups[:, :, None] == self.groups[:, None, :]
+    def backward(self, window: int | None = None) -> Tensor:
+        """Who sees whom looking back [rows, 1, length, length]; with ``window``, only so many positions."""
         own = self.texts[:, :, None] == self.texts[:, None, :]
-        seen = same & (own | (self.texts == _SHARED)[:, None, :])
+        seen = self._together(self) & (own | (self.texts == -1)[:, None, :])
         seen = seen.tril()
         if window is not None:
             seen &= self.positions[:, :, None] - self.positions[:, None, :] < window
         return seen.unsqueeze(1)
 
-    def unpack(self, states: Tensor) -> Tensor:
-        """States of the packed rows [rows, length, width] as those of the batch [texts, tokens, width]."""
-        return states.flatten(0, 1)[self.places]
+    def across(self, other: Packing) -> Tensor:
+        """Who of this sees whom of another's (or its own) rows, whichever comes first [rows, 1, length, other length]."""
+        # Padding sees all: a softmax over nothing is no number.
+        return (self._together(other) | (self.groups == -1)[:, :, None]).unsqueeze(1)
+
+    def _together(self, other: Packing) -> Tensor:
+        return self.groups[:, :, None] == other.groups[:, None, :]
+
+    def pack(self, values: Tensor) -> Tensor:
+        """Values of the batch [texts, tokens, ...] in packed rows [rows, length, ...]."""
+        return values.flatten(0, 1)[self.sources]
+
+    def unpack(self, values: Tensor) -> Tensor:
+        """Values of the packed rows [rows, length, ...] as those of the batch [texts, tokens, ...]."""
+        return values.flatten(0, 1)[self.places]
 
 
-def pack(attention_mask: Tensor, placeholders: Tensor, image_index: Tensor, width: int) -> Packing | None:
-    """Lay out a batch whose rows begin with their images' tokens and are padded on the right.
+def pack_causal(attention_mask: Tensor, placeholders: Tensor, image_index: Tensor, width: int) -> Packing | None:
+    """Lay out a batch of a decoder-only model.
 
     Args:
-        attention_mask: [texts, tokens].
-        placeholders: [texts, tokens], which tokens are the images'.
+        attention_mask: [texts, tokens], padded on the right.
+        placeholders: [texts, tokens], which tokens are the images'; they stand first.
         image_index: [texts, images of a text], -1 where a text has fewer.
-        width: Of the language model, which says what attention to long rows costs beside the rest.
+        width: Of the model, which says what attention to long rows costs beside the rest.
 
     Returns:
-        None where a row for each text is as cheap, or the batch is another's.
+        None where a row for each text is as cheap, or the batch has another layout.
     """
-    present, images_own = attention_mask.bool().cpu(), placeholders.cpu()
-    place = torch.arange(present.shape[1])
-    sums, heads = present.sum(1), images_own.sum(1)
-    if not torch.equal(present, place < sums[:, None]) or not torch.equal(images_own, place < heads[:, None]):
+    lengths, heads = _lengths(attention_mask), _lengths(placeholders)
+    if lengths is None or heads is None:
         return None
-    lengths: list[int] = sums.tolist()
     members: dict[tuple[int, ...], list[int]] = {}
     for text, images in enumerate(image_index.tolist()):
         members.setdefault(tuple(image for image in images if image >= 0), []).append(text)
-    texts = list(members.values())
-    shared: list[int] = heads[[group[0] for group in texts]].tolist()
-    sizes = [head + sum(lengths[text] - head for text in group) for head, group in zip(shared, texts, strict=True)]
-    rows, length = _rows(sizes, width)
-    tokens = attention_mask.shape[1]
-    if _cost(len(rows), length, width) >= _cost(len(lengths), tokens, width):
+    groups = list(members.values())
+    sizes = [(heads[group[0]] + sum(lengths[text] - heads[text] for text in group),) for group in groups]
+    rows = _rows(sizes, width, len(lengths) * _cost(attention_mask.shape[1], width))
+    if rows is None:
         return None
-    sources, groups, owners, positions = (torch.full((len(rows), length), fill) for fill in (0, -1, _SHARED, 0))
-    places = torch.zeros(attention_mask.shape, dtype=torch.long)
-    for row, numbers in enumerate(rows):
+    return _lay([[groups[number] for number in row] for row in rows], lengths, heads, attention_mask)
+
+
+def pack_pairs(attention_mask: Tensor, labelled: Tensor, width: int) -> tuple[Packing, Packing] | None:
+    """Lay out a batch of an encoder-decoder: what it reads and what it writes; a text is in the same row of both.
+
+    Args:
+        attention_mask: [texts, tokens], padded on the right.
+        labelled: [texts, answer tokens], where the answer has a token; padded on the right.
+        width: See :func:`pack_causal`.
+
+    Returns:
+        None where a row for each text is as cheap, or the batch has another layout.
+    """
+    read, written = _lengths(attention_mask), _lengths(labelled)
+    if read is None or written is None:
+        return None
+    apart = _cost(attention_mask.shape[1], width) + _cost(labelled.shape[1], width)
+    rows = _rows(list(zip(read, written, strict=True)), width, len(read) * apart)
+    if rows is None:
+        return None
+    texts, nothing = [[[text] for text in row] for row in rows], [0] * len(read)
+    return _lay(texts, read, nothing, attention_mask), _lay(texts, written, nothing, labelled)
+
+
+def _lengths(present: Tensor) -> list[int] | None:
+    """Tokens of each row; None where they do not stand first."""
+    there = present.bool().cpu()
+    counts = there.sum(1)
+    if not torch.equal(there, torch.arange(there.shape[1]) < counts[:, None]):
+        return None
+    lengths: list[int] = counts.tolist()
+    return lengths
+
+
+def _lay(rows: list[list[list[int]]], lengths: list[int], heads: list[int], like: Tensor) -> Packing:
+    """The packing of these groups of texts in these rows, each group with the head of its first text once."""
+    texts, tokens = like.shape
+    pieces: list[tuple[int, int, int, int, int, int]] = []  # row, start, text, its first token and end, group
+    starts = []
+    number = 0
+    for row, groups in enumerate(rows):
         start = 0
-        for number in numbers:
-            head = shared[number]
-            for order, text in enumerate(texts[number]):
-                skipped = head if order else 0  # its image was laid before its first sister
-                span = slice(start, start + lengths[text] - skipped)
-                sources[row, span] = torch.arange(skipped, lengths[text]) + text * tokens
-                positions[row, span] = torch.arange(skipped, lengths[text])
-                groups[row, span] = number
-                owners[row, span] = text
-                places[text, skipped : lengths[text]] = torch.arange(span.start, span.stop) + row * length
-                if order:
-                    places[text, :head] = places[texts[number][0], :head]
-                else:
-                    owners[row, start : start + head] = _SHARED
-                start = span.stop
-    made = (sources, groups, owners, positions, places)
-    return Packing(*(tensor.to(attention_mask.device) for tensor in made))
+        for group in groups:
+            for order, text in enumerate(group):
+                first = heads[text] if order else 0
+                pieces.append((row, start, text, first, lengths[text], number))
+                start += lengths[text] - first
+            number += 1
+        starts.append(start)
+    length = max(starts)
+    sources, groups_of, owners, positions = (torch.full((len(rows), length), fill) for fill in (0, -1, -1, 0))
+    places = torch.zeros(texts, tokens, dtype=torch.long)
+    shared: dict[int, Tensor] = {}
+    for row, start, text, first, end, group_number in pieces:
+        span = slice(start, start + end - first)
+        positions[row, span] = torch.arange(first, end)
+        sources[row, span] = torch.arange(text * tokens + first, text * tokens + end)
+        groups_of[row, span] = group_number
+        owners[row, start + heads[text] - first : span.stop] = text
+        places[text, first:end] = torch.arange(row * length + start, row * length + span.stop)
+        places[text, : heads[text]] = shared.setdefault(group_number, places[text, : heads[text]].clone())
+    return Packing(*(made.to(like.device) for made in (sources, groups_of, owners, positions, places)))
 
 
-def _rows(sizes: Sequence[int], width: int) -> tuple[list[list[int]], int]:
-    """Groups of these sizes spread over the number of rows that costs least, and the length of the longest row."""
-    order = sorted(range(len(sizes)), key=lambda number: -sizes[number])
-    best: tuple[float, list[list[int]], int] | None = None
+def _rows(sizes: Sequence[tuple[int, ...]], width: int, limit: float) -> list[list[int]] | None:
+    """Groups of these sizes (in one tensor or two) spread over the rows that cost least; None for no less than a limit."""
+    order = sorted(range(len(sizes)), key=lambda number: -sum(sizes[number]))
+    best = None
     for count in range(1, len(sizes) + 1):
         heap = [(0, row) for row in range(count)]
         rows: list[list[int]] = [[] for _ in range(count)]
         for number in order:  # the longest first, each into the shortest row
             used, row = heap[0]
-            heapq.heapreplace(heap, (used + sizes[number], row))
+            heapq.heapreplace(heap, (used + sum(sizes[number]), row))
             rows[row].append(number)
-        length = max(heap)[0]
-        cost = _cost(count, length, width)
-        if best is None or cost < best[0]:
-            best = cost, rows, length
-    assert best is not None
-    return best[1], best[2]
+        totals = [[sum(size) for size in zip(*(sizes[number] for number in row), strict=True)] for row in rows]
+        cost = count * sum(_cost(max(total), width) for total in zip(*totals, strict=True))
+        if cost < limit:
+            best, limit = rows, cost
+    return best
 
 
-def _cost(rows: int, length: int, width: int) -> float:
-    return rows * length * (1 + _ATTENTION * length / width)
+def _cost(length: int, width: int) -> float:
+    return length * (1 + _ATTENTION * length / width)
 
 
-def packed_states(read: Callable[..., Tensor], language_model: Any, embedded: Tensor, packing: Packing) -> Tensor:
-    """What the output head would see of a batch [texts, tokens, width], read in packed rows.
+def packed_states(vlm: VisionLLM, embedded: Tensor, batch: dict[str, Tensor]) -> Tensor | None:
+    """What the output head would see of a batch, read in packed rows; None where a row for each text is as good.
 
     Args:
-        read: From the language model's inputs to its states.
-        language_model: One that :func:`can_pack`.
+        vlm: One that :func:`packs_alike`.
         embedded: [texts, tokens, width].
-        packing: Of this batch.
+        batch: As the model's forward takes it.
+
+    Returns:
+        [texts, tokens, width], for an encoder-decoder of the answer's tokens.
     """
-    config = language_model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    masks = {kind: packing.mask(window if kind == _SLIDING else None) for kind in _layer_kinds(config)}
-    if config._attn_implementation == "eager":  # which adds the mask to the scores
+    mask, labels, width = batch["attention_mask"], batch["labels"], vlm.width
+    model, config = vlm.language_model, vlm.language_model.config.get_text_config()
+
+    def taken(mask: Tensor) -> Tensor:
+        """In the form of the model's attention: ``eager`` adds it to the scores."""
+        if config._attn_implementation != "eager":
+            return mask
         lowest = torch.finfo(embedded.dtype).min
-        masks = {name: embedded.new_zeros(()).masked_fill(~mask, lowest) for name, mask in masks.items()}
-    inputs: dict[str, Any] = {"attention_mask": masks if len(masks) > 1 else next(iter(masks.values()))}
-    inputs["inputs_embeds"] = embedded.flatten(0, 1)[packing.sources]
-    if takes_positions(language_model):
-        return packing.unpack(read(**inputs, position_ids=packing.positions))
-    with _packed_alibi(language_model.base_model, packing):
-        return packing.unpack(read(**inputs))
+        return torch.zeros((), dtype=embedded.dtype, device=mask.device).masked_fill(~mask, lowest)
+
+    if vlm.is_encoder_decoder:
+        pair = pack_pairs(mask, labels != IGNORED, width)
+        if pair is None:
+            return None
+        source, target = pair
+        encode = model.get_encoder()
+        encoded = encode(inputs_embeds=source.pack(embedded), attention_mask=taken(source.across(source)))
+        states = vlm.states(
+            encoder_outputs=encoded,
+            attention_mask=taken(target.across(source)),
+            decoder_input_ids=target.pack(vlm.decoder_inputs(labels)),
+            decoder_attention_mask=taken(target.backward()),
+        )
+        return target.unpack(states)
+    placeholders = batch["input_ids"] == vlm.model.config.image_token_index
+    packing = pack_causal(mask, placeholders, batch["image_index"], width)
+    if packing is None:
+        return None
+    window = getattr(config, "sliding_window", None)
+    masks = {kind: taken(packing.backward(window if kind == _SLIDING else None)) for kind in _layer_kinds(config)}
+    inputs: dict[str, Any] = {"inputs_embeds": packing.pack(embedded)}
+    inputs["attention_mask"] = masks if len(masks) > 1 else next(iter(masks.values()))
+    if takes_positions(model):
+        return packing.unpack(vlm.states(**inputs, position_ids=packing.positions))
+    with _packed_alibi(model.base_model, packing):
+        return packing.unpack(vlm.states(**inputs))
+
+
+def packs_alike(vlm: VisionLLM) -> bool:
+    """Whether a model gives in packed rows what it gives in a row for each text: asked of the model itself.
+
+    A layer that carries a state along the row, or that looks past its mask, would let texts read one another; and where
+    positions cannot be given, texts would stand at others' places.
+    """
+    if not _can_pack(vlm.language_model):
+        return False
+    table, image = vlm.model.get_input_embeddings(), vlm.model.config.image_token_index
+    ids = torch.arange(3, 27, device=table.weight.device).view(2, 12) % table.num_embeddings
+    ids[:, :2] = image  # the texts of one image, one long and one short
+    mask, labels = torch.ones_like(ids), ids.clone()
+    mask[1, 3:] = 0
+    if vlm.is_encoder_decoder:
+        labels[1, 2:] = IGNORED
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "image_index": torch.zeros_like(ids[:, :1])}
+    with torch.no_grad(), evaluating(vlm):
+        embedded = table(ids)
+        apart = vlm.states_apart(embedded, batch)
+        try:
+            together = packed_states(vlm, embedded, batch)
+        except (TypeError, ValueError, RuntimeError, IndexError):  # no room for such masks in its code
+            return False
+    own = slice(0, 2) if vlm.is_encoder_decoder else slice(2, 3)  # of the second text, which could have read the first
+    found, wanted = (states[1, own].float() for states in (cast(Tensor, together), apart))
+    return bool((found - wanted).norm() <= 0.03 * wanted.norm())  # bf16 rounds less; reading others makes more
 
 
 def takes_positions(language_model: Any) -> bool:
@@ -160,14 +266,17 @@ def takes_positions(language_model: Any) -> bool:
     return "position_ids" in inspect.signature(language_model.forward).parameters
 
 
-def can_pack(language_model: Any) -> bool:
-    """Whether a decoder-only model can be told, by mask and positions, which tokens of a row belong together."""
+def _can_pack(language_model: Any) -> bool:
+    """Whether a model can be told, by masks and positions, which tokens of a row belong together."""
     config = language_model.config.get_text_config()
-    return (
-        config._attn_implementation in ("eager", "sdpa")
-        and _layer_kinds(config) <= {_FULL, _SLIDING}
-        and (takes_positions(language_model) or hasattr(language_model.base_model, "build_alibi_tensor"))
+    return config._attn_implementation in ("eager", "sdpa") and (
+        language_model.config.is_encoder_decoder  # whose positions, if not by distance, a trial will tell
+        or (_layer_kinds(config) <= {_FULL, _SLIDING} and _places_are_known(language_model))
     )
+
+
+def _places_are_known(language_model: Any) -> bool:
+    return takes_positions(language_model) or hasattr(language_model.base_model, "build_alibi_tensor")
 
 
 def _layer_kinds(config: Any) -> set[str]:

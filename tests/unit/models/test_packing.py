@@ -12,7 +12,7 @@ from tests import checkpoints
 from torch import Tensor
 
 from mblip.models import VisionLLM, load_model
-from mblip.models.packing import can_pack, pack
+from mblip.models.packing import pack_causal, pack_pairs
 
 PROMPTS = [
     "Question: what is in the house? Short answer in English:",
@@ -50,7 +50,8 @@ def count_tokens(vlm: VisionLLM) -> list[int]:
     def note(_: Any, args: Any, inputs: dict[str, Any]) -> None:
         seen.append(inputs["inputs_embeds"].shape[0] * inputs["inputs_embeds"].shape[1])
 
-    vlm.language_model.register_forward_pre_hook(note, with_kwargs=True)
+    base = vlm.language_model.get_encoder() if vlm.is_encoder_decoder else vlm.language_model
+    base.register_forward_pre_hook(note, with_kwargs=True)
     return seen
 
 
@@ -64,6 +65,9 @@ def count_tokens(vlm: VisionLLM) -> list[int]:
         ("mistral", {"sliding_window": 5}),  # every layer looks back so far
         ("gemma3", {"sliding_window": 5, "num_hidden_layers": 6}),  # five layers of six do
         ("qwen3", {"attn_implementation": "eager"}),
+        ("mt5", {}),  # biases by distance, in the first layer
+        ("umt5", {}),  # in every layer
+        ("t5", {"attn_implementation": "eager"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -110,12 +114,12 @@ def test_a_token_sees_its_image_and_what_stands_before_it_in_its_text(seed: int,
     index = rng.integers(0, 3, (texts, 1))
     lengths = queries + rng.integers(1, 12, texts)
     mask = torch.tensor(np.arange(lengths.max()) < lengths[:, None]).long()
-    packing = pack(mask, leading(queries, mask), torch.tensor(index), 512)
+    packing = pack_causal(mask, leading(queries, mask), torch.tensor(index), 512)
     if packing is None:
         pytest.fail("nothing is shared") if len(set(index[:, 0])) < texts else None
         return
     tokens = mask.shape[1]
-    flat = packing.mask(window).squeeze(1)
+    flat = packing.backward(window).squeeze(1)
     length = packing.sources.shape[1]
 
     def name(row: int, column: int) -> tuple[int, int]:
@@ -144,7 +148,7 @@ def test_rows_are_as_few_and_as_long_as_costs_least() -> None:
     def rows(lengths: list[int], width: int) -> tuple[int, ...] | None:
         """Of pairs of texts on an image of 30 tokens."""
         mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-        packing = pack(mask, leading(30, mask), torch.arange(len(lengths))[:, None] // 2, width)
+        packing = pack_causal(mask, leading(30, mask), torch.arange(len(lengths))[:, None] // 2, width)
         return None if packing is None else tuple(packing.sources.shape)
 
     # As many tokens in any number of rows: short ones attend for less.
@@ -158,35 +162,57 @@ def test_rows_are_as_few_and_as_long_as_costs_least() -> None:
 def test_a_batch_of_another_layout_is_left_as_it_is(tmp_path: Path) -> None:
     mask = torch.ones(2, 40, dtype=torch.long)
     one_image = torch.zeros(2, 1, dtype=torch.long)
-    assert pack(mask, leading(30, mask), one_image, 4096)
-    assert pack(mask, leading(30, mask).flip(1), one_image, 4096) is None  # images after the text
+    assert pack_causal(mask, leading(30, mask), one_image, 4096)
+    assert pack_causal(mask, leading(30, mask).flip(1), one_image, 4096) is None  # images after the text
     padded = mask.clone()
     padded[0, :3] = 0
-    assert pack(padded, leading(30, mask), one_image, 4096) is None  # on the left
-    assert pack(mask, leading(30, mask), torch.tensor([[0], [1]]), 4096) is None  # nothing is shared
+    assert pack_causal(padded, leading(30, mask), one_image, 4096) is None  # on the left
+    assert pack_causal(mask, leading(30, mask), torch.tensor([[0], [1]]), 4096) is None  # nothing is shared
 
 
-def test_a_model_whose_texts_would_read_one_another_gets_a_row_for_each(tmp_path: Path) -> None:
-    vlm = model(tmp_path, "llama")
-    layer = vlm.language_model.model.layers[0].mlp
+def test_what_is_read_and_what_is_written_stand_in_one_row() -> None:
+    rng = np.random.default_rng(3)
+    read, written = rng.integers(2, 30, 12), rng.integers(1, 12, 12)
+    masks = [torch.tensor(np.arange(max(counts)) < counts[:, None]).long() for counts in (read, written)]
+    pair = pack_pairs(*masks, 512)
+    assert pair is not None
+    across, back = pair[1].across(pair[0])[:, 0], pair[1].backward()[:, 0]
+    for text in range(12):
+        places = [divmod(int(place), pair[1].sources.shape[1]) for place in pair[1].places[text, : written[text]]]
+        sources = [divmod(int(place), pair[0].sources.shape[1]) for place in pair[0].places[text, : read[text]]]
+        for order, (row, column) in enumerate(places):
+            assert [(row, int(seen)) for seen in across[row, column].nonzero()[:, 0]] == sources
+            assert [(row, int(seen)) for seen in back[row, column].nonzero()[:, 0]] == places[: order + 1]
+    assert bool(across.any(2).all())
+    for packing, mask in zip(pair, masks, strict=True):
+        values = torch.arange(mask.numel()).view_as(mask)
+        assert torch.equal(packing.unpack(packing.pack(values))[mask.bool()], values[mask.bool()])
+
+
+@pytest.mark.parametrize("family", ["llama", "mt5"])
+def test_a_model_whose_texts_would_read_one_another_gets_a_row_for_each(tmp_path: Path, family: str) -> None:
+    vlm = model(tmp_path, family)
+    encoder = vlm.language_model.get_encoder() if vlm.is_encoder_decoder else None
+    layer = encoder.block[0].layer[1].DenseReluDense if encoder else vlm.language_model.model.layers[0].mlp
     forward = layer.forward
     layer.forward = lambda hidden: forward(hidden).cumsum(1)  # as a state space does, whatever the mask says
     made = batch(vlm, ONE_EACH)
-    assert can_pack(vlm.language_model) and not vlm.packs
+    assert not vlm.packs
     seen = count_tokens(vlm)
     vlm(made)
     assert seen == [made["attention_mask"].numel()]
 
 
-@pytest.mark.parametrize(
-    "change", [{"_attn_implementation": "flash_attention_2"}, {"layer_types": ["linear_attention"] * 2}]
-)
-def test_a_model_that_takes_no_such_mask_gets_a_row_for_each(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_model_that_cannot_be_told_gets_a_row_for_each(tmp_path: Path) -> None:
     vlm = model(tmp_path, "llama")
-    assert can_pack(vlm.language_model)
-    for name, value in change.items():
+    for name, value in (("_attn_implementation", "flash_attention_2"), ("layer_types", ["linear_attention"] * 2)):
+        before = getattr(vlm.language_model.config, name, None)
         setattr(vlm.language_model.config, name, value)
-    assert not can_pack(vlm.language_model)
+        vlm.__dict__.pop("packs", None)
+        assert not vlm.packs
+        setattr(vlm.language_model.config, name, before)
+    vlm.__dict__.pop("packs")
+    assert vlm.packs
 
 
 def test_distances_are_as_before_after_packing(tmp_path: Path) -> None:
