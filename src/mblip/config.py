@@ -390,7 +390,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 # What neither changes the result nor may keep a run from going on.
-_WITHOUT_EFFECT: dict[str, Any] = {
+WITHOUT_EFFECT: dict[str, Any] = {
     **dict.fromkeys(("title", "paper", "checkpoint_every", "keep_checkpoints", "log_every", "tracker"), True),
     # These change the rounding and which units dropout hits: what a run out of memory may turn and still go on.
     **dict.fromkeys(("checkpointing", "sharding"), True),
@@ -404,6 +404,6 @@ def hash_recipe(recipe: Recipe) -> str:
 
     Settings that stand at their default do not count, so that a field added later leaves older hashes as they were.
     """
-    settings = recipe.model_dump(mode="json", exclude_defaults=True, exclude=_WITHOUT_EFFECT)
+    settings = recipe.model_dump(mode="json", exclude_defaults=True, exclude=WITHOUT_EFFECT)
     settings = {field: value for field, value in settings.items() if value != {}} | {"kind": type(recipe).__name__}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

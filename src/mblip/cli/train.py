@@ -77,7 +77,14 @@ class _Progress:
             right = (
                 "" if row["exact"] is None else f", {row['exact']:.0%} of {len(row['samples'])} samples word for word"
             )
-            self._console.print(f"validation at step {row['step']}: loss {row['loss']:.4f}{right}")
+            lost = f", {row['left_out']} texts left out (unreadable pictures)" if row["left_out"] else ""
+            self._console.print(f"validation at step {row['step']}: loss {row['loss']:.4f}{right}{lost}")
+            for name, losses in (("task", row["by_task"]), ("language", row["by_language"])):
+                if len(losses) > 1:
+                    most = sorted(losses.items(), key=lambda item: -item[1])
+                    told = ", ".join(f"{key} {loss:.2f}" for key, loss in most[:SHOWN])
+                    more = f", {len(most) - SHOWN} more" if len(most) > SHOWN else ""
+                    self._console.print(f"  highest by {name}: {told}{more}", markup=False)
             for sample in row["samples"][:SHOWN]:
                 told = f"  {sample['prompt']} → {sample['answer']}  (wanted: {sample['reference']})"
                 self._console.print(told, markup=False)
@@ -88,6 +95,8 @@ class _Progress:
             f"step {row['step']}  loss {row['loss']:.4f}  {rate}{row['tokens_per_second']:.0f} tokens/s, "
             f"{row['peak_memory_mib'] / 1024:.1f} GiB, {timedelta(seconds=round(left))} left"
         )
+        if row.get("processes", 1) > 1:
+            text += f", {row['processes']} processes"
         if self._console.is_terminal:
             self._bar.update(self._task, total=passed + left, completed=passed, description=text)
         else:

@@ -23,10 +23,11 @@ from mblip.models.mblip import VisionLLM
 from mblip.models.parts import parameters_by_part, recompute_layers, set_trainable
 from mblip.models.runs import DESCRIPTION, save_run
 from mblip.training.checkpoints import newest_checkpoint
-from mblip.training.feed import Feed, find_mix
+from mblip.training.feed import Feed, check_data, find_mix, unreadable_pictures
 from mblip.training.loop import Batch, Group, Job, enough_memory, fit
 from mblip.training.parallel import gather, start
 from mblip.training.projection import fit_projection
+from mblip.training.tracking import check_tracker
 from mblip.training.validation import Validator
 
 FIT_TEXTS = 4096  # that the projection is fitted to
@@ -41,6 +42,8 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     """
     check_stage(recipe)
     torch.manual_seed(recipe.seed)
+    check_tracker(recipe.tracker)
+    check_data(recipe)
     processes = start()
     with processes.main_process_first():
         mix = find_mix(recipe, directory)
@@ -73,7 +76,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
         if templates:
             vlm.model.config.prompt_templates = templates
         save_run(vlm, directory, _stored_in_full(recipe))
-    return {**row, "unreadable_images": feed.unreadable}
+    return {**row, "unreadable_images": len(unreadable_pictures(directory))}
 
 
 def fit_to_words(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, directory: Path) -> float:
@@ -93,16 +96,23 @@ def fit_to_words(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, directory: Path
 
 
 def check_stage(recipe: TrainRecipe) -> None:
-    """Whether the recipe's stage is what its parts and its model say.
+    """Whether the recipe's settings go together, and its stage is what its parts and its model say.
 
     Raises:
-        InputError: It is not, or its sharding cannot work.
+        InputError: They do not, it is not, or its sharding cannot work.
     """
     learning = [part for part, mode in recipe.parts if mode != "frozen"]
     if recipe.stage == "warmup" and learning != ["projection"]:
         raise InputError(f"stage warmup trains the projection alone, but parts has {', '.join(learning)} learn too")
     if recipe.stage == "finetune" and not recipe.model.run:
         raise InputError("stage finetune starts from a model: set model.run to a run directory or a checkpoint")
+    optim, (least, most) = recipe.optim, recipe.data.crop_scale
+    if (optim.steps is None) == (optim.epochs is None):
+        raise InputError("set one of optim.steps and optim.epochs")
+    if not learning and optim.steps != 0:
+        raise InputError("parts: all are frozen, and nothing would learn; set one to full, or llm to lora")
+    if least > most:
+        raise InputError(f"data.crop_scale: the least, {least}, is more than the most, {most}; turn them round")
     if recipe.sharding == "full" and recipe.model.quantization != "none":
         raise InputError(
             f"sharding=full cannot split {recipe.model.quantization} weights, whose scales lie apart from them: "
@@ -151,13 +161,7 @@ def learning_groups(vlm: VisionLLM, optim: OptimSection) -> list[Group]:
 
 
 def count_steps(optim: OptimSection, per_epoch: int) -> int:
-    """Optimiser steps of a recipe.
-
-    Raises:
-        InputError: Neither or both of steps and epochs are given.
-    """
-    if (optim.steps is None) == (optim.epochs is None):
-        raise InputError("set one of optim.steps and optim.epochs")
+    """Optimiser steps of a recipe, by its steps or its epochs."""
     return optim.steps if optim.steps is not None else math.ceil(float(optim.epochs or 0) * per_epoch)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from PIL import Image
 
@@ -23,39 +24,85 @@ from mblip.schema import Instruction
 from mblip.storage import ImageStore, JsonlAppender, UnreadableImage, open_images, read_jsonl
 from mblip.training.loop import Batch
 
-UNREADABLE = "unreadable.jsonl"
+UNREADABLE = "unreadable.jsonl"  # and unreadable-1.jsonl and so on by the other processes
 _TRIED = 1000  # pictures before their unreadable share says anything
+
+
+def check_data(recipe: TrainRecipe) -> None:
+    """Say what is missing of the recipe's data before a model is fetched and loaded.
+
+    Raises:
+        InputError: The recipe names neither a mix nor a corpus or both, or one of them or its pictures is not there.
+    """
+    section = recipe.data
+    if bool(section.mix) == bool(section.source):
+        raise InputError("set one of data.mix (a folder that mblip data mix has made) and data.source")
+    for field, folder in {"data.mix": section.mix, "data.replay": section.replay}.items():
+        if folder and Path(folder).is_file():
+            raise InputError(f"{field}: {folder} is a file; name the folder of the mix")
+        if folder and not Path(folder).is_dir():
+            other = "name another" if field == "data.mix" else "name another, or go without (data.replay=)"
+            raise InputError(
+                f"{field}: there is no mix {folder}: make it with mblip data mix RECIPE --to {folder}, or {other}"
+            )
+    for field, images in _stores(section).items():
+        if not images.endswith(".tar"):  # whose index may take minutes
+            _open_store(field, images)
+    path = section.source and section.source.options.get("path")
+    if isinstance(path, str) and not Path(path).exists():
+        raise InputError(f"there is no {path}: put it there, or name another with data.source.options.path=FILE")
 
 
 def find_mix(recipe: TrainRecipe, directory: Path) -> Path:
     """The folder of the recipe's mix; of a single corpus it is made in the run, texts in the languages they have.
 
-    What is missing is said now, before a model is fetched and loaded.
-
     Raises:
-        InputError: The recipe names neither or both, or one of its mixes, its corpus or its pictures cannot be read.
+        InputError: The corpus cannot be read, or the pictures that it names are not in the store.
     """
     section = recipe.data
-    if bool(section.mix) == bool(section.source):
-        raise InputError("set one of data.mix (a folder that mblip data mix has made) and data.source")
-    for folder in filter(None, (section.mix, section.replay)):
-        if not Path(folder).is_dir():
-            raise InputError(
-                f"there is no mix {folder}: make it with mblip data mix RECIPE --to {folder}, or name another"
-            )
-    for images in (section.images, section.replay and section.replay_images):
-        if images and not images.endswith(".tar"):  # whose index may take minutes
-            open_images(images)
     if section.source is None:
         return Path(section.mix)
-    path = section.source.options.get("path")
-    if isinstance(path, str) and not Path(path).exists():
-        raise InputError(f"there is no {path}: put it there, or name another with data.source.options.path=FILE")
     source = section.source.model_copy(update={"translate": False})
     title = f"texts of {recipe.title}"
     data = DataRecipe(title=title, seed=recipe.seed, sources=(source,), templates=("paper", "benchmarks"))
-    build_mix(data, directory / "mix")
+    try:
+        build_mix(data, directory / "mix")
+    except InputError as error:  # a setting of data recipes: what is one's own is mended
+        raise InputError(str(error).removesuffix(", or set bad_rows to drop")) from error
+    _check_pictures(section, directory / "mix")
     return directory / "mix"
+
+
+def _check_pictures(section: MixSection, folder: Path) -> None:
+    """One's own table may name pictures otherwise than the store does: better told now, all at once."""
+    store = _open_store("data.images", section.images)
+    keys = pc.unique(pc.list_flatten(Mix(MixSection(mix=str(folder))).table["images"])).to_pylist()
+    missing = [key for key in keys if key not in store]
+    if len(missing) > section.max_unreadable * len(keys):
+        raise InputError(
+            f"data.images: {section.images} lacks {len(missing)} of the {len(keys)} pictures that the texts name, such as "
+            f"{missing[0]!r}: put them there, correct their names, or raise data.max_unreadable"
+        )
+
+
+def _stores(section: MixSection) -> dict[str, str]:
+    """The image stores that a recipe names, by the field that does."""
+    stores = {"data.images": section.images}
+    if section.replay and section.replay_images:
+        stores["data.replay_images"] = section.replay_images
+    return stores
+
+
+def _open_store(field: str, images: str) -> ImageStore:
+    try:
+        return open_images(images)
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from error
+
+
+def unreadable_pictures(directory: Path) -> set[str]:
+    """The pictures that any process of a run could not read."""
+    return {str(row["image"]) for path in directory.glob("unreadable*.jsonl") for row in read_jsonl(path)}
 
 
 @dataclass(frozen=True)
@@ -72,7 +119,7 @@ class Feed:
     Args:
         recipe: What to train on.
         folder: Of the mix (see :func:`find_mix`).
-        directory: Where unreadable pictures are listed, by the first process.
+        directory: Where unreadable pictures are listed, by each process in a file of its own.
         vlm: Whose layout and picture size the batches have.
         rank: This process.
         ranks: Number of processes.
@@ -93,27 +140,33 @@ class Feed:
             raise InputError(f"optim.global_batch {size} does not divide by {ranks} processes")
         self._recipe, self._rank, self._ranks, self._layout = recipe, rank, ranks, vlm.layout
         mix = Mix(section.model_copy(update={"mix": str(folder)}))
-        store = open_images(section.images)
+        stores = {field: _open_store(field, uri) for field, uri in _stores(section).items()}
+        store = stores["data.images"]
         self.held: tuple[list[Instruction], ImageStore] = ([], store)
         if recipe.validate_every:
-            mix, held = mix.split(recipe.validation_texts, recipe.seed)
-            self.held = (held.take(np.arange(len(held))), store)
+            mix, apart = mix.split(recipe.validation_texts, recipe.seed)
+            self.held = (apart.take(np.arange(len(apart))), store)
         replayed = round(size * section.replay_share) if section.replay else 0
+        if section.replay and not 0 < replayed < size:
+            told = f"data.replay_share {section.replay_share} of optim.global_batch {size} texts leaves one side without a text"
+            raise InputError(f"{told}: raise the batch, or change the share")
+        if len(mix) < size - replayed:
+            held = f" beside {len(self.held[0])} held out" if recipe.validate_every else ""
+            remedy = "lower optim.global_batch" + (" or validation_texts" if recipe.validate_every else "")
+            raise InputError(
+                f"{folder} has {len(mix)} texts to train on{held}, fewer than the {size - replayed} of one batch: {remedy}"
+            )
         self._sources = [Source(GroupedBatches(mix, recipe.seed, size - replayed), store)]
         self.steps_per_epoch = self._sources[0].batches.steps_per_epoch
         if section.replay:
             old = Mix(MixSection(mix=section.replay))
             self._sources.append(
-                Source(GroupedBatches(old, recipe.seed, replayed), open_images(section.replay_images or section.images))
+                Source(GroupedBatches(old, recipe.seed, replayed), stores.get("data.replay_images", store))
             )
-        self._pictures = _Pictures(self._sources, section, directory / UNREADABLE if rank == 0 else None)
+        listed = directory / (UNREADABLE if rank == 0 else f"unreadable-{rank}.jsonl")
+        self._pictures = _Pictures(self._sources, section, listed)
         transform = TrainTransform.of(vlm.processor.image_processor, section.crop_scale, section.flip)
         self._collate = Collator(self._pictures, transform, vlm.layout, section)
-
-    @property
-    def unreadable(self) -> int:
-        """How many different pictures this process could not read."""
-        return len(self._pictures.unreadable)
 
     def micro_batches(self, step: int) -> list[Batch]:
         """The micro-batches of this process.
@@ -125,7 +178,8 @@ class Feed:
         found = [self._collate(part, (self._recipe.seed, step)) for part in rows]
         batches = [batch for batch in found if batch is not None]
         if not batches:
-            raise InputError(f"none of the pictures of step {step} can be read, such as {rows[0][0].images[0]!r}")
+            _, _, key = rows[0][0].images[0].partition("/")
+            raise InputError(f"none of the pictures of step {step + 1} can be read, such as {key!r}")
         # Processes work in step: one whose pictures are missing goes along with a batch that teaches nothing.
         idle = {**batches[0], "labels": torch.full_like(batches[0]["labels"], IGNORED)}
         return batches if self._ranks == 1 else batches + [idle] * (len(found) - len(batches))
@@ -134,7 +188,7 @@ class Feed:
         """What an error calls a micro-batch: the ids of its texts."""
         ids = [row.id for row in self._instructions(step)[index]]
         more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
-        return f"micro-batch {index} of step {step} (texts {', '.join(ids[:8])}{more})"
+        return f"micro-batch {index} of step {step + 1} (texts {', '.join(ids[:8])}{more})"
 
     def _instructions(self, step: int) -> list[list[Instruction]]:
         rows: list[Instruction] = []
@@ -154,13 +208,13 @@ class _Pictures:
     Those that cannot be read are counted, listed in a file, and past the recipe's share stop the run.
     """
 
-    def __init__(self, sources: Sequence[Source], section: MixSection, listed: Path | None) -> None:
+    def __init__(self, sources: Sequence[Source], section: MixSection, listed: Path) -> None:
         self._sources, self._section, self._path = sources, section, listed
         self._pictures = sum(source.batches.mix.pictures for source in sources)
         self._lock = threading.Lock()
         self._tried = self._failed = 0
         self.unreadable: set[str] = set()
-        if listed is not None and listed.exists():
+        if listed.exists():
             self.unreadable.update(str(row["image"]) for row in read_jsonl(listed))
 
     def get(self, key: str, at_least: int = 0) -> Image.Image:
@@ -185,9 +239,8 @@ class _Pictures:
             self._failed += 1
             if error.key not in self.unreadable:
                 self.unreadable.add(error.key)
-                if self._path is not None:
-                    with JsonlAppender(self._path) as file:
-                        file.append({"image": error.key, "reason": error.reason})
+                with JsonlAppender(self._path) as file:
+                    file.append({"image": error.key, "reason": error.reason})
             expected = max(self._tried, min(self._pictures, _TRIED))
             if self._failed > self._section.max_unreadable * expected:
                 raise InputError(

@@ -88,7 +88,7 @@ class Job:
     tracker: str = "none"
     validate: Callable[[int, Log], None] | None = None
     validate_every: int = 0
-    describe: Callable[[int, int], str] = field(default=lambda step, index: f"micro-batch {index} of step {step}")
+    describe: Callable[[int, int], str] = field(default=lambda step, index: f"micro-batch {index} of step {step + 1}")
     memory_remedy: str = "lower the batch"
     on_log: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
 
@@ -120,7 +120,7 @@ def fit(job: Job) -> dict[str, Any]:
             torch.manual_seed(_step_seed(job.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * cosine(step, job.steps, job.warmup, job.floor)
-            with enough_memory(f"at step {step}", job.memory_remedy):
+            with enough_memory(f"at step {step + 1}", job.memory_remedy):
                 totals = _accumulate(job, step, micro_batches, model, accelerator, terminated.is_set())
                 norm = _scale_and_clip(job, list(named.values()), accelerator.num_processes / totals["tokens"])
                 _check_finite(job, step, totals, norm)
@@ -129,7 +129,8 @@ def fit(job: Job) -> dict[str, Any]:
             done = step + 1
             log.count(**{name: totals[name] for name in ("examples", "images", "tokens") if name in totals})
             if done % job.log_every == 0 or done == job.last:
-                log.write(_row(done, totals, norm, optimizer), accelerator.device)
+                row = _row(done, totals, norm, optimizer)
+                log.write({**row, "processes": accelerator.num_processes}, accelerator.device)
             stopping = totals["stop"] > 0 and done < job.last
             if stopping or (done % job.checkpoint_every == 0 and done < job.last):
                 tensors, state = whole(named), {"optimizer": whole(optimizer.state_dict())}
@@ -185,12 +186,13 @@ def _scale_and_clip(job: Job, parameters: list[nn.Parameter], scale: float) -> f
 def _check_finite(job: Job, step: int, totals: dict[str, float], norm: float) -> None:
     if not math.isfinite(norm):
         loss = totals["loss_sum"] / totals["tokens"]
-        raise InputError(f"the gradients became {norm} at step {step}, at a loss of {loss:.3g}; {_last_good(job)}")
+        raise InputError(f"the gradients became {norm} at step {step + 1}, at a loss of {loss:.3g}; {_last_good(job)}")
 
 
 def _last_good(job: Job) -> str:
     checkpoint = newest_checkpoint(job.directory)
-    return f"the last good checkpoint is {checkpoint or 'none'}: lower the learning rate or look at that batch"
+    kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "that was before the first checkpoint"
+    return f"{kept}: lower the learning rate or look at that batch"
 
 
 _COUNTS = ("loss_sum", "tokens", "loss", "examples", "images", "stop", "micro_batches")
@@ -212,8 +214,8 @@ def enough_memory(where: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
             raise
         raise InputError(f"out of memory {where}: {remedy}") from error
 

@@ -7,6 +7,7 @@ The same command runs alone, under ``torchrun`` and under ``accelerate launch``.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +38,9 @@ def distribute(model: nn.Module, accelerator: Accelerator, sharding: str) -> nn.
         sharding: ``full`` spreads parameters, gradients and optimiser state over the processes.
     """
     if sharding == "none" or accelerator.num_processes == 1:
-        prepared: nn.Module = accelerator.prepare_model(model)
+        with warnings.catch_warnings():  # of an argument that Accelerate passes on by its old name
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            prepared: nn.Module = accelerator.prepare_model(model)
         return prepared
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for block in _blocks(model):  # each goes to the device, is split and makes room for the next

@@ -10,7 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mblip.config import AnyTrainRecipe, TextRecipe, VisionRecipe, hash_recipe, load_recipe, save_recipe
+from mblip.config import (
+    WITHOUT_EFFECT,
+    AnyTrainRecipe,
+    TextRecipe,
+    VisionRecipe,
+    hash_recipe,
+    load_recipe,
+    save_recipe,
+)
 from mblip.errors import InputError
 from mblip.storage import write_json
 from mblip.training.checkpoints import newest_checkpoint
@@ -32,8 +40,8 @@ def train(
             be run.
     """
     saved, finished = directory / "recipe.yaml", directory / DONE
-    if (finished.is_file() or newest_checkpoint(directory)) and not _same(recipe, saved):
-        raise InputError(f"{directory} holds the run of another recipe: delete it or name another directory")
+    if (finished.is_file() or newest_checkpoint(directory)) and (other := _difference(recipe, saved)):
+        raise InputError(f"{directory} holds the run of another recipe{other}: delete it or name another directory")
     if finished.is_file():
         last: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))["last"]
         return last
@@ -41,12 +49,12 @@ def train(
         return _run(recipe, directory, on_log)
     begun = directory.exists()
     with _alone(directory):
-        save_recipe(recipe, saved)
         try:
+            save_recipe(recipe, saved)
             last = _run(recipe, directory, on_log)
         except InputError:
-            if not begun and [path.name for path in directory.iterdir()] == [saved.name]:  # nothing was done
-                saved.unlink()
+            if not begun and {path.name for path in directory.iterdir()} <= {saved.name}:  # nothing was done
+                saved.unlink(missing_ok=True)
                 directory.rmdir()
             raise
         draw_curves(directory)
@@ -96,9 +104,23 @@ def _run(recipe: AnyTrainRecipe, directory: Path, on_log: Callable[[dict[str, An
     return train_vision_llm(recipe, directory, on_log)
 
 
-def _same(recipe: AnyTrainRecipe, saved: Path) -> bool:
-    """Whether the recipe that a run directory was begun with asks for the same result."""
+def _difference(recipe: AnyTrainRecipe, saved: Path) -> str:
+    """In what the recipe that a run directory was begun with asks for another result; empty where it asks for the same."""
     try:
-        return hash_recipe(load_recipe(type(recipe), saved)) == hash_recipe(recipe)
+        before = load_recipe(type(recipe), saved)
     except InputError:  # of another kind, or of a version with other fields
-        return False
+        return f" ({saved} is of another kind, or cannot be read)"
+    if hash_recipe(before) == hash_recipe(recipe):
+        return ""
+    there, now = (dict(_flat(one.model_dump(mode="json", exclude=WITHOUT_EFFECT))) for one in (before, recipe))
+    field = next(name for name in {**now, **there} if there.get(name) != now.get(name))
+    return f" ({field} is {there.get(field)!r} there, {now.get(field)!r} now)"
+
+
+def _flat(settings: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting by its dotted name."""
+    if not isinstance(settings, dict):
+        yield name, settings
+        return
+    for key, value in settings.items():
+        yield from _flat(value, f"{name}.{key}".lstrip("."))

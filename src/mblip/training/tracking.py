@@ -98,11 +98,20 @@ class Log:
             self._tracker.finish()
 
 
+def check_tracker(name: str) -> None:
+    """Whether a tracker that was asked for is there; TensorBoard, the default, is left out where it is not.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    if name in ("wandb", "trackio") and importlib.util.find_spec(name) is None:
+        raise InputError(f"tracker {name!r} is not installed: pip install {name}, or set tracker=tensorboard")
+
+
 def _open_tracker(name: str, directory: Path, start: int) -> Any:
     if name == "none" or (name == "tensorboard" and importlib.util.find_spec("tensorboard") is None):
         return None
-    if importlib.util.find_spec(name) is None:
-        raise InputError(f"tracker {name!r} is not installed: pip install {name}, or set tracker=tensorboard")
+    check_tracker(name)
     if name == "tensorboard":
         tracker = LOGGER_TYPE_TO_CLASS[name](name, logging_dir=directory, purge_step=start + 1)
     else:  # a run among those of one project

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mblip.config import TrainRecipe
+from mblip.errors import InputError
 from mblip.models.generation import Generator, Request, evaluating
 from mblip.models.mblip import VisionLLM
 from mblip.processing.collate import Collator
@@ -30,7 +31,8 @@ class Validator:
     """Measures the model on the same texts each time; pictures whole, without augmentation.
 
     Rows of ``validation.jsonl``: step, ``loss`` in nats a token, the same ``by_task`` and ``by_language`` of the answer,
-    and ``samples`` with the ``exact`` share of them that was answered word for word.
+    how many ``texts`` it is of, how many are ``left_out`` since their picture cannot be read, and ``samples`` with the
+    ``exact`` share of them that was answered word for word.
     """
 
     def __init__(
@@ -43,10 +45,21 @@ class Validator:
         *,
         writes: bool,
     ) -> None:
+        """See the class.
+
+        Raises:
+            InputError: None of the pictures can be read.
+        """
         self._vlm, self._recipe, self._on_log, self._writes = vlm, recipe, on_log, writes
         self._path = directory / VALIDATION
         rows, self._store = held
         self._rows = [row for row in rows if self._readable(row)]
+        self._left_out = len(rows) - len(self._rows)
+        if rows and not self._rows:
+            raise InputError(
+                f"none of the pictures held out for validation can be read, such as {rows[0].images[0]!r}: mend the store, "
+                "or set validate_every=0"
+            )
         transform = TrainTransform.of(vlm.processor.image_processor, (1.0, 1.0), flip=False)
         self._collate = Collator(self._store, transform, vlm.layout, recipe.data)
         chosen = np.random.default_rng(recipe.seed).permutation(len(self._rows))[: recipe.samples]
@@ -93,7 +106,12 @@ class Validator:
                     sums[key][1] += tokens
         means = {key: total / max(tokens, 1) for key, (total, tokens) in sorted(sums.items())}
         grouped = {kind: {name: value for (k, name), value in means.items() if k == kind} for kind in _BY}
-        return {"loss": means.get(("all", ""), float("nan")), "texts": len(self._rows), **grouped}
+        return {
+            "loss": means.get(("all", ""), float("nan")),
+            "texts": len(self._rows),
+            "left_out": self._left_out,
+            **grouped,
+        }
 
     def _answers(self) -> dict[str, Any]:
         generator = Generator(self._vlm, self._store.get, max_new_tokens=_LONGEST_ANSWER)

@@ -83,5 +83,7 @@ def test_wrong_settings_are_named(mix: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no checkpoint nano:nano-blip2-em"):
         train(recipe(mix, "model.vision=nano:nano-blip2-em"), tmp_path / "b")
     train(recipe(mix), tmp_path / "c")
-    with pytest.raises(InputError, match="the run of another recipe"):
+    with pytest.raises(InputError, match=r"the run of another recipe \(seed is 1 there, 2 now\)"):
         train(recipe(mix, "seed=2"), tmp_path / "c")
+    with pytest.raises(InputError, match=r"another recipe \(optim\.lr is 0\.\d+ there, 0\.5 now\)"):
+        train(recipe(mix, "optim.lr=0.5", "title=other"), tmp_path / "c")

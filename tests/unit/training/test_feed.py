@@ -16,7 +16,7 @@ from mblip.models.mblip import VisionLLM
 from mblip.nano.scenes import Scene, render
 from mblip.schema import Instruction
 from mblip.storage import ShardWriter, read_jsonl, write_manifest
-from mblip.training.feed import Feed, find_mix
+from mblip.training.feed import Feed, find_mix, unreadable_pictures
 from mblip.training.run import train
 
 Make = Callable[..., TrainRecipe]
@@ -118,7 +118,7 @@ def test_a_process_whose_pictures_are_all_missing_goes_along_and_teaches_nothing
     assert [int((batch["labels"] != -100).any()) for batch in batches] == [1, 0]
     for picture in photos.glob("*.jpg"):
         picture.unlink()
-    with pytest.raises(InputError, match="none of the pictures of step 1 can be read"):
+    with pytest.raises(InputError, match=r"none of the pictures of step 2 can be read, such as '[0-9]+\.jpg'"):
         found.micro_batches(1)
 
 
@@ -159,8 +159,12 @@ def test_the_recipe_names_its_data(aligning: Make, photos: Path, tmp_path: Path)
     for folder, told in (("empty", r"manifest\.json"), ("nowhere", "there is no mix .*nowhere: make it")):
         with pytest.raises(InputError, match=told):
             train(aligning(f"data.mix={tmp_path / folder}"), tmp_path / "b")
-    with pytest.raises(InputError, match="no image store"):
+    with pytest.raises(InputError, match=r"^data\.images: 'nowhere' is no image store"):
         train(aligning("data.images=nowhere"), tmp_path / "c")
+    with pytest.raises(InputError, match=r"^data\.images: '' is no image store"):
+        train(aligning("data.images="), tmp_path / "c")
+    with pytest.raises(InputError, match=r"^data\.mix: .*captions\.csv is a file; name the folder of the mix"):
+        train(aligning(f"data.mix={photos / 'captions.csv'}"), tmp_path / "c")
     assert not (tmp_path / "c/done.json").exists()
 
 
@@ -179,6 +183,67 @@ def test_missing_data_is_told_before_a_model_is_loaded(
     with pytest.raises(InputError, match=told):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_that_ones_own_table_names_otherwise_are_told_at_once(
+    aligning: Make, photos: Path, tmp_path: Path
+) -> None:
+    table = photos / "captions.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace("\n1", "\nphotos/1"), encoding="utf-8")
+    recipe = own(aligning, photos, "model.vision=no/such", "model.llm=no/such")
+    with pytest.raises(InputError, match=r"photos lacks 11 of the 24 pictures .*'photos/1\d?\.jpg': put them there"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_row_of_ones_own_that_cannot_be_used_is_to_be_mended(aligning: Make, photos: Path, tmp_path: Path) -> None:
+    with (photos / "captions.csv").open("a", encoding="utf-8") as file:
+        file.write("1.jpg,\n")
+    with pytest.raises(InputError, match=r"record 49: bad row \('caption' is blank\); mend it$"):
+        train(own(aligning, photos), tmp_path / "run")
+
+
+def test_a_few_texts_are_told_what_to_lower(aligning: Make, photos: Path, mix: Path, tmp_path: Path) -> None:
+    for changes, told in (
+        (
+            ("optim.global_batch=64",),
+            r"has 48 texts to train on, fewer than the 64 of one batch: lower optim\.global_batch$",
+        ),
+        (
+            ("validate_every=1", "validation_texts=40", "optim.global_batch=12"),
+            r"has 8 texts to train on beside 40 held out, fewer than the 12 .* lower optim\.global_batch or validation_texts",
+        ),
+        ((f"data.replay={mix}", "data.replay_images=nano:scenes", "data.replay_share=0.01"), r"replay_share 0\.01 of"),
+        ((f"data.replay={mix}", "data.replay_images=nano:scenes", "data.replay_share=0.99"), r"replay_share 0\.99 of"),
+    ):
+        with pytest.raises(InputError, match=told):
+            train(own(aligning, photos, *changes), tmp_path / "run")
+
+
+def test_pictures_held_out_that_cannot_be_read_are_counted(aligning: Make, photos: Path, tmp_path: Path) -> None:
+    for picture in photos.glob("*.jpg"):
+        if int(picture.stem) % 3 == 0:
+            picture.write_bytes(b"")
+    validated = ("validate_every=4", "validation_texts=16", "samples=2", "data.max_unreadable=1")
+    train(own(aligning, photos, *validated), tmp_path / "run")
+    [row] = read_jsonl(tmp_path / "run/validation.jsonl")
+    assert row["left_out"] > 0 and row["texts"] > 0 and row["texts"] + row["left_out"] >= 16
+    for picture in photos.glob("*.jpg"):
+        picture.write_bytes(b"")
+    with pytest.raises(InputError, match="none of the pictures held out for validation can be read"):
+        train(own(aligning, photos, *validated), tmp_path / "none")
+
+
+def test_each_process_lists_the_pictures_that_it_could_not_read(
+    aligning: Make, photos: Path, vlm: VisionLLM, tmp_path: Path
+) -> None:
+    recipe = own(aligning, photos, "data.max_unreadable=1")
+    parts = [feed(recipe, vlm, tmp_path, rank, 2) for rank in range(2)]
+    bad = [part._instructions(0)[0][0].images[0].partition("/")[2] for part in parts]
+    for picture in bad:
+        (photos / picture).write_bytes(b"")
+    for part in parts:
+        part.micro_batches(0)
+    assert len(set(bad)) == 2 and unreadable_pictures(tmp_path) == set(bad)
 
 
 def test_a_missing_table_is_told_with_a_remedy(aligning: Make, photos: Path, tmp_path: Path) -> None:

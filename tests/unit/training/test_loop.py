@@ -98,8 +98,19 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(tmp_path:
             rows[0]["y"] = rows[0]["y"] * float("nan")
         return rows
 
-    with pytest.raises(InputError, match=r"became nan in micro-batch 0 of step 9.*step-00000008"):
+    with pytest.raises(
+        InputError, match=r"became nan in micro-batch 0 of step 10; the last good checkpoint is .*step-00000008"
+    ):
         fit(job(tmp_path, batches=broken))
+    with pytest.raises(InputError, match=r"of step 10 ; that was before the first checkpoint: lower the learning rate"):
+        fit(
+            job(
+                tmp_path / "early",
+                batches=broken,
+                checkpoint_every=100,
+                describe=lambda step, index: f"of step {step + 1} ",
+            )
+        )
 
 
 def test_sigterm_saves_where_the_run_is(tmp_path: Path) -> None:
@@ -145,8 +156,14 @@ def test_memory_that_runs_out_names_the_setting_to_turn(tmp_path: Path) -> None:
         torch.empty(1 << 60)
         return loss(model, batch)
 
-    with pytest.raises(InputError, match=r"out of memory at step 0: lower optim.micro_batch"):
+    with pytest.raises(InputError, match=r"out of memory at step 1: lower optim.micro_batch"):
         fit(job(tmp_path / "a", loss=greedy, memory_remedy="lower optim.micro_batch"))
+
+    def python(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        raise MemoryError
+
+    with pytest.raises(InputError, match=r"out of memory at step 1: lower"):
+        fit(job(tmp_path / "d", loss=python))
 
     def otherwise(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         raise RuntimeError("another")

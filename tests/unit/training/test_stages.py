@@ -78,6 +78,24 @@ def test_stages_that_contradict_their_parts_are_refused(aligning: Make, tmp_path
         train(aligning("stage=finetune"), tmp_path / "b")
     with pytest.raises(InputError, match=r"set model\.run, or both model\.vision and model\.llm"):
         train(aligning("model.llm="), tmp_path / "c")
+    frozen = ("parts.qformer=frozen", "parts.projection=frozen")
+    with pytest.raises(InputError, match="parts: all are frozen, and nothing would learn"):
+        train(aligning(*frozen), tmp_path / "d")
+    train(aligning(*frozen, "optim.steps=0"), tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"crop_scale: the least, 0\.9, is more than the most, 0\.1"):
+        train(aligning("data.crop_scale=[0.9,0.1]"), tmp_path / "e")
+
+
+def test_what_cannot_work_is_told_before_a_model_is_loaded(
+    aligning: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    nowhere = ("model.vision=no/such", "model.llm=no/such")
+    with pytest.raises(InputError, match="tracker 'wandb' is not installed"):
+        train(aligning("tracker=wandb", *nowhere), tmp_path / "a")
+    with pytest.raises(InputError, match=r"set one of optim\.steps and optim\.epochs"):
+        train(aligning("optim.epochs=1", *nowhere), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def passes(vlm: VisionLLM) -> Counter[str]:
@@ -179,7 +197,7 @@ def test_a_broken_batch_is_named_by_its_texts(aligning: Make, tmp_path: Path, mo
         train(recipe, tmp_path / "run")
     feed = Feed(recipe, Path(recipe.data.mix), tmp_path, prepare_model(recipe))
     first = feed._instructions(2)[1][0].id
-    assert f"became nan in micro-batch 1 of step 2 (texts {first}, " in str(error.value)
+    assert f"became nan in micro-batch 1 of step 3 (texts {first}, " in str(error.value)
     assert "step-00000002" in str(error.value)
 
 
