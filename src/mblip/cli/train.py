@@ -78,16 +78,16 @@ class _Progress:
                 "" if row["exact"] is None else f", {row['exact']:.0%} of {len(row['samples'])} samples word for word"
             )
             lost = f", {row['left_out']} texts left out (unreadable pictures)" if row["left_out"] else ""
-            self._console.print(f"validation at step {row['step']}: loss {row['loss']:.4f}{right}{lost}")
+            self._console.print(f"validation at step {row['step']}: loss {row['loss']:.4f}{right}{lost}", soft_wrap=True)
             for name, losses in (("task", row["by_task"]), ("language", row["by_language"])):
                 if len(losses) > 1:
                     most = sorted(losses.items(), key=lambda item: -item[1])
                     told = ", ".join(f"{key} {loss:.2f}" for key, loss in most[:SHOWN])
                     more = f", {len(most) - SHOWN} more" if len(most) > SHOWN else ""
-                    self._console.print(f"  highest by {name}: {told}{more}", markup=False)
+                    self._console.print(f"  highest by {name}: {told}{more}", markup=False, soft_wrap=True)
             for sample in row["samples"][:SHOWN]:
                 told = f"  {sample['prompt']} → {sample['answer']}  (wanted: {sample['reference']})"
-                self._console.print(told, markup=False)
+                self._console.print(told, markup=False, soft_wrap=True)
             return
         passed, left = row["seconds"], row["seconds_left"]
         rate = f"{row['examples_per_second']:.1f} texts/s, " if "examples_per_second" in row else ""
@@ -100,4 +100,4 @@ class _Progress:
         if self._console.is_terminal:
             self._bar.update(self._task, total=passed + left, completed=passed, description=text)
         else:
-            self._console.print(text)
+            self._console.print(text, soft_wrap=True)

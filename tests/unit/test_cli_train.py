@@ -1,0 +1,42 @@
+"""What a run says: one line for each row of its log."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from mblip.cli.train import SHOWN, _Progress
+
+
+def told(row: dict[str, Any]) -> list[str]:
+    console = Console(file=io.StringIO(), width=60, highlight=False)
+    with _Progress(console) as progress:
+        progress.tell(row)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_a_step_is_a_line_that_says_how_many_processes_work() -> None:
+    row = {
+        "step": 7, "loss": 1.5, "seconds": 3.0, "seconds_left": 61.0, "examples_per_second": 12.25,
+        "tokens_per_second": 100.0, "peak_memory_mib": 2048.0, "processes": 1,
+    }  # fmt: skip
+    line = "step 7  loss 1.5000  12.2 texts/s, 100 tokens/s, 2.0 GiB, 0:01:01 left"
+    assert told(row) == [line]
+    assert told({**row, "processes": 2}) == [f"{line}, 2 processes"]
+
+
+def test_a_validation_tells_what_is_worst_and_what_it_left_out() -> None:
+    samples = [{"prompt": "Caption:", "answer": "[b]dog[/b], " * 20, "reference": "cat"}] * (SHOWN + 2)
+    row = {
+        "validation": True, "step": 7, "loss": 2.0, "exact": 0.0, "left_out": 3, "samples": samples,
+        "by_task": {"vqa": 1.0}, "by_language": {f"l{number}": float(number) for number in range(8)},
+    }  # fmt: skip
+    first, worst, *shown = told(row)
+    assert (
+        first
+        == "validation at step 7: loss 2.0000, 0% of 7 samples word for word, 3 texts left out (unreadable pictures)"
+    )
+    assert worst == "  highest by language: l7 7.00, l6 6.00, l5 5.00, l4 4.00, l3 3.00, 3 more"
+    assert len(shown) == SHOWN and shown[0].startswith("  Caption: → [b]dog[/b], [b]dog") and shown[0].endswith("cat)")
