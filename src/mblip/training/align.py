@@ -46,7 +46,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     check_data(recipe)
     processes = start()
     with processes.main_process_first():
-        mix = find_mix(recipe, directory)
+        mix = find_mix(recipe, directory, processes.is_main_process and newest_checkpoint(directory) is None)
     # Whoever uses the model asks it in the words that it was trained on.
     made_by = mix / "recipe.yaml"
     templates = list(load_recipe(DataRecipe, made_by).templates) if made_by.is_file() else []

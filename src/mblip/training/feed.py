@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 from PIL import Image
 
-from mblip.config import DataRecipe, MixSection, TrainRecipe
+from mblip.config import DataRecipe, MixSection, TrainRecipe, load_recipe
 from mblip.errors import InputError
 from mblip.mixture import build_mix
 from mblip.models.mblip import VisionLLM
@@ -25,6 +26,7 @@ from mblip.storage import ImageStore, JsonlAppender, UnreadableImage, open_image
 from mblip.training.loop import Batch
 
 UNREADABLE = "unreadable.jsonl"  # and unreadable-1.jsonl and so on by the other processes
+_OWN = "texts of "  # what the title of a mix that a run made for itself begins with
 _TRIED = 1000  # pictures before their unreadable share says anything
 
 
@@ -53,8 +55,13 @@ def check_data(recipe: TrainRecipe) -> None:
         raise InputError(f"there is no {path}: put it there, or name another with data.source.options.path=FILE")
 
 
-def find_mix(recipe: TrainRecipe, directory: Path) -> Path:
+def find_mix(recipe: TrainRecipe, directory: Path, anew: bool = False) -> Path:
     """The folder of the recipe's mix; of a single corpus it is made in the run, texts in the languages they have.
+
+    Args:
+        recipe: Of the run.
+        directory: The run.
+        anew: Make a mix again that an earlier start made and trained nothing on: its table may have been mended since.
 
     Raises:
         InputError: The corpus cannot be read, or the pictures that it names are not in the store.
@@ -63,14 +70,18 @@ def find_mix(recipe: TrainRecipe, directory: Path) -> Path:
     if section.source is None:
         return Path(section.mix)
     source = section.source.model_copy(update={"translate": False})
-    title = f"texts of {recipe.title}"
+    title = f"{_OWN}{recipe.title}"
     data = DataRecipe(title=title, seed=recipe.seed, sources=(source,), templates=("paper", "benchmarks"))
+    folder = directory / "mix"
+    made_by = folder / "recipe.yaml"
+    if anew and made_by.is_file() and load_recipe(DataRecipe, made_by).title.startswith(_OWN):
+        shutil.rmtree(folder)
     try:
-        build_mix(data, directory / "mix")
+        build_mix(data, folder)
     except InputError as error:  # a setting of data recipes: what is one's own is mended
         raise InputError(str(error).removesuffix(", or set bad_rows to drop")) from error
-    _check_pictures(section, directory / "mix")
-    return directory / "mix"
+    _check_pictures(section, folder)
+    return folder
 
 
 def _check_pictures(section: MixSection, folder: Path) -> None:

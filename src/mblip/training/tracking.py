@@ -104,7 +104,9 @@ def check_tracker(name: str) -> None:
     Raises:
         InputError: It is not installed.
     """
-    if name in ("wandb", "trackio") and importlib.util.find_spec(name) is None:
+    found = importlib.util.find_spec(name) if name in ("wandb", "trackio") else None
+    # A folder of that name, such as W&B leaves where it was used, counts as a package, but has no file.
+    if name in ("wandb", "trackio") and (found is None or found.origin is None):
         raise InputError(f"tracker {name!r} is not installed: pip install {name}, or set tracker=tensorboard")
 
 

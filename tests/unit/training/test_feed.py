@@ -15,7 +15,8 @@ from mblip.models import load_model
 from mblip.models.mblip import VisionLLM
 from mblip.nano.scenes import Scene, render
 from mblip.schema import Instruction
-from mblip.storage import ShardWriter, read_jsonl, write_manifest
+from mblip.storage import ShardWriter, read_jsonl, read_manifest, write_manifest
+from mblip.training.checkpoints import save_checkpoint
 from mblip.training.feed import Feed, find_mix, unreadable_pictures
 from mblip.training.run import train
 
@@ -199,6 +200,20 @@ def test_a_row_of_ones_own_that_cannot_be_used_is_to_be_mended(aligning: Make, p
     with (photos / "captions.csv").open("a", encoding="utf-8") as file:
         file.write("1.jpg,\n")
     with pytest.raises(InputError, match=r"record 49: bad row \('caption' is blank\); mend it$"):
+        train(own(aligning, photos), tmp_path / "run")
+    with (photos / "captions.csv").open("a", encoding="utf-8") as file:
+        file.seek(file.truncate(file.tell() - len("1.jpg,\n")))
+        file.write("nowhere.jpg,mbweha\n")
+    with pytest.raises(InputError, match=r"photos lacks 1 of the 25 pictures"):
+        train(own(aligning, photos), tmp_path / "run")
+    table = photos / "captions.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace("nowhere", "1"), encoding="utf-8")
+    train(own(aligning, photos), tmp_path / "run")  # what was mended is what is trained on
+    assert read_manifest(tmp_path / "run/mix").rows == 49
+    table.write_text(table.read_text(encoding="utf-8") + "2.jpg,mbweha\n", encoding="utf-8")
+    (tmp_path / "run/done.json").unlink()
+    save_checkpoint(tmp_path / "run", 2, {}, {}, 1)
+    with pytest.raises(InputError, match="has changed since"):  # but not of a run that has begun
         train(own(aligning, photos), tmp_path / "run")
 
 

@@ -216,6 +216,12 @@ def test_a_tracker_that_is_not_installed_is_named_and_tensorboard_is_written(
     ):
         missing.setattr("importlib.util.find_spec", lambda name: None)
         fit(job(tmp_path / "a", tracker="wandb"))
+    for name in ("wandb", "trackio"):  # as W&B leaves a folder where it was used
+        (tmp_path / f"used/{name}").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "used")
+    if importlib.util.find_spec("wandb").origin is None:  # type: ignore[union-attr]
+        with pytest.raises(InputError, match=r"'wandb' is not installed: pip install wandb"):
+            fit(job(tmp_path / "a", tracker="wandb"))
     fit(job(tmp_path / "b", tracker="tensorboard"))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
