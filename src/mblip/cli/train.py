@@ -78,7 +78,9 @@ class _Progress:
                 "" if row["exact"] is None else f", {row['exact']:.0%} of {len(row['samples'])} samples word for word"
             )
             lost = f", {row['left_out']} texts left out (unreadable pictures)" if row["left_out"] else ""
-            self._console.print(f"validation at step {row['step']}: loss {row['loss']:.4f}{right}{lost}", soft_wrap=True)
+            self._console.print(
+                f"validation at step {row['step']}: loss {row['loss']:.4f}{right}{lost}", soft_wrap=True
+            )
             for name, losses in (("task", row["by_task"]), ("language", row["by_language"])):
                 if len(losses) > 1:
                     most = sorted(losses.items(), key=lambda item: -item[1])

@@ -71,7 +71,7 @@ def _check_run(folder: Path, report: ModelReport) -> None:
         "trained_on": description.trained_on,
     }
     files = [folder / f"{file}.safetensors" for file in ("bridge", *description.full)]
-    files += [folder / adapter / "adapter_model.safetensors" for adapter in description.adapters]
+    files += [adapter / "adapter_model.safetensors" for adapter in description.adapters]
     report.problems += [f"{file} is missing; copy the run again" for file in files if not file.is_file()]
     config = container_config(ModelSection(run=str(folder)))
     report.facts["parameters"] = _parameters(config)

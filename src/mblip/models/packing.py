@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from mblip.models.mblip import VisionLLM
 
 # Attention of a row costs its length squared: beside the products of a model this wide, as if each token were
-# 2 x length / width more of them (softmax in fp32, where the scores are written out, is the greater part).
-_ATTENTION = 2.0
+# length / (2 x width) more of them. Of 0.5, 2, 6 and 20 the quickest with T5 and BLOOM kinds 512 wide (docs/log.md).
+_ATTENTION = 0.5
 # Layers that differ in their mask, as transformers' configurations name them.
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 

@@ -27,7 +27,7 @@ def test_whole_checkpoints_have_no_problem(family: str, tmp_path: Path) -> None:
     assert text.facts["parameters"]["llm"] == today.facts["parameters"]["llm"]
 
 
-def test_a_run_and_what_it_stands_on(tmp_path: Path) -> None:
+def test_a_run_and_what_it_stands_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = checkpoints.blip2(tmp_path / "base", "mt5")
     vlm = load_model(base)
     add_lora(vlm, 2, 4, 0.0)
@@ -36,6 +36,8 @@ def test_a_run_and_what_it_stands_on(tmp_path: Path) -> None:
     assert report.is_usable
     assert report.kind == "run"
     assert report.facts["adapters"] == 1
+    monkeypatch.chdir(tmp_path)
+    assert check_model("run").is_usable  # by a relative path too
     (tmp_path / "run" / "adapter" / "adapter_model.safetensors").unlink()
     assert "adapter_model.safetensors is missing" in check_model(tmp_path / "run").problems[0]
     base.rename(tmp_path / "gone")

@@ -120,6 +120,7 @@ def test_checkpointing_recomputes_the_named_parts_and_changes_nothing(
         recipe = aligning("parts.vision=full", "parts.llm=lora", "lora.dropout=0", f"checkpointing={list(parts)}")
         torch.manual_seed(0)
         vlm = prepare_model(recipe).train()
+        assert vlm.packs  # asked before passes are counted: it is a trial of the language model
         counts = passes(vlm)
         [batch, *_] = Feed(recipe, mix, tmp_path, vlm).micro_batches(0)
         text_loss(vlm, batch)["loss"].backward()
