@@ -6,6 +6,7 @@ have several images, logits are made for supervised tokens alone, and candidates
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -20,7 +21,7 @@ from mblip.models.beams import read_once
 from mblip.models.generation import Generator, Request, evaluating
 from mblip.models.loss import loss_sum, squashed_logits, token_losses
 from mblip.models.origin import Origin
-from mblip.models.packing import packed_states, packs_alike, takes_positions
+from mblip.models.packing import packed_states, packs_alike
 from mblip.models.tokens import end_token
 from mblip.processing.images import Picture, open_picture
 from mblip.processing.text import IGNORED, TextLayout
@@ -244,7 +245,7 @@ class VisionLLM(nn.Module):
         inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": attention_mask}
         if cache is not None:
             inputs |= {"past_key_values": cache, "use_cache": True}
-        if self._takes_positions:
+        if self.takes_positions:
             inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp_(min=0)[:, -embedded.shape[1] :]
         return self.states(**inputs)
 
@@ -264,8 +265,9 @@ class VisionLLM(nn.Module):
         return caught[0]
 
     @cached_property
-    def _takes_positions(self) -> bool:
-        return takes_positions(self.language_model)
+    def takes_positions(self) -> bool:
+        """Whether the language model can be told the place of each token."""
+        return "position_ids" in inspect.signature(self.language_model.forward).parameters
 
     @cached_property
     def packs(self) -> bool:

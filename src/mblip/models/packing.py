@@ -8,7 +8,6 @@ What comes out is what a row for each text gives, but for rounding.
 from __future__ import annotations
 
 import heapq
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ class Packing:
 
     Attributes:
         sources: [rows, length], of each packed token its place in the flattened batch; 0 at padding.
-        groups: [rows, length], which texts' tokens share an image's; -1 at padding.
+        groups: [rows, length], the first of the texts that share an image's tokens; -1 at padding.
         texts: [rows, length], its text; -1 in what the texts of its group share, and at padding.
         positions: [rows, length], its place in its text.
         places: [texts, tokens], of each token of the batch its place in the flattened rows; 0 at padding.
@@ -93,7 +92,7 @@ def pack_causal(attention_mask: Tensor, placeholders: Tensor, image_index: Tenso
     for text, images in enumerate(image_index.tolist()):
         members.setdefault(tuple(image for image in images if image >= 0), []).append(text)
     groups = list(members.values())
-    sizes = [(heads[group[0]] + sum(lengths[text] - heads[text] for text in group),) for group in groups]
+    sizes = [(_size(group, lengths, heads),) for group in groups]
     rows = _rows(sizes, width, len(lengths) * _cost(attention_mask.shape[1], width))
     if rows is None:
         return None
@@ -132,33 +131,31 @@ def _lengths(present: Tensor) -> list[int] | None:
     return lengths
 
 
+def _size(group: list[int], lengths: list[int], heads: list[int]) -> int:
+    """Tokens of the texts of a group, what they share counted once."""
+    return heads[group[0]] + sum(lengths[text] - heads[text] for text in group)
+
+
 def _lay(rows: list[list[list[int]]], lengths: list[int], heads: list[int], like: Tensor) -> Packing:
     """The packing of these groups of texts in these rows, each group with the head of its first text once."""
     texts, tokens = like.shape
-    pieces: list[tuple[int, int, int, int, int, int]] = []  # row, start, text, its first token and end, group
-    starts = []
-    number = 0
+    length = max(sum(_size(group, lengths, heads) for group in groups) for groups in rows)
+    sources, groups_of, owners, positions = (torch.full((len(rows), length), fill) for fill in (0, -1, -1, 0))
+    places = torch.zeros(texts, tokens, dtype=torch.long)
     for row, groups in enumerate(rows):
         start = 0
         for group in groups:
             for order, text in enumerate(group):
-                first = heads[text] if order else 0
-                pieces.append((row, start, text, first, lengths[text], number))
-                start += lengths[text] - first
-            number += 1
-        starts.append(start)
-    length = max(starts)
-    sources, groups_of, owners, positions = (torch.full((len(rows), length), fill) for fill in (0, -1, -1, 0))
-    places = torch.zeros(texts, tokens, dtype=torch.long)
-    shared: dict[int, Tensor] = {}
-    for row, start, text, first, end, group_number in pieces:
-        span = slice(start, start + end - first)
-        positions[row, span] = torch.arange(first, end)
-        sources[row, span] = torch.arange(text * tokens + first, text * tokens + end)
-        groups_of[row, span] = group_number
-        owners[row, start + heads[text] - first : span.stop] = text
-        places[text, first:end] = torch.arange(row * length + start, row * length + span.stop)
-        places[text, : heads[text]] = shared.setdefault(group_number, places[text, : heads[text]].clone())
+                head, end = heads[text], lengths[text]
+                first = head if order else 0
+                span = slice(start, start + end - first)
+                positions[row, span] = torch.arange(first, end)
+                sources[row, span] = torch.arange(text * tokens + first, text * tokens + end)
+                groups_of[row, span] = group[0]
+                owners[row, start + head - first : span.stop] = text
+                places[text, first:end] = torch.arange(row * length + start, row * length + span.stop)
+                places[text, :first] = places[group[0], :first]
+                start = span.stop
     return Packing(*(made.to(like.device) for made in (sources, groups_of, owners, positions, places)))
 
 
@@ -227,7 +224,7 @@ def packed_states(vlm: VisionLLM, embedded: Tensor, batch: dict[str, Tensor]) ->
     masks = {kind: taken(packing.backward(window if kind == _SLIDING else None)) for kind in _layer_kinds(config)}
     inputs: dict[str, Any] = {"inputs_embeds": packing.pack(embedded)}
     inputs["attention_mask"] = masks if len(masks) > 1 else next(iter(masks.values()))
-    if takes_positions(model):
+    if vlm.takes_positions:
         return packing.unpack(vlm.states(**inputs, position_ids=packing.positions))
     with _packed_alibi(model.base_model, packing):
         return packing.unpack(vlm.states(**inputs))
@@ -239,10 +236,10 @@ def packs_alike(vlm: VisionLLM) -> bool:
     A layer that carries a state along the row, or that looks past its mask, would let texts read one another; and where
     positions cannot be given, texts would stand at others' places.
     """
-    if not _can_pack(vlm.language_model):
+    if not _can_pack(vlm):
         return False
     table, image = vlm.model.get_input_embeddings(), vlm.model.config.image_token_index
-    ids = torch.arange(3, 27, device=table.weight.device).view(2, 12) % table.num_embeddings
+    ids = (image + torch.arange(1, 25, device=table.weight.device)).view(2, 12) % table.num_embeddings  # words alone
     ids[:, :2] = image  # the texts of one image, one long and one short
     mask, labels = torch.ones_like(ids), ids.clone()
     mask[1, 3:] = 0
@@ -261,22 +258,15 @@ def packs_alike(vlm: VisionLLM) -> bool:
     return bool((found - wanted).norm() <= 0.03 * wanted.norm())  # bf16 rounds less; reading others makes more
 
 
-def takes_positions(language_model: Any) -> bool:
-    """Whether the place of each token can be given."""
-    return "position_ids" in inspect.signature(language_model.forward).parameters
-
-
-def _can_pack(language_model: Any) -> bool:
+def _can_pack(vlm: VisionLLM) -> bool:
     """Whether a model can be told, by masks and positions, which tokens of a row belong together."""
-    config = language_model.config.get_text_config()
-    return config._attn_implementation in ("eager", "sdpa") and (
-        language_model.config.is_encoder_decoder  # whose positions, if not by distance, a trial will tell
-        or (_layer_kinds(config) <= {_FULL, _SLIDING} and _places_are_known(language_model))
-    )
-
-
-def _places_are_known(language_model: Any) -> bool:
-    return takes_positions(language_model) or hasattr(language_model.base_model, "build_alibi_tensor")
+    config = vlm.language_model.config.get_text_config()
+    if config._attn_implementation not in ("eager", "sdpa"):
+        return False
+    if vlm.is_encoder_decoder:  # whose positions, if not by distance, a trial will tell
+        return True
+    placed = vlm.takes_positions or hasattr(vlm.language_model.base_model, "build_alibi_tensor")
+    return placed and _layer_kinds(config) <= {_FULL, _SLIDING}
 
 
 def _layer_kinds(config: Any) -> set[str]:

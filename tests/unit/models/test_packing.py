@@ -220,3 +220,10 @@ def test_distances_are_as_before_after_packing(tmp_path: Path) -> None:
     vlm = model(tmp_path, "bloom")
     vlm(batch(vlm, ONE_EACH))
     assert "build_alibi_tensor" not in vars(vlm.language_model.base_model)
+
+
+@pytest.mark.parametrize("family", ["llama", "mt5"])
+def test_any_token_may_stand_for_the_image(tmp_path: Path, family: str) -> None:
+    vlm = model(tmp_path, family)
+    vlm.model.config.image_token_index = 8  # among the first, as some tokenisers number what is added
+    assert vlm.packs
