@@ -21,6 +21,7 @@ from mblip.training.loop import read_log
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
 # Accelerate starts several processes on a CPU by MPI alone; its launcher of several GPUs starts them where none is, too.
 ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def free_port() -> str:
@@ -29,17 +30,21 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
+def training(folder: Path, *settings: str) -> list[str]:
+    """What Python, or a launcher of it, is told to train on a small mix made in this folder."""
+    build_mix(load_recipe(DataRecipe, "data/nano_scenes", ("sources.scenes.options.scenes=200",)), folder / "mix")
+    return [
+        "-m", "mblip", "train", "nano/align", f"data.mix={folder / 'mix'}", "model.fit_words=[]",
+        "optim.global_batch=24", "optim.micro_batch=6", "log_every=1", "tracker=none", *settings,
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_a_launcher_that_is_terminated_leaves_a_checkpoint_that_one_process_goes_on_from(tmp_path: Path) -> None:
-    build_mix(load_recipe(DataRecipe, "data/nano_scenes", ("sources.scenes.options.scenes=200",)), tmp_path / "mix")
-    command = [
-        "-m", "mblip", "train", "nano/align", f"data.mix={tmp_path / 'mix'}", "model.fit_words=[]", "optim.steps=20",
-        "optim.global_batch=24", "optim.micro_batch=6", "log_every=1", "tracker=none",
-        # At the recipe's rates 20 steps make per cents of a rounding, be it of another micro-batch in one process.
-        "optim.lr=1e-5", "optim.projection_lr=1e-5", "optim.lora_lr=1e-5",
-    ]  # fmt: skip
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    options: dict[str, Any] = {"env": environment, "cwd": tmp_path, "text": True}
+    # At the recipe's rates 20 steps make per cents of a rounding, be it of another micro-batch in one process.
+    rates = ("optim.lr=1e-5", "optim.projection_lr=1e-5", "optim.lora_lr=1e-5")
+    command = training(tmp_path, "optim.steps=20", *rates)
+    options: dict[str, Any] = {"env": ENVIRONMENT, "cwd": tmp_path, "text": True}
     whole = [sys.executable, *command, "--to", str(tmp_path / "whole")]
     subprocess.run(whole, check=True, capture_output=True, timeout=600, **options)
     cut = tmp_path / "cut"
@@ -64,12 +69,7 @@ def test_a_launcher_that_is_terminated_leaves_a_checkpoint_that_one_process_goes
 
 @pytest.mark.slow
 def test_two_launched_processes_train_as_one(tmp_path: Path) -> None:
-    build_mix(load_recipe(DataRecipe, "data/nano_scenes", ("sources.scenes.options.scenes=200",)), tmp_path / "mix")
-    command = [
-        "-m", "mblip", "train", "nano/align", f"data.mix={tmp_path / 'mix'}", "model.fit_words=[]", "optim.steps=3",
-        "optim.global_batch=24", "optim.micro_batch=6", "log_every=1", "tracker=none",
-    ]  # fmt: skip
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = training(tmp_path, "optim.steps=3")
     logs = {}
     for name, launcher in {"alone": [], "torchrun": TORCHRUN, "accelerate": ACCELERATE}.items():
         if launcher:
@@ -77,7 +77,7 @@ def test_two_launched_processes_train_as_one(tmp_path: Path) -> None:
             launcher = [*launcher, option, free_port()]
         done = subprocess.run(
             [sys.executable, *launcher, *command, "--to", str(tmp_path / name)],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600,
+            env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count(f"{name}: done") == 1  # the first process alone tells

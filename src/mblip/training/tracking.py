@@ -104,9 +104,11 @@ def check_tracker(name: str) -> None:
     Raises:
         InputError: It is not installed.
     """
-    found = importlib.util.find_spec(name) if name in ("wandb", "trackio") else None
+    if name not in ("wandb", "trackio"):
+        return
+    found = importlib.util.find_spec(name)
     # A folder of that name, such as W&B leaves where it was used, counts as a package, but has no file.
-    if name in ("wandb", "trackio") and (found is None or found.origin is None):
+    if found is None or found.origin is None:
         raise InputError(f"tracker {name!r} is not installed: pip install {name}, or set tracker=tensorboard")
 
 
