@@ -19,8 +19,8 @@ from PIL import Image
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig, Blip2VisionConfig, MT5Config
 
 from mblip.models.cpu_int8 import Int8Linear, is_faster, to_int8
-from mblip.models.mblip import VisionLLM
 from mblip.models.quantize import quantize
+from mblip.models.vision_llm import VisionLLM
 
 TURNS = 5
 

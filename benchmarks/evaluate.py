@@ -37,7 +37,7 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from mblip.models.generation import Generator, Request
-from mblip.models.mblip import VisionLLM
+from mblip.models.vision_llm import VisionLLM
 
 QUERIES = 32
 JOBS = {

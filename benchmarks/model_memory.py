@@ -96,7 +96,7 @@ def measure(variant: str, bases: Path) -> dict[str, float]:
         loss = vlm({**batch, "image_index": index})["loss"]
     else:
         embedded = vlm.embed(batch["input_ids"], vlm.encode_images(batch["pixel_values"]), index)
-        loss = vlm.decoder_states(batch["labels"], inputs_embeds=embedded, attention_mask=batch["attention_mask"]).sum()
+        loss = vlm.hidden_states(embedded, batch).sum()
     loss.backward()
     seconds = time.perf_counter() - started
     return {"peak_mib": resident("VmHWM") - before, "seconds": seconds, "loss": float(loss.detach())}

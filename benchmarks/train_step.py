@@ -37,8 +37,8 @@ from typing import Any
 
 import torch
 
-from mblip.models.fused import fuse
 from mblip.models.parts import recompute_layers
+from mblip.models.speedups import speed_up
 from step import meters, models, ours, stock, texts
 from step.batches import Batch, tensors
 
@@ -85,7 +85,7 @@ class Bench:
         kind = {"mt0": "int8", "bloomz": "nf4"}[arguments.llm] if full and not arguments.count else "none"
         kind = arguments.quantization or kind
         self.vlm, self.quantized = models.build(config, kind, self.dtype, self.device, not arguments.count)
-        self.can_pack = self.vlm.packs
+        self.can_pack = not speed_up(self.vlm, ["packed_rows"])
         self.plain_vision = self.vlm.model.vision_model
         self.compiled_vision = torch.compile(self.plain_vision, dynamic=True)  # at its first call
         learning = [parameter for parameter in self.vlm.parameters() if parameter.requires_grad]
@@ -110,16 +110,14 @@ class Bench:
         """Set the model to the variant's way of computing."""
         # First: a compiled module keeps its forward where unfuse takes away others.
         self.vlm.model.vision_model = self.compiled_vision if variant.compiled else self.plain_vision
-        self.vlm.packs = variant.packed and self.can_pack
         model = self.vlm.language_model
         if variant.checkpointing:
             recompute_layers(self.vlm, ("llm",))
         else:
             getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
-        if variant.fused and not variant.stock:
-            fuse(self.vlm)
-        else:
-            stock.unfuse(self.vlm)
+        stock.unfuse(self.vlm)
+        on = {"packed_rows": variant.packed and self.can_pack, "fused_layers": variant.fused and not variant.stock}
+        speed_up(self.vlm, [name for name, wanted in on.items() if wanted])
 
     def step(self, batches: Sequence[Batch], variant: Variant) -> float:
         """Gradients of a global batch and an optimiser step; the mean loss."""

@@ -20,7 +20,7 @@ def tensors(vlm: VisionLLM, rows: Sequence[Example], pictures_once: bool, device
     index = [wanted.index(row.picture) for row in rows] if pictures_once else list(range(len(rows)))
     size = vlm.model.config.vision_config.image_size
     pixels = [torch.randn(3, size, size, generator=torch.Generator().manual_seed(picture)) for picture in wanted]
-    image = [vlm.model.config.image_token_index] * vlm.num_query_tokens
+    image = [vlm.model.config.image_token_index] * vlm.container.tokens_per_image
     if vlm.is_encoder_decoder:
         texts, labels = [image + row.prompt for row in rows], [row.answer for row in rows]
     else:

@@ -29,7 +29,7 @@ def loss(vlm: VisionLLM, batch: Batch, chunked: bool) -> tuple[Tensor, int]:
     if chunked:
         values = vlm(batch)
         return values["loss_sum"], int(values["tokens"])
-    hidden, labels = vlm.predicting_states(batch)
+    hidden, labels = vlm.hidden_states_and_labels(batch)
     head = vlm.language_model.get_output_embeddings()
     logits = F.linear(hidden.to(head.weight.dtype), head.weight).float()
     total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")

@@ -150,6 +150,10 @@ class TrainRecipe(Recipe):
     optim: OptimSection
     precision: Literal["fp32", "bf16"] = "bf16"
     checkpointing: tuple[Literal["vision", "qformer", "llm"], ...] = ()
+    speedups: tuple[Literal["packed_rows", "shared_beams", "fused_layers"], ...] = Field(
+        default=("packed_rows", "shared_beams", "fused_layers"),
+        description="those that the model can use are on; [] is the plain path",
+    )
     sharding: Literal["none", "full"] = Field(default="none", description="over the processes; none copies the model")
     validate_every: int = Field(default=0, ge=0, description="steps between validations; 0 for none")
     validation_texts: int = Field(default=512, gt=0, description="held out of the mix, by picture")
@@ -393,7 +397,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 WITHOUT_EFFECT: dict[str, Any] = {
     **dict.fromkeys(("title", "paper", "checkpoint_every", "keep_checkpoints", "log_every", "tracker"), True),
     # These change the rounding and which units dropout hits: what a run out of memory may turn and still go on.
-    **dict.fromkeys(("checkpointing", "sharding"), True),
+    **dict.fromkeys(("checkpointing", "sharding", "speedups"), True),
     "data": {"workers"},
     "optim": {"micro_batch"},
 }

@@ -14,7 +14,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mblip.models import VisionLLM, load_model
 from mblip.models import loss as losses
-from mblip.models.packing import pack_causal
+from mblip.models.speedups import SPEEDUPS, speed_up
+from mblip.models.speedups.packed_rows import pack_causal
 
 FAMILIES = ["mt5", "t5", "bloom", "llama", "qwen3", "gemma3"]
 PICTURES = [np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(4)]
@@ -22,11 +23,17 @@ PROMPTS = ["Question: what is in the house? Short answer in English:", "Caption 
 ANSWERS = ["two cat and a tree", "ein Hund", "no"]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module", params=[(family, way) for family in FAMILIES for way in ("plain", "sped up")], ids="-".join
+)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionLLM, Any, Any]:
-    folder = checkpoints.blip2(tmp_path_factory.mktemp(request.param) / "model", request.param)
+    family, way = request.param
+    folder = checkpoints.blip2(tmp_path_factory.mktemp(family) / "model", family)
     stock = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    return load_model(folder, dtype="fp32"), stock, AutoProcessor.from_pretrained(folder)
+    vlm = load_model(folder, dtype="fp32")
+    speed_up(vlm, () if way == "plain" else SPEEDUPS)
+    assert bool(vlm.speedups) == (way == "sped up")
+    return vlm, stock, AutoProcessor.from_pretrained(folder)
 
 
 def batch(vlm: VisionLLM, index: list[list[int]]) -> dict[str, Any]:
@@ -43,12 +50,7 @@ def stock_inputs(made: dict[str, Any]) -> dict[str, Tensor]:
 
 def logits(vlm: VisionLLM, made: dict[str, Any]) -> Tensor:
     embedded = vlm.embed(made["input_ids"], vlm.encode_images(made["pixel_values"]), made["image_index"])
-    if vlm.is_encoder_decoder:
-        hidden = vlm.decoder_states(made["labels"], inputs_embeds=embedded, attention_mask=made["attention_mask"])
-    else:
-        hidden = vlm.causal_states(embedded, made["attention_mask"])
-    found: Tensor = vlm.language_model.get_output_embeddings()(hidden)
-    return found
+    return vlm.llm.logits(vlm.hidden_states(embedded, made))
 
 
 ONE, TWO, SHARED = [[0], [1], [2]], [[0, 1], [2, 3], [3, 0]], [[0], [1], [0]]
@@ -120,6 +122,7 @@ def test_chunked_loss_and_all_gradients(
 ) -> None:
     """In fp64, so that only the mathematics is compared."""
     vlm, stock = VisionLLM(copy.deepcopy(pair[0].model).double(), pair[0].processor), copy.deepcopy(pair[1]).double()
+    speed_up(vlm, pair[0].speedups)
     head = vlm.language_model.get_output_embeddings().weight
     if form != "one piece":
         monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 3 * len(head))
@@ -132,7 +135,8 @@ def test_chunked_loss_and_all_gradients(
     assert len(found) > 60
     if index == SHARED and not vlm.is_encoder_decoder:  # then they were read in one row
         placeholders = made["input_ids"] == vlm.model.config.image_token_index
-        assert vlm.packs and pack_causal(made["attention_mask"], placeholders, made["image_index"], vlm.width)
+        rows = pack_causal(made["attention_mask"], placeholders, made["image_index"], vlm.llm.hidden_size)
+        assert "packed_rows" not in vlm.speedups or rows
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
     assert sum(bool(gradient.abs().max() > 1e-3) for gradient in wanted.values()) > 50

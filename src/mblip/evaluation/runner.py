@@ -17,7 +17,7 @@ from mblip.evaluation.benchmarks.scenes import GENERATION, NAME, SceneItem
 from mblip.evaluation.results import predictions_path
 from mblip.evaluation.tasks import Task
 from mblip.models.generation import Generator, Request
-from mblip.models.mblip import VisionLLM
+from mblip.models.vision_llm import VisionLLM
 from mblip.schema import Prediction
 from mblip.storage import ImageStore, JsonlAppender, JsonlWriter, UnreadableImage, read_records
 

@@ -83,8 +83,8 @@ def open_model(name: str, quantization: str = "auto", compile_model: bool = Fals
         to_int8(model.language_model)
     keep_freed_memory()
     if compile_model:
-        model.model.vision_model.compile(dynamic=True)
-        model.model.qformer.compile(dynamic=True)
+        for encoder in model.container.encoders.values():
+            encoder.compile(dynamic=True)
     return model
 
 

@@ -16,8 +16,8 @@ from mblip.inference.prompts import Prompts, prompts_from, templates_of_run
 from mblip.languages import find_language
 from mblip.models import load as models
 from mblip.models.locate import locate
-from mblip.models.mblip import VisionLLM
 from mblip.models.quantize import Quantization
+from mblip.models.vision_llm import VisionLLM
 from mblip.processing.images import Picture
 
 # The paper's settings for free generation.
@@ -35,7 +35,7 @@ class Predictor(VisionLLM):
             templates: Names of the template files that it was trained on.
         """
         super().__init__(vlm.model, vlm.processor)
-        self.origin = vlm.origin
+        self.origin, self.speedups = vlm.origin, vlm.speedups
         self.templates = tuple(templates)
         self.eval()
 

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 
 from mblip.config import TrainRecipe
-from mblip.models.lora import add_lora
-from mblip.models.loss import loss_sum
-from mblip.models.parts import recompute_layers, set_trainable
 from mblip.models.planning import Plan, synthetic_states
+from mblip.models.prepare import compute_dtype, make_trainable, without_values
 from mblip.models.quantize import quantize
 from mblip.models.skeleton import container_config, skeleton
+from mblip.models.speedups import speed_up
 
 _TILE = 1 << 20
 
@@ -33,7 +32,7 @@ def calibrate(plan: Plan, recipe: TrainRecipe, device: torch.device, repeats: in
     Raises:
         torch.OutOfMemoryError: It does not fit.
     """
-    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    dtype = compute_dtype(recipe)
     kind = recipe.model.quantization
     # A quantised model must never have to fit the device as a whole before it is quantised.
     with torch.device("cpu" if kind != "none" else device):
@@ -45,16 +44,8 @@ def calibrate(plan: Plan, recipe: TrainRecipe, device: torch.device, repeats: in
             flat[start : start + _TILE] = tile[: len(flat) - start].to(flat)
     quantize(vlm.language_model, kind, dtype, device)
     vlm.model.to(device)
-    if recipe.parts.llm == "lora":
-        add_lora(vlm, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout)
-    set_trainable(vlm, recipe.parts)
-    for parameter in vlm.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    vlm.train()
-    vlm.model.vision_model.train(recipe.parts.vision == "full")
-    recompute_layers(vlm, recipe.checkpointing)
-    head = vlm.language_model.get_output_embeddings()
+    make_trainable(vlm, recipe)
+    speed_up(vlm, without_values(recipe.speedups))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = []
@@ -63,7 +54,7 @@ def calibrate(plan: Plan, recipe: TrainRecipe, device: torch.device, repeats: in
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             states = synthetic_states(vlm, plan.batch, device)
             targets = torch.zeros(len(states), dtype=torch.long, device=device)
-            loss_sum(states, head.weight, head.bias, targets, None).backward()  # type: ignore[no-untyped-call]
+            vlm.llm.loss_sum(states, targets).backward()  # type: ignore[no-untyped-call]
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import Blip2Config
 
 from mblip.config import ModelSection
 from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint
+from mblip.models.containers import container_kind
 from mblip.models.locate import locate
 from mblip.models.parts import count_parameters
-from mblip.models.reading import read_image_processor, read_tokenizer
+from mblip.models.reading import read_tokenizer
 from mblip.models.runs import DESCRIPTION, read_description
-from mblip.models.skeleton import base_config, container_config, skeleton
+from mblip.models.skeleton import base_config, container_config, language_model_skeleton, skeleton
 from mblip.models.tokens import IMAGE_TOKEN, check_image_token
 
 
@@ -55,7 +55,7 @@ def check_model(name: str | Path) -> ModelReport:
             report.problems.append(f"{folder} holds neither a model (config.json) nor a run ({DESCRIPTION})")
         else:
             config = base_config(folder)
-            check = _check_vision_llm if isinstance(config, Blip2Config) else _check_language_model
+            check = _check_vision_llm if container_kind(config) else _check_language_model
             check(folder, config, report)
     except InputError as error:
         report.problems.append(str(error))
@@ -77,11 +77,13 @@ def _check_run(folder: Path, report: ModelReport) -> None:
     report.facts["parameters"] = _parameters(config)
 
 
-def _check_vision_llm(folder: Path, config: Blip2Config, report: ModelReport) -> None:
+def _check_vision_llm(folder: Path, config: Any, report: ModelReport) -> None:
     of_2023 = config.image_token_index is None
     report.kind = "vision-LLM of 2023's layout" if of_2023 else "vision-LLM"
     tokenizer = read_tokenizer(folder)
-    read_image_processor(folder, config)
+    kind = container_kind(config)
+    assert kind is not None
+    kind.read_image_processor(folder, config)
     rows = config.get_text_config().vocab_size
     if of_2023:
         free = rows - len(tokenizer)
@@ -103,15 +105,13 @@ def _check_language_model(folder: Path, config: Any, report: ModelReport) -> Non
     if tokenizer.eos_token_id is None:
         report.problems.append(f"{folder}: the tokeniser has no end token (eos_token); answers could not end")
     report.facts["image token"] = f"{config.vocab_size - len(tokenizer)} embedding rows belong to no token"
-    eyes = base_config("Salesforce/blip2-flan-t5-xl")
-    shape = Blip2Config(vision_config=eyes.vision_config, qformer_config=eyes.qformer_config, text_config=config)
     with torch.device("meta"):
-        model = skeleton(shape, torch.float32).language_model
+        model = language_model_skeleton(config, torch.float32)
     report.facts["parameters"] = {"llm": sum(value.numel() for value in model.parameters())}
     _check_weights(folder, model, config, report)
 
 
-def _parameters(config: Blip2Config) -> dict[str, int]:
+def _parameters(config: Any) -> dict[str, int]:
     with torch.device("meta"):
         counts = count_parameters(skeleton(config, torch.float32))
     return {part: count for part, count in counts.items() if count}
@@ -121,7 +121,7 @@ def _check_weights(folder: Path, model: Any, config: Any, report: ModelReport) -
     """Whether every weight of this shape is in the files; of tied ones any name will do."""
     weights = Checkpoint(folder)
     size = sum(path.stat().st_size for path in weights.files)
-    prefix = "language_model." if isinstance(config, Blip2Config) else ""
+    prefix = "language_model." if container_kind(config) else ""
     report.facts |= {
         "language model": config.get_text_config().model_type,
         "output head": "tied to the embeddings"

@@ -15,10 +15,10 @@ from mblip.models.checkpoint import read_json
 from mblip.models.load import load_model
 from mblip.models.locate import locate
 from mblip.models.lora import merge_lora
-from mblip.models.mblip import VisionLLM
 from mblip.models.origin import Origin
 from mblip.models.quantize import Quantization, check_kind, quantization_of, unquantize
 from mblip.models.runs import DESCRIPTION, read_description
+from mblip.models.vision_llm import VisionLLM
 from mblip.storage import atomic_folder, write_json
 
 _PROMPTS = ("Caption in English:", "Question: What is in the picture? Answer in German:", "Name the object in Swahili:")
@@ -50,7 +50,7 @@ def export_model(name: str | Path, folder: Path, quantization: Quantization | No
 
 
 def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> float | None:
-    """Write a stock ``Blip2ForConditionalGeneration`` with its processor, generation settings and model card.
+    """Write a model of the stock class with its processor, generation settings and model card.
 
     LoRA is merged and quantised layers are dequantised, in the model given. The folder appears whole or not at all.
 
@@ -71,7 +71,7 @@ def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> flo
     if reference is None and quantization != "none":
         reference = probe(vlm)
     merge_lora(vlm)
-    unquantize(vlm.language_model, vlm.model.get_input_embeddings().weight.dtype)
+    unquantize(vlm.language_model, vlm.llm.dtype)
     error = None if reference is None else float((probe(vlm) - reference).norm() / reference.norm())
     with atomic_folder(folder) as partial:
         vlm.model.save_pretrained(partial)
@@ -111,7 +111,7 @@ def model_card(
     header = {
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
-        "tags": ["blip-2", "mblip", "multilingual"],
+        "tags": [vlm.container.model_type, "mblip", "multilingual"],
         **({"base_model": hub} if hub else {}),
     }
     made = [
@@ -133,7 +133,7 @@ def model_card(
 # {title}
 
 A multilingual vision-language model: BLIP-2's vision model and Q-Former before a `{config.text_config.model_type}` language
-model, in the stock format of transformers. {config.num_query_tokens} image tokens stand before every prompt, which the
+model, in the stock format of transformers. {vlm.container.tokens_per_image} image tokens stand before every prompt, which the
 processor puts there. The licences of the models that it was made from apply.
 
 ```python
@@ -153,7 +153,7 @@ print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_token
 
 def _say_dtype(file: Path, vlm: VisionLLM) -> None:
     """Let the stock class load the export in the language model's type, not in that of the trained parts' fp32."""
-    dtype = str(vlm.model.get_input_embeddings().weight.dtype).removeprefix("torch.")
+    dtype = str(vlm.llm.dtype).removeprefix("torch.")
     write_json(file, {**read_json(file), "dtype": dtype})
 
 

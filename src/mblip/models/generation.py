@@ -12,20 +12,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Generator_
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from mblip.models.language_model import eval_mode
 from mblip.models.scoring import score_answers
+from mblip.models.vision_llm import VisionLLM
 from mblip.processing.images import Picture
-
-if TYPE_CHECKING:
-    from mblip.models.mblip import VisionLLM
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +112,7 @@ class Generator:
             batch = [requests[place] for place in places]
             features, index = self._features(batch)
             prompts = [request.prompt for request in batch]
-            with evaluating(self.model):
+            with eval_mode(self.model):
                 scores = score_answers(self.model, prompts, features, index, answers, self.batch_size)
             yield from zip(batch, scores.tolist(), strict=True)
 
@@ -170,7 +168,7 @@ class Generator:
         if not requests:
             return
         rows = self.model.tokenizer([request.prompt for request in requests])["input_ids"]
-        image = self.model.num_query_tokens
+        image = self.model.container.tokens_per_image
         lengths = [len(row) + image * len(request.images) for request, row in zip(requests, rows, strict=True)]
         by_image: dict[tuple[str, ...], list[int]] = {}
         for place, request in enumerate(requests):
@@ -198,7 +196,7 @@ class Generator:
         )
 
     def _encode(self, keys: Sequence[str]) -> Tensor:
-        dtype = self.model.model.get_input_embeddings().weight.dtype
+        dtype = self.model.llm.dtype
         with self._lock:
             missing = [key for key in keys if key not in self._encoded]
             for start in range(0, len(missing), self.image_batch):
@@ -212,20 +210,9 @@ class Generator:
             while len(self._encoded) > self.cached_images:
                 self._encoded.popitem(last=False)
         if not found:  # texts without an image
-            return torch.empty(0, self.model.num_query_tokens, self.model.width, dtype=dtype, device=self.model.device)
+            shape = (0, self.model.container.tokens_per_image, self.model.llm.hidden_size)
+            return torch.empty(shape, dtype=dtype, device=self.model.device)
         return torch.stack(found)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside the block; afterwards every module is as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class _Stop(StoppingCriteria):  # type: ignore[misc]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -14,12 +13,8 @@ from torch import nn
 
 from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
-from mblip.models.mblip import VisionLLM
 from mblip.models.quantize import dequantize, is_quantized, linear_layers, plain_layer, quantization_of, unmark
-
-# PEFT is imported where it is needed: with bitsandbytes behind it, it takes as long as half of torch.
-if TYPE_CHECKING:
-    from peft.tuners.lora import LoraLayer
+from mblip.models.vision_llm import VisionLLM
 
 # What PEFT's own files put before a layer's name.
 _PREFIX = "base_model.model."
@@ -36,28 +31,21 @@ def target_pattern(language_model: Any) -> str:
     return pattern
 
 
-def lora_layers(vlm: VisionLLM) -> list[tuple[str, LoraLayer]]:
-    """The adapted layers with their names in the language model."""
-    peft = sys.modules.get("peft.tuners.lora")
-    if peft is None:  # nothing is of a kind that was never imported
-        return []
-    return [(name, module) for name, module in vlm.language_model.named_modules() if isinstance(module, peft.LoraLayer)]
-
-
 def add_lora(vlm: VisionLLM, rank: int, alpha: int, dropout: float) -> int:
-    """Put fresh LoRA layers on every linear layer of the language model; how many there are.
+    """Put fresh LoRA layers on every linear layer of the language model; returns their number.
 
     Raises:
         InputError: There are some already.
     """
+    # PEFT imports bitsandbytes, and takes as long as half of torch.
     from peft import LoraConfig, inject_adapter_in_model
 
-    if lora_layers(vlm):
+    if vlm.llm.lora_layers:
         raise InputError("the language model has LoRA layers already; merge them before adding others")
     pattern = target_pattern(vlm.language_model)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=pattern)
     inject_adapter_in_model(config, vlm.language_model)
-    layers = lora_layers(vlm)
+    layers = vlm.llm.lora_layers
     for _, layer in layers:
         layer.train(vlm.training)  # a fresh module trains, with dropout, whatever it was put into
         for weight in (*layer.lora_A.parameters(), *layer.lora_B.parameters()):
@@ -72,8 +60,8 @@ def merge_lora(vlm: VisionLLM) -> None:
     Quantised layers that have LoRA become ordinary ones of the model's type: the stored weight, dequantised, plus the
     LoRA. Quantising the sum again would lose what the LoRA has learnt.
     """
-    layers = lora_layers(vlm)
-    dtype = vlm.model.get_input_embeddings().weight.dtype
+    layers = vlm.llm.lora_layers
+    dtype = vlm.llm.dtype
     quantized = quantization_of(vlm.language_model) != "none"
     for name, layer in layers:
         base: Any = layer.get_base_layer()

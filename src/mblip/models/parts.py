@@ -8,35 +8,20 @@ from torch import nn
 
 from mblip.config import PartsSection
 from mblip.errors import InputError
-from mblip.models.mblip import VisionLLM
-
-# Names inside the stock container; LoRA sits inside the language model and is told apart by PEFT's own names.
-_PREFIXES = {
-    "vision_model.": "vision",
-    "query_tokens": "queries",
-    "qformer.": "qformer",
-    "language_projection.": "projection",
-    "language_model.": "llm",
-}
-PARTS = (*_PREFIXES.values(), "lora")
-
-
-def part_of(name: str) -> str:
-    """The part that a parameter of the stock container belongs to, by its name."""
-    if ".lora_" in name:
-        return "lora"
-    return next(part for prefix, part in _PREFIXES.items() if name.startswith(prefix))
+from mblip.models.containers import part_of
+from mblip.models.vision_llm import VisionLLM
 
 
 def parameters_by_part(vlm: VisionLLM, trainable: bool = False) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Parameters (or only the trainable ones) with their names in the container, by part.
 
-    The parts are vision, queries, qformer, projection, llm (without adapters) and lora.
+    The parts are those of the container (of BLIP-2 vision, queries, qformer, projection and llm), and lora.
     """
-    parts: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
+    prefixes = vlm.container.prefixes
+    parts: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in (*prefixes.values(), "lora")}
     for name, parameter in vlm.model.named_parameters():
         if parameter.requires_grad or not trainable:
-            parts[part_of(name)].append((name, parameter))
+            parts[part_of(name, prefixes)].append((name, parameter))
     return parts
 
 
@@ -87,7 +72,7 @@ def recompute_layers(vlm: VisionLLM, parts: Collection[str]) -> None:
     Raises:
         InputError: A part cannot do so.
     """
-    modules = {"vision": vlm.model.vision_model, "qformer": vlm.model.qformer, "llm": vlm.language_model}
+    modules = {**vlm.container.encoders, "llm": vlm.language_model}
     for part in parts:
         if not modules[part].supports_gradient_checkpointing:
             raise InputError(f"checkpointing: {type(modules[part]).__name__} does not support it; leave {part} out")

@@ -20,12 +20,12 @@ from torch.utils._pytree import tree_leaves
 
 from mblip.config import MixSection, TrainRecipe
 from mblip.errors import InputError
-from mblip.models.lora import add_lora, lora_layers
+from mblip.models.language_model import CausalLanguageModel, Seq2SeqLanguageModel
 from mblip.models.loss import chunk_rows
-from mblip.models.mblip import VisionLLM
-from mblip.models.parts import count_parameters, parameters_by_part, recompute_layers, set_trainable
+from mblip.models.parts import count_parameters, parameters_by_part
+from mblip.models.prepare import prepare_shape
 from mblip.models.quantize import linear_layers
-from mblip.models.skeleton import container_config, skeleton
+from mblip.models.vision_llm import VisionLLM
 from mblip.storage import read_manifest
 
 CARDS = (8, 12, 16, 24, 40, 80)
@@ -118,18 +118,10 @@ def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
     Raises:
         InputError: The bases are not there, or do not fit each other or the recipe.
     """
-    config = container_config(recipe.model)
-    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     with torch.device("meta"):
-        vlm = skeleton(config, dtype)
-        if recipe.parts.llm == "lora":
-            add_lora(vlm, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout)
-    set_trainable(vlm, recipe.parts)
+        vlm = prepare_shape(recipe)
     learning = count_parameters(vlm, trainable=True)
     weights = _weight_bytes(vlm, recipe)
-    for parameter in vlm.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()  # as training does
     batch = batch_shape(vlm, recipe)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _refill(vlm)
@@ -141,7 +133,7 @@ def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
         recipe.title,
         count_parameters(vlm),
         learning,
-        len(lora_layers(vlm)),
+        len(vlm.llm.lora_layers),
         memory,
         batch,
         texts,
@@ -155,26 +147,28 @@ def batch_shape(vlm: VisionLLM, recipe: TrainRecipe) -> dict[str, int]:
     return {
         "texts": recipe.optim.micro_batch,
         "images": recipe.optim.micro_batch,
-        "prompt_tokens": data.max_prompt_tokens + vlm.num_query_tokens,
+        "prompt_tokens": data.max_prompt_tokens + vlm.container.tokens_per_image,
         "answer_tokens": data.max_answer_tokens,
     }
 
 
 def synthetic_states(vlm: VisionLLM, batch: dict[str, int], device: torch.device | str) -> Tensor:
-    """What the output head would see [answer tokens of all texts, width] of a micro-batch made of nothing.
+    """The states that the output head reads [answer tokens of all texts, width] for a micro-batch of nothing but zeros.
 
-    As the model's own forward, without padding.
+    The same computation as the model's forward on a batch without padding.
     """
-    side = vlm.model.config.vision_config.image_size
+    side = vlm.container.image_size
     features = vlm.encode_images(torch.zeros(batch["images"], 3, side, side, device=device))
     texts, answer = batch["texts"], batch["answer_tokens"]
     words = batch["prompt_tokens"] - features.shape[1] + (0 if vlm.is_encoder_decoder else answer)
-    embedded = vlm.model.get_input_embeddings()(torch.zeros(texts, words, dtype=torch.long, device=device))
+    embedded = vlm.llm.embeddings(torch.zeros(texts, words, dtype=torch.long, device=device))
     embedded = torch.cat([features.to(embedded.dtype), embedded], dim=1)
-    if vlm.is_encoder_decoder:
+    mask = torch.ones(embedded.shape[:2], dtype=torch.long, device=device)
+    if isinstance(vlm.llm, Seq2SeqLanguageModel):
         start = torch.zeros(texts, answer, dtype=torch.long, device=device)
-        return vlm.states(inputs_embeds=embedded, decoder_input_ids=start).flatten(0, 1)
-    return vlm.states(inputs_embeds=embedded)[:, -answer:].flatten(0, 1)
+        return vlm.llm.hidden_states(start, vlm.llm.encode(embedded, mask), mask).flatten(0, 1)
+    assert isinstance(vlm.llm, CausalLanguageModel)
+    return vlm.llm.hidden_states(embedded, mask)[:, -answer:].flatten(0, 1)
 
 
 def _weight_bytes(vlm: VisionLLM, recipe: TrainRecipe) -> int:
@@ -199,9 +193,6 @@ def _weight_bytes(vlm: VisionLLM, recipe: TrainRecipe) -> int:
 
 def _step_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> int:
     """Peak bytes of a micro-batch's forward and backward beside weights, gradients and the loss."""
-    vlm.train()
-    vlm.model.vision_model.train(recipe.parts.vision == "full")
-    recompute_layers(vlm, recipe.checkpointing)
     for parameter in vlm.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
@@ -217,7 +208,7 @@ def _step_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> i
 
 def _logit_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> int:
     """Of one chunk: the logits as the head gives them, in fp32, and their gradient."""
-    head = vlm.language_model.get_output_embeddings().weight
+    head = vlm.llm.head.weight
     rows = chunk_rows(head, batch["texts"] * batch["answer_tokens"])
     return int(rows * len(head) * (head.element_size() + 4 + 4))
 

@@ -6,19 +6,18 @@ tied against what the files hold.
 
 from __future__ import annotations
 
-import inspect
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, Blip2Config
-from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint, read_json
+from mblip.models.language_model import computes_by_tie
 
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -119,11 +118,6 @@ def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
 
 
-def computes_by_tie(language_model: Any) -> bool:
-    """Whether the class computes otherwise where the configuration calls the head tied (umT5), so that it must be left."""
-    return "config.tie_word_embeddings" in inspect.getsource(type(language_model).forward)
-
-
 def choose_dtype(dtype: torch.dtype | str | None, weights: Checkpoint, prefix: str, config: Any) -> torch.dtype:
     """The asked type, or that of the weights; bf16 in place of a stored fp16 that the model cannot compute in.
 
@@ -163,24 +157,6 @@ def read_config(folder: Path) -> Any:
         raise InputError(f"{folder / 'config.json'}: model_type {kind!r} cannot be read: {reason}") from error
 
 
-def read_blip2_config(folder: Path) -> Blip2Config:
-    """The configuration of a BLIP-2 checkpoint, also of the layout of 2023.
-
-    Raises:
-        InputError: Another kind of checkpoint, or remote code.
-    """
-    raw = read_json(folder / "config.json")
-    if "auto_map" in raw:
-        raise InputError(f"{folder} wants to run code that comes with the checkpoint (auto_map), which is refused")
-    if raw.get("model_type") != "blip-2":
-        raise InputError(
-            f"{folder} is a {raw.get('model_type')!r} checkpoint, not BLIP-2; a language model goes under llm="
-        )
-    config = read_config(folder)
-    assert isinstance(config, Blip2Config)
-    return config
-
-
 def read_tokenizer(folder: Path) -> Any:
     """The tokeniser beside a language model.
 
@@ -198,23 +174,3 @@ def read_tokenizer(folder: Path) -> Any:
             f"{folder} has no tokeniser: none of {', '.join(_VOCABULARIES)} is there; copy the checkpoint again"
         )
     return tokenizer
-
-
-def read_image_processor(folder: Path, config: Blip2Config) -> BlipImageProcessorPil:
-    """The image processor of a BLIP-2 checkpoint, by PIL and numpy alone (torchvision is never needed).
-
-    Raises:
-        InputError: It is damaged, or makes pictures of another size than the vision model takes.
-    """
-    side = config.vision_config.image_size
-    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        return BlipImageProcessorPil(size={"height": side, "width": side})
-    try:
-        processor = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        size = dict(processor.size)
-    except (ValueError, OSError, TypeError, AttributeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder} has no image processor that transformers can read: {reason}") from error
-    if (size.get("height"), size.get("width")) != (side, side):
-        raise InputError(f"{folder}: the image processor makes {size} pictures, the vision model takes {side}x{side}")
-    return processor

@@ -18,20 +18,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mblip.errors import InputError
-from mblip.models.build import build_model, finish
+from mblip.models.build import build_model
 from mblip.models.checkpoint import fingerprint, read_json
-from mblip.models.load import load_stock
+from mblip.models.finish import finish
 from mblip.models.locate import NANO, locate
-from mblip.models.lora import load_lora, lora_layers, merge_lora, save_lora
-from mblip.models.mblip import VisionLLM
+from mblip.models.lora import load_lora, merge_lora, save_lora
 from mblip.models.origin import Base, Origin
 from mblip.models.parts import parameters_by_part
 from mblip.models.quantize import Quantization, quantization_of
+from mblip.models.stock import load_stock
+from mblip.models.vision_llm import VisionLLM
 from mblip.storage import write_json
 
 FORMAT = 1
 DESCRIPTION = "mblip.json"
-_BRIDGE = ("queries", "qformer", "projection")
 
 
 def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
@@ -53,7 +53,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)
     parts = parameters_by_part(vlm)
-    for file, names in {"bridge": _BRIDGE, **{part: (part,) for part in full}}.items():
+    for file, names in {"bridge": vlm.container.bridge, **{part: (part,) for part in full}}.items():
         tensors = {name: value.detach().cpu().contiguous() for part in names for name, value in parts[part]}
         save_file(tensors, folder / f"{file}.safetensors", metadata={"format": "pt"})
     kept = folder / "adapters"
@@ -62,15 +62,15 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
         if source.resolve() != copy.resolve():
             shutil.copytree(source, copy, dirs_exist_ok=True)
     adapters = [copy.relative_to(folder).as_posix() for copy in copies]
-    if lora_layers(vlm):
+    if vlm.llm.lora_layers:
         save_lora(vlm, folder / "adapter")
         adapters.append("adapter")
     description = {
         "format": FORMAT,
         "bases": {part: asdict(base) for part, base in origin.bases.items()},
-        "image_token_index": int(vlm.model.config.image_token_index),
+        "image_token_index": vlm.container.image_token_id,
         "adapters": adapters,
-        "adapter_attached": bool(lora_layers(vlm)),
+        "adapter_attached": bool(vlm.llm.lora_layers),
         "full": sorted(full),
         "trained_on": quantization_of(vlm.language_model),
         "prompt_templates": list(getattr(vlm.model.config, "prompt_templates", None) or []),
@@ -153,7 +153,7 @@ def load_run(
         vlm = load_stock(locate(bases["model"].name), bases["model"].name, dtype)
     else:
         vlm = build_model(bases["vision"].name, bases["llm"].name, dtype=dtype)
-    if int(vlm.model.config.image_token_index) != run.image_token_index:
+    if vlm.container.image_token_id != run.image_token_index:
         raise InputError(f"{folder}: the image token has another id in the base's tokeniser than when it was trained")
     for file in ("bridge", *run.full):
         _fill(vlm, folder / f"{file}.safetensors")

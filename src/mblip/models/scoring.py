@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.modeling_outputs import BaseModelOutput
 
+from mblip.models.language_model import CausalLanguageModel, Seq2SeqLanguageModel, eval_mode
+from mblip.models.vision_llm import VisionLLM
+from mblip.processing.images import Picture
 from mblip.processing.text import IGNORED, pad_rows
-
-if TYPE_CHECKING:
-    from mblip.models.mblip import VisionLLM
 
 # The prompts' rows [answers] and the answers' ids -> the states that predict them [answers, tokens, width].
 States = Callable[[Tensor, Tensor], Tensor]
@@ -60,19 +59,38 @@ def score_answers(
     return scores.view(len(prompts), len(answers))
 
 
+def score_candidates(
+    vlm: VisionLLM, images: Picture | Sequence[Picture], prompt: str, answers: Sequence[str]
+) -> list[float]:
+    """Log-probability (natural, summed over the tokens and the end token) of each answer to a prompt about images.
+
+    Raises:
+        InputError: A picture cannot be read.
+    """
+    group: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
+    index = torch.arange(len(group), device=vlm.device)[None]
+    with eval_mode(vlm):
+        found: list[float] = score_answers(vlm, [prompt], vlm.encode(group), index, answers)[0].tolist()
+    return found
+
+
 def _read_by_encoder(vlm: VisionLLM, embedded: Tensor, mask: Tensor) -> States:
-    memory = vlm.language_model.get_encoder()(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+    llm = vlm.llm
+    assert isinstance(llm, Seq2SeqLanguageModel)
+    encoded = llm.encode(embedded, mask)
 
     def states(owners: Tensor, labels: Tensor) -> Tensor:
-        source = BaseModelOutput(last_hidden_state=memory[owners])
-        return vlm.decoder_states(labels, encoder_outputs=source, attention_mask=mask[owners])
+        given = llm.decoder_input_ids(labels, vlm.layout.pad_token_id)
+        return llm.hidden_states(given, encoded[owners], mask[owners])
 
     return states
 
 
 def _read_by_decoder(vlm: VisionLLM, embedded: Tensor, mask: Tensor) -> States:
-    read = DynamicCache(config=vlm.language_model.config)
-    last = vlm.causal_states(embedded, mask, read)[:, -1:]  # rows are padded on the left
+    llm = vlm.llm
+    assert isinstance(llm, CausalLanguageModel)
+    read = DynamicCache(config=llm.model.config)
+    last = llm.hidden_states(embedded, mask, cache=read)[:, -1:]  # rows are padded on the left
 
     def states(owners: Tensor, labels: Tensor) -> Tensor:
         first = last[owners]
@@ -82,8 +100,8 @@ def _read_by_decoder(vlm: VisionLLM, embedded: Tensor, mask: Tensor) -> States:
         cache.batch_select_indices(owners)
         given = labels[:, :-1]
         present = given != IGNORED
-        words = vlm.model.get_input_embeddings()(given.masked_fill(~present, vlm.layout.pad_token_id))
-        rest = vlm.causal_states(words, torch.cat([mask[owners], present.to(mask.dtype)], dim=1), cache)
+        words = llm.embeddings(given.masked_fill(~present, vlm.layout.pad_token_id))
+        rest = llm.hidden_states(words, torch.cat([mask[owners], present.to(mask.dtype)], dim=1), cache=cache)
         return torch.cat([first, rest], dim=1)
 
     return states

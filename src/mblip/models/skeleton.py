@@ -10,25 +10,17 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    Blip2Config,
-    Blip2ForConditionalGeneration,
-    Blip2QFormerModel,
-    Blip2VisionModel,
-    PretrainedConfig,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig
 from transformers.initialization import no_init_weights
 
 from mblip.config import ModelSection, TrainRecipe, load_recipe, shipped_recipes
 from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
+from mblip.models.containers import CONTAINERS, container_kind
 from mblip.models.locate import locate
-from mblip.models.mblip import VisionLLM
-from mblip.models.reading import read_blip2_config, read_config, text_class
+from mblip.models.reading import read_config, text_class
 from mblip.models.runs import DESCRIPTION
+from mblip.models.vision_llm import VisionLLM
 
 
 def base_config(name: str | Path) -> PretrainedConfig:
@@ -47,14 +39,15 @@ def base_config(name: str | Path) -> PretrainedConfig:
     else:
         folder = locate(name, weights=False)
         facts = read_json(folder / "config.json")
-        config = read_blip2_config(folder) if facts.get("model_type") == "blip-2" else read_config(folder)
+        kind = CONTAINERS.get(facts.get("model_type", ""))
+        config = kind.read_config(folder) if kind else read_config(folder)
     # MT5Config says that the head is tied whatever the file says.
     if facts.get("text_config", facts).get("tie_word_embeddings") is False:
         config.get_text_config().tie_word_embeddings = False
     return config
 
 
-def container_config(section: ModelSection) -> Blip2Config:
+def container_config(section: ModelSection) -> PretrainedConfig:
     """The configuration of the model that a recipe names.
 
     Raises:
@@ -70,50 +63,49 @@ def container_config(section: ModelSection) -> Blip2Config:
         if recipe and not folder.exists():  # a run that is still to come: its recipe says what it will be
             return container_config(load_recipe(TrainRecipe, recipe).model)
         whole = base_config(section.run)
-        if not isinstance(whole, Blip2Config):
+        if container_kind(whole) is None:
             raise InputError(f"model.run: {section.run} is a {whole.model_type!r} checkpoint, not a vision-LLM")
         return whole
     if not (section.vision and section.llm):
         raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
     eyes, llm = base_config(section.vision), base_config(section.llm)
-    if not isinstance(eyes, Blip2Config):
+    kind = container_kind(eyes)
+    if kind is None:
         raise InputError(f"model.vision: {section.vision} is a {eyes.model_type!r} checkpoint, not BLIP-2")
-    if isinstance(llm, Blip2Config) or llm.get_text_config() is not llm:
+    if container_kind(llm) or llm.get_text_config() is not llm:
         raise InputError(f"model.llm: {section.llm} is a {llm.model_type!r} checkpoint, not a language model alone")
     text_class(llm, section.llm)
-    return Blip2Config(
-        vision_config=eyes.vision_config,
-        qformer_config=eyes.qformer_config,
-        text_config=llm,
-        num_query_tokens=eyes.num_query_tokens,
-    )
+    config: PretrainedConfig = kind.config_from_parts(eyes, llm)
+    return config
 
 
-def skeleton(config: Blip2Config, dtype: torch.dtype) -> VisionLLM:
+def skeleton(config: PretrainedConfig, dtype: torch.dtype) -> VisionLLM:
     """A model of this shape whose weights are not initialised, on the device of the context; it has no processor.
 
     Args:
-        config: Of the container.
-        dtype: Of vision and language model; Q-Former, queries and projection are fp32, as when a model is built.
+        config: Configuration of the container.
+        dtype: Type of vision and language model; the bridge is fp32, as when a model is built.
     """
-    text = copy.deepcopy(config.text_config)
+    kind = container_kind(config)
+    assert kind is not None
+    language_model = language_model_skeleton(config.text_config, dtype)
+    with no_init_weights():
+        container = kind.skeleton(config, language_model, dtype)
+    return VisionLLM(container.model, cast(Any, None)).eval()
+
+
+def language_model_skeleton(config: PretrainedConfig, dtype: torch.dtype) -> Any:
+    """A language model whose weights are not initialised, on the device of the context."""
+    text = copy.deepcopy(config)
     # The embeddings of T5's encoder and decoder are one only where the head counts as tied too.
     text.tie_word_embeddings = True
     auto = AutoModelForSeq2SeqLM if text.is_encoder_decoder else AutoModelForCausalLM
-    with torch.device("meta"):
-        model = Blip2ForConditionalGeneration(config)
     with no_init_weights():
         language_model = auto.from_config(text, dtype=dtype)
-        model.vision_model = Blip2VisionModel._from_config(config.vision_config, dtype=dtype)
-        model.qformer = Blip2QFormerModel(config.qformer_config)
-        model.language_projection = nn.Linear(*reversed(model.language_projection.weight.shape))
     language_model.tie_weights()
-    model.query_tokens = nn.Parameter(torch.empty(model.query_tokens.shape))
     table, head = language_model.get_input_embeddings(), language_model.get_output_embeddings()
-    apart = config.text_config.tie_word_embeddings is False
-    if apart and head.weight is table.weight:
+    separate = config.tie_word_embeddings is False
+    if separate and head.weight is table.weight:
         head.weight = nn.Parameter(torch.empty_like(table.weight))
-    language_model.config.tie_word_embeddings = not apart
-    model.language_model = language_model
-    model.config.text_config = language_model.config
-    return VisionLLM(model, cast(Any, None)).eval()
+    language_model.config.tie_word_embeddings = not separate
+    return language_model

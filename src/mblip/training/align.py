@@ -13,15 +13,12 @@ from torch import Tensor, nn
 
 from mblip.config import DataRecipe, OptimSection, TrainRecipe, load_recipe
 from mblip.errors import InputError
-from mblip.models.build import build_model
 from mblip.models.checkpoint import read_json
-from mblip.models.fused import fuse
-from mblip.models.load import load_model
 from mblip.models.locate import locate
-from mblip.models.lora import add_lora
-from mblip.models.mblip import VisionLLM
-from mblip.models.parts import parameters_by_part, recompute_layers, set_trainable
+from mblip.models.parts import parameters_by_part
+from mblip.models.prepare import prepare_model
 from mblip.models.runs import DESCRIPTION, save_run
+from mblip.models.vision_llm import VisionLLM
 from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.feed import Feed, check_data, find_mix, unreadable_pictures
 from mblip.training.loop import Batch, Group, Job, enough_memory, fit
@@ -59,8 +56,6 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     validator = None
     if recipe.validate_every:
         validator = Validator(vlm, recipe, feed.held, directory, on_log, writes=processes.is_main_process)
-    vlm.train()
-    vlm.model.vision_model.train(recipe.parts.vision == "full")
     row = fit(Job(
         model=vlm, groups=learning_groups(vlm, recipe.optim), batches=feed.micro_batches, loss=text_loss, steps=steps,
         seed=recipe.seed, directory=directory, warmup=min(recipe.optim.warmup_steps, steps // 2),
@@ -120,37 +115,6 @@ def check_stage(recipe: TrainRecipe) -> None:
         )
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and recipe.sharding == "none":
         raise InputError("accelerate was told to use FSDP, but the recipe says sharding=none: set sharding=full")
-
-
-def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> VisionLLM:
-    """The recipe's model with its LoRA, each part frozen or learning, what learns in fp32.
-
-    Raises:
-        InputError: The recipe names neither a run nor both bases, or they cannot be loaded.
-    """
-    section = recipe.model
-    options: dict[str, Any] = {
-        "dtype": torch.bfloat16 if recipe.precision == "bf16" else torch.float32,
-        "quantization": None if section.quantization == "none" else section.quantization,
-        # Of the CPU nothing is said: that is where everything is read to.
-        "device_map": device if device is not None and device.type != "cpu" and recipe.sharding == "none" else None,
-    }
-    if section.run:
-        vlm = load_model(section.run, merge=section.merge, **options)
-    elif section.vision and section.llm:
-        parts = (section.vision, section.llm, section.qformer, section.projection)
-        vlm = build_model(*parts, seed=recipe.seed, **options)
-    else:
-        raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
-    if recipe.parts.llm == "lora" and not parameters_by_part(vlm)["lora"]:
-        add_lora(vlm, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout)
-    set_trainable(vlm, recipe.parts)
-    for parameter in vlm.parameters():
-        if parameter.requires_grad and parameter.dtype != torch.float32:
-            parameter.data = parameter.data.float()  # steps of 1e-5 are lost in bf16
-    recompute_layers(vlm, recipe.checkpointing)
-    fuse(vlm)
-    return vlm
 
 
 def learning_groups(vlm: VisionLLM, optim: OptimSection) -> list[Group]:

@@ -16,7 +16,7 @@ from PIL import Image
 from mblip.config import DataRecipe, MixSection, TrainRecipe, load_recipe
 from mblip.errors import InputError
 from mblip.mixture import build_mix
-from mblip.models.mblip import VisionLLM
+from mblip.models.vision_llm import VisionLLM
 from mblip.processing.collate import Collator
 from mblip.processing.grouping import GroupedBatches, Mix, deal
 from mblip.processing.text import IGNORED

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 import torch
 
 from mblip.errors import InputError
-from mblip.models.generation import evaluating
-from mblip.models.mblip import VisionLLM
+from mblip.models.language_model import eval_mode
+from mblip.models.vision_llm import VisionLLM
 from mblip.processing.text import IGNORED
 from mblip.training.loop import Batch
 
@@ -34,20 +34,20 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
     Raises:
         InputError: An answer has more tokens than there are queries, or there are no answers.
     """
-    projection, table = vlm.model.language_projection, vlm.model.get_input_embeddings().weight
+    projection, table = vlm.container.projection, vlm.llm.embeddings.weight
     ones = projection.in_features  # where a state's constant stands
     size = projection.in_features + 1 + projection.out_features
     moments = torch.zeros(size, size, dtype=torch.float64)
-    with torch.no_grad(), evaluating(vlm):
+    with torch.no_grad(), eval_mode(vlm):
         for batch in batches:
             labels = batch["labels"].to(vlm.device)
             told = (labels != IGNORED) & (labels != vlm.layout.end_token_id)
-            if int(told.sum(1).max()) > vlm.num_query_tokens:
+            if int(told.sum(1).max()) > vlm.container.tokens_per_image:
                 raise InputError(
                     f"model.fit_words: an answer has {int(told.sum(1).max())} tokens, but there are "
-                    f"{vlm.num_query_tokens} queries; name tasks whose answers have a token for each"
+                    f"{vlm.container.tokens_per_image} queries; name tasks whose answers have a token for each"
                 )
-            states = vlm.query_states(batch["pixel_values"].to(vlm.device))[batch["image_index"][:, 0]]
+            states = vlm.container.bridge_states(batch["pixel_values"].to(vlm.device))[batch["image_index"][:, 0]]
             seen = states[torch.arange(len(told))[:, None], (told.cumsum(1) - 1).clamp(0)][told].double()
             joined = torch.cat([seen, torch.ones_like(seen[:, :1]), table[labels[told]].double()], dim=1).cpu()
             moments += joined.T @ joined

@@ -15,8 +15,9 @@ import torch
 
 from mblip.config import TrainRecipe
 from mblip.errors import InputError
-from mblip.models.generation import Generator, Request, evaluating
-from mblip.models.mblip import VisionLLM
+from mblip.models.generation import Generator, Request
+from mblip.models.language_model import eval_mode
+from mblip.models.vision_llm import VisionLLM
 from mblip.processing.collate import Collator
 from mblip.processing.grouping import deal
 from mblip.processing.transforms import TrainTransform
@@ -74,7 +75,7 @@ class Validator:
     def __call__(self, step: int, log: Log) -> None:
         """Measure, write a row, and tell the tracker and the caller."""
         started = time.perf_counter()
-        with torch.no_grad(), evaluating(self._vlm):
+        with torch.no_grad(), eval_mode(self._vlm):
             row = {"step": step, **self._losses(), **self._answers()}
         row["seconds"] = time.perf_counter() - started
         if not self._writes:

@@ -19,6 +19,7 @@ from mblip.errors import InputError
 from mblip.evaluation.answerers import NoAnswer, load_answerer, openai
 from mblip.evaluation.benchmark import SHORT_ANSWER
 from mblip.models.generation import Request
+from mblip.models.scoring import score_candidates
 from mblip.storage import UnreadableImage
 
 PICTURES = {"r": Image.new("RGB", (50, 40), "red"), "b": Image.new("RGB", (40, 50), "blue")}
@@ -178,7 +179,7 @@ def test_our_models_answer_alike_in_any_batch_and_choose_candidates(tmp_path: Pa
     assert found["3"] == vlm.generate([[PICTURES["r"], PICTURES["b"]]], ["is there a dog"], **SHORT_ANSWER)[0]
     candidates = ("yes", "no", "maybe")
     for request, choice in answerer.choices(REQUESTS, PICTURES.__getitem__, candidates):
-        scores = vlm.score_candidates([PICTURES[key] for key in request.images], request.prompt, candidates)
+        scores = score_candidates(vlm, [PICTURES[key] for key in request.images], request.prompt, candidates)
         assert choice == candidates[scores.index(max(scores))]
 
 

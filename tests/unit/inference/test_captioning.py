@@ -19,7 +19,7 @@ from mblip.errors import InputError
 from mblip.inference.captioning import Caption, CaptionFile, caption_pictures, find_pictures
 from mblip.inference.choosing import choose_model
 from mblip.inference.predictor import Predictor, load_model
-from mblip.models.mblip import VisionLLM
+from mblip.models.vision_llm import VisionLLM
 from mblip.storage import UnreadableImage
 
 QUICK = {"num_beams": 1, "max_new_tokens": 3}

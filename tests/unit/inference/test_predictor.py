@@ -17,7 +17,7 @@ from mblip.errors import InputError
 from mblip.inference.detecting import language_of
 from mblip.inference.predictor import GENERATION, Predictor, load_model
 from mblip.inference.prompts import prompts_from, templates_of_run
-from mblip.models.mblip import VisionLLM
+from mblip.models.vision_llm import VisionLLM
 from mblip.storage import UnreadableImage
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from PIL import Image
 from tests import checkpoints
 
 from mblip import load_model
-from mblip.models.beams import read_once
-from mblip.models.mblip import VisionLLM
+from mblip.models.speedups import shared_beams, speed_up
+from mblip.models.vision_llm import VisionLLM
 
 PROMPTS = ["what is on the house", "how many", "Caption in German:", "is there a dog and a cat"]
 BEAMS: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 6, "length_penalty": -1.0}
@@ -30,6 +32,7 @@ def test_beams_equal_those_of_stock_generation(vlm: VisionLLM) -> None:
     batch = vlm.layout.prompts(PROMPTS, [1] * 4)
     with torch.no_grad():
         embedded = vlm.embed(batch["input_ids"], features, index)
+        speed_up(vlm, [])
         stock = vlm.language_model.generate(
             inputs_embeds=embedded,
             attention_mask=batch["attention_mask"],
@@ -72,35 +75,60 @@ def test_the_first_step_is_taken_once_a_text(vlm: VisionLLM) -> None:
 def test_a_longer_start_of_the_answers_is_read_once_a_text_too(vlm: VisionLLM) -> None:
     embedded, mask = torch.randn(2, 3, checkpoints.WIDTH), torch.ones(2, 3, dtype=torch.long)
     start = torch.tensor([[0, 7, 8, 9, 10], [0, 11, 12, 13, 14]])  # as many tokens as there are beams
-    with torch.no_grad(), read_once(vlm.language_model, embedded, mask, 5) as inputs:
+    with torch.no_grad():
+        inputs = shared_beams.inputs(vlm.llm, embedded, mask, 5)
         shared = vlm.language_model.generate(**inputs, decoder_input_ids=start, **BEAMS)
     alone = vlm.language_model.generate(inputs_embeds=embedded, attention_mask=mask, decoder_input_ids=start, **BEAMS)
     assert torch.equal(shared, alone)
 
 
-def test_keys_are_kept_once_a_text_and_nothing_stays_on_the_model(vlm: VisionLLM) -> None:
+def test_keys_are_kept_once_a_text(vlm: VisionLLM) -> None:
     embedded, mask = torch.randn(2, 3, checkpoints.WIDTH), torch.ones(2, 3, dtype=torch.long)
-    with torch.no_grad(), read_once(vlm.language_model, embedded, mask, 5) as inputs:
-        # Another thread that generates with the same model hooks it too.
-        with read_once(vlm.language_model, embedded, mask, 5):
-            both = vlm.language_model.generate(**inputs, **BEAMS)
+    speed_up(vlm)  # twice is once
+    with torch.no_grad():
+        inputs = shared_beams.inputs(vlm.llm, embedded, mask, 5)
+        both = vlm.language_model.generate(**inputs, **BEAMS)
         layers = inputs["past_key_values"].cross_attention_cache.layers
         assert [len(layer.keys) for layer in layers] == [2, 2]
-    alone = vlm.language_model.generate(inputs_embeds=embedded, attention_mask=mask, **BEAMS)
+        alone = vlm.language_model.generate(inputs_embeds=embedded, attention_mask=mask, **BEAMS)
     assert torch.equal(both, alone)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in vlm.language_model.modules())
 
 
-def test_a_family_that_names_its_layers_otherwise_has_copies(vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_generate_and_score_with_one_model_at_once(vlm: VisionLLM) -> None:
+    features, index = vlm.encode([Image.new("RGB", (40, 40), "red")]), torch.zeros(1, 1, dtype=torch.long)
+    made: dict[str, Any] = vlm.layout.pairs(PROMPTS[:1], ["a dog"], [1])
+    made |= {"image_features": features, "image_index": index}
+
+    def beams(prompt: str) -> list[int]:
+        return vlm.generate_ids([prompt], features, index, **BEAMS)[0].tolist()
+
+    def score(_: str) -> list[int]:
+        return [round(float(vlm(made, per_text=True)["loss"]) * 1e6)]
+
+    jobs = [(work, prompt) for prompt in PROMPTS for work in (beams, score)] * 3
+    alone = [work(prompt) for work, prompt in jobs]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda job: job[0](job[1]), jobs)) == alone
+
+
+def test_a_family_that_names_its_layers_otherwise_has_copies(
+    vlm: VisionLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     features = vlm.encode([Image.new("RGB", (40, 40), "red")])
     index = torch.zeros(4, 1, dtype=torch.long)
     shared = vlm.generate_ids(PROMPTS, features, index, **BEAMS)
-    monkeypatch.setattr("mblip.models.beams._CROSS_ATTENTION", "encoder_attn")
-    assert torch.equal(vlm.generate_ids(PROMPTS, features, index, **BEAMS), shared)
+    again = load_model(tmp_path / "model", dtype="fp32")
+    monkeypatch.setattr("mblip.models.speedups.shared_beams._CROSS_ATTENTION", "encoder_attn")
+    other = VisionLLM(copy.deepcopy(again.model), again.processor)
+    other.language_model.decoder._forward_pre_hooks.clear()
+    for module in other.language_model.modules():
+        module._forward_pre_hooks.clear()
+        module._forward_hooks.clear()
+    assert speed_up(other) == {}
+    assert torch.equal(other.generate_ids(PROMPTS, features, index, **BEAMS), shared)
 
 
 def test_a_family_with_caches_of_its_own_kind_is_left_alone(vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(vlm.language_model), "_supports_default_dynamic_cache", classmethod(lambda cls: False))
-    embedded, mask = torch.randn(2, 3, checkpoints.WIDTH), torch.ones(2, 3, dtype=torch.long)
-    with torch.no_grad(), read_once(vlm.language_model, embedded, mask, 5) as inputs:
-        assert set(inputs) == {"encoder_outputs", "attention_mask"}
+    assert "of its own kind" in speed_up(vlm)["shared_beams"]
+    assert not vlm.speedups

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from mblip.config import PartsSection
 from mblip.models import VisionLLM, add_lora, load_model, merge_lora, set_trainable
-from mblip.models.fused import fuse
-from mblip.models.lora import lora_layers
 from mblip.models.quantize import dequantize
+from mblip.models.speedups import fused_layers, speed_up
 
 PICTURES = [np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(2)]
 # Fused: LoRA layers (see test_lora), and of mT5 the activations.
@@ -33,7 +32,7 @@ def prepared(folder: Path, quantization: str | None, dtype: str, dropout: float 
     add_lora(vlm, 4, 16, dropout)
     set_trainable(vlm, PartsSection())
     generator = torch.Generator().manual_seed(0)
-    for _, layer in lora_layers(vlm):
+    for _, layer in vlm.llm.lora_layers:
         for weight in (*layer.lora_A.parameters(), *layer.lora_B.parameters()):
             weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
     return vlm
@@ -71,7 +70,8 @@ def test_loss_and_gradients(folders: dict[str, Path], family: str, quantization:
     vlm.train()
     loss, gradients = step(vlm, False)
     vlm.zero_grad()
-    assert fuse(vlm) == FUSED[family]
+    assert speed_up(vlm, ["fused_layers"]) == {}
+    assert len(fused_layers._layers(vlm.llm)) + len(fused_layers._activations(vlm.llm)) == FUSED[family]
     fused_loss, fused = step(vlm, False)
     assert float(fused_loss) == pytest.approx(float(loss), rel=1e-10 if quantization is None else 1e-3)
     assert fused.keys() == gradients.keys() and sum(".lora_" in name for name in fused) > 15
@@ -87,9 +87,9 @@ def test_a_layer_in_bf16_is_no_further_from_the_truth(folders: dict[str, Path], 
     errors = []
     for fused in (False, True):
         if fused:
-            fuse(vlm)
+            speed_up(vlm, ["fused_layers"])
         found = []
-        for seed, (_, layer) in enumerate(lora_layers(vlm)):
+        for seed, (_, layer) in enumerate(vlm.llm.lora_layers):
             generator = torch.Generator().manual_seed(seed)
             base: Any = layer.get_base_layer()
             x = torch.randn(40, base.in_features, generator=generator).bfloat16().requires_grad_()
@@ -115,7 +115,7 @@ def test_dropout_draws_the_same_units(folders: dict[str, Path]) -> None:
     vlm = prepared(folders["mt5"], None, "fp32", dropout=0.5)
     vlm.train()
     loss, _ = step(vlm, False)
-    fuse(vlm)
+    speed_up(vlm, ["fused_layers"])
     fused_loss, _ = step(vlm, False)
     assert float(fused_loss) == pytest.approx(float(loss), rel=1e-5)
     vlm.eval()
@@ -127,10 +127,10 @@ def test_answers_copies_and_merging(folders: dict[str, Path], dtype: str) -> Non
     """Without autocast, as a validation generates."""
     vlm = prepared(folders["mt5"], None, dtype).eval()
     answers = vlm.generate(PICTURES, ["what is", "who is"], num_beams=2, max_new_tokens=6)
-    fuse(vlm)
+    speed_up(vlm, ["fused_layers"])
     assert vlm.generate(PICTURES, ["what is", "who is"], num_beams=2, max_new_tokens=6) == answers
     copied = VisionLLM(copy.deepcopy(vlm.model), vlm.processor)
-    for _, layer in lora_layers(copied):
+    for _, layer in copied.llm.lora_layers:
         layer.lora_B["default"].weight.data.zero_()  # type: ignore[union-attr]
     assert vlm.generate(PICTURES, ["what is", "who is"], num_beams=2, max_new_tokens=6) == answers
     if dtype == "fp32":
@@ -145,7 +145,7 @@ def test_less_is_kept_for_the_way_back(folders: dict[str, Path]) -> None:
         vlm = prepared(folders["mt5"], None, "bf16", dropout=0.05)
         vlm.train()
         if fused:
-            fuse(vlm)
+            speed_up(vlm, ["fused_layers"])
         sizes: dict[int, int] = {}
 
         def pack(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
@@ -161,11 +161,11 @@ def test_less_is_kept_for_the_way_back(folders: dict[str, Path]) -> None:
 def test_adapters_that_are_switched_off_stay_off(folders: dict[str, Path]) -> None:
     vlm = prepared(folders["bloom"], None, "fp32").eval()
     with_lora, _ = step(vlm, False)
-    fuse(vlm)
-    for _, layer in lora_layers(vlm):
+    speed_up(vlm, ["fused_layers"])
+    for _, layer in vlm.llm.lora_layers:
         layer.enable_adapters(False)  # type: ignore[operator]
     without, _ = step(vlm, False)
-    for _, layer in lora_layers(vlm):
+    for _, layer in vlm.llm.lora_layers:
         layer.enable_adapters(True)  # type: ignore[operator]
     again, _ = step(vlm, False)
     assert float(again) == pytest.approx(float(with_lora), rel=1e-5)

@@ -14,6 +14,7 @@ from tests import checkpoints
 from mblip.errors import InputError
 from mblip.models import VisionLLM, load_model
 from mblip.models.generation import Generator, Request
+from mblip.models.scoring import score_candidates
 from mblip.storage import UnreadableImage
 
 PICTURES = {str(i): np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(6)}
@@ -205,7 +206,7 @@ def test_candidates_equal_the_whole_forward_of_each(vlm: VisionLLM) -> None:
     assert len({round(score, 2) for score in flat}) > 25
     assert all(math.isfinite(score) and score < 0 for score in flat)
     first = REQUESTS[0]
-    alone = vlm.score_candidates(PICTURES["0"], first.prompt, ANSWERS)
+    alone = score_candidates(vlm, PICTURES["0"], first.prompt, ANSWERS)
     assert alone == pytest.approx(scores[first], rel=1e-4)
 
 
@@ -221,7 +222,7 @@ def test_candidates_read_image_and_prompt_once(
         with_kwargs=True,
     )
     prompt = vlm.layout.prompts([REQUESTS[0].prompt], [1])["input_ids"].shape[1]
-    vlm.score_candidates(PICTURES["0"], REQUESTS[0].prompt, ANSWERS)
+    score_candidates(vlm, PICTURES["0"], REQUESTS[0].prompt, ANSWERS)
     handle.remove()
     assert read[0] == prompt
     answers = max(len(row) for row in vlm.layout.targets([REQUESTS[0].prompt] * 5, ANSWERS)) - 1

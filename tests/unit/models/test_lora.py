@@ -17,7 +17,7 @@ from torch import nn
 from mblip.config import PartsSection
 from mblip.errors import InputError
 from mblip.models import VisionLLM, add_lora, count_parameters, load_model, merge_lora, save_run, set_trainable
-from mblip.models.lora import lora_layers, target_pattern
+from mblip.models.lora import target_pattern
 
 PICTURES = [np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(2)]
 # Linear layers of two blocks: attention and feed-forward of an encoder-decoder (4 + 3 and 8 + 3 a block), and so on.
@@ -61,7 +61,7 @@ def test_every_linear_layer_of_the_language_model_and_no_other(folders: Any, fam
     pattern = target_pattern(vlm.language_model)
     before = loss(vlm)
     assert add_lora(vlm, 2, 4, 0.0) == LAYERS[family] == len(linear)
-    assert {name for name, _ in lora_layers(vlm)} == linear
+    assert {name for name, _ in vlm.llm.lora_layers} == linear
     assert [name for name, _ in vlm.model.named_modules() if ".lora_A" in name and "language_model" not in name] == []
     assert {name for name, _ in vlm.language_model.named_modules() if re.fullmatch(pattern, name)} == linear
     torch.testing.assert_close(loss(vlm), before, rtol=1e-6, atol=1e-6)  # fresh adapters change nothing
@@ -95,7 +95,7 @@ def test_merging_changes_nothing_but_the_layers(folders: Any, family: str) -> No
     merge_lora(vlm)
     torch.testing.assert_close(loss(vlm), adapted, rtol=1e-5, atol=1e-5)
     assert set(vlm.model.state_dict()) == names
-    assert not lora_layers(vlm)
+    assert not vlm.llm.lora_layers
     assert add_lora(vlm, 2, 4, 0.0) == LAYERS[family]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from tests import checkpoints
 from torch import Tensor
 
 from mblip.models import VisionLLM, load_model
-from mblip.models.packing import pack_causal, pack_pairs
 from mblip.models.parts import recompute_layers
+from mblip.models.speedups import speed_up
+from mblip.models.speedups.packed_rows import pack_causal, pack_pairs
 
 PROMPTS = [
     "Question: what is in the house? Short answer in English:",
@@ -28,7 +30,9 @@ ONE_EACH, TWO_EACH = [[0], [1], [0], [0], [2]], [[0, 1], [0, 1], [1, -1], [1, -1
 
 def model(folder: Path, family: str, **changes: Any) -> VisionLLM:
     vlm = load_model(checkpoints.blip2(folder / "model", family, **changes), dtype="fp32")
-    return vlm.double()  # so that only the mathematics is compared
+    vlm.double()  # so that only the mathematics is compared
+    speed_up(vlm, ["packed_rows"])
+    return vlm
 
 
 def batch(vlm: VisionLLM, index: list[list[int]]) -> dict[str, Tensor]:
@@ -51,7 +55,7 @@ def count_tokens(vlm: VisionLLM) -> list[int]:
     def note(_: Any, args: Any, inputs: dict[str, Any]) -> None:
         seen.append(inputs["inputs_embeds"].shape[0] * inputs["inputs_embeds"].shape[1])
 
-    base = vlm.language_model.get_encoder() if vlm.is_encoder_decoder else vlm.language_model
+    base = vlm.language_model.get_encoder() if vlm.is_encoder_decoder else vlm.language_model.base_model
     base.register_forward_pre_hook(note, with_kwargs=True)
     return seen
 
@@ -79,12 +83,12 @@ def test_the_loss_and_every_gradient_are_those_of_a_row_for_each_text(
     vlm = model(tmp_path, family, **changes)
     if eager:
         vlm.language_model.set_attn_implementation(eager)
-    assert vlm.packs
+    assert speed_up(vlm, ["packed_rows"]) == {}
     made = batch(vlm, index)
     seen = count_tokens(vlm)
     loss, found = loss_and_gradients(vlm, made)
     texts = vlm(made, per_text=True)["text_loss_sum"]
-    vlm.packs = False
+    speed_up(vlm, [])
     alone, wanted = loss_and_gradients(vlm, made)
     assert seen[0] < seen[-1] == made["attention_mask"].numel()
     torch.testing.assert_close(loss, alone, rtol=1e-6, atol=1e-8)
@@ -198,7 +202,7 @@ def test_a_model_whose_texts_would_read_one_another_gets_a_row_for_each(tmp_path
     forward = layer.forward
     layer.forward = lambda hidden: forward(hidden).cumsum(1)  # as a state space does, whatever the mask says
     made = batch(vlm, ONE_EACH)
-    assert not vlm.packs
+    assert "read one another" in speed_up(vlm, ["packed_rows"])["packed_rows"]
     seen = count_tokens(vlm)
     vlm(made)
     assert seen == [made["attention_mask"].numel()]
@@ -209,21 +213,43 @@ def test_a_model_that_cannot_be_told_gets_a_row_for_each(tmp_path: Path) -> None
     for name, value in (("_attn_implementation", "flash_attention_2"), ("layer_types", ["linear_attention"] * 2)):
         before = getattr(vlm.language_model.config, name, None)
         setattr(vlm.language_model.config, name, value)
-        vlm.__dict__.pop("packs", None)
-        assert not vlm.packs
+        assert (
+            "flash_attention_2" in (found := speed_up(vlm, ["packed_rows"])["packed_rows"])
+        ) or "linear_attention" in found
+        assert not vlm.speedups
         setattr(vlm.language_model.config, name, before)
-    vlm.__dict__.pop("packs")
-    assert vlm.packs
+    assert speed_up(vlm, ["packed_rows"]) == {}
 
 
-def test_distances_are_as_before_after_packing(tmp_path: Path) -> None:
-    vlm = model(tmp_path, "bloom")
-    vlm(batch(vlm, ONE_EACH))
-    assert "build_alibi_tensor" not in vars(vlm.language_model.base_model)
+def test_threads_that_pack_and_threads_that_do_not_share_a_model(tmp_path: Path) -> None:
+    vlm, plain = model(tmp_path, "bloom"), model(tmp_path / "plain", "bloom")
+    speed_up(plain, [])
+    made = batch(vlm, ONE_EACH)
+    wanted = plain(made)["loss"]
+    embedded = plain.embed(made["input_ids"], plain.encode_images(made["pixel_values"]), made["image_index"]).detach()
+
+    def packed() -> Tensor:
+        return vlm(made)["loss"].detach()
+
+    def rows() -> Tensor:
+        return vlm.hidden_states(embedded, made).detach()
+
+    apart = plain.hidden_states(embedded, made)
+    with ThreadPoolExecutor(4) as threads:
+        losses = [threads.submit(packed) for _ in range(8)]
+        states = [threads.submit(rows) for _ in range(8)]
+        for found in losses:
+            torch.testing.assert_close(found.result(), wanted, rtol=1e-6, atol=1e-8)
+        for found in states:
+            torch.testing.assert_close(found.result(), apart, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("family", ["llama", "mt5"])
 def test_any_token_may_stand_for_the_image(tmp_path: Path, family: str) -> None:
     vlm = model(tmp_path, family)
-    vlm.model.config.image_token_index = 8  # among the first, as some tokenisers number what is added
-    assert vlm.packs
+    vlm.model.config.image_token_index = 11  # among the first, as some tokenisers number what is added
+    vlm.layout.image_token_id = 11
+    made = batch(vlm, ONE_EACH)
+    packed = vlm(made)["loss"]
+    speed_up(vlm, [])
+    torch.testing.assert_close(packed, vlm(made)["loss"], rtol=1e-6, atol=1e-8)

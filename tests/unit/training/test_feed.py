@@ -12,7 +12,7 @@ from PIL import Image
 from mblip.config import SourceSection, TrainRecipe
 from mblip.errors import InputError
 from mblip.models import load_model
-from mblip.models.mblip import VisionLLM
+from mblip.models.vision_llm import VisionLLM
 from mblip.nano.scenes import Scene, render
 from mblip.schema import Instruction
 from mblip.storage import ShardWriter, read_jsonl, read_manifest, write_manifest
@@ -149,7 +149,7 @@ def test_two_pictures_a_text(aligning: Make, vlm: VisionLLM, tmp_path: Path) -> 
     assert [tuple(batch["image_index"].shape) for batch in batches] == [(4, 2), (4, 2)]
     assert [len(batch["pixel_values"]) for batch in batches] == [4, 4]
     placeholders = (batches[0]["input_ids"] == vlm.layout.image_token_id).sum(1)
-    assert set(placeholders.tolist()) == {2 * vlm.num_query_tokens}
+    assert set(placeholders.tolist()) == {2 * vlm.container.tokens_per_image}
     assert train(recipe, tmp_path / "run")["step"] == 4
 
 

@@ -3,7 +3,7 @@ import torch
 
 from mblip.errors import InputError
 from mblip.models.build import build_model
-from mblip.models.mblip import VisionLLM
+from mblip.models.vision_llm import VisionLLM
 from mblip.nano.scenes import Scene, sample_scene
 from mblip.nano.words import load_lexicon
 from mblip.training.loop import Batch

@@ -151,7 +151,7 @@ async def _chat(request: Request, model: Predictor, name: str, metrics: _Metrics
             raise InputError(f"the prompt has {tokens} tokens; at most {MAX_PROMPT_TOKENS} are read")
         pictures = await request.app.state.pictures.open(message.images, uploads)
         batcher: Batcher = request.app.state.batcher
-        tokens += len(pictures) * model.num_query_tokens
+        tokens += len(pictures) * model.container.tokens_per_image
         completion = Completion(name)
         if asked.stream:
             pieces = batcher.stream(message.prompt, pictures, asked.generation(), asked.n, asked.seed)

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from mblip.models.generation import Answer, Generator, Request
-from mblip.models.mblip import VisionLLM
+from mblip.models.vision_llm import VisionLLM
 
 
 class Busy(Exception):

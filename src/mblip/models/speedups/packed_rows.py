@@ -1,8 +1,8 @@
 """Texts side by side in one row of a batch: no padding, and for a decoder-only model an image's tokens once for its texts.
 
 The attention masks of a packed row keep each text to itself. A decoder-only model looks back only, and the image stands
-first: its states are the same whatever text follows, so that texts of one image share them, and go on from its positions.
-What comes out is what a row for each text gives, but for rounding.
+first: its states are the same whatever text follows, so texts of one image share them and continue from its positions.
+The result is that of a row for each text, but for rounding.
 """
 
 from __future__ import annotations
@@ -10,23 +10,30 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mblip.models.generation import evaluating
-from mblip.processing.text import IGNORED
-
-if TYPE_CHECKING:
-    from mblip.models.mblip import VisionLLM
+from mblip.models.language_model import (
+    CausalLanguageModel,
+    LanguageModel,
+    Seq2SeqLanguageModel,
+    eval_mode,
+    is_close,
+)
+from mblip.processing.text import IGNORED, TextLayout
 
 # Attention of a row costs its length squared: beside the products of a model this wide, as if each token were
 # length / (2 x width) more of them. Of 0.5, 2, 6 and 20 the quickest with T5 and BLOOM kinds 512 wide (docs/log.md).
 _ATTENTION = 0.5
 # Layers that differ in their mask, as transformers' configurations name them.
 _FULL, _SLIDING = "full_attention", "sliding_attention"
+_ALIBI = "build_alibi_tensor"
+# The positions of the packed rows that this thread is computing.
+_POSITIONS: ContextVar[Tensor | None] = ContextVar("positions", default=None)
 
 
 @dataclass(frozen=True)
@@ -181,113 +188,145 @@ def _cost(length: int, width: int) -> float:
     return length * (1 + _ATTENTION * length / width)
 
 
-def packed_states(vlm: VisionLLM, embedded: Tensor, batch: dict[str, Tensor]) -> Tensor | None:
-    """What the output head would see of a batch, read in packed rows; None where a row for each text is as good.
+def hidden_states(llm: LanguageModel, embedded: Tensor, batch: dict[str, Tensor], layout: TextLayout) -> Tensor | None:
+    """The states that the output head reads, computed in packed rows; None where a row for each text is as cheap.
 
     Args:
-        vlm: One that :func:`packs_alike`.
+        llm: A language model that :func:`reason_against` has nothing against.
         embedded: [texts, tokens, width].
         batch: As the model's forward takes it.
+        layout: Tells which tokens are the images' and which are padding.
 
     Returns:
         [texts, tokens, width], for an encoder-decoder of the answer's tokens.
     """
-    mask, labels, width = batch["attention_mask"], batch["labels"], vlm.width
-    model, config = vlm.language_model, vlm.language_model.config.get_text_config()
+    placeholders = batch["input_ids"] == layout.image_token_id
+    if isinstance(llm, Seq2SeqLanguageModel):
+        return _read_pairs(llm, embedded, batch["attention_mask"], batch["labels"], layout.pad_token_id)
+    assert isinstance(llm, CausalLanguageModel)
+    return _read_causal(llm, embedded, batch["attention_mask"], placeholders, batch["image_index"])
 
-    def taken(mask: Tensor) -> Tensor:
-        """In the form of the model's attention: ``eager`` adds it to the scores."""
-        if config._attn_implementation != "eager":
-            return mask
-        lowest = torch.finfo(embedded.dtype).min
-        return torch.zeros((), dtype=embedded.dtype, device=mask.device).masked_fill(~mask, lowest)
 
-    if vlm.is_encoder_decoder:
-        pair = pack_pairs(mask, labels != IGNORED, width)
-        if pair is None:
-            return None
-        source, target = pair
-        encode = model.get_encoder()
-        encoded = encode(inputs_embeds=source.pack(embedded), attention_mask=taken(source.across(source)))
-        states = vlm.states(
-            encoder_outputs=encoded,
-            attention_mask=taken(target.across(source)),
-            decoder_input_ids=target.pack(vlm.decoder_inputs(labels)),
-            decoder_attention_mask=taken(target.backward()),
-        )
-        return target.unpack(states)
-    placeholders = batch["input_ids"] == vlm.model.config.image_token_index
-    packing = pack_causal(mask, placeholders, batch["image_index"], width)
+def _read_pairs(
+    llm: Seq2SeqLanguageModel, embedded: Tensor, attention_mask: Tensor, labels: Tensor, pad_token_id: int
+) -> Tensor | None:
+    pair = pack_pairs(attention_mask, labels != IGNORED, llm.hidden_size)
+    if pair is None:
+        return None
+    source, target = pair
+    encoded = llm.encode(source.pack(embedded), _mask(llm, source.across(source), embedded))
+    given = target.pack(llm.decoder_input_ids(labels, pad_token_id))
+    masks = (_mask(llm, seen, embedded) for seen in (target.across(source), target.backward()))
+    return target.unpack(llm.hidden_states(given, encoded, *masks))
+
+
+def _read_causal(
+    llm: CausalLanguageModel, embedded: Tensor, attention_mask: Tensor, placeholders: Tensor, image_index: Tensor
+) -> Tensor | None:
+    packing = pack_causal(attention_mask, placeholders, image_index, llm.hidden_size)
     if packing is None:
         return None
-    window = getattr(config, "sliding_window", None)
-    masks = {kind: taken(packing.backward(window if kind == _SLIDING else None)) for kind in _layer_kinds(config)}
-    inputs: dict[str, Any] = {"inputs_embeds": packing.pack(embedded)}
-    inputs["attention_mask"] = masks if len(masks) > 1 else next(iter(masks.values()))
-    if vlm.takes_positions:
-        return packing.unpack(vlm.states(**inputs, position_ids=packing.positions))
-    with _packed_alibi(model.base_model, packing):
-        return packing.unpack(vlm.states(**inputs))
+    window = getattr(llm.config, "sliding_window", None)
+    masks = {
+        kind: _mask(llm, packing.backward(window if kind == _SLIDING else None), embedded)
+        for kind in _layer_kinds(llm.config)
+    }
+    mask = masks if len(masks) > 1 else next(iter(masks.values()))
+    with _distances_of(packing):
+        return packing.unpack(llm.hidden_states(packing.pack(embedded), mask, packing.positions))
 
 
-def packs_alike(vlm: VisionLLM) -> bool:
-    """Whether a model gives in packed rows what it gives in a row for each text: asked of the model itself.
+def _mask(llm: LanguageModel, seen: Tensor, embedded: Tensor) -> Tensor:
+    """Who sees whom, in the form that the model's attention takes: ``eager`` adds it to the scores."""
+    if llm.config._attn_implementation != "eager":
+        return seen
+    lowest = torch.finfo(embedded.dtype).min
+    return torch.zeros((), dtype=embedded.dtype, device=seen.device).masked_fill(~seen, lowest)
+
+
+def reason_against(llm: LanguageModel) -> str:
+    """Why a model cannot read packed rows; empty where it can, and gives in them what it gives in a row for each text.
 
     A layer that carries a state along the row, or that looks past its mask, would let texts read one another; and where
-    positions cannot be given, texts would stand at others' places.
+    positions cannot be given, texts would stand at others' places. So two short texts are tried.
     """
-    if not _can_pack(vlm):
-        return False
-    table, image = vlm.model.get_input_embeddings(), vlm.model.config.image_token_index
-    ids = (image + torch.arange(1, 25, device=table.weight.device)).view(2, 12) % table.num_embeddings  # words alone
-    ids[:, :2] = image  # the texts of one image, one long and one short
+    if llm.config._attn_implementation not in ("eager", "sdpa"):
+        return f"its attention ({llm.config._attn_implementation}) takes no masks of packed rows"
+    if isinstance(llm, CausalLanguageModel):
+        if not llm.takes_positions and not hasattr(llm.base, _ALIBI):
+            return "it cannot be told the positions of its tokens"
+        if other := _layer_kinds(llm.config) - {_FULL, _SLIDING}:
+            return f"its layers ({', '.join(sorted(other))}) carry a state along the row"
+    ids = torch.arange(1, 25, device=llm.embeddings.weight.device).view(2, 12) % llm.embeddings.num_embeddings
     mask, labels = torch.ones_like(ids), ids.clone()
     mask[1, 3:] = 0
-    if vlm.is_encoder_decoder:
-        labels[1, 2:] = IGNORED
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "image_index": torch.zeros_like(ids[:, :1])}
-    with torch.no_grad(), evaluating(vlm):
-        embedded = table(ids)
-        apart = vlm.states_apart(embedded, batch)
+    heads = torch.zeros_like(ids, dtype=torch.bool)
+    with torch.no_grad(), eval_mode(llm.model):
+        embedded = llm.embeddings(ids)
+        embedded[1, :2] = embedded[0, :2]  # what two texts of one image share, as the image's tokens are
         try:
-            together = packed_states(vlm, embedded, batch)
-        except (TypeError, ValueError, RuntimeError, IndexError):  # no room for such masks in its code
-            return False
-    own = slice(0, 2) if vlm.is_encoder_decoder else slice(2, 3)  # of the second text, which could have read the first
-    found, wanted = (states[1, own].float() for states in (cast(Tensor, together), apart))
-    return bool((found - wanted).norm() <= 0.03 * wanted.norm())  # bf16 rounds less; reading others makes more
+            if isinstance(llm, Seq2SeqLanguageModel):
+                labels[1, 2:] = IGNORED
+                apart = llm.hidden_states(llm.decoder_input_ids(labels, 0), llm.encode(embedded, mask), mask)
+                together = _read_pairs(llm, embedded, mask, labels, 0)
+                own = slice(0, 2)
+            else:
+                assert isinstance(llm, CausalLanguageModel)
+                apart, heads[:, :2] = llm.hidden_states(embedded, mask), True
+                install(llm)
+                together = _read_causal(llm, embedded, mask, heads, torch.zeros_like(ids[:, :1]))
+                own = slice(2, 3)
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            return f"its code does not take such masks ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+    # Of the second text, which could have read the first.
+    if together is None or not is_close(together[1, own], apart[1, own]):
+        return "its texts read one another in packed rows"
+    return ""
 
 
-def _can_pack(vlm: VisionLLM) -> bool:
-    """Whether a model can be told, by masks and positions, which tokens of a row belong together."""
-    config = vlm.language_model.config.get_text_config()
-    if config._attn_implementation not in ("eager", "sdpa"):
-        return False
-    if vlm.is_encoder_decoder:  # whose positions, if not by distance, a trial will tell
-        return True
-    placed = vlm.takes_positions or hasattr(vlm.language_model.base_model, "build_alibi_tensor")
-    return placed and _layer_kinds(config) <= {_FULL, _SLIDING}
+def install(llm: LanguageModel) -> None:
+    """Let a model that takes no positions but biases attention by distance (BLOOM) use the distances of packed rows.
+
+    Its own computation stays as it is but for the calls that :func:`hidden_states` makes, each in its own thread.
+    """
+    if not isinstance(llm, CausalLanguageModel) or llm.takes_positions or not hasattr(llm.base, _ALIBI):
+        return
+    build = getattr(llm.base, _ALIBI)
+    if not isinstance(build, _Alibi):
+        setattr(llm.base, _ALIBI, _Alibi(build))
+
+
+class _Alibi:
+    """Builds attention biases as the model does, and for packed rows by the position of each token in its text.
+
+    Args:
+        build: The model's own method.
+    """
+
+    def __init__(self, build: Any) -> None:
+        self.build = build
+
+    def __call__(self, attention_mask: Tensor, num_heads: int, dtype: torch.dtype) -> Tensor:
+        positions = _POSITIONS.get()
+        if positions is None:
+            built: Tensor = self.build(attention_mask, num_heads, dtype)
+            return built
+        rows, length = positions.shape
+        every = positions.new_ones(rows, int(positions.max()) + 1)
+        bias = self.build(every, num_heads, dtype).view(rows, num_heads, -1)
+        picked: Tensor = bias.gather(2, positions[:, None].expand(-1, num_heads, -1))
+        return picked.view(rows * num_heads, 1, length)
+
+
+@contextmanager
+def _distances_of(packing: Packing) -> Iterator[None]:
+    token = _POSITIONS.set(packing.positions)
+    try:
+        yield
+    finally:
+        _POSITIONS.reset(token)
 
 
 def _layer_kinds(config: Any) -> set[str]:
     everywhere = _SLIDING if getattr(config, "sliding_window", None) else _FULL
     return set(getattr(config, "layer_types", None) or [everywhere])
-
-
-@contextmanager
-def _packed_alibi(model: Any, packing: Packing) -> Iterator[None]:
-    """Let a model that takes no positions but biases by distance (BLOOM) have the distances of packed rows."""
-    build = model.build_alibi_tensor
-
-    def rearranged(_: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
-        rows, length = packing.positions.shape
-        every = packing.positions.new_ones(rows, int(packing.positions.max()) + 1)
-        bias = build(every, heads, dtype).view(rows, heads, -1)
-        picked: Tensor = bias.gather(2, packing.positions[:, None].expand(-1, heads, -1))
-        return picked.view(rows * heads, 1, length)
-
-    model.build_alibi_tensor = rearranged
-    try:
-        yield
-    finally:
-        del model.build_alibi_tensor

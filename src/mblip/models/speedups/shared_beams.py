@@ -8,14 +8,14 @@ once a text, the keys and values are made in it, and the beams of a text are so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutput
+
+from mblip.models.language_model import LanguageModel, Seq2SeqLanguageModel
 
 # What T5, mT5 and umT5 call the attention to the encoder's states.
 _CROSS_ATTENTION = "EncDecAttention"
@@ -32,9 +32,9 @@ class _Shared(EncoderDecoderCache):  # type: ignore[misc]
     """The cache of some texts, which several beams of each will read.
 
     Args:
-        texts: How many.
-        beams: Of each.
-        copies: Of the encoder's keys and values that the beams of a text need.
+        texts: Number of texts.
+        beams: Beams of each text.
+        copies: Copies of the encoder's keys and values that the beams of a text need.
     """
 
     def __init__(self, texts: int, beams: int, copies: int) -> None:
@@ -52,37 +52,50 @@ class _Shared(EncoderDecoderCache):  # type: ignore[misc]
             self.cross_attention_cache.batch_repeat_interleave(self.copies)
 
 
-@contextmanager
-def read_once(language_model: Any, embedded: Tensor, mask: Tensor, beams: int) -> Iterator[dict[str, Any]]:
-    """Run an encoder, and make the decoder's keys and values of its states, once for all beams of a text.
+def reason_against(llm: LanguageModel) -> str:
+    """Why the beams of a text cannot share keys and values; empty where they can."""
+    if not isinstance(llm, Seq2SeqLanguageModel):
+        return "it has no encoder whose states beams could share"
+    if not llm.model._supports_default_dynamic_cache():
+        return "its cache of keys and values is of its own kind"
+    return ""
+
+
+def install(llm: LanguageModel) -> None:
+    """Let the decoder read what :func:`inputs` prepares; whatever else it is given it computes as before.
+
+    The hooks stay on the model and look at nothing but the cache of each call, so several threads may generate at once.
+    """
+    assert isinstance(llm, Seq2SeqLanguageModel)
+    decoder = llm.model.get_decoder()
+    if _first_of_beams in decoder._forward_pre_hooks.values():
+        return
+    for reader in _readers(llm):
+        reader.register_forward_pre_hook(_as_queries, with_kwargs=True)
+        reader.register_forward_hook(_as_rows, with_kwargs=True)
+    decoder.register_forward_pre_hook(_first_of_beams, with_kwargs=True)
+    llm.model.register_forward_hook(_to_beams, with_kwargs=True)
+
+
+def inputs(llm: LanguageModel, embedded: Tensor, mask: Tensor, beams: int) -> dict[str, Any]:
+    """What ``generate`` takes in place of ``inputs_embeds``, for a model that :func:`install` was called on.
 
     Args:
-        language_model: An encoder-decoder.
+        llm: An encoder-decoder.
         embedded: The prompts [texts, tokens, width].
         mask: [texts, tokens].
-        beams: Of each text.
-
-    Yields:
-        What ``generate``, called inside the block, takes in place of ``inputs_embeds``.
+        beams: Beams of each text.
     """
-    states = language_model.get_encoder()(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
-    inputs: dict[str, Any] = {"encoder_outputs": BaseModelOutput(last_hidden_state=states), "attention_mask": mask}
-    if not language_model._supports_default_dynamic_cache():
-        yield inputs  # a family with caches of its own kind: its beams are repeated as ever
-        return
-    readers = [module for name, module in language_model.named_modules() if name.endswith(_CROSS_ATTENTION)]
-    handles = [reader.register_forward_pre_hook(_as_queries, with_kwargs=True) for reader in readers]
-    handles += [reader.register_forward_hook(_as_rows, with_kwargs=True) for reader in readers]
-    handles.append(language_model.get_decoder().register_forward_pre_hook(_first_of_beams, with_kwargs=True))
-    handles.append(language_model.register_forward_hook(_to_beams, with_kwargs=True))
-    try:
-        yield {**inputs, "past_key_values": _Shared(len(embedded), beams, 1 if readers else beams)}
-    finally:
-        for handle in handles:
-            handle.remove()
+    assert isinstance(llm, Seq2SeqLanguageModel)
+    encoded = BaseModelOutput(last_hidden_state=llm.encode(embedded, mask))
+    cache = _Shared(len(embedded), beams, copies=1 if _readers(llm) else beams)
+    return {"encoder_outputs": encoded, "attention_mask": mask, "past_key_values": cache}
 
 
-# All hooks look at the shapes, so that they may be there twice: several threads may generate with one model.
+def _readers(llm: LanguageModel) -> list[nn.Module]:
+    return [module for name, module in llm.model.named_modules() if name.endswith(_CROSS_ATTENTION)]
+
+
 def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """The first step: of each text's equal beams the first, [texts * beams, ...] -> [texts, ...]."""
     cache = options.get("past_key_values")

@@ -1,4 +1,4 @@
-"""The same layers in fewer passes over memory, for training: equal but for rounding."""
+"""LoRA layers and mT5's activation in fewer passes over memory, for training: equal but for rounding."""
 
 from __future__ import annotations
 
@@ -11,23 +11,34 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.activations import NewGELUActivation
 
-from mblip.models.lora import lora_layers
-from mblip.models.mblip import VisionLLM
+from mblip.models.language_model import LanguageModel
 
 
-def fuse(vlm: VisionLLM) -> int:
-    """Give the LoRA layers and mT5's activation a shorter way to compute what they compute; how many there are.
+def reason_against(llm: LanguageModel) -> str:
+    """Why nothing can be fused; empty where something can."""
+    return (
+        "" if _layers(llm) or _activations(llm) else "it has neither LoRA layers nor an activation that is written out"
+    )
 
-    PEFT casts the input of a layer to the LoRA's fp32 and keeps that copy for the way back, then scales, adds and casts
-    in passes of their own. The activation, written out, is eight passes, and keeps what each of them made.
+
+def install(llm: LanguageModel) -> None:
+    """Give the LoRA layers and mT5's activation a shorter way to compute what they compute.
+
+    PEFT casts the input of a layer to the LoRA's fp32 and keeps that copy for the backward pass, then scales, adds and
+    casts in passes of their own. The activation, written out, is eight passes, and keeps what each of them made.
     """
-    layers = [layer for _, layer in lora_layers(vlm)]
-    for layer in layers:
+    for layer in _layers(llm):
         layer.forward = MethodType(_adapted, layer)
-    activations = [module for module in vlm.language_model.modules() if isinstance(module, NewGELUActivation)]
-    for module in activations:
+    for module in _activations(llm):
         module.forward = partial(F.gelu, approximate="tanh")
-    return len(layers) + len(activations)
+
+
+def _layers(llm: LanguageModel) -> list[Any]:
+    return [layer for _, layer in llm.lora_layers]
+
+
+def _activations(llm: LanguageModel) -> list[Any]:
+    return [module for module in llm.model.modules() if isinstance(module, NewGELUActivation)]
 
 
 def _adapted(layer: Any, x: Tensor) -> Tensor:

@@ -1,0 +1,83 @@
+"""From a recipe to a model that is ready to train, for ``mblip train``, ``plan`` and calibration alike."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+
+from mblip.config import TrainRecipe
+from mblip.errors import InputError
+from mblip.models.build import build_model
+from mblip.models.load import load_model
+from mblip.models.lora import add_lora
+from mblip.models.parts import recompute_layers, set_trainable
+from mblip.models.skeleton import container_config, skeleton
+from mblip.models.speedups import speed_up
+from mblip.models.vision_llm import VisionLLM
+
+
+def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> VisionLLM:
+    """The recipe's model with its weights, adapters and speed-ups, in training mode.
+
+    Args:
+        recipe: What to train.
+        device: Where to; None for the CPU.
+
+    Raises:
+        InputError: The recipe names neither a run nor both bases, or they cannot be loaded.
+    """
+    section = recipe.model
+    options: dict[str, Any] = {
+        "dtype": compute_dtype(recipe),
+        "quantization": None if section.quantization == "none" else section.quantization,
+        # Everything is read to the CPU; sharding then moves it by itself.
+        "device_map": device if device is not None and device.type != "cpu" and recipe.sharding == "none" else None,
+    }
+    if section.run:
+        vlm = load_model(section.run, merge=section.merge, **options)
+    elif section.vision and section.llm:
+        parts = (section.vision, section.llm, section.qformer, section.projection)
+        vlm = build_model(*parts, seed=recipe.seed, **options)
+    else:
+        raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
+    make_trainable(vlm, recipe)
+    speed_up(vlm, recipe.speedups)
+    return vlm
+
+
+def prepare_shape(recipe: TrainRecipe) -> VisionLLM:
+    """The same model without values, on the device of the context: for counting, or to be filled with random ones.
+
+    Raises:
+        InputError: The bases are not there, or do not fit each other or the recipe.
+    """
+    vlm = skeleton(container_config(recipe.model), compute_dtype(recipe))
+    make_trainable(vlm, recipe)
+    # Packed rows are tried on the model's values. They are not missed: the largest batch has no padding to save.
+    speed_up(vlm, without_values(recipe.speedups))
+    return vlm
+
+
+def make_trainable(vlm: VisionLLM, recipe: TrainRecipe) -> None:
+    """Add LoRA, freeze and unfreeze by part, keep in fp32 what learns, recompute what the recipe says."""
+    if recipe.parts.llm == "lora" and not vlm.llm.lora_layers:
+        add_lora(vlm, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout)
+    set_trainable(vlm, recipe.parts)
+    for parameter in vlm.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()  # steps of 1e-5 are lost in bf16
+    recompute_layers(vlm, recipe.checkpointing)
+    vlm.train()
+    vlm.container.vision.train(recipe.parts.vision == "full")
+
+
+def without_values(speedups: Collection[str]) -> list[str]:
+    """The speed-ups that do not have to be tried on a model's values."""
+    return [name for name in speedups if name != "packed_rows"]
+
+
+def compute_dtype(recipe: TrainRecipe) -> torch.dtype:
+    """The type of vision and language model."""
+    return torch.bfloat16 if recipe.precision == "bf16" else torch.float32

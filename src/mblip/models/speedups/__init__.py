@@ -1,0 +1,63 @@
+"""What computes the same in less time, each beside the plain path in :mod:`mblip.models.vision_llm`.
+
+A speed-up is a module with ``reason_against(llm)``, a sentence where the model cannot use it, and ``install(llm)``. Results
+equal those of the plain path but for rounding, and every one can be left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from types import ModuleType
+from typing import Literal, Protocol
+
+from mblip.errors import InputError, nearest
+from mblip.models.language_model import LanguageModel
+from mblip.models.speedups import fused_layers, packed_rows, shared_beams
+
+Name = Literal["packed_rows", "shared_beams", "fused_layers"]
+SPEEDUPS: dict[str, ModuleType] = {
+    "packed_rows": packed_rows,
+    "shared_beams": shared_beams,
+    "fused_layers": fused_layers,
+}
+# Those that generation and scoring use; the others are for training.
+FOR_INFERENCE = ("shared_beams",)
+_log = logging.getLogger(__name__)
+
+
+class SpedUp(Protocol):
+    """A model whose speed-ups can be set."""
+
+    llm: LanguageModel
+    speedups: frozenset[str]
+
+
+def speed_up(vlm: SpedUp, names: Collection[str] = FOR_INFERENCE) -> Mapping[str, str]:
+    """Turn on the named speed-ups that the model can use, and turn off all others.
+
+    Args:
+        vlm: A vision-LLM, complete with its adapters.
+        names: Keys of :data:`SPEEDUPS`; none for the plain path.
+
+    Returns:
+        For each named speed-up that the model cannot use, the reason.
+
+    Raises:
+        InputError: A name is unknown.
+    """
+    unknown = [name for name in names if name not in SPEEDUPS]
+    if unknown:
+        raise InputError(
+            f"speedups: {unknown[0]!r} is unknown; there are {', '.join(SPEEDUPS)}{nearest(unknown[0], SPEEDUPS)}"
+        )
+    reasons = {name: SPEEDUPS[name].reason_against(vlm.llm) for name in names}
+    on = [name for name, reason in reasons.items() if not reason]
+    for name in on:
+        SPEEDUPS[name].install(vlm.llm)
+    vlm.speedups = frozenset(on)
+    off = {name: reason for name, reason in reasons.items() if reason}
+    _log.info(
+        "speed-ups: %s%s", ", ".join(on) or "none", "".join(f"; {name} is off: {why}" for name, why in off.items())
+    )
+    return off

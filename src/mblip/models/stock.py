@@ -1,0 +1,38 @@
+"""Whole checkpoints in a stock format of transformers, or in the layout that mBLIP had in 2023."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mblip.models.containers import eyes_of
+from mblip.models.origin import Base, Origin
+from mblip.models.reading import read_tokenizer
+from mblip.models.tokens import check_image_token, place_image_token
+from mblip.models.vision_llm import VisionLLM
+
+
+def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None, learns: bool = True) -> VisionLLM:
+    """A checkpoint, before the last steps of :func:`~mblip.models.finish.finish`.
+
+    Args:
+        folder: Where it lies.
+        name: As it was named.
+        dtype: Of vision and language model; None for what the language model was saved in.
+        learns: Keep the bridge in fp32, rather than in the type that the stock class uses and gives its answers in.
+
+    Raises:
+        InputError: See :func:`~mblip.models.load.load_model`.
+    """
+    kind, config = eyes_of(folder)
+    tokenizer = read_tokenizer(folder)
+    image_processor = kind.read_image_processor(folder, config)
+    if config.image_token_index is not None:
+        check_image_token(config, tokenizer, folder)
+    container = kind.load(folder, config, dtype, learns)
+    if config.image_token_index is None:  # the layout of 2023
+        container.config.image_token_index = place_image_token(container.language_model, tokenizer)
+    vlm = VisionLLM(container.model, kind.processor(image_processor, tokenizer, container.config))
+    vlm.origin = Origin({"model": Base.of(name, folder)})
+    return vlm

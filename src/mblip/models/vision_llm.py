@@ -1,0 +1,290 @@
+"""The method (paper, section 3.1): images become tokens that a language model reads before each prompt.
+
+This is the plain path, readable from top to bottom: encode images once, put them before their texts, compute the loss of
+the answers or generate them. What makes it faster stands in :mod:`mblip.models.speedups`, each beside the line that it
+replaces, and can be left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mblip.errors import InputError
+from mblip.models.containers import container_of
+from mblip.models.language_model import LanguageModel, Seq2SeqLanguageModel, eval_mode
+from mblip.models.origin import Origin
+from mblip.models.speedups import packed_rows, shared_beams
+from mblip.models.tokens import end_token
+from mblip.processing.images import Picture, open_picture
+from mblip.processing.text import IGNORED, TextLayout
+
+Batch = dict[str, Tensor]
+# Generation ends here where no length is given: the paper's longest caption.
+DEFAULT_NEW_TOKENS = 50
+
+
+class VisionLLM(nn.Module):
+    """A vision-language model.
+
+    Args:
+        model: The stock container, such as ``Blip2ForConditionalGeneration``, from which everything is saved.
+        processor: Its stock processor: image processor and tokeniser.
+
+    Attributes:
+        container: The parts of the model.
+        llm: The language model.
+        speedups: Names of the speed-ups that are on, see :func:`mblip.models.speedups.speed_up`.
+        origin: The checkpoints it was made from, which a run directory names.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.processor = processor
+        self.container = container_of(model)
+        self.llm = LanguageModel.of(self.container.language_model)
+        self.speedups: frozenset[str] = frozenset()
+        self.origin: Origin | None = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The language model's tokeniser."""
+        return self.processor.tokenizer
+
+    @property
+    def language_model(self) -> Any:
+        """The language model inside the container, as transformers has it."""
+        return self.llm.model
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether the language model has an encoder (mT0) or is a decoder alone (BLOOMZ)."""
+        return self.llm.is_encoder_decoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        return self.container.device
+
+    @cached_property
+    def layout(self) -> TextLayout:
+        """How this model's prompts and answers become tokens."""
+        image_token, tokens = self.container.image_token_id, self.container.tokens_per_image
+        end = end_token(self.language_model, self.tokenizer)
+        return TextLayout(self.tokenizer, image_token, end, tokens, self.is_encoder_decoder)
+
+    # Images
+
+    def pixels(self, images: Sequence[Picture]) -> Tensor:
+        """Pictures (paths, bytes, PIL images or arrays) as the vision model takes them [images, 3, H, W]."""
+        opened = [open_picture(image) for image in images]
+        values: Tensor = self.processor.image_processor(opened, return_tensors="pt")["pixel_values"]
+        return values.to(self.device)
+
+    def encode(self, images: Sequence[Picture]) -> Tensor:
+        """What the language model reads of each picture [images, tokens, width], without gradients.
+
+        Raises:
+            UnreadableImage: A picture cannot be read.
+        """
+        with torch.no_grad(), eval_mode(self):
+            return self.encode_images(self.pixels(images))
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """What the language model reads of each image: [images, 3, H, W] -> [images, tokens, width]."""
+        return self.container.encode_images(pixel_values)
+
+    # Images before words
+
+    def embed(self, input_ids: Tensor, image_features: Tensor, image_index: Tensor) -> Tensor:
+        """Word embeddings with the images' features in place of the placeholders.
+
+        Args:
+            input_ids: [texts, tokens].
+            image_features: [images, image tokens, width].
+            image_index: [texts, images of a text], rows of ``image_features``; -1 where a text has fewer.
+
+        Returns:
+            [texts, tokens, width].
+
+        Raises:
+            InputError: A row has more or fewer placeholders than its images take, so that the rows would be filled with
+                one another's images; or a token has no embedding.
+        """
+        placeholders = input_ids == self.container.image_token_id
+        used = image_index >= 0
+        found, expected = placeholders.sum(1), used.sum(1) * image_features.shape[1]
+        if not torch.equal(found, expected):
+            row = int((found != expected).nonzero()[0])
+            raise InputError(
+                f"text {row} of the batch has {int(found[row])} image tokens where its {int(used[row].sum())} images "
+                f"take {int(expected[row])}; build the batch with the model's layout"
+            )
+        table = self.llm.embeddings
+        if int(input_ids.max()) >= table.num_embeddings:
+            raise InputError(
+                f"the tokeniser gives the id {int(input_ids.max())}, but the language model has {table.num_embeddings} "
+                "embeddings; take the tokeniser that belongs to it"
+            )
+        embedded: Tensor = table(input_ids)
+        wanted = image_features[image_index[used]].flatten(0, 1).to(embedded.dtype)
+        positions = placeholders.flatten().nonzero().squeeze(1)
+        return embedded.flatten(0, 1).index_copy(0, positions, wanted).view_as(embedded)
+
+    # The loss of the answers
+
+    def forward(self, batch: Batch, per_text: bool = False) -> dict[str, Tensor]:
+        """The loss of a batch; each image is encoded once for all its texts.
+
+        Args:
+            batch: ``pixel_values`` [images, 3, H, W] (or ``image_features`` [images, tokens, width]), ``image_index``
+                [texts, images of a text], ``input_ids`` and ``attention_mask`` [texts, tokens], and ``labels``: for an
+                encoder-decoder [texts, answer tokens], else aligned with ``input_ids``; -100 is not supervised.
+            per_text: Also give each text's own loss; there are no gradients then.
+
+        Returns:
+            ``loss`` (mean over supervised tokens), ``loss_sum`` and ``tokens``; with ``per_text`` also
+            ``text_loss_sum`` and ``text_tokens`` [texts]. Losses are in nats and fp32.
+        """
+        hidden, labels = self.hidden_states_and_labels(batch)
+        if per_text:
+            sums, counts = self.text_losses(hidden, labels)
+            total, tokens = sums.sum(), counts.sum()
+            return {
+                "loss": total / tokens,
+                "loss_sum": total,
+                "tokens": tokens,
+                "text_loss_sum": sums,
+                "text_tokens": counts,
+            }
+        states, targets, _ = supervised(hidden, labels)
+        total = self.llm.loss_sum(states, targets)
+        tokens = torch.tensor(len(targets), device=targets.device)
+        return {"loss": total / tokens, "loss_sum": total, "tokens": tokens}
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits of the supervised tokens of a batch [tokens, vocabulary], without gradients; for small batches."""
+        with torch.no_grad(), eval_mode(self):
+            states, _, _ = supervised(*self.hidden_states_and_labels(batch))
+            return self.llm.logits(states)
+
+    def hidden_states_and_labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The states that the output head reads [texts, tokens, width], and what each of them should predict."""
+        features = batch.get("image_features")
+        if features is None:
+            features = self.encode_images(batch["pixel_values"])
+        embedded = self.embed(batch["input_ids"], features, batch["image_index"])
+        hidden = None
+        if "packed_rows" in self.speedups:  # None where a row for each text is as cheap
+            hidden = packed_rows.hidden_states(self.llm, embedded, batch, self.layout)
+        if hidden is None:
+            hidden = self.hidden_states(embedded, batch)
+        labels = batch["labels"]
+        return (hidden, labels) if self.is_encoder_decoder else (hidden[:, :-1], labels[:, 1:])
+
+    def hidden_states(self, embedded: Tensor, batch: Batch) -> Tensor:
+        """The states that the output head reads, a row for each text.
+
+        An encoder-decoder reads the prompt and predicts the answer [texts, answer tokens, width]; a decoder-only model
+        reads both in one row [texts, tokens, width].
+        """
+        mask, labels = batch["attention_mask"], batch["labels"]
+        if isinstance(self.llm, Seq2SeqLanguageModel):
+            given = self.llm.decoder_input_ids(labels, self.layout.pad_token_id)
+            return self.llm.hidden_states(given, self.llm.encode(embedded, mask), mask)
+        return self.llm.hidden_states(embedded, mask)
+
+    def text_losses(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed losses (nats, fp32, without gradients) and number of supervised tokens of each text [texts].
+
+        Args:
+            hidden: The states that the output head reads [texts, tokens, width].
+            labels: What each of them should predict [texts, tokens]; -100 is not counted.
+        """
+        states, targets, owner = supervised(hidden, labels)
+        losses = self.llm.token_losses(states, targets)
+        return losses.new_zeros(len(labels)).index_add_(0, owner, losses), (labels != IGNORED).sum(1)
+
+    # Answers
+
+    def generate(
+        self, images: Sequence[Picture | Sequence[Picture]], prompts: Sequence[str], **generation: Any
+    ) -> list[str]:
+        """Answer each prompt about its image (or list of images), all in one batch.
+
+        For more prompts than fit the memory at once, see :class:`~mblip.models.generation.Generator`.
+
+        Args:
+            images: One picture, or a list of pictures, for each prompt: paths, bytes, PIL images or arrays.
+            prompts: As many texts.
+            **generation: What transformers' ``generate`` takes, such as ``num_beams=5``.
+
+        Returns:
+            The answers alone, without special tokens.
+
+        Raises:
+            InputError: The lengths differ, or a picture cannot be read.
+        """
+        if len(images) != len(prompts):
+            raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one image (or list) for each")
+        if not prompts:
+            return []
+        groups: list[list[Any]] = [list(entry) if isinstance(entry, list | tuple) else [entry] for entry in images]
+        pictures = {id(picture): picture for group in groups for picture in group}  # each is encoded once
+        row = {key: number for number, key in enumerate(pictures)}
+        width = max(map(len, groups))
+        index = [[row[id(picture)] for picture in group] + [-1] * (width - len(group)) for group in groups]
+        features, image_index = self.encode(list(pictures.values())), torch.tensor(index, device=self.device)
+        return self.decode(self.generate_ids(prompts, features, image_index, **generation))
+
+    def generate_ids(
+        self, prompts: Sequence[str], image_features: Tensor, image_index: Tensor, **generation: Any
+    ) -> Tensor:
+        """Answers as token ids [texts, tokens], without the prompt, from encoded images.
+
+        Args:
+            prompts: The texts.
+            image_features: [images, tokens, width].
+            image_index: [texts, images of a text], see :meth:`embed`.
+            **generation: What transformers' ``generate`` takes; 50 new tokens where no length is given.
+
+        Raises:
+            InputError: More than one answer a prompt is asked for.
+        """
+        if generation.get("num_return_sequences", 1) != 1:
+            raise InputError("num_return_sequences gives several answers a prompt: repeat the prompt instead")
+        counts = (image_index >= 0).sum(1).tolist()
+        batch = {name: value.to(self.device) for name, value in self.layout.prompts(prompts, counts).items()}
+        if not {"max_new_tokens", "max_length"} & generation.keys():
+            generation["max_new_tokens"] = DEFAULT_NEW_TOKENS
+        generation.setdefault("pad_token_id", self.layout.pad_token_id)
+        with torch.no_grad(), eval_mode(self):
+            mask = batch["attention_mask"]
+            embedded = self.embed(batch["input_ids"], image_features, image_index)
+            inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": mask}
+            beams = generation.get("num_beams", 1)
+            if "shared_beams" in self.speedups and beams > 1:
+                inputs = shared_beams.inputs(self.llm, embedded, mask, beams)
+            if not self.is_encoder_decoder:
+                # As the stock class does; some penalties count the prompt. The padding, which may be the end token,
+                # must not count: it reads as one more image token there.
+                inputs["input_ids"] = batch["input_ids"].masked_fill(mask == 0, self.layout.image_token_id)
+            ids: Tensor = self.language_model.generate(**inputs, **generation)
+        return ids if self.is_encoder_decoder else ids[:, batch["input_ids"].shape[1] :]
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """Token ids [texts, tokens] to stripped texts."""
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def supervised(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states [tokens, width], targets and owning texts [tokens] of the supervised positions alone."""
+    positions = (labels != IGNORED).flatten().nonzero().squeeze(1)
+    states = hidden.flatten(0, 1).index_select(0, positions)
+    owner = torch.div(positions, labels.shape[1], rounding_mode="floor")
+    return states, labels.flatten().index_select(0, positions), owner
