@@ -47,7 +47,7 @@ class VisionLLM(nn.Module):
         self.model = model
         self.processor = processor
         self.container = container_of(model)
-        self.llm = LanguageModel.of(self.container.language_model)
+        self.llm: LanguageModel = LanguageModel.of(self.container.language_model)
         self.speedups: frozenset[str] = frozenset()
         self.origin: Origin | None = None
 

@@ -16,11 +16,11 @@ from mblip.evaluation.runner import run_scenes
 from mblip.evaluation.scene_scores import score_scenes
 from mblip.mixture import build_mix
 from mblip.models.load import load_model
+from mblip.models.prepare import prepare_model
 from mblip.nano.words import load_lexicon
 from mblip.report.page import write_report
 from mblip.report.quickstart import PREDICTIONS, samples
 from mblip.storage import open_images, write_json
-from mblip.training.align import prepare_model
 from mblip.training.loop import read_log
 from mblip.training.run import train
 
