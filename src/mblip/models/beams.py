@@ -91,7 +91,8 @@ def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any
     rows = cache.texts * cache.beams
 
     def first(value: Any) -> Any:
-        return value[:: cache.beams] if isinstance(value, Tensor) and len(value) == rows else value
+        # Without gaps: for rows with gaps torch would repeat the weights of keys and values for every text.
+        return value[:: cache.beams].contiguous() if isinstance(value, Tensor) and len(value) == rows else value
 
     return tuple(map(first, given)), {name: first(value) for name, value in options.items()}
 

@@ -19,6 +19,7 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 from mblip.errors import InputError
 from mblip.models.beams import read_once
 from mblip.models.generation import Generator, Request, evaluating
+from mblip.models.head import place_output_head
 from mblip.models.loss import loss_sum, squashed_logits, token_losses
 from mblip.models.origin import Origin
 from mblip.models.packing import packed_states, packs_alike
@@ -45,6 +46,7 @@ class VisionLLM(nn.Module):
         self.model = model
         self.processor = processor
         self.origin: Origin | None = None
+        place_output_head(model.language_model)
 
     @property
     def tokenizer(self) -> Any:
@@ -63,7 +65,7 @@ class VisionLLM(nn.Module):
 
     @property
     def width(self) -> int:
-        """Of the language model's embeddings."""
+        """Width of the language model's embeddings."""
         return int(self.model.get_input_embeddings().embedding_dim)
 
     @property

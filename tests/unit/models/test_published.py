@@ -114,7 +114,7 @@ def test_the_head_survives_lora_merge_export_and_reload(folder: Path, tmp_path: 
 def test_the_head_survives_quantised_loading(folder: Path, quantization: Any) -> None:
     vlm = load_model(folder, quantization=quantization, dtype="bf16")
     assert torch.equal(head(vlm), load_model(folder, dtype="bf16").language_model.get_output_embeddings().weight)
-    assert type(vlm.language_model.get_output_embeddings()) is torch.nn.Linear
+    assert isinstance(vlm.language_model.get_output_embeddings(), torch.nn.Linear)
     assert all(vlm.generate(PICTURES, PROMPTS, max_new_tokens=4))
 
 
