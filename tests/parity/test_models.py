@@ -26,7 +26,7 @@ ANSWERS = ["two cat and a tree", "ein Hund", "no"]
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionLLM, Any, Any]:
     folder = checkpoints.blip2(tmp_path_factory.mktemp(request.param) / "model", request.param)
     stock = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    return load_model(folder, dtype="fp32"), stock, AutoProcessor.from_pretrained(folder)
+    return load_model(folder, dtype="fp32"), stock, AutoProcessor.from_pretrained(folder, backend="pil")
 
 
 def batch(vlm: VisionLLM, index: list[list[int]]) -> dict[str, Any]:

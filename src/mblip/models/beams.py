@@ -8,17 +8,41 @@ once a text, the keys and values are made in it, and the beams of a text are so 
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import transformers
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutput
 
+from mblip.errors import InputError
+
 # What T5, mT5 and umT5 call the attention to the encoder's states.
 _CROSS_ATTENTION = "EncDecAttention"
+# What transformers calls the argument that takes keys and values: from 5.24 on, and before.
+_CACHE_NAMES = ("cache", "past_key_values")
+_LOG = logging.getLogger(__name__)
+
+
+def cache_name(language_model: Any) -> str:
+    """The name of the argument in which a language model takes keys and values of tokens that it has read before.
+
+    Raises:
+        InputError: It has none that is known; under a wrong name they would be ignored without a word.
+    """
+    known = inspect.signature(language_model.forward).parameters
+    for name in _CACHE_NAMES:
+        if name in known:
+            return name
+    raise InputError(
+        f"{type(language_model).__name__} takes no keys and values as {' or '.join(_CACHE_NAMES)}: it, or this version "
+        "of transformers, is not supported"
+    )
 
 
 class _Common(DynamicLayer):  # type: ignore[misc]
@@ -62,21 +86,33 @@ def read_once(language_model: Any, embedded: Tensor, mask: Tensor, beams: int) -
         mask: [texts, tokens].
         beams: Of each text.
 
+    A saving that cannot be had, or that did not take place, is logged as a warning; the answers are the same.
+
     Yields:
         What ``generate``, called inside the block, takes in place of ``inputs_embeds``.
     """
     states = language_model.get_encoder()(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
     inputs: dict[str, Any] = {"encoder_outputs": BaseModelOutput(last_hidden_state=states), "attention_mask": mask}
     if not language_model._supports_default_dynamic_cache():
-        yield inputs  # a family with caches of its own kind: its beams are repeated as ever
+        _LOG.warning("%s has caches of its own kind: every beam has its copies", type(language_model).__name__)
+        yield inputs
         return
     readers = [module for name, module in language_model.named_modules() if name.endswith(_CROSS_ATTENTION)]
+    if not readers:
+        _LOG.warning("%s has no %s: every beam has its copies", type(language_model).__name__, _CROSS_ATTENTION)
+    shared = _Shared(len(embedded), beams, 1 if readers else beams)
     handles = [reader.register_forward_pre_hook(_as_queries, with_kwargs=True) for reader in readers]
     handles += [reader.register_forward_hook(_as_rows, with_kwargs=True) for reader in readers]
     handles.append(language_model.get_decoder().register_forward_pre_hook(_first_of_beams, with_kwargs=True))
     handles.append(language_model.register_forward_hook(_to_beams, with_kwargs=True))
     try:
-        yield {**inputs, "past_key_values": _Shared(len(embedded), beams, 1 if readers else beams)}
+        yield {**inputs, cache_name(language_model): shared}
+        if not shared.is_spread and shared.get_seq_length():
+            _LOG.warning(
+                "the beams of a text were not shared: transformers %s hands %s its cache in a way that is not known. "
+                "The answers are right, only slower",
+                transformers.__version__, type(language_model).__name__,
+            )  # fmt: skip
     finally:
         for handle in handles:
             handle.remove()
@@ -85,8 +121,8 @@ def read_once(language_model: Any, embedded: Tensor, mask: Tensor, beams: int) -
 # All hooks look at the shapes, so that they may be there twice: several threads may generate with one model.
 def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """The first step: of each text's equal beams the first, [texts * beams, ...] -> [texts, ...]."""
-    cache = options.get("past_key_values")
-    if not isinstance(cache, _Shared) or cache.is_spread:
+    cache = _shared(options)
+    if cache is None or cache.is_spread:
         return None
     rows = cache.texts * cache.beams
 
@@ -99,8 +135,8 @@ def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any
 
 def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:
     """The first step's logits of each text, for all its beams: the output head is run once a text too."""
-    cache = options.get("past_key_values")
-    if not isinstance(cache, _Shared) or cache.is_spread:
+    cache = _shared(options)
+    if cache is None or cache.is_spread:
         return None
     cache.spread()
     made.logits = made.logits.repeat_interleave(cache.beams, 0)
@@ -126,5 +162,10 @@ def _as_rows(_: nn.Module, given: tuple[Tensor, ...], options: dict[str, Any], m
 
 def _texts(options: dict[str, Any]) -> int:
     """The texts whose keys and values are in common in a call's cache; 0 where there are none."""
-    cache = options.get("past_key_values")
-    return cache.texts if isinstance(cache, _Shared) and cache.is_spread and cache.copies == 1 else 0
+    cache = _shared(options)
+    return cache.texts if cache is not None and cache.is_spread and cache.copies == 1 else 0
+
+
+def _shared(options: dict[str, Any]) -> _Shared | None:
+    """The cache in common among a call's arguments, told by its kind, since its name differs by version."""
+    return next((value for value in options.values() if isinstance(value, _Shared)), None)

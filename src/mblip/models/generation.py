@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Generator_
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from mblip.models.scoring import score_answers
@@ -226,6 +231,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def penalising_alike(generation: Mapping[str, Any], default: Any) -> dict[str, Any]:
+    """Options of ``generate`` under which a repetition penalty counts every answer token of every text of a batch.
+
+    Where a decoder-only model is given embeddings, transformers leaves as many of an answer's first tokens uncounted as
+    its prompt has padding, so that an answer would depend on its batch. The same penalty is passed as a processor here.
+
+    Args:
+        generation: The options.
+        default: The model's generation settings, for what the options leave open.
+    """
+    settings = generation.get("generation_config") or default
+    penalty = generation.get("repetition_penalty")
+    penalty = settings.repetition_penalty if penalty is None else penalty
+    if penalty in (None, 1.0):
+        return dict(generation)
+    processors = [*(generation.get("logits_processor") or ()), RepetitionPenaltyLogitsProcessor(float(penalty))]
+    return {**generation, "repetition_penalty": 1.0, "logits_processor": LogitsProcessorList(processors)}
 
 
 class _Stop(StoppingCriteria):  # type: ignore[misc]

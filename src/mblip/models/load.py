@@ -85,6 +85,9 @@ def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None, 
     model.config.text_config = model.language_model.config
     if config.image_token_index is None:
         model.config.image_token_index = place_image_token(model.language_model, tokenizer)
+        if not config.text_config.is_encoder_decoder and getattr(config, "answer_separator", None) is None:
+            # Those who published this layout trained their decoder-only models on answers glued to the prompt.
+            model.config.answer_separator = ""
     if learns:
         # In fp32 also where the rest is not; read again, so that no bit is lost on the way.
         with torch.no_grad():

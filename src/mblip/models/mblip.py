@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from mblip.errors import InputError
-from mblip.models.beams import read_once
-from mblip.models.generation import Generator, Request, evaluating
+from mblip.models.beams import cache_name, read_once
+from mblip.models.generation import Generator, Request, evaluating, penalising_alike
 from mblip.models.head import place_output_head
 from mblip.models.loss import loss_sum, squashed_logits, token_losses
 from mblip.models.origin import Origin
@@ -84,7 +84,10 @@ class VisionLLM(nn.Module):
         """How this model's prompts and answers become tokens."""
         image_token = int(self.model.config.image_token_index)
         end = end_token(self.language_model, self.tokenizer)
-        return TextLayout(self.tokenizer, image_token, end, self.num_query_tokens, self.is_encoder_decoder)
+        return TextLayout(
+            self.tokenizer, image_token, end, self.num_query_tokens, self.is_encoder_decoder,
+            separator=getattr(self.model.config, "answer_separator", None),
+        )  # fmt: skip
 
     def pixels(self, images: Sequence[Picture]) -> Tensor:
         """Pictures (paths, bytes, PIL images or arrays) as the vision model wants them [images, 3, H, W]."""
@@ -243,13 +246,23 @@ class VisionLLM(nn.Module):
             embedded: [texts, tokens, width].
             attention_mask: [texts, tokens], with those in the cache.
             cache: Keys and values of the tokens before; those of these tokens are added.
+
+        Raises:
+            InputError: The language model did not take part in the cache.
         """
         inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": attention_mask}
         if cache is not None:
-            inputs |= {"past_key_values": cache, "use_cache": True}
+            inputs |= {cache_name(self.language_model): cache, "use_cache": True}
         if self.takes_positions:
             inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp_(min=0)[:, -embedded.shape[1] :]
-        return self.states(**inputs)
+        states = self.states(**inputs)
+        # A model that ignores the cache would go on as if nothing had been read.
+        if cache is not None and cache.get_seq_length() != attention_mask.shape[1]:
+            raise InputError(
+                f"{type(self.language_model).__name__} keeps no keys and values of what it has read: answers cannot be "
+                "scored after it; let it generate instead"
+            )
+        return states
 
     def states(self, **inputs: Any) -> Tensor:
         """What the output head would see; the head itself is run on no token."""
@@ -297,7 +310,8 @@ class VisionLLM(nn.Module):
             prompts: The texts.
             image_features: [images, queries, width].
             image_index: [texts, images of a text], see :meth:`embed`.
-            **generation: What transformers' ``generate`` takes; 50 new tokens where no length is given.
+            **generation: What transformers' ``generate`` takes; 50 new tokens where no length is given. Penalties
+                (``repetition_penalty``, ``no_repeat_ngram_size``) count the answer's tokens alone.
 
         Raises:
             InputError: More than one answer a prompt is asked for.
@@ -316,12 +330,12 @@ class VisionLLM(nn.Module):
             beams = generation.get("num_beams", 1)
             if self.is_encoder_decoder and beams > 1:
                 inputs = stack.enter_context(read_once(self.language_model, embedded, mask, beams))
+            # The prompt's ids are not passed, so that penalties count the answer alone, as in the original. The stock
+            # class passes those of a decoder-only model and penalises the prompt's words too (docs/differences.md).
             if not self.is_encoder_decoder:
-                # As the stock class does; some penalties count the prompt. The padding, which may be the end token,
-                # must not count: it reads as one more image token there.
-                inputs["input_ids"] = batch["input_ids"].masked_fill(mask == 0, self.layout.image_token_id)
+                generation = penalising_alike(generation, self.language_model.generation_config)
             ids: Tensor = self.language_model.generate(**inputs, **generation)
-        return ids if self.is_encoder_decoder else ids[:, batch["input_ids"].shape[1] :]
+        return ids
 
     def generate(
         self, images: Sequence[Picture | Sequence[Picture]], prompts: Sequence[str], **generation: Any

@@ -8,6 +8,7 @@ What comes out is what a row for each text gives, but for rounding.
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from mblip.processing.text import IGNORED
 
 if TYPE_CHECKING:
     from mblip.models.mblip import VisionLLM
+
+_LOG = logging.getLogger(__name__)
 
 # Attention of a row costs its length squared: beside the products of a model this wide, as if each token were
 # length / (2 x width) more of them. Of 0.5, 2, 6 and 20 the quickest with T5 and BLOOM kinds 512 wide (docs/log.md).
@@ -234,10 +237,20 @@ def packs_alike(vlm: VisionLLM) -> bool:
     """Whether a model gives in packed rows what it gives in a row for each text: asked of the model itself.
 
     A layer that carries a state along the row, or that looks past its mask, would let texts read one another; and where
-    positions cannot be given, texts would stand at others' places.
+    positions cannot be given, texts would stand at others' places. Where it does not, the reason is logged as a warning.
     """
-    if not _can_pack(vlm):
-        return False
+    obstacle = _obstacle(vlm)
+    if obstacle:
+        kind = type(vlm.language_model).__name__
+        _LOG.warning("every text has a row of its own, so that training is slower: %s (%s)", obstacle, kind)
+    return not obstacle
+
+
+def _obstacle(vlm: VisionLLM) -> str:
+    """What keeps the texts of a batch from being packed; empty for nothing."""
+    obstacle = _not_told(vlm)
+    if obstacle:
+        return obstacle
     table, image = vlm.model.get_input_embeddings(), vlm.model.config.image_token_index
     ids = (image + torch.arange(1, 25, device=table.weight.device)).view(2, 12) % table.num_embeddings  # words alone
     ids[:, :2] = image  # the texts of one image, one long and one short
@@ -251,22 +264,25 @@ def packs_alike(vlm: VisionLLM) -> bool:
         apart = vlm.states_apart(embedded, batch)
         try:
             together = packed_states(vlm, embedded, batch)
-        except (TypeError, ValueError, RuntimeError, IndexError):  # no room for such masks in its code
-            return False
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:  # no room for such masks in its code
+            return f"it does not take their masks: {' '.join(str(error).split())[:200]}"
     own = slice(0, 2) if vlm.is_encoder_decoder else slice(2, 3)  # of the second text, which could have read the first
     found, wanted = (states[1, own].float() for states in (cast(Tensor, together), apart))
-    return bool((found - wanted).norm() <= 0.03 * wanted.norm())  # bf16 rounds less; reading others makes more
+    alike = bool((found - wanted).norm() <= 0.03 * wanted.norm())  # bf16 rounds less; reading others makes more
+    return "" if alike else "packed texts read one another"
 
 
-def _can_pack(vlm: VisionLLM) -> bool:
-    """Whether a model can be told, by masks and positions, which tokens of a row belong together."""
+def _not_told(vlm: VisionLLM) -> str:
+    """Why a model cannot be told, by masks and positions, which tokens of a row belong together; empty where it can."""
     config = vlm.language_model.config.get_text_config()
     if config._attn_implementation not in ("eager", "sdpa"):
-        return False
+        return f"its attention, {config._attn_implementation}, takes no masks of this kind"
     if vlm.is_encoder_decoder:  # whose positions, if not by distance, a trial will tell
-        return True
-    placed = vlm.takes_positions or hasattr(vlm.language_model.base_model, "build_alibi_tensor")
-    return placed and _layer_kinds(config) <= {_FULL, _SLIDING}
+        return ""
+    if not (vlm.takes_positions or hasattr(vlm.language_model.base_model, "build_alibi_tensor")):
+        return "it cannot be told the positions of tokens"
+    others = _layer_kinds(config) - {_FULL, _SLIDING}
+    return f"it has layers of another kind: {', '.join(sorted(others))}" if others else ""
 
 
 def _layer_kinds(config: Any) -> set[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, Blip2Config
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.utils import logging as hf_logging
 
@@ -33,7 +34,7 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
     """
     config = read_config(folder)
     if config.get_text_config() is not config or hasattr(config, "vision_config"):
-        raise InputError(f"{folder} is a {config.model_type} checkpoint, which is not a language model alone")
+        raise InputError(f"{folder} is a {config.model_type} checkpoint, {not_a_language_model(config.model_type)}")
     auto = text_class(config, folder)
     weights = Checkpoint(folder)
     chosen = choose_dtype(dtype, weights, "", config)
@@ -51,6 +52,25 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
             "take image features"
         )
     return model, read_tokenizer(folder)
+
+
+def sees_images(model_type: str | None) -> bool:
+    """Whether checkpoints of this kind answer about images, so that ``mblip eval`` takes them as they are."""
+    return model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def not_blip2(model_type: str | None) -> str:
+    """What to say of a checkpoint that stands where BLIP-2 is needed."""
+    if sees_images(model_type):
+        return "a vision-language model, but not BLIP-2: of all commands only mblip eval takes it, as it is"
+    return "not BLIP-2; a language model goes under llm="
+
+
+def not_a_language_model(model_type: str | None) -> str:
+    """What to say of a checkpoint that stands where a language model is needed."""
+    if model_type != "blip-2" and sees_images(model_type):
+        return "a vision-language model, which is not a language model alone: mblip eval takes it, as it is"
+    return "which is not a language model alone"
 
 
 def text_class(config: Any, name: str | Path) -> Any:
@@ -173,9 +193,7 @@ def read_blip2_config(folder: Path) -> Blip2Config:
     if "auto_map" in raw:
         raise InputError(f"{folder} wants to run code that comes with the checkpoint (auto_map), which is refused")
     if raw.get("model_type") != "blip-2":
-        raise InputError(
-            f"{folder} is a {raw.get('model_type')!r} checkpoint, not BLIP-2; a language model goes under llm="
-        )
+        raise InputError(f"{folder} is a {raw.get('model_type')!r} checkpoint, {not_blip2(raw.get('model_type'))}")
     config = read_config(folder)
     assert isinstance(config, Blip2Config)
     return config

@@ -27,7 +27,7 @@ from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
 from mblip.models.locate import locate
 from mblip.models.mblip import VisionLLM
-from mblip.models.reading import read_blip2_config, read_config, text_class
+from mblip.models.reading import not_a_language_model, not_blip2, read_blip2_config, read_config, text_class
 from mblip.models.runs import DESCRIPTION
 
 
@@ -71,15 +71,21 @@ def container_config(section: ModelSection) -> Blip2Config:
             return container_config(load_recipe(TrainRecipe, recipe).model)
         whole = base_config(section.run)
         if not isinstance(whole, Blip2Config):
-            raise InputError(f"model.run: {section.run} is a {whole.model_type!r} checkpoint, not a vision-LLM")
+            raise InputError(
+                f"model.run: {section.run} is a {whole.model_type!r} checkpoint, {not_blip2(whole.model_type)}"
+            )
         return whole
     if not (section.vision and section.llm):
         raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
     eyes, llm = base_config(section.vision), base_config(section.llm)
     if not isinstance(eyes, Blip2Config):
-        raise InputError(f"model.vision: {section.vision} is a {eyes.model_type!r} checkpoint, not BLIP-2")
+        raise InputError(
+            f"model.vision: {section.vision} is a {eyes.model_type!r} checkpoint, {not_blip2(eyes.model_type)}"
+        )
     if isinstance(llm, Blip2Config) or llm.get_text_config() is not llm:
-        raise InputError(f"model.llm: {section.llm} is a {llm.model_type!r} checkpoint, not a language model alone")
+        raise InputError(
+            f"model.llm: {section.llm} is a {llm.model_type!r} checkpoint, {not_a_language_model(llm.model_type)}"
+        )
     text_class(llm, section.llm)
     return Blip2Config(
         vision_config=eyes.vision_config,

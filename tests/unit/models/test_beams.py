@@ -11,7 +11,8 @@ from PIL import Image
 from tests import checkpoints
 
 from mblip import load_model
-from mblip.models.beams import read_once
+from mblip.errors import InputError
+from mblip.models.beams import cache_name, read_once
 from mblip.models.mblip import VisionLLM
 
 PROMPTS = ["what is on the house", "how many", "Caption in German:", "is there a dog and a cat"]
@@ -84,23 +85,57 @@ def test_keys_are_kept_once_a_text_and_nothing_stays_on_the_model(vlm: VisionLLM
         # Another thread that generates with the same model hooks it too.
         with read_once(vlm.language_model, embedded, mask, 5):
             both = vlm.language_model.generate(**inputs, **BEAMS)
-        layers = inputs["past_key_values"].cross_attention_cache.layers
+        layers = inputs[cache_name(vlm.language_model)].cross_attention_cache.layers
         assert [len(layer.keys) for layer in layers] == [2, 2]
     alone = vlm.language_model.generate(inputs_embeds=embedded, attention_mask=mask, **BEAMS)
     assert torch.equal(both, alone)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in vlm.language_model.modules())
 
 
-def test_a_family_that_names_its_layers_otherwise_has_copies(vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_that_names_its_layers_otherwise_has_copies_and_says_so(
+    vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     features = vlm.encode([Image.new("RGB", (40, 40), "red")])
     index = torch.zeros(4, 1, dtype=torch.long)
     shared = vlm.generate_ids(PROMPTS, features, index, **BEAMS)
+    assert not caplog.text
     monkeypatch.setattr("mblip.models.beams._CROSS_ATTENTION", "encoder_attn")
     assert torch.equal(vlm.generate_ids(PROMPTS, features, index, **BEAMS), shared)
+    assert "every beam has its copies" in caplog.text
 
 
-def test_a_family_with_caches_of_its_own_kind_is_left_alone(vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_with_caches_of_its_own_kind_is_left_alone_and_says_so(
+    vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(type(vlm.language_model), "_supports_default_dynamic_cache", classmethod(lambda cls: False))
     embedded, mask = torch.randn(2, 3, checkpoints.WIDTH), torch.ones(2, 3, dtype=torch.long)
     with torch.no_grad(), read_once(vlm.language_model, embedded, mask, 5) as inputs:
         assert set(inputs) == {"encoder_outputs", "attention_mask"}
+    assert "caches of its own kind" in caplog.text
+
+
+def test_a_cache_that_comes_in_an_unknown_way_is_told(
+    vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As happened when transformers 5.24 renamed the argument: right answers, but each beam read for itself."""
+    features = vlm.encode([Image.new("RGB", (40, 40), "red")])
+    index = torch.zeros(4, 1, dtype=torch.long)
+    shared = vlm.generate_ids(PROMPTS, features, index, **BEAMS)
+    monkeypatch.setattr("mblip.models.beams._shared", lambda options: None)
+    assert torch.equal(vlm.generate_ids(PROMPTS, features, index, **BEAMS), shared)
+    assert "the beams of a text were not shared" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values", "keys_of_the_past"])
+def test_keys_and_values_go_by_the_name_that_the_class_has(name: str) -> None:
+    class Named:
+        pass
+
+    scope: dict[str, Any] = {}
+    exec(f"def forward(self, input_ids=None, {name}=None, **kwargs): ...", scope)
+    Named.forward = scope["forward"]  # type: ignore[attr-defined]
+    if name == "keys_of_the_past":  # it would vanish in the keyword arguments
+        with pytest.raises(InputError, match="Named takes no keys and values"):
+            cache_name(Named())
+    else:
+        assert cache_name(Named()) == name

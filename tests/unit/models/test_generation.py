@@ -228,6 +228,18 @@ def test_candidates_read_image_and_prompt_once(
     assert read[1:] == ([] if family == "mt5" else [5 * answers])
 
 
+@pytest.mark.parametrize("family", ["llama", "bloom", "gemma3"])
+def test_candidates_of_a_model_that_ignores_what_it_has_read_are_refused(family: str, tmp_path: Path) -> None:
+    """It would score every answer as if there were neither picture nor prompt."""
+    vlm = load_model(checkpoints.blip2(tmp_path / "model", family), dtype="fp32")
+    real = vlm.states
+    vlm.states = lambda **inputs: real(  # type: ignore[method-assign]
+        **{name: value for name, value in inputs.items() if name not in ("cache", "past_key_values", "use_cache")}
+    )
+    with pytest.raises(InputError, match="keeps no keys and values"):
+        vlm.score_candidates(PICTURES["0"], "how many", ANSWERS)
+
+
 def test_one_picture_object_is_encoded_once(two: dict[str, VisionLLM], monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = two["mt5"]
     encoded: list[int] = []
