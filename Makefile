@@ -3,15 +3,17 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+NEWEST := .venv-newest/bin
 # Byte-compiling on first import instead of for every file halves the set-up time.
 PIP := @$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 # A process for each core, a file of tests in one of them; each takes about 2 GB.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
 # Without its caches Python compiles torch and transformers anew in every process: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart ablations test test-all lint docs format clean
+.PHONY: help quickstart ablations test test-all test-newest lint docs format clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
@@ -29,6 +31,10 @@ test: lint docs  ## Everything a change must pass; minutes.
 test-all: lint docs  ## The same with the slow tests.
 	$(PYTEST) -m "slow or not slow"
 
+test-newest: .venv-newest/.dev  ## The tests with the newest transformers and torch, torchvision present, in .venv-newest.
+	@$(NEWEST)/python -c 'import torch, torchvision, transformers as t; print(*(m.__name__ + " " + m.__version__ for m in (t, torch, torchvision)))'
+	$(NEWEST)/python -m pytest $(PARALLEL)
+
 lint: .venv/.dev  ## Style, types, layers.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -43,7 +49,7 @@ format: .venv/.dev  ## Format the code.
 	$(BIN)/ruff format
 
 clean:  ## Remove the environment and everything built; runs/ stays.
-	rm -rf .venv site dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-newest site dist .mypy_cache .ruff_cache .pytest_cache
 
 .venv/.core: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "mblip needs Python 3.11 or newer: install it or name it with make PYTHON=..."; exit 1; }
@@ -57,4 +63,14 @@ clean:  ## Remove the environment and everything built; runs/ stays.
 .venv/.dev: .venv/.core
 	@echo "adding the tools and extras that the tests need (once)"
 	$(PIP) --editable '.[translate,train,eval,serve,ray,dev]'
+	@touch $@
+
+.venv-newest/.dev: pyproject.toml constraints.txt
+	@echo "setting up .venv-newest: everything pinned but torch, torchvision and transformers (once; some gigabytes)"
+	@test -x $(NEWEST)/python || $(PYTHON) -m venv .venv-newest
+	@grep -vE '^(torch|transformers)==' constraints.txt > .venv-newest/constraints.txt
+	@$(NEWEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c .venv-newest/constraints.txt \
+		--upgrade torch torchvision transformers
+	@$(NEWEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c .venv-newest/constraints.txt \
+		--editable '.[translate,train,eval,serve,ray,dev]'
 	@touch $@

@@ -29,7 +29,7 @@ from PIL import Image
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 folder, picture = sys.argv[1:]
 model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-processor = AutoProcessor.from_pretrained(folder)
+processor = AutoProcessor.from_pretrained(folder, backend="pil")
 inputs = processor(images=Image.open(picture).convert("RGB"), text="Caption in German:", return_tensors="pt")
 with torch.inference_mode():
     ids = model.generate(**inputs, **{GENERATION!r})

@@ -80,7 +80,7 @@ class Job:
 def stock(folder: Path, job: Job, numbers: range) -> tuple[list[str], list[float], float]:
     """Answers, seconds of each request, processor seconds of all."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, backend="pil")
     pictures = {number: job.picture(number) for number in numbers}
     generation = {**GENERATION, "max_new_tokens": job.tokens}
     answers, seconds, cpu = [], [], 0.0

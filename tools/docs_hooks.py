@@ -15,7 +15,10 @@ from mblip.cli.app import app
 from mblip.config import shipped_recipes
 
 # By file name or folder; what is not listed comes after, by name.
-ORDER = ("index.md", "tutorial.md", "howto", "reference", "architecture.md", "paper_map.md", "decisions", "log.md")
+ORDER = (
+    "index.md", "tutorial.md", "howto", "reference", "architecture.md", "paper_map.md", "differences.md", "decisions",
+    "log.md",
+)  # fmt: skip
 TITLES = {"Howto": "How-to guides"}
 
 

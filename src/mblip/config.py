@@ -48,6 +48,11 @@ class ModelSection(Section):
     )
     quantization: Literal["none", "int8", "nf4"] = "none"
     merge: bool = Field(default=True, description="with run: merge its LoRA into the LLM and start a fresh one")
+    answer_separator: Literal["", " "] | None = Field(
+        default=None,
+        description="what stands between prompt and answer of a decoder-only LLM: nothing, as in the original's training, "
+        "or a blank; left out, what the model was trained with, and a blank for a new one",
+    )
 
 
 class PartsSection(Section):

@@ -33,7 +33,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     vlm = load_model(folder, dtype="fp32")
     speed_up(vlm, () if way == "plain" else SPEEDUPS)
     assert bool(vlm.speedups) == (way == "sped up")
-    return vlm, stock, AutoProcessor.from_pretrained(folder)
+    return vlm, stock, AutoProcessor.from_pretrained(folder, backend="pil")
 
 
 def batch(vlm: VisionLLM, index: list[list[int]]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def pictures() -> list[Image.Image]:
 
 def stock_answers(folder: Path, images: list[Image.Image], prompts: list[str]) -> list[str]:
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, backend="pil")
     texts = []
     for image, prompt in zip(images, prompts, strict=True):
         inputs = processor(images=image, text=prompt, return_tensors="pt").to(model.dtype)
@@ -92,7 +92,9 @@ def test_a_tokeniser_of_bytes_which_needs_no_files(family: str, tmp_path: Path) 
     folder = checkpoints.blip2(tmp_path / "model", family, unused_rows=400)
     for file in folder.glob("token*"):
         file.unlink()
-    image_processor = AutoProcessor.from_pretrained(checkpoints.blip2(tmp_path / "other", "t5")).image_processor
+    image_processor = AutoProcessor.from_pretrained(
+        checkpoints.blip2(tmp_path / "other", "t5"), backend="pil"
+    ).image_processor
     processor = Blip2Processor(image_processor, ByT5Tokenizer(), num_query_tokens=checkpoints.QUERIES)
     processor.save_pretrained(folder)
     file = folder / "config.json"

@@ -15,7 +15,7 @@ from mblip.models.checkpoint import Checkpoint
 from mblip.models.containers import container_kind
 from mblip.models.locate import locate
 from mblip.models.parts import count_parameters
-from mblip.models.reading import read_tokenizer
+from mblip.models.reading import not_blip2, read_tokenizer, sees_images
 from mblip.models.runs import DESCRIPTION, read_description
 from mblip.models.skeleton import base_config, container_config, language_model_skeleton, skeleton
 from mblip.models.tokens import IMAGE_TOKEN, check_image_token
@@ -27,7 +27,8 @@ class ModelReport:
 
     Attributes:
         path: Where.
-        kind: A run, a vision-LLM of today's or of 2023's layout, a language model; empty where it is none of them.
+        kind: A run, a vision-LLM of today's or of 2023's layout, a language model, a vision-language model of another
+            kind; empty where it is none of them.
         facts: What it consists of.
         problems: A sentence for each thing that stands in the way, with its remedy.
     """
@@ -97,10 +98,12 @@ def _check_vision_llm(folder: Path, config: Any, report: ModelReport) -> None:
 
 
 def _check_language_model(folder: Path, config: Any, report: ModelReport) -> None:
-    report.kind = "language model"
-    if config.get_text_config() is not config:
-        report.problems.append(f"{folder} is a {config.model_type} checkpoint, which is not a language model alone")
+    kind = config.model_type
+    if sees_images(kind) or config.get_text_config() is not config or hasattr(config, "vision_config"):
+        report.kind = "vision-language model" if sees_images(kind) else "neither a vision-LLM nor a language model"
+        report.problems.append(f"{folder} is a {kind!r} checkpoint, {not_blip2(kind)}")
         return
+    report.kind = "language model"
     tokenizer = read_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         report.problems.append(f"{folder}: the tokeniser has no end token (eos_token); answers could not end")

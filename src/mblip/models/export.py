@@ -73,6 +73,8 @@ def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> flo
     merge_lora(vlm)
     unquantize(vlm.language_model, vlm.llm.dtype)
     error = None if reference is None else float((probe(vlm) - reference).norm() / reference.norm())
+    if not vlm.is_encoder_decoder:
+        vlm.model.config.answer_separator = vlm.layout.separator
     with atomic_folder(folder) as partial:
         vlm.model.save_pretrained(partial)
         _say_dtype(partial / "config.json", vlm)
@@ -140,7 +142,7 @@ processor puts there. The licences of the models that it was made from apply.
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-model, processor = AutoModelForImageTextToText.from_pretrained("."), AutoProcessor.from_pretrained(".")
+model, processor = AutoModelForImageTextToText.from_pretrained("."), AutoProcessor.from_pretrained(".", backend="pil")
 inputs = processor(images=Image.open("photo.jpg"), text="Caption in German:", return_tensors="pt")
 print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_tokens=50), skip_special_tokens=True)[0])
 ```

@@ -22,6 +22,8 @@ from mblip.errors import InputError
 from mblip.models.loss import loss_sum, squashed_logits, token_losses
 from mblip.processing.text import IGNORED
 
+# What transformers calls the argument that takes keys and values: from 5.24 on, and before.
+CACHE_NAMES = ("cache", "past_key_values")
 # Relative difference of two computations of the same logits: bf16 rounds less, another formula differs by more.
 SAME = 0.03
 
@@ -151,12 +153,6 @@ class CausalLanguageModel(LanguageModel):
         """Whether the model can be told the position of each token."""
         return "position_ids" in inspect.signature(self.base.forward).parameters
 
-    @cached_property
-    def cache_argument(self) -> str:
-        """What the model calls its cache of keys and values: ``past_key_values``, or ``cache`` in newer versions."""
-        known = inspect.signature(self.base.forward).parameters
-        return "cache" if "cache" in known else "past_key_values"
-
     def hidden_states(
         self, inputs_embeds: Tensor, attention_mask: Any, position_ids: Tensor | None = None, cache: Any = None
     ) -> Tensor:
@@ -168,15 +164,24 @@ class CausalLanguageModel(LanguageModel):
                 model takes.
             position_ids: [texts, tokens]; by default counted from the mask, so that padding takes no position.
             cache: Keys and values of earlier tokens; those of these tokens are added to it.
+
+        Raises:
+            InputError: The model did not take part in the cache.
         """
         inputs: dict[str, Any] = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
         if cache is not None:
-            inputs[self.cache_argument] = cache
+            inputs[cache_name(self.base)] = cache
         if self.takes_positions:
             if position_ids is None:
                 position_ids = (attention_mask.cumsum(1) - 1).clamp_(min=0)[:, -inputs_embeds.shape[1] :]
             inputs["position_ids"] = position_ids
         hidden: Tensor = self.base(**inputs, use_cache=cache is not None)[0]
+        # A model that ignores the cache would go on as if nothing had been read.
+        if cache is not None and cache.get_seq_length() != attention_mask.shape[1]:
+            raise InputError(
+                f"{type(self.model).__name__} keeps no keys and values of what it has read: answers cannot be scored after "
+                "it; let it generate instead"
+            )
         return hidden
 
     def _probe(self) -> tuple[Tensor, Tensor]:
@@ -233,6 +238,22 @@ class Seq2SeqLanguageModel(LanguageModel):
             use_cache=False,
         ).logits  # fmt: skip
         return hidden.flatten(0, 1), logits.flatten(0, 1)
+
+
+def cache_name(model: Any) -> str:
+    """The name of the argument in which a model takes keys and values of tokens that it has read before.
+
+    Raises:
+        InputError: It has none that is known; under a wrong name they would be ignored without a word.
+    """
+    known = inspect.signature(model.forward).parameters
+    for name in CACHE_NAMES:
+        if name in known:
+            return name
+    raise InputError(
+        f"{type(model).__name__} takes no keys and values as {' or '.join(CACHE_NAMES)}: it, or this version of "
+        "transformers, is not supported"
+    )
 
 
 def computes_by_tie(model: Any) -> bool:

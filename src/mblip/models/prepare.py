@@ -42,6 +42,10 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
         vlm = build_model(*parts, seed=recipe.seed, **options)
     else:
         raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
+    if section.answer_separator is not None:
+        if vlm.is_encoder_decoder:
+            raise InputError("model.answer_separator is of decoder-only models; this one has an encoder: leave it out")
+        vlm.model.config.answer_separator = section.answer_separator
     make_trainable(vlm, recipe)
     speed_up(vlm, recipe.speedups)
     return vlm

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import logging as hf_logging
 
 from mblip.errors import InputError
@@ -32,7 +33,7 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
     """
     config = read_config(folder)
     if config.get_text_config() is not config or hasattr(config, "vision_config"):
-        raise InputError(f"{folder} is a {config.model_type} checkpoint, which is not a language model alone")
+        raise InputError(f"{folder} is a {config.model_type} checkpoint, {not_a_language_model(config.model_type)}")
     auto = text_class(config, folder)
     weights = Checkpoint(folder)
     chosen = choose_dtype(dtype, weights, "", config)
@@ -50,6 +51,25 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
             "take image features"
         )
     return model, read_tokenizer(folder)
+
+
+def sees_images(model_type: str | None) -> bool:
+    """Whether checkpoints of this kind answer about images, so that ``mblip eval`` takes them as they are."""
+    return model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def not_blip2(model_type: str | None) -> str:
+    """What to say of a checkpoint that stands where BLIP-2 is needed."""
+    if sees_images(model_type):
+        return "a vision-language model, but not BLIP-2: of all commands only mblip eval takes it, as it is"
+    return "not BLIP-2; a language model goes under llm="
+
+
+def not_a_language_model(model_type: str | None) -> str:
+    """What to say of a checkpoint that stands where a language model is needed."""
+    if model_type != "blip-2" and sees_images(model_type):
+        return "a vision-language model, which is not a language model alone: mblip eval takes it, as it is"
+    return "which is not a language model alone"
 
 
 def text_class(config: Any, name: str | Path) -> Any:

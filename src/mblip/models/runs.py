@@ -74,6 +74,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
         "full": sorted(full),
         "trained_on": quantization_of(vlm.language_model),
         "prompt_templates": list(getattr(vlm.model.config, "prompt_templates", None) or []),
+        "answer_separator": None if vlm.is_encoder_decoder else vlm.layout.separator,
     }
     write_json(folder / DESCRIPTION, description)
 
@@ -90,6 +91,8 @@ class Description:
         image_token_index: Id of the placeholder.
         trained_on: How the language model was quantised in training.
         prompt_templates: Files of the templates that the run was trained with.
+        answer_separator: What stood between prompt and answer of a decoder-only model; None where the run does not say
+            (an encoder-decoder, or a run from before this was written): then what the tokeniser makes of both in one line.
     """
 
     bases: dict[str, Base]
@@ -99,6 +102,7 @@ class Description:
     image_token_index: int
     trained_on: Quantization
     prompt_templates: list[str]
+    answer_separator: str | None
 
 
 def read_description(folder: Path) -> Description:
@@ -119,6 +123,7 @@ def read_description(folder: Path) -> Description:
             image_token_index=int(raw["image_token_index"]),
             trained_on=raw["trained_on"],
             prompt_templates=list(raw.get("prompt_templates", ())),
+            answer_separator=_separator(raw.get("answer_separator")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / DESCRIPTION} is damaged ({error!r}); copy the run again") from error
@@ -161,12 +166,20 @@ def load_run(
         load_lora(vlm, adapter)
         merge_lora(vlm)
     vlm.origin = Origin(bases, adapters, attached)
+    if not vlm.is_encoder_decoder:  # whatever the base was trained with: the run was trained with its own
+        vlm.model.config.answer_separator = run.answer_separator
     if run.prompt_templates:  # part of the configuration, so that an export has them as well
         vlm.model.config.prompt_templates = run.prompt_templates
     finish(vlm, quantization, device_map)
     if attached:
         load_lora(vlm, attached)
     return vlm.eval()
+
+
+def _separator(value: Any) -> str | None:
+    if value is None or value in ("", " "):
+        return None if value is None else str(value)
+    raise ValueError(f"answer_separator is {value!r}: it is a blank, empty or null")
 
 
 def _check_base(folder: Path, part: str, base: Base) -> None:

@@ -18,7 +18,7 @@ from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
 from mblip.models.containers import CONTAINERS, container_kind
 from mblip.models.locate import locate
-from mblip.models.reading import read_config, text_class
+from mblip.models.reading import not_a_language_model, not_blip2, read_config, text_class
 from mblip.models.runs import DESCRIPTION
 from mblip.models.vision_llm import VisionLLM
 
@@ -64,16 +64,22 @@ def container_config(section: ModelSection) -> PretrainedConfig:
             return container_config(load_recipe(TrainRecipe, recipe).model)
         whole = base_config(section.run)
         if container_kind(whole) is None:
-            raise InputError(f"model.run: {section.run} is a {whole.model_type!r} checkpoint, not a vision-LLM")
+            raise InputError(
+                f"model.run: {section.run} is a {whole.model_type!r} checkpoint, {not_blip2(whole.model_type)}"
+            )
         return whole
     if not (section.vision and section.llm):
         raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
     eyes, llm = base_config(section.vision), base_config(section.llm)
     kind = container_kind(eyes)
     if kind is None:
-        raise InputError(f"model.vision: {section.vision} is a {eyes.model_type!r} checkpoint, not BLIP-2")
+        raise InputError(
+            f"model.vision: {section.vision} is a {eyes.model_type!r} checkpoint, {not_blip2(eyes.model_type)}"
+        )
     if container_kind(llm) or llm.get_text_config() is not llm:
-        raise InputError(f"model.llm: {section.llm} is a {llm.model_type!r} checkpoint, not a language model alone")
+        raise InputError(
+            f"model.llm: {section.llm} is a {llm.model_type!r} checkpoint, {not_a_language_model(llm.model_type)}"
+        )
     text_class(llm, section.llm)
     config: PretrainedConfig = kind.config_from_parts(eyes, llm)
     return config

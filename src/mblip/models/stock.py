@@ -33,6 +33,9 @@ def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None, 
     container = kind.load(folder, config, dtype, learns)
     if config.image_token_index is None:  # the layout of 2023
         container.config.image_token_index = place_image_token(container.language_model, tokenizer)
+        if not config.text_config.is_encoder_decoder and getattr(config, "answer_separator", None) is None:
+            # Those who published this layout trained their decoder-only models on answers glued to the prompt.
+            container.config.answer_separator = ""
     vlm = VisionLLM(container.model, kind.processor(image_processor, tokenizer, container.config))
     vlm.origin = Origin({"model": Base.of(name, folder)})
     return vlm

@@ -7,15 +7,17 @@ replaces, and can be left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from mblip.errors import InputError
 from mblip.models.containers import container_of
+from mblip.models.head import place_output_head
 from mblip.models.language_model import LanguageModel, Seq2SeqLanguageModel, eval_mode
 from mblip.models.origin import Origin
 from mblip.models.speedups import packed_rows, shared_beams
@@ -47,6 +49,7 @@ class VisionLLM(nn.Module):
         self.model = model
         self.processor = processor
         self.container = container_of(model)
+        place_output_head(self.container.language_model)
         self.llm: LanguageModel = LanguageModel.of(self.container.language_model)
         self.speedups: frozenset[str] = frozenset()
         self.origin: Origin | None = None
@@ -76,7 +79,8 @@ class VisionLLM(nn.Module):
         """How this model's prompts and answers become tokens."""
         image_token, tokens = self.container.image_token_id, self.container.tokens_per_image
         end = end_token(self.language_model, self.tokenizer)
-        return TextLayout(self.tokenizer, image_token, end, tokens, self.is_encoder_decoder)
+        separator = getattr(self.model.config, "answer_separator", None)
+        return TextLayout(self.tokenizer, image_token, end, tokens, self.is_encoder_decoder, separator)
 
     # Images
 
@@ -251,7 +255,8 @@ class VisionLLM(nn.Module):
             prompts: The texts.
             image_features: [images, tokens, width].
             image_index: [texts, images of a text], see :meth:`embed`.
-            **generation: What transformers' ``generate`` takes; 50 new tokens where no length is given.
+            **generation: What transformers' ``generate`` takes; 50 new tokens where no length is given. Penalties
+                (``repetition_penalty``, ``no_repeat_ngram_size``) count the answer's tokens alone.
 
         Raises:
             InputError: More than one answer a prompt is asked for.
@@ -268,18 +273,40 @@ class VisionLLM(nn.Module):
             embedded = self.embed(batch["input_ids"], image_features, image_index)
             inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": mask}
             beams = generation.get("num_beams", 1)
-            if "shared_beams" in self.speedups and beams > 1:
+            shares = "shared_beams" in self.speedups and beams > 1
+            if shares:
                 inputs = shared_beams.inputs(self.llm, embedded, mask, beams)
+            # The prompt's ids are not passed, so that penalties count the answer alone, as in the original. The stock
+            # class passes those of a decoder-only model and penalises the prompt's words too (docs/differences.md).
             if not self.is_encoder_decoder:
-                # As the stock class does; some penalties count the prompt. The padding, which may be the end token,
-                # must not count: it reads as one more image token there.
-                inputs["input_ids"] = batch["input_ids"].masked_fill(mask == 0, self.layout.image_token_id)
+                generation = penalise_every_answer_token(generation, self.language_model.generation_config)
             ids: Tensor = self.language_model.generate(**inputs, **generation)
-        return ids if self.is_encoder_decoder else ids[:, batch["input_ids"].shape[1] :]
+            if shares:
+                shared_beams.warn_if_unused(self.llm, inputs)
+        return ids
 
     def decode(self, ids: Tensor) -> list[str]:
         """Token ids [texts, tokens] to stripped texts."""
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def penalise_every_answer_token(generation: Mapping[str, Any], default: Any) -> dict[str, Any]:
+    """Options of ``generate`` under which a repetition penalty counts every answer token of every text of a batch.
+
+    Where a decoder-only model is given embeddings, transformers leaves as many of an answer's first tokens uncounted as
+    its prompt has padding, so that an answer would depend on its batch. The same penalty is passed as a processor here.
+
+    Args:
+        generation: The options.
+        default: The model's generation settings, for what the options leave open.
+    """
+    settings = generation.get("generation_config") or default
+    penalty = generation.get("repetition_penalty")
+    penalty = settings.repetition_penalty if penalty is None else penalty
+    if penalty in (None, 1.0):
+        return dict(generation)
+    processors = [*(generation.get("logits_processor") or ()), RepetitionPenaltyLogitsProcessor(float(penalty))]
+    return {**generation, "repetition_penalty": 1.0, "logits_processor": LogitsProcessorList(processors)}
 
 
 def supervised(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -33,16 +33,25 @@ class TextLayout:
         end_token_id: What every answer ends with.
         queries: Placeholders that one image takes.
         is_encoder_decoder: Which of the two layouts.
+        separator: What stands between prompt and answer of a decoder-only model; None for what its tokeniser makes of
+            both written in one line.
     """
 
     def __init__(
-        self, tokenizer: Any, image_token_id: int, end_token_id: int, queries: int, is_encoder_decoder: bool
+        self,
+        tokenizer: Any,
+        image_token_id: int,
+        end_token_id: int,
+        queries: int,
+        is_encoder_decoder: bool,
+        separator: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_token_id = image_token_id
         self.end_token_id = end_token_id
         self.queries = queries
         self.is_encoder_decoder = is_encoder_decoder
+        self._separator = separator
 
     @property
     def pad_token_id(self) -> int:
@@ -52,11 +61,14 @@ class TextLayout:
 
     @cached_property
     def separator(self) -> str:
-        """What stands between prompt and answer of a decoder-only model.
+        """What stands between prompt and answer of a decoder-only model: what its checkpoint was trained with.
 
-        A blank where the tokeniser makes it part of the following word (byte-level BPE), nothing where a word's first
-        piece carries it anyway (SentencePiece): whichever gives the ids of both written in one line.
+        Where the checkpoint says nothing: a blank where the tokeniser makes it part of the following word (byte-level
+        BPE), nothing where a word's first piece carries it anyway (SentencePiece): whichever gives the ids of both
+        written in one line.
         """
+        if self._separator is not None:
+            return self._separator
         together = self._ids(["a: b"], special=False)[0]
         first, spaced = self._ids(["a:", " b"], special=False)
         return " " if first + spaced == together else ""

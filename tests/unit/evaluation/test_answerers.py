@@ -82,7 +82,10 @@ def test_any_model_of_hugging_face_through_its_chat_template(llava: Path) -> Non
     found = answers(answerer)
     assert len(set(found.values())) == 4  # the picture and the question both matter
     # The same question in stock code, alone and unpadded.
-    processor, model = AutoProcessor.from_pretrained(llava), AutoModelForImageTextToText.from_pretrained(llava)
+    processor, model = (
+        AutoProcessor.from_pretrained(llava, backend="pil"),
+        AutoModelForImageTextToText.from_pretrained(llava),
+    )
     inputs = processor(
         images=[PICTURES["r"]], text="USER: <image> what is on the house ASSISTANT:", return_tensors="pt"
     )
@@ -156,7 +159,10 @@ def test_a_model_without_chat_template_gets_the_prompt_as_it_is(tmp_path: Path, 
     asked = [request for request in REQUESTS if len(request.images) == 1]
     found = answers(answerer, asked)
     # The same in stock code, alone.
-    processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
+    processor, model = (
+        AutoProcessor.from_pretrained(folder, backend="pil"),
+        AutoModelForImageTextToText.from_pretrained(folder),
+    )
     for request in asked:
         inputs = processor(images=[PICTURES[request.images[0]]], text=[request.prompt], return_tensors="pt")
         with torch.no_grad():

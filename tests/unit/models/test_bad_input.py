@@ -255,3 +255,39 @@ def test_a_token_without_an_embedding(model: Path) -> None:
     batch["input_ids"][tuple(words[-1])] = 10**6
     with pytest.raises(InputError, match=r"the id 1000000, but .* \d+ embeddings; take the tokeniser that belongs"):
         vlm(batch)
+
+
+@pytest.mark.parametrize(
+    "kind", ["blip", "instructblip", "llava", "qwen2_vl", "paligemma", "idefics3", "git", "vision-encoder-decoder"]
+)
+def test_other_vision_language_models_are_told_that_eval_takes_them(kind: str, tmp_path: Path) -> None:
+    """Wherever a checkpoint is named: as a model, as eyes, as a language model, to the doctor."""
+    from transformers import AutoConfig
+
+    if kind == "vision-encoder-decoder":
+        parts: dict[str, Any] = {"encoder": {"model_type": "vit"}, "decoder": {"model_type": "gpt2"}}
+        AutoConfig.for_model(kind, **parts).save_pretrained(tmp_path)
+    else:
+        AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    eval_takes_it = f"is a '?{kind}'? checkpoint, a vision-language model, .*mblip eval takes it"
+    refused(eval_takes_it, tmp_path)
+    with pytest.raises(InputError, match=eval_takes_it):
+        build_model(tmp_path, "nano:nano-mlm")
+    with pytest.raises(InputError, match=eval_takes_it):
+        build_model("nano:nano-blip2-en", tmp_path)
+    for section in ({"run": tmp_path}, {"vision": tmp_path, "llm": "nano:nano-mlm"}):
+        with pytest.raises(InputError, match=eval_takes_it):
+            container_config(ModelSection(**{name: str(value) for name, value in section.items()}))
+    report = check_model(tmp_path)
+    assert report.kind == "vision-language model"
+    assert "mblip eval takes it" in " ".join(report.problems)
+
+
+@pytest.mark.parametrize("kind", ["clip", "vit", "whisper"])
+def test_what_is_neither_is_told_so(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    refused(f"is a '{kind}' checkpoint, not BLIP-2", tmp_path)
+    assert check_model(tmp_path).kind != "vision-language model"
+    assert not check_model(tmp_path).is_usable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from PIL import Image
 from tests import checkpoints
 
 from mblip import load_model
+from mblip.errors import InputError
+from mblip.models.language_model import cache_name
 from mblip.models.speedups import shared_beams, speed_up
 from mblip.models.vision_llm import VisionLLM
 
@@ -88,7 +89,7 @@ def test_keys_are_kept_once_a_text(vlm: VisionLLM) -> None:
     with torch.no_grad():
         inputs = shared_beams.inputs(vlm.llm, embedded, mask, 5)
         both = vlm.language_model.generate(**inputs, **BEAMS)
-        layers = inputs["past_key_values"].cross_attention_cache.layers
+        layers = inputs[cache_name(vlm.language_model)].cross_attention_cache.layers
         assert [len(layer.keys) for layer in layers] == [2, 2]
         alone = vlm.language_model.generate(inputs_embeds=embedded, attention_mask=mask, **BEAMS)
     assert torch.equal(both, alone)
@@ -111,24 +112,50 @@ def test_threads_generate_and_score_with_one_model_at_once(vlm: VisionLLM) -> No
         assert list(threads.map(lambda job: job[0](job[1]), jobs)) == alone
 
 
-def test_a_family_that_names_its_layers_otherwise_has_copies(
-    vlm: VisionLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_family_that_names_its_layers_otherwise_has_copies_and_says_so(
+    vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     features = vlm.encode([Image.new("RGB", (40, 40), "red")])
     index = torch.zeros(4, 1, dtype=torch.long)
     shared = vlm.generate_ids(PROMPTS, features, index, **BEAMS)
-    again = load_model(tmp_path / "model", dtype="fp32")
+    assert not caplog.text
     monkeypatch.setattr("mblip.models.speedups.shared_beams._CROSS_ATTENTION", "encoder_attn")
-    other = VisionLLM(copy.deepcopy(again.model), again.processor)
-    other.language_model.decoder._forward_pre_hooks.clear()
-    for module in other.language_model.modules():
-        module._forward_pre_hooks.clear()
-        module._forward_hooks.clear()
-    assert speed_up(other) == {}
-    assert torch.equal(other.generate_ids(PROMPTS, features, index, **BEAMS), shared)
+    assert "encoder_attn" in speed_up(vlm)["shared_beams"]
+    assert torch.equal(vlm.generate_ids(PROMPTS, features, index, **BEAMS), shared)
+    assert "right but slower" in caplog.text
 
 
-def test_a_family_with_caches_of_its_own_kind_is_left_alone(vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_with_caches_of_its_own_kind_is_left_alone_and_says_so(
+    vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(type(vlm.language_model), "_supports_default_dynamic_cache", classmethod(lambda cls: False))
     assert "of its own kind" in speed_up(vlm)["shared_beams"]
     assert not vlm.speedups
+    assert "right but slower" in caplog.text
+
+
+def test_a_cache_that_comes_in_an_unknown_way_is_told(
+    vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As happened when transformers 5.24 renamed the argument: right answers, but each beam read for itself."""
+    features = vlm.encode([Image.new("RGB", (40, 40), "red")])
+    index = torch.zeros(4, 1, dtype=torch.long)
+    shared = vlm.generate_ids(PROMPTS, features, index, **BEAMS)
+    monkeypatch.setattr("mblip.models.speedups.shared_beams._shared", lambda options: None)
+    assert torch.equal(vlm.generate_ids(PROMPTS, features, index, **BEAMS), shared)
+    assert "the beams of a text were not shared" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values", "keys_of_the_past"])
+def test_keys_and_values_go_by_the_name_that_the_class_has(name: str) -> None:
+    class Named:
+        pass
+
+    scope: dict[str, Any] = {}
+    exec(f"def forward(self, input_ids=None, {name}=None, **kwargs): ...", scope)
+    Named.forward = scope["forward"]  # type: ignore[attr-defined]
+    if name == "keys_of_the_past":  # it would vanish in the keyword arguments
+        with pytest.raises(InputError, match="Named takes no keys and values"):
+            cache_name(Named())
+    else:
+        assert cache_name(Named()) == name

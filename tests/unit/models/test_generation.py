@@ -229,6 +229,22 @@ def test_candidates_read_image_and_prompt_once(
     assert read[1:] == ([] if family == "mt5" else [5 * answers])
 
 
+@pytest.mark.parametrize("family", ["llama", "bloom", "gemma3"])
+def test_candidates_of_a_model_that_ignores_what_it_has_read_are_refused(family: str, tmp_path: Path) -> None:
+    """It would score every answer as if there were neither picture nor prompt."""
+    vlm = load_model(checkpoints.blip2(tmp_path / "model", family), dtype="fp32")
+    base = vlm.language_model.base_model
+    real = base.forward
+
+    def forgets(position_ids: Any = None, past_key_values: Any = None, cache: Any = None, **inputs: Any) -> Any:
+        inputs |= {} if position_ids is None else {"position_ids": position_ids}
+        return real(**{**inputs, "attention_mask": inputs["attention_mask"][:, -inputs["inputs_embeds"].shape[1] :]})
+
+    base.forward = forgets
+    with pytest.raises(InputError, match="keeps no keys and values"):
+        score_candidates(vlm, PICTURES["0"], "how many", ANSWERS)
+
+
 def test_one_picture_object_is_encoded_once(two: dict[str, VisionLLM], monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = two["mt5"]
     encoded: list[int] = []

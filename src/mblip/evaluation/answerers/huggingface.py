@@ -46,7 +46,7 @@ class HuggingFaceAnswerer:
         if dtype not in _DTYPES:
             raise InputError(f"unknown precision {dtype!r}; there are fp32 and bf16")
         try:
-            self._processor = AutoProcessor.from_pretrained(folder)
+            self._processor = AutoProcessor.from_pretrained(folder, backend="pil")
             model = AutoModelForImageTextToText.from_pretrained(folder, dtype=_DTYPES[dtype])
         except (OSError, ValueError, ImportError) as error:
             reason = " ".join(str(error).split())

@@ -1,7 +1,8 @@
 """What computes the same in less time, each beside the plain path in :mod:`mblip.models.vision_llm`.
 
-A speed-up is a module with ``reason_against(llm)``, a sentence where the model cannot use it, and ``install(llm)``. Results
-equal those of the plain path but for rounding, and every one can be left out.
+A speed-up is a module with ``concerns(llm)``, whether a model of this kind could gain from it, ``reason_against(llm)``, what
+keeps this one from it, and ``install(llm)``. Results equal those of the plain path but for rounding, and every one can be
+left out.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def speed_up(vlm: SpedUp, names: Collection[str] = FOR_INFERENCE) -> Mapping[str
         names: Keys of :data:`SPEEDUPS`; none for the plain path.
 
     Returns:
-        For each named speed-up that the model cannot use, the reason.
+        For each named speed-up that a model of this kind could use and this one cannot, the reason.
 
     Raises:
         InputError: A name is unknown.
@@ -51,13 +52,15 @@ def speed_up(vlm: SpedUp, names: Collection[str] = FOR_INFERENCE) -> Mapping[str
         raise InputError(
             f"speedups: {unknown[0]!r} is unknown; there are {', '.join(SPEEDUPS)}{nearest(unknown[0], SPEEDUPS)}"
         )
-    reasons = {name: SPEEDUPS[name].reason_against(vlm.llm) for name in names}
-    on = [name for name, reason in reasons.items() if not reason]
+    wanted = [name for name in names if SPEEDUPS[name].concerns(vlm.llm)]
+    reasons = {name: SPEEDUPS[name].reason_against(vlm.llm) for name in wanted}
+    on = [name for name in wanted if not reasons[name]]
     for name in on:
         SPEEDUPS[name].install(vlm.llm)
     vlm.speedups = frozenset(on)
+    _log.info("speed-ups of the language model: %s", ", ".join(on) or "none")
     off = {name: reason for name, reason in reasons.items() if reason}
-    _log.info(
-        "speed-ups: %s%s", ", ".join(on) or "none", "".join(f"; {name} is off: {why}" for name, why in off.items())
-    )
+    for name, reason in off.items():
+        kind = type(vlm.llm.model).__name__
+        _log.warning("%s cannot be used with %s, which is right but slower: %s", name, kind, reason)
     return off

@@ -14,11 +14,14 @@ from transformers.activations import NewGELUActivation
 from mblip.models.language_model import LanguageModel
 
 
+def concerns(llm: LanguageModel) -> bool:
+    """Whether a model could gain: one with LoRA layers, or with an activation that is written out."""
+    return bool(_layers(llm) or _activations(llm))
+
+
 def reason_against(llm: LanguageModel) -> str:
-    """Why nothing can be fused; empty where something can."""
-    return (
-        "" if _layers(llm) or _activations(llm) else "it has neither LoRA layers nor an activation that is written out"
-    )
+    """Nothing keeps a model from it."""
+    return ""
 
 
 def install(llm: LanguageModel) -> None:

@@ -8,6 +8,7 @@ The result is that of a row for each text, but for rounding.
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +26,8 @@ from mblip.models.language_model import (
     is_close,
 )
 from mblip.processing.text import IGNORED, TextLayout
+
+_LOG = logging.getLogger(__name__)
 
 # Attention of a row costs its length squared: beside the products of a model this wide, as if each token were
 # length / (2 x width) more of them. Of 0.5, 2, 6 and 20 the quickest with T5 and BLOOM kinds 512 wide (docs/log.md).
@@ -242,6 +245,11 @@ def _mask(llm: LanguageModel, seen: Tensor, embedded: Tensor) -> Tensor:
         return seen
     lowest = torch.finfo(embedded.dtype).min
     return torch.zeros((), dtype=embedded.dtype, device=seen.device).masked_fill(~seen, lowest)
+
+
+def concerns(llm: LanguageModel) -> bool:
+    """Whether a kind of model could gain: every kind reads padding."""
+    return True
 
 
 def reason_against(llm: LanguageModel) -> str:

@@ -8,17 +8,20 @@ once a text, the keys and values are made in it, and the beams of a text are so 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import transformers
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutput
 
-from mblip.models.language_model import LanguageModel, Seq2SeqLanguageModel
+from mblip.models.language_model import LanguageModel, Seq2SeqLanguageModel, cache_name
 
 # What T5, mT5 and umT5 call the attention to the encoder's states.
 _CROSS_ATTENTION = "EncDecAttention"
+_log = logging.getLogger(__name__)
 
 
 class _Common(DynamicLayer):  # type: ignore[misc]
@@ -34,30 +37,32 @@ class _Shared(EncoderDecoderCache):  # type: ignore[misc]
     Args:
         texts: Number of texts.
         beams: Beams of each text.
-        copies: Copies of the encoder's keys and values that the beams of a text need.
     """
 
-    def __init__(self, texts: int, beams: int, copies: int) -> None:
+    def __init__(self, texts: int, beams: int) -> None:
         common = DynamicCache()
         common.layer_class_to_replicate = _Common
         super().__init__(DynamicCache(), common)
-        self.texts, self.beams, self.copies = texts, beams, copies
+        self.texts, self.beams = texts, beams
         self.is_spread = False
 
     def spread(self) -> None:
         """From a row a text, after the first step, to a row a beam."""
         self.is_spread = True
         self.self_attention_cache.batch_repeat_interleave(self.beams)
-        if self.copies > 1:
-            self.cross_attention_cache.batch_repeat_interleave(self.copies)
+
+
+def concerns(llm: LanguageModel) -> bool:
+    """Whether a kind of model could gain: one with an encoder, whose states its beams could share."""
+    return llm.is_encoder_decoder
 
 
 def reason_against(llm: LanguageModel) -> str:
     """Why the beams of a text cannot share keys and values; empty where they can."""
-    if not isinstance(llm, Seq2SeqLanguageModel):
-        return "it has no encoder whose states beams could share"
     if not llm.model._supports_default_dynamic_cache():
         return "its cache of keys and values is of its own kind"
+    if not _readers(llm):
+        return f"it has no {_CROSS_ATTENTION}, whose keys and values could be shared"
     return ""
 
 
@@ -88,8 +93,18 @@ def inputs(llm: LanguageModel, embedded: Tensor, mask: Tensor, beams: int) -> di
     """
     assert isinstance(llm, Seq2SeqLanguageModel)
     encoded = BaseModelOutput(last_hidden_state=llm.encode(embedded, mask))
-    cache = _Shared(len(embedded), beams, copies=1 if _readers(llm) else beams)
-    return {"encoder_outputs": encoded, "attention_mask": mask, "past_key_values": cache}
+    return {"encoder_outputs": encoded, "attention_mask": mask, cache_name(llm.model): _Shared(len(embedded), beams)}
+
+
+def warn_if_unused(llm: LanguageModel, given: dict[str, Any]) -> None:
+    """After ``generate``: say so where the beams were not shared, as when a version of transformers hands on caches anew."""
+    shared = next(value for value in given.values() if isinstance(value, _Shared))
+    if not shared.is_spread and shared.get_seq_length():
+        _log.warning(
+            "the beams of a text were not shared: transformers %s hands %s its cache in a way that is not known. The "
+            "answers are right, only slower",
+            transformers.__version__, type(llm.model).__name__,
+        )  # fmt: skip
 
 
 def _readers(llm: LanguageModel) -> list[nn.Module]:
@@ -98,21 +113,22 @@ def _readers(llm: LanguageModel) -> list[nn.Module]:
 
 def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """The first step: of each text's equal beams the first, [texts * beams, ...] -> [texts, ...]."""
-    cache = options.get("past_key_values")
-    if not isinstance(cache, _Shared) or cache.is_spread:
+    cache = _shared(options)
+    if cache is None or cache.is_spread:
         return None
     rows = cache.texts * cache.beams
 
     def first(value: Any) -> Any:
-        return value[:: cache.beams] if isinstance(value, Tensor) and len(value) == rows else value
+        # Without gaps: for rows with gaps torch would repeat the weights of keys and values for every text.
+        return value[:: cache.beams].contiguous() if isinstance(value, Tensor) and len(value) == rows else value
 
     return tuple(map(first, given)), {name: first(value) for name, value in options.items()}
 
 
 def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:
     """The first step's logits of each text, for all its beams: the output head is run once a text too."""
-    cache = options.get("past_key_values")
-    if not isinstance(cache, _Shared) or cache.is_spread:
+    cache = _shared(options)
+    if cache is None or cache.is_spread:
         return None
     cache.spread()
     made.logits = made.logits.repeat_interleave(cache.beams, 0)
@@ -138,5 +154,10 @@ def _as_rows(_: nn.Module, given: tuple[Tensor, ...], options: dict[str, Any], m
 
 def _texts(options: dict[str, Any]) -> int:
     """The texts whose keys and values are in common in a call's cache; 0 where there are none."""
-    cache = options.get("past_key_values")
-    return cache.texts if isinstance(cache, _Shared) and cache.is_spread and cache.copies == 1 else 0
+    cache = _shared(options)
+    return cache.texts if cache is not None and cache.is_spread else 0
+
+
+def _shared(options: dict[str, Any]) -> _Shared | None:
+    """The cache in common among a call's arguments, told by its kind, since its name differs by version."""
+    return next((value for value in options.values() if isinstance(value, _Shared)), None)
