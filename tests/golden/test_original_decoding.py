@@ -22,6 +22,7 @@ from mblip.models import VisionLLM, build_model, load_model, save_run
 from mblip.models.export import export
 from mblip.models.generation import Generator, Request
 from mblip.models.runs import read_description
+from mblip.models.scoring import score_candidates
 from mblip.training.align import prepare_model
 
 PICTURES = {str(i): np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(3)}
@@ -152,7 +153,7 @@ def test_choices_and_losses_are_those_of_glued_answers(published: Path) -> None:
     """What is scored is what was trained: the log-probability of the prompt's tokens followed by the answer's own."""
     vlm = load_model(published, dtype="fp32")
     rows, _ = embedded(vlm, REQUESTS[0])
-    scores = vlm.score_candidates(PICTURES["0"], REQUESTS[0].prompt, ["yes", "no"])
+    scores = score_candidates(vlm, PICTURES["0"], REQUESTS[0].prompt, ["yes", "no"])
     for answer, score in zip(["yes", "no"], scores, strict=True):
         ids = [*vlm.tokenizer(answer, add_special_tokens=False)["input_ids"], vlm.layout.end_token_id]
         words = vlm.model.get_input_embeddings()(torch.tensor([ids[:-1]]))
@@ -163,7 +164,7 @@ def test_choices_and_losses_are_those_of_glued_answers(published: Path) -> None:
         assert score == pytest.approx(wanted, rel=1e-4)
     vlm.model.config.answer_separator = " "
     del vlm.layout
-    assert vlm.score_candidates(PICTURES["0"], REQUESTS[0].prompt, ["yes", "no"]) != pytest.approx(scores, rel=1e-3)
+    assert score_candidates(vlm, PICTURES["0"], REQUESTS[0].prompt, ["yes", "no"]) != pytest.approx(scores, rel=1e-3)
 
 
 def test_a_new_alignment_keeps_the_blank(parts: tuple[Path, Path], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 from mblip.errors import InputError
 from mblip.models.containers import container_of
 from mblip.models.head import place_output_head
-from mblip.models.language_model import LanguageModel, Seq2SeqLanguageModel, eval_mode
+from mblip.models.language_model import CausalLanguageModel, LanguageModel, Seq2SeqLanguageModel, eval_mode
 from mblip.models.origin import Origin
 from mblip.models.speedups import packed_rows, shared_beams
 from mblip.models.tokens import end_token
@@ -201,6 +201,7 @@ class VisionLLM(nn.Module):
         if isinstance(self.llm, Seq2SeqLanguageModel):
             given = self.llm.decoder_input_ids(labels, self.layout.pad_token_id)
             return self.llm.hidden_states(given, self.llm.encode(embedded, mask), mask)
+        assert isinstance(self.llm, CausalLanguageModel)
         return self.llm.hidden_states(embedded, mask)
 
     def text_losses(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
