@@ -138,7 +138,9 @@ def torch_repeats() -> bool:
 @pytest.mark.parametrize("family", ["bloom", "llama", "gemma3"])
 def test_a_plain_head_is_repeated(family: str, tmp_path: Path) -> None:
     """Why the head is one of our own, as long as such a torch is supported."""
-    vlm = load_model(checkpoints.blip2(tmp_path / "model", family, unused_rows=ROWS), dtype="fp32").requires_grad_(False)
+    vlm = load_model(checkpoints.blip2(tmp_path / "model", family, unused_rows=ROWS), dtype="fp32").requires_grad_(
+        False
+    )
     head = vlm.language_model.get_output_embeddings()
     plain = nn.Linear(1, 1, bias=False)
     plain.weight = head.weight
