@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from tests import checkpoints
 from transformers import AutoModelForImageTextToText, AutoProcessor, Blip2Processor, ByT5Tokenizer
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from mblip import load_model
 
@@ -133,3 +135,21 @@ def test_a_tokeniser_that_ends_every_text_before_a_decoder(tmp_path: Path, monke
     families = {**checkpoints.FAMILIES, "llama": (*checkpoints.FAMILIES["llama"][:3], "unigram")}
     monkeypatch.setattr(checkpoints, "FAMILIES", families)
     assert_equal_answers(checkpoints.blip2(tmp_path / "model", "llama"))
+
+
+def test_every_stock_processor_is_loaded_with_the_backend_by_name(root: Path) -> None:
+    """Left to itself transformers takes torchvision's where it is installed, whose pixels differ."""
+    files = [*root.glob("src/**/*.py"), *root.glob("tests/**/*.py"), *root.glob("benchmarks/*.py")]
+    loads = re.compile(r"Auto(?:Image)?Processor\.from_pretrained\((?:[^()]|\([^()]*\))*\)")
+    found = [(file, load) for file in files for load in loads.findall(file.read_text(encoding="utf-8"))]
+    assert len(found) > 8
+    assert [(file.name, load) for file, load in found if 'backend="pil"' not in load] == []
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_pixels_are_those_of_pillow_whatever_is_installed(family: str, tmp_path: Path) -> None:
+    folder = checkpoints.blip2(tmp_path / "model", family)
+    vlm, stock = load_model(folder), AutoProcessor.from_pretrained(folder, backend="pil")
+    assert type(vlm.processor.image_processor) is type(stock.image_processor) is BlipImageProcessorPil
+    for picture in pictures()[:1]:
+        assert torch.equal(vlm.pixels([picture]), stock(images=picture, return_tensors="pt")["pixel_values"])

@@ -45,6 +45,8 @@ class MblipAnswerer:
             else {},
             "dtype": str(vlm.language_model.dtype).removeprefix("torch."),
             "quantization": quantization,
+            # Both decide what a decoder-only model is taken to answer; penalties once counted the prompt too.
+            **({} if vlm.is_encoder_decoder else {"answer_separator": vlm.layout.separator, "penalties": "answer"}),
         }
         self._generator = Generator(vlm, _not_yet, batch_size=batch_size)
 
