@@ -24,6 +24,7 @@ from mblip.models.parts import parameters_by_part, recompute_layers, set_trainab
 from mblip.models.runs import DESCRIPTION, save_run
 from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.feed import Feed, check_data, find_mix, unreadable_pictures
+from mblip.training.identity import check_contents, mix_digest, model_digests
 from mblip.training.loop import Batch, Group, Job, enough_memory, fit
 from mblip.training.parallel import gather, start
 from mblip.training.projection import fit_projection
@@ -47,11 +48,16 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     processes = start()
     with processes.main_process_first():
         mix = find_mix(recipe, directory, processes.is_main_process and newest_checkpoint(directory) is None)
+        if processes.is_main_process and recipe.data.source:  # a mix that the recipe names was compared before
+            check_contents(directory, {"data.source": mix_digest(mix)}, {"data.source": str(mix)})
     # Whoever uses the model asks it in the words that it was trained on.
     made_by = mix / "recipe.yaml"
     templates = list(load_recipe(DataRecipe, made_by).templates) if made_by.is_file() else []
     with enough_memory("while the model was loaded", _loading_remedy(recipe)):
         vlm = prepare_model(recipe, processes.device)
+    if processes.is_main_process:
+        names = {f"model.{part}": getattr(recipe.model, part) for part in ("vision", "llm", "run")}
+        check_contents(directory, model_digests(vlm, recipe.model.run), names)
     feed = Feed(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
     if recipe.model.fit_words and not recipe.model.run and newest_checkpoint(directory) is None:
         fit_to_words(vlm, recipe, mix, directory)
