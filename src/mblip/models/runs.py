@@ -74,6 +74,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
         "full": sorted(full),
         "trained_on": quantization_of(vlm.language_model),
         "prompt_templates": list(getattr(vlm.model.config, "prompt_templates", None) or []),
+        "trained_prompts": getattr(vlm.model.config, "trained_prompts", None),
     }
     write_json(folder / DESCRIPTION, description)
 
@@ -90,6 +91,7 @@ class Description:
         image_token_index: Id of the placeholder.
         trained_on: How the language model was quantised in training.
         prompt_templates: Files of the templates that the run was trained with.
+        trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None where the run does not say.
     """
 
     bases: dict[str, Base]
@@ -99,6 +101,7 @@ class Description:
     image_token_index: int
     trained_on: Quantization
     prompt_templates: list[str]
+    trained_prompts: dict[str, Any] | None
 
 
 def read_description(folder: Path) -> Description:
@@ -119,6 +122,7 @@ def read_description(folder: Path) -> Description:
             image_token_index=int(raw["image_token_index"]),
             trained_on=raw["trained_on"],
             prompt_templates=list(raw.get("prompt_templates", ())),
+            trained_prompts=raw.get("trained_prompts"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / DESCRIPTION} is damaged ({error!r}); copy the run again") from error
@@ -163,6 +167,8 @@ def load_run(
     vlm.origin = Origin(bases, adapters, attached)
     if run.prompt_templates:  # part of the configuration, so that an export has them as well
         vlm.model.config.prompt_templates = run.prompt_templates
+    if run.trained_prompts is not None:
+        vlm.model.config.trained_prompts = run.trained_prompts
     finish(vlm, quantization, device_map)
     if attached:
         load_lora(vlm, attached)

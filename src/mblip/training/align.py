@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mblip.config import DataRecipe, OptimSection, TrainRecipe, load_recipe
 from mblip.errors import InputError
+from mblip.mixture.templates import describe_prompts
 from mblip.models.build import build_model
 from mblip.models.checkpoint import read_json
 from mblip.models.fused import fuse
@@ -22,6 +23,7 @@ from mblip.models.lora import add_lora
 from mblip.models.mblip import VisionLLM
 from mblip.models.parts import parameters_by_part, recompute_layers, set_trainable
 from mblip.models.runs import DESCRIPTION, save_run
+from mblip.storage import read_manifest
 from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.feed import Feed, check_data, find_mix, unreadable_pictures
 from mblip.training.identity import check_contents, mix_digest, model_digests
@@ -81,8 +83,19 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     if processes.is_main_process:
         if templates:
             vlm.model.config.prompt_templates = templates
+        if steps:
+            vlm.model.config.trained_prompts = trained_prompts(vlm, recipe, mix)
         save_run(vlm, directory, _stored_in_full(recipe))
     return {**row, "unreadable_images": len(unreadable_pictures(directory))}
+
+
+def trained_prompts(vlm: VisionLLM, recipe: TrainRecipe, mix: Path) -> dict[str, Any]:
+    """The prompts that the model has seen after this run, with those of the runs before it."""
+    before = getattr(vlm.model.config, "trained_prompts", {}) if recipe.model.run else None
+    found = describe_prompts(read_manifest(mix).prompts, recipe.data.tasks, before)
+    if recipe.data.replay:
+        found = describe_prompts(read_manifest(recipe.data.replay).prompts, (), found)
+    return found
 
 
 def fit_to_words(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, directory: Path) -> float:

@@ -46,6 +46,7 @@ class MblipAnswerer:
             "dtype": str(vlm.language_model.dtype).removeprefix("torch."),
             "quantization": quantization,
         }
+        self.trained_prompts: dict[str, Any] | None = getattr(vlm.model.config, "trained_prompts", None)
         self._generator = Generator(vlm, _not_yet, batch_size=batch_size)
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
