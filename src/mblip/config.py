@@ -109,14 +109,17 @@ class MixSection(Section):
     """
 
     identity: ClassVar[Identity] = Identity.of(
-        "source images replay_images replay_share tasks languages exclude_languages max_prompt_tokens max_answer_tokens "
-        "crop_scale flip",
+        "source templates images replay_images replay_share tasks languages exclude_languages max_prompt_tokens "
+        "max_answer_tokens end_cut_answers crop_scale flip",
         content="mix replay",
         free="max_unreadable workers",
     )
 
     mix: str = ""
     source: SourceSection | None = None
+    templates: tuple[str, ...] = Field(
+        default=("paper", "benchmarks"), description="of source; of a mix, its recipe's count"
+    )
     images: str = ""
     replay: str = Field(
         default="", description="an older mix, of which every batch holds some texts against forgetting"
@@ -128,6 +131,9 @@ class MixSection(Section):
     exclude_languages: tuple[str, ...] = ()
     max_prompt_tokens: int = Field(default=128, gt=0)
     max_answer_tokens: int = Field(default=128, gt=0)
+    end_cut_answers: bool = Field(
+        default=False, description="an answer that had to be cut also ends, as in the original"
+    )
     max_unreadable: float = Field(default=0.01, ge=0, le=1, description="share of unreadable images that stops the run")
     workers: int = Field(
         default=1, ge=0, description="threads that read and crop pictures ahead; any number is one run"
@@ -256,7 +262,9 @@ class EvalRecipe(Recipe):
     kind: Literal["eval"] = "eval"
     benchmarks: tuple[str, ...] = Field(description="by name; a family such as pope stands for its splits")
     languages: tuple[str, ...] = Field(default=(), description="only these; empty for all of each benchmark")
-    prompts: str = Field(default="paper", description="paper, original (its names of languages) or a YAML file")
+    prompts: str = Field(
+        default="paper", description="paper, original (its names of languages), finetuned or a YAML file"
+    )
     protocol: Literal["generation", "candidates"] = Field(
         default="generation", description="candidates: choose the likeliest of the given answers"
     )
