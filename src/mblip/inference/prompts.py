@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,16 +45,24 @@ class Prompts:
         return self.question.replace("{language}", language).replace("{question}", question)
 
 
-def prompts_from(templates: Sequence[str]) -> Prompts:
-    """The prompts of template files, those of the benchmarks where these have none for a task.
+def prompts_from(templates: Sequence[str], trained: Collection[str] = ()) -> Prompts:
+    """The prompts of template files: one that names the language if any does, of the file that comes last.
+
+    Args:
+        templates: Of the runs that made the model, the latest last.
+        trained: Prompts that it has really seen, where that is known: a file's tasks may be those of a later file instead.
 
     Raises:
         InputError: A template file is gone.
     """
-    own, other = load_templates(tuple(templates)).english(), load_templates(UNKNOWN).english()
+    own = [row for name in reversed(templates) for row in load_templates((name,)).english()]
+    own = [(task, row) for task, row in own if row.prompt in trained] or own
+    rows = [*own, *load_templates(UNKNOWN).english()]
 
     def first(*tasks: str) -> str:
-        return next(template.prompt for task in tasks for name, template in (*own, *other) if name == task)
+        found = [row.prompt for task in tasks for name, row in own if name == task]
+        found = found or [row.prompt for task in tasks for name, row in rows if name == task]
+        return next((prompt for prompt in found if "{language}" in prompt), found[0])
 
     own_tasks = {task for task, _ in own}
     asking = [task for task in ("vqa", "presence") if task in own_tasks] or ["vqa"]

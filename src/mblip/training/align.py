@@ -54,7 +54,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
             check_contents(directory, {"data.source": mix_digest(mix)}, {"data.source": str(mix)})
     # Whoever uses the model asks it in the words that it was trained on.
     made_by = mix / "recipe.yaml"
-    templates = list(load_recipe(DataRecipe, made_by).templates) if made_by.is_file() else []
+    templates = load_recipe(DataRecipe, made_by).templates if made_by.is_file() else ()
     with enough_memory("while the model was loaded", _loading_remedy(recipe)):
         vlm = prepare_model(recipe, processes.device)
     if processes.is_main_process:
@@ -82,7 +82,8 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     gather(vlm)
     if processes.is_main_process:
         if templates:
-            vlm.model.config.prompt_templates = templates
+            before = (getattr(vlm.model.config, "prompt_templates", None) or []) if recipe.model.run else []
+            vlm.model.config.prompt_templates = [*(name for name in before if name not in templates), *templates]
         if steps:
             vlm.model.config.trained_prompts = trained_prompts(vlm, recipe, mix)
         save_run(vlm, directory, _stored_in_full(recipe))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,15 @@ def test_prompts_are_those_of_the_models_training() -> None:
     assert nano.for_question("dog?", "German") == "Question: dog? Answer in German:"
     assert nano.for_question("How many dog?", "German") == "How many dog?"
     assert prompts_from(("benchmarks",)).for_question("A?", "Thai") == "Question: A? Short answer in Thai:"
+    # Fine-tuned with prompts that name no language: captions are asked for as in the alignment before.
+    assert prompts_from(("paper", "llava", "finetuned")) == replace(
+        paper, question="Question: {question} Short answer in {language}:"
+    )
+    assert prompts_from(("finetuned",)).caption == "Caption the image."
+    seen = ["Caption the image.", "Say it in {language}: {question}"]
+    assert (
+        prompts_from(("paper", "finetuned"), seen).caption == "Caption the image."
+    )  # the alignment's were not trained on
     with pytest.raises(InputError, match="no template file"):
         prompts_from(("gone.yaml",))
 
