@@ -30,7 +30,7 @@ from transformers import AutoProcessor, Blip2ForConditionalGeneration
 folder, picture = sys.argv[1:]
 model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
 processor = AutoProcessor.from_pretrained(folder, backend="pil")
-inputs = processor(images=Image.open(picture).convert("RGB"), text="Caption in German:", return_tensors="pt")
+inputs = processor(images=Image.open(picture).convert("RGB"), text="Objects in German:", return_tensors="pt")
 with torch.inference_mode():
     ids = model.generate(**inputs, **{GENERATION!r})
 print(processor.batch_decode(ids, skip_special_tokens=True)[0].strip())

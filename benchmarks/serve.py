@@ -66,7 +66,7 @@ class Job:
         if self.random_weights:  # its words are w4 to w11999
             draw = np.random.default_rng(number)
             return " ".join(f"w{word}" for word in draw.integers(4, 12_000, 4 + number % 9))
-        return f"Caption in {LANGUAGES[CODES[number % len(CODES)]].name}:"
+        return f"Objects in {LANGUAGES[CODES[number % len(CODES)]].name}:"
 
     def body(self, number: int) -> dict[str, Any]:
         """The request."""

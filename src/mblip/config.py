@@ -8,26 +8,22 @@ import re
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
 
 from mblip.errors import InputError, nearest
-from mblip.settings import Section, another_kind, explain, override_field, parse_yaml
+from mblip.nano_recipes import PhaseSection as PhaseSection
+from mblip.nano_recipes import TextRecipe as TextRecipe
+from mblip.nano_recipes import VisionRecipe as VisionRecipe
+from mblip.settings import Identity, Section, another_kind, decisive, explain, override_field, parse_yaml
+from mblip.settings import Recipe as Recipe
 
 Mode = Literal["frozen", "lora", "full"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 R = TypeVar("R", bound="Recipe")
-
-
-class Recipe(Section):
-    """A run, in full. ``title`` and ``paper`` say what it is and which section of the paper it follows."""
-
-    title: str
-    paper: str = ""
-    seed: int = Field(default=0, ge=0)
 
 
 class ModelSection(Section):
@@ -36,6 +32,8 @@ class ModelSection(Section):
     Each of ``vision`` (a BLIP-2 checkpoint: ViT, Q-Former, projection) and ``llm`` is a Hub id, a directory or
     ``nano:NAME`` for a checkpoint shipped with the package; ``run`` continues from a run directory instead.
     """
+
+    identity: ClassVar[Identity] = Identity.of("vision llm run qformer projection fit_words quantization merge")
 
     vision: str = ""
     llm: str = ""
@@ -58,6 +56,8 @@ class ModelSection(Section):
 class PartsSection(Section):
     """How each part of the model learns."""
 
+    identity: ClassVar[Identity] = Identity.of("vision qformer projection llm")
+
     vision: Literal["frozen", "full"] = "frozen"
     qformer: Literal["frozen", "full"] = "full"
     projection: Literal["frozen", "full"] = "full"
@@ -67,6 +67,8 @@ class PartsSection(Section):
 class LoraSection(Section):
     """LoRA on every linear layer of the language model (paper, section 3.2)."""
 
+    identity: ClassVar[Identity] = Identity.of("rank alpha dropout")
+
     rank: int = Field(default=8, gt=0)
     alpha: int = Field(default=16, gt=0)
     dropout: float = Field(default=0.05, ge=0, lt=1)
@@ -74,6 +76,10 @@ class LoraSection(Section):
 
 class AllocationSection(Section):
     """Which language each example goes to; counts add up exactly (largest remainder)."""
+
+    identity: ClassVar[Identity] = Identity.of(
+        "method temperature floor english_share languages exclude_languages task_languages apart"
+    )
 
     method: Literal["mc4", "uniform"] = "mc4"
     temperature: float = Field(default=1.0, gt=0, description="flattens mC4's shares to share ** (1 / temperature)")
@@ -90,6 +96,8 @@ class AllocationSection(Section):
 class SourceSection(Section):
     """One raw corpus. ``options`` go to its reader in ``mblip.corpora``; ``allocation`` replaces the recipe's."""
 
+    identity: ClassVar[Identity] = Identity.of("name reader options images decode_images translate allocation")
+
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="first part of every id, folder of its shards")
     reader: str
     options: dict[str, Any] = Field(default={}, description="of the reader")
@@ -105,8 +113,18 @@ class MixSection(Section):
     ``source`` instead of ``mix`` is one corpus, or a table of your own, whose texts are taken as they are.
     """
 
+    identity: ClassVar[Identity] = Identity.of(
+        "source templates images replay_images replay_share tasks languages exclude_languages max_prompt_tokens "
+        "max_answer_tokens end_cut_answers crop_scale flip",
+        content="mix replay",
+        free="max_unreadable workers",
+    )
+
     mix: str = ""
     source: SourceSection | None = None
+    templates: tuple[str, ...] = Field(
+        default=("paper", "benchmarks"), description="of source; of a mix, its recipe's count"
+    )
     images: str = ""
     replay: str = Field(
         default="", description="an older mix, of which every batch holds some texts against forgetting"
@@ -118,6 +136,9 @@ class MixSection(Section):
     exclude_languages: tuple[str, ...] = ()
     max_prompt_tokens: int = Field(default=128, gt=0)
     max_answer_tokens: int = Field(default=128, gt=0)
+    end_cut_answers: bool = Field(
+        default=False, description="an answer that had to be cut also ends, as in the original"
+    )
     max_unreadable: float = Field(default=0.01, ge=0, le=1, description="share of unreadable images that stops the run")
     workers: int = Field(
         default=1, ge=0, description="threads that read and crop pictures ahead; any number is one run"
@@ -128,6 +149,11 @@ class MixSection(Section):
 
 class OptimSection(Section):
     """AdamW, cosine with linear warm-up. Batches are counted in texts, not in images."""
+
+    identity: ClassVar[Identity] = Identity.of(
+        "lr projection_lr lora_lr weight_decay betas clip warmup_steps min_lr_share epochs steps global_batch",
+        free="micro_batch",  # the rounding alone: what a run out of memory may turn and still go on
+    )
 
     lr: float = Field(ge=0, description="Q-Former, queries and projection")
     projection_lr: float | None = Field(default=None, ge=0, description="the projection's own rate, where it differs")
@@ -145,6 +171,14 @@ class OptimSection(Section):
 
 class TrainRecipe(Recipe):
     """``mblip train``: warm-up, alignment or fine-tuning of a vision-LLM."""
+
+    # checkpointing and sharding change the rounding and which units dropout hits. Texts are held out of the mix only where
+    # there is a validation, however often there is one.
+    identity: ClassVar[Identity] = Identity.of(
+        "seed kind stage model parts lora data optim precision validation_texts",
+        whether="validate_every",
+        free="title paper checkpointing sharding speedups samples tracker checkpoint_every keep_checkpoints log_every",
+    )
 
     kind: Literal["train"] = "train"
     stage: Literal["warmup", "align", "finetune"]
@@ -167,66 +201,6 @@ class TrainRecipe(Recipe):
     checkpoint_every: int = Field(default=1000, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
     log_every: int = Field(default=10, gt=0)
-
-
-class PhaseSection(Section):
-    """A share of text pretraining: so many steps on tasks drawn with these weights."""
-
-    steps: int
-    tasks: dict[str, float]
-    max_objects: int = Field(default=1, ge=1, le=4)
-    languages: tuple[str, ...] = Field(default=(), description="of the prompts and words; empty for the recipe's")
-    english_share: float = Field(default=0.3, description="how often the words that stand for the picture are English")
-    candidates: int = Field(
-        default=0, description="softmax over a sample of so many pieces; 0 for the whole vocabulary"
-    )
-
-
-class TextRecipe(Recipe):
-    """``mblip train``: a tiny multilingual encoder-decoder LM from text alone (the nano stand-in for mT0)."""
-
-    kind: Literal["text"] = "text"
-    languages: tuple[str, ...] = Field(default=(), description="mC4 codes; empty for every language with names")
-    vocabulary: Literal["names", "subword"] = "names"
-    aligned_words: bool = Field(default=True, description="start names at dictionary-aligned vectors")
-    pieces: int = Field(default=8000, description="size of a subword vocabulary")
-    width: int = 128
-    encoder_layers: int = 2
-    decoder_layers: int = 2
-    feed_forward: int = 256
-    heads: int = 4
-    phases: tuple[PhaseSection, ...]
-    stop: int | None = Field(default=None, description="end at this step, before the phases and their schedule do")
-    batch: int = 512
-    lr: float = 3e-3
-    word_lr: float = Field(default=3e-3, description="of the input embedding and the output head")
-    min_lr_share: float = 0.05
-    warmup_steps: int = 100
-    checkpoint_every: int = 500
-    log_every: int = 50
-
-
-class VisionRecipe(Recipe):
-    """``mblip train``: a tiny ViT and Q-Former by classifying each cell of a scene (for EVA-CLIP and BLIP-2's stage 1)."""
-
-    kind: Literal["vision"] = "vision"
-    width: int = 128
-    layers: int = 4
-    feed_forward: int = 512
-    heads: int = 4
-    patch: int = 16
-    queries: int = Field(default=8, description="of the Q-Former; a multiple of a scene's four cells")
-    qformer_width: int = Field(
-        default=320, description="more than there are concepts: a linear projection can then send each to any word"
-    )
-    qformer_heads: int = 5
-    qformer_layers: int = 2
-    steps: int = 2500
-    batch: int = 64
-    lr: float = 1e-3
-    warmup_steps: int = 100
-    checkpoint_every: int = 500
-    log_every: int = 50
 
 
 class FilterSection(Section):
@@ -297,7 +271,9 @@ class EvalRecipe(Recipe):
     kind: Literal["eval"] = "eval"
     benchmarks: tuple[str, ...] = Field(description="by name; a family such as pope stands for its splits")
     languages: tuple[str, ...] = Field(default=(), description="only these; empty for all of each benchmark")
-    prompts: str = Field(default="paper", description="paper, original (its names of languages) or a YAML file")
+    prompts: str = Field(
+        default="paper", description="paper, original (its names of languages), finetuned or a YAML file"
+    )
     protocol: Literal["generation", "candidates"] = Field(
         default="generation", description="candidates: choose the likeliest of the given answers"
     )
@@ -398,21 +374,10 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
         yaml.safe_dump(recipe.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True)
 
 
-# What neither changes the result nor may keep a run from going on.
-WITHOUT_EFFECT: dict[str, Any] = {
-    **dict.fromkeys(("title", "paper", "checkpoint_every", "keep_checkpoints", "log_every", "tracker"), True),
-    # These change the rounding and which units dropout hits: what a run out of memory may turn and still go on.
-    **dict.fromkeys(("checkpointing", "sharding", "speedups"), True),
-    "data": {"workers"},
-    "optim": {"micro_batch"},
-}
-
-
 def hash_recipe(recipe: Recipe) -> str:
     """SHA-256 of the settings that decide the result: the same for the same settings, however they were given.
 
     Settings that stand at their default do not count, so that a field added later leaves older hashes as they were.
     """
-    settings = recipe.model_dump(mode="json", exclude_defaults=True, exclude=WITHOUT_EFFECT)
-    settings = {field: value for field, value in settings.items() if value != {}} | {"kind": type(recipe).__name__}
+    settings = decisive(recipe, defaults=False) | {"kind": type(recipe).__name__}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

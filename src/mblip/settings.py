@@ -3,18 +3,85 @@
 from __future__ import annotations
 
 import typing
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mblip.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Identity:
+    """How each field of a section counts where a run is stopped and started again; every field is in one of these.
+
+    Attributes:
+        decides: What is learnt follows from the value: with another one it is another run.
+        whether: It counts whether the field is set, not to what.
+        content: A folder, of which the content counts and not the path.
+        free: It does not change what is learnt, or its rounding alone, and may be changed within a run.
+    """
+
+    decides: tuple[str, ...] = ()
+    whether: tuple[str, ...] = ()
+    content: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, decides: str = "", *, whether: str = "", content: str = "", free: str = "") -> Identity:
+        """The same from names that blanks part."""
+        return cls(*(tuple(names.split()) for names in (decides, whether, content, free)))
 
 
 class Section(BaseModel):
     """Part of a recipe: unknown fields are errors, so that a typo never trains."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    identity: ClassVar[Identity | None] = None  # None: every field decides
+
+
+class Recipe(Section):
+    """A run, in full. ``title`` and ``paper`` say what it is and which section of the paper it follows."""
+
+    title: str
+    paper: str = ""
+    seed: int = Field(default=0, ge=0)
+
+
+def decisive(section: Section, *, defaults: bool = True) -> dict[str, Any]:
+    """The settings that make a run what it is, as plain values (see :class:`Identity`).
+
+    Args:
+        section: A recipe, or a part of one.
+        defaults: Also those that stand at their default.
+    """
+    identity, found = section.identity or Identity(), dict[str, Any]()
+    plain = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if name in (*identity.free, *identity.content):
+            continue
+        whether = name in identity.whether
+        if not defaults and (value == field.default or (whether and bool(value) == bool(field.default))):
+            continue
+        if isinstance(value, Section):
+            if inner := decisive(value, defaults=defaults):
+                found[name] = inner
+        else:
+            found[name] = bool(value) if whether else plain[name]
+    return found
+
+
+def contents(section: Section, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The folders whose content counts: dotted field and path, where one is set."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from contents(value, f"{prefix}{name}.")
+        elif section.identity and name in section.identity.content and value:
+            yield f"{prefix}{name}", value
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from mblip.config import TrainRecipe, load_recipe
 from mblip.errors import InputError
 from mblip.evaluation.answerers.openai import OpenAIAnswerer
 from mblip.evaluation.benchmarks import EVALUATED
 from mblip.evaluation.prompts import load_prompts
 from mblip.languages import find_language
+from mblip.mixture.templates import load_templates, was_seen
 
 SHORT = {"num_beams": 5, "max_new_tokens": 10, "min_new_tokens": 1, "length_penalty": -1.0}
 CAPTION = {"num_beams": 5, "max_new_tokens": 50, "length_penalty": 1.0}
@@ -80,6 +82,40 @@ def test_the_originals_names_of_languages() -> None:
     assert prompts["xflickrco", "ja"] == "Caption in Japanese: "
 
 
+def test_what_was_fine_tuned_is_asked_as_it_was_trained() -> None:
+    """The recipes finetune_..., whose templates, pictures and lengths are the original's."""
+    prompts = load_prompts("finetuned", list(EVALUATED.values()))
+    changed = {
+        key: text for key, text in prompts.items() if text != load_prompts("paper", list(EVALUATED.values()))[key]
+    }
+    two = 'Based on the two images, is it correct to say "{text}"? Yes or no?'
+    assert changed == {("nlvr2", "en"): two, **{("marvl", code): two for code in ("id", "sw", "ta", "tr", "zh")}}
+    trained = [(task, template.prompt) for task, template in load_templates(("finetuned",)).english()]
+    assert trained == [
+        ("caption", "Caption the image."),
+        ("caption", "Short image caption: "),
+        ("caption", "Briefly describe the image."),
+        ("caption", "Write a short image description."),
+        ("caption", "Summarize the image."),
+        ("vqa", "Question: {question} Short answer in {language}:"),
+        ("entailment", 'Is it guaranteed true that "{hypothesis}"? Yes, no, or maybe? Answer in {language}:'),
+        ("image_pair", 'Based on the two images, is it correct to say "{statement}"? Yes or no?'),
+    ]
+    rows = [prompt for _, prompt in trained]
+    for name in ("xgqa", "xvnli", "marvl", "nlvr2"):
+        code = EVALUATED[name].languages[0]
+        assert was_seen(prompts[name, code], {"prompts": rows, "complete": True}), name
+    recipes = {
+        name: load_recipe(TrainRecipe, f"finetune_{name}").data for name in ("gqa", "xvnli", "nlvr2", "flickr30k")
+    }
+    assert {data.templates for data in recipes.values()} == {("finetuned",)}
+    crops = {name: data.crop_scale for name, data in recipes.items()}
+    assert crops == {"gqa": (0.5, 1.0), "xvnli": (0.5, 1.0), "nlvr2": (1.0, 1.0), "flickr30k": (0.5, 1.0)}
+    lengths = {name: (data.max_prompt_tokens, data.max_answer_tokens) for name, data in recipes.items()}
+    assert lengths == {"gqa": (256, 256), "xvnli": (256, 256), "nlvr2": (256, 256), "flickr30k": (128, 128)}
+    assert all(data.end_cut_answers for data in recipes.values())
+
+
 def test_prompts_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "prompts.yaml"
     benchmarks = [EVALUATED["xgqa"], EVALUATED["xm3600"]]
@@ -98,7 +134,7 @@ def test_prompts_of_ones_own(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError, match=message):
             load_prompts(str(path), benchmarks)
-    with pytest.raises(InputError, match="no prompts 'papers': name paper, original or a YAML file"):
+    with pytest.raises(InputError, match="no prompts 'papers': name paper, original, finetuned or a YAML file"):
         load_prompts("papers", benchmarks)
 
 

@@ -40,3 +40,7 @@ def test_a_validation_tells_what_is_worst_and_what_it_left_out() -> None:
     )
     assert worst == "  highest by language: l7 7.00, l6 6.00, l5 5.00, l4 4.00, l3 3.00, 3 more"
     assert len(shown) == SHOWN and shown[0].startswith("  Caption: → [b]dog[/b], [b]dog") and shown[0].endswith("cat)")
+
+
+def test_a_checkpoint_that_is_not_gone_on_from_is_told_of() -> None:
+    assert told({"note": "checkpoint [x] is damaged"}) == ["checkpoint [x] is damaged"]

@@ -113,6 +113,9 @@ def match(
     count: Annotated[int, typer.Option(min=0, help="Captions; 0 for all that follow.")] = 0,
     ranks: Annotated[str, typer.Option(help="Of nearness, 1 being the nearest.")] = "3,10,30,100,300",
     index: Annotated[str, typer.Option(help="faiss index; IVF4096,Flat for millions.")] = "Flat",
+    original: Annotated[
+        bool, typer.Option("--original", help="As the original: by distance, an image's own caption not left out.")
+    ] = False,
 ) -> None:
     """Find wrong captions that nearly fit: those at some ranks of nearness to each image."""
     from mblip.corpora.neighbours import match_captions
@@ -120,7 +123,7 @@ def match(
     with _progress() as progress:
         found = match_captions(
             captions, to, ranks=ranks, model=model, store=store, vectors=(image_vectors, text_vectors), start=start,
-            count=count, index=index, progress=progress,
+            count=count, index=index, original=original, progress=progress,
         )  # fmt: skip
     without = int((found < 0).all(axis=1).sum())
     print(f"{to}: neighbours of {len(found) - without:,} captions" + (f", none of {without:,}" if without else ""))

@@ -49,7 +49,7 @@ def evaluate(
         list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images of each benchmark.")] = None,
-    prompts: Annotated[str, typer.Option(help="paper, original (its language names) or a YAML file.")] = "",
+    prompts: Annotated[str, typer.Option(help="paper, original (its language names), finetuned or a YAML file.")] = "",
     candidates: Annotated[
         bool, typer.Option("--candidates", help="Choose the likeliest of the given answers instead of generating.")
     ] = False,

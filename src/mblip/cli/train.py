@@ -72,7 +72,10 @@ class _Progress:
         self._bar.stop()
 
     def tell(self, row: dict[str, Any]) -> None:
-        """Show a row of the log, or of the validation with some of its answers."""
+        """Show a row of the log, of the validation with some of its answers, or a note."""
+        if "note" in row:
+            self._console.print(row["note"], markup=False, soft_wrap=True)
+            return
         if row.get("validation"):
             right = (
                 "" if row["exact"] is None else f", {row['exact']:.0%} of {len(row['samples'])} samples word for word"

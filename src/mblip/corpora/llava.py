@@ -43,16 +43,19 @@ def read(
     task: Literal["description", "conversation"],
     image_key: str = COCO_TRAIN_KEY,
     most_sentences: int = 3,
+    instructions: bool = False,
 ) -> Iterator[Example | Drop]:
     """Yield the turns of a file.
 
     Args:
         source: First part of the ids.
         path: ``detail_23k.json`` or ``conversation_58k.json``.
-        task: ``description`` keeps the answer alone, ``conversation`` question and answer.
+        task: ``description`` keeps the answer alone (see ``instructions``), ``conversation`` question and answer.
         image_key: How an image is called, from the COCO number in its name (``000000033471.jpg``, with or without a
             folder and ``COCO_train2014_`` before it); ``{image}`` is the name as it stands, for files with other images.
         most_sentences: A conversation's answers with more full stops are left out, as in the paper.
+        instructions: Keep what was asked of a description too, as ``instruction``, to be translated and shown as the prompt:
+            the original's way, by the templates ``llava``.
     """
 
     def make(row: Row) -> Iterator[Text | Drop]:
@@ -68,7 +71,8 @@ def read(
             if not images:
                 yield Drop(f"{source}/{name}", source, "no image", question)
             elif task == "description":
-                yield Text(name, task, images, {"description": answer})
+                asked = {"instruction": question} if instructions else {}
+                yield Text(name, task, images, asked | {"description": answer})
             elif answer.count(".") > most_sentences:
                 yield Drop(f"{source}/{name}", source, "long answer", f"{answer.count('.')} full stops", task)
             else:

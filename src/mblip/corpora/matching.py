@@ -6,6 +6,10 @@ folder, and the neighbours that ``mblip data match`` finds among them.
 A caption example becomes a ``matching`` example of the same image: half of the time with its own caption and yes, else
 with a wrong caption and no. The wrong one is drawn with equal chance from a random one and those at some ranks (3rd,
 10th, 30th, 100th, 300th in the paper) among the captions nearest to the image. One of the same words is never wrong.
+
+With ``draw: original`` it is as the original has it: true and wrong captions take turns by blocks of 125 rows, and the wrong
+one is whatever stands at that rank or at random, be it the image's own caption under another or the same number. How many of
+these "no" are about the image's own words depends on the neighbours: ``mblip data match --original`` finds them so.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +27,17 @@ from mblip.schema import Drop, Example
 from mblip.storage import ShardReader, read_manifest
 
 Ranks = NDArray[np.int32]
+BLOCK = 125  # rows that the original calls all true, or all wrong
 
 
 def read(
-    source: str, captions: Path, neighbours: Path | None = None, start: int = 0, count: int = 0, seed: int = 0
+    source: str,
+    captions: Path,
+    neighbours: Path | None = None,
+    start: int = 0,
+    count: int = 0,
+    seed: int = 0,
+    draw: Literal["fair", "original"] = "fair",
 ) -> Iterator[Example | Drop]:
     """Yield a matching example for each caption of a range.
 
@@ -36,14 +48,16 @@ def read(
         start: First caption (1,000 in the paper).
         count: How many (600,000 in the paper); 0 for all that follow.
         seed: Of the draws.
+        draw: ``fair``, or ``original``: see the module.
 
     Raises:
         InputError: No captions there, or neighbours of another range.
     """
     rows = caption_rows(captions, start, count)
     ranks = _load_neighbours(neighbours, len(rows)) if neighbours else np.empty((len(rows), 0), np.int32)
-    licence = read_manifest(captions).licences
-    return _examples(source, rows, ranks, "; ".join(sorted(set(licence.values()))), random.Random(f"{source} {seed}"))
+    licence = "; ".join(sorted(set(read_manifest(captions).licences.values())))
+    make = _examples if draw == "fair" else _original
+    return make(source, rows, ranks, licence, random.Random(f"{source} {seed}"))
 
 
 def caption_rows(folder: Path, start: int, count: int) -> list[tuple[str, str]]:
@@ -74,9 +88,23 @@ def _examples(
                 yield Drop(f"{source}/{number}", source, "no other caption", caption, "matching")
                 continue
             caption, answer = wrong, "no"
-        texts = {"caption": caption, "answer": answer}
-        languages = {"caption": "en", "answer": "en"}
-        yield Example(f"{source}/{number}", source, "matching", (image,), texts, languages, licence)
+        yield _example(source, number, image, caption, answer, licence)
+
+
+def _original(
+    source: str, rows: list[tuple[str, str]], ranks: Ranks, licence: str, draw: random.Random
+) -> Iterator[Example | Drop]:
+    for number, (image, caption) in enumerate(rows):
+        if number // BLOCK % 2 == 0:
+            yield _example(source, number, image, caption, "yes", licence)
+            continue
+        choices = [draw.randrange(len(rows)), *(int(rank) for rank in ranks[number] if rank >= 0)]
+        yield _example(source, number, image, rows[draw.choice(choices)][1], "no", licence)
+
+
+def _example(source: str, number: int, image: str, caption: str, answer: str, licence: str) -> Example:
+    texts, languages = {"caption": caption, "answer": answer}, {"caption": "en", "answer": "en"}
+    return Example(f"{source}/{number}", source, "matching", (image,), texts, languages, licence)
 
 
 def _wrong(draw: random.Random, rows: list[tuple[str, str]], number: int, ranks: NDArray[np.int32]) -> str | None:

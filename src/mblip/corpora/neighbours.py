@@ -21,9 +21,16 @@ _EXTRA = 64  # neighbours asked for beyond the last rank, as some will say the s
 
 
 def find_neighbours(
-    images: Vectors, texts: Vectors, captions: Sequence[str], ranks: Sequence[int], index: str = "Flat"
+    images: Vectors,
+    texts: Vectors,
+    captions: Sequence[str],
+    ranks: Sequence[int],
+    index: str = "Flat",
+    original: bool = False,
 ) -> NDArray[np.int32]:
     """The captions at some ranks of nearness to each image, leaving out those that equal its own.
+
+    Near is what has a small angle.
 
     Args:
         images: [captions, width], in any scale.
@@ -31,6 +38,8 @@ def find_neighbours(
         captions: The texts, of which the first belongs to the first image, and so on.
         ranks: 1 is the nearest.
         index: faiss's name of an index, such as ``Flat`` (exact) or ``IVF4096,Flat`` (for millions).
+        original: As the original does: near is what is at a small distance, the vectors being as long as the model makes
+            them, and every caption counts, an image's own and those that are there several times too.
 
     Returns:
         [captions, ranks] numbers of captions; -1 where there are not so many, or an image's embedding is all zeros.
@@ -49,12 +58,14 @@ def find_neighbours(
     # The same caption of many images stands once in the index, so that every neighbour is another text.
     first: dict[str, int] = {}
     kind = np.array([first.setdefault(caption, number) for number, caption in enumerate(captions)])
-    distinct = np.fromiter(first.values(), np.int64)
+    distinct = np.arange(len(captions)) if original else np.fromiter(first.values(), np.int64)
+    scaled = _as_they_are if original else _normalised
     try:
-        search = faiss.index_factory(images.shape[1], index, faiss.METRIC_INNER_PRODUCT)
+        metric = faiss.METRIC_L2 if original else faiss.METRIC_INNER_PRODUCT
+        search = faiss.index_factory(images.shape[1], index, metric)
     except RuntimeError as error:
         raise InputError(f"faiss knows no index {index!r}; try Flat") from error
-    vectors = _normalised(texts[distinct])
+    vectors = scaled(texts[distinct])
     if not search.is_trained:
         search.train(vectors)
     search.add(vectors)
@@ -62,11 +73,15 @@ def find_neighbours(
     wanted = min(max(ranks) + _EXTRA, len(distinct))
     for start in range(0, len(images), _ROWS_PER_FILE):
         part = slice(start, start + _ROWS_PER_FILE)
-        _, near = search.search(_normalised(images[part]), wanted)
+        _, near = search.search(scaled(images[part]), wanted)
         for row, numbers in enumerate(near, start=start):
             if not images[row].any():  # it was not there, so nothing is near to it
                 continue
-            others = [int(distinct[number]) for number in numbers if number >= 0 and distinct[number] != kind[row]]
+            others = [
+                int(distinct[number])
+                for number in numbers
+                if number >= 0 and (original or distinct[number] != kind[row])
+            ]
             for column, rank in enumerate(ranks):
                 if rank <= len(others):
                     found[row, column] = others[rank - 1]
@@ -84,6 +99,7 @@ def match_captions(
     start: int = 0,
     count: int = 0,
     index: str = "Flat",
+    original: bool = False,
     progress: Progress = silent,
 ) -> NDArray[np.int32]:
     """Find the neighbours of a range of captions and write them for the reader ``matching``.
@@ -98,6 +114,7 @@ def match_captions(
         start: First caption.
         count: How many; 0 for all that follow.
         index: See :func:`find_neighbours`.
+        original: See there too.
         progress: Is told how far it is.
 
     Raises:
@@ -113,7 +130,7 @@ def match_captions(
         images, texts = embed(model, rows, open_images(store), to.with_suffix(".embeddings"), progress=progress)
     else:
         raise InputError("name a model and an image store, or the embeddings of both images and texts")
-    found = find_neighbours(images, texts, [caption for _, caption in rows], numbers, index)
+    found = find_neighbours(images, texts, [caption for _, caption in rows], numbers, index, original)
     with atomic_write(to) as file:
         np.save(file, found)
     return found
@@ -254,6 +271,10 @@ class _Encoder:
             output = method(**{name: value.to(self._device) for name, value in inputs.items()})
         vectors: Vectors = getattr(output, "pooler_output", output).float().cpu().numpy()
         return vectors
+
+
+def _as_they_are(vectors: Vectors) -> Vectors:
+    return np.ascontiguousarray(vectors, np.float32)
 
 
 def _normalised(vectors: Vectors) -> Vectors:

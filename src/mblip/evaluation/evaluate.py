@@ -33,6 +33,7 @@ from mblip.evaluation.results import (
 )
 from mblip.evaluation.scoring import describe_data, score_items
 from mblip.evaluation.tasks import Task, load_tasks
+from mblip.mixture.templates import was_seen
 from mblip.schema import Prediction, Score
 from mblip.storage import JsonlWriter, no_empty_folders, sha256_file
 
@@ -130,9 +131,11 @@ def evaluate(
 
 def _how(task: Task, run: Run, answerer: Answerer) -> dict[str, Any]:
     """How answers came about, for the fingerprint."""
+    trained = getattr(answerer, "trained_prompts", None)
+    seen = {"prompt_seen_in_training": was_seen(task.prompt, trained, (item.text for item in task.items))}
     if run.protocol == "candidates":
-        return {"candidates": list(task.benchmark.candidates)}
-    return {"decoding": answerer.decoding(task.benchmark.decoding)}
+        return {**seen, "candidates": list(task.benchmark.candidates)}
+    return {**seen, "decoding": answerer.decoding(task.benchmark.decoding)}
 
 
 def _check_protocol(benchmarks: Sequence[Benchmark], protocol: str) -> None:

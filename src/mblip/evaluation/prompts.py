@@ -1,4 +1,4 @@
-"""Ways to ask: the paper's prompts, with the original's names of languages by option, or a person's own."""
+"""Ways to ask: the paper's prompts, with the original's names of languages by option, those of fine-tuning, or one's own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from mblip.errors import InputError, nearest
 from mblip.evaluation.benchmark import Benchmark
 from mblip.languages import find_language
 
-PAPER, ORIGINAL = "paper", "original"
+PAPER, ORIGINAL, FINETUNED = "paper", "original", "finetuned"
 _FIELDS = {"text", "language"}
+# Where the original asks what it has fine-tuned otherwise than zero-shot; all other benchmarks are asked the same.
+_AFTER_FINE_TUNING = dict.fromkeys(
+    ("marvl", "nlvr2"), 'Based on the two images, is it correct to say "{text}"? Yes or no?'
+)
+_SETS: dict[str, dict[str, str]] = {PAPER: {}, ORIGINAL: {}, FINETUNED: _AFTER_FINE_TUNING}
 
 
 def load_prompts(name: str, benchmarks: list[Benchmark]) -> dict[tuple[str, str], str]:
@@ -20,14 +25,15 @@ def load_prompts(name: str, benchmarks: list[Benchmark]) -> dict[tuple[str, str]
 
     Args:
         name: ``paper``; ``original`` for the paper's with the names that the original code calls languages by
-            ("Farsi", "Portugese"); or a YAML file of prompts by benchmark, which may hold ``{text}`` and ``{language}``;
-            benchmarks that it does not name are asked as in the paper.
+            ("Farsi", "Portugese"); ``finetuned`` for models of the recipes ``finetune_...``; or a YAML file of prompts by
+            benchmark, which may hold ``{text}`` and ``{language}``; benchmarks that it does not name are asked as in the
+            paper.
         benchmarks: Which.
 
     Raises:
         InputError: No such set or file, an unknown benchmark or field, or a question that is not asked.
     """
-    own = {} if name in (PAPER, ORIGINAL) else _read(Path(name), benchmarks)
+    own = _SETS[name] if name in _SETS else _read(Path(name), benchmarks)
     prompts = {}
     for benchmark in benchmarks:
         template = own.get(benchmark.name, benchmark.prompt)
@@ -41,7 +47,9 @@ def _read(path: Path, benchmarks: list[Benchmark]) -> dict[str, str]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"no prompts {str(path)!r}: name paper, original or a YAML file of your own") from error
+        raise InputError(
+            f"no prompts {str(path)!r}: name paper, original, finetuned or a YAML file of your own"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     known = {benchmark.name: benchmark for benchmark in benchmarks}

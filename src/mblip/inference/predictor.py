@@ -46,7 +46,8 @@ class Predictor(VisionLLM):
         Raises:
             InputError: It was trained on templates of a file that is gone.
         """
-        return prompts_from(self.templates)
+        trained = getattr(self.model.config, "trained_prompts", None) or {}
+        return prompts_from(self.templates, trained.get("prompts", ()) if trained.get("complete") else ())
 
     @property
     def precision(self) -> str:

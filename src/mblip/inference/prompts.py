@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from mblip.config import DataRecipe, TrainRecipe, load_recipe
 from mblip.errors import InputError
 from mblip.mixture.templates import load_templates
 
-PAPER = ("paper",)
+UNKNOWN = ("benchmarks",)  # how a model is asked that does not say what it was trained on: as the paper evaluates
+PUBLISHED = ("published",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +45,24 @@ class Prompts:
         return self.question.replace("{language}", language).replace("{question}", question)
 
 
-def prompts_from(templates: Sequence[str]) -> Prompts:
-    """The prompts of template files, the paper's where these have none for a task.
+def prompts_from(templates: Sequence[str], trained: Collection[str] = ()) -> Prompts:
+    """The prompts of template files: one that names the language if any does, of the file that comes last.
+
+    Args:
+        templates: Of the runs that made the model, the latest last.
+        trained: Prompts that it has really seen, where that is known: a file's tasks may be those of a later file instead.
 
     Raises:
         InputError: A template file is gone.
     """
-    own, paper = load_templates(tuple(templates)).english(), load_templates(PAPER).english()
+    own = [row for name in reversed(templates) for row in load_templates((name,)).english()]
+    own = [(task, row) for task, row in own if row.prompt in trained] or own
+    rows = [*own, *load_templates(UNKNOWN).english()]
 
     def first(*tasks: str) -> str:
-        return next(template.prompt for task in tasks for name, template in (*own, *paper) if name == task)
+        found = [row.prompt for task in tasks for name, row in own if name == task]
+        found = found or [row.prompt for task in tasks for name, row in rows if name == task]
+        return next((prompt for prompt in found if "{language}" in prompt), found[0])
 
     own_tasks = {task for task, _ in own}
     asking = [task for task in ("vqa", "presence") if task in own_tasks] or ["vqa"]
@@ -61,7 +71,13 @@ def prompts_from(templates: Sequence[str]) -> Prompts:
 
 
 def templates_of_run(folder: Path) -> tuple[str, ...]:
-    """The template files of the mix that a run was trained on; the paper's where the run or its mix does not say."""
+    """The template files of the mix that a run was trained on.
+
+    Those of the original's prompts for the checkpoints that it published, and of the benchmarks' where a folder or its mix
+    does not say.
+    """
+    if _is_published(folder):
+        return PUBLISHED
     try:
         section = load_recipe(TrainRecipe, folder / "recipe.yaml").data
         mix = Path(section.mix) if section.mix else folder / "mix"
@@ -70,7 +86,16 @@ def templates_of_run(folder: Path) -> tuple[str, ...]:
         found = next(place for place in places if place.is_file())
         return load_recipe(DataRecipe, found).templates
     except (InputError, StopIteration):
-        return PAPER
+        return UNKNOWN
+
+
+def _is_published(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint in the layout of 2023, whose class has a name of its own."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("architectures") == ["mBLIP"]
 
 
 def _reads_like(question: str, plain: str) -> bool:

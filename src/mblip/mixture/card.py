@@ -48,6 +48,15 @@ def card_text(manifest: Manifest, recipe: DataRecipe) -> str:
             "",
             f"Translated by the engine `{recipe.translation.engine}`; licence of its translations: {licence}.",
         ]
+    if manifest.prompts:
+        seen = "; ".join(f"`{prompt}`" for prompt in manifest.evaluation_prompts_seen)
+        told = (
+            f"Benchmarks ask some of them, whose figures are then not zero-shot: {seen}"
+            if seen
+            else "No benchmark asks one"
+        )
+        count = sum(map(len, manifest.prompts.values()))
+        lines += ["", "## Prompts", "", f"{count:,} prompts, listed in `manifest.json`. {told}."]
     lines += ["", "## Tasks", "", "| source | task | instructions | languages | English |", "|---|---|---:|---:|---:|"]
     for source, tasks in manifest.counts.items():
         for task, languages in tasks.items():

@@ -14,7 +14,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +31,7 @@ from mblip.errors import InputError
 from mblip.mixture.card import write_card
 from mblip.mixture.exclusion import evaluation_images, image_identity
 from mblip.mixture.plan import check_samples, plan_mix
-from mblip.mixture.templates import Template, Templates, load_templates
+from mblip.mixture.templates import Template, Templates, load_templates, normal_prompt
 from mblip.mixture.templates.rendering import find_templates
 from mblip.mixture.templates.translating import translate_templates
 from mblip.schema import Drop, Example, Instruction
@@ -125,7 +125,12 @@ def build_mix(
     stamps = {path: stamp for stage in stages.values() for path, stamp in load_stamps(stage.folder / STAMPS)[1].items()}
     save_stamps(folder / STAMPS, identity, stamps)
     licences = {name: stage.manifest.licences[name] for name, stage in stages.items()}
-    manifest = write_manifest(folder, Instruction, seed=recipe.seed, recipe_hash=identity, licences=licences)
+    tasks = {task for stage in stages.values() for counts in stage.manifest.counts.values() for task in counts}
+    prompts = _prompts(recipe, boxes_folder, tasks)
+    manifest = write_manifest(
+        folder, Instruction, seed=recipe.seed, recipe_hash=identity, licences=licences, prompts=prompts,
+        evaluation_prompts_seen=_seen_in_evaluation(prompts),
+    )  # fmt: skip
     write_card(folder)
     shutil.rmtree(folder / WORK)
     return manifest
@@ -295,6 +300,24 @@ def _translate_templates(recipe: DataRecipe, work: Path, boxes_folder: Path) -> 
         with JsonlWriter(boxes_folder / name) as file:
             for record in records:
                 file.write(record)
+
+
+def _prompts(recipe: DataRecipe, boxes_folder: Path, tasks: Container[str]) -> dict[str, list[str]]:
+    """The prompts that instructions were made with, by task."""
+    found: dict[str, list[str]] = {}
+    rows = [template for _, template in load_templates(recipe.templates, recipe.profile).english()]
+    if recipe.translated_templates:
+        rows += read_records(boxes_folder / _TEMPLATES, Template)
+    for row in rows:
+        if row.task in tasks:
+            found.setdefault(row.task, []).append(row.prompt)
+    return {task: list(dict.fromkeys(prompts)) for task, prompts in sorted(found.items())}
+
+
+def _seen_in_evaluation(prompts: dict[str, list[str]]) -> list[str]:
+    held = {normal_prompt(prompt) for rows in prompts.values() for prompt in rows}
+    asked = [template.prompt for _, template in load_templates(("benchmarks",)).english()]
+    return [prompt for prompt in asked if normal_prompt(prompt) in held]
 
 
 def _boxes_hash(identity: str, stages: dict[str, EnglishStage]) -> str:

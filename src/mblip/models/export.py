@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mblip.errors import InputError
+from mblip.mixture.templates import load_templates
 from mblip.models.checkpoint import read_json
 from mblip.models.load import load_model
 from mblip.models.locate import locate
@@ -143,7 +146,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model, processor = AutoModelForImageTextToText.from_pretrained("."), AutoProcessor.from_pretrained(".", backend="pil")
-inputs = processor(images=Image.open("photo.jpg"), text="Caption in German:", return_tensors="pt")
+inputs = processor(images=Image.open("photo.jpg"), text="{_caption_prompt(config)}", return_tensors="pt")
 print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_tokens=50), skip_special_tokens=True)[0])
 ```
 
@@ -151,6 +154,16 @@ print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_token
 
 {chr(10).join(made) or "- not recorded"}
 """
+
+
+def _caption_prompt(config: Any) -> str:
+    """A prompt that the model was trained on, as far as it says; else that of the benchmarks."""
+    names = getattr(config, "prompt_templates", None) or ()
+    with suppress(InputError):  # a template file of one's own that is gone
+        for task, template in (*load_templates(tuple(names)).english(), *load_templates(("benchmarks",)).english()):
+            if task == "caption":
+                return template.prompt.replace("{language}", "German")
+    return "Caption in German:"
 
 
 def _say_dtype(file: Path, vlm: VisionLLM) -> None:

@@ -75,6 +75,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
         "trained_on": quantization_of(vlm.language_model),
         "prompt_templates": list(getattr(vlm.model.config, "prompt_templates", None) or []),
         "answer_separator": None if vlm.is_encoder_decoder else vlm.layout.separator,
+        "trained_prompts": getattr(vlm.model.config, "trained_prompts", None),
     }
     write_json(folder / DESCRIPTION, description)
 
@@ -93,6 +94,7 @@ class Description:
         prompt_templates: Files of the templates that the run was trained with.
         answer_separator: What stood between prompt and answer of a decoder-only model; None where the run does not say
             (an encoder-decoder, or a run from before this was written): then what the tokeniser makes of both in one line.
+        trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None where the run does not say.
     """
 
     bases: dict[str, Base]
@@ -103,6 +105,7 @@ class Description:
     trained_on: Quantization
     prompt_templates: list[str]
     answer_separator: str | None
+    trained_prompts: dict[str, Any] | None
 
 
 def read_description(folder: Path) -> Description:
@@ -124,6 +127,7 @@ def read_description(folder: Path) -> Description:
             trained_on=raw["trained_on"],
             prompt_templates=list(raw.get("prompt_templates", ())),
             answer_separator=_separator(raw.get("answer_separator")),
+            trained_prompts=raw.get("trained_prompts"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / DESCRIPTION} is damaged ({error!r}); copy the run again") from error
@@ -170,6 +174,8 @@ def load_run(
         vlm.model.config.answer_separator = run.answer_separator
     if run.prompt_templates:  # part of the configuration, so that an export has them as well
         vlm.model.config.prompt_templates = run.prompt_templates
+    if run.trained_prompts is not None:
+        vlm.model.config.trained_prompts = run.trained_prompts
     finish(vlm, quantization, device_map)
     if attached:
         load_lora(vlm, attached)

@@ -52,7 +52,7 @@ class Collator:
         index = [[place[key] for key in row.images] + [-1] * (width - len(row.images)) for row in kept]
         texts = self.layout.pairs(
             [row.prompt for row in kept], [row.answer for row in kept], [len(row.images) for row in kept],
-            self.section.max_prompt_tokens, self.section.max_answer_tokens,
+            self.section.max_prompt_tokens, self.section.max_answer_tokens, self.section.end_cut_answers,
         )  # fmt: skip
         stacked = torch.from_numpy(np.stack([pixels[key] for key in used]))
         return {"pixel_values": stacked, "image_index": torch.tensor(index), **texts}

@@ -95,6 +95,7 @@ class TextLayout:
         images: Sequence[int],
         max_prompt_tokens: int | None = None,
         max_answer_tokens: int | None = None,
+        end_cut_answers: bool = False,
     ) -> dict[str, Tensor]:
         """Rows to train on or to score, padded on the right.
 
@@ -104,6 +105,7 @@ class TextLayout:
             images: Number of images of each.
             max_prompt_tokens: Longer prompts are cut (placeholders do not count).
             max_answer_tokens: Longer answers are cut; the end token counts.
+            end_cut_answers: See :meth:`targets`.
 
         Returns:
             ``input_ids`` and ``attention_mask`` [texts, tokens], and ``labels``: [texts, answer tokens] for an
@@ -113,7 +115,7 @@ class TextLayout:
             InputError: A prompt holds the image placeholder.
         """
         sources = self._sources(prompts, images, max_prompt_tokens)
-        targets = self.targets(prompts, answers, max_answer_tokens)
+        targets = self.targets(prompts, answers, max_answer_tokens, end_cut_answers)
         if self.is_encoder_decoder:
             return {**self._padded(sources), "labels": pad_rows(targets, IGNORED)}
         rows = [source + target for source, target in zip(sources, targets, strict=True)]
@@ -129,13 +131,31 @@ class TextLayout:
         prefix = [self.image_token_id] * self.queries
         return [prefix * count + row for row, count in zip(rows, images, strict=True)]
 
-    def targets(self, prompts: Sequence[str], answers: Sequence[str], limit: int | None = None) -> list[list[int]]:
-        """The ids of answers as they follow their prompts, each with the end token, at most ``limit`` of them."""
+    def targets(
+        self,
+        prompts: Sequence[str],
+        answers: Sequence[str],
+        limit: int | None = None,
+        end_cut_answers: bool = False,
+    ) -> list[list[int]]:
+        """The ids of answers as they follow their prompts, each with the end token, at most ``limit`` of them.
+
+        Args:
+            prompts: What they follow.
+            answers: As many.
+            limit: Most tokens; an answer that has to be cut then does not end in the end token.
+            end_cut_answers: It does, as the original has it: as the last of ``limit`` tokens of an encoder-decoder, and as
+                one more of a decoder-only model.
+        """
         texts = list(answers)
         if not self.is_encoder_decoder and self.separator:
             glued = [not prompt or prompt[-1].isspace() for prompt in prompts]
             texts = [text if glue else self.separator + text for glue, text in zip(glued, texts, strict=True)]
-        return [[*row, self.end_token_id][:limit] for row in self._ids(texts, special=False)]
+        rows = self._ids(texts, special=False)
+        if not end_cut_answers or limit is None:
+            return [[*row, self.end_token_id][:limit] for row in rows]
+        kept = limit - 1 if self.is_encoder_decoder else limit
+        return [[*row[:kept], self.end_token_id] for row in rows]
 
     def lengths(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[int, ...]]:
         """Tokens of each text in each tensor that pads it, special ones left out.

@@ -123,6 +123,9 @@ def _align(setting: Setting, directory: Path, seed: int, say: Say) -> None:
     overrides = (*setting.overrides, f"seed={seed}", f"data.mix={directory / setting.mix}")
 
     def told(row: dict[str, Any]) -> None:
+        if "note" in row:
+            say(f"{run.name}: {row['note']}")
+            return
         say(f"{run.name}: step {row['step']}, loss {row['loss']:.3f}, {row['seconds']:.0f} s")
 
     train(load_recipe(TrainRecipe, "nano/align", overrides), run, told)

@@ -38,6 +38,10 @@ class Manifest:
         licences: Licence by source.
         versions: Of this package, Python and the libraries that shape the bytes.
         shards: SHA-256 by file name.
+        prompts: Of instructions, the prompts in all languages that they were made with, by task, their fields open; empty
+            where that is not known.
+        evaluation_prompts_seen: Those among them that benchmarks are evaluated with: what these measure with the model of
+            such a mix is not zero-shot.
     """
 
     kind: str
@@ -49,6 +53,8 @@ class Manifest:
     licences: dict[str, str]
     versions: dict[str, str]
     shards: dict[str, str]
+    prompts: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    evaluation_prompts_seen: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def by_source(self) -> dict[str, int]:
@@ -88,6 +94,8 @@ def write_manifest(
     seed: int,
     recipe_hash: str,
     licences: Mapping[str, str],
+    prompts: Mapping[str, list[str]] | None = None,
+    evaluation_prompts_seen: Iterable[str] = (),
 ) -> Manifest:
     """Count what the shards and the exclusion files of a folder hold and write ``manifest.json``.
 
@@ -112,6 +120,8 @@ def write_manifest(
         licences={source: licences[source] for source in counts},
         versions=_versions(),
         shards={path.name: sha256_file(path) for path in reader.paths},
+        prompts=dict(prompts or {}),
+        evaluation_prompts_seen=list(evaluation_prompts_seen),
     )
     totals = {"by_source": manifest.by_source, "by_task": manifest.by_task, "by_language": manifest.by_language}
     write_json(Path(folder) / MANIFEST, dataclasses.asdict(manifest) | totals)

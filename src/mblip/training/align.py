@@ -13,14 +13,17 @@ from torch import Tensor, nn
 
 from mblip.config import DataRecipe, OptimSection, TrainRecipe, load_recipe
 from mblip.errors import InputError
+from mblip.mixture.templates import describe_prompts
 from mblip.models.checkpoint import read_json
 from mblip.models.locate import locate
 from mblip.models.parts import parameters_by_part
 from mblip.models.prepare import prepare_model
 from mblip.models.runs import DESCRIPTION, save_run
 from mblip.models.vision_llm import VisionLLM
+from mblip.storage import read_manifest
 from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.feed import Feed, check_data, find_mix, unreadable_pictures
+from mblip.training.identity import check_contents, mix_digest, model_digests
 from mblip.training.loop import Batch, Group, Job, enough_memory, fit
 from mblip.training.parallel import gather, start
 from mblip.training.projection import fit_projection
@@ -44,11 +47,16 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     processes = start()
     with processes.main_process_first():
         mix = find_mix(recipe, directory, processes.is_main_process and newest_checkpoint(directory) is None)
+        if processes.is_main_process and recipe.data.source:  # a mix that the recipe names was compared before
+            check_contents(directory, {"data.source": mix_digest(mix)}, {"data.source": str(mix)})
     # Whoever uses the model asks it in the words that it was trained on.
     made_by = mix / "recipe.yaml"
-    templates = list(load_recipe(DataRecipe, made_by).templates) if made_by.is_file() else []
+    templates = load_recipe(DataRecipe, made_by).templates if made_by.is_file() else ()
     with enough_memory("while the model was loaded", _loading_remedy(recipe)):
         vlm = prepare_model(recipe, processes.device)
+    if processes.is_main_process:
+        names = {f"model.{part}": getattr(recipe.model, part) for part in ("vision", "llm", "run")}
+        check_contents(directory, model_digests(vlm, recipe.model.run), names)
     feed = Feed(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
     if recipe.model.fit_words and not recipe.model.run and newest_checkpoint(directory) is None:
         fit_to_words(vlm, recipe, mix, directory)
@@ -69,9 +77,21 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     gather(vlm)
     if processes.is_main_process:
         if templates:
-            vlm.model.config.prompt_templates = templates
+            before = (getattr(vlm.model.config, "prompt_templates", None) or []) if recipe.model.run else []
+            vlm.model.config.prompt_templates = [*(name for name in before if name not in templates), *templates]
+        if steps:
+            vlm.model.config.trained_prompts = trained_prompts(vlm, recipe, mix)
         save_run(vlm, directory, _stored_in_full(recipe))
     return {**row, "unreadable_images": len(unreadable_pictures(directory))}
+
+
+def trained_prompts(vlm: VisionLLM, recipe: TrainRecipe, mix: Path) -> dict[str, Any]:
+    """The prompts that the model has seen after this run, with those of the runs before it."""
+    before = getattr(vlm.model.config, "trained_prompts", {}) if recipe.model.run else None
+    found = describe_prompts(read_manifest(mix).prompts, recipe.data.tasks, before)
+    if recipe.data.replay:
+        found = describe_prompts(read_manifest(recipe.data.replay).prompts, (), found)
+    return found
 
 
 def fit_to_words(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, directory: Path) -> float:

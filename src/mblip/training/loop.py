@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mblip.errors import InputError
-from mblip.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from mblip.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint, sound_checkpoint
 from mblip.training.parallel import clip_gradients, distribute, exchanging, fill, load_optimizer, start, whole
 from mblip.training.schedule import cosine
 from mblip.training.tracking import Log, read_log
@@ -99,11 +99,13 @@ class Job:
 
 
 def fit(job: Job) -> dict[str, Any]:
-    """Train to the last step, from the newest whole checkpoint where there is one; return the last log row.
+    """Train to the last step, from the newest sound checkpoint where there is one; return the last log row.
+
+    ``on_log`` is told of checkpoints that are damaged as ``{"note": text}``.
 
     Raises:
-        InputError: The loss is not finite (names the batch and the last good checkpoint), memory ran out (names the
-            setting to turn), or the disk is full.
+        InputError: Every checkpoint is damaged, the loss is not finite (names the batch and the last good checkpoint),
+            memory ran out (names the setting to turn), or the disk is full.
         Stopped: On SIGTERM, after a checkpoint.
     """
     accelerator = start()
@@ -113,7 +115,9 @@ def fit(job: Job) -> dict[str, Any]:
     own = dict(job.model.named_parameters())  # shards, where the model was sharded
     named = {name: own[place] for name, place in places.items()}
     optimizer = torch.optim.AdamW(_decay_groups(job, named), betas=job.betas, fused=True)
-    first = _resume(job, named, optimizer)
+    with accelerator.main_process_first():
+        newest = sound_checkpoint(job.directory, lambda text: job.on_log({"note": text}))
+    first = _resume(newest, named, optimizer)
     log = Log(job.directory, first, job.last, job.tracker, job.on_log, writes=accelerator.is_main_process)
     with log, _termination() as terminated, contextlib.closing(_prefetched(job, first)) as prefetched:
         for step, micro_batches in prefetched:
@@ -275,9 +279,8 @@ def _prefetched(job: Job, first: int) -> Generator[tuple[int, list[Batch]], None
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _resume(job: Job, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """Load the newest checkpoint into model and optimiser; the step to go on with."""
-    newest = newest_checkpoint(job.directory)
+def _resume(newest: Path | None, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+    """Load a checkpoint into model and optimiser; the step to go on with."""
     if newest is None:
         return 0
     tensors, state = load_checkpoint(newest)

@@ -10,19 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mblip.config import (
-    WITHOUT_EFFECT,
-    AnyTrainRecipe,
-    TextRecipe,
-    VisionRecipe,
-    hash_recipe,
-    load_recipe,
-    save_recipe,
-)
+from mblip.config import AnyTrainRecipe, TextRecipe, VisionRecipe, hash_recipe, load_recipe, save_recipe
 from mblip.errors import InputError
+from mblip.settings import contents, decisive
 from mblip.storage import write_json
-from mblip.training.checkpoints import newest_checkpoint
+from mblip.training.checkpoints import newest_checkpoint, sound_checkpoint
 from mblip.training.curves import draw_curves
+from mblip.training.identity import IDENTITY, check_contents, mix_digest, read_contents
 
 DONE = "done.json"
 
@@ -30,17 +24,26 @@ DONE = "done.json"
 def train(
     recipe: AnyTrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None] = lambda row: None
 ) -> dict[str, Any]:
-    """Run a recipe in ``directory``, going on from its newest checkpoint; a finished run is left as it is.
+    """Run a recipe in ``directory``, going on from its newest sound checkpoint; a finished run is left as it is.
+
+    Args:
+        recipe: Of any kind.
+        directory: The run; one that was begun goes on if all that decides what is learnt is as it was, the content of the
+            mix and of the bases too.
+        on_log: Is told each row of the log, and ``{"note": text}`` of a checkpoint that is damaged.
 
     Returns:
         The last log row (empty where nothing is trained).
 
     Raises:
-        InputError: The directory holds the run of another recipe, another process is at work there, or the recipe cannot
-            be run.
+        InputError: The directory holds the run of another recipe or of another mix, all its checkpoints are damaged,
+            another process is at work there, or the recipe cannot be run.
     """
     saved, finished = directory / "recipe.yaml", directory / DONE
-    if (finished.is_file() or newest_checkpoint(directory)) and (other := _difference(recipe, saved)):
+    other = _difference(recipe, saved) if finished.is_file() or newest_checkpoint(directory) else ""
+    if finished.is_file():
+        other = other or _other_content(recipe, directory, saved)
+    if other:
         raise InputError(f"{directory} holds the run of another recipe{other}: delete it or name another directory")
     if finished.is_file():
         last: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))["last"]
@@ -49,12 +52,17 @@ def train(
         return _run(recipe, directory, on_log)
     begun = directory.exists()
     with _alone(directory):
+        # Before anybody asks whether there is one: what starts anew is prepared otherwise than what goes on.
+        sound_checkpoint(directory, lambda text: on_log({"note": text}))
         try:
+            _check_folders(recipe, directory)
             save_recipe(recipe, saved)
             last = _run(recipe, directory, on_log)
         except InputError:
-            if not begun and {path.name for path in directory.iterdir()} <= {saved.name}:  # nothing was done
-                saved.unlink(missing_ok=True)
+            files = list(directory.iterdir())
+            if not begun and {path.name for path in files} <= {saved.name, IDENTITY}:  # nothing was done
+                for path in files:
+                    path.unlink()
                 directory.rmdir()
             raise
         draw_curves(directory)
@@ -112,9 +120,28 @@ def _difference(recipe: AnyTrainRecipe, saved: Path) -> str:
         return f" ({saved} is of another kind, or cannot be read)"
     if hash_recipe(before) == hash_recipe(recipe):
         return ""
-    there, now = (dict(_flat(one.model_dump(mode="json", exclude=WITHOUT_EFFECT))) for one in (before, recipe))
+    there, now = (dict(_flat(decisive(one))) for one in (before, recipe))
     field = next(name for name in {**now, **there} if there.get(name) != now.get(name))
     return f" ({field} is {there.get(field)!r} there, {now.get(field)!r} now)"
+
+
+def _check_folders(recipe: AnyTrainRecipe, directory: Path) -> None:
+    """Compare what the mixes of a recipe hold with what the run was begun on; what is not there is told of later."""
+    folders = {field: folder for field, folder in contents(recipe) if Path(folder).is_dir()}
+    if folders:
+        check_contents(directory, {field: mix_digest(Path(folder)) for field, folder in folders.items()}, folders)
+
+
+def _other_content(recipe: AnyTrainRecipe, directory: Path, saved: Path) -> str:
+    """In which folder's content a finished run differs from what is asked for, where that names another folder."""
+    before, held = dict(contents(load_recipe(type(recipe), saved))), None
+    for field, folder in contents(recipe):
+        if before.get(field) == folder:
+            continue
+        held = read_contents(directory) if held is None else held
+        if held.get(field) != mix_digest(Path(folder)):
+            return f" ({field} is {before.get(field)!r} there, {folder!r} now, which holds other texts)"
+    return ""
 
 
 def _flat(settings: Any, name: str = "") -> Iterator[tuple[str, Any]]:

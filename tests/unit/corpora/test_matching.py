@@ -105,6 +105,46 @@ def test_half_is_true_and_wrong_captions_come_equally_from_every_rank(captions: 
         assert 0.2 < origin[kind] / (origin.total() - origin["true"]) < 0.3
 
 
+def test_neighbours_as_the_original_finds_them() -> None:
+    """By the distance of vectors as long as they come, each caption counting, the image's own too."""
+    texts = _texts()
+    lengths = 1 + 0.5 * np.sin(np.arange(ROWS))[:, None]
+    images, vectors = _circle(), (_circle() * lengths).astype(np.float32)
+    found = find_neighbours(images, vectors, texts, [1, 3, 10, 300], original=True)
+    distances = ((images[:, None] - vectors[None]) ** 2).sum(-1)
+    ranked = np.sort(distances, axis=1)
+    for column, rank in enumerate([1, 3, 10, 300]):
+        there = distances[np.arange(ROWS), found[:, column]]
+        assert there == pytest.approx(ranked[:, rank - 1], abs=1e-5)
+    own = [texts[number] == texts[row] for row in range(ROWS) for number in found[row]]
+    assert any(own)
+    ours = find_neighbours(images, vectors, texts, [1, 3, 10, 300])
+    assert not any(number >= 0 and texts[number] == texts[row] for row in range(ROWS) for number in ours[row])
+    assert not np.array_equal(found, ours)
+
+
+def test_matching_as_the_original_draws_it(captions: Path, tmp_path: Path) -> None:
+    near = np.tile(np.arange(ROWS, dtype=np.int32)[:, None], (1, 2))  # an image's own caption is at both ranks
+    near[:, 1] = (near[:, 1] + 7) % ROWS
+    np.save(tmp_path / "near.npy", near)
+    texts, kinds = _texts(), Counter[str]()
+    for seed in range(6):
+        rows = _read(captions=captions, neighbours=tmp_path / "near.npy", seed=seed, draw="original")
+        assert [row.texts["answer"] for row in rows] == ["yes"] * 125 + ["no"] * 125 + ["yes"] * 125 + ["no"] * 25
+        for number, row in enumerate(rows):
+            caption = row.texts["caption"]
+            if row.texts["answer"] == "yes":
+                assert caption == texts[number]
+            else:
+                kinds[
+                    "own" if caption == texts[number] else "near" if caption == texts[near[number, 1]] else "random"
+                ] += 1
+    assert kinds.total() == 6 * 150
+    assert all(0.25 < kinds[kind] / kinds.total() < 0.45 for kind in ("own", "near", "random"))
+    with pytest.raises(InputError, match="draw"):
+        _read(captions=captions, draw="originally")
+
+
 def test_ranges(captions: Path, tmp_path: Path) -> None:
     assert len(_read(captions=captions, start=100, count=50)) == 50
     with pytest.raises(InputError, match="holds 400 examples, not 300 to 500"):

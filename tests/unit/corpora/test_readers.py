@@ -17,6 +17,7 @@ from PIL import Image
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora import READERS, read_source
 from mblip.errors import InputError
+from mblip.mixture import load_templates
 from mblip.schema import Drop, Example
 
 
@@ -185,6 +186,17 @@ def test_llava_conversation(tmp_path: Path) -> None:
         {"question": "What colour?", "answer": "Red."},
     )  # fmt: skip
     assert [(r.id, r.reason) for r in records[1:]] == [("s/000000033471-1", "long answer"), ("s/2-0", "no image")]
+
+
+def test_llava_keeps_the_instruction_of_a_description_where_it_is_asked_to(tmp_path: Path) -> None:
+    path = _json(tmp_path / "l.json", [_llava("<image>\nWhat is all there?", "A long tale. " * 9)])
+    [plain] = _read("llava", path=path, task="description")
+    [kept] = _read("llava", path=path, task="description", instructions=True)
+    assert plain.texts == {"description": ("A long tale. " * 9).strip()}
+    assert kept.texts == {"instruction": "What is all there?", **plain.texts}
+    rendered = load_templates(("paper", "llava")).render(kept)
+    assert (rendered.prompt, rendered.answer) == ("What is all there?", plain.texts["description"])
+    assert load_templates(("paper",)).render(kept).prompt != rendered.prompt
 
 
 def test_llava_real_rows(bench: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mblip.errors import InputError
 from mblip.inference.detecting import language_of
 from mblip.inference.predictor import GENERATION, Predictor, load_model
 from mblip.inference.prompts import prompts_from, templates_of_run
+from mblip.mixture import load_templates
 from mblip.models.vision_llm import VisionLLM
 from mblip.storage import UnreadableImage
 
@@ -161,11 +163,29 @@ def test_a_language_that_cannot_be_told_is_asked_for(question: str) -> None:
 
 def test_prompts_are_those_of_the_models_training() -> None:
     paper, nano = prompts_from(("paper",)), prompts_from(("nano",))
-    assert paper.for_caption("Swahili") == nano.for_caption("Swahili") == "Caption in Swahili:"
-    assert paper.for_question("What is {it}?", "German") == "Question: What is {it}? Short answer in German:"
+    assert paper.for_caption("Swahili") == "Write a short Swahili caption for this picture:"
+    assert nano.for_caption("Swahili") == "Objects in Swahili:"
+    assert paper.for_question("What is {it}?", "German") == "What is {it}? Answer in German with a word or two:"
+    for names in (("paper",), ("nano",), ("paper", "benchmarks"), ("paper", "llava"), ("published",)):
+        rows = load_templates(names).english()
+        known = {
+            name: {template.prompt for task, template in rows if task == name}
+            for name in ("caption", "vqa", "presence")
+        }
+        assert prompts_from(names).caption in known["caption"], names
+        assert prompts_from(names).question in (known["vqa"] or known["presence"]), names
     assert nano.for_question("dog?", "German") == "Question: dog? Answer in German:"
     assert nano.for_question("How many dog?", "German") == "How many dog?"
     assert prompts_from(("benchmarks",)).for_question("A?", "Thai") == "Question: A? Short answer in Thai:"
+    # Fine-tuned with prompts that name no language: captions are asked for as in the alignment before.
+    assert prompts_from(("paper", "llava", "finetuned")) == replace(
+        paper, question="Question: {question} Short answer in {language}:"
+    )
+    assert prompts_from(("finetuned",)).caption == "Caption the image."
+    seen = ["Caption the image.", "Say it in {language}: {question}"]
+    assert (
+        prompts_from(("paper", "finetuned"), seen).caption == "Caption the image."
+    )  # the alignment's were not trained on
     with pytest.raises(InputError, match="no template file"):
         prompts_from(("gone.yaml",))
 
@@ -174,14 +194,25 @@ def test_a_run_says_which_templates_it_was_trained_on(tmp_path: Path) -> None:
     run, mix = tmp_path / "run", tmp_path / "mix"
     run.mkdir()
     mix.mkdir()
-    assert templates_of_run(run) == ("paper",)
+    assert templates_of_run(run) == ("benchmarks",)
     (run / "recipe.yaml").write_text(
         "{title: t, paper: p, kind: train, stage: align, model: {vision: v, llm: l}, optim: {lr: 1.0e-3},"
         " data: {mix: elsewhere/mix, images: i}}"
     )
-    assert templates_of_run(run) == ("paper",)
+    assert templates_of_run(run) == ("benchmarks",)
     (mix / "recipe.yaml").write_text("{title: t, paper: p, kind: data, sources: [], templates: [nano]}")
     assert templates_of_run(run) == ("nano",)
+
+
+def test_what_the_original_published_is_asked_in_the_words_of_its_training(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["mBLIP"], "model_type": "blip-2"}')
+    assert templates_of_run(tmp_path) == ("published",)
+    prompts = prompts_from(("published",))
+    assert prompts.for_caption("Swahili") == "Caption the image in Swahili."
+    assert prompts.for_question("Nini hiki?", "Swahili") == "Nini hiki? Short Swahili answer:"
+    for other in ('{"architectures": ["Blip2ForConditionalGeneration"]}', "[]", "{", '{"architectures": null}'):
+        (tmp_path / "config.json").write_text(other)
+        assert templates_of_run(tmp_path) == ("benchmarks",)
 
 
 def test_an_exported_model_keeps_its_prompts(tmp_path: Path) -> None:

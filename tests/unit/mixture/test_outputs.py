@@ -12,7 +12,7 @@ import yaml
 
 from mblip.config import DataRecipe, TranslationSection, load_recipe
 from mblip.errors import InputError
-from mblip.mixture import build_mix, export_mix, load_templates, write_card
+from mblip.mixture import build_mix, export_mix, load_templates, plan_what_is_there, write_card
 from mblip.mixture.templates.translating import translate_templates
 from mblip.schema import Example, Instruction
 from mblip.storage import ShardReader, read_drops
@@ -97,7 +97,7 @@ def test_prompts_in_other_languages_take_turns_with_the_english_ones() -> None:
     templates = load_templates(("nano",))
     found, lost = translate_templates(templates, ["da", "de", "en", "fi", "ru", "sw", "yo"], _translate)
     by_language = {code: [t.prompt for t in found if t.language == code] for code in ("da", "de", "ru", "sw", "yo")}
-    assert "NOITPAC NI NAMREG:" in by_language["de"] and len(by_language["de"]) == 10
+    assert "STCEJBO NI NAMREG:" in by_language["de"] and len(by_language["de"]) == 10
     assert "NOITSEUQ: {question}? REWSNA NI NAMREG:" in by_language["de"]
     assert by_language["yo"] == by_language["ru"] == []
     # Those without a field have none to lose.
@@ -128,7 +128,14 @@ def test_prompts_in_other_languages_take_turns_with_the_english_ones() -> None:
             languages.add((templates.render(caption).prompt, templates.render(caption).prompt_language))
     assert prompts["de"] == {"Question: Q? Answer in German:", "NOITSEUQ: Q? REWSNA NI NAMREG:"}
     assert prompts["fr"] == {"Question: Q? Answer in French:"}
-    assert languages == {("Caption in German:", "en"), ("NOITPAC NI NAMREG:", "de")}
+    assert languages == {("Objects in German:", "en"), ("STCEJBO NI NAMREG:", "de")}
+
+
+def test_prompts_without_words_need_no_translation() -> None:
+    templates = load_templates(("llava",))
+    asked: list[str] = []
+    found, lost = translate_templates(templates, ["de", "sw"], lambda texts, _: asked.extend(texts) or {})
+    assert (found, lost, asked) == ([], [], [])
 
 
 def test_fields_of_prompts_survive_a_real_translation_program(apertium: str) -> None:
@@ -155,8 +162,8 @@ def test_mix_with_translated_prompts(tmp_path: Path) -> None:
 
 def test_original_profile_names_languages_as_the_original_did() -> None:
     example = Example("s/1", "s", "caption", ("k",), {"caption": "C"}, {"caption": "iw"}, "x")
-    assert load_templates(("nano",)).render(example).prompt == "Caption in Hebrew:"
-    assert load_templates(("nano",), "original").render(example).prompt == "Caption in former Hebrew:"
+    assert load_templates(("nano",)).render(example).prompt == "Objects in Hebrew:"
+    assert load_templates(("nano",), "original").render(example).prompt == "Objects in former Hebrew:"
 
 
 @pytest.mark.parametrize("name", ["paper_v2", "balanced"])
@@ -168,8 +175,47 @@ def test_recipes_of_the_full_mix(name: str) -> None:
     check_languages(recipe.allocation)
     check_engine(recipe.translation.engine, recipe.translation.options)
     assert recipe.translation.short_answers.tasks == recipe.allocation.apart[0]
+    kept = {source.name for source in recipe.sources if not source.translate}
+    assert kept == ({"imagenet", "aokvqa"} if name == "paper_v2" else {"imagenet"})
+    options = {source.name: source.options for source in recipe.sources}
+    assert options["llava_detail"].get("instructions", False) == (name == "paper_v2")
+    assert options["web_matching"].get("draw", "fair") == ("original" if name == "paper_v2" else "fair")
     if name == "balanced":
         from mblip.translation import plan_counts
 
         counts = plan_counts(recipe.allocation, "description", 23_000)
         assert len(counts) == 96 and min(counts.values()) == 100 and counts["en"] == 9200
+
+
+def test_the_papers_mix_leaves_aokvqa_in_english(tmp_path: Path) -> None:
+    """Plan and manifest show it in English alone, other sources in all their languages."""
+    rows = [
+        {"split": "train", "image_id": number, "question_id": f"q{number}", "question": "fox?", "choices": ["dog", "fox"],
+         "correct_choice_idx": 1, "direct_answers": [], "rationales": ["fox"]}
+        for number in range(300)
+    ]  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "c.json").write_text(
+        json.dumps({"images": [{"split": "train", "cocoid": number} for number in range(300)]})
+    )
+    full = load_recipe(
+        DataRecipe, "paper_v2",
+        (f"sources.aokvqa.options.path={tmp_path / 'a.json'}", f"sources.aokvqa.options.coco={tmp_path / 'c.json'}"),
+    )  # fmt: skip
+    found = plan_what_is_there(full).counts
+    assert found == {"aokvqa": {"reasoning": {"en": 300}, "explanation": {"en": 300}}}
+    only = full.model_copy(
+        update={
+            "sources": tuple(source for source in full.sources if source.name == "aokvqa"),
+            "translation": TranslationSection(engine="lexicon"),
+            "translated_templates": False,
+        }
+    )
+    manifest = build_mix(only, tmp_path / "mix")
+    assert manifest.counts == {"aokvqa": {"explanation": {"en": 300}, "reasoning": {"en": 300}}}
+    assert manifest.evaluation_prompts_seen == []
+    balanced = load_recipe(
+        DataRecipe, "balanced",
+        (f"sources.aokvqa.options.path={tmp_path / 'a.json'}", "sources.aokvqa.options.coco=null", "allocation.floor=1"),
+    )  # fmt: skip
+    assert len(plan_what_is_there(balanced).counts["aokvqa"]["reasoning"]) == 96

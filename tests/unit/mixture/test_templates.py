@@ -18,7 +18,7 @@ def _example(task: str, row: int = 0, language: str = "de", **texts: str) -> Exa
 # The nano language model was trained on these very words.
 @pytest.mark.parametrize(("task", "texts", "prompt", "answer"), [
     ("naming", {"answer": "Fuchs"}, "Name the object in German:", "Fuchs"),
-    ("caption", {"caption": "Fuchs, Hund"}, "Caption in German:", "Fuchs, Hund"),
+    ("caption", {"caption": "Fuchs, Hund"}, "Objects in German:", "Fuchs, Hund"),
     ("count_all", {"answer": "3"}, "How many objects?", "3"),
     ("count", {"question": "Fuchs", "answer": "2"}, "How many Fuchs?", "2"),
     ("presence", {"question": "Fuchs", "answer": "ja"}, "Question: Fuchs? Answer in German:", "ja"),
@@ -49,7 +49,7 @@ def test_answer_in_another_language_than_the_question() -> None:
 def test_all_paper_templates_get_used_and_reasons_are_not_answers() -> None:
     templates = load_templates(("paper",))
     prompts = {templates.render(_example("caption", row, caption="Ein Hund")).prompt for row in range(100)}
-    assert len(prompts) == 6
+    assert len(prompts) == 7
     for row in range(20):
         instruction = templates.render(_example("reasoning", row, question="Q?", answer="A", rationale="R"))
         assert instruction.answer.count("A") == 1 and "R" in instruction.answer
@@ -68,7 +68,7 @@ def test_fine_tuning_prompts_are_those_of_the_benchmarks() -> None:
     paper = load_templates(("paper",))
     for task, role in (("entailment", "hypothesis"), ("image_pair", "statement")):
         rows = [paper.render(_example(task, row, **{role: "It is.", "answer": "yes"})) for row in range(100)]
-        assert len({row.prompt for row in rows}) == 4 and all("It is." in row.prompt for row in rows)
+        assert len({row.prompt for row in rows}) == 3 and all("It is." in row.prompt for row in rows)
 
 
 def test_braces_in_texts_stay() -> None:
@@ -80,7 +80,7 @@ def test_later_file_replaces_a_task(tmp_path: Path) -> None:
     own.write_text("naming:\n  - {prompt: 'Say it {{in}} {language}!', answer: '{answer}'}\n")
     templates = load_templates(("nano", str(own)))
     assert templates.render(_example("naming", answer="Fuchs")).prompt == "Say it {in} German!"
-    assert templates.render(_example("caption", caption="Fuchs")).prompt == "Caption in German:"
+    assert templates.render(_example("caption", caption="Fuchs")).prompt == "Objects in German:"
 
 
 @pytest.mark.parametrize(("content", "message"), [

@@ -27,7 +27,7 @@ def test_a_run_trains_the_bridge_alone_and_loads_again(mix: Path, tmp_path: Path
         before = dict(parameters_by_part(start)[part])
         changed = [name for name, value in parameters if not torch.equal(value, before[name])]
         assert bool(changed) == (part in ("queries", "qformer", "projection")), part
-    texts = run.generate([render(Scene((("fox", 0),), 1))] * 2, ["Caption in German:", "Caption in Swahili:"])
+    texts = run.generate([render(Scene((("fox", 0),), 1))] * 2, ["Objects in German:", "Objects in Swahili:"])
     assert len(texts) == 2 and all(isinstance(text, str) for text in texts)
 
 

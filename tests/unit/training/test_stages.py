@@ -50,7 +50,7 @@ def test_fine_tuning_merges_the_lora_or_goes_on_with_it(aligning: Make, tmp_path
     train(aligning("parts.llm=lora", "optim.lora_lr=1e-2"), tmp_path / "first")
     fine = (f"model.run={tmp_path / 'first'}", f"model.merge={merge}", "stage=finetune", "parts.llm=lora")
     train(aligning(*fine, "optim.steps=0"), tmp_path / "unchanged")
-    prompt = "Caption in German:"
+    prompt = "Objects in German:"
     wanted, found = (
         score_candidates(load_model(tmp_path / run, dtype="fp32"), SCENE, prompt, ["Fuchs", "Hund"])
         for run in ("first", "unchanged")

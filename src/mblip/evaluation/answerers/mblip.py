@@ -48,6 +48,7 @@ class MblipAnswerer:
             # Both decide what a decoder-only model is taken to answer; penalties once counted the prompt too.
             **({} if vlm.is_encoder_decoder else {"answer_separator": vlm.layout.separator, "penalties": "answer"}),
         }
+        self.trained_prompts: dict[str, Any] | None = getattr(vlm.model.config, "trained_prompts", None)
         self._generator = Generator(vlm, _not_yet, batch_size=batch_size)
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:

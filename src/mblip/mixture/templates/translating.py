@@ -29,6 +29,8 @@ def translate_templates(
 ) -> tuple[list[Template], list[Drop]]:
     """Translate every prompt into every language, the answer's language already named in it.
 
+    A prompt without words of its own, such as ``{question}``, is passed over: it is the same in every language.
+
     The translator sees numbers for the fields, ``{1}`` for ``{question}``: a word in braces would be translated too.
 
     Args:
@@ -51,6 +53,7 @@ def translate_templates(
         numbered = [
             (task, row, *_number_fields(templates.name_language(row.prompt, language)))
             for task, row in templates.english()
+            if _has_words(row.prompt)
         ]
         results = translate(list(dict.fromkeys(prompt for _, _, prompt, _ in numbered)), language)
         for number, (task, row, prompt, names) in enumerate(numbered):
@@ -64,6 +67,10 @@ def translate_templates(
                 Template(task, _name_fields(result, names), row.answer, row.prompt_roles, row.answer_roles, language)
             )
     return found, drops
+
+
+def _has_words(prompt: str) -> bool:
+    return any(character.isalpha() for character in _FIELD.sub("", prompt.replace("{language}", "x")))
 
 
 def _number_fields(prompt: str) -> tuple[str, list[str]]:
