@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from mblip.errors import InputError, nearest
+from mblip.languages import find_code
 from mblip.settings import Section, another_kind, explain, override_field, parse_yaml
 
 Mode = Literal["frozen", "lora", "full"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+# Written as any name or tag; held, saved and compared as mC4's code.
+LanguageCode = Annotated[str, AfterValidator(find_code)]
 R = TypeVar("R", bound="Recipe")
 
 
@@ -74,9 +77,11 @@ class AllocationSection(Section):
     temperature: float = Field(default=1.0, gt=0, description="flattens mC4's shares to share ** (1 / temperature)")
     floor: int = Field(default=0, ge=0, description="least examples a language, in every task of every source")
     english_share: float | None = Field(default=None, ge=0, le=1, description="sets English's share; null leaves it")
-    languages: tuple[str, ...] = Field(default=(), description="mC4 codes; empty for all 96")
-    exclude_languages: tuple[str, ...] = ()
-    task_languages: dict[str, tuple[str, ...]] = Field(default={}, description="only these languages for a task")
+    languages: tuple[LanguageCode, ...] = Field(default=(), description="by any name or code; empty for all 96")
+    exclude_languages: tuple[LanguageCode, ...] = ()
+    task_languages: dict[str, tuple[LanguageCode, ...]] = Field(
+        default={}, description="only these languages for a task"
+    )
     apart: tuple[tuple[str, str], ...] = Field(
         default=(), description="pairs of tasks made from the same rows, which get different languages for a row"
     )
@@ -109,8 +114,8 @@ class MixSection(Section):
     replay_images: str = Field(default="", description="image store of the replayed mix")
     replay_share: float = Field(default=0.5, gt=0, lt=1, description="of each batch, with replay")
     tasks: tuple[str, ...] = Field(default=(), description="only these tasks; empty for all")
-    languages: tuple[str, ...] = Field(default=(), description="only these answer languages; empty for all")
-    exclude_languages: tuple[str, ...] = ()
+    languages: tuple[LanguageCode, ...] = Field(default=(), description="only these answer languages; empty for all")
+    exclude_languages: tuple[LanguageCode, ...] = ()
     max_prompt_tokens: int = Field(default=128, gt=0)
     max_answer_tokens: int = Field(default=128, gt=0)
     max_unreadable: float = Field(default=0.01, ge=0, le=1, description="share of unreadable images that stops the run")
@@ -166,7 +171,9 @@ class PhaseSection(Section):
     steps: int
     tasks: dict[str, float]
     max_objects: int = Field(default=1, ge=1, le=4)
-    languages: tuple[str, ...] = Field(default=(), description="of the prompts and words; empty for the recipe's")
+    languages: tuple[LanguageCode, ...] = Field(
+        default=(), description="of the prompts and words; empty for the recipe's"
+    )
     english_share: float = Field(default=0.3, description="how often the words that stand for the picture are English")
     candidates: int = Field(
         default=0, description="softmax over a sample of so many pieces; 0 for the whole vocabulary"
@@ -177,7 +184,9 @@ class TextRecipe(Recipe):
     """``mblip train``: a tiny multilingual encoder-decoder LM from text alone (the nano stand-in for mT0)."""
 
     kind: Literal["text"] = "text"
-    languages: tuple[str, ...] = Field(default=(), description="mC4 codes; empty for every language with names")
+    languages: tuple[LanguageCode, ...] = Field(
+        default=(), description="by any name or code; empty for every language with names"
+    )
     vocabulary: Literal["names", "subword"] = "names"
     aligned_words: bool = Field(default=True, description="start names at dictionary-aligned vectors")
     pieces: int = Field(default=8000, description="size of a subword vocabulary")
@@ -287,7 +296,7 @@ class EvalRecipe(Recipe):
 
     kind: Literal["eval"] = "eval"
     benchmarks: tuple[str, ...] = Field(description="by name; a family such as pope stands for its splits")
-    languages: tuple[str, ...] = Field(default=(), description="only these; empty for all of each benchmark")
+    languages: tuple[LanguageCode, ...] = Field(default=(), description="only these; empty for all of each benchmark")
     prompts: str = Field(default="paper", description="paper, original (its names of languages) or a YAML file")
     protocol: Literal["generation", "candidates"] = Field(
         default="generation", description="candidates: choose the likeliest of the given answers"
@@ -368,7 +377,8 @@ def find_recipe(source: str | Path) -> Path:
     name = str(source).removesuffix(".yaml")
     if name in shipped:
         return shipped[name]
-    raise InputError(f"no recipe file or shipped recipe {str(source)!r}{nearest(name, shipped)}")
+    short = [full for full in shipped if "/" not in full or full.rpartition("/")[2] not in shipped]
+    raise InputError(f"no recipe file or shipped recipe {str(source)!r}{nearest(name, short)}")
 
 
 def shipped_recipes() -> dict[str, Path]:

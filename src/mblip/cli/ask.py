@@ -26,9 +26,9 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Ask a question about a picture."""
-    from mblip.languages import find_language
+    from mblip.languages import find_code
 
-    code = find_language(language).code if language else ""
+    code = find_code(language) if language else ""
     from mblip.inference.choosing import choose_model, open_model
 
     chosen = choose_model(model)

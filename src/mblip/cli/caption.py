@@ -40,9 +40,9 @@ def caption(
     as_json: Annotated[bool, typer.Option("--json", help="On the screen, one JSON object a line.")] = False,
 ) -> None:
     """Caption pictures in one or more languages. Exit code 1: some could not be read."""
-    from mblip.languages import LANGUAGES, find_language
+    from mblip.languages import LANGUAGES, find_languages
 
-    codes = list(dict.fromkeys(find_language(part).code for part in language.split(",") if part.strip()))
+    codes = [found.code for found in find_languages(language)]
     if not codes:
         raise InputError("--language names no language; for example --language sw,de,ja")
     if unknown := [code for code in codes if code not in LANGUAGES]:

@@ -67,11 +67,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="The scores as one JSON list.")] = False,
 ) -> None:
     """Evaluate a model zero-shot as the paper does. The same command goes on after an interruption."""
-    from mblip.languages import find_language
+    from mblip.languages import find_languages
 
     if quantization not in _QUANTIZATIONS:
         raise InputError(f"--quantization is one of {', '.join(_QUANTIZATIONS)}, not {quantization!r}")
-    codes = tuple(find_language(part.strip()).code for part in languages.split(",") if part.strip())
+    codes = tuple(language.code for language in find_languages(languages))
     names = [part for value in [*(suite or ["quick"]), *(more or [])] for part in value.split(",") if part]
     from mblip.evaluation.suites import load_suite, needs_data
 

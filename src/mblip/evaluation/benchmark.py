@@ -159,9 +159,7 @@ class Benchmark:
             InputError: There is no such variant.
         """
         if name and name not in self.variants:
-            raise InputError(
-                f"{self.name} has no variant {name!r}{nearest(name, self.variants)}; it has {', '.join(self.variants)}"
-            )
+            raise InputError(f"{self.name} has no variant {name!r}{nearest(name, self.variants)}")
         return name or self.variants[0]
 
 

@@ -71,9 +71,7 @@ def open_model(name: str, quantization: str = "auto", compile_model: bool = Fals
 
     known = ("auto", *get_args(Quantization))
     if quantization not in known:
-        raise InputError(
-            f"--quantization is {', '.join(known[:-1])} or {known[-1]}, not {quantization!r}{nearest(quantization, known)}"
-        )
+        raise InputError(f"there is no quantization {quantization!r}{nearest(quantization, known)}")
     limit_threads()
     device = "cuda" if torch.cuda.is_available() else None
     packed = device is None and quantization in ("auto", "int8") and is_faster()
