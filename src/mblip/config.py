@@ -301,7 +301,11 @@ class EvalRecipe(Recipe):
     protocol: Literal["generation", "candidates"] = Field(
         default="generation", description="candidates: choose the likeliest of the given answers"
     )
-    limit: int | None = Field(default=None, gt=0, description="only the first so many images of each benchmark")
+    limit: int | None = Field(
+        default=None,
+        gt=0,
+        description="images of each benchmark and language, at most: the first, of each of its tasks in turn",
+    )
 
 
 AnyTrainRecipe = TrainRecipe | TextRecipe | VisionRecipe

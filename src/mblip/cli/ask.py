@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mblip.errors import InputError
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -26,11 +28,14 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Ask a question about a picture."""
-    from mblip.languages import find_code
+    from mblip.languages import find_languages
 
-    code = find_code(language) if language else ""
-    from mblip.inference.choosing import choose_model, open_model
+    if len(named := find_languages(language)) > 1:
+        raise InputError("--language names more than one language; an answer has one")
+    code = named[0].code if named else ""
+    from mblip.inference.choosing import check_pictures, choose_model, open_model
 
+    check_pictures([picture])
     chosen = choose_model(model)
     from mblip.inference.detecting import language_of  # takes seconds: after the options have proved valid
 

@@ -49,12 +49,15 @@ def caption(
         raise InputError(f"no model here was trained on {unknown[0]!r}; mblip languages lists those that were")
     if resume and to is None:
         raise InputError("--resume goes on with a file: name it with --to")
-    from mblip.inference.choosing import choose_model
+    from mblip.inference.choosing import check_pictures, choose_model
 
+    check_pictures(pictures)
     chosen = choose_model(model)
     from mblip.inference.captioning import CaptionFile, caption_pictures, find_pictures  # seconds: after the checks
+    from mblip.models.locate import locate
 
     found = find_pictures(pictures, column)
+    locate(chosen)  # what has to be downloaded shows its own bar
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -187,22 +187,23 @@ def card(folder: Annotated[Path, typer.Argument(help="Folder of a mix.", exists=
 def inspect(
     folder: Annotated[Path, typer.Argument(help="Folder of examples or of a mix.", exists=True, file_okay=False)],
     rows: Annotated[int, typer.Option(min=0, help="How many records to show.")] = 5,
-    language: Annotated[str, typer.Option(help="Only records in this language.")] = "",
+    language: Annotated[str, typer.Option(help="Only these languages, by any name or code, separated by commas.")] = "",
     task: Annotated[str, typer.Option(help="Only records of this task.")] = "",
     as_json: Json = False,
 ) -> None:
     """Show what a folder of examples or instructions holds: counts, drops and some records."""
-    from mblip.languages import find_language
-    from mblip.mixture.inspecting import pick_records
+    from mblip.languages import find_languages
+    from mblip.mixture.inspecting import count_only, pick_records
     from mblip.storage import read_manifest
 
     manifest = read_manifest(folder)
-    records = pick_records(folder, manifest, rows, find_language(language).code if language else "", task)
+    codes = [found.code for found in find_languages(language)]
+    records = pick_records(folder, manifest, rows, codes, task)
     if as_json:
         content = {"manifest": dataclasses.asdict(manifest), "records": [dataclasses.asdict(row) for row in records]}
         print(json.dumps(content, ensure_ascii=False, indent=2))
         return
-    _print_counts(manifest.counts)
+    _print_counts(count_only(manifest.counts, codes, task))
     for reason, count in manifest.drops.items():
         print(f"{count:,} left out: {reason}")
     for record in records:

@@ -43,6 +43,9 @@ def doctor(
             f"there is no folder {what!r}; make it and ask again to see what belongs into it, or name a model of the Hub "
             "as ORG/NAME"
         )
+    from mblip.models.locate import find_local
+
+    find_local(what)
     from mblip.models.doctor import check_model  # takes seconds
 
     report = check_model(what)

@@ -48,7 +48,12 @@ def evaluate(
     images: Annotated[
         list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images of each benchmark.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Images of each benchmark and language, at most: the first, of each of its tasks in turn."
+        ),
+    ] = None,
     prompts: Annotated[str, typer.Option(help="paper, original (its language names) or a YAML file.")] = "",
     candidates: Annotated[
         bool, typer.Option("--candidates", help="Choose the likeliest of the given answers instead of generating.")
@@ -78,6 +83,11 @@ def evaluate(
     recipe = load_suite(names)
     if not data.is_dir() and needs_data(recipe):
         raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
+    if not endpoint and model != "dummy" and not Path(model).exists():
+        from mblip.models.locate import find_model, locate
+
+        if find_model(model) is None:
+            locate(model)  # what has to be downloaded shows its own bar
     changes = {"languages": codes, "limit": limit, "prompts": prompts, "protocol": "candidates" if candidates else ""}
     recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value})
     stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")

@@ -21,7 +21,13 @@ def export(
     ] = "none",
 ) -> None:
     """Merge LoRA and write a stock Blip2ForConditionalGeneration that loads without mblip."""
-    from mblip.models.export import export_model
+    from mblip.errors import InputError
+    from mblip.models.locate import find_model
+
+    find_model(model)
+    if to.exists():
+        raise InputError(f"{to} exists already: name a new folder")
+    from mblip.models.export import export_model  # takes seconds: after the names have proved right
     from mblip.models.quantize import check_kind
 
     error = export_model(model, to, check_kind(quantization))

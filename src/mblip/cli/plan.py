@@ -35,11 +35,14 @@ def plan(
     """Tell a recipe's parameters, memory, the cards it fits on, its steps and hours, without loading a weight."""
     from mblip.config import TrainRecipe, load_train_recipe
     from mblip.errors import InputError
+    from mblip.models.locate import find_local
 
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
     if not isinstance(resolved, TrainRecipe):
         raise InputError(f"{recipe} is of kind {resolved.kind}; mblip plan is about the training of a vision-LLM")
-    import torch
+    for name in filter(None, (resolved.model.run, resolved.model.vision, resolved.model.llm)):
+        find_local(name)
+    import torch  # takes seconds: after what is not there has been named
 
     from mblip.models.calibration import calibrate as run
     from mblip.models.planning import plan_training

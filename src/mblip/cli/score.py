@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mblip.errors import InputError
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -27,6 +29,9 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Score predictions as the official scorer does, with a fingerprint of everything the numbers depend on."""
+    for option, path in (("--data", data), ("--predictions", predictions)):
+        if not path.exists():
+            raise InputError(f"{option}: there is no {path}")
     from mblip.evaluation.benchmarks import find_benchmark
     from mblip.evaluation.scoring import score_predictions
 
@@ -42,3 +47,6 @@ def score(
         low, high = result.ci95.get(name, (value, value))
         interval = f"  [{low:.2f}, {high:.2f}]" if name in result.ci95 else ""
         print(f"  {name:<10} {value:.2f} %{interval}" if name == "accuracy" else f"  {name:<10} {value:.4f}{interval}")
+    print("fingerprint")
+    for name, value in result.fingerprint.items():
+        print(f"  {name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")

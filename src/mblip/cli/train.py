@@ -35,9 +35,12 @@ def train(
     """
     from rich.console import Console
 
-    from mblip.config import load_train_recipe
+    from mblip.config import TrainRecipe, load_train_recipe
+    from mblip.training.inputs import check_paths
 
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
+    if isinstance(resolved, TrainRecipe):
+        check_paths(resolved)
     from mblip.training.loop import Stopped  # takes seconds: after the recipe has proved valid
     from mblip.training.run import train as run
 

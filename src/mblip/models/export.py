@@ -146,8 +146,8 @@ inputs = processor(images=Image.open("photo.jpg"), text="Caption in German:", re
 print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_tokens=50), skip_special_tokens=True)[0])
 ```
 
-Name the language in the prompt: without a prompt (`processor(images=...)` alone) the model answers, as stock BLIP-2 does, but was
-not trained to. BLIP-2's processor has no chat template: give pipelines `images` and `text`, not messages.
+Name the language in the prompt: without a prompt (`processor(images=...)` alone) the model answers, as stock BLIP-2 does,
+but was not trained to. BLIP-2's processor has no chat template: give pipelines `images` and `text`, not messages.
 
 ## Made from
 

@@ -46,6 +46,14 @@ class VisionLLM(nn.Module):
         self.processor = processor
         self.origin: Origin | None = None
 
+    def __repr__(self) -> str:
+        """One line instead of every layer; those are those of ``model``."""
+        size = sum(parameter.numel() for parameter in self.parameters()) / 1e6
+        dtype = str(self.model.get_input_embeddings().weight.dtype).removeprefix("torch.")
+        name = type(self.language_model).__name__
+        shown = f"{name}, {size:,.1f} M parameters, {self.num_query_tokens} image tokens, {dtype} on {self.device}"
+        return f"{type(self).__name__}({shown})"
+
     @property
     def tokenizer(self) -> Any:
         """The language model's tokeniser."""
