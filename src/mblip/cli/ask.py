@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,8 +39,15 @@ def ask(
     check_pictures([picture])
     chosen = choose_model(model)
     from mblip.inference.detecting import language_of  # takes seconds: after the options have proved valid
+    from mblip.inference.nano_notice import is_nano, nano_notice
+    from mblip.inference.prompts import is_a_prompt
+    from mblip.processing.images import open_picture
 
-    code = code or language_of(question)
-    text = open_model(chosen, quantization).answer(picture, question, code, num_beams=beams)
+    if not code and not is_a_prompt(question):
+        code = language_of(question)
+    vlm = open_model(chosen, quantization)
+    if is_nano(vlm) and (notice := nano_notice(vlm, open_picture(picture))):
+        print(f"mblip: {notice}", file=sys.stderr)
+    text = vlm.answer(picture, question, code or None, num_beams=beams)
     row = {"image": str(picture), "question": question, "language": code, "answer": text, "model": chosen}
     print(json.dumps(row, ensure_ascii=False) if as_json else text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ import typer
 
 from mblip.errors import InputError
 
+NOTICED = 8  # pictures that are looked at for whether a nano model can know them; one notice is enough
 UNREADABLE = 1  # exit code: done, but some pictures could not be read
 
 
@@ -69,7 +71,9 @@ def caption(
     )
 
     from mblip.inference.choosing import open_model
-    from mblip.storage import no_empty_folders
+    from mblip.inference.nano_notice import is_nano, nano_notice
+    from mblip.processing.images import open_picture
+    from mblip.storage import UnreadableImage, no_empty_folders
 
     console = Console(stderr=True, highlight=False)
     if not model:
@@ -88,6 +92,11 @@ def caption(
         bar = progress.add_task("pictures", total=len(found), completed=len(found) - len(left))
         try:
             vlm = open_model(chosen, quantization) if left else None
+            for picture in left[:NOTICED] if vlm and is_nano(vlm) else ():
+                with suppress(UnreadableImage):  # which is said in its turn
+                    if vlm and (notice := nano_notice(vlm, open_picture(picture))):
+                        console.print(f"mblip: {picture}: {notice}", markup=False, soft_wrap=True)
+                        break
             results = caption_pictures(
                 vlm, chosen, left, codes, done, batch_size, num_beams=beams, max_new_tokens=max_tokens
             ) if vlm else iter(())  # fmt: skip

@@ -40,6 +40,7 @@ def plan(
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
     if not isinstance(resolved, TrainRecipe):
         raise InputError(f"{recipe} is of kind {resolved.kind}; mblip plan is about the training of a vision-LLM")
+    resolved = resolved.settled(on_gpu=True)
     for name in filter(None, (resolved.model.run, resolved.model.vision, resolved.model.llm)):
         find_local(name)
     import torch  # takes seconds: after what is not there has been named

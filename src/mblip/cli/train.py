@@ -76,6 +76,9 @@ class _Progress:
 
     def tell(self, row: dict[str, Any]) -> None:
         """Show a row of the log, or of the validation with some of its answers."""
+        if warning := row.get("warning"):
+            self._console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+            return
         if row.get("validation"):
             right = (
                 "" if row["exact"] is None else f", {row['exact']:.0%} of {len(row['samples'])} samples word for word"

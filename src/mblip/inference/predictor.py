@@ -146,7 +146,8 @@ class Predictor(VisionLLM):
             images: As in :meth:`caption`.
             question: A text, or a list. One picture may have many questions and the other way round; two lists go in
                 pairs.
-            language: Of the answer, by code or name; None for that of each question.
+            language: Of the answer, by code or name; None for that of each question. A question that is a prompt of the
+                model's training, such as ``Name the object in Swahili:``, says it itself.
             **generation: As in :meth:`caption`.
 
         Returns:
@@ -163,7 +164,10 @@ class Predictor(VisionLLM):
             questions = questions * len(pictures)
         if len(pictures) != len(questions):
             raise InputError(f"{len(questions)} questions for {len(pictures)} pictures: give one question for each")
-        prompts = [self.prompts.for_question(text, answer_language(text, language)) for text in questions]
+        prompts = [
+            self.prompts.own_prompt(text) or self.prompts.for_question(text, answer_language(text, language))
+            for text in questions
+        ]
         texts = super().generate(pictures, prompts, **{**GENERATION, **generation})
         return texts if _is_list(images) or not isinstance(question, str) else texts[0]
 

@@ -119,6 +119,7 @@ def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
         InputError: The bases are not there, or do not fit each other or the recipe.
     """
     config = container_config(recipe.model)
+    recipe = recipe.settled(on_gpu=True)
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     with torch.device("meta"):
         vlm = skeleton(config, dtype)

@@ -27,6 +27,7 @@ from mblip.training.feed import Feed, check_data, find_mix, unreadable_pictures
 from mblip.training.loop import Batch, Group, Job, enough_memory, fit
 from mblip.training.parallel import gather, start
 from mblip.training.projection import fit_projection
+from mblip.training.spelling import warn_of_bytes
 from mblip.training.tracking import check_tracker
 from mblip.training.validation import Validator
 
@@ -55,6 +56,8 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     feed = Feed(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
     if recipe.model.fit_words and not recipe.model.run and newest_checkpoint(directory) is None:
         fit_to_words(vlm, recipe, mix, directory)
+    if recipe.stage == "finetune" and processes.is_main_process and (warning := warn_of_bytes(vlm.tokenizer, mix)):
+        on_log({"warning": warning})
     steps = count_steps(recipe.optim, feed.steps_per_epoch)
     validator = None
     if recipe.validate_every:
@@ -68,6 +71,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
         clip=recipe.optim.clip, precision=recipe.precision, sharding=recipe.sharding,
         checkpoint_every=recipe.checkpoint_every, keep_checkpoints=recipe.keep_checkpoints, log_every=recipe.log_every,
         workers=recipe.data.workers, tracker=recipe.tracker, validate=validator, validate_every=recipe.validate_every,
+        validate_first=recipe.stage == "finetune",
         describe=feed.describe, memory_remedy=_memory_remedy(recipe), on_log=on_log,
     )) if steps else {}  # fmt: skip
     vlm.eval()

@@ -14,6 +14,7 @@ from mblip.config import (
     WITHOUT_EFFECT,
     AnyTrainRecipe,
     TextRecipe,
+    TrainRecipe,
     VisionRecipe,
     hash_recipe,
     load_recipe,
@@ -39,6 +40,10 @@ def train(
         InputError: The directory holds the run of another recipe, another process is at work there, or the recipe cannot
             be run.
     """
+    if isinstance(recipe, TrainRecipe):
+        import torch
+
+        recipe = recipe.settled(on_gpu=torch.cuda.is_available())
     saved, finished = directory / "recipe.yaml", directory / DONE
     if (finished.is_file() or newest_checkpoint(directory)) and (other := _difference(recipe, saved)):
         raise InputError(f"{directory} holds the run of another recipe{other}: delete it or name another directory")
