@@ -148,7 +148,9 @@ MISSING = [
     ("plan no.yaml", "no recipe file or shipped recipe 'no.yaml'"),
     ("plan nano/align model.vision=./none", "there is no checkpoint folder './none'"),
     ("data plan no.yaml", "no recipe file or shipped recipe 'no.yaml'"),
-    ("report /none", "/none"),
+    ("report /none", "there is no directory /none"),
+    ("data sample no.yaml --work new", "no recipe file or shipped recipe 'no.yaml'"),
+    ("data translate no.yaml --work new", "no recipe file or shipped recipe 'no.yaml'"),
 ]
 
 

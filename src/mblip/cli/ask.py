@@ -21,14 +21,16 @@ def ask(
     picture: Annotated[Path, typer.Argument(help="A picture file.")],
     question: Annotated[str, typer.Argument(help="The question.")],
     language: Annotated[
-        str, typer.Option(help="Of the answer, by code or name; the question's own where none is named.")
+        str, typer.Option(help="Language of the answer, by any name or code; by default that of the question.")
     ] = "",
     model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
-    beams: Annotated[int, typer.Option(min=1, help="Of the beam search.")] = 5,
-    quantization: Annotated[str, typer.Option(help="Of the language model: auto, none, int8 or nf4.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    beams: Annotated[int, typer.Option(min=1, help="Number of beams in the beam search.")] = 5,
+    quantization: Annotated[
+        str, typer.Option(help="Quantization of the language model: auto, none, int8 or nf4.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Ask a question about a picture."""
+    """Ask a model a question about a picture."""
     from mblip.languages import find_languages
 
     if len(named := find_languages(language)) > 1:

@@ -30,16 +30,20 @@ def caption(
             metavar="PATH",
         ),
     ],
-    language: Annotated[str, typer.Option(help="Languages by code or name, separated by commas.")],
+    language: Annotated[str, typer.Option(help="Languages of the captions, by any name or code, separated by commas.")],
     model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
     to: Annotated[Path | None, typer.Option(help="File for the captions: .jsonl, .csv or .parquet.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with --to where a run was stopped.")] = False,
-    column: Annotated[str, typer.Option(help="Of a table of pictures, the column with their paths.")] = "image",
-    beams: Annotated[int, typer.Option(min=1, help="Of the beam search.")] = 5,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption.")] = 50,
-    batch_size: Annotated[int, typer.Option(min=1, help="Captions that are generated together.")] = 32,
-    quantization: Annotated[str, typer.Option(help="Of the language model: auto, none, int8 or nf4.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="On the screen, one JSON object a line.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the file named with --to where a run stopped.")
+    ] = False,
+    column: Annotated[str, typer.Option(help="Column of a table that holds the paths of the pictures.")] = "image",
+    beams: Annotated[int, typer.Option(min=1, help="Number of beams in the beam search.")] = 5,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of a caption, in tokens.")] = 50,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of captions generated together.")] = 32,
+    quantization: Annotated[
+        str, typer.Option(help="Quantization of the language model: auto, none, int8 or nf4.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of columns.")] = False,
 ) -> None:
     """Caption pictures in one or more languages. Exit code 1: some could not be read."""
     from mblip.languages import LANGUAGES, find_languages

@@ -28,7 +28,7 @@ def doctor(
             help="A folder of benchmarks, or a model: run, checkpoint, Hub id or nano:NAME.", metavar="DATA_ROOT|MODEL"
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list (data) or object (model).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list (data) or object (model).")] = False,
 ) -> None:
     """Say what a folder of benchmarks lacks and where to get it, or what keeps a model from being used (exit code 1)."""
     folder = Path(what)

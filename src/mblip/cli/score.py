@@ -19,14 +19,17 @@ def register(app: typer.Typer) -> None:
 def score(
     benchmark: Annotated[str, typer.Argument(help="xgqa, xvnli, marvl, maxm, vqa, pope, chair or captions.")],
     data: Annotated[Path, typer.Option(help="Annotation file of the benchmark, or a folder that holds it.")],
-    predictions: Annotated[Path, typer.Option(help="In the benchmark's own form, or mblip's.")],
-    language: Annotated[str, typer.Option(help="Of the data; by default what its path or rows say, else en.")] = "",
-    variant: Annotated[str, typer.Option(help="Named way to score; the benchmark's first by default.")] = "",
-    segmenter: Annotated[str, typer.Option(help="Of captions: none, characters or spacy.")] = "",
+    predictions: Annotated[Path, typer.Option(help="File of predictions, in the form of the benchmark or of mblip.")],
+    language: Annotated[
+        str, typer.Option(help="Language of the data; by default the one that its path or rows name, else en.")
+    ] = "",
+    variant: Annotated[str, typer.Option(help="Variant of the metric; by default the first of the benchmark.")] = "",
+    segmenter: Annotated[str, typer.Option(help="Word segmenter for captions: none, characters or spacy.")] = "",
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score only what has a prediction; the rest is counted.")
+        bool,
+        typer.Option("--allow-missing", help="Score only the items that have a prediction; the others are counted."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score predictions as the official scorer does, with a fingerprint of everything the numbers depend on."""
     for option, path in (("--data", data), ("--predictions", predictions)):

@@ -25,11 +25,12 @@ def register(app: typer.Typer) -> None:
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.", metavar="RECIPE")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Changes, such as optim.steps=100.", metavar="[FIELD=VALUE]...")
+        list[str] | None,
+        typer.Argument(help="Fields of the recipe to change, such as optim.steps=100.", metavar="[FIELD=VALUE]..."),
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME by default.")] = None,
 ) -> None:
-    """Train as a recipe says. The same command goes on after an interruption.
+    """Train a model as a recipe says. The same command goes on after an interruption.
 
     Under torchrun or accelerate launch, the same command uses all their processes.
     """

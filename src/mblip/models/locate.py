@@ -71,7 +71,7 @@ def find_model(name: str | Path) -> Path | None:
         runs = [str(path) for path in _runs_below(Path("runs")) if text in path.parts]
         hint = f"; did you mean {runs[0]!r}?" if runs else "; a run or checkpoint is named by its path,"
         raise InputError(f"there is no folder {shorten(text)!r}{hint} and a model of the Hub as ORG/NAME")
-    if any((folder / file).is_file() for file in ("mblip.json", "config.json")):
+    if _holds_model(folder):
         return folder
     if runs := [str(path) for path in _runs_below(folder)]:
         raise InputError(f"{folder} holds no model itself{nearest(text, runs)}")
@@ -110,8 +110,16 @@ def _beside(path: Path) -> str:
     """What lies where a folder was looked for."""
     if not is_folder(path.parent):
         return f"; there is no {path.parent} either" if str(path.parent) not in ("", ".", "/") else ""
-    folders = [str(path.parent / other.name) for other in sorted(path.parent.iterdir()) if other.is_dir()]
-    return nearest(str(path), folders) if folders and len(folders) <= _FEW else guess(str(path), folders)
+    with suppress(OSError):  # a folder that may not be read
+        beside = [other for other in sorted(path.parent.iterdir()) if not other.name.startswith(".")]
+        models = [str(other) for other in beside if _holds_model(other)][:_FEW]
+        folders = [str(other) for other in beside if is_folder(other)]
+        return nearest(str(path), models) if models else guess(str(path), folders)
+    return ""
+
+
+def _holds_model(folder: Path) -> bool:
+    return exists(folder / "mblip.json") or exists(folder / "config.json")
 
 
 def _runs_below(folder: Path) -> list[Path]:
