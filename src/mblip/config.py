@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from mblip.errors import InputError, nearest
+from mblip.languages import LanguageCode
 from mblip.nano_recipes import PhaseSection as PhaseSection
 from mblip.nano_recipes import TextRecipe as TextRecipe
 from mblip.nano_recipes import VisionRecipe as VisionRecipe
@@ -44,7 +45,9 @@ class ModelSection(Section):
         default=(),
         description="tasks whose answers tell token by token what the queries see: the projection is fitted to them",
     )
-    quantization: Literal["none", "int8", "nf4"] = "none"
+    quantization: Literal["none", "int8", "nf4", "auto"] = Field(
+        default="none", description="auto: int8 on a GPU, none on a CPU, where int8 training is slower"
+    )
     merge: bool = Field(default=True, description="with run: merge its LoRA into the LLM and start a fresh one")
     answer_separator: Literal["", " "] | None = Field(
         default=None,
@@ -85,9 +88,11 @@ class AllocationSection(Section):
     temperature: float = Field(default=1.0, gt=0, description="flattens mC4's shares to share ** (1 / temperature)")
     floor: int = Field(default=0, ge=0, description="least examples a language, in every task of every source")
     english_share: float | None = Field(default=None, ge=0, le=1, description="sets English's share; null leaves it")
-    languages: tuple[str, ...] = Field(default=(), description="mC4 codes; empty for all 96")
-    exclude_languages: tuple[str, ...] = ()
-    task_languages: dict[str, tuple[str, ...]] = Field(default={}, description="only these languages for a task")
+    languages: tuple[LanguageCode, ...] = Field(default=(), description="by any name or code; empty for all 96")
+    exclude_languages: tuple[LanguageCode, ...] = ()
+    task_languages: dict[str, tuple[LanguageCode, ...]] = Field(
+        default={}, description="only these languages for a task"
+    )
     apart: tuple[tuple[str, str], ...] = Field(
         default=(), description="pairs of tasks made from the same rows, which get different languages for a row"
     )
@@ -132,8 +137,8 @@ class MixSection(Section):
     replay_images: str = Field(default="", description="image store of the replayed mix")
     replay_share: float = Field(default=0.5, gt=0, lt=1, description="of each batch, with replay")
     tasks: tuple[str, ...] = Field(default=(), description="only these tasks; empty for all")
-    languages: tuple[str, ...] = Field(default=(), description="only these answer languages; empty for all")
-    exclude_languages: tuple[str, ...] = ()
+    languages: tuple[LanguageCode, ...] = Field(default=(), description="only these answer languages; empty for all")
+    exclude_languages: tuple[LanguageCode, ...] = ()
     max_prompt_tokens: int = Field(default=128, gt=0)
     max_answer_tokens: int = Field(default=128, gt=0)
     end_cut_answers: bool = Field(
@@ -187,8 +192,11 @@ class TrainRecipe(Recipe):
     lora: LoraSection = LoraSection()
     data: MixSection = MixSection()
     optim: OptimSection
-    precision: Literal["fp32", "bf16"] = "bf16"
-    checkpointing: tuple[Literal["vision", "qformer", "llm"], ...] = ()
+    precision: Literal["fp32", "bf16", "auto"] = Field(default="bf16", description="auto: bf16 on a GPU, fp32 on a CPU")
+    checkpointing: tuple[Literal["vision", "qformer", "llm", "auto"], ...] = Field(
+        default=(),
+        description="parts whose layers are computed again for the gradient; auto: llm on a GPU, none on a CPU",
+    )
     speedups: tuple[Literal["packed_rows", "shared_beams", "fused_layers"], ...] = Field(
         default=("packed_rows", "shared_beams", "fused_layers"),
         description="those that the model can use are on; [] is the plain path",
@@ -201,6 +209,17 @@ class TrainRecipe(Recipe):
     checkpoint_every: int = Field(default=1000, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
     log_every: int = Field(default=10, gt=0)
+
+    def settled(self, on_gpu: bool) -> TrainRecipe:
+        """This recipe with what stands on ``auto`` set to what is fastest on a GPU of limited memory, or on a CPU."""
+        changes: dict[str, Any] = {}
+        if self.precision == "auto":
+            changes["precision"] = "bf16" if on_gpu else "fp32"
+        if "auto" in self.checkpointing:
+            changes["checkpointing"] = ("llm",) if on_gpu else ()
+        if self.model.quantization == "auto":
+            changes["model"] = self.model.model_copy(update={"quantization": "int8" if on_gpu else "none"})
+        return self.model_copy(update=changes)
 
 
 class FilterSection(Section):
@@ -270,14 +289,18 @@ class EvalRecipe(Recipe):
 
     kind: Literal["eval"] = "eval"
     benchmarks: tuple[str, ...] = Field(description="by name; a family such as pope stands for its splits")
-    languages: tuple[str, ...] = Field(default=(), description="only these; empty for all of each benchmark")
+    languages: tuple[LanguageCode, ...] = Field(default=(), description="only these; empty for all of each benchmark")
     prompts: str = Field(
         default="paper", description="paper, original (its names of languages), finetuned or a YAML file"
     )
     protocol: Literal["generation", "candidates"] = Field(
         default="generation", description="candidates: choose the likeliest of the given answers"
     )
-    limit: int | None = Field(default=None, gt=0, description="only the first so many images of each benchmark")
+    limit: int | None = Field(
+        default=None,
+        gt=0,
+        description="images of each benchmark and language, at most: the first, of each of its tasks in turn",
+    )
 
 
 AnyTrainRecipe = TrainRecipe | TextRecipe | VisionRecipe
@@ -353,7 +376,8 @@ def find_recipe(source: str | Path) -> Path:
     name = str(source).removesuffix(".yaml")
     if name in shipped:
         return shipped[name]
-    raise InputError(f"no recipe file or shipped recipe {str(source)!r}{nearest(name, shipped)}")
+    short = [full for full in shipped if "/" not in full or full.rpartition("/")[2] not in shipped]
+    raise InputError(f"no recipe file or shipped recipe {str(source)!r}{nearest(name, short)}")
 
 
 def shipped_recipes() -> dict[str, Path]:

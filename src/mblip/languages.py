@@ -14,9 +14,11 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
-from typing import Literal
+from typing import Annotated, Literal
 
-from mblip.errors import InputError, nearest
+from pydantic import AfterValidator
+
+from mblip.errors import InputError, guess, shorten, sort_nearest
 
 Profile = Literal["correct", "original"]
 
@@ -111,40 +113,142 @@ BENCHMARK_LANGUAGES: dict[str, Language] = {language.code: language for language
 
 
 def find_language(text: str) -> Language:
-    """Find a language by any code (mC4, BCP-47, FLORES), its English name or its own name; case and accents are free.
+    """Find a language by name or by any tag that a program gives it; case and accents are free.
 
-    Regional tags count for their language (``pt-BR``), unless the region writes another script (``zh-TW``).
+    Names are English names and own names. Tags are mC4 and FLORES codes, BCP-47 with script, region, variant and
+    extensions (``zh-Hant-TW``, ``de-DE-u-co-phonebk``), ISO 639-1, 639-2 (B and T) and 639-3, POSIX locales
+    (``ca_ES.UTF-8@valencia``), outdated codes (``iw``, ``in``, ``sh``) and what NLLB, MADLAD, M2M-100, Whisper, fastText
+    and Android put around them (``<2sw>``, ``__label__swh_Latn``, ``pt-rBR``).
+
+    A tag stands for its language where that is written as it is in the table: ``sr-Latn``, ``hi-Latn`` or ``pa-PK`` ask
+    for another script and are refused. Chinese is both, simplified and traditional, as in mC4. What is a language of its
+    own (``ckb``, ``yue``, ``nn``, ``arz``) is not taken for its neighbour.
 
     Raises:
-        InputError: Unknown; names the nearest.
+        InputError: Unknown, or in another script; names the nearest.
     """
+    language = exact_language(text) or _tagged(text)
+    if language:
+        return language
+    hint = _hint(text) or ";"
+    raise InputError(f"unknown language {shorten(text)!r}{hint} mblip languages lists all {len(LANGUAGES)}")
+
+
+def find_languages(text: str) -> list[Language]:
+    """The languages of a list with commas, each once, in its order; empty for no text.
+
+    Raises:
+        InputError: One is unknown; lists what there is, the nearest first.
+    """
+    found = [_find_or_list(part) for part in text.split(",") if part.strip()]
+    return list({language.code: language for language in found}.values())
+
+
+def find_code(text: str) -> str:
+    """The mC4 code of a language, for the fields of a recipe.
+
+    Raises:
+        ValueError: Unknown; lists what there is, the nearest first.
+    """
+    try:
+        return _find_or_list(text).code
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+def _find_or_list(text: str) -> Language:
+    try:
+        return find_language(text)
+    except InputError as error:
+        order = sort_nearest(text, LANGUAGES, lambda code: (code, LANGUAGES[code].name, LANGUAGES[code].own_name))
+        listed = ", ".join(f"{code} ({LANGUAGES[code].name})" for code in order)
+        raise InputError(f"{error}: {listed}") from error
+
+
+def exact_language(text: str) -> Language | None:
+    """The language with exactly this name or code in the table; for files whose other tags mean other things."""
+    found = _index().get(_fold(text))
+    return found[1] if found else None
+
+
+# What programs put around a code: MADLAD and fairseq, Whisper, M2M-100 and fastText, OPUS-MT.
+_WRAPPED = re.compile(r"(?:<2|<\||__label__|__|>>)([\w-]+?)(?:\|?>|<<|__)?")
+_LOCALE = re.compile(r"([A-Za-z]{1,3}(?:[-_][A-Za-z0-9]+)*)(?:\.[\w-]+)?(?:@(\w+))?")
+_ANDROID_REGION = re.compile(r"-r([A-Za-z]{2})$")
+_POSIX_SCRIPTS = {"latin": "Latn", "cyrillic": "Cyrl", "devanagari": "Deva", "arabic": "Arab"}
+# Old tags of Windows, and languages whose codes CLDR leaves apart though the table has them.
+_OTHER_TAGS = {"zh-chs": "zh-Hans", "zh-cht": "zh-Hant", "sh": "sr", "hbs": "sr", "pbt": "ps", "quz": "qu"}
+# Scripts that are the table's own under another name, or that its texts are written in as well.
+_SAME_SCRIPTS = {"zh": ("Hant", "Hani"), "ko": ("Hang",), "ja": ("Hrkt", "Hira", "Kana")}
+_TOO_LONG = 100
+
+
+def _tagged(text: str) -> Language | None:
+    """The language of a tag; None where it is no tag, its language is not in the table, or its script is another.
+
+    Raises:
+        InputError: The language is in the table, in another script.
+    """
+    import langcodes  # 0.15 s, and rarely needed
+
+    tag = _parse_tag(text)
+    if tag is None:
+        return None
+    parsed = langcodes.Language.get(tag)
+    broad = parsed.prefer_macrolanguage()
+    language = exact_language(parsed.language or "") or exact_language(broad.language or "")
+    if language is None:
+        return None
+    # A region tells of a script where it writes another than the others do (zh-TW, pa-PK).
+    script = broad.script or (broad.maximize().script if broad.territory else language.script)
+    if script in (None, language.script, *_SAME_SCRIPTS.get(language.code, ())):
+        return language
+    raise InputError(
+        f"unknown language {text!r}: {language.name} is written in {language.script} here, not in {script}; did you mean "
+        f"{language.code!r}? mblip languages lists all {len(LANGUAGES)}"
+    )
+
+
+def _hint(text: str) -> str:
+    """The language that was perhaps meant: of a valid tag the one that it is counted to, as ``nn`` is to ``no``."""
+    import langcodes
+    from langcodes.data_dicts import MACROLANGUAGES
+
+    if tag := _parse_tag(text):
+        language = exact_language(MACROLANGUAGES.get(langcodes.Language.get(tag).language or "") or "")
+        if language:
+            return f"; did you mean {language.name!r}?"
     index = _index()
-    key = _fold(text)
-    if key in index:
-        return index[key][1]
-    tag = re.fullmatch(r"([a-z]{2,3})[-_]([a-z]{4}|[a-z]{2}|\d{3})", key)
-    if tag and tag[1] in index:
-        language, subtag = index[tag[1]][1], tag[2]
-        if subtag == language.script.casefold() or (len(subtag) < 4 and subtag not in _OTHER_SCRIPT.get(tag[1], ())):
-            return language
     # As it is spelled: without its accents and vowel signs a name would be wrong.
-    hint = nearest(key, index, lambda folded: index[folded][0])
-    raise InputError(f"unknown language {text!r}{hint}; mblip languages lists all {len(LANGUAGES)}")
+    return guess(_fold(text), index, lambda folded: index[folded][0])
 
 
-_OTHER_SCRIPT = {
-    "az": ("iq", "ir", "ru"),
-    "ha": ("cm", "sd"),
-    "kk": ("af", "cn", "ir", "mn"),
-    "ky": ("cn", "tr"),
-    "mn": ("cn",),
-    "pa": ("pk",),
-    "sd": ("in",),
-    "sr": ("me", "ro", "tr"),
-    "tg": ("pk",),
-    "uz": ("af", "cn"),
-    "zh": ("hk", "mo", "tw"),
-}
+def _parse_tag(text: str) -> str | None:
+    """A BCP-47 tag from what a program calls a language; None where it is nothing of the kind."""
+    import langcodes
+
+    text = text.strip()
+    if not text.isascii() or len(text) > _TOO_LONG:
+        return None
+    wrapped = _WRAPPED.fullmatch(text)
+    locale = _LOCALE.fullmatch(wrapped[1] if wrapped else text)
+    if not locale:
+        return None
+    tag = _ANDROID_REGION.sub(r"-\1", locale[1]).replace("_", "-")
+    tag = _OTHER_TAGS.get(tag.casefold(), tag)
+    first, *others = tag.split("-")
+    first = _OTHER_TAGS.get(first.casefold(), first)
+    if len(others) == 2 and len(others[1]) == 4 and others[1].isalpha():  # as .NET had it: the region before the script
+        others.reverse()
+    modifier = (locale[2] or "").casefold()
+    if modifier in _POSIX_SCRIPTS:
+        others.insert(0, _POSIX_SCRIPTS[modifier])
+    tag = "-".join([first, *others])
+    try:
+        valid = langcodes.tag_is_valid(tag)
+    except ValueError:
+        return None
+    return tag if valid else None
 
 
 @lru_cache(maxsize=1)
@@ -160,3 +264,7 @@ def _index() -> dict[str, tuple[str, Language]]:
 def _fold(text: str) -> str:
     decomposed = unicodedata.normalize("NFKD", text.strip().casefold())
     return "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
+
+
+LanguageCode = Annotated[str, AfterValidator(find_code)]
+"""A recipe's language: written as any name or tag; held, saved and compared as mC4's code."""

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from mblip.languages import LanguageCode
 from mblip.settings import Identity, Recipe, Section
 
 
@@ -17,7 +18,9 @@ class PhaseSection(Section):
     steps: int
     tasks: dict[str, float]
     max_objects: int = Field(default=1, ge=1, le=4)
-    languages: tuple[str, ...] = Field(default=(), description="of the prompts and words; empty for the recipe's")
+    languages: tuple[LanguageCode, ...] = Field(
+        default=(), description="of the prompts and words; empty for the recipe's"
+    )
     english_share: float = Field(default=0.3, description="how often the words that stand for the picture are English")
     candidates: int = Field(
         default=0, description="softmax over a sample of so many pieces; 0 for the whole vocabulary"
@@ -34,7 +37,9 @@ class TextRecipe(Recipe):
     )
 
     kind: Literal["text"] = "text"
-    languages: tuple[str, ...] = Field(default=(), description="mC4 codes; empty for every language with names")
+    languages: tuple[LanguageCode, ...] = Field(
+        default=(), description="by any name or code; empty for every language with names"
+    )
     vocabulary: Literal["names", "subword"] = "names"
     aligned_words: bool = Field(default=True, description="start names at dictionary-aligned vectors")
     pieces: int = Field(default=8000, description="size of a subword vocabulary")

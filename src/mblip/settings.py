@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, nearest, shorten
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,8 @@ def override_field(data: dict[str, Any], keys: list[str], text: str, override: s
             named = {str(item["name"]): item for item in data if isinstance(item, dict) and "name" in item}
             items = {str(number): item for number, item in enumerate(data)} | named
             if key not in items:
-                known = ", ".join(named) or f"{len(data)}, numbered from 0"
-                raise InputError(
-                    f"override {override!r}: {parent!r} has no item {key!r}{nearest(key, named)}; it has {known}"
-                )
+                told = nearest(key, named) if named else f"; it has {len(data)}, numbered from 0"
+                raise InputError(f"override {override!r}: {parent!r} has no item {key!r}{told}")
             data = items[key]
         else:
             data = data.setdefault(key, {})
@@ -147,8 +145,10 @@ def explain(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"field {field!r} is missing"
     if first["type"] != "extra_forbidden":
+        if first["type"] == "value_error":  # in our own words, which have capitals
+            return f"field {field!r}: {first['msg'].removeprefix('Value error, ')}"
         told = _TOLD.get(first["type"], first["msg"].lower())
-        return f"field {field!r}: {told} (got {first['input']!r})"
+        return f"field {field!r}: {told} (got {shorten(repr(first['input']))})"
     section: Any = kind
     for part in location[:-1]:
         if part.isdigit():  # an item of a list of sections

@@ -1,8 +1,11 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tests import checkpoints
 from tests.parity.test_stock_checkpoints import assert_equal_answers
 from transformers import (
@@ -12,6 +15,7 @@ from transformers import (
     Blip2ForConditionalGeneration,
     SwitchTransformersConfig,
     SwitchTransformersForConditionalGeneration,
+    pipeline,
 )
 
 from mblip.errors import InputError
@@ -60,6 +64,51 @@ def test_an_export_in_half_precision_is_half_precision_in_stock_code(family: str
     assert_equal_answers(tmp_path / "stock", one_by_one=True)
     again = load_model(tmp_path / "stock", dtype=dtype).model.qformer.state_dict()
     assert all(torch.equal(again[name], value) for name, value in bridge.items())
+
+
+# What people copy from BLIP-2's page on the Hub; each gives texts, one a picture.
+SNIPPETS: dict[str, Callable[[Any, Any, Image.Image], Any]] = {
+    "no prompt": lambda m, p, i: m.generate(**p(images=i, return_tensors="pt"), max_new_tokens=6),
+    "no prompt, pixels alone": lambda m, p, i: m.generate(p(i, return_tensors="pt").pixel_values, max_new_tokens=6),
+    "no prompt, several": lambda m, p, i: m.generate(**p(images=[i, i], return_tensors="pt"), max_new_tokens=6),
+    "no prompt, half precision": lambda m, p, i: m.half().generate(
+        **p(i, return_tensors="pt").to("cpu", torch.float16), max_new_tokens=6
+    ),
+    "question by place": lambda m, p, i: m.generate(
+        **p(i, "Question: how many cats are there? Answer:", return_tensors="pt"), max_new_tokens=6
+    ),
+    "several with padding": lambda m, p, i: m.generate(
+        **p(images=[i, i], text=["a photo of", "Question: what? Answer:"], padding=True, return_tensors="pt"),
+        max_new_tokens=6,
+    ),
+    "sampling": lambda m, p, i: m.generate(
+        **p(i, return_tensors="pt"), do_sample=True, top_p=0.9, num_beams=2, repetition_penalty=1.5, max_length=20
+    ),
+}
+
+
+@pytest.mark.parametrize("family", ["mt5", "t5", "bloom", "opt", "qwen3", "gemma3"])
+def test_stock_snippets_run_on_an_export(family: str, tmp_path: Path) -> None:
+    export(
+        build_model("nano:nano-blip2-en", checkpoints.llm(tmp_path / "llm", family), dtype="fp32"), tmp_path / "stock"
+    )
+    config = json.loads((tmp_path / "stock" / "config.json").read_text(encoding="utf-8"))
+    assert type(config["text_config"]["bos_token_id"]) is int
+    processor = AutoProcessor.from_pretrained(tmp_path / "stock")
+    for name, snippet in SNIPPETS.items():
+        model = AutoModelForImageTextToText.from_pretrained(tmp_path / "stock")
+        texts = processor.batch_decode(snippet(model, processor, PICTURES[0]), skip_special_tokens=True)
+        assert len(texts) == 1 + ("several" in name), name
+        assert texts[0] == texts[-1] or "padding" in name
+
+
+def test_stock_pipelines_run_on_an_export(tmp_path: Path) -> None:
+    export(build_model("nano:nano-blip2-en", "nano:nano-mlm"), tmp_path / "stock")
+    pipe = pipeline("image-text-to-text", model=str(tmp_path / "stock"))
+    one = pipe(images=PICTURES[0], text="Caption in German:", max_new_tokens=6, return_full_text=False)
+    several = pipe(images=PICTURES[:2], text=["a", "b"], batch_size=2, max_new_tokens=6)
+    assert one[0]["generated_text"].strip()
+    assert len(several) == 2
 
 
 def test_a_head_that_the_class_would_scale_against_its_training(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import resource
 import statistics
 import subprocess
@@ -12,9 +15,13 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 import mblip
 from mblip.cli.app import app
+from mblip.errors import InputError
+
+ROOT = Path(__file__).parents[2]
 
 HELP = [sys.executable, "-m", "mblip", "--help"]
 
@@ -71,7 +78,106 @@ def test_help_imports_nothing_heavy() -> None:
 def test_an_unknown_verb_is_refused() -> None:
     done = subprocess.run([sys.executable, "-m", "mblip", "langages"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "No such command" in done.stderr
+    assert done.stderr.startswith(
+        "mblip: mblip has no verb 'langages'; did you mean 'languages'? There are languages, "
+    )
+    assert {"caption", "ask", "train", "eval", "data"} <= set(re.findall(r"\w+", done.stderr))
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["data", "inspekt", "x"], "mblip data has no verb 'inspekt'; did you mean 'inspect'? There are inspect, "),
+        (["zzz"], "mblip has no verb 'zzz'; there are "),
+        (["ask", "a.jpg", "b", "--langauge", "sw"], "mblip ask has no option '--langauge'; did you mean '--language'?"),
+        (["caption", "a.jpg", "--lang=sw"], "mblip caption has no option '--lang'; did you mean '--language'?"),
+        (["data", "inspect", "x", "--row", "3"], "mblip data inspect has no option '--row'; did you mean '--rows'?"),
+        (["eval", "x", "--qqq"], "mblip eval has no option '--qqq'; there are "),
+    ],
+)
+def test_an_unknown_verb_or_option_lists_what_there_is(command: list[str], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        CliRunner().invoke(app, command, prog_name="mblip", catch_exceptions=False)
+    assert message in str(error.value)
+
+
+def test_a_value_that_looks_like_an_option_is_a_value() -> None:
+    with pytest.raises(InputError, match="unknown language '--what'"):
+        CliRunner().invoke(app, ["ask", "a.jpg", "b", "--language", "--what"], catch_exceptions=False)
+
+
+# Every verb that takes a path, with one that is not there; RUN is a model that is.
+MISSING = [
+    ("caption no/such.jpg --language sw --model RUN", "there is no picture, folder or table 'no/such.jpg'"),
+    ("caption photo.jpg --language sw --model ./none", "there is no picture, folder or table 'photo.jpg'"),
+    ("caption https://x.org/a.jpg --language sw --model RUN", "is an address, which is not fetched"),
+    ("caption pyproject.toml --language sw --model ./none", "there is no checkpoint folder './none'"),
+    ("caption pyproject.toml --language sw --model runs/none", "there is no checkpoint folder 'runs/none'"),
+    ("caption pyproject.toml --language sw --model src/none", "there is no checkpoint folder 'src/none'"),
+    ("caption pyproject.toml --language sw --model a/b/c", "there is no checkpoint folder 'a/b/c'"),
+    ("caption pyproject.toml --language sw --model C:\\models\\x", "there is no checkpoint folder"),
+    ("caption pyproject.toml --language sw --model ~/none-of-these", "there is no checkpoint folder"),
+    ("caption pyproject.toml --language sw --model ~nobody-x/y", "there is no checkpoint folder"),
+    ("caption pyproject.toml --language sw --model org/model.safetensors", "there is no checkpoint folder"),
+    ("caption pyproject.toml --language sw --model multilingual-7", "there is no folder 'multilingual-7'"),
+    ("caption pyproject.toml --language sw --model src", "src holds neither a model"),
+    ("caption pyproject.toml --language sw --model pyproject.toml", "pyproject.toml is a file"),
+    ("caption pyproject.toml --language sw --model nano:nano-blip2", "did you mean 'nano-blip2-en'?"),
+    ("ask no/such.jpg What? --language en --model RUN", "there is no picture"),
+    ("ask pyproject.toml What? --language en --model /none", "there is no checkpoint folder '/none'"),
+    ("serve --model /none", "there is no checkpoint folder '/none'"),
+    ("serve --model RUN --api-keys nokeys", "cannot read the keys in nokeys"),
+    ("demo --model /none", "there is no checkpoint folder '/none'"),
+    ("export /none --to new", "there is no checkpoint folder '/none'"),
+    ("export RUN --to src", "src exists already"),
+    ("doctor /none", "there is no checkpoint folder '/none'"),
+    ("doctor nodata", "there is no folder 'nodata'"),
+    ("eval /none --suite scenes --to new", "there is no checkpoint folder '/none'"),
+    ("eval RUN --suite xgqa --data nodata --to new", "--data nodata is not a folder"),
+    ("eval RUN --suite nosuite.yaml --to new", "no recipe file or shipped recipe 'nosuite.yaml'"),
+    ("score xgqa --data no.json --predictions no.json", "--data: there is no no.json"),
+    ("train no.yaml", "no recipe file or shipped recipe 'no.yaml'"),
+    ("train nano/align model.vision=./none data.mix=src", "model.vision: there is no checkpoint folder './none'"),
+    ("train nano/align data.mix=nomix", "data.mix: there is no mix nomix"),
+    ("train mt0_xl_align data.mix=src data.images=nophotos", "data.images: 'nophotos' is no image store"),
+    (
+        "train finetune_own model.run=RUN data.replay= data.images=src data.source.options.path=no.csv",
+        "there is no no.csv",
+    ),
+    ("train finetune_own model.run=/none data.images=src", "model.run: there is no checkpoint folder '/none'"),
+    ("plan no.yaml", "no recipe file or shipped recipe 'no.yaml'"),
+    ("plan nano/align model.vision=./none", "there is no checkpoint folder './none'"),
+    ("data plan no.yaml", "no recipe file or shipped recipe 'no.yaml'"),
+    ("report /none", "there is no directory /none"),
+    ("data sample no.yaml --work new", "no recipe file or shipped recipe 'no.yaml'"),
+    ("data translate no.yaml --work new", "no recipe file or shipped recipe 'no.yaml'"),
+]
+
+
+def test_a_path_that_is_not_there_is_told_before_torch_is_imported() -> None:
+    """And without asking the Hub: every connection raises. What is imported counts, not the clock of a busy machine."""
+    script = (
+        "import json, socket, sys\n"
+        "from mblip.cli.app import app\n"
+        "from mblip.errors import InputError\n"
+        "def refuse(*_): raise AssertionError('a connection')\n"
+        "socket.socket.connect = refuse\n"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    try:\n        app(command)\n"
+        "    except InputError as error:\n"
+        "        heavy = {'torch', 'transformers', 'gradio', 'peft', 'lingua'} & set(sys.modules)\n"
+        "        print(json.dumps([command, str(error), sorted(heavy)]))\n"
+        "    except SystemExit as stop:\n        print(json.dumps([command, f'exit {stop.code}', []]))\n"
+    )
+    commands = [command.replace("RUN", "nano:nano-blip2-en").split() for command, _ in MISSING]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(commands)], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row[0] for row in told] == commands, done.stderr
+    assert [(row[0], row[2]) for row in told if row[2]] == []
+    assert [(row[1], part) for row, (_, part) in zip(told, MISSING, strict=True) if part not in row[1]] == []
 
 
 def test_version() -> None:

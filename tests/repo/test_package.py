@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import email
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -59,6 +62,64 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert "make quickstart" in str(about.get_payload())
     (entry,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert b"mblip = mblip.cli.app:main" in wheel.read(entry)
+
+
+# Distributions whose module has another name, or which another distribution imports (that one is named).
+MODULES = {"huggingface-hub": "huggingface_hub", "pillow": "PIL", "pyyaml": "yaml"}
+EXTRAS = {
+    "faiss-cpu": "faiss",
+    "lingua-language-detector": "lingua",
+    "prometheus-client": "prometheus_client",
+    "python-multipart": "starlette",  # reads uploads with it
+    "sudachidict-core": "spacy",  # segments Japanese with both
+    "sudachipy": "spacy",
+    "pythainlp": "spacy",  # segments Thai with it
+    "tensorboard": "accelerate",  # its tracker writes with it
+}
+
+
+def _imported() -> set[str]:
+    modules: set[str] = set()
+    files = list((ROOT / "src").rglob("*.py"))
+    assert len(files) > 100
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module)
+    return modules
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[\[<>=~! ]", requirement)[0]
+
+
+def test_every_declared_dependency_is_imported_by_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [item for name, items in project["optional-dependencies"].items() if name != "dev" for item in items]
+    imported = _imported()
+    first = {module.partition(".")[0] for module in imported}
+    assert len(project["dependencies"]) > 10
+    assert len(extras) > 10
+    unused = [item for item in project["dependencies"] if MODULES.get(_name(item), _name(item)) not in first]
+    assert unused == []
+    unused = [item for item in extras if EXTRAS.get(_name(item), _name(item)) not in first | imported]
+    assert unused == []
+
+
+def test_every_imported_distribution_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [*project["dependencies"], *(i for items in project["optional-dependencies"].values() for i in items)]
+    known = {({**EXTRAS, **MODULES}).get(_name(item), _name(item)) for item in declared} | {"mblip"}
+    optional = {
+        "wandb",
+        "trackio",
+        "datasets",
+        "matplotlib",
+    }  # asked for by name, with a message where they are not there
+    found = {module.partition(".")[0] for module in _imported()} - set(sys.stdlib_module_names)
+    assert found - known - optional == set()
 
 
 def test_wheel_is_small_enough_to_try(wheel: zipfile.ZipFile) -> None:

@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from mblip import config
 from mblip.config import (
+    AllocationSection,
     DataRecipe,
+    EvalRecipe,
+    MixSection,
+    PhaseSection,
     Recipe,
     TextRecipe,
     TrainRecipe,
@@ -195,3 +200,32 @@ def test_shipped_recipes_are_found_by_name(tmp_path: Path, monkeypatch: pytest.M
         find_recipe("onli")
     with pytest.raises(InputError, match="no recipe file or shipped recipe"):
         find_recipe("x" * 5000)
+
+
+@pytest.mark.parametrize("kind", [AllocationSection, MixSection, PhaseSection, TextRecipe, EvalRecipe])
+def test_recipes_name_languages_as_people_do(kind: type[BaseModel]) -> None:
+    needed = {"steps": 1, "tasks": {}, "title": "t", "phases": (), "benchmarks": ()}
+    needed = {field: value for field, value in needed.items() if field in kind.model_fields and kind is not MixSection}
+    made = kind(**needed, languages=["Swahili", "de_DE.UTF-8", "chi", "he", "no", "Français", "sr-Cyrl-RS"])
+    assert made.languages == ("sw", "de", "zh", "iw", "no", "fr", "sr")  # type: ignore[attr-defined]
+    with pytest.raises(ValidationError, match=r"did you mean 'Swahili'\?.*: sw \(Swahili\)"):
+        kind(**needed, languages=["Swahilli"])
+
+
+def test_other_fields_that_name_languages() -> None:
+    section = AllocationSection(exclude_languages=("heb",), task_languages={"vqa": ("ger", "deu", "Kiswahili")})
+    assert (section.exclude_languages, section.task_languages) == (("iw",), {"vqa": ("de", "de", "sw")})
+    assert MixSection(exclude_languages=("zh-Hant-TW",)).exclude_languages == ("zh",)
+
+
+def test_the_same_languages_are_the_same_recipe(tmp_path: Path) -> None:
+    def recipe(languages: str) -> EvalRecipe:
+        path = tmp_path / "e.yaml"
+        path.write_text(f"title: t\nbenchmarks: [xgqa]\nlanguages: {languages}\n", encoding="utf-8")
+        return load_recipe(EvalRecipe, path)
+
+    assert hash_recipe(recipe("[Swahili, no]")) == hash_recipe(recipe("[swa, nb]"))
+    with pytest.raises(
+        InputError, match=r"e.yaml: field 'languages.1': unknown language 'Klingon'; mblip languages lists"
+    ):
+        recipe("[de, Klingon]")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, guess, nearest, shorten, sort_nearest
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ from mblip.errors import InputError, nearest
         ("", ""),
     ],
 )
-def test_nearest(name: str, hint: str) -> None:
-    assert nearest(name, ["data", "optim", "model", "language"]) == hint
+def test_guess(name: str, hint: str) -> None:
+    assert guess(name, ["data", "optim", "model", "language"]) == hint
 
 
 def run_verb(body: str) -> subprocess.CompletedProcess[str]:
@@ -61,3 +61,33 @@ def test_a_fault_of_the_program_keeps_its_traceback() -> None:
 
 def test_input_error_is_an_exception_of_its_own() -> None:
     assert not issubclass(InputError, (ValueError, OSError))
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("pape", ["quick", "paper"], "; did you mean 'paper'? There are paper, quick"),
+        ("PAPER", ["quick", "paper"], "; did you mean 'paper'? There are paper, quick"),
+        ("zzz", ["quick", "paper"], "; there are quick, paper"),
+        (
+            "pope_rand",
+            ["xgqa", "pope", "pope_random"],
+            "; did you mean 'pope_random'? There are pope_random, pope, xgqa",
+        ),
+        ("x", [], "; there are none"),
+    ],
+)
+def test_an_unknown_name_lists_what_there_is_nearest_first(name: str, known: list[str], hint: str) -> None:
+    assert nearest(name, known) == hint
+
+
+def test_no_message_prints_a_whole_table() -> None:
+    told = nearest("y" * 10_000, [f"name{number}" for number in range(1000)])
+    assert "and 900 more" in told
+    assert len(told) < 1500
+    assert len(shorten("y" * 10_000)) == 200
+
+
+def test_the_nearest_of_several_spellings_counts() -> None:
+    names = {"de": ("de", "German"), "sw": ("sw", "Swahili")}
+    assert sort_nearest("swahilli", names, lambda code: names[code]) == ["sw", "de"]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mblip.errors import InputError
-from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES, _fold, find_language
+from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES, _fold, exact_language, find_language, find_languages
 
 # Target tags in the vocabulary of google/madlad400-3b-mt that a wrong guess would miss.
 MADLAD_TAGS = {
@@ -99,7 +99,10 @@ def test_find_language(text: str, code: str) -> None:
     [
         ("swahilli", "Swahili"),
         ("Portugese", "Portuguese"),
-        ("zho_Hant", "zho_Hans"),
+        ("nn", "Norwegian"),  # a language of its own, counted to the one that is here
+        ("yue-Hant-HK", "Chinese"),
+        ("arz", "Arabic"),
+        ("ckb_Arab", "Kurdish"),
         ("Portugês", "português"),
         ("हिन्द", "हिन्दी"),  # whose vowel signs do not count, but belong to the name
     ],
@@ -115,10 +118,118 @@ def test_no_language_is_suggested_where_none_is_near(text: str) -> None:
         find_language(text)
 
 
-@pytest.mark.parametrize("text", ["", "klingon", "zh-TW", "sr-Latn", "ckb_Arab", "en-", "-", "e\0n", "x" * 10_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "klingon",
+        "ckb_Arab",
+        "en-",
+        "-",
+        "e\0n",
+        "x" * 10_000,
+        "C.UTF-8",
+        "POSIX",
+        "und",
+        "mul",
+        "x-foo",
+        "en-zz-zz",
+    ],
+)
 def test_what_is_not_a_language_of_the_table_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="unknown language"):
         find_language(text)
+
+
+# Tags as other programs write them: BCP-47, ISO 639-2 B and T, ISO 639-3, POSIX, .NET, Android, and outdated ones.
+TAGS = {
+    "zh": "zh-Hans-CN zh-Hant-TW zh-TW zh-HK zho_Hant zh-CHS zh-CHT chi zho cmn-Hans zh-cmn-Hans-CN zh_CN.GB18030 zh-guoyu",
+    "sr": "sr-Cyrl-RS sr_RS.UTF-8@cyrillic scc srp sh hbs sr-RS",
+    "az": "az-Latn-AZ aze az_AZ azj-Latn az-AZ-Latn",
+    "uz": "uz-Latn-UZ uzb uz_UZ.UTF-8 uzn",
+    "de": "de_DE.UTF-8 ger deu de-CH-1901 de_AT@euro de-DE-u-co-phonebk DE-de de_DE.ISO-8859-15@euro",
+    "ca": "ca@valencia ca_ES.UTF-8@valencia ca-valencia cat",
+    "pt": "pt_BR pt-rBR por pt_BR.utf8 pt-PT-x-private",
+    "iw": "iw he heb he-IL iw_IL.UTF-8 iw-IL",
+    "id": "id in ind in_ID id-ID",
+    "yi": "yi ji yid ydd",
+    "no": "no nb nor nob nb_NO.UTF-8 no-bok no_NO",
+    "fil": "fil tl tgl tl_PH fil-PH",
+    "jv": "jv jw jav",
+    "ro": "mo rum ron mo-MD ro-MD",
+    "fa": "per fas pes fa-AF prs",
+    "ms": "may msa zsm ms_MY",
+    "sq": "alb sqi als",
+    "my": "bur mya my-MM",
+    "ku": "kmr kur kmr_Latn ku-TR",
+    "sw": "swa swh sw_KE sw-CD <2sw> __sw__ <|sw|> >>swa<< __label__swh_Latn",
+    "cs": "cze ces cs_CZ.UTF-8",
+    "el": "gre ell el-polyton",
+    "lb": "i-lux ltz lb-LU",
+    "et": "ekk est",
+}
+
+
+@pytest.mark.parametrize(("code", "tags"), TAGS.items())
+def test_tags_of_other_programs(code: str, tags: str) -> None:
+    assert {tag: find_language(tag).code for tag in tags.split()} == dict.fromkeys(tags.split(), code)
+
+
+def test_every_language_is_found_by_every_standard() -> None:
+    import langcodes
+
+    for language in LANGUAGES.values():
+        tag = langcodes.Language.get(language.bcp47)
+        forms = {
+            tag.maximize().to_tag(),
+            tag.to_alpha3(),
+            tag.to_alpha3(variant="B"),
+            f"{language.bcp47}-{language.script}",
+        }
+        locale = f"{language.bcp47}_{tag.maximize().territory}.UTF-8"
+        for form in (*forms, locale, language.madlad, f"__label__{language.nllb}", language.nllb.replace("_", "-")):
+            assert find_language(form) is language, form
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "sr-Latn",
+        "sr_RS@latin",
+        "uz_UZ@cyrillic",
+        "pa-PK",
+        "ku-Arab",
+        "hi-Latn",
+        "ja-Latn",
+        "ms-Arab",
+        "zh-Latn",
+        "kk-CN",
+    ],
+)
+def test_another_script_is_refused_with_the_reason(tag: str) -> None:
+    with pytest.raises(InputError, match=r"is written in \w{4} here, not in \w{4}; did you mean '\w+'\?"):
+        find_language(tag)
+
+
+@pytest.mark.parametrize("tag", ["ckb", "yue", "nn", "arz", "bs", "gsw", "prs-Cyrl", "zh-yue", "no-nyn", "nds", "sco"])
+def test_a_language_of_its_own_is_not_taken_for_its_neighbour(tag: str) -> None:
+    with pytest.raises(InputError, match="unknown language"):
+        find_language(tag)
+
+
+def test_files_with_codes_of_their_own_are_read_exactly() -> None:
+    assert exact_language("SR") is LANGUAGES["sr"]
+    assert exact_language("SH") is exact_language("zh-Hant-TW") is exact_language("klingon") is None
+
+
+def test_a_list_of_languages() -> None:
+    assert [language.code for language in find_languages(" sw,Deutsch , chi,swa,")] == ["sw", "de", "zh"]
+    assert find_languages("") == []
+    with pytest.raises(
+        InputError, match=r"unknown language 'Swahilli'; did you mean 'Swahili'\?.*: sw \(Swahili\), "
+    ) as error:
+        find_languages("de,Swahilli")
+    assert all(f"{code} ({language.name})" in str(error.value) for code, language in LANGUAGES.items())
 
 
 def test_original_profile_changes_exactly_what_the_original_had_wrong() -> None:

@@ -7,13 +7,14 @@ import logging
 import os
 import pkgutil
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import mblip
 import mblip.cli
-from mblip.errors import InputError
+from mblip.errors import InputError, nearest, shorten
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -39,16 +40,67 @@ def _root(
     """One vision-language model, 96 languages, one consumer GPU."""
 
 
+class _Verbs(TyperGroup):
+    """Lists the verbs there are, the nearest first, where one is unknown."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """See click."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            told = ctx.command_path.removesuffix(" -m").rpartition("/")[2]
+            raise InputError(f"{told} has no verb {shorten(args[0])!r}{nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+class _Verb(TyperCommand):
+    """Lists the options of a verb, the nearest first, where one is unknown."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """See click."""
+        options = {name: parameter for parameter in self.get_params(ctx) for name in _spellings(parameter)}
+        rest = iter(args)
+        for argument in rest:
+            if argument == "--":
+                break
+            name, equals, _ = argument.partition("=")
+            if argument.startswith("--") and name not in options:
+                shown = nearest(name, (known for known in options if known.startswith("--")))
+                raise InputError(f"{ctx.command_path} has no option {shorten(name)!r}{shown}")
+            if name in options and not equals and not options[name].is_flag:
+                next(rest, None)  # its value, whatever that looks like
+        return super().parse_args(ctx, args)
+
+
+def _spellings(parameter: Any) -> list[str]:
+    return [*parameter.opts, *parameter.secondary_opts] if hasattr(parameter, "is_flag") else []
+
+
+def _tell_what_there_is(verbs: typer.Typer) -> None:
+    verbs.info.cls = _Verbs
+    for command in verbs.registered_commands:
+        command.cls = _Verb
+    for group in verbs.registered_groups:
+        if group.typer_instance:
+            _tell_what_there_is(group.typer_instance)
+
+
 for _module in pkgutil.iter_modules(mblip.cli.__path__):
     if _module.name != "app":
         importlib.import_module(f"mblip.cli.{_module.name}").register(app)
 
 
+_tell_what_there_is(app)
+
+
 def main() -> None:
     """Run the command line."""
-    # transformers reads these when it is imported; its loading bars and hints are not what a person asked for.
+    # transformers reads this when it is imported; its hints are not what a person asked for.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Its loading bars and those of the Hub's client hang together; a download shows one of its own on a terminal
+    # (mblip.models.locate), unless the person wants none.
+    if "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ:
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    else:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of optional kernels at import
     try:
         app()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from mblip.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -18,23 +21,35 @@ def ask(
     picture: Annotated[Path, typer.Argument(help="A picture file.")],
     question: Annotated[str, typer.Argument(help="The question.")],
     language: Annotated[
-        str, typer.Option(help="Of the answer, by code or name; the question's own where none is named.")
+        str, typer.Option(help="Language of the answer, by any name or code; by default that of the question.")
     ] = "",
     model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
-    beams: Annotated[int, typer.Option(min=1, help="Of the beam search.")] = 5,
-    quantization: Annotated[str, typer.Option(help="Of the language model: auto, none, int8 or nf4.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    beams: Annotated[int, typer.Option(min=1, help="Number of beams in the beam search.")] = 5,
+    quantization: Annotated[
+        str, typer.Option(help="Quantization of the language model: auto, none, int8 or nf4.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Ask a question about a picture."""
-    from mblip.languages import find_language
+    """Ask a model a question about a picture."""
+    from mblip.languages import find_languages
 
-    code = find_language(language).code if language else ""
-    from mblip.inference.choosing import choose_model, open_model
+    if len(named := find_languages(language)) > 1:
+        raise InputError("--language names more than one language; an answer has one")
+    code = named[0].code if named else ""
+    from mblip.inference.choosing import check_pictures, choose_model, open_model
 
+    check_pictures([picture])
     chosen = choose_model(model)
     from mblip.inference.detecting import language_of  # takes seconds: after the options have proved valid
+    from mblip.inference.nano_notice import is_nano, nano_notice
+    from mblip.inference.prompts import is_a_prompt
+    from mblip.processing.images import open_picture
 
-    code = code or language_of(question)
-    text = open_model(chosen, quantization).answer(picture, question, code, num_beams=beams)
+    if not code and not is_a_prompt(question):
+        code = language_of(question)
+    vlm = open_model(chosen, quantization)
+    if is_nano(vlm) and (notice := nano_notice(vlm, open_picture(picture))):
+        print(f"mblip: {notice}", file=sys.stderr)
+    text = vlm.answer(picture, question, code or None, num_beams=beams)
     row = {"image": str(picture), "question": question, "language": code, "answer": text, "model": chosen}
     print(json.dumps(row, ensure_ascii=False) if as_json else text)

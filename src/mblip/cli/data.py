@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 data = typer.Typer(no_args_is_help=True, help="From raw English corpora to an instruction mix.")
 
 RecipeName = Annotated[str, typer.Argument(help="Name of a shipped data recipe, or a YAML file.", metavar="RECIPE")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, such as seed=2.", metavar="[FIELD=VALUE]...")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Fields of the recipe to change, such as seed=2.", metavar="[FIELD=VALUE]...")
+]
 To = Annotated[Path, typer.Option(help="Folder of the mix.", file_okay=False)]
 Work = Annotated[Path | None, typer.Option(help="Work folder of the stages before.", file_okay=False)]
 Workers = Annotated[int, typer.Option(min=1, help="Processes; the bytes are the same for any number.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,10 +42,11 @@ def plan(recipe: RecipeName, overrides: Overrides = None, work: Work = None, as_
     Sources that cannot be read yet are named, with what they lack; the others are counted, and so are the rows that are
     left out of them.
     """
-    from mblip.mixture import plan_what_is_there
+    chosen = _load(recipe, overrides)
+    from mblip.mixture import plan_what_is_there  # takes a second: after the recipe has proved valid
 
     with _progress() as progress:
-        found = plan_what_is_there(_load(recipe, overrides), work, progress)
+        found = plan_what_is_there(chosen, work, progress)
     for name, why in found.missing.items():
         print(f"not counted: {name}: {why}", file=sys.stderr)
     for name, drops in found.drops.items():
@@ -62,10 +65,11 @@ def sample(
     recipe: RecipeName, work: Annotated[Path, typer.Option(help="Work folder.")], overrides: Overrides = None
 ) -> None:
     """Read the raw corpora and keep the English examples, balanced as the recipe says, in a work folder."""
+    chosen = _load(recipe, overrides)
     from mblip.mixture import check_samples
 
     with _progress() as progress:
-        stages = check_samples(_load(recipe, overrides), work, progress)
+        stages = check_samples(chosen, work, progress)
     for name, stage in stages.items():
         drops = sum(stage.manifest.drops.values())
         print(f"{stage.folder}: {stage.manifest.rows:,} examples of {name}, {drops:,} rows dropped")
@@ -83,11 +87,11 @@ def translate(
     ] = None,
 ) -> None:
     """Translate the sampled examples, part by part; a stopped run goes on with the parts that are missing."""
+    chosen = _load(recipe, overrides)
     from mblip.mixture import check_samples
     from mblip.translation import translate_sources
     from mblip.translation.executors import launch
 
-    chosen = _load(recipe, overrides)
     with _progress() as progress:
         check_samples(chosen, work, progress)
     if executor != "local" and not launch(executor, chosen, work, dict(_pairs(option or []))):
@@ -189,23 +193,26 @@ def card(folder: Annotated[Path, typer.Argument(help="Folder of a mix.", exists=
 @data.command()
 def inspect(
     folder: Annotated[Path, typer.Argument(help="Folder of examples or of a mix.", exists=True, file_okay=False)],
-    rows: Annotated[int, typer.Option(min=0, help="How many records to show.")] = 5,
-    language: Annotated[str, typer.Option(help="Only records in this language.")] = "",
-    task: Annotated[str, typer.Option(help="Only records of this task.")] = "",
+    rows: Annotated[int, typer.Option(min=0, help="Number of records to show.")] = 5,
+    language: Annotated[
+        str, typer.Option(help="Show only these languages, by any name or code, separated by commas.")
+    ] = "",
+    task: Annotated[str, typer.Option(help="Show only records of this task.")] = "",
     as_json: Json = False,
 ) -> None:
     """Show what a folder of examples or instructions holds: counts, drops and some records."""
-    from mblip.languages import find_language
-    from mblip.mixture.inspecting import pick_records
+    from mblip.languages import find_languages
+    from mblip.mixture.inspecting import count_only, pick_records
     from mblip.storage import read_manifest
 
     manifest = read_manifest(folder)
-    records = pick_records(folder, manifest, rows, find_language(language).code if language else "", task)
+    codes = [found.code for found in find_languages(language)]
+    records = pick_records(folder, manifest, rows, codes, task)
     if as_json:
         content = {"manifest": dataclasses.asdict(manifest), "records": [dataclasses.asdict(row) for row in records]}
         print(json.dumps(content, ensure_ascii=False, indent=2))
         return
-    _print_counts(manifest.counts)
+    _print_counts(count_only(manifest.counts, codes, task))
     for reason, count in manifest.drops.items():
         print(f"{count:,} left out: {reason}")
     for record in records:

@@ -28,7 +28,7 @@ def doctor(
             help="A folder of benchmarks, or a model: run, checkpoint, Hub id or nano:NAME.", metavar="DATA_ROOT|MODEL"
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list (data) or object (model).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list (data) or object (model).")] = False,
 ) -> None:
     """Say what a folder of benchmarks lacks and where to get it, or what keeps a model from being used (exit code 1)."""
     folder = Path(what)
@@ -43,6 +43,9 @@ def doctor(
             f"there is no folder {what!r}; make it and ask again to see what belongs into it, or name a model of the Hub "
             "as ORG/NAME"
         )
+    from mblip.models.locate import find_local
+
+    find_local(what)
     from mblip.models.doctor import check_model  # takes seconds
 
     report = check_model(what)

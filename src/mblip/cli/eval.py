@@ -44,11 +44,18 @@ def evaluate(
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder below which annotations and images are.")] = Path("data"),
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/eval-MODEL by default.")] = None,
-    languages: Annotated[str, typer.Option(help="Only these, by code or name, separated by commas.")] = "",
+    languages: Annotated[
+        str, typer.Option(help="Evaluate only these languages, by any name or code, separated by commas.")
+    ] = "",
     images: Annotated[
         list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images of each benchmark.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Images of each benchmark and language, at most: the first, of each of its tasks in turn."
+        ),
+    ] = None,
     prompts: Annotated[str, typer.Option(help="paper, original (its language names), finetuned or a YAML file.")] = "",
     candidates: Annotated[
         bool, typer.Option("--candidates", help="Choose the likeliest of the given answers instead of generating.")
@@ -59,25 +66,33 @@ def evaluate(
     endpoint: Annotated[
         str, typer.Option(help="Base of an OpenAI-compatible API; its key is read from OPENAI_API_KEY.")
     ] = "",
-    quantization: Annotated[str, typer.Option(help="Of our models' language model: none, int8 or nf4.")] = "none",
-    dtype: Annotated[str, typer.Option(help="fp32 or bf16; as it was saved by default.")] = "",
+    quantization: Annotated[
+        str, typer.Option(help="Quantization of the language model, for models of mblip: none, int8 or nf4.")
+    ] = "none",
+    dtype: Annotated[
+        str, typer.Option(help="Data type of the weights: fp32 or bf16; by default the one they were saved in.")
+    ] = "",
     batch_size: Annotated[
         int, typer.Option(min=1, help="Texts that run together, or requests under way (at most 32).")
     ] = 64,
-    as_json: Annotated[bool, typer.Option("--json", help="The scores as one JSON list.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON list.")] = False,
 ) -> None:
     """Evaluate a model zero-shot as the paper does. The same command goes on after an interruption."""
-    from mblip.languages import find_language
+    from mblip.languages import find_languages
+    from mblip.models.locate import exists, find_model, locate
 
     if quantization not in _QUANTIZATIONS:
         raise InputError(f"--quantization is one of {', '.join(_QUANTIZATIONS)}, not {quantization!r}")
-    codes = tuple(find_language(part.strip()).code for part in languages.split(",") if part.strip())
+    codes = tuple(language.code for language in find_languages(languages))
     names = [part for value in [*(suite or ["quick"]), *(more or [])] for part in value.split(",") if part]
+    fetched = not endpoint and model != "dummy" and not exists(Path(model)) and find_model(model) is None
     from mblip.evaluation.suites import load_suite, needs_data
 
     recipe = load_suite(names)
     if not data.is_dir() and needs_data(recipe):
         raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
+    if fetched:
+        locate(model)  # what has to be downloaded shows its own bar
     changes = {"languages": codes, "limit": limit, "prompts": prompts, "protocol": "candidates" if candidates else ""}
     recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value})
     stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")

@@ -15,13 +15,22 @@ def register(app: typer.Typer) -> None:
 
 def export(
     model: Annotated[str, typer.Argument(help="Run directory, checkpoint directory or Hub id.", metavar="RUN")],
-    to: Annotated[Path, typer.Option(help="Folder of the stock checkpoint; must not exist.")],
+    to: Annotated[Path, typer.Option(help="New folder for the stock checkpoint.")],
     quantization: Annotated[
-        str, typer.Option(help="int8 or nf4: write the dequantised weights that a run was trained on, not the base's.")
+        str,
+        typer.Option(
+            help="int8 or nf4: write the dequantized weights that the run was trained on, not those of its base."
+        ),
     ] = "none",
 ) -> None:
     """Merge LoRA and write a stock Blip2ForConditionalGeneration that loads without mblip."""
-    from mblip.models.export import export_model
+    from mblip.errors import InputError
+    from mblip.models.locate import find_model
+
+    find_model(model)
+    if to.exists():
+        raise InputError(f"{to} exists already: name a new folder")
+    from mblip.models.export import export_model  # takes seconds: after the names have proved right
     from mblip.models.quantize import check_kind
 
     error = export_model(model, to, check_kind(quantization))

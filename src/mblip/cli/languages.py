@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def languages(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list with every column.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list with every column.")] = False,
     profile: Annotated[Profile, typer.Option(help="original: the names and codes of the original mBLIP.")] = "correct",
 ) -> None:
     """List the 96 languages with their names and codes."""

@@ -19,27 +19,33 @@ def register(app: typer.Typer) -> None:
 def plan(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.", metavar="RECIPE")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Changes, such as optim.micro_batch=4.", metavar="[FIELD=VALUE]...")
+        list[str] | None,
+        typer.Argument(help="Fields of the recipe to change, such as optim.micro_batch=4.", metavar="[FIELD=VALUE]..."),
     ] = None,
     texts: Annotated[
-        int | None, typer.Option(min=0, help="Instructions of the mix, where it is not there yet.")
+        int | None, typer.Option(min=0, help="Number of instructions in the mix, where the mix does not exist yet.")
     ] = None,
     calibrate: Annotated[
         bool | None,
         typer.Option(
-            "--calibrate/--no-calibrate", help="Time a few micro-batches of random weights; by default where a GPU is."
+            "--calibrate/--no-calibrate",
+            help="Time a few micro-batches with random weights; by default on machines with a GPU.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Tell a recipe's parameters, memory, the cards it fits on, its steps and hours, without loading a weight."""
+    """Estimate what a recipe needs (parameters, memory, GPUs, steps, hours) without loading a weight."""
     from mblip.config import TrainRecipe, load_train_recipe
     from mblip.errors import InputError
+    from mblip.models.locate import find_local
 
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
     if not isinstance(resolved, TrainRecipe):
         raise InputError(f"{recipe} is of kind {resolved.kind}; mblip plan is about the training of a vision-LLM")
-    import torch
+    resolved = resolved.settled(on_gpu=True)
+    for name in filter(None, (resolved.model.run, resolved.model.vision, resolved.model.llm)):
+        find_local(name)
+    import torch  # takes seconds: after what is not there has been named
 
     from mblip.models.calibration import calibrate as run
     from mblip.models.planning import plan_training

@@ -14,9 +14,11 @@ def register(app: typer.Typer) -> None:
 
 
 def quickstart(
-    to: Annotated[Path, typer.Option(help="Folder of the mixes, runs and report.")] = Path("runs/quickstart"),
-    ablations: Annotated[bool, typer.Option("--ablations", help="Every ablation, not only the two main ones.")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each setting.")] = 1,
+    to: Annotated[Path, typer.Option(help="Folder for the mixes, runs and report.")] = Path("runs/quickstart"),
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="Run every ablation, not only the two main ones.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of training seeds for each setting.")] = 1,
 ) -> None:
     """Translate a mix, align an English vision model to a multilingual language model, evaluate, report."""
     from rich.console import Console

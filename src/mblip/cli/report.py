@@ -25,14 +25,17 @@ def report(
             metavar="RUN",
         ),
     ],
-    to: Annotated[Path | None, typer.Option(help="Folder; the run's own for one run, runs/report for several.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the report; by default the run itself for one run, runs/report for several."),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder below which the benchmarks' pictures are, for the samples.")
     ] = None,
     images: Annotated[
         list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=0, help="Sample pictures of each benchmark.")] = 4,
+    samples: Annotated[int, typer.Option(min=0, help="Number of sample pictures for each benchmark.")] = 4,
     lmms_eval: Annotated[
         bool, typer.Option("--lmms-eval", help="Write the runs in lmms-eval's result format too, into lmms_eval/.")
     ] = False,
@@ -41,6 +44,9 @@ def report(
     """Draw scores by language, gaps, tests and samples: report.html (offline), .md, .csv, .tex and .json."""
     if data is not None and not data.is_dir():
         raise InputError(f"--data {data} is not a folder; give the one that mblip eval was given, or leave it out")
+    for run in runs:
+        if not run.is_dir():
+            raise InputError(f"there is no directory {run}; give one that mblip eval or mblip quickstart has written")
     from mblip.report.quickstart import is_quickstart, rewrite_quickstart
     from mblip.report.tables import to_json
     from mblip.report.write import NAME, report_runs
@@ -68,7 +74,9 @@ def tasks(
     benchmarks: Annotated[list[str], typer.Argument(help="Names, as mblip eval --suite takes them.", metavar="NAME")],
     to: Annotated[Path, typer.Option(help="Folder; give it to lmms_eval as --include_path.")],
     data: Annotated[Path, typer.Option(help="Folder below which annotations and images are.")] = Path("data"),
-    languages: Annotated[str, typer.Option(help="Only these, by code or name, separated by commas.")] = "",
+    languages: Annotated[
+        str, typer.Option(help="Write only these languages, by any name or code, separated by commas.")
+    ] = "",
     images: Annotated[
         list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
     ] = None,
@@ -83,8 +91,9 @@ def tasks(
     if not data.is_dir():
         raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
     from mblip.evaluation.tasks import load_tasks
+    from mblip.languages import find_languages
     from mblip.report.lmms_eval import write_tasks
 
-    codes = [part.strip() for part in languages.split(",") if part.strip()]
+    codes = [found.code for found in find_languages(languages)]
     for path in write_tasks(load_tasks(chosen, data, codes, images=images or ()), to):
         print(path)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mblip.errors import InputError
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -17,16 +19,22 @@ def register(app: typer.Typer) -> None:
 def score(
     benchmark: Annotated[str, typer.Argument(help="xgqa, xvnli, marvl, maxm, vqa, pope, chair or captions.")],
     data: Annotated[Path, typer.Option(help="Annotation file of the benchmark, or a folder that holds it.")],
-    predictions: Annotated[Path, typer.Option(help="In the benchmark's own form, or mblip's.")],
-    language: Annotated[str, typer.Option(help="Of the data; by default what its path or rows say, else en.")] = "",
-    variant: Annotated[str, typer.Option(help="Named way to score; the benchmark's first by default.")] = "",
-    segmenter: Annotated[str, typer.Option(help="Of captions: none, characters or spacy.")] = "",
+    predictions: Annotated[Path, typer.Option(help="File of predictions, in the form of the benchmark or of mblip.")],
+    language: Annotated[
+        str, typer.Option(help="Language of the data; by default the one that its path or rows name, else en.")
+    ] = "",
+    variant: Annotated[str, typer.Option(help="Variant of the metric; by default the first of the benchmark.")] = "",
+    segmenter: Annotated[str, typer.Option(help="Word segmenter for captions: none, characters or spacy.")] = "",
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score only what has a prediction; the rest is counted.")
+        bool,
+        typer.Option("--allow-missing", help="Score only the items that have a prediction; the others are counted."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score predictions as the official scorer does, with a fingerprint of everything the numbers depend on."""
+    for option, path in (("--data", data), ("--predictions", predictions)):
+        if not path.exists():
+            raise InputError(f"{option}: there is no {path}")
     from mblip.evaluation.benchmarks import find_benchmark
     from mblip.evaluation.scoring import score_predictions
 
@@ -42,3 +50,6 @@ def score(
         low, high = result.ci95.get(name, (value, value))
         interval = f"  [{low:.2f}, {high:.2f}]" if name in result.ci95 else ""
         print(f"  {name:<10} {value:.2f} %{interval}" if name == "accuracy" else f"  {name:<10} {value:.4f}{interval}")
+    print("fingerprint")
+    for name, value in result.fingerprint.items():
+        print(f"  {name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")

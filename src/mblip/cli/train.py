@@ -25,19 +25,23 @@ def register(app: typer.Typer) -> None:
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.", metavar="RECIPE")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Changes, such as optim.steps=100.", metavar="[FIELD=VALUE]...")
+        list[str] | None,
+        typer.Argument(help="Fields of the recipe to change, such as optim.steps=100.", metavar="[FIELD=VALUE]..."),
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME by default.")] = None,
 ) -> None:
-    """Train as a recipe says. The same command goes on after an interruption.
+    """Train a model as a recipe says. The same command goes on after an interruption.
 
     Under torchrun or accelerate launch, the same command uses all their processes.
     """
     from rich.console import Console
 
-    from mblip.config import load_train_recipe
+    from mblip.config import TrainRecipe, load_train_recipe
+    from mblip.training.inputs import check_paths
 
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
+    if isinstance(resolved, TrainRecipe):
+        check_paths(resolved)
     from mblip.training.loop import Stopped  # takes seconds: after the recipe has proved valid
     from mblip.training.run import train as run
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from mblip.corpora.raw import first_character, stream_fields, stream_json
 from mblip.errors import InputError
-from mblip.languages import LANGUAGES, find_language
+from mblip.languages import LANGUAGES, exact_language
 from mblip.nano.words import YES_NO
 from mblip.schema import Drop, Example
 from mblip.storage.images import EXTENSIONS
@@ -135,10 +135,10 @@ def _read_labels(path: Path, classes: int) -> dict[str, dict[int, str]]:
     """Labels by mC4 code and class, for the languages of the table."""
     table: dict[str, dict[int, str]] = {}
     for code, value in stream_fields(path):
-        try:
-            language = find_language(code).code
-        except InputError:  # Babel-ImageNet has 298 languages
+        named = exact_language(code)
+        if named is None:  # of 298 languages, some of which a tag would count to another (SH to SR)
             continue
+        language = named.code
         lists = isinstance(value, list) and len(value) == 2 and all(isinstance(part, list) for part in value)
         if not lists or len(value[0]) != len(value[1]):
             raise InputError(f"{path}: {code!r} must hold two lists of one length, class numbers and labels")

@@ -93,6 +93,7 @@ class Benchmark:
         extra: Whether predictions for items that are not in the data are passed over (xGQA) instead of refused.
         partial: Whether the data may have items without a prediction (CHAIR, whose data are a look-up table).
         optional: Whether an item needs no prediction because none could be right.
+        kind: The task that an item is of, where a benchmark has several: a limit takes as many pictures of each.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Benchmark:
     extra: bool = False
     partial: bool = False
     optional: Callable[[Item], bool] = lambda item: False
+    kind: Callable[[Item], str] = lambda item: ""
     english_files: tuple[str, ...] = ()
     mark: str = ""
     images: tuple[str, ...] = ()
@@ -159,9 +161,7 @@ class Benchmark:
             InputError: There is no such variant.
         """
         if name and name not in self.variants:
-            raise InputError(
-                f"{self.name} has no variant {name!r}{nearest(name, self.variants)}; it has {', '.join(self.variants)}"
-            )
+            raise InputError(f"{self.name} has no variant {name!r}{nearest(name, self.variants)}")
         return name or self.variants[0]
 
 

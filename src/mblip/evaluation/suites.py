@@ -29,9 +29,7 @@ def load_suite(names: Sequence[str]) -> EvalRecipe:
         known = [*shipped, *EVALUATED, *MADE]
         unknown = [name for name in names if name not in known and not any(n.startswith(f"{name}_") for n in EVALUATED)]
         if unknown:
-            raise InputError(
-                f"unknown suite or benchmark {unknown[0]!r}{nearest(unknown[0], known)}; there are {', '.join(known)}"
-            )
+            raise InputError(f"unknown suite or benchmark {unknown[0]!r}{nearest(unknown[0], known)}")
     for name in recipe.benchmarks:
         evaluated(name)
     return recipe

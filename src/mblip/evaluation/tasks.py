@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def load_tasks(
         languages: Only these, by any code or name; empty for all of each benchmark.
         prompts: See :func:`~mblip.evaluation.prompts.load_prompts`.
         images: Image stores to look in before the benchmarks' own folders.
-        limit: Only the items of the first so many images of each benchmark and language.
+        limit: Only the items of so many images of each benchmark and language: the first, of each of its tasks in turn.
         allow_missing: Leave out items without a picture, counted, instead of refusing.
 
     Raises:
@@ -94,7 +95,7 @@ def load_tasks(
             raise InputError(f"{path} has answers without questions; put the file of questions beside it")
         pictures = find_pictures(benchmark, root, images)
         pictures = opened.setdefault(pictures.places, pictures)
-        items = _first(every, limit)
+        items = _limited(every, limit, benchmark.kind)
         missing = set(pictures.missing(key for item in items for key in item.images))
         if missing and not allow_missing:
             raise InputError(_complaint(benchmark, code, items, missing, pictures, root))
@@ -125,10 +126,15 @@ def _find(chosen: Sequence[tuple[Benchmark, str]], root: Path, listing: Sequence
     return paths
 
 
-def _first(items: list[Item], limit: int | None) -> list[Item]:
+def _limited(items: list[Item], limit: int | None, kind: Callable[[Item], str]) -> list[Item]:
+    """The items of so many images, the first of each kind of item in turn."""
     if limit is None:
         return items
-    chosen = set(list(dict.fromkeys(item.images for item in items))[:limit])
+    by_kind: dict[str, dict[tuple[str, ...], None]] = {}
+    for item in items:
+        by_kind.setdefault(kind(item), {})[item.images] = None
+    turns = (images for turn in zip_longest(*by_kind.values()) for images in turn if images is not None)
+    chosen = set(islice(dict.fromkeys(turns), limit))
     return [item for item in items if item.images in chosen]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import glob
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, guess, nearest, shorten
+from mblip.models.locate import exists, find_model, is_folder
 
 if TYPE_CHECKING:
     from mblip.inference.predictor import Predictor
@@ -18,9 +22,10 @@ def choose_model(name: str = "") -> str:
     """The model to load: the one named, else the published mT0-XL if its files are at hand.
 
     Raises:
-        InputError: None is named and it is not at hand; the choice is the person's.
+        InputError: None is named and it is not at hand: the choice is the person's; or the one named is not there.
     """
     if name:
+        find_model(name)
         return name
     if _at_hand(PUBLISHED):
         return PUBLISHED
@@ -30,6 +35,21 @@ def choose_model(name: str = "") -> str:
         f"no model is named and the published one is not on this machine; choose: --model {PUBLISHED} downloads it "
         f"(several GB, photos of anything), or {nano} (a few MB, emoji scenes only)"
     )
+
+
+def check_pictures(places: Sequence[str | Path]) -> None:
+    """Say that a picture, folder or table is not there before anything heavy is imported.
+
+    Raises:
+        InputError: There is nothing at a place, nor any file that it is a pattern of.
+    """
+    for place in map(str, places):
+        if re.match(r"[A-Za-z][\w+.-]+://", place) or place.startswith("data:"):
+            raise InputError(f"{shorten(place)!r} is an address, which is not fetched: download it and name the file")
+        if not exists(Path(place).expanduser()) and not glob.has_magic(place):
+            folder = Path(place).parent
+            names = [str(folder / file.name) for file in folder.iterdir()] if is_folder(folder) else []
+            raise InputError(f"there is no picture, folder or table {shorten(place)!r}{guess(place, names)}")
 
 
 def read_keys(file: Path | None) -> list[str]:
@@ -71,9 +91,7 @@ def open_model(name: str, quantization: str = "auto", compile_model: bool = Fals
 
     known = ("auto", *get_args(Quantization))
     if quantization not in known:
-        raise InputError(
-            f"--quantization is {', '.join(known[:-1])} or {known[-1]}, not {quantization!r}{nearest(quantization, known)}"
-        )
+        raise InputError(f"there is no quantization {quantization!r}{nearest(quantization, known)}")
     limit_threads()
     device = "cuda" if torch.cuda.is_available() else None
     packed = device is None and quantization in ("auto", "int8") and is_faster()

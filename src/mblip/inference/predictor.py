@@ -9,9 +9,12 @@ from typing import Any, overload
 
 import torch
 from PIL import Image
+from torch import Tensor
+from transformers import LogitsProcessorList
 
 from mblip.errors import InputError
 from mblip.inference.detecting import language_of
+from mblip.inference.loops import NoLoops
 from mblip.inference.prompts import Prompts, prompts_from, templates_of_run
 from mblip.languages import find_language
 from mblip.models import load as models
@@ -68,6 +71,19 @@ class Predictor(VisionLLM):
             return image
         return image.resize((size["width"], size["height"]), processor.resample)
 
+    def generate(
+        self, images: Sequence[Picture | Sequence[Picture]], prompts: Sequence[str], **generation: Any
+    ) -> list[str]:
+        """As of any :class:`~mblip.models.VisionLLM`: the bare model, which may run in circles."""
+        return super().generate(images, prompts, **{"logits_processor": LogitsProcessorList(), **generation})
+
+    def generate_ids(
+        self, prompts: Sequence[str], image_features: Tensor, image_index: Tensor, **generation: Any
+    ) -> Tensor:
+        """As of any :class:`~mblip.models.VisionLLM`, kept from running in circles unless ``logits_processor`` is given."""
+        generation.setdefault("logits_processor", LogitsProcessorList([NoLoops()]))
+        return super().generate_ids(prompts, image_features, image_index, **generation)
+
     @overload
     def caption(self, images: Picture, language: str = ..., **generation: Any) -> str: ...
     @overload
@@ -97,7 +113,7 @@ class Predictor(VisionLLM):
         """
         names = [find_language(name).name for name in _listed(language)]
         pairs = [(picture, name) for picture in _listed(images) for name in names]
-        texts = self.generate(
+        texts = super().generate(
             [picture for picture, _ in pairs],
             [self.prompts.for_caption(name) for _, name in pairs],
             **{**GENERATION, **generation},
@@ -131,7 +147,8 @@ class Predictor(VisionLLM):
             images: As in :meth:`caption`.
             question: A text, or a list. One picture may have many questions and the other way round; two lists go in
                 pairs.
-            language: Of the answer, by code or name; None for that of each question.
+            language: Of the answer, by code or name; None for that of each question. A question that is a prompt of the
+                model's training, such as ``Name the object in Swahili:``, says it itself.
             **generation: As in :meth:`caption`.
 
         Returns:
@@ -148,8 +165,11 @@ class Predictor(VisionLLM):
             questions = questions * len(pictures)
         if len(pictures) != len(questions):
             raise InputError(f"{len(questions)} questions for {len(pictures)} pictures: give one question for each")
-        prompts = [self.prompts.for_question(text, answer_language(text, language)) for text in questions]
-        texts = self.generate(pictures, prompts, **{**GENERATION, **generation})
+        prompts = [
+            self.prompts.own_prompt(text) or self.prompts.for_question(text, answer_language(text, language))
+            for text in questions
+        ]
+        texts = super().generate(pictures, prompts, **{**GENERATION, **generation})
         return texts if _is_list(images) or not isinstance(question, str) else texts[0]
 
 

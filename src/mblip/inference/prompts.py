@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from mblip.config import DataRecipe, TrainRecipe, load_recipe
 from mblip.errors import InputError
-from mblip.mixture.templates import load_templates
+from mblip.languages import find_language
+from mblip.mixture.templates import load_templates, shipped_templates
 
 UNKNOWN = ("benchmarks",)  # how a model is asked that does not say what it was trained on: as the paper evaluates
 PUBLISHED = ("published",)
@@ -23,26 +25,45 @@ class Prompts:
     Attributes:
         caption: With ``{language}``.
         question: With ``{question}`` and ``{language}``.
-        plain: Prompts with ``{question}`` that name no language, such as ``How many {question}?``.
+        own: Every prompt of the model's training that a person may type, such as ``How many {question}?`` or ``Name the
+            object in {language}:``.
     """
 
     caption: str
     question: str
-    plain: tuple[str, ...]
+    own: tuple[str, ...]
 
     def for_caption(self, language: str) -> str:
         """The prompt for a caption in the language of this English name."""
         return self.caption.replace("{language}", language)
 
     def for_question(self, question: str, language: str) -> str:
-        """The prompt for a short answer; a question that already reads like a plain prompt stays as it is."""
+        """The prompt for a short answer; a question that already reads like a prompt of the training is that prompt."""
         question = " ".join(question.split())
-        if any(_reads_like(question, plain) for plain in self.plain):
-            return question
+        if own := self.own_prompt(question):
+            return own
         if "{question}?" in self.question:
             question = question.rstrip("?？ ")
         # The question last, since it may hold braces of its own.
         return self.question.replace("{language}", language).replace("{question}", question)
+
+    def own_prompt(self, question: str) -> str:
+        """The prompt of the training that a question reads like, its language by whatever name; empty where there is none.
+
+        Case and the mark at the end are free: ``name the object in kiswahili`` is ``Name the object in Swahili:``.
+        """
+        question = " ".join(question.split())
+        for prompt in self.own:
+            if (found := _pattern(prompt).fullmatch(question)) is None:
+                continue
+            fields = found.groupdict()
+            try:
+                if "language" in fields:
+                    fields["language"] = find_language(fields["language"]).name
+            except InputError:  # "Name the object in the middle"
+                continue
+            return prompt.format_map(fields)
+        return ""
 
 
 def prompts_from(templates: Sequence[str], trained: Collection[str] = ()) -> Prompts:
@@ -66,8 +87,19 @@ def prompts_from(templates: Sequence[str], trained: Collection[str] = ()) -> Pro
 
     own_tasks = {task for task, _ in own}
     asking = [task for task in ("vqa", "presence") if task in own_tasks] or ["vqa"]
-    plain = {t.prompt for _, t in own if t.prompt_roles == ("question",) and "{language}" not in t.prompt}
-    return Prompts(first("caption"), first(*asking), tuple(sorted(plain - {"{question}"})))
+    prompts = {
+        template.prompt
+        for _, template in own
+        # One that begins with a field would be read into any question.
+        if not template.prompt.startswith("{")
+        or (template.prompt_roles == ("question",) and "{language}" not in template.prompt)
+    }
+    return Prompts(first("caption"), first(*asking), tuple(sorted(prompts - {"{question}"})))
+
+
+def is_a_prompt(question: str) -> bool:
+    """Whether a question reads like a prompt of any shipped templates, which says its language itself or has none."""
+    return any(prompts_from((name,)).own_prompt(question) for name in shipped_templates())
 
 
 def templates_of_run(folder: Path) -> tuple[str, ...]:
@@ -98,6 +130,13 @@ def _is_published(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("architectures") == ["mBLIP"]
 
 
-def _reads_like(question: str, plain: str) -> bool:
-    before, _, after = plain.partition("{question}")
-    return re.fullmatch(f"{re.escape(before)}.+{re.escape(after)}", question) is not None
+@lru_cache(maxsize=256)
+def _pattern(prompt: str) -> re.Pattern[str]:
+    """What reads like a prompt: its words in any case, anything for its fields, with or without the mark at the end."""
+    words, mark = re.fullmatch(r"(.*?)([:.?!]?)", prompt, re.DOTALL).groups()  # type: ignore[union-attr]
+    expression = ""
+    for part in re.split(r"(\{\w+\})", words):
+        name = part[1:-1] if part.startswith("{") else ""
+        again = f"(?P={name})" if f"(?P<{name}>" in expression else f"(?P<{name}>.+?)"
+        expression += again if name else re.escape(part)
+    return re.compile(expression + (f"{re.escape(mark)}?" if mark else ""), re.IGNORECASE)

@@ -80,6 +80,7 @@ def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> flo
         vlm.model.config.answer_separator = vlm.layout.separator
     with atomic_folder(folder) as partial:
         vlm.model.save_pretrained(partial)
+        _say_start(partial / "config.json", vlm)
         _say_dtype(partial / "config.json", vlm)
         vlm.processor.save_pretrained(partial)
         vlm.language_model.generation_config.save_pretrained(partial)
@@ -150,6 +151,9 @@ inputs = processor(images=Image.open("photo.jpg"), text="{_caption_prompt(config
 print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_tokens=50), skip_special_tokens=True)[0])
 ```
 
+Name the language in the prompt: without a prompt (`processor(images=...)` alone) the model answers, as stock BLIP-2 does,
+but was not trained to. BLIP-2's processor has no chat template: give pipelines `images` and `text`, not messages.
+
 ## Made from
 
 {chr(10).join(made) or "- not recorded"}
@@ -164,6 +168,18 @@ def _caption_prompt(config: Any) -> str:
             if task == "caption":
                 return template.prompt.replace("{language}", "German")
     return "Caption in German:"
+
+
+def _say_start(file: Path, vlm: VisionLLM) -> None:
+    """Name the token that the stock class begins an empty prompt with: it takes ``text_config.bos_token_id``.
+
+    Where the tokeniser has none (mT5), the end token is all that an empty text is made of, as in BLIP-2 with Flan-T5.
+    """
+    config, tokenizer = read_json(file), vlm.processor.tokenizer
+    text = config["text_config"]
+    found = (text.get("bos_token_id"), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    start = next((token for token in found if token is not None), None)
+    write_json(file, {**config, "text_config": {**text, "bos_token_id": start}})
 
 
 def _say_dtype(file: Path, vlm: VisionLLM) -> None:

@@ -9,10 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, guess, nearest, shorten
 
 NANO = "nano:"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)
+_OUR_FOLDERS = ("runs", "exported")
+_FILE_ENDINGS = (".json", ".yaml", ".yml", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".zip", ".gz")
+_FEW = 30
 _TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
 
@@ -27,17 +30,100 @@ def locate(name: str | Path, weights: bool = True) -> Path:
     Raises:
         InputError: There is nothing of that name, or the Hub cannot be reached and the cache does not hold it.
     """
+    return find_local(name) or _from_hub(str(name), weights)
+
+
+def find_local(name: str | Path) -> Path | None:
+    """The folder of a checkpoint that is on this machine; None for what only the Hub may have.
+
+    Imports nothing heavy and asks nobody, so that a path that is not there is told at once.
+
+    Raises:
+        InputError: It is a path, or a shipped checkpoint, and there is none of that name.
+    """
     text = str(name)
     if text.startswith(NANO):
         return _shipped(text.removeprefix(NANO))
-    path = Path(text).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise InputError(f"there is no checkpoint folder {text!r}: {error}") from error
+    if is_folder(path):
         return path
-    if path.exists():
+    if exists(path):
         raise InputError(f"{path} is a file; name the folder that holds the checkpoint")
-    if isinstance(name, Path) or text.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(text):
-        raise InputError(f"there is no checkpoint folder {text!r}")
-    return _from_hub(text, weights)
+    if isinstance(name, Path) or is_path(text):
+        raise InputError(f"there is no checkpoint folder {shorten(text)!r}{_beside(path)}")
+    return None
+
+
+def find_model(name: str | Path) -> Path | None:
+    """As :func:`find_local`, of a whole vision-language model: a run, or a checkpoint with its configuration.
+
+    Raises:
+        InputError: There is none, or the folder holds no such thing; names the runs below it.
+    """
+    text = str(name)
+    folder = find_local(name)
+    if folder is None:
+        if "/" in text:
+            return None
+        runs = [str(path) for path in _runs_below(Path("runs")) if text in path.parts]
+        hint = f"; did you mean {runs[0]!r}?" if runs else "; a run or checkpoint is named by its path,"
+        raise InputError(f"there is no folder {shorten(text)!r}{hint} and a model of the Hub as ORG/NAME")
+    if _holds_model(folder):
+        return folder
+    if runs := [str(path) for path in _runs_below(folder)]:
+        raise InputError(f"{folder} holds no model itself{nearest(text, runs)}")
+    if (folder / "recipe.yaml").is_file():
+        raise InputError(
+            f"the run {folder} is not finished (it has no mblip.json): go on with mblip train, then ask again"
+        )
+    raise InputError(f"{folder} holds neither a model (config.json) nor a run (mblip.json)")
+
+
+def is_path(text: str) -> bool:
+    """Whether a name that is not on this machine can only have meant a path, and no ``ORG/NAME`` of the Hub."""
+    name = text.partition("@")[0]
+    if not _HUB_ID.fullmatch(text) or text.startswith((".", "/", "~")):  # backslashes, blanks, C:, two slashes
+        return True
+    parent, slash, _ = name.partition("/")
+    inside = bool(slash) and (parent in _OUR_FOLDERS or is_folder(Path(parent)))
+    return inside or name.endswith(_FILE_ENDINGS)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; False where the system refuses the name."""
+    with suppress(OSError, ValueError):  # too long, or a NUL
+        return path.is_dir()
+    return False
+
+
+def exists(path: Path) -> bool:
+    """Whether anything is there; False where the system refuses the name."""
+    with suppress(OSError, ValueError):
+        return path.exists()
+    return False
+
+
+def _beside(path: Path) -> str:
+    """What lies where a folder was looked for."""
+    if not is_folder(path.parent):
+        return f"; there is no {path.parent} either" if str(path.parent) not in ("", ".", "/") else ""
+    with suppress(OSError):  # a folder that may not be read
+        beside = [other for other in sorted(path.parent.iterdir()) if not other.name.startswith(".")]
+        models = [str(other) for other in beside if _holds_model(other)][:_FEW]
+        folders = [str(other) for other in beside if is_folder(other)]
+        return nearest(str(path), models) if models else guess(str(path), folders)
+    return ""
+
+
+def _holds_model(folder: Path) -> bool:
+    return exists(folder / "mblip.json") or exists(folder / "config.json")
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    return sorted(file.parent for depth in ("*", "*/*") for file in folder.glob(f"{depth}/mblip.json"))
 
 
 def revision_of(folder: Path) -> str | None:
@@ -56,12 +142,15 @@ def _shipped(name: str) -> Path:
 def _from_hub(name: str, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
+    from tqdm.auto import tqdm
 
     repository, _, revision = name.partition("@")
     wanted: dict[str, Any] = {"repo_id": repository, "revision": revision or None}
+    # tqdm's own bar, which shows on a terminal alone: the Hub's is off on the command line, as transformers' with it.
+    bar: dict[str, Any] = {"tqdm_class": tqdm}
     try:
         patterns = [*_TEXT_FILES, *(_weight_files(repository, revision) if weights else [])]
-        return Path(snapshot_download(**wanted, allow_patterns=patterns))
+        return Path(snapshot_download(**wanted, **bar, allow_patterns=patterns))
     except _not_given() as error:
         try:
             return Path(snapshot_download(**wanted, local_files_only=True))

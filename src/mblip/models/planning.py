@@ -118,6 +118,7 @@ def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
     Raises:
         InputError: The bases are not there, or do not fit each other or the recipe.
     """
+    recipe = recipe.settled(on_gpu=True)
     with torch.device("meta"):
         vlm = prepare_shape(recipe)
     learning = count_parameters(vlm, trainable=True)

@@ -54,6 +54,14 @@ class VisionLLM(nn.Module):
         self.speedups: frozenset[str] = frozenset()
         self.origin: Origin | None = None
 
+    def __repr__(self) -> str:
+        """One line; ``print(model.model)`` shows every layer."""
+        size = sum(parameter.numel() for parameter in self.parameters()) / 1e6
+        dtype = str(self.llm.dtype).removeprefix("torch.")
+        name, tokens = type(self.language_model).__name__, self.container.tokens_per_image
+        shown = f"{name}, {size:,.1f} M parameters, {tokens} image tokens, {dtype} on {self.device}"
+        return f"{type(self).__name__}({shown})"
+
     @property
     def tokenizer(self) -> Any:
         """The language model's tokeniser."""

@@ -27,6 +27,7 @@ from mblip.training.identity import check_contents, mix_digest, model_digests
 from mblip.training.loop import Batch, Group, Job, enough_memory, fit
 from mblip.training.parallel import gather, start
 from mblip.training.projection import fit_projection
+from mblip.training.spelling import warn_of_bytes
 from mblip.training.tracking import check_tracker
 from mblip.training.validation import Validator
 
@@ -60,6 +61,8 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     feed = Feed(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
     if recipe.model.fit_words and not recipe.model.run and newest_checkpoint(directory) is None:
         fit_to_words(vlm, recipe, mix, directory)
+    if recipe.stage == "finetune" and processes.is_main_process and (warning := warn_of_bytes(vlm.tokenizer, mix)):
+        on_log({"note": f"warning: {warning}"})
     steps = count_steps(recipe.optim, feed.steps_per_epoch)
     validator = None
     if recipe.validate_every:
@@ -71,6 +74,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
         clip=recipe.optim.clip, precision=recipe.precision, sharding=recipe.sharding,
         checkpoint_every=recipe.checkpoint_every, keep_checkpoints=recipe.keep_checkpoints, log_every=recipe.log_every,
         workers=recipe.data.workers, tracker=recipe.tracker, validate=validator, validate_every=recipe.validate_every,
+        validate_first=recipe.stage == "finetune",
         describe=feed.describe, memory_remedy=_memory_remedy(recipe), on_log=on_log,
     )) if steps else {}  # fmt: skip
     vlm.eval()

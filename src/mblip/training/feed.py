@@ -23,6 +23,7 @@ from mblip.processing.text import IGNORED
 from mblip.processing.transforms import TrainTransform
 from mblip.schema import Instruction
 from mblip.storage import ImageStore, JsonlAppender, UnreadableImage, open_images, read_jsonl
+from mblip.training.inputs import check_paths
 from mblip.training.loop import Batch
 
 UNREADABLE = "unreadable.jsonl"  # and unreadable-1.jsonl and so on by the other processes
@@ -34,25 +35,12 @@ def check_data(recipe: TrainRecipe) -> None:
     """Say what is missing of the recipe's data before a model is fetched and loaded.
 
     Raises:
-        InputError: The recipe names neither a mix nor a corpus or both, or one of them or its pictures is not there.
+        InputError: See :func:`~mblip.training.inputs.check_paths`; or an image store cannot be opened.
     """
-    section = recipe.data
-    if bool(section.mix) == bool(section.source):
-        raise InputError("set one of data.mix (a folder that mblip data mix has made) and data.source")
-    for field, folder in {"data.mix": section.mix, "data.replay": section.replay}.items():
-        if folder and Path(folder).is_file():
-            raise InputError(f"{field}: {folder} is a file; name the folder of the mix")
-        if folder and not Path(folder).is_dir():
-            other = "name another" if field == "data.mix" else "name another, or go without (data.replay=)"
-            raise InputError(
-                f"{field}: there is no mix {folder}: make it with mblip data mix RECIPE --to {folder}, or {other}"
-            )
-    for field, images in _stores(section).items():
+    check_paths(recipe)
+    for field, images in _stores(recipe.data).items():
         if not images.endswith(".tar"):  # whose index may take minutes
             _open_store(field, images)
-    path = section.source and section.source.options.get("path")
-    if isinstance(path, str) and not Path(path).exists():
-        raise InputError(f"there is no {path}: put it there, or name another with data.source.options.path=FILE")
 
 
 def find_mix(recipe: TrainRecipe, directory: Path, anew: bool = False) -> Path:

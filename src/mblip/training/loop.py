@@ -62,6 +62,7 @@ class Job:
         workers: Threads that prepare the following batches; any number gives the same run.
         sharding: See :func:`mblip.training.parallel.distribute`.
         validate: Step, log -> nothing; called every ``validate_every`` steps and at the end, in all processes.
+        validate_first: Also before the first step, as step 0: what is then learnt has something to be compared with.
         describe: Step, micro-batch -> what an error calls that batch.
         memory_remedy: What an error advises when memory runs out.
     """
@@ -88,6 +89,7 @@ class Job:
     tracker: str = "none"
     validate: Callable[[int, Log], None] | None = None
     validate_every: int = 0
+    validate_first: bool = False
     describe: Callable[[int, int], str] = field(default=lambda step, index: f"micro-batch {index} of step {step + 1}")
     memory_remedy: str = "lower the batch"
     on_log: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
@@ -120,6 +122,9 @@ def fit(job: Job) -> dict[str, Any]:
     first = _resume(newest, named, optimizer)
     log = Log(job.directory, first, job.last, job.tracker, job.on_log, writes=accelerator.is_main_process)
     with log, _termination() as terminated, contextlib.closing(_prefetched(job, first)) as prefetched:
+        if job.validate and job.validate_first and first == 0:
+            with enough_memory("in the validation before the first step", job.memory_remedy):
+                job.validate(0, log)
         for step, micro_batches in prefetched:
             torch.manual_seed(_step_seed(job.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:

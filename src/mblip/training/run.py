@@ -10,7 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mblip.config import AnyTrainRecipe, TextRecipe, VisionRecipe, hash_recipe, load_recipe, save_recipe
+from mblip.config import (
+    AnyTrainRecipe,
+    TextRecipe,
+    TrainRecipe,
+    VisionRecipe,
+    hash_recipe,
+    load_recipe,
+    save_recipe,
+)
 from mblip.errors import InputError
 from mblip.settings import contents, decisive
 from mblip.storage import write_json
@@ -39,6 +47,10 @@ def train(
         InputError: The directory holds the run of another recipe or of another mix, all its checkpoints are damaged,
             another process is at work there, or the recipe cannot be run.
     """
+    if isinstance(recipe, TrainRecipe):
+        import torch
+
+        recipe = recipe.settled(on_gpu=torch.cuda.is_available())
     saved, finished = directory / "recipe.yaml", directory / DONE
     other = _difference(recipe, saved) if finished.is_file() or newest_checkpoint(directory) else ""
     if finished.is_file():

@@ -82,6 +82,9 @@ def test_a_model_is_asked_scenes_through_the_one_runner_without_data(tmp_path: P
     assert (german["language"], zulu["language"]) == ("de", "zu")
     assert german["fingerprint"]["data"] == "made" and german["fingerprint"]["limit"] == 6
     assert german["n"] == 6 and german["fingerprint"]["items_in_data"] == 50 * 8 > zulu["fingerprint"]["items_in_data"]
+    assert (
+        sum(task in german["metrics"] for task in TASKS) == 6
+    )  # one picture of each of six tasks, not six of the first
     assert german["fingerprint"]["data_sha256"] != zulu["fingerprint"]["data_sha256"]
     asked = {item.id: item for item in load_items(["de"])}
     for row in read_predictions(tmp_path / "out", "scenes", "de").values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from tests import checkpoints
 import mblip
 from mblip.errors import InputError
 from mblip.inference.detecting import language_of
+from mblip.inference.loops import NoLoops
 from mblip.inference.predictor import GENERATION, Predictor, load_model
-from mblip.inference.prompts import prompts_from, templates_of_run
+from mblip.inference.prompts import is_a_prompt, prompts_from, templates_of_run
 from mblip.mixture import load_templates
 from mblip.models.vision_llm import VisionLLM
 from mblip.storage import UnreadableImage
@@ -188,6 +190,68 @@ def test_prompts_are_those_of_the_models_training() -> None:
     )  # the alignment's were not trained on
     with pytest.raises(InputError, match="no template file"):
         prompts_from(("gone.yaml",))
+
+
+@pytest.mark.parametrize(
+    ("question", "prompt"),
+    [
+        ("Name the object in Swahili:", "Name the object in Swahili:"),
+        ("name the object in kiswahili", "Name the object in Swahili:"),
+        ("Left object in zh-Hant-TW:", "Left object in Chinese:"),
+        ("How many objects?", "How many objects?"),
+        ("How many   dogs", "How many dogs?"),
+        ("Is this right: fox, owl? Answer in Deutsch:", "Is this right: fox, owl? Answer in German:"),
+        ("Question: fox? Answer in Thai:", "Question: fox? Answer in Thai:"),
+        ("Name the object in Klingon:", ""),
+        ("What is {this}?", ""),
+        ("fox?", ""),
+    ],
+)
+def test_a_prompt_of_the_training_is_asked_as_it_is(question: str, prompt: str) -> None:
+    nano = prompts_from(("nano",))
+    assert nano.own_prompt(question) == prompt
+    if prompt:
+        assert nano.for_question(question, "German") == prompt
+        assert is_a_prompt(question)
+
+
+def test_an_ordinary_question_is_no_prompt() -> None:
+    questions = ["What is this?", "Was ist das?", "What is the man doing?", "Which colour is the bus in the picture?"]
+    assert [question for question in questions if is_a_prompt(question)] == []
+
+
+def test_a_prompt_needs_no_language(model: Predictor, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(VisionLLM, "generate", lambda self, images, prompts, **_: asked.extend(prompts) or ["x"])
+    model.answer(pictures[0], "Caption in kiswahili")
+    assert asked == ["Caption in Swahili:"]
+
+
+def test_a_model_prints_as_one_line(model: Predictor) -> None:
+    assert re.fullmatch(r"Predictor\(\w+, [\d,.]+ M parameters, \d+ image tokens, \w+ on cpu\)", repr(model))
+
+
+def test_people_are_kept_from_loops_and_the_bare_model_is_not(
+    model: Predictor, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        VisionLLM,
+        "generate_ids",
+        lambda self, prompts, *_, **options: seen.append(options["logits_processor"]) or stop(),
+    )
+
+    def stop() -> None:
+        raise StopIteration
+
+    for ask in (
+        lambda: model.caption(pictures[0], "sw"),
+        lambda: model.answer(pictures[0], "what?", "de"),
+        lambda: model.generate([pictures[0]], ["Caption in German:"]),
+    ):
+        with pytest.raises((StopIteration, RuntimeError)):
+            ask()
+    assert [[type(one) for one in found] for found in seen] == [[NoLoops], [NoLoops], []]
 
 
 def test_a_run_says_which_templates_it_was_trained_on(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def test_two_steps_of_every_recipe(name: str, world: Path, tmp_path: Path) -> No
     assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
     assert (tmp_path / "run/curves.svg").read_text().startswith("<svg")
     if recipe.validate_every:
-        [checked] = read_log(tmp_path / "run/validation.jsonl")
+        *before, checked = read_log(tmp_path / "run/validation.jsonl")
+        assert [row["step"] for row in before] == ([0] if recipe.stage == "finetune" else [])
         assert checked["step"] == 2 and len(checked["samples"]) == 2 and math.isfinite(checked["loss"])
     run = load_model(tmp_path / "run")
     set_trainable(run, recipe.parts)

@@ -98,9 +98,9 @@ def test_lists_of_languages() -> None:
 
 
 @pytest.mark.parametrize(("section", "message"), [
-    (AllocationSection(languages=("dee",)), "allocation.languages: unknown language 'dee'; did you mean 'de'"),
-    (AllocationSection(exclude_languages=("he",)), "exclude_languages: unknown language 'he'"),
-    (AllocationSection(task_languages={"vqa": ("xx",)}), "task_languages.vqa: unknown language 'xx'"),
+    (AllocationSection(languages=("hr",)), "allocation.languages: unknown language 'hr'"),
+    (AllocationSection(exclude_languages=("hr",)), "exclude_languages: unknown language 'hr'"),
+    (AllocationSection(task_languages={"vqa": ("quz",)}), "task_languages.vqa: unknown language 'quz'"),
     (AllocationSection(languages=("de",), english_share=0.4), "English is not among the languages"),
     (AllocationSection(languages=("de",), exclude_languages=("de",)), "leaves no language for the task 'vqa'"),
 ])  # fmt: skip

@@ -45,7 +45,7 @@ def evaluated(name: str) -> list[Benchmark]:
     known = {**EVALUATED, **MADE}
     found = [benchmark for key, benchmark in known.items() if key == name or key.startswith(f"{name}_")]
     if not found:
-        raise InputError(f"unknown benchmark {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+        raise InputError(f"unknown benchmark {name!r}{nearest(name, known)}")
     return found
 
 
@@ -57,5 +57,5 @@ def find_benchmark(name: str) -> Benchmark:
     """
     known = {**BENCHMARKS, **MADE}
     if name not in known:
-        raise InputError(f"unknown benchmark {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+        raise InputError(f"unknown benchmark {name!r}{nearest(name, known)}")
     return known[name]

@@ -15,7 +15,7 @@ from pathlib import Path
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.evaluation.raw import read_object, read_values
-from mblip.languages import LANGUAGES, find_language
+from mblip.languages import LANGUAGES, exact_language
 from mblip.storage.images import EXTENSIONS
 
 _FOLDER = "val"
@@ -47,20 +47,15 @@ def _labels(path: Path, language: str) -> dict[int, str]:
         names = read_values(path.with_name(_ENGLISH))
         return {number: str(name) for number, name in enumerate(names)}
     table = read_object(path)
-    found = next((value for code, value in table.items() if _is(code, language)), None)
+    found = next(
+        (value for code, value in table.items() if (named := exact_language(code)) and named.code == language), None
+    )
     if found is None:
         raise InputError(f"{path} has no labels in {language!r}")
     match found:
         case [[*numbers], [*names]] if len(numbers) == len(names) and all(isinstance(n, int) for n in numbers):
             return dict(zip(numbers, map(str, names), strict=True))
     raise InputError(f"{path}: {language!r} must hold two lists of one length, class numbers and labels")
-
-
-def _is(code: str, language: str) -> bool:
-    try:
-        return find_language(code).code == language
-    except InputError:  # it has 298 languages
-        return False
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:

@@ -159,9 +159,12 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
     )
 
 
+def _task(item: Item) -> str:
+    return item.id.partition("-")[2].rpartition("-")[0]
+
+
 def _told(item: Item, language: str) -> SceneItem:
-    task = item.id.removeprefix(f"{language}-").rpartition("-")[0]
-    return SceneItem(item.id, item.images[0], task, language, item.text, item.gold)
+    return SceneItem(item.id, item.images[0], _task(item), language, item.text, item.gold)
 
 
 BENCHMARK = Benchmark(
@@ -172,6 +175,7 @@ BENCHMARK = Benchmark(
     prompt="{text}",
     decoding=GENERATION,
     score=score,
+    kind=_task,
     images=("nano:scenes",),
     source="made by mblip, of emoji (Noto, OFL-1.1) and their names (Unicode CLDR, Unicode-3.0)",
 )

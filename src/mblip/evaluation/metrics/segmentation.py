@@ -38,7 +38,7 @@ def segmenter(name: str, language: str) -> Callable[[str], str]:
     if name == "characters":
         return " ".join
     if name != "spacy":
-        raise InputError(f"unknown segmenter {name!r}{nearest(name, SEGMENTERS)}; there are {', '.join(SEGMENTERS)}")
+        raise InputError(f"unknown segmenter {name!r}{nearest(name, SEGMENTERS)}")
     if language not in _SPACY_CLASSES:
         raise InputError(f"segmenter 'spacy' cuts {', '.join(_SPACY_CLASSES)}, not {language!r}; choose 'none'")
     return _spacy(language)

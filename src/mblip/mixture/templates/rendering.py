@@ -123,14 +123,19 @@ def load_templates(names: tuple[str, ...], profile: Profile = "correct") -> Temp
     return Templates(by_task, profile)
 
 
+def shipped_templates() -> dict[str, Path]:
+    """The template files of the package by name."""
+    folder = Path(str(resources.files("mblip.mixture"))) / "templates"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
 def find_templates(name: str) -> Path:
     """The path of a template file, given by path or by the name of a shipped one.
 
     Raises:
         InputError: There is neither.
     """
-    folder = Path(str(resources.files("mblip.mixture"))) / "templates"
-    shipped = {path.stem: path for path in folder.glob("*.yaml")}
+    shipped = shipped_templates()
     if name in shipped:
         return shipped[name]
     if Path(name).is_file():

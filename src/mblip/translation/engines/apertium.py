@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 
 from mblip.errors import InputError
-from mblip.languages import find_language
+from mblip.languages import exact_language
 
 _MARK = re.compile(r"[*#@](?=\w)")
 
@@ -81,10 +81,9 @@ def _modes(listing: str) -> dict[tuple[str, str], str]:
     for mode in listing.split():
         pair = mode.split("-")
         if len(pair) == 2 and all(code.isalpha() for code in pair):
-            try:
-                modes[find_language(pair[0]).code, find_language(pair[1]).code] = mode
-            except InputError:  # a language outside the table, such as Aragonese
-                continue
+            source, target = map(exact_language, pair)
+            if source and target:  # not Aragonese, nor Serbo-Croatian, whose modes write Latin letters
+                modes[source.code, target.code] = mode
     return modes
 
 

@@ -1,0 +1,44 @@
+"""What a training recipe names that is not there: told before torch is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from mblip.config import TrainRecipe
+from mblip.errors import InputError
+from mblip.models.locate import exists, find_local, is_folder
+
+
+def check_paths(recipe: TrainRecipe) -> None:
+    """Look for the recipe's checkpoints, mixes, pictures and table, without opening any.
+
+    Raises:
+        InputError: One is not there; names the field. Or the recipe names neither a mix nor a corpus, or both.
+    """
+    for field in ("run", "vision", "llm"):
+        if name := getattr(recipe.model, field):
+            try:
+                find_local(name)
+            except InputError as error:
+                raise InputError(f"model.{field}: {error}") from error
+    section = recipe.data
+    if bool(section.mix) == bool(section.source):
+        raise InputError("set one of data.mix (a folder that mblip data mix has made) and data.source")
+    for field, folder in {"data.mix": section.mix, "data.replay": section.replay}.items():
+        if folder and exists(Path(folder)) and not is_folder(Path(folder)):
+            raise InputError(f"{field}: {folder} is a file; name the folder of the mix")
+        if folder and not is_folder(Path(folder)):
+            other = "name another" if field == "data.mix" else "name another, or go without (data.replay=)"
+            raise InputError(
+                f"{field}: there is no mix {folder}: make it with mblip data mix RECIPE --to {folder}, or {other}"
+            )
+    replayed = section.replay_images if section.replay else ""
+    for field, store in {"data.images": section.images, "data.replay_images": replayed}.items():
+        if store and ":" not in store and not glob.has_magic(store) and not exists(Path(store)):
+            raise InputError(
+                f"{field}: {store!r} is no image store: name a folder, a .tar or a pattern of them, or nano:scenes"
+            )
+    path = section.source and section.source.options.get("path")
+    if isinstance(path, str) and not exists(Path(path)):
+        raise InputError(f"there is no {path}: put it there, or name another with data.source.options.path=FILE")
