@@ -19,7 +19,10 @@ def register(app: typer.Typer) -> None:
 def score(
     benchmark: Annotated[str, typer.Argument(help="xgqa, xvnli, marvl, maxm, vqa, pope, chair or captions.")],
     data: Annotated[Path, typer.Option(help="Annotation file of the benchmark, or a folder that holds it.")],
-    predictions: Annotated[Path, typer.Option(help="File of predictions, in the form of the benchmark or of mblip.")],
+    predictions: Annotated[
+        Path,
+        typer.Option(help="File of predictions: JSON, JSON lines, CSV, TSV or Parquet, of any harness or of mblip."),
+    ],
     language: Annotated[
         str, typer.Option(help="Language of the data; by default the one that its path or rows name, else en.")
     ] = "",
