@@ -255,7 +255,13 @@ class TranslationSection(Section):
     options: dict[str, Any] = Field(default={}, description="of the engine")
     filters: FilterSection = FilterSection()
     short_answers: ShortAnswerSection = ShortAnswerSection()
-    rows_per_task: int = Field(default=10_240, gt=0, multiple_of=1024, description="what a stopped run repeats at most")
+    rows_per_task: int = Field(default=10_240, gt=0, multiple_of=1024, description="examples that one task translates")
+    max_failed: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="stop when the engine fails on a larger share of the texts, and on 20 of them",
+    )
     never_shown: float = Field(
         default=0.0, ge=0, lt=1, description="share of (word, language) pairs kept out, to ask for them afterwards"
     )

@@ -16,7 +16,7 @@ from mblip.errors import InputError
 
 if TYPE_CHECKING:
     from mblip.config import DataRecipe
-    from mblip.corpora.jobs import Progress
+    from mblip.corpora.jobs import Progress as Report
 
 data = typer.Typer(no_args_is_help=True, help="From raw English corpora to an instruction mix.")
 
@@ -82,14 +82,22 @@ def translate(
         list[str] | None, typer.Option(help="NAME=VALUE for slurm or ray: partition, time, gpus_per_task, address ...")
     ] = None,
 ) -> None:
-    """Translate the sampled examples, part by part; a stopped run goes on with the parts that are missing."""
+    """Translate the sampled examples, part by part; a stopped run goes on, and asks the engine for nothing twice."""
+    from mblip.languages import LANGUAGES
     from mblip.mixture import check_samples
-    from mblip.translation import translate_sources
+    from mblip.translation import translate_sources, untranslatable
     from mblip.translation.executors import launch
 
     chosen = _load(recipe, overrides)
     with _progress() as progress:
         check_samples(chosen, work, progress)
+    if missing := untranslatable(chosen, work):
+        names = ", ".join(f"{LANGUAGES[code].name} ({count:,})" for code, count in missing.items())
+        print(
+            f"the engine {chosen.translation.engine!r} does not translate into {names}: these examples will be left out; "
+            f"'allocation.exclude_languages=[{', '.join(missing)}]' gives them to other languages",
+            file=sys.stderr,
+        )
     if executor != "local" and not launch(executor, chosen, work, dict(_pairs(option or []))):
         print("submitted or unfinished; run the same command again when the jobs are done")
         return
@@ -258,18 +266,9 @@ def _print_counts(counts: dict[str, dict[str, dict[str, int]]]) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    """Bars on standard error, one a stage, with rate and time left."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+def _progress() -> Iterator[Report]:
+    """Bars on standard error, one a stage, with rate and time left; in a log file a line now and then."""
+    from mblip.progress import Progress
 
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        stages = {}
-
-        def report(stage: str, done: int, total: int | None) -> None:
-            if stage not in stages:
-                stages[stage] = bars.add_task(stage, total=total)
-            bars.update(stages[stage], completed=done, total=total)
-
-        yield report
+    with Progress("done") as shown:
+        yield lambda stage, done, total: shown.update(done, total, stage)
