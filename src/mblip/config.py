@@ -234,7 +234,10 @@ class FilterSection(Section):
     length_ratio: float = Field(
         default=4.0, ge=0, description="most characters for each of the source, and the inverse"
     )
-    repeats: int = Field(default=4, ge=0, description="a phrase may not stand so many times in a row")
+    repeats: int = Field(
+        default=4, ge=0, description="a phrase may not stand so many times in a row, a sentence not twice"
+    )
+    characters: bool = Field(default=True, description="letters must be there, control and replacement characters not")
     numbers: bool = Field(default=True, description="digits, {fields}, <tags> and addresses must all be there")
 
 

@@ -81,6 +81,9 @@ def translate(
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for slurm or ray: partition, time, gpus_per_task, address ...")
     ] = None,
+    extra_body: Annotated[
+        str, typer.Option(help="JSON object: more fields of each request of the openai engine.", metavar="JSON")
+    ] = "",
 ) -> None:
     """Translate the sampled examples, part by part; a stopped run goes on, and asks the engine for nothing twice."""
     from mblip.languages import LANGUAGES
@@ -88,6 +91,8 @@ def translate(
     from mblip.translation import translate_sources, untranslatable
     from mblip.translation.executors import launch
 
+    if extra_body:
+        overrides = [*(overrides or []), f"translation.options.extra_body={_json_object(extra_body)}"]
     chosen = _load(recipe, overrides)
     with _progress() as progress:
         check_samples(chosen, work, progress)
@@ -215,6 +220,15 @@ def inspect(
         print(f"{count:,} left out: {reason}")
     for record in records:
         print(json.dumps(dataclasses.asdict(record), ensure_ascii=False))
+
+
+def _json_object(text: str) -> str:
+    try:
+        if isinstance(json.loads(text), dict):
+            return text
+    except (ValueError, RecursionError):
+        pass
+    raise InputError(f"--extra-body must be a JSON object such as '{{\"max_tokens\": 512}}', not {text[:200]!r}")
 
 
 def _pairs(options: list[str]) -> Iterator[tuple[str, str]]:

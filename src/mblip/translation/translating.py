@@ -18,7 +18,7 @@ from mblip.translation.engines.lexicon import SEPARATOR
 from mblip.translation.filters import rejection
 from mblip.translation.holdout import never_shown
 from mblip.translation.journal import Journal
-from mblip.translation.sentences import join_sentences, split_sentences
+from mblip.translation.sentences import has_words, join_sentences, split_sentences
 
 ANSWER = "answer"
 
@@ -112,8 +112,10 @@ class Translator:
         self, texts: list[str], language: str, journal: Journal | None, told: Told
     ) -> dict[str, Result]:
         parts = {text: split_sentences(text) for text in texts}
-        sentences = list(dict.fromkeys(sentence for split in parts.values() for sentence, _ in split))
-        found = self._ask(sentences, "en", language, journal, told)
+        sentences = dict.fromkeys(sentence for split in parts.values() for sentence, _ in split)
+        # Engines make up text for a bare number or sign.
+        wordless: dict[str, Result] = {sentence: sentence for sentence in sentences if not has_words(sentence)}
+        found = wordless | self._ask([s for s in sentences if s not in wordless], "en", language, journal, told)
         results: dict[str, Result] = {}
         for text, split in parts.items():
             translated = [found[sentence] for sentence, _ in split]
