@@ -236,7 +236,10 @@ class FilterSection(Section):
     length_ratio: float = Field(
         default=4.0, ge=0, description="most characters for each of the source, and the inverse"
     )
-    repeats: int = Field(default=4, ge=0, description="a phrase may not stand so many times in a row")
+    repeats: int = Field(
+        default=4, ge=0, description="a phrase may not stand so many times in a row, a sentence not twice"
+    )
+    characters: bool = Field(default=True, description="letters must be there, control and replacement characters not")
     numbers: bool = Field(default=True, description="digits, {fields}, <tags> and addresses must all be there")
 
 
@@ -257,7 +260,13 @@ class TranslationSection(Section):
     options: dict[str, Any] = Field(default={}, description="of the engine")
     filters: FilterSection = FilterSection()
     short_answers: ShortAnswerSection = ShortAnswerSection()
-    rows_per_task: int = Field(default=10_240, gt=0, multiple_of=1024, description="what a stopped run repeats at most")
+    rows_per_task: int = Field(default=10_240, gt=0, multiple_of=1024, description="examples that one task translates")
+    max_failed: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="stop when the engine fails on a larger share of the texts, and on 20 of them",
+    )
     never_shown: float = Field(
         default=0.0, ge=0, lt=1, description="share of (word, language) pairs kept out, to ask for them afterwards"
     )

@@ -42,12 +42,13 @@ class RequestFailed(Exception):
 
     Attributes:
         kind: ``refused by the endpoint``, ``no answer from the endpoint`` or ``broken answer``: what is counted.
+        said: The server's own words, or what broke, shortened.
         passing: Whether it may go well at another time (an overload, a broken connection).
     """
 
     def __init__(self, kind: str, said: str, *, passing: bool) -> None:
         super().__init__(f"{kind}: {said}")
-        self.kind, self.passing = kind, passing
+        self.kind, self.said, self.passing = kind, said, passing
 
 
 class Endpoint:
@@ -123,8 +124,12 @@ class Endpoint:
         raise AssertionError("the last try returns or raises")
 
     def close(self) -> None:
-        """Let nobody wait any longer: requests that would be tried again fail at once."""
+        """Let nobody wait any longer: until :meth:`open`, requests that would be tried again fail at once."""
         self._closed.set()
+
+    def open(self) -> None:
+        """Try again as usual, after :meth:`close`."""
+        self._closed.clear()
 
     def _once(self, data: bytes) -> Reply:
         request = urllib.request.Request(self.url, data, self._headers)

@@ -16,7 +16,7 @@ from mblip.errors import InputError
 
 if TYPE_CHECKING:
     from mblip.config import DataRecipe
-    from mblip.corpora.jobs import Progress
+    from mblip.corpora.jobs import Progress as Report
 
 data = typer.Typer(no_args_is_help=True, help="From raw English corpora to an instruction mix.")
 
@@ -85,15 +85,28 @@ def translate(
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for slurm or ray: partition, time, gpus_per_task, address ...")
     ] = None,
+    extra_body: Annotated[
+        str, typer.Option(help="JSON object: more fields of each request of the openai engine.", metavar="JSON")
+    ] = "",
 ) -> None:
-    """Translate the sampled examples, part by part; a stopped run goes on with the parts that are missing."""
-    chosen = _load(recipe, overrides)
+    """Translate the sampled examples, part by part; a stopped run goes on, and asks the engine for nothing twice."""
+    from mblip.languages import LANGUAGES
     from mblip.mixture import check_samples
-    from mblip.translation import translate_sources
+    from mblip.translation import translate_sources, untranslatable
     from mblip.translation.executors import launch
 
+    if extra_body:
+        overrides = [*(overrides or []), f"translation.options.extra_body={_json_object(extra_body)}"]
+    chosen = _load(recipe, overrides)
     with _progress() as progress:
         check_samples(chosen, work, progress)
+    if missing := untranslatable(chosen, work):
+        names = ", ".join(f"{LANGUAGES[code].name} ({count:,})" for code, count in missing.items())
+        print(
+            f"the engine {chosen.translation.engine!r} does not translate into {names}: these examples will be left out; "
+            f"'allocation.exclude_languages=[{', '.join(missing)}]' gives them to other languages",
+            file=sys.stderr,
+        )
     if executor != "local" and not launch(executor, chosen, work, dict(_pairs(option or []))):
         print("submitted or unfinished; run the same command again when the jobs are done")
         return
@@ -219,6 +232,15 @@ def inspect(
         print(json.dumps(dataclasses.asdict(record), ensure_ascii=False))
 
 
+def _json_object(text: str) -> str:
+    try:
+        if isinstance(json.loads(text), dict):
+            return text
+    except (ValueError, RecursionError):
+        pass
+    raise InputError(f"--extra-body must be a JSON object such as '{{\"max_tokens\": 512}}', not {text[:200]!r}")
+
+
 def _pairs(options: list[str]) -> Iterator[tuple[str, str]]:
     for text in options:
         name, equals, value = text.partition("=")
@@ -268,18 +290,9 @@ def _print_counts(counts: dict[str, dict[str, dict[str, int]]]) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    """Bars on standard error, one a stage, with rate and time left."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+def _progress() -> Iterator[Report]:
+    """Bars on standard error, one a stage, with rate and time left; in a log file a line now and then."""
+    from mblip.progress import Progress
 
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        stages = {}
-
-        def report(stage: str, done: int, total: int | None) -> None:
-            if stage not in stages:
-                stages[stage] = bars.add_task(stage, total=total)
-            bars.update(stages[stage], completed=done, total=total)
-
-        yield report
+    with Progress("done") as shown:
+        yield lambda stage, done, total: shown.update(done, total, stage)

@@ -161,9 +161,14 @@ class _Chunk:
     def exclusions(self) -> Path:
         return self.path.with_suffix(".jsonl")
 
+    @property
+    def answers(self) -> Path:
+        """What the engine has answered for this chunk, until its file is there."""
+        return self.path.with_suffix(".answers.jsonl")
+
     def records(self) -> list[Example | Drop]:
         if self.folder is None:
-            return translate_part(self.part)
+            return translate_part(self.part, self.answers)
         return list(ShardReader(self.folder, Example).rows(self.part.start, self.part.stop))
 
 
@@ -214,6 +219,7 @@ def _deal(chunk: _Chunk) -> None:
             else:
                 instructions.append(templates.render(record))
     _write_boxes(chunk, instructions)
+    chunk.answers.unlink(missing_ok=True)
 
 
 def _write_boxes(chunk: _Chunk, instructions: list[Instruction]) -> None:

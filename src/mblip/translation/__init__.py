@@ -3,7 +3,7 @@
 from mblip.translation.allocation import CODES, Allocation, allocate, apportion, check_languages, plan_counts
 from mblip.translation.engines import Engine, check_engine, open_engine
 from mblip.translation.holdout import never_shown
-from mblip.translation.stage import translate_sources
+from mblip.translation.stage import translate_sources, untranslatable
 from mblip.translation.translating import Translator
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "open_engine",
     "plan_counts",
     "translate_sources",
+    "untranslatable",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +31,14 @@ _NUMBER = re.compile(r"\d+")
 _LOOP = re.compile(r"(?P<unit>\S(?:.{0,60}?\S)??)(?:[\s,،、;؛.。]*(?P=unit))+", re.DOTALL)
 
 
+# Two characters that are a word, in scripts without blanks between words: Han, kana, Hangul, Thai, Lao, Khmer, Myanmar.
+_JOINED_WORD = re.compile(
+    "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\u0e01-\u0e5b\u0e81-\u0edf\u1000-\u109f\u1780-\u17d3]{2}"
+)
+_SENTENCE_END = re.compile(r"[.!?。！？।॥؟۔።…\n]+")
+_BROKEN = frozenset({"Cc", "Co", "Cs"})
+
+
 def rejection(
     section: FilterSection, source: str, translation: str, language: str, profile: Profile = "correct"
 ) -> str:
@@ -44,6 +53,8 @@ def rejection(
     """
     if not translation.strip():
         return "empty"
+    if section.characters and broken_characters(translation) - broken_characters(source):
+        return "broken characters"
     words = len(source.split())
     if section.copied_words and words >= section.copied_words and _plain(source) == _plain(translation):
         return "copied source"
@@ -52,7 +63,12 @@ def rejection(
         return "wrong script"
     if section.length_ratio and not length_fits(source, translation, script, section.length_ratio):
         return "length ratio"
-    if section.repeats and longest_loop(translation) >= max(section.repeats, longest_loop(source) + 1):
+    if section.characters and has_letters(source) and not has_letters(translation):
+        return "no letters"
+    if section.repeats and (
+        longest_loop(translation) >= max(section.repeats, longest_loop(source) + 1)
+        or (says_twice(translation) and not says_twice(source, short=True))
+    ):
         return "repetition"
     if section.numbers and not keeps_numbers(source, translation):
         return "lost number or placeholder"
@@ -83,15 +99,66 @@ def length_fits(source: str, translation: str, script: str, ratio: float) -> boo
 def longest_loop(text: str) -> int:
     """How many times in a row the most repeated phrase stands in a text; 1 where nothing repeats.
 
-    A unit shorter than three characters counts from the word up, so that "aaah" or "haha" is no loop.
+    Capital letters hide no repeat. A unit shorter than three characters counts from 8 times up, so that "aaah" or "haha"
+    is no loop; in scripts without blanks two characters are a word, and count.
     """
     most = 1
-    for match in _LOOP.finditer(text):
+    for match in _LOOP.finditer(text.lower()):
         unit = match.group("unit")
         times = len(re.findall(re.escape(unit), match.group()))
-        if len(unit) >= 3 or times >= 8:
+        if len(unit) >= 3 or times >= 8 or (len(unit) == 2 and _JOINED_WORD.fullmatch(unit)):
             most = max(most, times)
     return most
+
+
+def says_twice(text: str, *, short: bool = False) -> bool:
+    """Whether a sentence, or a phrase of at least four words, stands twice: at once or, for a sentence, later again.
+
+    In scripts without blanks, eight characters stand for four words.
+
+    Args:
+        text: In any language.
+        short: Whether short sentences and phrases of two words count as well, as is right for a source: what it says
+            twice, its translation may.
+    """
+    text = text.casefold()
+    sentences = Counter(_plain(sentence) for sentence in _SENTENCE_END.split(text))
+    if any(count > 1 and sentence and (short or _is_phrase(sentence)) for sentence, count in sentences.items()):
+        return True
+    words = re.findall(r"\w+", text)
+    joined = "".join(words)
+    if _JOINED_WORD.search(joined):
+        return _doubled(joined, 8, 120)
+    return _doubled(words, 2 if short else 4, 60)
+
+
+def _is_phrase(sentence: str) -> bool:
+    return len(sentence) >= (6 if _JOINED_WORD.search(sentence) else 12)
+
+
+def _doubled(units: Sequence[str], least: int, most: int) -> bool:
+    """Whether so many units stand twice in a row: as many places in a row as the period is long equal the next period's."""
+    for period in range(least, min(most, len(units) // 2) + 1):
+        run = 0
+        for place in range(len(units) - period):
+            run = run + 1 if units[place] == units[place + period] else 0
+            if run == period:
+                return True
+    return False
+
+
+def has_letters(text: str) -> bool:
+    """Whether there is anything to read in a text: a letter of any script."""
+    return any(character.isalpha() for character in text)
+
+
+def broken_characters(text: str) -> set[str]:
+    """Control and private-use characters, and those that stand for what could not be read or spelled (U+FFFD, U+2047)."""
+    return {
+        character
+        for character in text
+        if character in "\ufffd\u2047" or (unicodedata.category(character) in _BROKEN and character not in "\t\n\r")
+    }
 
 
 def keeps_numbers(source: str, translation: str) -> bool:

@@ -10,6 +10,12 @@ _ABBREVIATIONS = frozenset({
     "pres", "nos", "vs", "e.g", "i.e", "cf", "approx", "dept", "fig", "inc", "ltd", "co", "corp", "ave", "blvd", "rd",
     "mt", "ft", "jan", "feb", "apr", "aug", "sept", "oct", "nov", "dec", "u.s", "u.k",
 })  # fmt: skip
+# After these it ends none where a number follows, as in "No. 5".
+_BEFORE_NUMBERS = frozenset(
+    {"no", "nr", "num", "vol", "ch", "chap", "sec", "art", "p", "pp", "pg", "para", "pt", "ver", "v", "ca", "c", "op"}
+)
+# The mark of a list's item, which belongs to what follows.
+_ITEM = re.compile(r"[(\[]?(?:\d+(?:\.\d+)*|[ivxlc]+|[a-z])[.)\]]+", re.IGNORECASE)
 _LAST = frozenset(".!?…\"'”’)]")  # what a sentence can end in
 _WORD_BEFORE = re.compile(r"[\w.]*$")
 # Scripts that put no blank between sentences.
@@ -18,6 +24,8 @@ _JOINED = frozenset({"zh", "ja", "km", "lo", "my", "th"})
 
 def split_sentences(text: str) -> list[tuple[str, str]]:
     """Split an English text into (sentence, the white space after it); line breaks always separate.
+
+    The mark of a list's item ("1.", "b)") stays with the item, and "No." with its number.
 
     Joining all the parts gives the text again.
     """
@@ -47,7 +55,14 @@ def join_sentences(sentences: list[str], gaps: list[str], language: str) -> str:
     return "".join(sentence + gap for sentence, gap in zip(sentences, gaps, strict=True)).strip()
 
 
+def has_words(sentence: str) -> bool:
+    """Whether there is anything to translate: numbers and signs alone are the same in every language."""
+    return any(character.isalpha() for character in sentence)
+
+
 def _ends(before: str, after: str) -> bool:
+    if not has_words(before) or _ITEM.fullmatch(before):
+        return False
     match = re.search(r"([.!?…]+)[\"'”’)\]]*$", before)
     if not match or not after:
         return False
@@ -57,4 +72,6 @@ def _ends(before: str, after: str) -> bool:
     word = _WORD_BEFORE.search(before[: match.start()])
     last = word.group().lower() if word else ""
     initial = len(last) == 1 and last.isalpha() and before[: match.start()][-1:].isupper()
+    if last in _BEFORE_NUMBERS and opening.isdigit():
+        return False
     return last not in _ABBREVIATIONS and not initial and not opening.islower()

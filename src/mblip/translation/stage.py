@@ -1,9 +1,9 @@
 """The translated examples of every source on disk, made in parts that are whole or absent.
 
 A part is a fixed range of a source's English examples. Its shard appears first and its exclusion file, the mark that it
-is finished, last; so a run that was stopped anywhere goes on with the parts that lack the mark and repeats at most the
-one that was under way. A part depends on nothing but the recipe and the English stage: one process, many, a cluster or
-a second try give the same bytes.
+is finished, last; so a run that was stopped anywhere goes on with the parts that lack the mark. What the engine had
+answered for the part that was under way is in its journal, so that at most the batches in flight are asked again. A part
+depends on nothing but the recipe and the English stage: one process, many, a cluster or a second try give the same bytes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from mblip.config import DataRecipe, ShortAnswerSection, SourceSection
 from mblip.corpora.jobs import Progress, run_jobs, silent
 from mblip.corpora.sampling import EnglishStage, sample_sources, stage_folder
 from mblip.errors import InputError
+from mblip.replies import RULES
 from mblip.schema import Drop, Example
 from mblip.storage import (
     ImageStore,
@@ -27,14 +31,17 @@ from mblip.storage import (
     Manifest,
     ShardReader,
     ShardWriter,
+    alone,
     atomic_write,
     language_of,
     open_images,
     read_manifest,
     write_manifest,
 )
-from mblip.translation.allocation import CODES, Allocation, allocate, allowed_languages
-from mblip.translation.translating import ANSWER, Translator
+from mblip.translation.allocation import CODES, Allocation, allocate, allowed_languages, plan_counts
+from mblip.translation.engines import Engine, lacking
+from mblip.translation.journal import Journal
+from mblip.translation.translating import ANSWER, Told, Translator, nobody
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,16 @@ class Part:
         return f"part-{self.number:05d}"
 
     @property
+    def rows(self) -> int:
+        """English examples in it."""
+        return self.stop - self.start
+
+    @property
+    def answers(self) -> Path:
+        """The journal of what the engine has answered, while the part is under way."""
+        return self.folder / f".{self.stem}.answers.jsonl"
+
+    @property
     def mark(self) -> Path:
         """The exclusion file, which is written last."""
         return self.folder / f"exclusions-{self.number:05d}.jsonl"
@@ -82,8 +99,18 @@ def parts_of(recipe: DataRecipe, source: SourceSection, work: Path, rows: int) -
         yield Part(recipe, source, work, number, start, stop, tuple(offsets.items()))
 
 
-def translate_part(part: Part) -> list[Example | Drop]:
-    """The examples of a part in their languages; one result for each, in order."""
+def translate_part(part: Part, answers: Path, told: Told = nobody) -> list[Example | Drop]:
+    """The examples of a part in their languages; one result for each, in order.
+
+    Args:
+        part: The range.
+        answers: File of the :class:`~mblip.translation.journal.Journal`, for the caller to remove when the results are
+            safe.
+        told: Is told how many of the part's texts the engine has answered.
+
+    Raises:
+        InputError: As in :meth:`mblip.translation.Translator.translate`.
+    """
     examples = list(_reader(part.work, part.source.name).rows(part.start, part.stop))
     results: list[Example | Drop] = list(examples)
     languages = _allotted(part, examples)
@@ -96,10 +123,27 @@ def translate_part(part: Part) -> list[Example | Drop]:
             kept.append(place)
     if part.source.translate:
         translator = _translator(part.recipe.model_dump_json(), part.source.name, part.work)
-        translated = translator.translate([examples[place] for place in kept], [languages[place] for place in kept])
+        wanted = [examples[place] for place in kept], [languages[place] for place in kept]
+        if getattr(translator.engine, "cheap", False):
+            translated = translator.translate(*wanted, told=told)
+        else:
+            with Journal(answers, _identity(part, translator.engine)) as journal:
+                translated = translator.translate(*wanted, journal, told)
         for place, result in zip(kept, translated, strict=True):
             results[place] = result
     return results
+
+
+def _identity(part: Part, engine: Engine) -> dict[str, Any]:
+    """Everything that decides what an engine answers for a part, as far as it can be told."""
+    return {
+        "translation": translation_hash(part.recipe, part.source, part.work),
+        "rows": [part.start, part.stop],
+        "engine": engine.name,
+        "model": getattr(engine, "identity", ""),
+        "replies": RULES,
+        "mblip": metadata.version("mblip"),
+    }
 
 
 def _allotted(part: Part, examples: Sequence[Example]) -> list[str]:
@@ -126,20 +170,28 @@ def _left_out(example: Example, language: str, allowed: frozenset[str], images: 
     return None
 
 
-def write_part(part: Part) -> None:
-    """Translate a part and write it, unless it is there."""
+def write_part(part: Part, told: Told = nobody) -> None:
+    """Translate a part and write it, unless it is there.
+
+    Raises:
+        InputError: As in :func:`translate_part`, or another process is making it.
+    """
     if part.mark.exists():
         return
-    drops: list[Drop] = []
-    with ShardWriter(part.folder, Example, stem=part.stem) as shards:
-        for record in translate_part(part):
-            if isinstance(record, Drop):
-                drops.append(record)
-            else:
-                shards.write(record)
-    with JsonlWriter(part.mark) as exclusions:
-        for drop in drops:
-            exclusions.write(drop)
+    with alone(part.mark, "translating"):
+        if part.mark.exists():
+            return
+        drops: list[Drop] = []
+        with ShardWriter(part.folder, Example, stem=part.stem) as shards:
+            for record in translate_part(part, part.answers, told):
+                if isinstance(record, Drop):
+                    drops.append(record)
+                else:
+                    shards.write(record)
+        with JsonlWriter(part.mark) as exclusions:
+            for drop in drops:
+                exclusions.write(drop)
+        part.answers.unlink(missing_ok=True)
 
 
 def translate_sources(
@@ -151,16 +203,62 @@ def translate_sources(
         recipe: What is allotted and translated, and how.
         work: Work folder; the English examples are read into it first where they are not there.
         workers: Processes, each with an engine of its own.
-        progress: Is told how far it is.
+        progress: Is told how far it is, in examples.
 
     Raises:
         InputError: A source or the engine cannot be used, or the folder holds translations of another recipe.
     """
     stages = sample_sources(recipe, work, progress)
     sources = [source for source in recipe.sources if source.translate]
+    untranslatable(recipe, work)
     parts = claim_sources(recipe, sources, work)
-    run_jobs(write_part, parts, workers, "translating", progress)
+    missing = [part for part in parts if not part.mark.exists()]
+    total = sum(part.rows for part in parts)
+    done = total - sum(part.rows for part in missing)
+    progress("translating", done, total)
+    if workers == 1 or len(missing) < 2:
+        for part in missing:
+            write_part(part, _within(part, done, total, progress))
+            done += part.rows
+            progress("translating", done, total)
+    else:
+        run_jobs(write_part, missing, workers, "translating", _in_rows(missing, done, total, progress))
+    for part in parts:
+        part.answers.unlink(missing_ok=True)  # of a run that was stopped between the mark and this
     return {source.name: finish(recipe, source, work, stages[source.name]) for source in sources}
+
+
+def _within(part: Part, done: int, total: int, progress: Progress) -> Told:
+    return lambda answered, texts: progress("translating", done + part.rows * answered // max(1, texts), total)
+
+
+def _in_rows(parts: Sequence[Part], done: int, total: int, progress: Progress) -> Progress:
+    """Told of finished parts, tells of examples; parts of several workers are taken to be done in order."""
+    ends = list(accumulate((part.rows for part in parts), initial=done))
+    return lambda stage, count, _: progress(stage, ends[count], total)
+
+
+def untranslatable(recipe: DataRecipe, work: Path) -> dict[str, int]:
+    """Examples by language (mC4 code) that are allotted to a language which the engine lacks, before anything is asked.
+
+    Raises:
+        InputError: The engine lacks all languages; or an unknown engine, or one that cannot be used.
+    """
+    wanted: Counter[str] = Counter()
+    for source in recipe.sources:
+        if source.translate:
+            section = source.allocation or recipe.allocation
+            for task, count in EnglishStage(work, source.name).tasks.items():
+                wanted.update(plan_counts(section, task, count))
+    del wanted["en"]
+    translation = recipe.translation
+    missing = lacking(translation.engine, translation.options, sorted(wanted), recipe.profile) if wanted else []
+    if missing and len(missing) == len(wanted):
+        raise InputError(
+            f"the engine {translation.engine!r} translates into none of the languages allotted ({', '.join(missing[:10])}"
+            f"{', ...' if len(missing) > 10 else ''}); choose another engine, install the pair, or change allocation"
+        )
+    return {code: wanted[code] for code in missing}
 
 
 def claim_sources(recipe: DataRecipe, sources: Sequence[SourceSection], work: Path) -> list[Part]:
@@ -196,6 +294,7 @@ def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: English
 def translation_hash(recipe: DataRecipe, source: SourceSection, work: Path) -> str:
     """SHA-256 over everything that shapes the translated examples of a source: the recipe and the English shards."""
     content = recipe.model_dump(mode="json", include={"seed", "bad_rows", "allocation", "translation", "profile"})
+    del content["translation"]["max_failed"]  # a tolerance; it may be raised for what was stopped by it
     if recipe.images:
         content["images"] = recipe.images
     english = EnglishStage(work, source.name).manifest.shards

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from mblip.config import TranslationSection
+from mblip.endpoint import shorten
+from mblip.errors import InputError
 from mblip.languages import Profile
 from mblip.nano.words import load_lexicon
 from mblip.schema import Drop, Example
-from mblip.translation.engines import Engine, open_engine
+from mblip.translation.engines import Engine, Result, Untranslated, open_engine, stream
 from mblip.translation.engines.lexicon import SEPARATOR
 from mblip.translation.filters import rejection
 from mblip.translation.holdout import never_shown
-from mblip.translation.sentences import join_sentences, split_sentences
+from mblip.translation.journal import Journal
+from mblip.translation.sentences import has_words, join_sentences, split_sentences
 
 ANSWER = "answer"
 
 Outcome = tuple[str, str]
-"""A translation, and why it is not used (empty if it is)."""
+"""A translation, or the words of the engine that has none, and why it is not used (empty if it is)."""
+
+Told = Callable[[int, int], None]
+"""Is told how many of how many texts an engine has answered."""
 
 _NOTHING: Outcome = ("", "no translation")
+_LEAST_FAILURES = 20
+"""Fewer failures than these never stop a translation: of three rows one may be refused."""
+
+
+def nobody(answered: int, total: int) -> None:
+    """The one who listens by default."""
 
 
 class Translator:
@@ -41,11 +55,27 @@ class Translator:
         self.section = section
         self.engine: Engine = open_engine(section.engine, section.options, profile)
         self._frequent, self._profile = frequent, profile
+        self._asked, self._failures = 0, Counter[str]()
 
-    def translate(self, examples: Sequence[Example], languages: Sequence[str]) -> list[Example | Drop]:
+    def translate(
+        self,
+        examples: Sequence[Example],
+        languages: Sequence[str],
+        journal: Journal | None = None,
+        told: Told = nobody,
+    ) -> list[Example | Drop]:
         """Translate each example into its language; one result for each, in order.
 
-        Equal texts of one language are translated once.
+        Equal texts of one language are translated once. A text that cannot be translated costs its example alone.
+
+        Args:
+            examples: English ones.
+            languages: mC4 code for each.
+            journal: What an earlier, stopped run was answered, which is not asked again, and where answers are kept.
+            told: Is told how far it is.
+
+        Raises:
+            InputError: No text can be translated, or more than ``max_failed`` of them could not.
         """
         texts: dict[str, dict[str, Outcome]] = {}
         answers: dict[str, dict[str, Outcome]] = {}
@@ -57,10 +87,15 @@ class Translator:
                     texts.setdefault(language, {})[text] = _NOTHING
                 elif self._wants_answer(example, text):
                     answers.setdefault(language, {})[text] = _NOTHING
+        before, total = 0, sum(map(len, texts.values())) + sum(map(len, answers.values()))
         for language, wanted in texts.items():
-            wanted.update(self._judge(self.translate_texts(list(wanted), language), language))
+            found = self._translate_texts(list(wanted), language, journal, _part(told, before, len(wanted), total))
+            wanted.update(self._judge(found, language))
+            before += len(wanted)
         for language, wanted in answers.items():
-            wanted.update(self._judge(self._translate_answers(list(wanted), language), language))
+            wanted.update(self._judge(self._translate_answers(list(wanted), language, journal), language))
+            before += len(wanted)
+            told(before, total)
         return [
             example
             if language == "en"
@@ -70,16 +105,64 @@ class Translator:
 
     def translate_texts(self, texts: list[str], language: str) -> dict[str, str | None]:
         """Translate distinct English texts sentence by sentence; None for a text with one that cannot be."""
+        found = self._translate_texts(texts, language, None, nobody)
+        return {text: result if isinstance(result, str) else None for text, result in found.items()}
+
+    def _translate_texts(
+        self, texts: list[str], language: str, journal: Journal | None, told: Told
+    ) -> dict[str, Result]:
         parts = {text: split_sentences(text) for text in texts}
-        sentences = list(dict.fromkeys(sentence for split in parts.values() for sentence, _ in split))
-        found = dict(zip(sentences, self.engine.translate(sentences, "en", language), strict=True))
-        results: dict[str, str | None] = {}
+        sentences = dict.fromkeys(sentence for split in parts.values() for sentence, _ in split)
+        # Engines make up text for a bare number or sign.
+        wordless: dict[str, Result] = {sentence: sentence for sentence in sentences if not has_words(sentence)}
+        found = wordless | self._ask([s for s in sentences if s not in wordless], "en", language, journal, told)
+        results: dict[str, Result] = {}
         for text, split in parts.items():
             translated = [found[sentence] for sentence, _ in split]
-            whole = [sentence for sentence in translated if sentence is not None]
-            gaps = [gap for _, gap in split]
-            results[text] = join_sentences(whole, gaps, language) if len(whole) == len(split) else None
+            whole = [sentence for sentence in translated if isinstance(sentence, str)]
+            if len(whole) == len(split):
+                results[text] = join_sentences(whole, [gap for _, gap in split], language)
+            else:
+                results[text] = next((part for part in translated if isinstance(part, Untranslated)), None)
         return results
+
+    def _ask(
+        self, texts: list[str], source: str, target: str, journal: Journal | None, told: Told = nobody
+    ) -> dict[str, Result]:
+        """The engine's results for distinct texts, those that the journal has not asked again."""
+        kept = journal.answers(source, target) if journal else {}
+        found = {text: kept[text] for text in texts if text in kept}
+        done = {number for number, text in enumerate(texts) if text in kept}
+        for result in found.values():
+            self._count(result)
+        told(len(found), len(texts))
+        if len(done) == len(texts):
+            return found
+        for number, result in stream(self.engine, texts, source, target, done):
+            if number in done:  # came again with its batch
+                continue
+            text, result = texts[number], _storable(result)
+            found[text] = result
+            if journal:
+                journal.keep(source, target, text, result)
+            self._count(result)
+            told(len(found), len(texts))
+        return found
+
+    def _count(self, result: Result) -> None:
+        """Notice a failure; with too many of them the rest is not worth its cost."""
+        self._asked += 1
+        if not isinstance(result, Untranslated):
+            return
+        self._failures[result.reason] += 1
+        failed = self._failures.total()
+        if failed >= _LEAST_FAILURES and failed > self.section.max_failed * self._asked:
+            kinds = ", ".join(f"{count:,} {reason}" for reason, count in self._failures.most_common())
+            last = f" (the last: {result.detail})" if result.detail else ""
+            raise InputError(
+                f"{self.engine.name}: {failed:,} of {self._asked:,} texts were not translated: {kinds}{last}; mend the "
+                "cause or raise translation.max_failed; what was translated is kept"
+            )
 
     def _is_short_answer(self, example: Example, role: str) -> bool:
         return role == ANSWER and example.task in self.section.short_answers.tasks
@@ -91,23 +174,27 @@ class Translator:
         digest = hashlib.blake2b(example.id.encode("utf-8", "replace"), digest_size=8).digest()
         return int.from_bytes(digest) < self.section.short_answers.share * 2**64
 
-    def _translate_answers(self, answers: list[str], language: str) -> dict[str, str | None]:
+    def _translate_answers(self, answers: list[str], language: str, journal: Journal | None) -> dict[str, Result]:
         """Translations of short answers, None where translating them back gives something else."""
-        there = self.engine.translate(answers, "en", language)
-        back = iter(self.engine.translate([text for text in there if text], language, "en"))
-        results: dict[str, str | None] = {}
-        for answer, text in zip(answers, there, strict=True):
-            again = next(back) if text else None
-            results[answer] = text if again is not None and again.casefold() == answer.casefold() else None
+        there = self._ask(answers, "en", language, journal)
+        texts = list(dict.fromkeys(text for text in there.values() if isinstance(text, str) and text))
+        back = self._ask(texts, language, "en", journal)
+        results: dict[str, Result] = {}
+        for answer, text in there.items():
+            again = back.get(text) if isinstance(text, str) else None
+            results[answer] = text if isinstance(again, str) and again.casefold() == answer.casefold() else None
         return results
 
-    def _judge(self, translations: dict[str, str | None], language: str) -> dict[str, Outcome]:
+    def _judge(self, translations: dict[str, Result], language: str) -> dict[str, Outcome]:
         """Put the filters' verdict beside each translation."""
         filters = self.section.filters
-        return {
-            text: _NOTHING if result is None else (result, rejection(filters, text, result, language, self._profile))
-            for text, result in translations.items()
-        }
+        outcomes: dict[str, Outcome] = {}
+        for text, result in translations.items():
+            if isinstance(result, str):
+                outcomes[text] = (result, rejection(filters, text, result, language, self._profile))
+            else:
+                outcomes[text] = (result.detail, result.reason) if result else _NOTHING
+        return outcomes
 
     def _finish(
         self, example: Example, language: str, texts: dict[str, Outcome], answers: dict[str, Outcome]
@@ -128,6 +215,22 @@ class Translator:
                 if never_shown(word, language, self.section.never_shown):
                     return _drop(example, language, "never shown", word)
         return Example(example.id, example.source, example.task, example.images, translated, languages, example.licence)
+
+
+def _part(told: Told, before: int, texts: int, total: int) -> Told:
+    """Counts the sentences of some texts as the share of all texts that they are."""
+    return lambda answered, sentences: told(before + round(texts * answered / max(1, sentences)), total)
+
+
+def _storable(result: Result) -> Result:
+    """The result, unless it is a text that no file can hold."""
+    if isinstance(result, str) and (lone := _SURROGATE.search(result)):
+        shown = shorten(result.encode("utf-8", "backslashreplace").decode())
+        return Untranslated("broken answer", f"half a surrogate pair at character {lone.start() + 1}: {shown}")
+    return result
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _concepts(example: Example) -> list[str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import pytest
+from tests.unit.endpoint_stub import completion, endpoint
 
+from mblip import endpoint as endpoint_module
 from mblip.errors import InputError
 from mblip.languages import LANGUAGES
-from mblip.translation.engines import ENGINES, open_engine, openai
+from mblip.translation.engines import ENGINES, Untranslated, lacking, open_engine
 
 TEXTS = ["A dog.", "Two red cats sit on a mat", "a", "The quick brown fox jumps over the lazy dog, 3 times.", "Why?"]
 
@@ -173,64 +173,140 @@ def test_apertium_that_is_not_installed() -> None:
         open_engine("apertium", {"program": "apertium-none"})
 
 
-class _Endpoint(BaseHTTPRequestHandler):
-    requests: ClassVar[list[dict]] = []
-    fail = 0
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.requests.append(body | {"path": self.path, "key": self.headers["Authorization"]})
-        text = body["messages"][1]["content"]
-        if type(self).fail:
-            type(self).fail -= 1
-            self.send_error(429)
-            return
-        if text == "refuse":
-            self.send_error(401)
-            return
-        reply = {"choices": [{"message": {"content": f" {text.upper()} "}}]} if text != "strange" else {"x": 1}
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(json.dumps(reply).encode())
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(openai, "_WAITS", (0.0, 0.0))
-    monkeypatch.setattr(_Endpoint, "requests", [])
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Endpoint)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-    server.shutdown()
-    server.server_close()
-
-
-def test_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "_WAITS", (0.001, 0.001))
     monkeypatch.setenv("MY_KEY", "secret")
-    engine = open_engine("openai", {"url": endpoint, "model": "m", "key_variable": "MY_KEY"})
-    monkeypatch.setattr(_Endpoint, "fail", 2)
-    assert engine.translate(["one", "two", "  "], "en", "sw") == ["ONE", "TWO", None]
-    sent = _Endpoint.requests
-    assert {(row["path"], row["key"], row["model"], row["temperature"]) for row in sent} == {
-        ("/v1/chat/completions", "Bearer secret", "m", 0)
-    }
-    assert "from English to Swahili" in sent[0]["messages"][0]["content"]
-    assert len(sent) == 5
+    lock = threading.Lock()
+    first: set[str] = set()
+
+    def answer(body: dict[str, Any], number: int) -> Any:
+        text = body["messages"][1]["content"]
+        with lock:
+            again = text in first
+            first.add(text)
+        return f" {text.upper()} " if again or text == "two" else (429, b"", {})
+
+    with endpoint(answer) as stub:
+        options = {"url": stub.url, "model": "m", "key_variable": "MY_KEY", "extra_body": {"max_tokens": 9}}
+        assert open_engine("openai", options).translate(["one", "two", "  "], "en", "sw") == ["ONE", "TWO", None]
+    assert {(row["path"], row["headers"]["Authorization"], row["model"], row["temperature"], row["max_tokens"])
+            for row in stub.requests} == {("/v1/chat/completions", "Bearer secret", "m", 0, 9)}  # fmt: skip
+    assert "from English to Swahili" in stub.requests[0]["messages"][0]["content"]
+    assert len(stub.requests) == 5
 
 
-def test_endpoint_that_refuses(endpoint: str) -> None:
-    engine = open_engine("openai", {"url": endpoint, "model": "m"})
-    with pytest.raises(InputError, match="answered HTTP 401"):
-        engine.translate(["refuse"], "en", "sw")
-    with pytest.raises(InputError, match="does not answer as an OpenAI-compatible endpoint"):
-        engine.translate(["strange"], "en", "sw")
+def test_endpoint_that_refuses_one_text_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "_WAITS", (0.001, 0.001))
+    answers: dict[str, Any] = {
+        "filtered": (400, b'{"error": {"message": "The response was filtered."}}', {}), "strange": (200, b'{"x": 1}', {}),
+        "broken": b"", "down": (503, b"busy", {}), "key": (401, b"", {}), "cut": (200, completion("Moja mb", "length"), {}),
+        "nasty": "I'm sorry, but I can't help with that.", "a big dog in the house": "The dog is in the house.",
+    }  # fmt: skip
+    with endpoint(lambda body, _: answers.get(body["messages"][1]["content"], "Sawa.")) as stub:
+        engine = open_engine("openai", {"url": stub.url, "model": "m"})
+        texts = ["fine", "filtered", "strange", "broken", "down", "cut", "nasty", "a big dog in the house"]
+        assert engine.translate(texts, "en", "sw") == [
+            "Sawa.", Untranslated("refused by the endpoint", "HTTP 400: The response was filtered."),
+            Untranslated("broken answer", '{"x": 1}', True),
+            Untranslated("broken answer", "RemoteDisconnected: Remote end closed connection without response", True),
+            Untranslated("no answer from the endpoint", "HTTP 503: busy", True), Untranslated("cut off", "Moja mb"),
+            Untranslated("refused", "I'm sorry, but I can't help with that."),
+            Untranslated("source language", "The dog is in the house."),
+        ]  # fmt: skip
+        with pytest.raises(InputError, match="answered HTTP 401"):
+            engine.translate(["fine", "key"], "en", "sw")
+        assert engine.translate(["fine"], "en", "sw") == ["Sawa."]
     with pytest.raises(InputError, match="variable MBLIP_NO_SUCH"):
-        open_engine("openai", {"url": endpoint, "model": "m", "key_variable": "MBLIP_NO_SUCH"})
+        open_engine("openai", {"url": stub.url, "model": "m", "key_variable": "MBLIP_NO_SUCH"})
     with pytest.raises(InputError, match="must be an http"):
         open_engine("openai", {"url": "localhost:8000", "model": "m"})
+    with pytest.raises(InputError, match="option 'extra_body'"):
+        open_engine("openai", {"url": stub.url, "model": "m", "extra_body": [1]})
+
+
+def test_one_slow_request_holds_up_no_other() -> None:
+    def answer(body: dict[str, Any], _: int) -> str:
+        if body["messages"][1]["content"] == "0":
+            time.sleep(1.0)
+        return body["messages"][1]["content"] + "!"
+
+    with endpoint(answer) as stub:
+        engine = open_engine("openai", {"url": stub.url, "model": "m", "requests": 2})
+        found = list(engine.stream([str(n) for n in range(12)], "en", "sw", {3, 4}))
+    assert found[-1] == (0, "0!") and sorted(found) == [(n, f"{n}!") for n in range(12) if n not in (3, 4)]
+
+
+def test_a_row_too_long_costs_itself_alone(nllb: tuple[str, str]) -> None:
+    long = "shop " * 400
+    slow = open_engine("transformers", {"model": nllb[0], "device": "cpu", "max_tokens": 8})
+    fast = open_engine("ctranslate2", {"model": nllb[1], "device": "cpu", "threads": 1, "max_tokens": 8})
+    for engine in (slow, fast):
+        alone = engine.translate(["A dog.", "Why?"], "en", "de")
+        found = engine.translate(["A dog.", long, "Why?", long + "s"], "en", "de")
+        assert [found[0], found[2]] == alone
+        assert all(isinstance(row, Untranslated) and row.reason == "no translation" for row in (found[1], found[3]))
+        assert all("512" in row.detail for row in (found[1], found[3]))
+
+
+def test_an_output_that_reaches_the_limit_is_cut_off(nllb: tuple[str, str]) -> None:
+    slow = open_engine("transformers", {"model": nllb[0], "device": "cpu", "max_tokens": 5})
+    fast = open_engine("ctranslate2", {"model": nllb[1], "device": "cpu", "threads": 1, "max_tokens": 5})
+    for engine in (slow, fast):
+        [found] = engine.translate(["The quick brown fox jumps over the lazy dog."], "en", "de")
+        assert isinstance(found, Untranslated) and found.reason == "cut off"
+    decode, end = slow._vocabulary.decode, slow._vocabulary.tokenizer.eos_token_id
+    assert (
+        decode([end, 10, 11, end], 4, 4) == decode([10, 11, end], 4, 4) == decode([end, 10, 11, end, 1], 4, 4) == "fg"
+    )
+    assert decode([end], 4, 4) is None
+    assert decode([end, *[10] * 300], 4, 300) == "f" * 300  # a loop, which the filters see
+
+
+def test_batches_do_not_depend_on_what_is_done(nllb: tuple[str, str]) -> None:
+    texts = [f"{'word ' * (n % 7)}number {n}" for n in range(40)]
+    for name, model in zip(("transformers", "ctranslate2"), nllb, strict=True):
+        engine = open_engine(name, {"model": model, "device": "cpu", "max_tokens": 6, "batch_tokens": 200})
+        whole = list(engine.stream(texts, "en", "de"))
+        assert sorted(number for number, _ in whole) == list(range(40))
+        done = {number for number, _ in whole[:25]}
+        rest = list(engine.stream(texts, "en", "de", done))
+        assert whole[-len(rest) :] == rest and {n for n, _ in rest} | done == set(range(40)) and len(rest) < 40
+
+
+def test_languages_that_an_engine_lacks(nllb: tuple[str, str], apertium: str) -> None:
+    for name, model in zip(("transformers", "ctranslate2"), nllb, strict=True):
+        assert lacking(name, {"model": model}, ["de", "sw"]) == []
+        assert lacking(name, {}, ["de"]) == []  # opening it says what is missing
+    assert lacking("lexicon", {}, ["de", "ceb", "sw"]) == ["ceb"]
+    assert lacking("apertium", {}, ["es", "sw"]) == ["sw"]
+    assert lacking("openai", {"url": "http://x", "model": "m"}, ["sw"]) == []
+
+
+_SCRIPT = """#!/bin/sh
+if [ "$1" = -l ]; then echo eng-spa; exit; fi
+while IFS= read -r line; do
+  case "$line" in
+    *hang*) sleep 1000 | cat;;
+    *fail*) echo "no such rule" >&2; exit 3;;
+    *swallow*) ;;
+    *) echo "es $line";;
+  esac
+done
+"""
+
+
+def test_apertium_that_hangs_or_fails_on_one_text(tmp_path: Path) -> None:
+    program = tmp_path / "apertium-slow"
+    program.write_text(_SCRIPT)
+    program.chmod(0o755)
+    engine = open_engine("apertium", {"program": str(program), "timeout": 0.5})
+    started = time.monotonic()
+    found = engine.translate(["one", "hang up", "two", "fail it", "three", "swallow"], "en", "es")
+    assert time.monotonic() - started < 8
+    assert found == [
+        "es one", Untranslated("no translation", "no answer within 0.5 s"), "es two",
+        Untranslated("no translation", "no such rule"), "es three", None,
+    ]  # fmt: skip
 
 
 def test_every_engine_is_tested() -> None:

@@ -13,6 +13,7 @@ from mblip.translation.filters import (
     language_confidence,
     longest_loop,
     rejection,
+    says_twice,
     script_share,
 )
 
@@ -46,6 +47,40 @@ def test_the_originals_kurdish_is_in_arabic_letters() -> None:
     assert [rejection(DEFAULT, SOURCE, text, "ku", "original") for text in (kurmanji, sorani)] == ["wrong script", ""]
 
 
+@pytest.mark.parametrize(("source", "translation", "language", "reason"), [
+    ("A dog runs on the beach.", "Ein Hund rennt am Strand. Ein Hund rennt am Strand.", "de", "repetition"),
+    ("A dog runs on the beach.", "Ein Hund rennt am Strand, ein Hund rennt am Strand", "de", "repetition"),
+    ("A dog runs on the beach.", "Ein Hund rennt am Strand. Er ist nass. Ein Hund rennt am Strand!", "de", "repetition"),
+    ("A dog runs on the beach.", "一只狗在海滩上奔跑。一只狗在海滩上奔跑。", "zh", "repetition"),
+    ("A dog runs on the beach.", "一只狗在海滩上奔跑一只狗在海滩上奔跑", "zh", "repetition"),
+    ("A dog runs on the beach.", "एक कुत्ता समुद्र तट पर दौड़ता है। एक कुत्ता समुद्र तट पर दौड़ता है।", "hi", "repetition"),
+    ("A dog runs. A dog runs. A dog runs.", "Ein Hund rennt. Ein Hund rennt. Ein Hund rennt.", "de", ""),
+    ("Yes. Yes. It is.", "Ja. Ja. So ist es.", "de", ""),
+    ("The children are playing.", "Anak-anak itu sedang bermain.", "id", ""),
+    ("Two men, one with a red hat and one with a blue hat.", "Zwei Männer, einer mit rotem Hut und einer mit blauem Hut.",
+    "de", ""),
+    ("A dog.", "...", "de", "no letters"), ("A dog.", "⁇ ⁇", "de", "no letters"), ("A dog.", "♪♪", "de", "no letters"),
+    ("A dog.", "—", "sw", "no letters"), ("Three dogs", "3", "de", "no letters"), ("A dog.", "🐕", "de", "no letters"),
+    ("...", "...", "de", ""), ("5", "5", "de", ""), ("A dog.", "Ein ⁇.", "de", "broken characters"),
+    ("A dog.", "Ein \x02Hund.", "de", "broken characters"), ("A dog.", "Ein \ufffdund.", "de", "broken characters"),
+    ("A dog.", "Ein Hund.\0", "de", "broken characters"), ("A dog.", "Ein \x7fHund", "de", "broken characters"),
+    ("A dog.", "Ein \ue000Hund", "de", "broken characters"), ("A ⁇ dog.", "Ein ⁇ Hund.", "de", ""),
+    ("A dog.", "یک سگ می\u200cدود", "fa", ""), ("A\tdog\ncat", "Ein\tHund\nKatze", "de", ""),
+])  # fmt: skip
+def test_what_looping_translators_make(source: str, translation: str, language: str, reason: str) -> None:
+    assert rejection(DEFAULT, source, translation, language) == reason
+    assert rejection(FilterSection(repeats=0, characters=False, length_ratio=0), source, translation, language) == ""
+
+
+def test_looking_for_repeats_in_a_long_text_takes_no_time() -> None:
+    import time
+
+    started = time.process_time()
+    assert not says_twice(" ".join(f"word{number}" for number in range(5000)))
+    assert not says_twice("".join(chr(0x4E00 + number % 5000) for number in range(5000)))
+    assert time.process_time() - started < 5
+
+
 @pytest.mark.parametrize("switch", [
     {"copied_words": 0}, {"script_share": 0}, {"length_ratio": 0}, {"repeats": 0}, {"numbers": False},
 ])  # fmt: skip
@@ -61,7 +96,10 @@ def test_each_can_be_switched_off(switch: dict[str, object]) -> None:
 @pytest.mark.parametrize(("text", "times"), [
     ("a dog, a cat, a bird", 1), ("ha ha ha ha", 1), ("a dog a dog a dog", 3), ("red, red, red, red", 4),
     ("狗在海滩狗在海滩狗在海滩狗在海滩", 4), ("the the the the the the the", 7), ("oooooh", 1), ("-" * 30, 30), ("", 1),
-    ("very very good, very very good", 2),
+    ("very very good, very very good", 2), ("Hund hund hund hund", 4), ("Ein Hund ein Hund ein Hund ein Hund", 4),
+    ("小狗小狗小狗小狗", 4), ("いぬいぬいぬいぬ", 4), ("개가 개가 개가 개가", 4), ("หมาหมาหมาหมา", 4),
+    ("ОГОНЬ огонь Огонь огонь", 4),
+    ("哈哈哈哈", 1), ("เร็วๆ", 1), ("no no no no", 1), ("ha-ha", 1),
 ])  # fmt: skip
 def test_loops(text: str, times: int) -> None:
     assert longest_loop(text) == times

@@ -23,6 +23,14 @@ from mblip.translation.sentences import join_sentences, split_sentences
     ("One line\nanother line\n\nA paragraph. Here.", ["One line", "another line", "A paragraph.", "Here."]),
     ("no stop at all", ["no stop at all"]),
     ("", []),
+    ("1. Boil water.\n2. Add salt.", ["1. Boil water.", "2. Add salt."]),
+    ("1. Boil water. 2. Add salt.", ["1. Boil water.", "2. Add salt."]),
+    ("(1) Boil. (2) Add.", ["(1) Boil.", "(2) Add."]), ("A) One. B) Two.", ["A) One.", "B) Two."]),
+    ("1) Boil water. It is hot.", ["1) Boil water.", "It is hot."]), ("IV. A dog. V. A cat.", ["IV. A dog.", "V. A cat."]),
+    ("He lives at No. 5 Main Street.", ["He lives at No. 5 Main Street."]),
+    ("See p. 7 and Vol. 2 here.", ["See p. 7 and Vol. 2 here."]),
+    ("No. It is red.", ["No.", "It is red."]), ("It was in 2019. Then he left.", ["It was in 2019.", "Then he left."]),
+    ("2.1. A dog runs. 2.2. A cat sits.", ["2.1. A dog runs.", "2.2. A cat sits."]), ("... A dog.", ["... A dog."]),
 ])  # fmt: skip
 def test_split(text: str, sentences: list[str]) -> None:
     assert [sentence for sentence, _ in split_sentences(text)] == sentences

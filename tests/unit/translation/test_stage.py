@@ -148,7 +148,7 @@ def test_another_recipe_is_refused_whether_finished_or_not(whole: Path, tmp_path
 def test_everything_dropped_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="every example of 'scenes' was dropped"):
         translate_sources(
-            _recipe("allocation={languages: [ceb]}", "sources.scenes.options.tasks={presence: 1}"), tmp_path
+            _recipe("allocation={languages: [ga]}", "sources.scenes.options.tasks={presence: 1}"), tmp_path
         )
 
 

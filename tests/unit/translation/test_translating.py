@@ -96,3 +96,17 @@ def test_filters_make_drops_with_both_texts() -> None:
     [record] = translator.translate([_example(0, "caption", caption="The end of it all.")], ["de"])
     assert isinstance(record, Drop)
     assert (record.reason, record.detail) == ("copied source", "caption: The end of it all. -> The end of it all.")
+
+
+@pytest.mark.parametrize(("text", "asked"), [
+    ("1. A dog runs.\n2. Two cats sit.", ["1. A dog runs.", "2. Two cats sit."]), ("He lives at No. 5 Main Street.", None),
+    ("5", []), ("...", []), ("A dog runs.\n***\n12:30", ["A dog runs."]), ("A dog runs. ...", ["A dog runs."]),
+    ("1.\nA dog runs.", ["A dog runs."]), ("🐕", []), ("3.14 2.71", []), ("- A dog runs.", ["- A dog runs."]),
+])  # fmt: skip
+def test_numbers_and_signs_are_never_sentences_of_their_own(text: str, asked: list[str] | None) -> None:
+    translator, engine = _translator()
+    found = translator.translate_texts([text], "de")
+    assert [sent for sent, _, _ in engine.asked] == ([text] if asked is None else asked)
+    assert all(any(character.isalpha() for character in sent) for sent, _, _ in engine.asked)
+    if asked == []:
+        assert found == {text: text}

@@ -5,13 +5,20 @@ Debian: ``apt-get install apertium apertium-eng-spa apertium-eng-cat apertium-eo
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
+from mblip.endpoint import shorten
 from mblip.errors import InputError
-from mblip.languages import exact_language
+from mblip.languages import Profile, exact_language
+from mblip.translation.engines import base
+from mblip.translation.engines.base import Result, halving
 
 _MARK = re.compile(r"[*#@](?=\w)")
 
@@ -24,36 +31,42 @@ class ApertiumEngine:
     name = "apertium"
     licence = LICENCE
 
-    def __init__(self, program: str, most_unknown: float) -> None:
+    def __init__(self, program: str, most_unknown: float, timeout: float) -> None:
         found = shutil.which(program)
         if not found:
             raise InputError(
                 f"there is no program {program!r}; apt-get install apertium and a pair such as apertium-eng-spa"
             )
-        self._program, self._most_unknown = found, most_unknown
-        self._modes = _modes(self._run(["-l"], ""))
+        self._program, self._most_unknown, self._timeout = found, most_unknown, timeout
+        try:
+            self._modes = _modes(self._run(["-l"], ""))
+        except _Failed as error:
+            raise InputError(f"apertium -l failed: {error}") from error
 
-    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str | None]:
-        """See :class:`~mblip.translation.engines.base.Engine`; pairs that are not installed give None.
+    def knows(self, source: str, target: str) -> bool:
+        """Whether the pair is installed."""
+        return (source, target) in self._modes
 
-        Raises:
-            InputError: The program failed.
-        """
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Result]:
+        """See :class:`~mblip.translation.engines.base.Engine`; pairs that are not installed give None."""
         mode = self._modes.get((source, target))
         if mode is None or not texts:
             return [None] * len(texts)
         lines = [" ".join(text.split()) for text in texts]
-        return [self._clean(line, result) for line, result in zip(lines, self._lines(lines, mode), strict=True)]
+        translated = halving(lambda part: self._lines(part, mode), lines, _Failed)
+        return [
+            self._clean(line, result) if isinstance(result, str) else result
+            for line, result in zip(lines, translated, strict=True)
+        ]
 
-    def _lines(self, lines: list[str], mode: str) -> list[str]:
+    def _lines(self, lines: Sequence[str], mode: str) -> list[Result]:
         """Translate line by line; where some pair's rules add or swallow a break, halves of the lines find the one."""
         translated = self._run(["-n", "-f", "line", mode], "\n".join(lines) + "\n").split("\n")[:-1]
         if len(translated) == len(lines):
-            return translated
+            return list(translated)
         if len(lines) == 1:
             return [" ".join(" ".join(translated).split())]
-        half = len(lines) // 2
-        return self._lines(lines[:half], mode) + self._lines(lines[half:], mode)
+        raise _Failed(f"{len(translated)} lines for {len(lines)}")
 
     def _clean(self, line: str, result: str) -> str | None:
         """Take Apertium's marks off unknown words; None where too many are."""
@@ -68,11 +81,27 @@ class ApertiumEngine:
         return result or None
 
     def _run(self, arguments: list[str], text: str) -> str:
-        done = subprocess.run([self._program, *arguments], input=text.encode(), capture_output=True, check=False)
-        if done.returncode:
-            message = done.stderr.decode(errors="replace").strip().splitlines()
-            raise InputError(f"apertium {' '.join(arguments)} failed: {message[0] if message else done.returncode}")
-        return done.stdout.decode()
+        process = subprocess.Popen(
+            [self._program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            out, said = process.communicate(text.encode("utf-8", "replace"), timeout=self._timeout)
+        except BaseException as error:
+            # The program is a shell script, whose pipeline would go on, and be waited for.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise _Failed(f"no answer within {self._timeout:g} s") from error
+            raise
+        if process.returncode:
+            raise _Failed(shorten(said.decode(errors="replace")) or f"exit code {process.returncode}")
+        return out.decode(errors="replace")
+
+
+class _Failed(Exception):
+    """The program failed, or does not answer."""
 
 
 def _modes(listing: str) -> dict[tuple[str, str], str]:
@@ -87,14 +116,23 @@ def _modes(listing: str) -> dict[tuple[str, str], str]:
     return modes
 
 
-def open_engine(program: str = "apertium", most_unknown: float = 0.25) -> ApertiumEngine:
+def open_engine(program: str = "apertium", most_unknown: float = 0.25, timeout: float = 60.0) -> ApertiumEngine:
     """Open the installed program.
 
     Args:
         program: Its name or path.
         most_unknown: A text with a larger share of words that it does not know is not translated.
+        timeout: Seconds for one call, of 64 texts; where it is not enough, halves of them are tried, down to the text
+            that hangs.
 
     Raises:
         InputError: It is not installed.
     """
-    return ApertiumEngine(program, most_unknown)
+    return ApertiumEngine(program, most_unknown, timeout)
+
+
+def lacking(languages: Sequence[str], options: Mapping[str, Any], profile: Profile) -> list[str]:
+    """The languages that it cannot translate English into."""
+    engine = base.open_engine("apertium", options)
+    assert isinstance(engine, ApertiumEngine)
+    return [code for code in languages if not engine.knows("en", code)]

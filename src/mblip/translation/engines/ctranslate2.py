@@ -10,14 +10,18 @@ NLLB's weights are CC BY-NC 4.0, MADLAD's Apache 2.0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from mblip.errors import InputError
 from mblip.languages import Profile
+from mblip.translation.engines.base import Result, collect, halving
 from mblip.translation.engines.seq2seq import LICENCE as LICENCE
-from mblip.translation.engines.seq2seq import Vocabulary
+from mblip.translation.engines.seq2seq import Vocabulary, batches, identity_of
+from mblip.translation.engines.seq2seq import lacking as lacking
+
+_BATCHES = 4  # in one call; CTranslate2 works on some of them at a time where it has several workers
 
 
 class CTranslate2Engine:
@@ -52,21 +56,43 @@ class CTranslate2Engine:
         self._beams, self._batch_tokens, self._max_tokens = beams, batch_tokens, max_tokens
         self.name = f"ctranslate2 {Path(model).name} ({self._translator.compute_type})"
         self.licence = self._vocabulary.licence
+        self.identity = identity_of(model)
 
-    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str | None]:
-        """See :class:`~mblip.translation.engines.base.Engine`; CTranslate2 itself sorts by length into batches."""
+    def knows(self, source: str, target: str) -> bool:
+        """Whether the model has both languages."""
+        return self._vocabulary.knows(source, target)
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Result]:
+        """See :class:`~mblip.translation.engines.base.Engine`."""
+        return collect(self.stream(texts, source, target), len(texts))
+
+    def stream(
+        self, texts: Sequence[str], source: str, target: str, done: Container[int] = ()
+    ) -> Iterator[tuple[int, Result]]:
+        """Translate some batches at a time, sorted by length; a row beyond the model's positions is not translated."""
         mark = self._vocabulary.token(target)
         if mark is None:
-            return [None] * len(texts)
-        to_tokens = self._vocabulary.tokenizer.convert_ids_to_tokens
-        rows = [to_tokens(row) for row in self._vocabulary.encode(list(texts), source, target)]
-        prefix = [[mark]] * len(rows) if self._vocabulary.kind == "nllb" else None
+            yield from ((number, None) for number in range(len(texts)))
+            return
+        rows = self._vocabulary.encode(list(texts), source, target)
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+        for block in batches(rows, _BATCHES * self._batch_tokens, order):
+            if not all(row in done for row in block):
+                found = halving(lambda part: self._block(part, mark), [rows[row] for row in block], RuntimeError)
+                yield from zip(block, found, strict=True)
+
+    def _block(self, rows: Sequence[list[int]], mark: str) -> list[Result]:
+        tokenizer = self._vocabulary.tokenizer
         results = self._translator.translate_batch(
-            rows, target_prefix=prefix, beam_size=self._beams, max_batch_size=self._batch_tokens, batch_type="tokens",
-            max_input_length=0, max_decoding_length=self._max_tokens,
+            [tokenizer.convert_ids_to_tokens(row) for row in rows],
+            target_prefix=[[mark]] * len(rows) if self._vocabulary.kind == "nllb" else None,
+            beam_size=self._beams, max_batch_size=self._batch_tokens, batch_type="tokens",
+            max_input_length=0, max_decoding_length=self._max_tokens, return_end_token=True,
         )  # fmt: skip
-        to_numbers = self._vocabulary.tokenizer.convert_tokens_to_ids
-        return [self._vocabulary.decode(to_numbers(result.hypotheses[0])) for result in results]
+        return [
+            self._vocabulary.decode(tokenizer.convert_tokens_to_ids(result.hypotheses[0]), len(row), self._max_tokens)
+            for row, result in zip(rows, results, strict=True)
+        ]
 
 
 def open_engine(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any
 
 from mblip.errors import InputError
+from mblip.languages import Profile
 from mblip.nano.scenes import NOTHING
 from mblip.nano.words import YES_NO, load_lexicon
+from mblip.translation.engines.base import Result
 
 SEPARATOR = ", "
 
@@ -18,11 +21,22 @@ class LexiconEngine:
 
     name = "lexicon (Unicode CLDR)"
     licence = LICENCE
+    cheap = True
 
     def __init__(self) -> None:
         self._lexicon = load_lexicon()
 
-    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str | None]:
+    def knows(self, source: str, target: str) -> bool:
+        """Whether any word has a name in the language."""
+        return source == "en" and target in self._lexicon.languages
+
+    def stream(
+        self, texts: Sequence[str], source: str, target: str, done: Container[int] = ()
+    ) -> Iterator[tuple[int, Result]]:
+        """All at once: looking up costs nothing."""
+        yield from enumerate(self.translate(texts, source, target))
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Result]:
         """Translate from English, see :class:`~mblip.translation.engines.base.Engine`.
 
         Raises:
@@ -47,3 +61,9 @@ class LexiconEngine:
 def open_engine() -> LexiconEngine:
     """The engine; it has no options."""
     return LexiconEngine()
+
+
+def lacking(languages: Sequence[str], options: Mapping[str, Any], profile: Profile) -> list[str]:
+    """The languages that it cannot translate English into."""
+    engine = open_engine()
+    return [code for code in languages if not engine.knows("en", code)]

@@ -1,74 +1,93 @@
-"""Any OpenAI-compatible endpoint (``/v1/chat/completions``), local or remote, one text a request."""
+"""Any OpenAI-compatible endpoint (``/v1/chat/completions``), local or remote, one text a request.
+
+What a chat model says around a translation is taken off (:mod:`mblip.replies`); refusals, answers in English and replies
+that were cut off are counted by their kind. A request that fails costs its text alone (:mod:`mblip.endpoint`).
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Container, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import Any
 
-from mblip.errors import InputError
+from mblip.endpoint import Endpoint, RequestFailed, shorten
 from mblip.languages import LANGUAGES, find_language
+from mblip.replies import translation_in
+from mblip.translation.engines.base import Result, Untranslated, collect
 
 LICENCE = "see the endpoint's terms"
-_WAITS = (1.0, 5.0, 20.0)
-_AGAIN = (408, 409, 429, 500, 502, 503, 504)
 
 
 class OpenAIEngine:
     """A model behind an endpoint; see :func:`open_engine`."""
 
-    def __init__(self, url: str, model: str, key_variable: str, requests: int, licence: str) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise InputError(f"the endpoint must be an http(s) address such as http://localhost:8000/v1, not {url!r}")
-        self._url, self._model, self._requests = url.rstrip("/") + "/chat/completions", model, requests
-        self._headers = {"Content-Type": "application/json"}
-        if key_variable:
-            if not os.environ.get(key_variable):
-                raise InputError(f"the environment variable {key_variable} with the endpoint's key is not set")
-            self._headers["Authorization"] = f"Bearer {os.environ[key_variable]}"
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key_variable: str,
+        requests: int,
+        licence: str,
+        extra_body: Mapping[str, Any],
+        timeout: float,
+    ) -> None:
+        self._endpoint = Endpoint(url, key_variable, extra_body=extra_body, timeout=timeout)
+        self._model, self._requests = model, requests
         self.name, self.licence = f"openai {model}", licence
 
-    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str | None]:
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Result]:
         """See :class:`~mblip.translation.engines.base.Engine`.
 
         Raises:
-            InputError: The endpoint refuses or does not answer.
+            InputError: No request will do, or none is answered any more.
         """
-        names = [(LANGUAGES.get(code) or find_language(code)).name for code in (source, target)]
-        with ThreadPoolExecutor(self._requests) as pool:
-            return list(pool.map(lambda text: self._one(text, *names), texts))
+        return collect(self.stream(texts, source, target), len(texts))
 
-    def _one(self, text: str, source: str, target: str) -> str | None:
-        task = f"Translate the user's text from {source} to {target}. Reply with the translation alone."
-        messages = [{"role": "system", "content": task}, {"role": "user", "content": text}]
-        body = json.dumps({"model": self._model, "messages": messages, "temperature": 0}).encode()
-        for wait in (*_WAITS, None):
-            request = urllib.request.Request(self._url, body, self._headers)
+    def stream(
+        self, texts: Sequence[str], source: str, target: str, done: Container[int] = ()
+    ) -> Iterator[tuple[int, Result]]:
+        """Ask for each text that is not done; each result comes as soon as its reply does.
+
+        Raises:
+            InputError: As in :meth:`translate`.
+        """
+        self._endpoint.open()
+        waiting = (number for number in range(len(texts)) if number not in done)
+        with ThreadPoolExecutor(self._requests) as pool:
+            under_way: dict[Future[Result], int] = {}
             try:
-                with urllib.request.urlopen(request, timeout=120) as response:
-                    reply = json.load(response)
-                content = reply["choices"][0]["message"]["content"]
-                return content.strip() or None if isinstance(content, str) else None
-            except urllib.error.HTTPError as error:
-                if error.code not in _AGAIN or wait is None:
-                    raise InputError(
-                        f"{self._url} answered HTTP {error.code}; look at the model and the key"
-                    ) from error
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                if wait is None:
-                    raise InputError(
-                        f"{self._url} does not answer as an OpenAI-compatible endpoint: {error}"
-                    ) from error
-            time.sleep(wait)
-        raise AssertionError("the last try returns or raises")
+                while True:
+                    for number in islice(waiting, self._requests - len(under_way)):
+                        under_way[pool.submit(self._one, texts[number], source, target)] = number
+                    if not under_way:
+                        return
+                    for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                        yield under_way.pop(future), future.result()
+            finally:
+                if under_way:  # somebody has stopped listening, or one of them raised
+                    self._endpoint.close()
+
+    def _one(self, text: str, source: str, target: str) -> Result:
+        names = [(LANGUAGES.get(code) or find_language(code)).name for code in (source, target)]
+        task = f"Translate the user's text from {names[0]} to {names[1]}. Reply with the translation alone."
+        messages = [{"role": "system", "content": task}, {"role": "user", "content": text}]
+        try:
+            reply = self._endpoint.chat({"model": self._model, "messages": messages, "temperature": 0})
+        except RequestFailed as failure:
+            return Untranslated(failure.kind, failure.said, failure.passing)
+        found, problem = translation_in(reply, text, target)
+        return Untranslated(problem, shorten(found)) if problem else found or None
 
 
 def open_engine(
-    url: str, model: str, key_variable: str = "", requests: int = 8, licence: str = LICENCE
+    url: str,
+    model: str,
+    key_variable: str = "",
+    requests: int = 8,
+    licence: str = LICENCE,
+    extra_body: dict[str, Any] | None = None,
+    timeout: float = 300.0,
 ) -> OpenAIEngine:
     """Open an endpoint.
 
@@ -78,8 +97,11 @@ def open_engine(
         key_variable: Environment variable that holds its key; keys do not belong into recipes.
         requests: At a time.
         licence: Of the translations.
+        extra_body: More fields of every request, such as ``{max_tokens: 512}`` or
+            ``{chat_template_kwargs: {enable_thinking: false}}``; they stand above this engine's own.
+        timeout: Seconds for one try.
 
     Raises:
         InputError: Not an address, or the variable is not set.
     """
-    return OpenAIEngine(url, model, key_variable, requests, licence)
+    return OpenAIEngine(url, model, key_variable, requests, licence, extra_body or {}, timeout)

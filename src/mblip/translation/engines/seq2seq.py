@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from mblip.endpoint import shorten
 from mblip.errors import InputError
 from mblip.languages import Profile, find_language
+from mblip.translation.engines.base import Result, Untranslated
 
 LICENCE = "CC-BY-NC-4.0 for NLLB-200, Apache-2.0 for MADLAD-400"
 
@@ -62,7 +66,52 @@ class Vocabulary:
         self.tokenizer.src_lang = mark
         return list(self.tokenizer(texts)["input_ids"])
 
-    def decode(self, tokens: list[int]) -> str | None:
-        """The text of generated tokens, None if there is none."""
+    def knows(self, source: str, target: str) -> bool:
+        """Whether the model translates from one language into another."""
+        return self.token(target) is not None and (self.kind == "madlad" or self.token(source) is not None)
+
+    def decode(self, tokens: list[int], asked: int, limit: int) -> Result:
+        """The text of generated tokens, None if there is none; ``cut off`` if the model did not come to the end.
+
+        An output that is many times as long as its text is a loop, not a translation that lacks its end: it is left to
+        the filters, which say so.
+
+        Args:
+            tokens: What was generated, with its end token where there is one.
+            asked: Tokens of the source text.
+            limit: Tokens that could be generated.
+        """
+        end = self.tokenizer.eos_token_id
+        ended = end in tokens[1:] or tokens[-1:] == [end]  # NLLB's decoder also begins with that token
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        if not ended and limit <= 8 * asked + 32:
+            return Untranslated("cut off", shorten(text))
         return text or None
+
+
+def lacking(languages: Sequence[str], options: Mapping[str, Any], profile: Profile) -> list[str]:
+    """The languages that a checkpoint's tokeniser has no mark for; all of them where it has none for English."""
+    if not options.get("model"):  # which opening the engine will say
+        return []
+    vocabulary = Vocabulary(str(options.get("tokenizer") or options["model"]), profile)
+    return [code for code in languages if not vocabulary.knows("en", code)]
+
+
+def batches(rows: list[list[int]], tokens: int, order: list[int]) -> list[list[int]]:
+    """Divide rows, in an order, into batches of at most so many tokens (padding counted), or of one row."""
+    divided: list[list[int]] = []
+    longest = 0
+    for row in order:
+        longest = max(longest, len(rows[row]))
+        if not divided or longest * (len(divided[-1]) + 1) > tokens:
+            divided.append([])
+            longest = len(rows[row])
+        divided[-1].append(row)
+    return divided
+
+
+def identity_of(model: str) -> str:
+    """Sizes and dates of a model's files, by which another model of the same name is noticed; empty for one on the Hub."""
+    folder = Path(model)
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    return " ".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, Literal
 
 from mblip.errors import InputError
 from mblip.languages import Profile
+from mblip.translation.engines.base import Result, Untranslated, collect, halving
 from mblip.translation.engines.seq2seq import LICENCE as LICENCE
-from mblip.translation.engines.seq2seq import Vocabulary
+from mblip.translation.engines.seq2seq import Vocabulary, batches, identity_of
+from mblip.translation.engines.seq2seq import lacking as lacking
 
 
 class TransformersEngine:
@@ -38,44 +41,52 @@ class TransformersEngine:
         self._beams, self._batch_tokens, self._max_tokens, self._sort = beams, batch_tokens, max_tokens, sort
         self.name = f"transformers {model.rstrip('/').rpartition('/')[2]} ({dtype})"
         self.licence = self._vocabulary.licence
+        self.identity = identity_of(model) or str(getattr(self._model.config, "_commit_hash", "") or "")
 
-    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str | None]:
-        """See :class:`~mblip.translation.engines.base.Engine`; sorts by length, so that batches have little padding."""
+    def knows(self, source: str, target: str) -> bool:
+        """Whether the model has both languages."""
+        return self._vocabulary.knows(source, target)
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Result]:
+        """See :class:`~mblip.translation.engines.base.Engine`."""
+        return collect(self.stream(texts, source, target), len(texts))
+
+    def stream(
+        self, texts: Sequence[str], source: str, target: str, done: Container[int] = ()
+    ) -> Iterator[tuple[int, Result]]:
+        """Translate batch by batch, sorted by length, so that there is little padding."""
         mark = self._vocabulary.token(target)
-        results: list[str | None] = [None] * len(texts)
         if mark is None:
-            return results
+            yield from ((number, None) for number in range(len(texts)))
+            return
         rows = self._vocabulary.encode(list(texts), source, target)
         order = sorted(range(len(rows)), key=lambda row: len(rows[row])) if self._sort else list(range(len(rows)))
         forced = None
         if self._vocabulary.kind == "nllb":
             forced = self._vocabulary.tokenizer.convert_tokens_to_ids(mark)
-        for batch in self._batches(order, rows):
-            for row, text in zip(batch, self._generate([rows[row] for row in batch], forced), strict=True):
-                results[row] = text
-        return results
+        most = getattr(self._model.config, "max_position_embeddings", None) or sys.maxsize
+        for row in (row for row in order if len(rows[row]) > most):
+            yield row, Untranslated("no translation", f"{len(rows[row]):,} tokens; the model takes {most:,}")
+        for batch in batches(rows, self._batch_tokens, [row for row in order if len(rows[row]) <= most]):
+            if not all(row in done for row in batch):
+                generated = halving(
+                    lambda part: self._generate(part, forced), [rows[row] for row in batch], RuntimeError
+                )
+                yield from zip(batch, generated, strict=True)
 
-    def _batches(self, order: list[int], rows: list[list[int]]) -> list[list[int]]:
-        batches: list[list[int]] = []
-        longest = 0
-        for row in order:
-            longest = max(longest, len(rows[row]))
-            if not batches or longest * (len(batches[-1]) + 1) > self._batch_tokens:
-                batches.append([])
-                longest = len(rows[row])
-            batches[-1].append(row)
-        return batches
-
-    def _generate(self, rows: list[list[int]], forced: int | None) -> list[str | None]:
+    def _generate(self, rows: Sequence[list[int]], forced: int | None) -> list[Result]:
         import torch
 
-        batch = self._vocabulary.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
+        batch = self._vocabulary.tokenizer.pad({"input_ids": list(rows)}, return_tensors="pt").to(self._device)
         with torch.inference_mode():
             tokens = self._model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], forced_bos_token_id=forced,
                 num_beams=self._beams, max_new_tokens=self._max_tokens, max_length=None,
             )  # fmt: skip
-        return [self._vocabulary.decode(row) for row in tokens.tolist()]
+        return [
+            self._vocabulary.decode(found, len(row), self._max_tokens)
+            for row, found in zip(rows, tokens.tolist(), strict=True)
+        ]
 
 
 def open_engine(

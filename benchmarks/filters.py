@@ -1,0 +1,113 @@
+"""What the translation filters drop: of human translations (nothing is right), and of texts as looping translators make them.
+
+    MBLIP_BENCH=... python benchmarks/filters.py
+
+``MBLIP_BENCH`` is a folder with IGLUE's files (e-bug/iglue); every language of xFlickrCO and XVNLI that is there is taken.
+Run it on an older commit for the figures before. No row of the files is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mblip.config import FilterSection
+from mblip.translation.filters import rejection
+
+JOINED = {"ja", "zh", "th"}
+
+
+def pairs(folder: Path) -> Iterator[tuple[str, str, str, str]]:
+    """(benchmark, language, English text, its translation by people)."""
+    for name, fields in (("xFlickrCO", ("sentences",)), ("XVNLI", ("sentence1", "sentence2"))):
+        english = rows(folder / name / "annotations/en/test.jsonl")
+        for path in sorted((folder / name / "annotations").glob("*/test.jsonl")):
+            language = path.parent.name
+            if language == "en":
+                continue
+            for original, row in zip(english, rows(path), strict=True):
+                for field in fields:
+                    source, text = (x[field][0] if field == "sentences" else x[field] for x in (original, row))
+                    # The captions of xFlickrCO were written anew, so that neither length nor numbers must agree.
+                    yield name, language, source, text
+
+
+def rows(path: Path) -> list[dict[str, object]]:
+    """The rows of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def word_of(text: str, language: str, draw: random.Random) -> str:
+    """A word of a text; two characters where the language writes no blanks."""
+    letters = re.findall(r"[^\W\d_]{2}" if language in JOINED else r"[^\W\d_]{3,}", text)
+    return draw.choice(letters) if letters else text
+
+
+def repeat_word(text: str, language: str, draw: random.Random) -> str:
+    """A word four times more, where it stands."""
+    word = word_of(text, language, draw)
+    return text.replace(word, ("" if language in JOINED else " ").join([word] * 5), 1)
+
+
+def hidden_repeat(text: str, language: str, draw: random.Random) -> str:
+    """A word four times at the beginning, the first with a capital."""
+    word = word_of(text, language, draw).lower()
+    return ("" if language in JOINED else " ").join([word.capitalize(), word, word, word, text])
+
+
+MUTATIONS: dict[str, Callable[[str, str, random.Random], str]] = {
+    "the whole text twice": lambda text, language, _: text + ("" if language in JOINED else " ") + text,
+    "the whole text twice, first word small": lambda text, language, _: (
+        text + ("" if language in JOINED else " ") + text[:1].lower() + text[1:]
+    ),
+    "a word five times": repeat_word,
+    "a word four times, first with a capital": hidden_repeat,
+    "only dots": lambda text, language, _: "." * max(3, len(text) // 2),
+    "only unknown tokens": lambda text, language, _: " ".join(["⁇"] * max(1, len(text) // 4)),
+    "an unknown token for a word": lambda text, language, draw: text.replace(word_of(text, language, draw), "⁇", 1),
+    "a control character": lambda text, language, draw: (
+        text[: (at := draw.randrange(len(text) + 1))] + "\x02" + text[at:]
+    ),
+    "a replacement character": lambda text, language, draw: (
+        text.replace(draw.choice(text or " "), "\ufffd", 1) or "\ufffd"
+    ),
+}
+
+
+def main() -> None:
+    """Print both tables."""
+    folder = Path(os.environ.get("MBLIP_BENCH", "")) / "e-bug__iglue" / "datasets"
+    if not folder.is_dir():
+        sys.exit("set MBLIP_BENCH to the folder of benchmark files")
+    found, section = list(pairs(folder)), FilterSection()
+    print("| human translations | rows | dropped | by reason |\n|---|---|---|---|")
+    for name, language in sorted({(name, language) for name, language, _, _ in found}):
+        chosen = [(source, text) for *place, source, text in found if place == [name, language]]
+        reasons = Counter(rejection(section, source, text, language) for source, text in chosen)
+        kept = reasons.pop("")
+        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        print(f"| {name} {language} | {len(chosen):,} | {100 - 100 * kept / len(chosen):.2f} % | {told} |")
+    new = {"repetition", "no letters", "broken characters"}
+    dropped = sum(rejection(section, source, text, language) in new for _, language, source, text in found)
+    print(f"\nby {', '.join(sorted(new))}: {dropped} of {len(found):,}, {100 * dropped / len(found):.3f} %")
+    print("\n| mutated | rows | caught |\n|---|---|---|")
+    for name, mutate in MUTATIONS.items():
+        draw = random.Random(1)
+        caught = sum(
+            bool(rejection(section, source, mutate(text, language, draw), language))
+            for _, language, source, text in found
+        )
+        before = sum(bool(rejection(section, source, text, language)) for _, language, source, text in found)
+        print(
+            f"| {name} | {len(found):,} | {100 * caught / len(found):.1f} % (unmutated {100 * before / len(found):.2f} %) |"
+        )
+
+
+if __name__ == "__main__":
+    main()
