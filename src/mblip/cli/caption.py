@@ -5,12 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mblip.errors import InputError
+
+if TYPE_CHECKING:
+    from mblip.inference.caption_file import Caption
+    from mblip.storage import UnreadableImage
 
 UNREADABLE = 1  # exit code: done, but some pictures could not be read
 
@@ -32,6 +38,9 @@ def caption(
     model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
     to: Annotated[Path | None, typer.Option(help="File for the captions: .jsonl, .csv or .parquet.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --to where a run was stopped.")] = False,
+    encoding: Annotated[
+        str, typer.Option(help="Of a .csv file: utf-8, or utf-8-sig, which Excel knows by its mark.")
+    ] = "utf-8",
     column: Annotated[str, typer.Option(help="Of a table of pictures, the column with their paths.")] = "image",
     beams: Annotated[int, typer.Option(min=1, help="Of the beam search.")] = 5,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption.")] = 50,
@@ -52,60 +61,57 @@ def caption(
     from mblip.inference.choosing import choose_model
 
     chosen = choose_model(model)
-    from mblip.inference.captioning import CaptionFile, caption_pictures, find_pictures  # seconds: after the checks
+    from mblip.inference.caption_file import CaptionFile, SkippedList  # seconds: after the checks
+    from mblip.inference.captioning import caption_pictures, find_pictures
+    from mblip.inference.choosing import open_model
+    from mblip.progress import Progress
+    from mblip.storage import alone, no_empty_folders
 
     found = find_pictures(pictures, column)
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from mblip.inference.choosing import open_model
-    from mblip.storage import no_empty_folders
-
-    console = Console(stderr=True, highlight=False)
-    if not model:
-        console.print(f"model: {chosen}, whose files are on this machine")
-    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     unreadable = 0
-    # On a terminal that also shows the captions, a bar would only be in their way.
-    quiet = not console.is_terminal or (not to and sys.stdout.isatty())
-    with (
-        no_empty_folders(to.parent if to else Path()),
-        Progress(*columns, console=console, transient=True, disable=quiet) as progress,
-    ):
-        file = CaptionFile(to, chosen, resume) if to else None
+    with ExitStack() as stack:
+        if to:
+            stack.enter_context(no_empty_folders(to.parent))
+            stack.enter_context(alone(to, "writing captions"))
+        file = CaptionFile(to, chosen, resume, encoding) if to else None
+        skipped = SkippedList(to) if to else None
+        # On a terminal that also shows the captions, a bar would only be in their way.
+        progress = stack.enter_context(Progress("pictures", bar=bool(to) or not sys.stdout.isatty()))
+        if not model:
+            progress.say(f"model: {chosen}, whose files are on this machine")
         done = file.done if file else ()
         left = [picture for picture in found if any((picture, code) not in done for code in codes)]
-        bar = progress.add_task("pictures", total=len(found), completed=len(found) - len(left))
+        results: Iterator[list[Caption] | UnreadableImage] = iter(())
         try:
-            vlm = open_model(chosen, quantization) if left else None
-            results = caption_pictures(
-                vlm, chosen, left, codes, done, batch_size, num_beams=beams, max_new_tokens=max_tokens
-            ) if vlm else iter(())  # fmt: skip
-            for result in results:
-                progress.advance(bar)
+            if left:
+                results = caption_pictures(
+                    open_model(chosen, quantization), chosen, left, codes, done, batch_size,
+                    num_beams=beams, max_new_tokens=max_tokens,
+                )  # fmt: skip
+            before = len(found) - len(left)
+            progress.update(before, len(found))
+            for count, result in enumerate(results, start=before + 1):
                 if isinstance(result, Exception):
                     unreadable += 1
-                    console.print(f"mblip: {result}", markup=False, soft_wrap=True)
+                    progress.say(f"mblip: {result}")
+                    if skipped:
+                        skipped.add(result.key, result.reason)
                 elif file:
                     file.add(result)
                 else:
                     for row in result:
                         shown = dataclasses.asdict(row)
                         print(json.dumps(shown, ensure_ascii=False) if as_json else "\t".join(list(shown.values())[:3]))
+                progress.update(count, len(found))
         except BaseException:
-            if file:
+            if file and skipped:
                 file.close()
+                skipped.close()
             raise
-    if file:
-        file.finish(found, codes)
-        console.print(f"{file.path}: {len(found) - unreadable:,} pictures in {', '.join(codes)}", soft_wrap=True)
-    if unreadable:
-        console.print(f"mblip: {unreadable:,} of {len(found):,} pictures could not be read")
-        raise typer.Exit(UNREADABLE)
+        if file and skipped:
+            file.finish()
+            listed = f"; those skipped are listed in {skipped.path}" if skipped.finish() else ""
+            progress.say(f"{file.path}: {len(found) - unreadable:,} pictures in {', '.join(codes)}{listed}")
+        if unreadable:
+            progress.say(f"mblip: {unreadable:,} of {len(found):,} pictures could not be read")
+            raise typer.Exit(UNREADABLE)

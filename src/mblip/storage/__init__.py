@@ -1,6 +1,7 @@
 """Everything on disk: atomic writes, JSON lines, Parquet shards with a manifest, image stores."""
 
 from mblip.storage.files import (
+    Appender,
     atomic_folder,
     atomic_path,
     atomic_write,
@@ -18,7 +19,7 @@ from mblip.storage.images import (
     open_images,
     to_rgb,
 )
-from mblip.storage.jsonl import JsonlAppender, JsonlWriter, parse_record, read_jsonl, read_records
+from mblip.storage.jsonl import JsonlAppender, JsonlWriter, encode_record, parse_record, read_jsonl, read_records
 from mblip.storage.locks import alone
 from mblip.storage.manifest import (
     EXCLUSIONS,
@@ -34,6 +35,7 @@ from mblip.storage.text import check_text, not_utf8, reading_text
 
 __all__ = [
     "EXCLUSIONS",
+    "Appender",
     "FolderStore",
     "ImageStore",
     "JsonlAppender",
@@ -50,6 +52,7 @@ __all__ = [
     "check_shards",
     "check_text",
     "decode_image",
+    "encode_record",
     "hash_directory",
     "language_of",
     "no_empty_folders",
