@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,8 @@ def caption(
     pictures: Annotated[
         list[str],
         typer.Argument(
-            help="Picture files, folders (with all below), quoted patterns, or tables (.jsonl, .csv, .parquet) of paths.",
+            help="Picture files, folders (with all below), quoted patterns, lists (.txt) or tables (.csv, .tsv, .json, .jsonl, "
+            ".parquet) of paths, Parquet with pictures in its cells.",
             metavar="PATH",
         ),
     ],
@@ -38,14 +40,14 @@ def caption(
     model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
     to: Annotated[Path | None, typer.Option(help="File for the captions: .jsonl, .csv or .parquet.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --to where a run was stopped.")] = False,
-    encoding: Annotated[
-        str, typer.Option(help="Of a .csv file: utf-8, or utf-8-sig, which Excel knows by its mark.")
-    ] = "utf-8",
-    column: Annotated[str, typer.Option(help="Of a table of pictures, the column with their paths.")] = "image",
-    beams: Annotated[int, typer.Option(min=1, help="Of the beam search.")] = 5,
+    encoding: Annotated[str, typer.Option(help="Encoding of a .csv file: utf-8, or utf-8-sig for Excel.")] = "utf-8",
+    column: Annotated[str, typer.Option(help="Column of a table with the pictures or their paths.")] = "image",
+    beams: Annotated[int, typer.Option(min=1, help="Beams of the beam search; 1 is greedy.")] = 5,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption.")] = 50,
     batch_size: Annotated[int, typer.Option(min=1, help="Captions that are generated together.")] = 32,
-    quantization: Annotated[str, typer.Option(help="Of the language model: auto, none, int8 or nf4.")] = "auto",
+    quantization: Annotated[
+        str, typer.Option(help="Quantisation of the language model: auto, none, int8 or nf4.")
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="On the screen, one JSON object a line.")] = False,
 ) -> None:
     """Caption pictures in one or more languages. Exit code 1: some could not be read."""
@@ -62,13 +64,14 @@ def caption(
 
     chosen = choose_model(model)
     from mblip.inference.caption_file import CaptionFile, SkippedList  # seconds: after the checks
-    from mblip.inference.captioning import caption_pictures, find_pictures
+    from mblip.inference.captioning import caption_pictures
     from mblip.inference.choosing import open_model
+    from mblip.inference.finding import find_pictures
     from mblip.progress import Progress
-    from mblip.storage import alone, no_empty_folders
+    from mblip.storage import UnreadableImage, alone, no_empty_folders
 
     found = find_pictures(pictures, column)
-    unreadable = 0
+    total, unreadable = len(found.pictures) + len(found.skipped), 0
     with ExitStack() as stack:
         if to:
             stack.enter_context(no_empty_folders(to.parent))
@@ -80,7 +83,7 @@ def caption(
         if not model:
             progress.say(f"model: {chosen}, whose files are on this machine")
         done = file.done if file else ()
-        left = [picture for picture in found if any((picture, code) not in done for code in codes)]
+        left = [one for one in found.pictures if any((str(one), code) not in done for code in codes)]
         results: Iterator[list[Caption] | UnreadableImage] = iter(())
         try:
             if left:
@@ -88,10 +91,13 @@ def caption(
                     open_model(chosen, quantization), chosen, left, codes, done, batch_size,
                     num_beams=beams, max_new_tokens=max_tokens,
                 )  # fmt: skip
-            before = len(found) - len(left)
-            progress.update(before, len(found))
-            for count, result in enumerate(results, start=before + 1):
-                if isinstance(result, Exception):
+            if notice := found.left_out():
+                progress.say(f"mblip: {notice}")
+            unusable = chain((UnreadableImage(*each) for each in found.skipped), results)
+            before = len(found.pictures) - len(left)
+            progress.update(before, total)
+            for count, result in enumerate(unusable, start=before + 1):
+                if isinstance(result, UnreadableImage):
                     unreadable += 1
                     progress.say(f"mblip: {result}")
                     if skipped:
@@ -102,7 +108,7 @@ def caption(
                     for row in result:
                         shown = dataclasses.asdict(row)
                         print(json.dumps(shown, ensure_ascii=False) if as_json else "\t".join(list(shown.values())[:3]))
-                progress.update(count, len(found))
+                progress.update(count, total)
         except BaseException:
             if file and skipped:
                 file.close()
@@ -111,7 +117,7 @@ def caption(
         if file and skipped:
             file.finish()
             listed = f"; those skipped are listed in {skipped.path}" if skipped.finish() else ""
-            progress.say(f"{file.path}: {len(found) - unreadable:,} pictures in {', '.join(codes)}{listed}")
+            progress.say(f"{file.path}: {total - unreadable:,} pictures in {', '.join(codes)}{listed}")
         if unreadable:
-            progress.say(f"mblip: {unreadable:,} of {len(found):,} pictures could not be read")
+            progress.say(f"mblip: {unreadable:,} of {total:,} pictures could not be read")
             raise typer.Exit(UNREADABLE)

@@ -1,5 +1,6 @@
 """Everything on disk: atomic writes, JSON lines, Parquet shards with a manifest, image stores."""
 
+from mblip.storage.decoding import UnreadableImage, convert_image, decode_image, to_rgb
 from mblip.storage.files import (
     Appender,
     atomic_folder,
@@ -10,15 +11,7 @@ from mblip.storage.files import (
     sha256_file,
     write_json,
 )
-from mblip.storage.images import (
-    FolderStore,
-    ImageStore,
-    TarStore,
-    UnreadableImage,
-    decode_image,
-    open_images,
-    to_rgb,
-)
+from mblip.storage.images import FolderStore, ImageStore, ParquetStore, TarStore, open_images
 from mblip.storage.jsonl import JsonlAppender, JsonlWriter, encode_record, parse_record, read_jsonl, read_records
 from mblip.storage.locks import alone
 from mblip.storage.manifest import (
@@ -41,6 +34,7 @@ __all__ = [
     "JsonlAppender",
     "JsonlWriter",
     "Manifest",
+    "ParquetStore",
     "ShardReader",
     "ShardWriter",
     "TarStore",
@@ -51,6 +45,7 @@ __all__ = [
     "atomic_write",
     "check_shards",
     "check_text",
+    "convert_image",
     "decode_image",
     "encode_record",
     "hash_directory",

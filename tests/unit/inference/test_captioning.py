@@ -16,11 +16,20 @@ from tests import checkpoints
 
 from mblip.errors import InputError
 from mblip.inference.caption_file import CaptionFile
-from mblip.inference.captioning import caption_pictures, find_pictures
+from mblip.inference.captioning import caption_pictures
 from mblip.inference.choosing import choose_model
+from mblip.inference.finding import find_pictures as find
 from mblip.inference.predictor import Predictor, load_model
 from mblip.models.mblip import VisionLLM
 from mblip.storage import UnreadableImage
+
+
+def find_pictures(places: list[str], column: str = "image") -> list[str]:
+    """What is found, of which nothing is skipped."""
+    found = find(places, column)
+    assert found.skipped == []
+    return [str(picture) for picture in found.pictures]
+
 
 QUICK = {"num_beams": 1, "max_new_tokens": 3}
 
@@ -80,13 +89,13 @@ def test_a_name_that_is_not_utf8_is_told_and_the_rest_done(model: Predictor, fol
     ("name", "content", "says"),
     [
         ("t.jsonl", '{"imag": "a.png"}', "no column 'image'; did you mean 'imag'"),
-        ("t.jsonl", '{"image": 7}', "must be the path"),
+        ("t.jsonl", '{"image": 7}', "path of a picture should stand here, not 7"),
         ("t.jsonl", "{", "not valid JSON"),
         ("t.csv", "a,b\n1,2\n", "no column 'image'"),
-        ("t.parquet", "PAR1", "cannot read"),
+        ("t.parquet", "PAR1", "damaged or not a Parquet file"),
         ("gone.png", None, "there is no picture, folder or table"),
-        ("*.gone", None, "no picture matches"),
-        ("empty", "folder", "holds no picture"),
+        ("*.gone", None, "names no picture"),
+        ("empty", "folder", "names no picture"),
     ],
 )
 def test_what_is_not_there_is_said(tmp_path: Path, name: str, content: str | None, says: str) -> None:
