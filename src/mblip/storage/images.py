@@ -207,27 +207,24 @@ def open_images(uri: str | Path) -> ImageStore:
     if text.endswith((".tar", ".parquet")) and not Path(text).is_dir():
         # Path.glob wants a relative pattern.
         paths = [path for pattern in _expand_ranges(text) for path in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207
-        found = [Path(path) for path in paths]
+        found = [Path(path) for path in paths if not is_junk(Path(path).name)]
         return TarStore(list(found)) if text.endswith(".tar") else ParquetStore(found)
     if text and Path(text).is_dir():
-        return TarStore(sorted(Path(text).glob("*.tar"))) if _holds_tars(text) else FolderStore(text)
+        tars = sorted(path for path in Path(text).glob("*.tar") if not is_junk(path.name))
+        return TarStore(list(tars)) if tars and _holds_no_pictures(text) else FolderStore(text)
     raise InputError(
         f"{quoted(text)} is no image store: name a folder, a .tar, a .parquet or a pattern of them, or nano:scenes"
     )
 
 
-def _holds_tars(folder: str) -> bool:
-    """Whether a folder holds tars, and neither pictures nor folders beside them; what else lies there does not count."""
-    found = False
-    with os.scandir(folder) as entries:
-        for entry in entries:  # the first picture ends the search
-            if entry.name.startswith(".") or is_junk(entry.name):
-                continue
-            if entry.name.endswith(".tar"):
-                found = True
-            elif is_picture(entry.name) or entry.is_dir():
-                return False
-    return found
+def _holds_no_pictures(folder: str) -> bool:
+    """Whether a folder of tars holds neither pictures nor folders beside them; what else lies there does not count."""
+    with os.scandir(folder) as entries:  # the first picture ends the search
+        return not any(
+            is_picture(entry.name) or entry.is_dir()
+            for entry in entries
+            if not (entry.name.startswith(".") or is_junk(entry.name))
+        )
 
 
 _INDEX_TYPE = np.dtype([("name", "<u8"), ("offset", "<i8"), ("size", "<u4"), ("tar", "<u4")])

@@ -47,7 +47,7 @@ def _jpeg_segments(data: bytes, keep_exif: bool) -> Iterator[bytes]:
         if marker == 0xDA:  # the pixels begin
             break
         after = place + 2 + int.from_bytes(data[place + 2 : place + 4])
-        described = 0xE1 <= marker <= 0xEF or marker == 0xFE
+        described = 0xE0 <= marker <= 0xEF or marker == 0xFE
         exif = marker == 0xE1 and data.startswith(_EXIF, place + 4)
         # Adobe's own (0xEE) says how the colours are coded.
         if not described or marker == 0xEE or (exif and keep_exif):
