@@ -23,7 +23,7 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str = "", *rest: Any) -> None:
-        super().__init__(_LONG_QUOTE.sub(lambda found: shorten(found[0]), message), *rest)
+        super().__init__(shorten_quotes(message), *rest)
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
@@ -32,6 +32,11 @@ def shorten(text: str, longest: int = LONGEST) -> str:
         return text
     end = longest // 4
     return f"{text[: longest - end - 1]}…{text[-end:]}"
+
+
+def shorten_quotes(message: str) -> str:
+    """A message whose quoted values are shortened, each to :data:`LONGEST` characters."""
+    return _LONG_QUOTE.sub(lambda found: shorten(found[0]), message)
 
 
 class _Brief(reprlib.Repr):

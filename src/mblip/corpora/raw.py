@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mblip.errors import InputError, quoted
+from mblip.errors import InputError, quoted, shorten_quotes
 from mblip.schema import Drop, Example
 from mblip.storage import check_text, not_utf8, read_jsonl
 
@@ -20,7 +20,10 @@ _BLOCK = 1 << 20  # characters
 
 
 class BadRow(ValueError):
-    """A raw row that lacks something; the text says what."""
+    """A raw row that lacks something; the text says what, with long values shortened."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(shorten_quotes(what))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
-from mblip.errors import InputError
+from mblip.errors import InputError, quoted
 from mblip.storage.files import Appender, atomic_write
 from mblip.storage.text import reading_text
 
@@ -69,7 +69,7 @@ def parse_record(kind: type[T], row: dict[str, Any], where: str) -> T:
         wrong = not isinstance(value, origin)
         if wrong or (isinstance(value, tuple) and not all(isinstance(item, str) for item in value)):
             kind_name = _NAMES.get(origin, getattr(origin, "__name__", origin))
-            raise InputError(f"{where}: {name!r} must be {kind_name}, not {value!r}")
+            raise InputError(f"{where}: {name!r} must be {kind_name}, not {quoted(value)}")
         values[name] = value
     return kind(**values)
 

@@ -45,7 +45,7 @@ def test_one_table_in_many_forms(tmp_path: Path, name: str, content: str) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("t.csv", "image,image\na,b\n".encode(), "two columns are called 'image'"),
+        ("t.csv", b"image,image\na,b\n", "two columns are called 'image'"),
         ("t.csv", b"", "is empty"),
         ("t.csv", b",,\n", "is empty"),
         ("t.csv", "image\nä.jpg\n".encode("utf-16"), "in UTF-16: save"),
@@ -85,21 +85,26 @@ def _read(reader: str, bad_rows: str = "drop", **options: Any) -> list[Any]:
 
 
 def _table(path: Path, **more: Any) -> list[Any]:
-    return _read("table", path=str(path), columns={"image": "image", "caption": "text"} | more, task="caption", licence="own")
+    return _read(
+        "table", path=str(path), columns={"image": "image", "caption": "text"} | more, task="caption", licence="own"
+    )
 
 
 def test_several_captions_in_one_cell(tmp_path: Path) -> None:
     rows = [{"image": "a.jpg", "text": ["One.", "Two."]}, {"image": "b.jpg", "text": "Three."}, {"image": "c.jpg", "text": []},
-            {"image": "d.jpg", "text": ["Four.", 5]}, {"image": "e.jpg", "text": '["In", "brackets", ']}]  # fmt: skip
+            {"image": "d.jpg", "text": ["Four.", 5]}, {"image": "e.jpg", "text": '["In", "brackets", '}]  # fmt: skip
     wanted = [("s/1-0", "One."), ("s/1-1", "Two."), ("s/2", "Three."), ("s/5", '["In", "brackets",')]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = _table(tmp_path / "t.jsonl")
     assert [(r.id, r.texts["caption"]) for r in found if not isinstance(r, Drop)] == wanted
     assert len([r for r in found if isinstance(r, Drop)]) == 2
-    (tmp_path / "t.csv").write_text('image,text\na.jpg,"[""One."", ""Two.""]"\nb.jpg,Three.\nc.jpg,"[""One"", 2]"\nd.jpg,[sic]\n')
+    lines = ["image,text", 'a.jpg,"[""One."", ""Two.""]"', "b.jpg,Three.", 'c.jpg,"[""One"", 2]"', "d.jpg,[sic]"]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
     found = _table(tmp_path / "t.csv")
     assert [(r.id, r.texts["caption"]) for r in found if not isinstance(r, Drop)] == [*wanted[:3], ("s/4", "[sic]")]
-    pq.write_table(pa.table({"image": ["a.jpg", "b.jpg"], "text": [["One.", "Two."], ["Three."]]}), tmp_path / "t.parquet")
+    pq.write_table(
+        pa.table({"image": ["a.jpg", "b.jpg"], "text": [["One.", "Two."], ["Three."]]}), tmp_path / "t.parquet"
+    )
     assert [(r.id, r.texts["caption"]) for r in _table(tmp_path / "t.parquet")] == wanted[:3]
 
 
@@ -121,25 +126,26 @@ def test_parquet_of_the_hub_with_pictures_in_its_cells(tmp_path: Path) -> None:
     assert [(r.id, r.images, r.texts["caption"]) for r in found] == [
         ("s/1", ("train-0.parquet#0",), "One."), ("s/2", ("train-0.parquet#1",), "Two."),
     ]  # fmt: skip
-    pq.write_table(
-        pa.table({"image": pa.array([{"bytes": None, "path": "x.jpg"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-                  "text": ["One."]}), tmp_path / "paths.parquet")  # fmt: skip
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    named = pa.table({"image": pa.array([{"bytes": None, "path": "x.jpg"}], kind), "text": ["One."]})
+    pq.write_table(named, tmp_path / "paths.parquet")
     assert _table(tmp_path / "paths.parquet")[0].images == ("x.jpg",)
-    wrong = _read("table", path=str(tmp_path / "train-0.parquet"), columns={"image": "image", "caption": "image"}, task="caption",
-                  licence="own")  # fmt: skip
+    wrong = _table(tmp_path / "train-0.parquet", caption="image")
     assert all(isinstance(r, Drop) and len(r.detail) < 2 * LONGEST for r in wrong)
 
 
 @pytest.mark.parametrize("address", ["https://example.org/a.jpg", "s3://bucket/a.jpg", "HTTP://x/a.png", "gs://b/c", "hf://d/e",
                                      "data:image/png;base64," + "A" * 9999])  # fmt: skip
 def test_addresses_are_not_fetched_and_said_so_briefly(tmp_path: Path, address: str) -> None:
-    (tmp_path / "t.csv").write_text(f"image,text\n{address},x\nb.jpg,y\n")
-    first, second = _table(tmp_path / "t.csv")
+    (tmp_path / "t.tsv").write_text(f"image\ttext\n{address}\tx\nb.jpg\ty\n")
+    first, second = _table(tmp_path / "t.tsv")
     assert "pictures are not fetched here" in first.detail and len(first.detail) < 2 * LONGEST
     assert second.images == ("b.jpg",)
 
 
-LONG: list[Any] = ["x" * 9999, b"\xff" * 99999, {"bytes": b"x" * 99999}, [1.5] * 9999, {str(n): n for n in range(999)}, [["y" * 999] * 9] * 9]
+LONG: list[Any] = [
+    "x" * 9999, b"\xff" * 99999, {"bytes": b"x" * 99999}, [1.5] * 9999, {str(n): n for n in range(999)}, [["y" * 999] * 9] * 9,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", LONG, ids=lambda value: type(value).__name__)
@@ -167,9 +173,9 @@ TURNS = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": 
 
 @pytest.mark.parametrize("form", ["t.json", "t.jsonl", "lines.json"])
 def test_llavas_repeated_ids_keep_all_rows(tmp_path: Path, form: str) -> None:
-    rows = [{"id": "33471", "image": "a.jpg", "conversations": TURNS * 2}, {"id": "33471", "image": "a.jpg", "conversations": TURNS},
-            {"id": 33471, "image": "a.jpg", "conversations": TURNS}, {"image": "b.jpg", "conversations": TURNS},
-            {"id": "", "image": "c.jpg", "conversations": TURNS}]  # fmt: skip
+    rows = [{"id": "33471", "image": "a.jpg", "conversations": TURNS * 2},
+            {"id": "33471", "image": "a.jpg", "conversations": TURNS}, {"id": 33471, "image": "a.jpg", "conversations": TURNS},
+            {"image": "b.jpg", "conversations": TURNS}, {"id": "", "image": "c.jpg", "conversations": TURNS}]  # fmt: skip
     text = json.dumps(rows) if form == "t.json" else "\n".join(map(json.dumps, rows))
     (tmp_path / form).write_text(text)
     found = _read("llava", "error", path=str(tmp_path / form), task="conversation", image_key="{image}")
@@ -179,7 +185,8 @@ def test_llavas_repeated_ids_keep_all_rows(tmp_path: Path, form: str) -> None:
 def test_blips_lists_of_captions(tmp_path: Path) -> None:
     rows = [{"image": "val2014/a.jpg", "caption": ["A cat.", "Cat."], "image_id": "coco_1"},
             {"image": "val2014/b.jpg", "caption": "A dog.", "image_id": "coco_2"},
-            {"image": "val2014/b.jpg", "caption": "Dog.", "image_id": "coco_2"}, {"image": "c.jpg"}, {"caption": "x"}, 7]  # fmt: skip
+            {"image": "val2014/b.jpg", "caption": "Dog.", "image_id": "coco_2"},
+            {"image": "c.jpg"}, {"caption": "x"}, 7]  # fmt: skip
     (tmp_path / "coco_karpathy_train.json").write_text(json.dumps(rows))
     found = _read("coco", path=str(tmp_path / "coco_karpathy_train.json"))
     assert [(r.id, r.images[0], r.texts["caption"]) for r in found if not isinstance(r, Drop)] == [
