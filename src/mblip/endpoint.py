@@ -172,7 +172,7 @@ class Endpoint:
             said = (
                 "JSON too deeply nested"
                 if isinstance(error, RecursionError)
-                else shorten(content.decode("utf-8", "replace"))
+                else one_line(content.decode("utf-8", "replace"))
             )
             raise _Again("broken answer", said or "an empty body", tries=2) from error
         try:
@@ -180,7 +180,7 @@ class Endpoint:
         except ValueError as error:
             if isinstance(completion, dict) and completion.get("error"):
                 raise RequestFailed("refused by the endpoint", _words(content), passing=False) from error
-            raise _Again("broken answer", shorten(content.decode("utf-8", "replace")), tries=2) from error
+            raise _Again("broken answer", one_line(content.decode("utf-8", "replace")), tries=2) from error
 
     def _failure(self, error: urllib.error.HTTPError) -> Exception:
         try:
@@ -191,7 +191,7 @@ class Endpoint:
         if error.code in _FOR_ALL or 300 <= error.code < 400 or "insufficient_quota" in said:
             remedy = _FOR_ALL.get(error.code, "look at the account")
             if error.code < 400:
-                place = shorten(error.headers.get("Location") or "which it does not say")
+                place = one_line(error.headers.get("Location") or "which it does not say")
                 remedy = f"give the address that it has moved to, {place}"
             return InputError(f"{self.url} answered {told}; {remedy}")
         if error.code not in _AGAIN:
@@ -241,7 +241,7 @@ def _seconds(wait: float, after: float | None) -> float:
     return wait * random.uniform(0.5, 1.5)
 
 
-def shorten(text: str, characters: int = SHOWN) -> str:
+def one_line(text: str, characters: int = SHOWN) -> str:
     """A text on one line, cut off where it is longer."""
     line = " ".join(text[: 8 * characters].split())
     return line if len(line) <= characters else line[: characters - 1] + "…"
@@ -253,16 +253,16 @@ def _words(content: bytes) -> str:
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
-        return shorten(text)
+        return one_line(text)
     error = told.get("error", told) if isinstance(told, dict) else told
     if isinstance(error, dict):
         message = error.get("message") or error.get("detail") or error
         code = error.get("code") or error.get("type")
         if isinstance(message, str):
             named = f"{message} ({code})" if isinstance(code, str) and code not in message else message
-            return shorten(named) if len(named) <= SHOWN else shorten(message)
+            return one_line(named) if len(named) <= SHOWN else one_line(message)
         error = message
-    return shorten(error if isinstance(error, str) else json.dumps(error, ensure_ascii=False))
+    return one_line(error if isinstance(error, str) else json.dumps(error, ensure_ascii=False))
 
 
 def _retry_after(header: str) -> float | None:

@@ -3,19 +3,63 @@
 from __future__ import annotations
 
 import difflib
+import re
+import reprlib
 from collections.abc import Callable, Iterable
+from typing import Any
+
+LONGEST = 200
+"""Characters of one value that a message shows."""
+
+_LONG_QUOTE = re.compile(rf"'(?:[^'\\]|\\.){{{LONGEST},}}'|\"(?:[^\"\\]|\\.){{{LONGEST},}}\"", re.DOTALL)
 
 
 class InputError(Exception):
     """Input, recipe or environment that the caller can mend.
 
     The message is one clear sentence that names the file, the row where there is one, and the remedy. The command
-    line prints it without a traceback and exits with code 2.
+    line prints it without a traceback and exits with code 2. A quoted value is shortened to :data:`LONGEST` characters;
+    :func:`quoted` does so for values that are no texts.
     """
+
+    def __init__(self, message: str = "", *rest: Any) -> None:
+        super().__init__(shorten_quotes(message), *rest)
+
+
+def shorten(text: str, longest: int = LONGEST) -> str:
+    """A text without its middle where it is longer than so many characters."""
+    if len(text) <= longest:
+        return text
+    end = longest // 4
+    return f"{text[: longest - end - 1]}…{text[-end:]}"
+
+
+def shorten_quotes(message: str) -> str:
+    """A message whose quoted values are shortened, each to :data:`LONGEST` characters."""
+    return _LONG_QUOTE.sub(lambda found: shorten(found[0]), message)
+
+
+class _Brief(reprlib.Repr):
+    """Representations that are never built longer than they are shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = LONGEST
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple = 3, 8, 8, 8
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return repr(value) if len(value) <= 20 else f"<{len(value):,} bytes>"
+
+
+_brief = _Brief()
+
+
+def quoted(value: Any) -> str:
+    """A value as messages show it, in at most :data:`LONGEST` characters; bytes as their number."""
+    return shorten(repr(value) if isinstance(value, str) and len(value) < LONGEST else _brief.repr(value))
 
 
 _LISTED = 100  # names in a message, at most
-_LONGEST = 200  # characters of a value in a message
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -61,7 +105,7 @@ def sort_nearest(
         known: What would have been right.
         spellings: What each of these may be typed as; the nearest counts.
     """
-    matcher = difflib.SequenceMatcher(b=name[:_LONGEST].casefold())
+    matcher = difflib.SequenceMatcher(b=name[:LONGEST].casefold())
 
     def likeness(other: str) -> float:
         best = 0.0
@@ -71,8 +115,3 @@ def sort_nearest(
         return best
 
     return sorted(dict.fromkeys(known), key=likeness, reverse=True)
-
-
-def shorten(value: str) -> str:
-    """A value as messages show it: its beginning where it is long."""
-    return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.endpoint_stub import completion, endpoint
 
 from mblip import endpoint as module
-from mblip.endpoint import Endpoint, RequestFailed, shorten
+from mblip.endpoint import Endpoint, RequestFailed, one_line
 from mblip.errors import InputError
 from mblip.replies import Reply
 
@@ -202,5 +202,5 @@ def test_extra_fields_that_are_no_json() -> None:
 
 
 def test_words_are_shortened() -> None:
-    assert shorten("a\n b\t c") == "a b c" and len(shorten("x" * 10**6)) == 200
+    assert one_line("a\n b\t c") == "a b c" and len(one_line("x" * 10**6)) == 200
     assert json.loads(completion("a"))["choices"][0]["message"]["content"] == "a"

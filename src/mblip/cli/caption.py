@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mblip.errors import InputError
+
+if TYPE_CHECKING:
+    from mblip.inference.caption_file import Caption
+    from mblip.storage import UnreadableImage
 
 NOTICED = 8  # pictures that are looked at for whether a nano model can know them; one notice is enough
 UNREADABLE = 1  # exit code: done, but some pictures could not be read
@@ -26,7 +32,8 @@ def caption(
     pictures: Annotated[
         list[str],
         typer.Argument(
-            help="Picture files, folders (with all below), quoted patterns, or tables (.jsonl, .csv, .parquet) of paths.",
+            help="Picture files, folders (with all below), quoted patterns, lists (.txt) or tables (.csv, .tsv, .json, .jsonl, "
+            ".parquet) of paths, Parquet with pictures in its cells.",
             metavar="PATH",
         ),
     ],
@@ -36,7 +43,8 @@ def caption(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the file named with --to where a run stopped.")
     ] = False,
-    column: Annotated[str, typer.Option(help="Column of a table that holds the paths of the pictures.")] = "image",
+    encoding: Annotated[str, typer.Option(help="Encoding of a .csv file: utf-8, or utf-8-sig for Excel.")] = "utf-8",
+    column: Annotated[str, typer.Option(help="Column of a table that holds the pictures or their paths.")] = "image",
     beams: Annotated[int, typer.Option(min=1, help="Number of beams in the beam search.")] = 5,
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of a caption, in tokens.")] = 50,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of captions generated together.")] = 32,
@@ -59,69 +67,71 @@ def caption(
 
     check_pictures(pictures)
     chosen = choose_model(model)
-    from mblip.inference.captioning import CaptionFile, caption_pictures, find_pictures  # seconds: after the checks
+    from mblip.inference.caption_file import CaptionFile, SkippedList  # seconds: after the checks
+    from mblip.inference.captioning import caption_pictures
+    from mblip.inference.choosing import open_model
+    from mblip.inference.finding import find_pictures
+    from mblip.inference.nano_notice import is_nano, nano_notice
     from mblip.models.locate import locate
+    from mblip.processing.images import open_picture
+    from mblip.progress import Progress
+    from mblip.storage import UnreadableImage, alone, no_empty_folders
 
     found = find_pictures(pictures, column)
     locate(chosen)  # what has to be downloaded shows its own bar
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from mblip.inference.choosing import open_model
-    from mblip.inference.nano_notice import is_nano, nano_notice
-    from mblip.processing.images import open_picture
-    from mblip.storage import UnreadableImage, no_empty_folders
-
-    console = Console(stderr=True, highlight=False)
-    if not model:
-        console.print(f"model: {chosen}, whose files are on this machine")
-    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    unreadable = 0
-    # On a terminal that also shows the captions, a bar would only be in their way.
-    quiet = not console.is_terminal or (not to and sys.stdout.isatty())
-    with (
-        no_empty_folders(to.parent if to else Path()),
-        Progress(*columns, console=console, transient=True, disable=quiet) as progress,
-    ):
-        file = CaptionFile(to, chosen, resume) if to else None
+    total, unreadable = len(found.pictures) + len(found.skipped), 0
+    with ExitStack() as stack:
+        if to:
+            stack.enter_context(no_empty_folders(to.parent))
+            stack.enter_context(alone(to, "writing captions"))
+        file = CaptionFile(to, chosen, resume, encoding) if to else None
+        skipped = SkippedList(to) if to else None
+        # On a terminal that also shows the captions, a bar would only be in their way.
+        progress = stack.enter_context(Progress("pictures", bar=bool(to) or not sys.stdout.isatty()))
+        if not model:
+            progress.say(f"model: {chosen}, whose files are on this machine")
         done = file.done if file else ()
-        left = [picture for picture in found if any((picture, code) not in done for code in codes)]
-        bar = progress.add_task("pictures", total=len(found), completed=len(found) - len(left))
+        left = [one for one in found.pictures if any((str(one), code) not in done for code in codes)]
+        results: Iterator[list[Caption] | UnreadableImage] = iter(())
         try:
-            vlm = open_model(chosen, quantization) if left else None
-            for picture in left[:NOTICED] if vlm and is_nano(vlm) else ():
-                with suppress(UnreadableImage):  # which is said in its turn
-                    if vlm and (notice := nano_notice(vlm, open_picture(picture))):
-                        console.print(f"mblip: {picture}: {notice}", markup=False, soft_wrap=True)
-                        break
-            results = caption_pictures(
-                vlm, chosen, left, codes, done, batch_size, num_beams=beams, max_new_tokens=max_tokens
-            ) if vlm else iter(())  # fmt: skip
-            for result in results:
-                progress.advance(bar)
-                if isinstance(result, Exception):
+            if left:
+                vlm = open_model(chosen, quantization)
+                for picture in left[:NOTICED] if is_nano(vlm) else ():
+                    with suppress(UnreadableImage):  # which is said in its turn
+                        if isinstance(picture, str) and (notice := nano_notice(vlm, open_picture(picture))):
+                            progress.say(f"mblip: {picture}: {notice}")
+                            break
+                results = caption_pictures(
+                    vlm, chosen, left, codes, done, batch_size,
+                    num_beams=beams, max_new_tokens=max_tokens,
+                )  # fmt: skip
+            if notice := found.left_out():
+                progress.say(f"mblip: {notice}")
+            unusable = chain((UnreadableImage(*each) for each in found.skipped), results)
+            before = len(found.pictures) - len(left)
+            progress.update(before, total)
+            for count, result in enumerate(unusable, start=before + 1):
+                if isinstance(result, UnreadableImage):
                     unreadable += 1
-                    console.print(f"mblip: {result}", markup=False, soft_wrap=True)
+                    progress.say(f"mblip: {result}")
+                    if skipped:
+                        skipped.add(result.key, result.reason)
                 elif file:
                     file.add(result)
                 else:
                     for row in result:
                         shown = dataclasses.asdict(row)
                         print(json.dumps(shown, ensure_ascii=False) if as_json else "\t".join(list(shown.values())[:3]))
+                progress.update(count, total)
         except BaseException:
-            if file:
+            if file and skipped:
                 file.close()
+                skipped.close()
             raise
-    if file:
-        file.finish(found, codes)
-        console.print(f"{file.path}: {len(found) - unreadable:,} pictures in {', '.join(codes)}", soft_wrap=True)
-    if unreadable:
-        console.print(f"mblip: {unreadable:,} of {len(found):,} pictures could not be read")
-        raise typer.Exit(UNREADABLE)
+        if file and skipped:
+            file.finish()
+            listed = f"; those skipped are listed in {skipped.path}" if skipped.finish() else ""
+            progress.say(f"{file.path}: {total - unreadable:,} pictures in {', '.join(codes)}{listed}")
+        if unreadable:
+            progress.say(f"mblip: {unreadable:,} of {total:,} pictures could not be read")
+            raise typer.Exit(UNREADABLE)

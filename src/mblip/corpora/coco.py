@@ -13,6 +13,10 @@ or in ``annotations`` of ``captions_train2014.json``, with the file's name in it
 
     {"image_id": 57870, "id": 787980, "caption": "A restaurant has modern wooden tables and chairs."}
 
+or in BLIP's list, such as ``coco_karpathy_train.json``, with one caption or several::
+
+    {"image": "val2014/COCO_val2014_000000522418.jpg", "caption": "A woman cuts a cake.", "image_id": "coco_522418"}
+
 becomes one ``caption`` example a sentence, its image keyed ``train2014/COCO_train2014_000000057870.jpg`` (a name of 2017,
 ``000000057870.jpg``, stays as it is).
 """
@@ -24,7 +28,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_json, take, take_id, take_key, take_text
+from mblip.corpora.raw import (
+    BadRow,
+    Row,
+    Text,
+    first_character,
+    make_examples,
+    stream_json,
+    take,
+    take_id,
+    take_key,
+    take_text,
+    take_texts,
+)
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
 
@@ -40,10 +56,12 @@ def read(source: str, path: Path, split: Split = "train", restval: bool = False)
     Args:
         source: First part of the ids.
         path: ``dataset_coco.json``, or an official file such as ``captions_train2014.json``.
-        split: Karpathy's. An official file is a split by itself and is taken whole.
+        split: Karpathy's. An official file, or a list of BLIP, is a split by itself and is taken whole.
         restval: With ``train``, also the 30,504 images of val2014 that are in neither test nor val. They are in no
             split but train: counting them as val, as the original did, is wrong.
     """
+    if first_character(path) == "[":
+        return _read_blip(source, path)
     first = next(stream_json(path, "images"), None)
     if isinstance(first, dict) and "sentences" not in first and "file_name" in first:
         return _read_official(source, path)
@@ -98,3 +116,15 @@ def _read_official(source: str, path: Path) -> Iterator[Example | Drop]:
         yield Text(take_id(row, "id"), "caption", (key,), {"caption": take_text(row, "caption")})
 
     return make_examples(source, LICENCE, path, stream_json(path, "annotations"), make)
+
+
+def _read_blip(source: str, path: Path) -> Iterator[Example | Drop]:
+    def make(numbered: tuple[int, Row]) -> Iterator[Text]:
+        number, row = numbered
+        image = take_text(row, "image")
+        several = isinstance(row["caption"], list) if "caption" in row else False
+        captions = take_texts(row, "caption") if several else [take_text(row, "caption")]
+        for place, caption in enumerate(captions):  # an image stands in the list once a caption: its id is no row's own
+            yield Text(f"{number}-{place}" if several else str(number), "caption", (image,), {"caption": caption})
+
+    return make_examples(source, LICENCE, path, enumerate(stream_json(path), start=1), make)

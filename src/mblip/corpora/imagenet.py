@@ -26,7 +26,7 @@ from mblip.errors import InputError
 from mblip.languages import LANGUAGES, exact_language
 from mblip.nano.words import YES_NO
 from mblip.schema import Drop, Example
-from mblip.storage.images import EXTENSIONS
+from mblip.storage.folders import is_picture
 
 LICENCE = "ImageNet terms (non-commercial); CC-BY-NC-SA-4.0 (labels)"
 
@@ -86,7 +86,7 @@ def _examples(
                 row = f"{number}-{language}-{label}"
                 if label not in unused:
                     files = sorted(path.name for path in (folder / classes[label]).iterdir())
-                    unused[label] = [file for file in files if file.lower().endswith(EXTENSIONS)]
+                    unused[label] = [file for file in files if is_picture(file)]
                     draw.shuffle(unused[label])
                 if not unused[label]:
                     yield Drop(f"{source}/{row}", source, "no image left", classes[label], "naming", language)

@@ -23,9 +23,10 @@ from mblip.corpora.raw import (
     BadRow,
     Row,
     Text,
+    hash_text,
     image_name,
     make_examples,
-    stream_json,
+    stream_rows,
     take,
     take_id,
     take_text,
@@ -49,7 +50,8 @@ def read(
 
     Args:
         source: First part of the ids.
-        path: ``detail_23k.json`` or ``conversation_58k.json``.
+        path: ``detail_23k.json``, ``conversation_58k.json`` or others of their layout, ``.json`` or ``.jsonl``. An id that
+            came before gets the row's number, as in ``33471@812``.
         task: ``description`` keeps the answer alone (see ``instructions``), ``conversation`` question and answer.
         image_key: How an image is called, from the COCO number in its name (``000000033471.jpg``, with or without a
             folder and ``COCO_train2014_`` before it); ``{image}`` is the name as it stands, for files with other images.
@@ -57,16 +59,22 @@ def read(
         instructions: Keep what was asked of a description too, as ``instruction``, to be translated and shown as the prompt:
             the original's way, by the templates ``llava``.
     """
+    seen: set[int] = set()
 
-    def make(row: Row) -> Iterator[Text | Drop]:
+    def make(numbered: tuple[int, Row]) -> Iterator[Text | Drop]:
+        position, row = numbered
         named = row.get("image") if isinstance(row, dict) else None
         names = take_texts(row, "image") if isinstance(named, list) else [take_text(row, "image")] if named else []
         images = tuple(_image_key(image_key, name) for name in names)
         turns = take(row, "conversations", list)
         if not turns or len(turns) % 2:
             raise BadRow(f"'conversations' must be pairs of question and answer, not {len(turns)} turns")
+        talk = take_id(row, "id") if isinstance(row.get("id"), int | str) and row["id"] != "" else f"row{position}"
+        if hash_text(talk) in seen:  # in LLaVA's mixes the ids are those of the images, which have several talks
+            talk = f"{talk}@{position}"
+        seen.add(hash_text(talk))
         for number in range(0, len(turns), 2):
-            name = f"{take_id(row, 'id')}-{number // 2}"
+            name = f"{talk}-{number // 2}"
             question, answer = _turn(turns[number], "human"), _turn(turns[number + 1], "gpt")
             if not images:
                 yield Drop(f"{source}/{name}", source, "no image", question)
@@ -78,7 +86,7 @@ def read(
             else:
                 yield Text(name, task, images, {"question": question, "answer": answer})
 
-    return make_examples(source, LICENCE, path, stream_json(path), make)
+    return make_examples(source, LICENCE, path, enumerate(stream_rows(path), start=1), make)
 
 
 def _turn(turn: Row, speaker: str) -> str:

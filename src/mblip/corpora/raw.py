@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mblip.errors import InputError
+from mblip.errors import InputError, quoted, shorten_quotes
 from mblip.schema import Drop, Example
 from mblip.storage import check_text, not_utf8, read_jsonl
 
@@ -20,7 +20,10 @@ _BLOCK = 1 << 20  # characters
 
 
 class BadRow(ValueError):
-    """A raw row that lacks something; the text says what."""
+    """A raw row that lacks something; the text says what, with long values shortened."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(shorten_quotes(what))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,12 @@ def take(row: Any, name: str, kind: type[T]) -> T:
         BadRow: It is missing or of another type.
     """
     if not isinstance(row, dict):
-        raise BadRow(f"it must be an object, not {row!r}")
+        raise BadRow(f"it must be an object, not {quoted(row)}")
     if name not in row:
         raise BadRow(f"it lacks {name!r}; it has {', '.join(map(str, row)) or 'nothing'}"[:200])
     value = row[name]
     if not isinstance(value, kind) or isinstance(value, bool) > (kind is bool):
-        raise BadRow(f"{name!r} must be {_KINDS.get(kind, kind.__name__)}, not {value!r}")
+        raise BadRow(f"{name!r} must be {_KINDS.get(kind, kind.__name__)}, not {quoted(value)}")
     return value
 
 
@@ -110,7 +113,7 @@ def take_texts(row: Any, name: str) -> list[str]:
     """
     values = take(row, name, list)
     if not values or not all(isinstance(value, str) and value.strip() for value in values):
-        raise BadRow(f"{name!r} must be a list of texts, not {values!r}")
+        raise BadRow(f"{name!r} must be a list of texts, not {quoted(values)}")
     return [value.strip() for value in values]
 
 
@@ -128,7 +131,7 @@ def image_name(pattern: str, **fields: Any) -> str:
     try:
         return pattern.format(**fields)
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise BadRow(f"image_key {pattern!r} does not fit {fields!r}") from error
+        raise BadRow(f"image_key {pattern!r} does not fit {quoted(fields)}") from error
 
 
 def stream_json(path: str | Path, key: str | None = None) -> Iterator[Any]:
@@ -144,7 +147,7 @@ def stream_json(path: str | Path, key: str | None = None) -> Iterator[Any]:
     with _Scanner(Path(path)) as scanner:
         if key is None:
             if scanner.peek() != "[":
-                raise scanner.error("it does not hold a list")
+                raise scanner.other_layout("it does not hold a list")
             yield from scanner.items()
             scanner.end()
             return
@@ -156,7 +159,7 @@ def stream_json(path: str | Path, key: str | None = None) -> Iterator[Any]:
             else:
                 scanner.skip()
         if not found:
-            raise scanner.error(f"it has no list {key!r}")
+            raise scanner.other_layout(f"it has no list {key!r}")
         scanner.end()
 
 
@@ -238,6 +241,9 @@ class _Scanner:
     def error(self, what: str) -> InputError:
         return InputError(f"{self.path}, character {self._passed + self._place}: {what}; download the file again")
 
+    def other_layout(self, what: str) -> InputError:
+        return InputError(f"{self.path}: {what}, as this reader needs; name a file of the layout that its page shows")
+
     def peek(self) -> str:
         """The next character that is not blank."""
         while True:
@@ -287,7 +293,7 @@ class _Scanner:
         while True:
             name = self.value()
             if not isinstance(name, str):
-                raise self.error(f"a field must have a name, not {name!r}")
+                raise self.error(f"a field must have a name, not {quoted(name)}")
             self._expect(":")
             yield name
             if self._expect(",}") == "}":

@@ -1,22 +1,25 @@
-"""A person's own data: JSON lines, a JSON list, CSV, TSV or Parquet, with a map of its columns.
+"""A person's own data: JSON lines, a JSON list, CSV, TSV or Parquet (the Hub's too), with a map of its columns.
 
 Licence: the person's to say. A raw record is whatever the columns are; with ``columns: {image: file, caption: text}``
 the row ``{"file": "a.jpg", "text": "A red boat."}`` becomes a ``caption`` example with the image ``a.jpg``.
+A cell with a list of texts (in CSV the JSON of one) becomes an example each. Parquet of the Hugging Face Hub has the pictures
+in its cells, ``{bytes, path}``: their keys are ``FILE#ROW``, with rows from 0, and the same file is the source's ``images``.
 """
 
 from __future__ import annotations
 
-import csv
-import sys
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
-from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_rows, take_text
-from mblip.errors import InputError
+from mblip.corpora.raw import BadRow, Row, Text, make_examples, take_text, take_texts
+from mblip.corpora.rows import read_rows
+from mblip.errors import InputError, quoted
 from mblip.languages import LANGUAGES, find_language
 from mblip.schema import Drop, Example
-from mblip.storage import read_jsonl, reading_text
+from mblip.storage.cells import picture_columns
+from mblip.storage.text import NO_ADDRESSES, is_address
 
 IMAGES = ("image", "second_image")
 
@@ -34,8 +37,7 @@ def read(
 
     Args:
         source: First part of the ids; the second is the column mapped to ``id``, or the row's number.
-        path: ``.jsonl``, ``.json`` (a list, or lines), ``.csv``, ``.tsv`` or ``.parquet``; texts in UTF-8, the first
-            line of ``.csv`` and ``.tsv`` naming the columns.
+        path: See :func:`mblip.corpora.rows.read_rows`.
         columns: Role -> column: ``image`` (and ``second_image``), and each text by the role that templates call it,
             such as caption, question, answer.
         task: The task of all rows, by which templates are chosen.
@@ -53,13 +55,18 @@ def read(
     if not roles:
         raise InputError(f"source {source!r}: columns map no text of {path}, such as caption, question or answer")
     code = _language(language)
+    pictures = picture_columns(path) if path.suffix.lower() == ".parquet" else []
 
-    def make(numbered: tuple[int, Row | str]) -> Iterator[Text]:
+    def make(numbered: tuple[int, Row | BadRow]) -> Iterator[Text]:
         number, row = numbered
-        if isinstance(row, str):
-            raise BadRow(row)
-        images = tuple(take_text(row, columns[role]) for role in IMAGES if role in columns)
-        texts = {role: take_text(row, column) for role, column in roles.items()}
+        if isinstance(row, BadRow):
+            raise row
+        # Pictures in the cells are asked for by row (mblip.storage.ParquetStore).
+        images = tuple(
+            f"{path.name}#{number - 1}" if columns[role] in pictures else _image(row, columns[role])
+            for role in IMAGES
+            if role in columns
+        )
         own = code
         if language_column:
             try:
@@ -72,9 +79,16 @@ def read(
             name = "" if given is None else str(given).strip()
         if not name:
             raise BadRow(f"{columns['id']!r} is missing or blank")
-        yield Text(name, task, images, texts, own)
+        several = {role: _texts(row, column) for role, column in roles.items()}
+        count = max(map(len, several.values()))
+        if odd := next((role for role, texts in several.items() if len(texts) not in (1, count)), None):
+            raise BadRow(f"{roles[odd]!r} holds {len(several[odd])} texts where another column holds {count}")
+        for place in range(count):
+            texts = {role: texts[place if len(texts) > 1 else 0] for role, texts in several.items()}
+            yield Text(f"{name}-{place}" if count > 1 else name, task, images, texts, own)
 
-    return make_examples(source, licence, path, enumerate(read_rows(path), start=1), make)
+    rows = read_rows(path, _wanted(columns, language_column, pictures))
+    return make_examples(source, licence, path, enumerate(rows, start=1), make)
 
 
 def _language(text: str) -> str:
@@ -84,79 +98,27 @@ def _language(text: str) -> str:
     return code
 
 
-def read_rows(path: Path) -> Iterator[Row | str]:
-    """The rows of a table; a text for one that is none, which says why.
-
-    Raises:
-        InputError: Another kind of file, or one that cannot be read.
-    """
-    match path.suffix.lower():
-        case ".jsonl" | ".ndjson":
-            return read_jsonl(path)
-        case ".json":
-            return stream_rows(path)
-        case ".csv":
-            return _read_lines(path, _csv_cells)
-        case ".tsv":
-            return _read_lines(path, _tsv_cells)
-        case ".parquet":
-            return _read_parquet(path)
-    unpack = "; unpack it" if path.suffix.lower() in (".gz", ".zip", ".zst", ".bz2", ".xz") else ""
-    raise InputError(f"{path}: a table must be .jsonl, .json, .csv, .tsv or .parquet{unpack}")
+def _wanted(columns: dict[str, str], language_column: str, pictures: list[str]) -> list[str]:
+    """The columns of Parquet to read: of those with pictures in their cells the paths alone."""
+    named = [*columns.values(), *([language_column] if language_column else [])]
+    return [f"{name}.path" if name in pictures else name for name in dict.fromkeys(named)]
 
 
-def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[str]]]]) -> Iterator[Row | str]:
-    csv.field_size_limit(sys.maxsize)
-    line = 0
-    try:
-        with reading_text(path), path.open(encoding="utf-8-sig", newline="") as file:
-            rows = split(file)
-            line, header = next(rows, (0, []))
-            if not header:
-                raise InputError(f"{path} is empty; its first line must name the columns")
-            for name in header:
-                if header.count(name) > 1:
-                    raise InputError(f"{path}, line 1: two columns are called {name!r}; rename one")
-            for line, cells in rows:
-                if len(cells) == len(header):
-                    yield dict(zip(header, cells, strict=True))
-                elif cells:
-                    yield f"line {line} has {len(cells)} cells, but the header names {len(header)} columns"
-    except csv.Error as error:
-        raise InputError(f"{path}, after line {line}: {error}; mend the quotes there") from error
+def _image(row: Row, column: str) -> str:
+    """The key of a row's picture: the path in its cell."""
+    cell = row.get(column) if isinstance(row, dict) else None
+    key = take_text(cell, "path") if isinstance(cell, dict) else take_text(row, column)
+    if is_address(key):
+        raise BadRow(f"{column!r} is {quoted(key)}: {NO_ADDRESSES}")
+    return key
 
 
-def _csv_cells(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(file, strict=True)
-    for cells in reader:
-        yield reader.line_num, cells
-
-
-def _tsv_cells(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
-    """One row a line. Spreadsheets put cells in quotes, corpora have texts that begin with one: what fits the header wins."""
-    width = 0
-    for number, ending in enumerate(file, start=1):
-        line = ending.rstrip("\r\n")
-        cells = line.split("\t") if line else []
-        if '"' in line:
-            try:
-                unquoted = next(csv.reader([line], delimiter="\t", strict=True))
-            except csv.Error:
-                unquoted = cells
-            if len(unquoted) == (width or len(unquoted)):
-                cells = unquoted
-        width = width or len(cells)
-        yield number, cells
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise InputError(f"cannot read {path}: there is no such file")
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged or not a Parquet file: {str(error).splitlines()[0]}") from error
+def _texts(row: Row, column: str) -> list[str]:
+    """The texts of a cell, which may hold a list, or, in CSV, the JSON of one."""
+    cell = row.get(column) if isinstance(row, dict) else None
+    if isinstance(cell, str) and cell.lstrip().startswith('["'):
+        with suppress(ValueError):
+            row = {column: json.loads(cell)}
+    if isinstance(row.get(column) if isinstance(row, dict) else None, list):
+        return take_texts(row, column)
+    return [take_text(row, column)]

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from mblip.storage import UnreadableImage, decode_image, to_rgb
+from mblip.errors import quoted
+from mblip.storage import UnreadableImage, convert_image, decode_image, to_rgb
+from mblip.storage.folders import find_file
+from mblip.storage.text import NO_ADDRESSES, is_address
 
 Picture = str | PathLike[str] | bytes | Image.Image | NDArray[Any]
 
@@ -22,7 +25,7 @@ def open_picture(picture: Picture) -> Image.Image:
         UnreadableImage: Missing, damaged, an array of another shape or of other numbers, or no picture at all.
     """
     if isinstance(picture, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(picture))
+        return _from_pillow(picture)
     if isinstance(picture, np.ndarray):
         if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3, 4)) or not picture.size:
             raise UnreadableImage("array", f"its shape {picture.shape} is not [height, width, channels]")
@@ -37,9 +40,40 @@ def open_picture(picture: Picture) -> Image.Image:
         return decode_image(picture, "bytes")
     if not isinstance(picture, str | PathLike):
         raise UnreadableImage(type(picture).__name__, "it is no path, bytes, PIL image or array")
-    path = Path(picture)
+    return decode_image(_read(str(picture)), str(picture))
+
+
+def _from_pillow(picture: Image.Image) -> Image.Image:
+    file = getattr(picture, "filename", "")
+    name = file if isinstance(file, str) and file else "PIL image"
     try:
-        data = path.read_bytes()
+        return convert_image(picture, name)
+    except UnreadableImage:
+        # Of a file that is opened, but not read, what is broken may be the metadata alone.
+        if not Path(name).is_file():
+            raise
+        return decode_image(_read(name), name)
+
+
+def _read(name: str) -> bytes:
+    path: Path | None = Path(name)
+    try:
+        if not (path and path.exists()):
+            path = find_file(Path(), name)
+        if path is None:
+            raise UnreadableImage(name, _missing(name))
+        if not path.is_file():  # reading a pipe would wait for ever
+            raise UnreadableImage(name, "it is a folder" if path.is_dir() else "it is no file")
+        return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise UnreadableImage(str(picture), getattr(error, "strerror", None) or str(error)) from error
-    return decode_image(data, str(picture))
+        raise UnreadableImage(name, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _missing(name: str) -> str:
+    if is_address(name):
+        return NO_ADDRESSES
+    if "\\" in name:
+        return (
+            f"there is no such file; backslashes stand between its folders: write {quoted(name.replace(chr(92), '/'))}"
+        )
+    return "No such file or directory"

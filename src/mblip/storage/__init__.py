@@ -1,6 +1,8 @@
 """Everything on disk: atomic writes, JSON lines, Parquet shards with a manifest, image stores."""
 
+from mblip.storage.decoding import UnreadableImage, convert_image, decode_image, to_rgb
 from mblip.storage.files import (
+    Appender,
     atomic_folder,
     atomic_path,
     atomic_write,
@@ -9,16 +11,8 @@ from mblip.storage.files import (
     sha256_file,
     write_json,
 )
-from mblip.storage.images import (
-    FolderStore,
-    ImageStore,
-    TarStore,
-    UnreadableImage,
-    decode_image,
-    open_images,
-    to_rgb,
-)
-from mblip.storage.jsonl import JsonlAppender, JsonlWriter, parse_record, read_jsonl, read_records
+from mblip.storage.images import FolderStore, ImageStore, ParquetStore, TarStore, open_images
+from mblip.storage.jsonl import JsonlAppender, JsonlWriter, encode_record, parse_record, read_jsonl, read_records
 from mblip.storage.locks import alone
 from mblip.storage.manifest import (
     EXCLUSIONS,
@@ -34,11 +28,13 @@ from mblip.storage.text import check_text, not_utf8, reading_text
 
 __all__ = [
     "EXCLUSIONS",
+    "Appender",
     "FolderStore",
     "ImageStore",
     "JsonlAppender",
     "JsonlWriter",
     "Manifest",
+    "ParquetStore",
     "ShardReader",
     "ShardWriter",
     "TarStore",
@@ -49,7 +45,9 @@ __all__ = [
     "atomic_write",
     "check_shards",
     "check_text",
+    "convert_image",
     "decode_image",
+    "encode_record",
     "hash_directory",
     "language_of",
     "no_empty_folders",

@@ -68,6 +68,69 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         yield file
 
 
+class Appender:
+    """Appends to a file pieces that each stay whole or not at all; each is handed to the system at once.
+
+    So a killed process loses nothing that was appended before, and leaves at most the beginning of one piece.
+
+    Args:
+        path: The file; it and the folders above it are made.
+        end: Where it is cut off first, such as behind its last whole line; None to keep all of it.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+
+    def __init__(self, path: str | Path, end: int | None = None) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: int | None = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self.size = os.fstat(self._file).st_size if end is None else end
+            os.ftruncate(self._file, self.size)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.path}: {error.strerror}; choose a folder that can be written"
+            ) from error
+
+    def append(self, data: bytes) -> None:
+        """Add a piece.
+
+        Raises:
+            InputError: The disk is full or gone; what was appended before is kept.
+        """
+        if self._file is None:
+            raise ValueError(f"{self.path} is closed")
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._file, self.size)
+            raise self._refused(error) from error
+        self.size += len(data)
+
+    def close(self) -> None:
+        """Sync to disk and close.
+
+        Raises:
+            InputError: The disk is full or gone.
+        """
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        try:
+            os.fsync(file)
+        except OSError as error:
+            raise self._refused(error) from error
+        finally:
+            os.close(file)
+
+    def _refused(self, error: OSError) -> InputError:
+        return InputError(f"cannot write {self.path}: {error.strerror}; what came before is kept")
+
+
 @contextmanager
 def no_empty_folders(folder: Path) -> Iterator[None]:
     """Whatever goes wrong in the block, the folders on the way to ``folder`` that it made do not stay without a file."""

@@ -1,4 +1,4 @@
-"""Image stores: a folder, WebDataset tars, or the nano scenes, all asked by key.
+"""Image stores: a folder, WebDataset tars, Parquet with pictures in its cells, or the nano scenes, all asked by key.
 
 An unreadable image is an error that carries its key and the reason. It never becomes a blank picture.
 """
@@ -7,69 +7,22 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import io
 import os
-import struct
 import tarfile
-import unicodedata
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from mblip.errors import InputError
+from mblip.errors import InputError, quoted
+from mblip.storage.cells import PictureCells, picture_column
+from mblip.storage.decoding import UnreadableImage, decode_image
 from mblip.storage.files import atomic_write
-
-MAX_PIXELS = 89_478_485  # Pillow's own threshold of a decompression bomb: 256 MiB of RGB
-# Pillow knows more formats, but some of these run other programs (EPS: Ghostscript), and no photo comes in them. They are
-# tried in this order, and the first that Pillow does not know from the start makes it import all it has.
-_ENDINGS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png", ".apng"),
-    "GIF": (".gif",),
-    "BMP": (".bmp",),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-    "AVIF": (".avif",),
-    "DIB": (".dib",),
-    "ICO": (".ico",),
-    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
-    "QOI": (".qoi",),
-    "TGA": (".tga",),
-}
-FORMATS = tuple(_ENDINGS)
-EXTENSIONS = tuple(ending for endings in _ENDINGS.values() for ending in endings)
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
-
-class UnreadableImage(InputError):
-    """An image that is missing, damaged or refused; ``key`` says which and ``reason`` why."""
-
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(f"image {key!r} cannot be used: {reason}")
-        self.key = key
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str, str]]:
-        return type(self), (self.key, self.reason)
+from mblip.storage.folders import find_file, is_junk, is_picture, spellings
 
 
 class ImageStore(Protocol):
@@ -104,7 +57,9 @@ class FolderStore:
         """See :class:`ImageStore`."""
         path = self._find(key)
         if path is None:
-            raise UnreadableImage(key, f"{self.folder} holds no such file")
+            tars = "; but it holds tars: name them, as in " + str(self.folder / "*.tar")
+            hint = tars if any(self.folder.glob("*.tar")) else ""
+            raise UnreadableImage(key, f"{self.folder} holds no such file{hint}")
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -118,14 +73,12 @@ class FolderStore:
             return False
 
     def _find(self, key: str) -> Path | None:
-        if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts or "\0" in key or "\\" in key:
+        meant = PurePosixPath(key.replace("\\", "/"))
+        if meant.is_absolute() or ".." in meant.parts or "\0" in key:
             raise UnreadableImage(key, "the key leads out of the folder")
-        for name in _spellings(key):
-            path = self.folder / name
-            with suppress(OSError):  # a name too long for the file system
-                if path.is_file():
-                    return path
-        return None
+        if "\\" in key:
+            raise UnreadableImage(key, f"a backslash stands between its folders: write {quoted(str(meant))}")
+        return find_file(self.folder, key)
 
 
 class TarStore:
@@ -176,12 +129,44 @@ class TarStore:
         return self._find(key) is not None
 
     def _find(self, key: str) -> Any:
-        for name in _spellings(key):
+        for name in spellings(key):
             wanted = _name_hash(name)
             row = int(np.searchsorted(self._index["name"], wanted))
             if row < len(self._index) and self._index["name"][row] == wanted:
                 return self._index[row]
         return None
+
+
+class ParquetStore:
+    """The pictures in the cells of Parquet files, as data sets of the Hugging Face Hub hold them; keys are ``FILE#ROW``.
+
+    ``FILE`` is the file's name and ``ROW`` counts from 0. A picture is found by reading its row group from the beginning, so
+    that groups of hundreds of rows (the Hub's have 100) are fast and groups of many thousands slow.
+
+    Raises:
+        InputError: A file that cannot be read, without a column of pictures or with several; or two of one name.
+    """
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._cells: dict[str, PictureCells] = {}
+        for path in paths:
+            if path.name in self._cells:
+                raise InputError(f"two files are called {path.name}; keys must be unique over all of them")
+            self._cells[path.name] = PictureCells(path, picture_column(path))
+
+    def get(self, key: str, at_least: int = 0) -> Image.Image:
+        """See :class:`ImageStore`."""
+        if key not in self:
+            raise UnreadableImage(key, f"none of {len(self._cells)} Parquet files has this row; keys are FILE#ROW")
+        name, _, row = key.rpartition("#")
+        data, path = self._cells[name].get(int(row))
+        if data is None:
+            raise UnreadableImage(key, f"its cell holds no picture{f', but the path {quoted(path)}' if path else ''}")
+        return decode_image(data, key, at_least)
+
+    def __contains__(self, key: str) -> bool:
+        name, _, row = key.rpartition("#")
+        return name in self._cells and row.isdecimal() and int(row) < len(self._cells[name])
 
 
 class _SceneStore:
@@ -210,8 +195,8 @@ def open_images(uri: str | Path) -> ImageStore:
 
     Args:
         uri: A folder; a ``.tar``, or several by glob (``data/*.tar``) or range (``data/{000..099}.tar``), or the folder
-            that holds them and nothing but tables beside; or ``nano:scenes``, the emoji scenes that the package
-            composes by itself.
+            that holds them and no pictures; ``.parquet`` with pictures in its cells, one or several likewise; or
+            ``nano:scenes``, the emoji scenes that the package composes by itself.
 
     Raises:
         InputError: There is no such store.
@@ -219,84 +204,27 @@ def open_images(uri: str | Path) -> ImageStore:
     text = str(uri)
     if text == "nano:scenes":
         return _SceneStore()
-    if text.endswith(".tar"):
+    if text.endswith((".tar", ".parquet")) and not Path(text).is_dir():
         # Path.glob wants a relative pattern.
         paths = [path for pattern in _expand_ranges(text) for path in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207
-        return TarStore([Path(path) for path in paths])
+        found = [Path(path) for path in paths if not is_junk(Path(path).name)]
+        return TarStore(list(found)) if text.endswith(".tar") else ParquetStore(found)
     if text and Path(text).is_dir():
-        return TarStore(sorted(Path(text).glob("*.tar"))) if _holds_tars(text) else FolderStore(text)
-    raise InputError(f"{text!r} is no image store: name a folder, a .tar or a pattern of them, or nano:scenes")
+        tars = sorted(path for path in Path(text).glob("*.tar") if not is_junk(path.name))
+        return TarStore(list(tars)) if tars and _holds_no_pictures(text) else FolderStore(text)
+    raise InputError(
+        f"{quoted(text)} is no image store: name a folder, a .tar, a .parquet or a pattern of them, or nano:scenes"
+    )
 
 
-# What lies beside tars: the tables of those who fetched them, and this module's index.
-_TABLES = (".json", ".jsonl", ".parquet", ".csv", ".npz")
-
-
-def _holds_tars(folder: str) -> bool:
-    found = False
-    with os.scandir(folder) as entries:
-        for entry in entries:  # the first picture ends the search
-            suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122
-            if suffix == ".tar":
-                found = True
-            elif suffix not in _TABLES and not entry.name.startswith("."):
-                return False
-    return found
-
-
-def decode_image(data: bytes, key: str, at_least: int = 0) -> Image.Image:
-    """Decode an image file to RGB, turned upright by its EXIF orientation; of an animation, the first frame.
-
-    Args:
-        data: The file's bytes, in any of :data:`FORMATS`, whatever the name says.
-        key: What errors call it.
-        at_least: If not 0, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep this many
-            pixels; several times faster for large photos.
-
-    Raises:
-        UnreadableImage: Not an image, cut off, or larger than :data:`MAX_PIXELS`.
-    """
-    if not data:
-        raise UnreadableImage(key, "the file is empty")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImage(key, f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
-            if at_least:
-                image.draft("RGB", (at_least, at_least))
-            upright: Image.Image = ImageOps.exif_transpose(image)
-            return to_rgb(upright)
-    except UnidentifiedImageError as error:
-        raise UnreadableImage(key, "not a readable image (in no format that is known here)") from error
-    except _DECODE_ERRORS as error:
-        raise UnreadableImage(key, f"not a readable image ({' '.join(str(error).split()) or 'damaged'})") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode in RGB; where it is transparent, white shows through, as on a page.
-
-    Greys of more than 8 bits, which Pillow would clip to white or black, are scaled down: those above 255 are read as
-    16 bits, and fractions as shares of white.
-    """
-    if image.mode[0] in "IF":
-        grey = np.nan_to_num(np.asarray(image).astype(np.float64))
-        if image.mode.startswith("I;16") or grey.max(initial=0) > 255:
-            grey = grey // 256
-        elif image.mode == "F" and grey.max(initial=0) <= 1:
-            grey = grey * 255
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
-    return image.convert("RGB")
-
-
-def _spellings(key: str) -> Iterator[str]:
-    # Archives made on a Mac spell accents apart (NFD) where the annotations do not; some corpora omit ".jpg".
-    forms = list(dict.fromkeys([key, unicodedata.normalize("NFC", key), unicodedata.normalize("NFD", key)]))
-    yield from forms
-    if PurePosixPath(key).suffix.lower() not in EXTENSIONS:
-        yield from (form + extension for form in forms for extension in EXTENSIONS)
+def _holds_no_pictures(folder: str) -> bool:
+    """Whether a folder of tars holds neither pictures nor folders beside them; what else lies there does not count."""
+    with os.scandir(folder) as entries:  # the first picture ends the search
+        return not any(
+            is_picture(entry.name) or entry.is_dir()
+            for entry in entries
+            if not (entry.name.startswith(".") or is_junk(entry.name))
+        )
 
 
 _INDEX_TYPE = np.dtype([("name", "<u8"), ("offset", "<i8"), ("size", "<u4"), ("tar", "<u4")])
@@ -322,7 +250,7 @@ def _tar_index(path: Path) -> np.ndarray[Any, Any]:
             rows = [
                 (_name_hash(member.name.removeprefix("./")), member.offset_data, member.size, 0)
                 for member in tar
-                if member.isreg() and not member.issparse() and member.name.lower().endswith(EXTENSIONS)
+                if member.isreg() and not member.issparse() and is_picture(member.name)
             ]
     except (tarfile.TarError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable, uncompressed tar: {error}") from error

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
-from mblip.errors import InputError
-from mblip.storage.files import atomic_write
+from mblip.errors import InputError, quoted
+from mblip.storage.files import Appender, atomic_write
 from mblip.storage.text import reading_text
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ def parse_record(kind: type[T], row: dict[str, Any], where: str) -> T:
         wrong = not isinstance(value, origin)
         if wrong or (isinstance(value, tuple) and not all(isinstance(item, str) for item in value)):
             kind_name = _NAMES.get(origin, getattr(origin, "__name__", origin))
-            raise InputError(f"{where}: {name!r} must be {kind_name}, not {value!r}")
+            raise InputError(f"{where}: {name!r} must be {kind_name}, not {quoted(value)}")
         values[name] = value
     return kind(**values)
 
@@ -82,12 +82,7 @@ class JsonlAppender:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = self.path.open("ab+")
-            self._file.truncate(_end_of_last_line(self._file))
-        except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror}") from error
+        self._file = Appender(path, _end_of_last_line(self.path))
 
     def append(self, record: Any) -> None:
         """Add one record, a dataclass or a dictionary.
@@ -95,17 +90,11 @@ class JsonlAppender:
         Raises:
             InputError: The disk is full or gone; what was appended before is kept.
         """
-        try:
-            self._file.write(_encode(record))
-            self._file.flush()
-        except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror}; what came before is kept") from error
+        self._file.append(encode_record(record))
 
     def close(self) -> None:
         """Sync to disk and close."""
-        if not self._file.closed:
-            os.fsync(self._file.fileno())
-            self._file.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +113,7 @@ class JsonlWriter:
 
     def write(self, record: Any) -> None:
         """Add one record, a dataclass or a dictionary."""
-        self._file.write(_encode(record))
+        self._file.write(encode_record(record))
         self.count += 1
 
     def __enter__(self) -> Self:
@@ -140,7 +129,8 @@ class JsonlWriter:
 _NAMES = {str: "a text", int: "a whole number", tuple: "a list of texts", dict: "an object"}
 
 
-def _encode(record: Any) -> bytes:
+def encode_record(record: Any) -> bytes:
+    """One line of JSON, a dataclass or a dictionary, with its end."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         record = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     try:
@@ -185,14 +175,20 @@ def _plain(hint: Any) -> Any:
     return hint if isinstance(hint, types.UnionType) else typing.get_origin(hint) or hint
 
 
-def _end_of_last_line(file: IO[bytes]) -> int:
-    end = file.seek(0, os.SEEK_END)
-    position, block = end, 1 << 16
-    while position > 0:
-        start = max(0, position - block)
-        file.seek(start)
-        newline = file.read(position - start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        position = start
+def _end_of_last_line(path: Path) -> int:
+    block = 1 << 16
+    try:
+        with path.open("rb") as file:
+            position = file.seek(0, os.SEEK_END)
+            while position > 0:
+                start = max(0, position - block)
+                file.seek(start)
+                newline = file.read(position - start).rfind(b"\n")
+                if newline >= 0:
+                    return start + newline + 1
+                position = start
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
     return 0

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from mblip.config import TranslationSection
-from mblip.endpoint import shorten
+from mblip.endpoint import one_line
 from mblip.errors import InputError
 from mblip.languages import Profile
 from mblip.nano.words import load_lexicon
@@ -225,7 +225,7 @@ def _part(told: Told, before: int, texts: int, total: int) -> Told:
 def _storable(result: Result) -> Result:
     """The result, unless it is a text that no file can hold."""
     if isinstance(result, str) and (lone := _SURROGATE.search(result)):
-        shown = shorten(result.encode("utf-8", "backslashreplace").decode())
+        shown = one_line(result.encode("utf-8", "backslashreplace").decode())
         return Untranslated("broken answer", f"half a surrogate pair at character {lone.start() + 1}: {shown}")
     return result
 

@@ -168,7 +168,7 @@ def test_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("content", "message"), [
     ("file,text\na.jpg,é\n".encode("latin-1"), r"own.csv, line 2: the byte 0xE9 is not UTF-8; save the file as UTF-8"),
     ("file,text\na.jpg,é\n".encode("utf-16"), r"own.csv, line 1: the byte 0xFF is not UTF-8"),
-    (b"file;text\na.jpg;x\n", r"own.csv, record 1: bad row .it lacks 'file'; it has file;text"),
+    (b"file|text\na.jpg|x\n", r"own.csv, record 1: bad row .it lacks 'file'; it has file.text"),
     (b"file,text,text\na.jpg,x,y\n", r"own.csv, line 1: two columns are called 'text'"),
     (b"", r"own.csv is empty; its first line must name the columns"),
     (b'file,text\na.jpg,ok\nb.jpg,"red" boat\n', r"own.csv, after line 2: .*; mend the quotes there"),

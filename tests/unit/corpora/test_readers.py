@@ -347,7 +347,7 @@ def test_table_settings(tmp_path: Path, change: dict[str, Any], message: str) ->
     ("own.jsonl", b'{"file": "a.jpg", "te', "cut off"),
     ("own.jsonl", b"\x1f\x8b\x08", "own.jsonl, line 1: the byte 0x8B is not UTF-8; the file is compressed: unpack it"),
     ("own.jsonl.gz", b"", "must be .jsonl.*; unpack it"),
-    ("own.xlsx", b"", "must be .jsonl"),
+    ("own.xlsx", b"", "own.xlsx is a spreadsheet: save it as CSV in UTF-8"),
 ])  # fmt: skip
 def test_damaged_tables(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,21 @@ from PIL import Image
 from tests import checkpoints
 
 from mblip.errors import InputError
-from mblip.inference.captioning import Caption, CaptionFile, caption_pictures, find_pictures
+from mblip.inference.caption_file import CaptionFile
+from mblip.inference.captioning import caption_pictures
 from mblip.inference.choosing import choose_model
+from mblip.inference.finding import find_pictures as find
 from mblip.inference.predictor import Predictor, load_model
 from mblip.models.vision_llm import VisionLLM
 from mblip.storage import UnreadableImage
+
+
+def find_pictures(places: list[str], column: str = "image") -> list[str]:
+    """What is found, of which nothing is skipped."""
+    found = find(places, column)
+    assert found.skipped == []
+    return [str(picture) for picture in found.pictures]
+
 
 QUICK = {"num_beams": 1, "max_new_tokens": 3}
 
@@ -80,13 +89,13 @@ def test_a_name_that_is_not_utf8_is_told_and_the_rest_done(model: Predictor, fol
     ("name", "content", "says"),
     [
         ("t.jsonl", '{"imag": "a.png"}', "no column 'image'; did you mean 'imag'"),
-        ("t.jsonl", '{"image": 7}', "must be the path"),
+        ("t.jsonl", '{"image": 7}', "path of a picture should stand here, not 7"),
         ("t.jsonl", "{", "not valid JSON"),
         ("t.csv", "a,b\n1,2\n", "no column 'image'"),
-        ("t.parquet", "PAR1", "cannot read"),
+        ("t.parquet", "PAR1", "damaged or not a Parquet file"),
         ("gone.png", None, "there is no picture, folder or table"),
-        ("*.gone", None, "no picture matches"),
-        ("empty", "folder", "holds no picture"),
+        ("*.gone", None, "names no picture"),
+        ("empty", "folder", "names no picture"),
     ],
 )
 def test_what_is_not_there_is_said(tmp_path: Path, name: str, content: str | None, says: str) -> None:
@@ -131,12 +140,11 @@ def test_captions_of_many_are_those_of_one(model: Predictor, folder: Path) -> No
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
-def test_after_a_kill_every_picture_is_there_exactly_once(
+def test_gone_on_with_the_captions_are_those_of_a_run_that_was_never_stopped(
     model: Predictor, folder: Path, tmp_path: Path, ending: str
 ) -> None:
     found, codes = [p for p in find_pictures([str(folder)]) if "broken" not in p], ["sw", "de", "ja"]
-    path = tmp_path / f"captions.{ending}"
-    whole = tmp_path / "whole.jsonl"
+    path, whole = tmp_path / f"captions.{ending}", tmp_path / "whole.jsonl"
 
     def run(to: Path, resume: bool, stop_after: int = 10**9) -> int:
         file = CaptionFile(to, "m", resume)
@@ -147,49 +155,19 @@ def test_after_a_kill_every_picture_is_there_exactly_once(
             pictures += 1
             if pictures == stop_after:
                 return pictures  # as a kill leaves it: nothing closed, nothing finished
-        file.finish(found, codes)
+        file.finish()
         return pictures
 
     run(whole, resume=False)
     assert run(path, resume=False, stop_after=5) == 5
-    assert not path.exists()
-    journal = tmp_path / f"captions.{ending}.partial.jsonl"
-    with journal.open("ab") as torn:
-        torn.write(b'{"image": "cut off in the mid')
-    with pytest.raises(InputError, match="--resume"):
-        CaptionFile(path, "m", resume=False)
     assert run(path, resume=True) == 7
-    assert not journal.exists()
     if ending == "jsonl":
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert path.read_bytes() == whole.read_bytes()
-    elif ending == "csv":
-        rows = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
-    else:
-        rows = pq.read_table(path).to_pylist()
-    assert Counter((row["image"], row["language"]) for row in rows) == Counter((p, c) for p in found for c in codes)
+        return
+    with path.open(encoding="utf-8", newline="", errors="replace") as file:
+        rows = list(csv.DictReader(file)) if ending == "csv" else pq.read_table(path).to_pylist()
     assert rows == [json.loads(line) for line in whole.read_text().splitlines()]
-    # A finished file can be gone on with: here nothing is left to do.
     assert run(path, resume=True) == 0
-
-
-def test_a_file_of_another_model_or_kind_is_not_gone_on_with(tmp_path: Path) -> None:
-    path = tmp_path / "captions.jsonl"
-    file = CaptionFile(path, "one", resume=False)
-    file.add([Caption("a.png", "sw", "x", "one")])
-    file.finish(["a.png"], ["sw"])
-    with pytest.raises(InputError, match="captions of one, not of two"):
-        CaptionFile(path, "two", resume=True)
-    path.write_text('{"question": 1}\n')
-    with pytest.raises(InputError, match="no file of captions"):
-        CaptionFile(path, "one", resume=True)
-    table = tmp_path / "captions.csv"
-    table.write_text("image,language,caption,model\na.png,sw,x,one\nb.png,sw\n")  # cut off, or edited
-    with pytest.raises(InputError, match=r"captions.csv, row 2, lacks one of .*no file of captions"):
-        CaptionFile(table, "one", resume=True)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["captions.csv", "captions.jsonl"]  # no journal begun
-    with pytest.raises(InputError, match=r"\.jsonl, \.csv, \.parquet"):
-        CaptionFile(tmp_path / "captions.xlsx", "one", resume=False)
 
 
 def test_no_model_is_chosen_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

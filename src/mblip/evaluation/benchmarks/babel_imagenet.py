@@ -16,7 +16,7 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.evaluation.raw import read_object, read_values
 from mblip.languages import LANGUAGES, exact_language
-from mblip.storage.images import EXTENSIONS
+from mblip.storage.folders import is_picture
 
 _FOLDER = "val"
 _ENGLISH = "english.json"
@@ -36,7 +36,7 @@ def read(path: Path, language: str) -> list[Item]:
         if not 0 <= number < len(classes):
             raise InputError(f"{path} names class {number} in {language!r}, but {folder} has {len(classes)} classes")
         name = classes[number]
-        images = sorted(file.name for file in (folder / name).iterdir() if file.name.lower().endswith(EXTENSIONS))
+        images = sorted(file.name for file in (folder / name).iterdir() if is_picture(file.name))
         image = f"{name}/{images[0]}" if images else f"{name}/*.JPEG"
         items.append(Item(str(number), (image,), "", label))
     return items

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from mblip.endpoint import shorten
+from mblip.endpoint import one_line
 from mblip.errors import InputError
 from mblip.languages import Profile, exact_language
 from mblip.translation.engines import base
@@ -96,7 +96,7 @@ class ApertiumEngine:
                 raise _Failed(f"no answer within {self._timeout:g} s") from error
             raise
         if process.returncode:
-            raise _Failed(shorten(said.decode(errors="replace")) or f"exit code {process.returncode}")
+            raise _Failed(one_line(said.decode(errors="replace")) or f"exit code {process.returncode}")
         return out.decode(errors="replace")
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError, validate_call
 
-from mblip.endpoint import shorten
+from mblip.endpoint import one_line
 from mblip.errors import InputError, nearest
 from mblip.languages import Profile
 
@@ -105,7 +105,7 @@ def halving(
         return list(call(rows))
     except failures as error:
         if len(rows) == 1:
-            return [Untranslated("no translation", shorten(str(error) or type(error).__name__))]
+            return [Untranslated("no translation", one_line(str(error) or type(error).__name__))]
     half = len(rows) // 2
     return halving(call, rows[:half], failures) + halving(call, rows[half:], failures)
 

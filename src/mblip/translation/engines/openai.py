@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any
 
-from mblip.endpoint import Endpoint, RequestFailed, shorten
+from mblip.endpoint import Endpoint, RequestFailed, one_line
 from mblip.languages import LANGUAGES, find_language
 from mblip.replies import translation_in
 from mblip.translation.engines.base import Result, Untranslated, collect
@@ -77,7 +77,7 @@ class OpenAIEngine:
         except RequestFailed as failure:
             return Untranslated(failure.kind, failure.said, failure.passing)
         found, problem = translation_in(reply, text, target)
-        return Untranslated(problem, shorten(found)) if problem else found or None
+        return Untranslated(problem, one_line(found)) if problem else found or None
 
 
 def open_engine(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mblip.endpoint import shorten
+from mblip.endpoint import one_line
 from mblip.errors import InputError
 from mblip.languages import Profile, find_language
 from mblip.translation.engines.base import Result, Untranslated
@@ -85,7 +85,7 @@ class Vocabulary:
         ended = end in tokens[1:] or tokens[-1:] == [end]  # NLLB's decoder also begins with that token
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         if not ended and limit <= 8 * asked + 32:
-            return Untranslated("cut off", shorten(text))
+            return Untranslated("cut off", one_line(text))
         return text or None
 
 

@@ -1,0 +1,118 @@
+"""The rows of tables as people have them: JSON, JSON lines, CSV of any separator, TSV, Parquet; one reader for every verb."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from mblip.corpora.raw import BadRow, stream_rows
+from mblip.errors import InputError, quoted
+from mblip.storage import read_jsonl, reading_text
+
+TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+_PACKED = (".gz", ".zip", ".zst", ".bz2", ".xz")
+_SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """Yield the rows of a table: mostly objects; a :class:`~mblip.corpora.raw.BadRow` for one that is none, which says why.
+
+    Columns without a name and rows without a cell that is filled, as spreadsheets leave them, are passed over.
+
+    Args:
+        path: ``.jsonl``, ``.json`` (a list, or lines), ``.csv`` (with commas, semicolons or tabs), ``.tsv`` or
+            ``.parquet``; texts in UTF-8, the first line of ``.csv`` and ``.tsv`` naming the columns.
+        columns: Of Parquet, those to read; a field of a structured column as ``column.field``.
+
+    Raises:
+        InputError: Another kind of file, or one that cannot be read, is empty, or has two columns of one name.
+    """
+    match path.suffix.lower():
+        case ".jsonl" | ".ndjson":
+            return read_jsonl(path)
+        case ".json":
+            return stream_rows(path)
+        case ".csv":
+            return _read_lines(path, _csv_cells)
+        case ".tsv":
+            return _read_lines(path, _tsv_cells)
+        case ".parquet":
+            return _read_parquet(path, columns)
+        case ending if ending in _SHEETS:
+            raise InputError(f"{path} is a spreadsheet: save it as CSV in UTF-8 (in Excel 'CSV UTF-8')")
+        case ending:
+            unpack = "; unpack it" if ending in _PACKED else ""
+            raise InputError(f"{path}: a table must be {', '.join(TABLES[:-1])} or {TABLES[-1]}{unpack}")
+
+
+def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[str]]]]) -> Iterator[Any]:
+    csv.field_size_limit(sys.maxsize)
+    line = 0
+    try:
+        with reading_text(path), path.open(encoding="utf-8-sig", newline="") as file:
+            rows = split(file)
+            line, header = next(rows, (0, []))
+            header = [name.strip() for name in header]
+            if not any(header):
+                raise InputError(f"{path} is empty; its first line must name the columns")
+            for name in filter(None, header):
+                if header.count(name) > 1:
+                    raise InputError(f"{path}, line 1: two columns are called {quoted(name)}; rename one")
+            for line, cells in rows:
+                if not any(map(str.strip, cells)):
+                    continue
+                if len(cells) == len(header):
+                    yield {name: cell for name, cell in zip(header, cells, strict=True) if name}
+                else:
+                    yield BadRow(f"line {line} has {len(cells)} cells, but the header names {len(header)} columns")
+    except csv.Error as error:
+        raise InputError(f"{path}, after line {line}: {error}; mend the quotes there") from error
+
+
+def _csv_cells(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
+    first = file.readline()
+    if first[:4].lower() == "sep=":  # how Excel is told of its separator
+        separator, passed = first[4:5], 1
+    else:
+        # The separator of the country: where a comma parts decimals, Excel writes semicolons.
+        counts = {separator: len(next(csv.reader([first], delimiter=separator), ())) for separator in ",;\t"}
+        separator, passed = max(counts, key=lambda separator: counts[separator]), 0
+        file.seek(0)
+    reader = csv.reader(file, strict=True, delimiter=separator)
+    for cells in reader:
+        yield reader.line_num + passed, cells
+
+
+def _tsv_cells(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
+    """One row a line. Spreadsheets put cells in quotes, corpora have texts that begin with one: what fits the header wins."""
+    width = 0
+    for number, ending in enumerate(file, start=1):
+        line = ending.rstrip("\r\n")
+        cells = line.split("\t") if line else []
+        if '"' in line:
+            try:
+                unquoted = next(csv.reader([line], delimiter="\t", strict=True))
+            except csv.Error:
+                unquoted = cells
+            if len(unquoted) == (width or len(unquoted)):
+                cells = unquoted
+        width = width or len(cells)
+        yield number, cells
+
+
+def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise InputError(f"cannot read {path}: there is no such file")
+    try:
+        # Pictures in the cells make whole row groups of gigabytes: read in pieces, few rows at a time.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+            for batch in file.iter_batches(batch_size=256, columns=columns):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged or not a Parquet file: {str(error).splitlines()[0][:200]}") from error

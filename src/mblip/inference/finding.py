@@ -1,0 +1,170 @@
+"""Which pictures a person means: files, folders, patterns, lists and tables, with what is left out of them."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mblip.corpora.raw import BadRow
+from mblip.corpora.rows import TABLES, read_rows
+from mblip.errors import InputError, nearest, quoted
+from mblip.storage import reading_text
+from mblip.storage.cells import PictureCells, picture_columns
+from mblip.storage.decoding import EXTENSIONS
+from mblip.storage.folders import is_junk, is_picture, walk_pictures
+from mblip.storage.text import NO_ADDRESSES, is_address
+
+LISTS = (".txt", ".lst")
+
+
+class Cell(NamedTuple):
+    """A picture in a cell of Parquet; as a text, and in results, ``TABLE#ROW`` with rows from 0."""
+
+    table: str
+    column: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.table}#{self.row}"
+
+
+@dataclass
+class Found:
+    """The pictures that a person means.
+
+    Attributes:
+        pictures: Paths, and cells of Parquet; each once.
+        skipped: Pictures and folders that are known to be unusable before any is opened: name and reason.
+        others: Number of files in folders that are no pictures in a format that is read here, by ending.
+    """
+
+    pictures: list[str | Cell] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+
+    def left_out(self) -> str:
+        """How many files were left out for their format, in words; empty where none was."""
+        if not self.others:
+            return ""
+        most = [f"{count:,} {ending}" for ending, count in self.others.most_common(8)]
+        more = f" and {len(self.others) - 8} endings more" if len(self.others) > 8 else ""
+        return f"left out {self.others.total():,} files that are no pictures known here: {', '.join(most)}{more}"
+
+
+def find_pictures(places: Sequence[str], column: str = "image") -> Found:
+    """The pictures that a person means, each once.
+
+    Args:
+        places: Picture files; folders, with all below them; patterns such as ``photos/*.jpg``; lists (``.txt``) with a path
+            a line; and tables (:func:`mblip.corpora.rows.read_rows`) with a column of paths, relative to the table's
+            folder, or of pictures.
+        column: Of the tables.
+
+    Raises:
+        InputError: There is nothing at a place, or a table lacks the column.
+    """
+    found, seen = Found(), set[str | Cell]()
+    for place in places:
+        before = len(found.skipped)
+        inside = list(_inside(place, column, found))
+        if not inside:
+            why = f"; {found.skipped[before][0]}: {found.skipped[before][1]}" if len(found.skipped) > before else ""
+            raise InputError(f"{place} names no picture{why or _nothing(place, found)}")
+        for picture in inside:
+            if picture not in seen:
+                seen.add(picture)
+                found.pictures.append(picture)
+    return found
+
+
+def _inside(place: str, column: str, found: Found) -> Iterator[str | Cell]:
+    path = Path(place)
+    if is_address(place) and not path.exists():
+        raise InputError(f"{quoted(place)} cannot be captioned: {NO_ADDRESSES}")
+    if path.is_dir():
+        walked = walk_pictures(path)
+        found.skipped += walked.refused
+        found.others += walked.others
+        yield from walked.pictures
+    elif path.suffix.lower() in TABLES:
+        yield from _of_table(path, column, found)
+    elif path.suffix.lower() in LISTS and path.exists():
+        with reading_text(path), path.open(encoding="utf-8-sig") as file:
+            lines = ((number, line.strip()) for number, line in enumerate(file, start=1))
+            yield from _paths(((number, line) for number, line in lines if line), path, "line", found)
+    elif path.exists():
+        yield str(path)  # ./a.jpg and a.jpg are one
+    elif glob.has_magic(place):
+        for match in map(Path, sorted(glob.glob(place, recursive=True))):  # noqa: PTH207
+            if is_picture(match.name) and match.is_file():
+                yield str(match)
+            elif match.is_file() and not is_junk(match.name):
+                found.others[match.suffix.lower() or match.name] += 1
+    else:
+        hint = f"; write {quoted(place.replace(chr(92), '/'))}" if chr(92) in place else ""
+        raise InputError(f"there is no picture, folder or table {quoted(place)}{hint}")
+
+
+def _nothing(place: str, found: Found) -> str:
+    if Path(place).is_dir() or glob.has_magic(place):
+        left_out = f"; {found.left_out()}" if found.others else ""
+        return f" ({', '.join(EXTENSIONS)}){left_out}"
+    return ": it has no row"
+
+
+def _of_table(path: Path, column: str, found: Found) -> Iterator[str | Cell]:
+    wanted = None
+    if path.suffix.lower() == ".parquet":
+        pictures = picture_columns(path)
+        if column in pictures:
+            yield from (Cell(str(path), column, row) for row in range(len(PictureCells(path, column))))
+            return
+        if column == "image" and pictures and column not in _columns(path):
+            raise InputError(
+                f"{path} has no column 'image', but pictures in {', '.join(pictures)}: name one with --column"
+            )
+        wanted = [column]
+    yield from _paths(_values(path, column, wanted), path, "row", found)
+
+
+def _columns(path: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    return list(pq.read_schema(path).names)
+
+
+def _values(path: Path, column: str, wanted: list[str] | None) -> Iterator[tuple[int, Any]]:
+    known = _columns(path) if wanted else None
+    for number, row in enumerate(read_rows(path, wanted), start=1):
+        if not isinstance(row, dict):
+            yield number, row
+        elif column in row:
+            value = row[column]
+            value = value.get("path") if isinstance(value, dict) else value
+            yield from ((number, each) for each in value) if isinstance(value, list) and value else ((number, value),)
+        elif number == 1:
+            names = known or list(map(str, row))
+            hint = nearest(column, names) or f"; it has {', '.join(names)}"
+            raise InputError(f"{path}, row 1 has no column {column!r}{hint}; name it with --column")
+        else:
+            yield number, BadRow(f"it has no column {column!r}")
+
+
+def _paths(values: Iterator[tuple[int, Any]], path: Path, unit: str, found: Found) -> Iterator[str]:
+    """The paths among values, relative to the file that holds them; others are noted as skipped."""
+    for number, value in values:
+        reason = ""
+        if isinstance(value, BadRow):
+            reason = str(value)
+        elif not isinstance(value, str) or not value.strip():
+            reason = f"the path of a picture should stand here, not {quoted(value)}"
+        elif is_address(value):
+            reason = f"{quoted(value)}: {NO_ADDRESSES}"
+        if reason:
+            found.skipped.append((f"{path}, {unit} {number}", reason))
+        else:
+            yield str(path.parent / value.strip())

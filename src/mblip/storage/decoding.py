@@ -1,0 +1,187 @@
+"""Image files to upright RGB: whatever metadata they carry, in whatever format, by one path for all that reads pictures."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from contextlib import suppress
+from functools import cache
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError, features
+
+from mblip.errors import InputError, quoted, shorten
+from mblip.storage.metadata import without_metadata
+
+MAX_PIXELS = 89_478_485  # Pillow's own threshold of a decompression bomb: 256 MiB of RGB
+# Pillow knows more formats, but some of these run other programs (EPS: Ghostscript), and no photo comes in them. They are
+# tried in this order, and the first that Pillow does not know from the start makes it import all it has.
+_ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),  # with the extra "heic"
+    "DIB": (".dib",),
+    "ICO": (".ico",),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "QOI": (".qoi",),
+    "TGA": (".tga",),
+}
+FORMATS = tuple(_ENDINGS)
+"""Pillow's names of the formats that are read."""
+EXTENSIONS = tuple(ending for endings in _ENDINGS.values() for ending in endings)
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+class UnreadableImage(InputError):
+    """An image that is missing, damaged or refused; ``key`` says which and ``reason`` why."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"image {quoted(key)} cannot be used: {reason}")
+        self.key = key
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str, str]]:
+        return type(self), (self.key, self.reason)
+
+
+def decode_image(data: bytes, key: str, at_least: int = 0) -> Image.Image:
+    """Decode an image file to RGB, turned upright by its EXIF orientation; of an animation, the first frame.
+
+    Args:
+        data: The file's bytes, in any of :data:`FORMATS`, whatever the name says.
+        key: What errors call it.
+        at_least: If not 0, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep this many
+            pixels; several times faster for large photos.
+
+    Raises:
+        UnreadableImage: Not an image, cut off, larger than :data:`MAX_PIXELS`, or in a format whose decoder is not installed.
+    """
+    if not data:
+        raise UnreadableImage(key, "the file is empty")
+    if lacking := _lacks_decoder(data):
+        raise UnreadableImage(key, lacking)
+    try:
+        return _decode(data, key, at_least)
+    except DECODE_ERRORS as error:
+        # Text, colour profile or thumbnail may be broken where the pixels are whole; EXIF, which turns them, goes last.
+        for bare in (without_metadata(data, keep_exif=True), without_metadata(data, keep_exif=False)):
+            if bare is not None:
+                with suppress(*DECODE_ERRORS):
+                    return _decode(bare, key, at_least)
+        raise UnreadableImage(key, _why(error)) from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF data say; where those cannot be read, as it is."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except DECODE_ERRORS:
+        orientation = 1
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def convert_image(image: Image.Image, key: str) -> Image.Image:
+    """An image that Pillow has opened, but may not have read yet, as upright RGB.
+
+    Raises:
+        UnreadableImage: Its pixels are damaged.
+    """
+    try:
+        image.load()
+        return to_rgb(upright(image))
+    except DECODE_ERRORS as error:
+        raise UnreadableImage(key, _why(error)) from error
+
+
+def _decode(data: bytes, key: str, at_least: int) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableImage(key, f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
+        if at_least:
+            image.draft("RGB", (at_least, at_least))
+        image.load()
+        return to_rgb(upright(image))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not a readable image (in no format that is known here)"
+    return f"not a readable image ({shorten(' '.join(str(error).split())) or 'damaged'})"
+
+
+def _lacks_decoder(data: bytes) -> str:
+    """What to install for a picture of a phone that this installation has no decoder for; empty where it has one."""
+    if data[4:8] != b"ftyp":
+        return ""
+    brands = data[8 : 8 + 4 * 16]
+    if b"avi" in brands:
+        return "" if features.check("avif") else "it is AVIF, which this Pillow does not read: pip install -U pillow"
+    if any(brand in brands for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")):
+        return "" if _registers_heif() else "it is HEIC/HEIF, which needs an extra: pip install 'mblip[heic]'"
+    return "it is a film (MP4 or MOV), no picture"
+
+
+@cache
+def _registers_heif() -> bool:
+    """Give Pillow the decoder of HEIC/HEIF, if it is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _formats() -> tuple[str, ...]:
+    return FORMATS if _registers_heif() else tuple(name for name in FORMATS if name != "HEIF")
+
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode in RGB; where it is transparent, white shows through, as on a page.
+
+    Greys of more than 8 bits, which Pillow would clip to white or black, are scaled down: those above 255 are read as
+    16 bits, and fractions as shares of white.
+    """
+    if image.mode[0] in "IF":
+        grey = np.nan_to_num(np.asarray(image).astype(np.float64))
+        if image.mode.startswith("I;16") or grey.max(initial=0) > 255:
+            grey = grey // 256
+        elif image.mode == "F" and grey.max(initial=0) <= 1:
+            grey = grey * 255
+        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+    return image.convert("RGB")

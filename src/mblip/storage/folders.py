@@ -1,0 +1,123 @@
+"""Folders of pictures as they come from Macs, phones and Windows: which files are pictures, and where one is."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from mblip.storage.decoding import EXTENSIONS
+
+# What systems leave in folders: previews, settings, the second half of a Mac's files on other drives.
+_JUNK = {
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    ".ds_store",
+    "icon\r",
+    "__macosx",
+    "@eadir",
+    "$recycle.bin",
+    ".thumbnails",
+}
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder, or one that it lies in, is none of a person's own."""
+    return any(part.startswith("._") or part.lower() in _JUNK for part in name.split("/"))
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name is that of a picture in a format that is read here."""
+    return name.lower().endswith(EXTENSIONS) and not is_junk(name)
+
+
+@dataclass
+class Walked:
+    """What a folder holds.
+
+    Attributes:
+        pictures: Paths, in order.
+        refused: Pictures and folders that cannot be read, with the reason.
+        others: Number of files that are no pictures in a format that is read here, by ending.
+    """
+
+    pictures: list[str] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+
+
+def walk_pictures(folder: str | Path) -> Walked:
+    """All pictures below a folder; a folder that links lead to is visited once, under its own name where it has one here."""
+    walked, seen = Walked(), set[tuple[int, int]]()
+    waiting, linked = [str(folder)], list[str]()
+    while waiting or linked:
+        here = waiting.pop() if waiting else linked.pop(0)
+        try:
+            status = os.stat(here)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(here) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            walked.refused.append((here, f"the folder cannot be read: {error.strerror}"))
+            continue
+        for entry in found:
+            if is_junk(entry.name):
+                continue
+            kind = _kind(entry)
+            if kind == "folder":
+                (linked if entry.is_symlink() else waiting).append(entry.path)
+            elif not is_picture(entry.name):
+                walked.others[os.path.splitext(entry.name)[1].lower() or entry.name] += 1  # noqa: PTH122
+            elif kind == "file":
+                walked.pictures.append(entry.path)
+            else:
+                walked.refused.append((entry.path, kind))
+    walked.pictures.sort()
+    return walked
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """``folder``, ``file``, or why it is neither."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        return "the link is broken" if entry.is_symlink() else "it is no file, but a device, pipe or socket"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+
+
+def find_file(folder: Path, key: str) -> Path | None:
+    """The file of a key below a folder, however accents and ending are written there; None where there is none."""
+    for name in spellings(key):
+        path = folder / name
+        with suppress(OSError, ValueError):  # a name too long for the file system, or with a NUL
+            if path.is_file():
+                return path
+    return None
+
+
+def spellings(key: str) -> Iterator[str]:
+    """A key in the ways that files of it are called: accents composed or apart, the ending left out or in capitals."""
+    # Archives made on a Mac spell accents apart (NFD) where the annotations do not; some corpora omit ".jpg".
+    forms = list(dict.fromkeys([key, unicodedata.normalize("NFC", key), unicodedata.normalize("NFD", key)]))
+    yield from forms
+    ending = PurePosixPath(key).suffix
+    if ending.lower() in EXTENSIONS:
+        others = [other for other in (ending.lower(), ending.upper(), _capital(ending)) if other != ending]
+        yield from (form.removesuffix(ending) + other for form in forms for other in others)
+        return
+    for written in (str.lower, str.upper, _capital):
+        yield from (form + written(extension) for form in forms for extension in EXTENSIONS)
+
+
+def _capital(ending: str) -> str:
+    return "." + ending[1:].capitalize()

@@ -1,0 +1,69 @@
+"""Image files without their metadata: text, colour profiles, thumbnails may be broken where the pixels are whole."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_EXIF = b"Exif\0\0"
+
+
+def without_metadata(data: bytes, keep_exif: bool) -> bytes | None:
+    """The file with its pixels alone; None where it is not PNG, JPEG or WebP, whose metadata stand in parts of their own.
+
+    Args:
+        data: The file's bytes.
+        keep_exif: Keep the part that says how the camera was held.
+    """
+    if data.startswith(_PNG):
+        return _PNG + b"".join(_png_chunks(data, keep_exif))
+    if data.startswith(_JPEG):
+        return _JPEG + b"".join(_jpeg_segments(data, keep_exif))
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        body = b"WEBP" + b"".join(_webp_chunks(data, keep_exif))
+        return b"RIFF" + struct.pack("<I", len(body)) + body
+    return None
+
+
+def _png_chunks(data: bytes, keep_exif: bool) -> Iterator[bytes]:
+    place = len(_PNG)
+    while place < len(data):
+        length, kind = int.from_bytes(data[place : place + 4]), data[place + 4 : place + 8]
+        after = place + 12 + length
+        # A capital letter begins what no reader may do without.
+        if kind[:1].isupper() or kind == b"tRNS" or (keep_exif and kind == b"eXIf"):
+            yield data[place:after]
+        place = after
+
+
+def _jpeg_segments(data: bytes, keep_exif: bool) -> Iterator[bytes]:
+    place = len(_JPEG)
+    while data[place : place + 1] == b"\xff":
+        marker = data[place + 1] if place + 1 < len(data) else 0xDA
+        if marker == 0xFF:  # filling
+            place += 1
+            continue
+        if marker == 0xDA:  # the pixels begin
+            break
+        after = place + 2 + int.from_bytes(data[place + 2 : place + 4])
+        described = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        exif = marker == 0xE1 and data.startswith(_EXIF, place + 4)
+        # Adobe's own (0xEE) says how the colours are coded.
+        if not described or marker == 0xEE or (exif and keep_exif):
+            yield data[place:after]
+        place = after
+    yield data[place:]
+
+
+def _webp_chunks(data: bytes, keep_exif: bool) -> Iterator[bytes]:
+    place, dropped = 12, {b"ICCP": 0x20, b"XMP ": 0x04} | ({} if keep_exif else {b"EXIF": 0x08})
+    while place < len(data):
+        kind, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        after = place + 8 + length + length % 2
+        chunk = data[place:after]
+        if kind == b"VP8X" and len(chunk) > 8:  # its flags announce what follows
+            chunk = chunk[:8] + bytes([chunk[8] & ~sum(dropped.values())]) + chunk[9:]
+        if kind not in dropped:
+            yield chunk
+        place = after

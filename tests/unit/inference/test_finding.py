@@ -1,0 +1,212 @@
+"""Pictures as people have them, found by ``mblip caption``: tables, lists, and folders of a Mac, a phone and Windows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import struct
+import sys
+import unicodedata
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from tests import checkpoints
+
+from mblip.errors import InputError
+from mblip.inference.finding import find_pictures
+from mblip.storage import decoding
+
+
+def _photo(kind: str = "JPEG", color: int = 90, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 24), (color, 120, 30)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "image,title\nx.jpg,X\nsub/y.png,Y\n"), ("t.csv", "\ufeffimage;title\r\nx.jpg;X\r\nsub/y.png;Y\r\n;\r\n"),
+        ("t.csv", "sep=\t\nimage\ttitle\nx.jpg\tX\nsub/y.png\tY\n"), ("t.tsv", "image\tid\nx.jpg\t1\nsub/y.png\t2\n"),
+        ("t.json", '[{"image": "x.jpg"}, {"image": "sub/y.png"}]'), ("t.json", '{"image": "x.jpg"}\n{"image": "sub/y.png"}\n'),
+        ("t.json", '["x.jpg", "sub/y.png"]'), ("t.jsonl", '{"image": ["x.jpg", "sub/y.png", "x.jpg"]}\n'),
+        ("t.jsonl", '{"image": {"path": "x.jpg", "bytes": null}}\n{"image": {"path": "sub/y.png"}}\n'),
+        ("list.txt", "x.jpg\n\nsub/y.png\n"), ("list.TXT", "\ufeffx.jpg\r\n  sub/y.png  \r\nx.jpg"),
+    ],
+)  # fmt: skip
+def test_tables_and_lists_in_many_forms(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    found = find_pictures([str(tmp_path / name)])
+    assert found.pictures == [str(tmp_path / "x.jpg"), str(tmp_path / "sub/y.png")] and not found.skipped
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.csv", b"image\n", "names no picture: it has no row"), ("t.csv", b"", "is empty"),
+        ("list.txt", b"\n \n", "names no picture: it has no row"),
+        ("t.csv", b"image,image\nx.jpg,y.jpg\n", "two columns are called 'image'"),
+        ("t.csv", b"imgae\nx.jpg\n", "no column 'image'; did you mean 'imgae'"),
+        ("t.csv", b"file,title\nx.jpg,X\n", "no column 'image'; it has file, title; name it with --column"),
+        ("t.csv", "image\nx.jpg\n".encode("utf-16"), "in UTF-16: save"), ("t.csv", b"image\n\xe9t\xe9.jpg\n", "Windows-1252"),
+        ("list.txt", b"caf\xe9.jpg\n", "line 1: the byte 0xE9 is not UTF-8"), ("t.xlsx", b"PK", "spreadsheet"),
+        ("t.csv", b"image\nhttps://example.org/a.jpg\ns3://b/c.png\n", "row 1: 'https://example.org/a.jpg': it is an address"),
+        ("t.json", b'[{"image": null}]', "row 1: the path of a picture should stand here, not None"),
+        ("t.json", b'{"images": {"a": 1}}', "no column 'image'; did you mean 'images'"),
+    ],
+)  # fmt: skip
+def test_what_names_no_picture_says_why(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    if name.endswith(".xlsx"):  # no table here: opened as a picture, which it is not either
+        assert find_pictures([str(tmp_path / name)]).pictures == [str(tmp_path / name)]
+        return
+    with pytest.raises(InputError) as told:
+        find_pictures([str(tmp_path / name)])
+    assert says in str(told.value) and len(str(told.value)) < 700
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://example.org/a.jpg", "s3://bucket/a.jpg", "http:/x/a.jpg", "data:image/png;base64,AA", "gs://b/c"],
+)
+def test_addresses_are_not_fetched(address: str) -> None:
+    with pytest.raises(InputError, match=r"cannot be captioned: it is an address, and pictures are not fetched here"):
+        find_pictures([address])
+
+
+def test_one_bad_row_stops_no_other(tmp_path: Path) -> None:
+    rows = ["image,title", "x.jpg,X", ",no path", "a,b,c", "https://example.org/a.jpg,web", "y.jpg,Y"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    found = find_pictures([str(tmp_path / "t.csv")])
+    assert found.pictures == [str(tmp_path / "x.jpg"), str(tmp_path / "y.jpg")]
+    assert [name.rpartition(", ")[2] for name, _ in found.skipped] == ["row 2", "row 3", "row 4"]
+    assert "line 4 has 3 cells" in found.skipped[1][1] and "it is an address" in found.skipped[2][1]
+
+
+def test_pictures_in_cells_are_found_by_row_and_others_by_path(tmp_path: Path) -> None:
+    table = tmp_path / "hf.parquet"
+    pq.write_table(pa.table({"image": [{"bytes": _photo(), "path": "a.jpg"}] * 3, "label": [1, 2, 3]}), table)
+    assert [str(cell) for cell in find_pictures([str(table)]).pictures] == [f"{table}#{row}" for row in range(3)]
+    with pytest.raises(InputError, match=r"row 1 has no column 'imag'; did you mean 'image'"):
+        find_pictures([str(table)], "imag")
+    pq.write_table(pa.table({"img": [_photo()], "label": [1]}), table)
+    with pytest.raises(InputError, match="no column 'image', but pictures in img: name one with --column"):
+        find_pictures([str(table)])
+    assert [str(cell) for cell in find_pictures([str(table)], "img").pictures] == [f"{table}#0"]
+
+
+def test_what_a_pattern_leaves_out_is_counted(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.mov", "c.cr2", "._a.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    found = find_pictures([f"{tmp_path}/*"])
+    assert found.pictures == [str(tmp_path / "a.jpg")]
+    assert found.left_out() == "left out 2 files that are no pictures known here: 1 .mov, 1 .cr2"
+    with pytest.raises(InputError, match=r"names no picture .*; left out 1 files .*: 1 \.mov"):
+        find_pictures([f"{tmp_path}/*.mov"])
+
+
+# --- from the shell
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.blip2(tmp_path_factory.mktemp("tiny"), "mt5")
+
+
+def _caption(
+    model: Path, places: list[str], to: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, list[str], dict[str, str]]:
+    """Exit code, pictures with a caption, and the reasons of those without."""
+    from mblip.cli.app import main
+
+    command = ["mblip", "caption", *places, "--language", "sw", "--model", str(model), "--to", str(to)]
+    monkeypatch.setattr(sys, "argv", [*command, "--beams", "1", "--max-tokens", "2"])
+    code: object = 0
+    try:
+        main()
+    except SystemExit as stopped:
+        code = stopped.code
+    rows = list(csv.DictReader(to.open(encoding="utf-8", newline=""))) if to.exists() else []
+    listed = to.with_name(to.name + ".skipped.jsonl")
+    lines = listed.read_text().splitlines() if listed.exists() else []
+    skipped = {Path(row["image"]).name: row["reason"] for row in map(json.loads, lines)}
+    return int(str(code or 0)), [Path(row["image"]).name for row in rows], skipped
+
+
+def test_a_folder_made_on_a_mac(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mac"
+    (folder / "__MACOSX").mkdir(parents=True)
+    composed = unicodedata.normalize("NFC", "Über den Wolken.jpg")
+    apart = unicodedata.normalize("NFD", composed)
+    for name in ("a.jpg", apart):
+        (folder / name).write_bytes(_photo())
+        (folder / f"._{name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+        (folder / f"__MACOSX/._{name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    assert _caption(model, [str(folder)], tmp_path / "a.csv", monkeypatch) == (0, [apart, "a.jpg"], {})
+    # A list that was written elsewhere spells the name in the other way.
+    (folder / "list.csv").write_text(f"image\n{composed}\n", encoding="utf-8")
+    assert _caption(model, [str(folder / "list.csv")], tmp_path / "b.csv", monkeypatch) == (0, [composed], {})
+
+
+def test_a_folder_from_a_phone(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                               capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.setattr(decoding, "_registers_heif", lambda: False)
+    folder = tmp_path / "phone"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (folder / "IMG_0002.JPG").write_bytes(_photo(exif=exif))
+    (folder / "IMG_0001.HEIC").write_bytes(struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(99))
+    (folder / "IMG_0002.MOV").write_bytes(b"film")
+    (folder / "IMG_0003.MOV").write_bytes(b"film")
+    code, done, skipped = _caption(model, [str(folder)], tmp_path / "a.csv", monkeypatch)
+    assert (code, done) == (1, ["IMG_0002.JPG"])
+    assert skipped == {"IMG_0001.HEIC": "it is HEIC/HEIF, which needs an extra: pip install 'mblip[heic]'"}
+    told = capsys.readouterr().err
+    assert "left out 2 files that are no pictures known here: 2 .mov" in told and "pip install 'mblip[heic]'" in told
+    assert "1 of 2 pictures could not be read" in told
+
+
+def test_a_folder_and_a_list_from_windows(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    folder = tmp_path / "win"
+    (folder / "Bilder").mkdir(parents=True)
+    (folder / "Bilder/X.JPG").write_bytes(_photo())
+    for name in ("Thumbs.db", "desktop.ini", "Bilder/Thumbs.db"):
+        (folder / name).write_bytes(b"\xd0\xcf\x11\xe0")
+    assert _caption(model, [str(folder)], tmp_path / "a.csv", monkeypatch) == (0, ["X.JPG"], {})
+    (folder / "liste.csv").write_text(
+        "image;Titel\r\nBilder/x.jpg;klein\r\nBilder\\X.JPG;groß\r\nBilder/X.jpg;X\r\n", encoding="utf-8"
+    )
+    code, done, skipped = _caption(model, [str(folder / "liste.csv")], tmp_path / "b.csv", monkeypatch)
+    assert (code, done) == (1, ["X.jpg"])  # the case of an ending does not count, that of a name does
+    assert skipped["x.jpg"] == "No such file or directory"
+    (reason,) = (reason for name, reason in skipped.items() if "\\" in name)
+    assert (
+        reason.startswith("there is no such file; backslashes stand between its folders: write ")
+        and "Bilder/X.JPG'" in reason
+    )
+    (folder / "cp.csv").write_bytes("image;Titel\r\nBilder/X.JPG;groß und schön\r\n".encode("cp1252"))
+    capsys.readouterr()
+    assert _caption(model, [str(folder / "cp.csv")], tmp_path / "c.csv", monkeypatch) == (2, [], {})
+    told = capsys.readouterr().err
+    assert "cp.csv, line 2: the byte 0xDF is not UTF-8" in told and "Windows-1252" in told and told.count("\n") == 1
+
+
+def test_parquet_of_the_hub(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "hf.parquet"
+    (tmp_path / "beside.jpg").write_bytes(_photo())
+    cells = [{"bytes": _photo(color=n), "path": "a.jpg"} for n in range(20)] + [
+        {"bytes": None, "path": "beside.jpg"}, {"bytes": b"broken", "path": "b.jpg"}, {"bytes": None, "path": None},
+    ]  # fmt: skip
+    pq.write_table(pa.table({"image": cells}), table, row_group_size=7)
+    code, done, skipped = _caption(model, [str(table)], tmp_path / "a.csv", monkeypatch)
+    assert (code, done) == (1, [f"hf.parquet#{row}" for row in range(21)])
+    assert skipped == {
+        "hf.parquet#21": "not a readable image (in no format that is known here)", "hf.parquet#22": "its cell is empty",
+    }  # fmt: skip
