@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -30,6 +31,12 @@ def choose_model(name: str = "") -> str:
         f"no model is named and the published one is not on this machine; choose: --model {PUBLISHED} downloads it "
         f"(several GB, photos of anything), or {nano} (a few MB, emoji scenes only)"
     )
+
+
+def served_name(model: str) -> str:
+    """What clients call a model where nobody said: the last part of its name, for they need not know its folder."""
+    last = Path(model).expanduser().resolve().name if set(model) <= set("./\\~") else model.rstrip("/\\")
+    return re.split(r"[/\\]", last)[-1] or "model"
 
 
 def read_keys(file: Path | None) -> list[str]:
