@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -175,7 +174,7 @@ class Gate:
             given = True
             return {"type": "http.request", "body": sent, "more_body": False}
 
-        await self._pass(scope, receive, send, done=self.uploads.keep_own if path.startswith(f"{_API}/run/") else None)
+        await self._pass(scope, receive, send)
 
     def _written_anew(self, request: Request, body: Any) -> tuple[str, dict[str, Any]]:
         if not isinstance(body, dict):
@@ -213,10 +212,8 @@ class Gate:
             finally:
                 self._listening.discard(name)
 
-    async def _pass(
-        self, scope: Scope, receive: Receive, send: Send, done: Callable[[], None] | None = None
-    ) -> None:
-        """To Gradio, with the headers it needs; its answer without our folder. ``done`` is called before it is sent."""
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """To Gradio, with the headers it needs; its answer without our folder."""
         gone = rewritten = False
 
         async def noted() -> Message:
@@ -228,8 +225,6 @@ class Gate:
         async def hidden(message: Message) -> None:
             nonlocal rewritten
             if message["type"] == "http.response.start":
-                if done:
-                    done()
                 headers = message.get("headers", [])
                 kind = dict(headers).get(b"content-type", b"")
                 rewritten = kind.startswith((b"application/json", b"text/html", b"text/event-stream", b"text/plain"))
@@ -279,7 +274,7 @@ def number(least: float, most: float, whole: bool = False) -> Check:
     """A check that a value is a number in a range."""
 
     def check(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise WrongInput("write a number")
         if not least <= value <= most or (whole and value != int(value)):
             raise WrongInput(f"write a {'whole ' if whole else ''}number from {least:g} to {most:g}")

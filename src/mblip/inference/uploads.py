@@ -29,9 +29,8 @@ class Uploads:
         self._sent: dict[str, tuple[Path, int, float]] = {}  # the oldest is first
 
     def keep_own(self) -> None:
-        """Let clients name what lies in the folder and was not uploaded: the page's examples, and Gradio's copies of them."""
-        sent = {path for path, _, _ in self._sent.values()}
-        self._own = {self._name(path): path for path in self.folder.rglob("*") if path not in sent and path.is_file()}
+        """Let clients name every file that now lies in the folder: the page's examples."""
+        self._own = {self._name(path): path for path in self.folder.rglob("*") if path.is_file()}
 
     def add(self, name: str, data: bytes) -> str:
         """Keep a file; gives the client's name for it, of which only the end comes from the client.

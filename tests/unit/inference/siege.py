@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """A siege of the demo and its server: some hundreds of hostile requests, of which none may read a file or break anything.
 
 Each attack gives the bytes that came back. They must hold neither what stands in a file of the server's nor a path of it, and
@@ -258,12 +259,12 @@ class Siege:
                  "<script>.svg", "é\U0001f600.png", "con", "x/../../y", "-rf", "a;b&c|d.png"]  # fmt: skip
         for name in names:
             yield f"upload {name[:40]!r}", lambda n=name: self._upload(n, png())
+        kind = "Content-Type: multipart/form-data; boundary=x\r\n"
         page = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
         for name in ("x.svg", "x.html", "x.js", "x.xhtml", "x"):
             yield f"upload a page as {name}", lambda n=name: self._upload(n, page)
         for body in (b"", b"--x", b"--x\r\n\r\n", b"--x--", b"--x\r\nContent-Disposition: form-data\r\n\r\ny\r\n--x--",
                      b"--x\r\nContent-Disposition: form-data; name=files; filename=a\r\n\r\n"):  # fmt: skip
-            kind = "Content-Type: multipart/form-data; boundary=x\r\n"
             yield f"form {body[:30]!r}", lambda b=body: self.raw("POST", "/gradio_api/upload", b, kind)
         yield "no form", lambda: self.raw("POST", "/gradio_api/upload", b"x", "Content-Type: text/plain\r\n")
         yield (
