@@ -256,11 +256,11 @@ def explain(error: ValidationError, sent: Any) -> tuple[str, str | None]:
     """What to tell the client, and the place in what it sent."""
     first = error.errors(include_url=False, include_context=False)[0]
     place, here = [], sent
-    for step in first["loc"]:
+    for last, step in enumerate(first["loc"], 1 - len(first["loc"])):
         # pydantic also names the type that a part was taken for, which is no key of it.
         if step in here if isinstance(here, Mapping) else isinstance(here, list) and step in range(len(here)):
             here = here[step]
-        elif first["type"] != "missing" or step != first["loc"][-1]:
+        elif last < 0 or first["type"] != "missing":
             continue
         place.append(str(step)[:100])
     path = ".".join(place)
