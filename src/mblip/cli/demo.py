@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import Annotated
 
 import typer
+
+from mblip.cli.serve import (
+    Body,
+    Drain,
+    Header,
+    Host,
+    Hosts,
+    Idle,
+    Keys,
+    MaxMb,
+    Model,
+    Name,
+    Origins,
+    Quantization,
+    Queue,
+    warn,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -13,21 +32,45 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
-    host: Annotated[str, typer.Option(help="Address to listen on; only this machine by default.")] = "127.0.0.1",
+    model: Model = "",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 7860,
-    quantization: Annotated[str, typer.Option(help="Of the language model: auto, none, int8 or nf4.")] = "auto",
+    served_model_name: Name = "",
+    api_keys: Keys = None,
+    allowed_hosts: Hosts = None,
+    allowed_origins: Origins = None,
+    queue: Queue = 256,
+    max_mb: MaxMb = 20,
+    header_seconds: Header = 10,
+    body_seconds: Body = 120,
+    idle_seconds: Idle = 30,
+    drain_seconds: Drain = 60,
+    quantization: Quantization = "auto",
 ) -> None:
     """Open a page in the browser to try a model on. The API of mblip serve is under /v1."""
-    from mblip.inference.choosing import choose_model
+    from mblip.inference.choosing import choose_model, read_keys, served_name
 
-    chosen = choose_model(model)
+    chosen, keys = choose_model(model), read_keys(api_keys)
     from mblip.inference.choosing import open_model
     from mblip.inference.demo import mount_demo
-    from mblip.inference.server import Settings, create_app
+    from mblip.inference.server import Limits, Settings, create_app, listed_hosts, listed_origins
     from mblip.inference.server.running import listen, run
 
+    settings = Settings(
+        queue=queue, max_bytes=max_mb << 20, keys=keys, host=host, hosts=listed_hosts(allowed_hosts or ()),
+        origins=listed_origins(allowed_origins or ()),
+    )  # fmt: skip
     listening = listen(host, port)  # a port that is taken is told before a model is loaded
-    vlm, settings = open_model(chosen, quantization), Settings()
-    app = mount_demo(create_app(vlm, chosen, settings), vlm, chosen, settings.max_bytes)
-    run(app, listening, lambda address: print(f"open {address} in a browser", flush=True))
+    vlm, name = open_model(chosen, quantization), served_model_name or served_name(chosen)
+    # Until the server runs, which ends by itself: the folder for uploads is removed by whatever ends Python in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    app = mount_demo(create_app(vlm, name, settings), vlm, name, settings.max_bytes)
+    limits = Limits(header_seconds, body_seconds, idle_seconds, drain_seconds)
+    run(app, listening, lambda address: _greet(address, host, bool(keys)), limits)
+
+
+def _greet(address: str, host: str, guarded: bool) -> None:
+    print(f"open {address} in a browser", flush=True)
+    if guarded:
+        print("it asks for a name, which may be anything, and a password: one of the keys", flush=True)
+    warn(host, guarded)

@@ -10,6 +10,22 @@ import typer
 Model = Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; only this machine by default.")]
 Quantization = Annotated[str, typer.Option(help="Of the language model: auto, none, int8 or nf4.")]
+Name = Annotated[str, typer.Option(help="What clients call the model; by default the last part of --model.")]
+Keys = Annotated[Path | None, typer.Option(help="File with the keys that clients may show, one a line.")]
+Queue = Annotated[int, typer.Option(min=1, help="Texts that may wait; beyond them clients get 429.")]
+MaxMb = Annotated[int, typer.Option(min=1, help="Largest request, and largest fetched picture.")]
+Hosts = Annotated[
+    list[str] | None,
+    typer.Option(help="Host names that requests may be sent to, beside localhost and --host; * for any."),
+]
+Origins = Annotated[
+    list[str] | None,
+    typer.Option(help="Origins whose web pages may use the server, such as https://a.example; * for any."),
+]
+Header = Annotated[float, typer.Option(min=0.1, help="Seconds for the headers of a request to arrive.")]
+Body = Annotated[float, typer.Option(min=0.1, help="Seconds for its body to arrive, and for an answer to be taken.")]
+Idle = Annotated[float, typer.Option(min=0.1, help="Seconds that a connection is kept without a request.")]
+Drain = Annotated[float, typer.Option(min=0, help="Seconds that begun requests may take after SIGTERM.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -21,35 +37,56 @@ def serve(
     model: Model = "",
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 8000,
-    api_keys: Annotated[Path | None, typer.Option(help="File with the keys that clients may show, one a line.")] = None,
+    served_model_name: Name = "",
+    api_keys: Keys = None,
+    allowed_hosts: Hosts = None,
+    allowed_origins: Origins = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that are generated together.")] = 32,
     wait_ms: Annotated[float, typer.Option(min=0, help="What a request waits for company at most.")] = 10,
-    queue: Annotated[int, typer.Option(min=1, help="Texts that may wait; beyond them clients get 429.")] = 256,
-    max_mb: Annotated[int, typer.Option(min=1, help="Largest request, and largest fetched picture.")] = 20,
+    queue: Queue = 256,
+    max_mb: MaxMb = 20,
     remote_images: Annotated[
         bool, typer.Option("--remote-images", help="Fetch pictures from public http(s) addresses.")
     ] = False,
+    header_seconds: Header = 10,
+    body_seconds: Body = 120,
+    idle_seconds: Idle = 30,
+    drain_seconds: Drain = 60,
     quantization: Quantization = "auto",
     compile_model: Annotated[
         bool, typer.Option("--compile", help="torch.compile the vision model: a minute before the first answer.")
     ] = False,
 ) -> None:
     """Serve a model as OpenAI's chat API. It stops on Ctrl-C or SIGTERM, when all that was begun is answered."""
-    from mblip.inference.choosing import choose_model, read_keys
+    from mblip.inference.choosing import choose_model, read_keys, served_name
 
     chosen, keys = choose_model(model), read_keys(api_keys)
     from mblip.inference.choosing import open_model
-    from mblip.inference.server import Settings, create_app
+    from mblip.inference.server import Limits, Settings, create_app, listed_hosts, listed_origins
     from mblip.inference.server.running import listen, run
 
+    settings = Settings(
+        batch_size, wait_ms / 1000, queue, 1024, max_mb << 20, remote_images, keys, host,
+        listed_hosts(allowed_hosts or ()), listed_origins(allowed_origins or ()),
+    )  # fmt: skip
     listening = listen(host, port)  # a port that is taken is told before a model is loaded
     vlm = open_model(chosen, quantization, compile_model)
-    settings = Settings(batch_size, wait_ms / 1000, queue, 1024, max_mb << 20, remote_images, keys)
-    run(create_app(vlm, chosen, settings), listening, lambda address: _greet(address, host, bool(keys), vlm.precision))
+    app = create_app(vlm, served_model_name or served_name(chosen), settings)
+    limits = Limits(header_seconds, body_seconds, idle_seconds, drain_seconds)
+    run(app, listening, lambda address: _greet(address, host, bool(keys), vlm.precision), limits)
 
 
 def _greet(address: str, host: str, guarded: bool, precision: str) -> None:
     print(f"listening on {address}/v1", flush=True)
     print(f"the language model computes in {precision} (--quantization)", flush=True)
+    warn(host, guarded)
+
+
+def warn(host: str, guarded: bool) -> None:
+    """Say who can use a server that was opened to others."""
     if not guarded and host not in ("127.0.0.1", "::1", "localhost"):
         print("anyone who can reach this address can use it: --api-keys FILE asks for a key", flush=True)
+    if host in ("0.0.0.0", "::"):
+        print(
+            "it answers to this machine's addresses; --allowed-hosts NAME adds the names that clients use", flush=True
+        )

@@ -52,6 +52,12 @@ def check_pictures(places: Sequence[str | Path]) -> None:
             raise InputError(f"there is no picture, folder or table {shorten(place)!r}{guess(place, names)}")
 
 
+def served_name(model: str) -> str:
+    """What clients call a model where nobody said: the last part of its name, for they need not know its folder."""
+    last = Path(model).expanduser().resolve().name if set(model) <= set("./\\~") else model.rstrip("/\\")
+    return re.split(r"[/\\]", last)[-1] or "model"
+
+
 def read_keys(file: Path | None) -> list[str]:
     """The keys in a file, one a line; none where there is no file.
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import html
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,17 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
 from mblip.errors import InputError
+from mblip.inference.demo_gate import Function, Gate, number, one_of, some_of, text, upload
 from mblip.inference.detecting import language_of
+from mblip.inference.nano_notice import nano_notice
 from mblip.inference.predictor import Predictor
+from mblip.inference.server.app import prompt_tokens
 from mblip.inference.server.batching import Busy
 from mblip.inference.server.pictures import Pictures
+from mblip.inference.server.schema import MAX_CHARACTERS
+from mblip.inference.uploads import Uploads
 from mblip.languages import LANGUAGES, Language
+from mblip.models.generation import Answer
 from mblip.nano.scenes import render, sample_scene
 from mblip.nano.words import load_lexicon
 
@@ -33,6 +42,7 @@ _CSS = """
 .answers {display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem}
 .answers article {border: 1px solid var(--border-color-primary); border-radius: .5rem; padding: .75rem 1rem; min-width: 0}
 .answers h3 {margin: 0 0 .25rem; font-size: .85rem; opacity: .75}
+.notice {margin: 0 0 .75rem; padding: .5rem .75rem; border-left: 3px solid var(--color-accent)}
 .answers p {margin: 0; font-size: 1.15rem; line-height: 1.6; overflow-wrap: anywhere}
 """
 
@@ -40,42 +50,79 @@ _CSS = """
 def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int) -> FastAPI:
     """Put the page at the root of a server, whose batches it shares.
 
+    What people upload lies in a folder that this user alone can read; it is removed when the server ends.
+
     Args:
         app: The server's application.
         model: Answers.
         name: What the page calls it.
         max_bytes: Of a picture.
     """
-    blocks = _build(app, model, name)
+    folder = Path(tempfile.mkdtemp(prefix="mblip-demo-")).resolve()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)  # read by Gradio whenever it puts a file away
+    uploads = Uploads(folder, max_bytes)
+    blocks, functions = _build(app, model, name, uploads)
+    uploads.keep_own()
+    blocks.queue(default_concurrency_limit=None)  # the batcher's queue has the limit, and says when it is full
+    # Gradio sees to paths that were not uploaded once it is launched, and a mounted page never is: a second lock.
+    blocks.has_launched = True
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    mounted: FastAPI = gr.mount_gradio_app(
-        app, blocks, path="/", theme=theme, css=_CSS, ssr_mode=False, max_file_size=max_bytes, show_error=True,
-        footer_links=[],
+    page = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(
+        page, blocks, path="/", theme=theme, css=_CSS, ssr_mode=False, max_file_size=max_bytes, show_error=True,
+        footer_links=[], run_history=False, mcp_server=False,
     )  # fmt: skip
-    return mounted
+    before = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[Any]:
+        async with before(app) as state, page.router.lifespan_context(page):
+            try:
+                yield state
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    app.router.lifespan_context = lifespan
+    app.mount("/", Gate(page, uploads, functions, lambda name: name in blocks._queue.pending_messages_per_session))
+    return app
 
 
-def _build(app: FastAPI, model: Predictor, name: str) -> Any:
+def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple[Any, dict[str, Function]]:
     choices = [(f"{language.own_name} · {language.name}", language.code) for language in LANGUAGES.values()]
 
-    async def generate(picture: str | None, prompts: Sequence[str], settings: Sequence[float]) -> list[str]:
+    async def generate(
+        picture: str | None, prompts: Sequence[str], settings: Sequence[float]
+    ) -> tuple[list[str], str | None]:
         if not picture:
             raise gr.Error("Choose a picture first.", print_exception=False)
         pictures: Pictures = app.state.pictures
+        asked: list[asyncio.Future[list[Answer]]] = []
         try:
-            opened = [await pictures.decode(await asyncio.to_thread(Path(picture).read_bytes))]
-            generation = _generation(*settings)
-            asked = (app.state.batcher.answer(prompt, opened, generation, 1, None) for prompt in prompts)
-            return [answer.text for (answer,) in await asyncio.gather(*asked)]
+            for prompt in prompts:
+                prompt_tokens(model, prompt)
+            opened = await pictures.decode(await asyncio.to_thread(Path(picture).read_bytes))
+            generation, batcher = _generation(*settings), app.state.batcher
+            asked += [
+                asyncio.ensure_future(batcher.answer(prompt, [opened], generation, 1, None)) for prompt in prompts
+            ]
+            return [answer.text for (answer,) in await asyncio.gather(*asked)], nano_notice(model, opened[1])
+        except FileNotFoundError as error:  # an older upload, removed for newer ones
+            raise gr.Error("The picture is no longer here: upload it again.", print_exception=False) from error
         except (InputError, Busy) as error:
             raise _shown(error) from error
+        finally:
+            for one in asked:
+                one.cancel()
 
     async def caption(picture: str | None, codes: list[str], *settings: float) -> str:
         if not codes:
             raise gr.Error("Pick at least one language.", print_exception=False)
         languages = [LANGUAGES[code] for code in codes]
-        texts = await generate(picture, [model.prompts.for_caption(language.name) for language in languages], settings)
-        return _cards(list(zip(languages, texts, strict=True)))
+        texts, notice = await generate(
+            picture, [model.prompts.for_caption(language.name) for language in languages], settings
+        )
+        return _cards(list(zip(languages, texts, strict=True)), notice)
 
     async def ask(picture: str | None, question: str, code: str, *settings: float) -> str:
         if not question.strip():
@@ -84,8 +131,8 @@ def _build(app: FastAPI, model: Predictor, name: str) -> Any:
             language = LANGUAGES[code or await asyncio.to_thread(language_of, question)]
         except InputError as error:
             raise _shown(error) from error
-        (text,) = await generate(picture, [model.prompts.for_question(question, language.name)], settings)
-        return _cards([(language, text)])
+        (answer,), notice = await generate(picture, [model.prompts.for_question(question, language.name)], settings)
+        return _cards([(language, answer)], notice)
 
     with gr.Blocks(title="mblip", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown(f"# mblip\nCaptions and answers by `{html.escape(name)}`.")
@@ -94,7 +141,7 @@ def _build(app: FastAPI, model: Predictor, name: str) -> Any:
                 picture = gr.Image(label="Picture", sources=["upload", "clipboard"], type="filepath", height=320)
                 # The file as it is: we, not gradio, say what is wrong with it. (A subclass would write a .pyi beside us.)
                 picture.preprocess = lambda upload: upload and upload.path
-                gr.Examples(_examples(), picture, label="Examples", elem_id="examples")
+                gr.Examples(_examples(uploads.folder), picture, label="Examples", elem_id="examples")
             with gr.Column():
                 languages = gr.Dropdown(
                     choices, value=["sw", "ar", "ja"], multiselect=True, label="Caption in",
@@ -121,7 +168,20 @@ def _build(app: FastAPI, model: Predictor, name: str) -> Any:
             [ask_button.click, question.submit], ask, [picture, question, answer_language, *settings], answer,
             api_name="ask",
         )  # fmt: skip
-    return blocks
+    numbers = {function.api_name: place for place, function in blocks.fns.items()}
+    settings_checks = {
+        "beams": number(1, 10, whole=True), "temperature": number(0, 2), "repetition penalty": number(1, 5),
+        "tokens": number(1, 200, whole=True),
+    }  # fmt: skip
+    shown = {"picture": upload(uploads)}
+    asked = {"question": text(MAX_CHARACTERS), "language": one_of(_OWN, *LANGUAGES)}
+    return blocks, {
+        "caption": Function(numbers["caption"], shown | {"languages": some_of(*LANGUAGES)} | settings_checks),
+        "ask": Function(numbers["ask"], shown | asked | settings_checks),
+        "load_example": Function(
+            numbers["load_example"], {"example": number(0, _EXAMPLES - 1, whole=True)}, queued=False
+        ),
+    }
 
 
 def _generation(beams: float, temperature: float, penalty: float, tokens: float) -> dict[str, Any]:
@@ -129,17 +189,18 @@ def _generation(beams: float, temperature: float, penalty: float, tokens: float)
         "num_beams": int(beams), "repetition_penalty": float(penalty), "max_new_tokens": int(tokens)
     }  # fmt: skip
     if temperature > 0:
-        settings |= {"num_beams": 1, "do_sample": True, "temperature": float(temperature), "top_k": 0}
+        settings |= {"num_beams": 1, "do_sample": True, "temperature": max(float(temperature), 0.01), "top_k": 0}
     return settings
 
 
-def _cards(answers: Sequence[tuple[Language, str]]) -> str:
+def _cards(answers: Sequence[tuple[Language, str]], notice: str | None) -> str:
     cards = [
         f'<article lang="{language.bcp47}" dir="{language.direction}"><h3>{html.escape(language.own_name)}</h3>'
         f"<p>{html.escape(text) or '–'}</p></article>"
         for language, text in answers
     ]
-    return f'<div class="answers">{"".join(cards)}</div>'
+    told = f'<p class="notice" role="status">{html.escape(notice[:1].upper() + notice[1:])}.</p>' if notice else ""
+    return f'{told}<div class="answers">{"".join(cards)}</div>'
 
 
 def _shown(error: Exception) -> Any:
@@ -147,13 +208,12 @@ def _shown(error: Exception) -> Any:
     return gr.Error(html.escape(text[:1].upper() + text[1:] + "."), print_exception=False)
 
 
-def _examples() -> list[str]:
+def _examples(folder: Path) -> list[str]:
     """Emoji scenes, drawn here: they need no network, and the nano models know them."""
-    folder = Path(tempfile.mkdtemp(prefix="mblip-demo-"))
     concepts = sorted(load_lexicon().emoji)
     paths = []
-    for number in range(_EXAMPLES):
-        scene = sample_scene(np.random.default_rng(number), 1 + number % 2, concepts)
-        paths.append(str(folder / f"scene-{number + 1}.png"))
+    for count in range(_EXAMPLES):
+        scene = sample_scene(np.random.default_rng(count), 1 + count % 2, concepts)
+        paths.append(str(folder / f"scene-{count + 1}.png"))
         render(scene, 256).save(paths[-1])
     return paths

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from mblip.models.locate import NANO
-from mblip.models.mblip import VisionLLM
+from mblip.models.vision_llm import VisionLLM
 from mblip.nano.scenes import SIZE
 
 NOTICE = (

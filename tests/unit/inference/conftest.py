@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 from tests import checkpoints
 
 from mblip.inference.predictor import Predictor, load_model
-from mblip.inference.server import Settings, create_app
-from mblip.inference.server.running import listen
+from mblip.inference.server import Limits, Settings, create_app
+from mblip.inference.server.running import listen, server_of
 
 NAME = "tiny"
 
@@ -28,10 +27,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 
 @contextlib.contextmanager
-def serving(app: Any) -> Iterator[str]:
+def serving(app: Any, limits: Limits | None = None) -> Iterator[str]:
     """Run an application in a thread; gives its address."""
     bound = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5))
+    server = server_of(app, limits or Limits(drain=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     while not server.started and thread.is_alive():

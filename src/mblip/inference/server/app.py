@@ -1,10 +1,8 @@
-"""The application: routes, limits, keys and metrics around the batcher."""
+"""The application: routes and settings around the batcher."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -15,23 +13,26 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
 
 import mblip
 from mblip.errors import InputError
+from mblip.inference.nano_notice import nano_notice
 from mblip.inference.predictor import Predictor
 from mblip.inference.server.batching import Batcher, Busy
-from mblip.inference.server.pictures import Pictures
-from mblip.inference.server.schema import MAX_IMAGES, ChatRequest, Completion
+from mblip.inference.server.errors import CLIENT_GONE, error_response, problem
+from mblip.inference.server.guard import CHAT, LOOPBACK_ORIGINS, Front, Guard, Metrics, host_name, is_loopback
+from mblip.inference.server.pictures import BadPicture, Pictures
+from mblip.inference.server.schema import MAX_IMAGES, MAX_PROMPT_TOKENS, MAX_TOKENS, ChatRequest, Completion, explain
 from mblip.models.generation import Answer
 
-CLIENT_GONE = 499  # nobody reads it; nginx's number, for the metrics
-MAX_PROMPT_TOKENS = 1024
 _FORM = "multipart/form-data"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,9 @@ class Settings:
         max_bytes: Of a request, and of a fetched picture.
         remote_images: Whether http(s) addresses of pictures are fetched.
         keys: That clients may show; none for an open server.
+        host: Address or name that is listened on.
+        hosts: Names that requests may be sent to, beside that address and the loopback names.
+        origins: Whose pages may use the server, beside its own and, where it listens on loopback, those of this machine.
     """
 
     batch_size: int = 32
@@ -55,22 +59,9 @@ class Settings:
     max_bytes: int = 20 << 20
     remote_images: bool = False
     keys: Sequence[str] = ()
-
-
-class _Metrics:
-    """What ``/metrics`` tells."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter("mblip_requests", "Chat requests", ["status"], registry=self.registry)
-        self.seconds = Histogram(
-            "mblip_request_seconds", "From request to whole answer", registry=self.registry,
-            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
-        )  # fmt: skip
-        self.batch = Histogram(
-            "mblip_batch_size", "Texts in a batch", registry=self.registry, buckets=(1, 2, 4, 8, 16, 32, 64, 128)
-        )
-        self.waiting = Gauge("mblip_waiting", "Texts that wait", registry=self.registry)
+    host: str = "127.0.0.1"
+    hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
 
 
 def create_app(model: Predictor, name: str, settings: Settings | None = None) -> FastAPI:
@@ -82,7 +73,7 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
         settings: Limits and keys.
     """
     settings = settings or Settings()
-    metrics = _Metrics()
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -97,7 +88,18 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
 
     app = FastAPI(title="mblip", version=mblip.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.pictures = Pictures(model.shrink, remote=settings.remote_images, max_bytes=settings.max_bytes)
-    app.add_middleware(_Guard, max_bytes=settings.max_bytes, keys=settings.keys)
+    app.state.metrics = metrics
+    own = host_name(settings.host) or settings.host
+    loopback = is_loopback(own)
+    # The last one added is the first to see a request.
+    app.add_middleware(Guard, max_bytes=settings.max_bytes, keys=settings.keys)
+    app.add_middleware(
+        CORSMiddleware, allow_origins=settings.origins, allow_origin_regex=LOOPBACK_ORIGINS if loopback else None,
+        allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=["Retry-After"], allow_private_network=True,
+    )  # fmt: skip
+    app.add_middleware(
+        Front, metrics=metrics, hosts=[own, *settings.hosts], origins=settings.origins, loopback_pages=loopback
+    )
     precision = model.precision
     served = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mblip"}
 
@@ -121,75 +123,113 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
         """The model that is served, by its name."""
         return JSONResponse(served) if model_id == name else _no_model(model_id, name)
 
-    @app.post("/v1/chat/completions", openapi_extra=_REQUEST_BODY, response_model=None)
+    @app.post(CHAT, openapi_extra=_REQUEST_BODY, response_model=None)
     async def chat(request: Request) -> Response:
         """Answer a prompt about pictures; as JSON, or as multipart with the JSON in ``request`` and the pictures."""
-        begun = time.monotonic()
-        response = await _chat(request, model, name, metrics)
-        metrics.requests.labels(str(response.status_code)).inc()
-        metrics.seconds.observe(time.monotonic() - begun)
-        return response
+        return await _chat(request, model, name)
 
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     return app
 
 
-async def _chat(request: Request, model: Predictor, name: str, metrics: _Metrics) -> Response:
+async def _chat(request: Request, model: Predictor, name: str) -> Response:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (_FORM, "application/json", ""):
-        return _error(415, f"the content type must be application/json or {_FORM}, not {kind[:100]!r}")
+        return error_response(415, f"the content type must be application/json or {_FORM}, not {kind[:100]!r}")
+    sent: Any = None
     try:
-        asked, uploads = await _read(request, kind)
+        text, uploads = await _read(request, kind)
+        sent = _parsed(text)
+        asked = ChatRequest.model_validate(sent)
         if asked.model not in (None, name):
             return _no_model(asked.model, name)
-        (message,) = asked.messages
+        message = asked.messages[asked.place]
         if len(message.images) > MAX_IMAGES:
             raise InputError(f"a message may have {MAX_IMAGES} pictures, not {len(message.images)}")
-        tokens = len(model.tokenizer(message.prompt)["input_ids"])
-        if tokens > MAX_PROMPT_TOKENS:
-            raise InputError(f"the prompt has {tokens} tokens; at most {MAX_PROMPT_TOKENS} are read")
-        pictures = await request.app.state.pictures.open(message.images, uploads)
+        tokens = prompt_tokens(model, message.prompt)
+        pictures = []
+        for part, url in message.images.items():
+            place = f"messages.{asked.place}.content.{part}"
+            try:
+                pictures += await request.app.state.pictures.open([url], uploads)
+            except BadPicture as error:
+                return error_response(400, f"{place}: {error}", param=place)
+        notices = {nano_notice(model, picture) for _, picture in pictures}
         batcher: Batcher = request.app.state.batcher
         tokens += len(pictures) * model.container.tokens_per_image
-        completion = Completion(name)
+        room = room_for_answer(model, tokens)
+        limit = room if asked.asked_tokens > room else None
+        completion = Completion(name, next(filter(None, notices), None))
         if asked.stream:
-            pieces = batcher.stream(message.prompt, pictures, asked.generation(), asked.n, asked.seed)
+            pieces = batcher.stream(message.prompt, pictures, asked.generation(room), asked.n, asked.seed)
             first = await anext(pieces)  # whether there is room is said by the status
             return StreamingResponse(
-                _events(first, pieces, completion, asked, tokens), media_type="text/event-stream",
+                _events(first, pieces, completion, asked, tokens, limit), media_type="text/event-stream",
                 headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
             )  # fmt: skip
         answer = asyncio.ensure_future(
-            batcher.answer(message.prompt, pictures, asked.generation(), asked.n, asked.seed)
+            batcher.answer(message.prompt, pictures, asked.generation(room), asked.n, asked.seed)
         )
         answers = await _unless_gone(request, answer)
         if answers is None:
             return Response(status_code=CLIENT_GONE)
-        return JSONResponse(
-            completion.whole([a.text for a in answers], [_reason(a) for a in answers], _usage(tokens, answers))
-        )
+        usage = _usage(tokens, answers, limit)
+        return JSONResponse(completion.whole([a.text for a in answers], [_reason(a) for a in answers], usage))
     except ValidationError as error:
-        first_error = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first_error["loc"])
-        unknown = first_error["type"] == "extra_forbidden"
-        why = "this server has no such field" if unknown else first_error["msg"].removeprefix("Value error, ")
-        return _error(400, f"{place or 'the request'}: {why}", param=place or None)
+        why, place_or_none = explain(error, sent)
+        return error_response(400, why, param=place_or_none)
     except InputError as error:
-        return _error(400, str(error))
+        return error_response(400, str(error))
     except Busy as error:
-        return _error(429, str(error), "rate_limit_exceeded", headers={"Retry-After": str(error.retry_after)})
+        return error_response(429, str(error), "rate_limit_exceeded", headers={"Retry-After": str(error.retry_after)})
 
 
-async def _read(request: Request, kind: str) -> tuple[ChatRequest, dict[str, bytes]]:
+def _parsed(text: bytes) -> Any:
+    try:
+        return from_json(text.removeprefix(_BYTE_ORDER_MARK))
+    except ValueError as error:
+        raise InputError(f"the request is no valid JSON: {error}") from error
+
+
+def prompt_tokens(model: Predictor, prompt: str) -> int:
+    """The tokens of a prompt.
+
+    Raises:
+        InputError: They are more than are read.
+    """
+    tokens = len(model.tokenizer(prompt)["input_ids"])
+    if tokens > MAX_PROMPT_TOKENS:
+        raise InputError(f"the prompt has {tokens} tokens; at most {MAX_PROMPT_TOKENS} are read")
+    return tokens
+
+
+def room_for_answer(model: Predictor, tokens: int) -> int:
+    """The longest answer to a prompt of so many tokens, its pictures included.
+
+    Raises:
+        InputError: There is none.
+    """
+    config = model.model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    if config.is_encoder_decoder or not isinstance(positions, int):
+        return MAX_TOKENS
+    if positions <= tokens:
+        raise InputError(
+            f"the prompt and its pictures have {tokens} tokens; the language model has {positions} positions"
+        )
+    return min(MAX_TOKENS, positions - tokens)
+
+
+async def _read(request: Request, kind: str) -> tuple[bytes, dict[str, bytes]]:
     if kind == _FORM:
         async with request.form(max_files=MAX_IMAGES, max_fields=1, max_part_size=1 << 20) as form:
             files = {key: await file.read() for key, file in form.items() if isinstance(file, UploadFile)}
             text = form.get("request")
         if not isinstance(text, str):
             raise InputError("a multipart request has its JSON in the field 'request'")
-        return ChatRequest.model_validate_json(text), files
-    return ChatRequest.model_validate_json(await request.body()), {}
+        return text.encode("utf-8", "surrogatepass"), files
+    return await request.body(), {}
 
 
 async def _unless_gone(request: Request, answer: asyncio.Future[list[Answer]]) -> list[Answer] | None:
@@ -211,7 +251,7 @@ async def _gone(request: Request) -> None:
 
 async def _events(
     first: tuple[int, str | Answer], pieces: AsyncIterator[tuple[int, str | Answer]], completion: Completion,
-    asked: ChatRequest, tokens: int,
+    asked: ChatRequest, tokens: int, limit: int | None,
 ) -> AsyncIterator[str]:  # fmt: skip
     def event(data: dict[str, Any]) -> str:
         return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
@@ -231,12 +271,12 @@ async def _events(
             except StopAsyncIteration:
                 break
             except (RuntimeError, ValueError, InputError):
-                yield event({"error": _problem("the answer could not be finished", "internal_error")})
+                yield event({"error": problem("the answer could not be finished", "internal_error")})
                 return
     for index, answer in answers.items():
         yield event(completion.chunk({}, _reason(answer), index))
     if asked.stream_options and asked.stream_options.include_usage:
-        yield event(completion.usage(_usage(tokens, list(answers.values()))))
+        yield event(completion.usage(_usage(tokens, list(answers.values()), limit)))
     yield "data: [DONE]\n\n"
 
 
@@ -244,40 +284,28 @@ def _reason(answer: Answer) -> str:
     return "stop" if answer.ended else "length"
 
 
-def _usage(prompt: int, answers: Sequence[Answer]) -> dict[str, int]:
+def _usage(prompt: int, answers: Sequence[Answer], limit: int | None) -> dict[str, int]:
     made = sum(answer.tokens for answer in answers)
-    return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
+    usage = {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
+    return usage if limit is None else {**usage, "max_tokens_clamped_to": limit}
 
 
-def _no_model(asked: str, name: str) -> JSONResponse:
-    return _error(404, f"there is no model {asked!r} here, only {name!r}", "model_not_found")
-
-
-def _problem(message: str, code: str | None, param: str | None = None, kind: str = "invalid_request_error") -> Any:
-    return {"message": message, "type": kind, "param": param, "code": code}
-
-
-def _error(
-    status: int, message: str, code: str | None = None, param: str | None = None, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    # A message may quote half a character, which JSON can spell but UTF-8 cannot.
-    shown = message.encode("utf-8", "replace").decode()
-    return JSONResponse({"error": _problem(shown, code, param, kind)}, status, headers)
+def _no_model(asked: str | None, name: str) -> JSONResponse:
+    return error_response(404, f"there is no model {(asked or '')[:100]!r} here, only {name!r}", "model_not_found")
 
 
 async def _on_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    return _error(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+    return error_response(error.status_code, str(error.detail), headers=dict(error.headers or {}))
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:
-    return _error(400, "the request is not valid")
+    return error_response(400, "the request is not valid")
 
 
 async def _on_failure(_: Request, error: Exception) -> Response:
     # The trace is in the server's log; a client learns nothing about the inside.
-    return _error(500, "the server failed to answer", "internal_error")
+    return error_response(500, "the server failed to answer", "internal_error")
 
 
 _HANDLERS: dict[type[Exception], Any] = {
@@ -304,50 +332,3 @@ _REQUEST_BODY = {
         },
     }
 }
-
-
-class _Guard:
-    """Before anything is read: the key, and the size of the body, whatever its header says."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int, keys: Sequence[str]) -> None:
-        self.app, self.max_bytes = app, max_bytes
-        self.keys = [_digest(key) for key in keys]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = {key.lower(): value for key, value in scope["headers"]}
-        length = headers.get(b"content-length", b"0")
-        if self.keys and scope["path"] != "/health" and not self._known(headers.get(b"authorization", b"")):
-            refusal = _error(401, "give a valid key: Authorization: Bearer KEY", "invalid_api_key")
-        elif length.isdigit() and int(length) > self.max_bytes:
-            refusal = _error(413, f"the request is larger than {self.max_bytes:,} bytes", "request_too_large")
-        else:
-            await self._limited(scope, receive, send)
-            return
-        await refusal(scope, receive, send)
-
-    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = 0
-
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self.max_bytes:
-                raise StarletteHTTPException(413, f"the request is larger than {self.max_bytes:,} bytes")
-            return message
-
-        await self.app(scope, counted, send)
-
-    def _known(self, header: bytes) -> bool:
-        kind, _, key = header.partition(b" ")
-        shown = _digest(key.strip())
-        # All are compared, each in constant time, so that the time tells nothing.
-        found = [hmac.compare_digest(shown, known) for known in self.keys]
-        return kind.lower() == b"bearer" and any(found)
-
-
-def _digest(key: str | bytes) -> bytes:
-    return hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()

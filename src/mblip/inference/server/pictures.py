@@ -10,7 +10,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin
 
 import httpx
 from PIL import Image
@@ -19,8 +19,8 @@ from mblip.errors import InputError
 from mblip.storage import UnreadableImage, decode_image
 
 UPLOAD = "upload:"
-_DATA_URL = re.compile(r"data:image/[\w.+-]+(;[\w-]+=[\w.-]+)*;base64,", re.ASCII)
 _REDIRECTS = 3
+_STANDARD = str.maketrans("-_", "+/")
 # Shrunk pictures that are kept, and the pixels of the largest: a photo is often asked about more than once, and decoding
 # it takes longer than a small model's answer.
 _KEPT, _SMALL = 64, 1 << 20
@@ -68,7 +68,7 @@ class Pictures:
         return [await self._open(url, uploads) for url in urls]
 
     async def _open(self, url: str, uploads: Mapping[str, bytes]) -> tuple[str, Image.Image]:
-        if url.startswith("data:"):
+        if url[:5].lower() == "data:":
             data = _from_data_url(url)
         elif url.startswith(UPLOAD):
             name = url.removeprefix(UPLOAD)
@@ -171,10 +171,15 @@ async def _resolve(host: str, port: int) -> list[str]:
 
 
 def _from_data_url(url: str) -> bytes:
-    head = _DATA_URL.match(url)
-    if not head:
-        raise BadPicture("the data URL must read data:image/TYPE;base64,...")
+    """The bytes in a data URL: what they are is told by them, not by the type that it declares."""
+    head, comma, data = url.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise BadPicture("a data URL must read data:image/TYPE;base64,...")
+    if "%" in data:
+        data = unquote(data)
+    # Line breaks, the alphabet for URLs and missing padding are other ways to write the same.
+    data = "".join(data.split()).translate(_STANDARD).rstrip("=")
     try:
-        return base64.b64decode(url[head.end() :], validate=True)
+        return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BadPicture("the data URL is not valid base64") from error
+        raise BadPicture(f"the data URL is not valid base64 ({error})") from error

@@ -4,23 +4,73 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 MAX_TOKENS = 512
 MAX_CHARACTERS = 32_000
 MAX_IMAGES = 8
 MAX_ANSWERS = 8
+MAX_PROMPT_TOKENS = 1024
 _ONE_TURN = (
     "one message of the user is answered: no system message, no earlier turns; put instructions into its text, and send "
     "the last question alone, with its pictures"
 )
+# What clients send unasked, at the values that ask for nothing. Other values would be ignored: better said.
+IDLE: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "chat_template_kwargs": ({},),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "min_p": (0,),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True, False),
+    "presence_penalty": (0,),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "stop": ([], ""),
+    "store": (False,),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_k": (0, -1),
+    "top_logprobs": (0,),
+    "verbosity": ("medium",),
+}
+# What changes no answer, whatever it says: names, labels, hints for caches.
+WITHOUT_EFFECT = frozenset(
+    {"cache_control", "metadata", "name", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user"}
+)
+# Parts of OpenAI's other API, which say the same.
+_SAME_PART = {"input_text": "text", "input_image": "image_url"}
 
 
 class _Strict(BaseModel):
     # A field that this server does not know would change nothing: better said than ignored.
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_idle(cls, data: Any) -> Any:
+        """A field that is null, or says what holds anyway, is as good as left out."""
+        return (
+            {key: value for key, value in data.items() if not _is_idle(key, value)} if isinstance(data, dict) else data
+        )
+
+
+def _is_idle(key: str, value: Any) -> bool:
+    return value is None or key in WITHOUT_EFFECT or any(_same(value, idle) for idle in IDLE.get(key, ()))
+
+
+def _same(value: Any, idle: Any) -> bool:
+    # True == 1 in Python, not in JSON.
+    return value == idle and isinstance(value, bool) == isinstance(idle, bool)
 
 
 def _encodable(text: str) -> str:
@@ -43,10 +93,10 @@ class TextPart(_Strict):
 class ImageAddress(_Strict):
     """Where a picture is."""
 
-    url: str = Field(
-        description="data:image/...;base64,... or upload:NAME of a multipart request or, if allowed, http(s)"
+    url: str = Field(description="data:...;base64,... or upload:NAME of a multipart request or, if allowed, http(s)")
+    detail: Literal["auto", "low", "high", "original"] = Field(
+        default="auto", description="without effect: pictures have one size"
     )
-    detail: Literal["auto", "low", "high"] = Field(default="auto", description="without effect: pictures have one size")
 
     _url = field_validator("url")(_encodable)
 
@@ -57,69 +107,87 @@ class ImagePart(_Strict):
     type: Literal["image_url"]
     image_url: ImageAddress
 
+    @field_validator("image_url", mode="before")
+    @classmethod
+    def _address(cls, address: Any) -> Any:
+        return {"url": address} if isinstance(address, str) else address
+
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Message(_Strict):
-    """What the user says and shows."""
+    """What the user says and shows; a system message only where it is empty."""
 
-    role: Literal["user"] = Field(description="there is one turn: no system message, no earlier answers")
-    content: (
-        Annotated[str, Field(max_length=MAX_CHARACTERS)] | Annotated[list[Part], Field(min_length=1, max_length=64)]
-    )
+    role: Literal["user", "system", "developer"]
+    content: list[Part] = Field(max_length=64)
 
-    @field_validator("role", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _role(cls, role: Any) -> Any:
-        if role in ("system", "developer", "assistant"):
-            raise ValueError(_ONE_TURN)
-        return role
+    def _without_empty_calls(cls, data: Any) -> Any:
+        empty = ("annotations", "tool_calls")
+        return (
+            {key: value for key, value in data.items() if key not in empty or value} if isinstance(data, dict) else data
+        )
 
-    @field_validator("content")
+    @field_validator("content", mode="before")
     @classmethod
-    def _content(cls, content: str | list[Part]) -> str | list[Part]:
-        return _encodable(content) if isinstance(content, str) else content
+    def _parts(cls, content: Any) -> Any:
+        if isinstance(content, str):
+            return [{"type": "text", "text": content}]
+        if not isinstance(content, list):
+            raise ValueError("write a text, or a list of parts of the types 'text' and 'image_url'")
+        return [_known_part(part) for part in content]
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.role == "user" and not self.content:
+            raise ValueError("its content is empty")
+        return self
 
     @property
     def prompt(self) -> str:
         """All its words."""
-        if isinstance(self.content, str):
-            return self.content
         return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
 
     @property
-    def images(self) -> list[str]:
-        """The addresses of its pictures."""
-        parts = [] if isinstance(self.content, str) else self.content
-        return [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+    def images(self) -> dict[int, str]:
+        """The addresses of its pictures, by the number of the part."""
+        return {n: part.image_url.url for n, part in enumerate(self.content) if isinstance(part, ImagePart)}
+
+
+def _known_part(part: Any) -> Any:
+    if not isinstance(part, dict) or part.get("type") not in _SAME_PART:
+        return part
+    part = {**part, "type": _SAME_PART[part["type"]]}
+    detail = part.pop("detail", None)  # there it stands beside the address
+    if detail is not None and isinstance(part.get("image_url"), str):
+        part["image_url"] = {"url": part["image_url"], "detail": detail}
+    return part
 
 
 class StreamOptions(_Strict):
     """What a stream ends with."""
 
     include_usage: bool = False
+    include_obfuscation: bool = Field(default=False, description="without effect")
 
 
 class ChatRequest(_Strict):
     """``POST /v1/chat/completions``."""
 
-    messages: list[Message] = Field(min_length=1, max_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=8)
     model: str | None = Field(default=None, max_length=1000)
-    max_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS, description="50 by default")
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS, description="the same")
+    max_tokens: int | None = Field(default=None, ge=1, description="50 by default; cut to the model's room")
+    max_completion_tokens: int | None = Field(default=None, ge=1, description="the same")
     temperature: float | None = Field(default=None, ge=0, le=2, description="above 0: sample instead of beam search")
     top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: int | None = Field(default=None, ge=0, lt=2**63, description="of the sampling; such a request runs alone")
+    seed: int | None = Field(
+        default=None, ge=-(2**63), lt=2**63, description="of the sampling; such a request runs alone"
+    )
     n: int = Field(default=1, ge=1, le=MAX_ANSWERS, description="above 1: sampled, at temperature 1 by default")
     stream: bool = False
     stream_options: StreamOptions | None = None
-    user: str | None = Field(default=None, max_length=1000, description="without effect")
-    # What many clients send unasked, at the values that ask for nothing; others are refused.
-    frequency_penalty: float | None = Field(default=None, ge=0, le=0, description="0 alone: see repetition_penalty")
-    presence_penalty: float | None = Field(default=None, ge=0, le=0, description="0 alone: see repetition_penalty")
-    logprobs: Literal[False] | None = None
-    stop: None = None
     num_beams: int | None = Field(default=None, ge=1, le=10, description="5 by default; 1 for streams and sampling")
     repetition_penalty: float | None = Field(default=None, ge=0.1, le=10, description="1.5 by default")
     length_penalty: float | None = Field(default=None, ge=-10, le=10)
@@ -127,18 +195,36 @@ class ChatRequest(_Strict):
     @field_validator("messages", mode="before")
     @classmethod
     def _one_turn(cls, messages: Any) -> Any:
-        if isinstance(messages, list) and len(messages) > 1:
-            raise ValueError(_ONE_TURN)
+        if isinstance(messages, list):
+            roles = [
+                message.get("role") if isinstance(message, dict) else None
+                for message in messages
+                if not _empty(message)
+            ]
+            if len(roles) > 1 or roles[:1] in (["system"], ["developer"], ["assistant"]):
+                raise ValueError(_ONE_TURN)
+            if messages and not roles:
+                raise ValueError("a message of the user is missing: there are empty system messages alone")
         return messages
 
-    def generation(self) -> dict[str, Any]:
-        """The settings for transformers' ``generate``."""
+    @property
+    def place(self) -> int:
+        """Of the user's message among the messages."""
+        return next(n for n, message in enumerate(self.messages) if message.role == "user")
+
+    @property
+    def asked_tokens(self) -> int:
+        """The longest answer that was asked for."""
+        return self.max_completion_tokens or self.max_tokens or 50
+
+    def generation(self, room: int) -> dict[str, Any]:
+        """The settings for transformers' ``generate``, for an answer of at most ``room`` tokens."""
         temperature = 1.0 if self.temperature is None and self.n > 1 else self.temperature
         greedy = self.stream or bool(temperature)
         settings: dict[str, Any] = {
             "num_beams": self.num_beams or (1 if greedy else 5),
             "repetition_penalty": 1.5 if self.repetition_penalty is None else self.repetition_penalty,
-            "max_new_tokens": self.max_completion_tokens or self.max_tokens or 50,
+            "max_new_tokens": min(self.asked_tokens, room),
         }
         if self.length_penalty is not None and settings["num_beams"] > 1:
             settings["length_penalty"] = self.length_penalty
@@ -153,11 +239,58 @@ class ChatRequest(_Strict):
         return settings
 
 
+def _empty(message: Any) -> bool:
+    """Whether a message is one of the system that says nothing."""
+    if not isinstance(message, dict) or message.get("role") not in ("system", "developer"):
+        return False
+    content = message.get("content")
+    texts = (
+        [part.get("text") if isinstance(part, dict) else part for part in content]
+        if isinstance(content, list)
+        else [content]
+    )
+    return all(text is None or (isinstance(text, str) and not text.strip()) for text in texts)
+
+
+def explain(error: ValidationError, sent: Any) -> tuple[str, str | None]:
+    """What to tell the client, and the place in what it sent."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place, here = [], sent
+    for last, step in enumerate(first["loc"], 1 - len(first["loc"])):
+        # pydantic also names the type that a part was taken for, which is no key of it.
+        if step in here if isinstance(here, Mapping) else isinstance(here, list) and step in range(len(here)):
+            here = here[step]
+        elif last < 0 or first["type"] != "missing":
+            continue
+        place.append(str(step)[:100])
+    path = ".".join(place)
+    return f"{path or 'the request'}: {_why(first, place[-1] if place else '')}", path or None
+
+
+def _why(error: Any, field: str) -> str:
+    if error["type"] == "extra_forbidden":
+        if field not in IDLE:
+            return "this server has no such field"
+        idle = " or ".join(repr(value) for value in (None, *IDLE[field]))
+        return f"this server cannot do that; leave it out (or {idle.replace('None', 'null')})"
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return "the type of a part is 'text' or 'image_url'"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
 class Completion:
     """The objects of one answer, complete or in chunks."""
 
-    def __init__(self, model: str) -> None:
-        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+    def __init__(self, model: str, notice: str | None = None) -> None:
+        """Begin one.
+
+        Args:
+            model: What clients call it.
+            notice: What whoever reads the answer should know, in a field of that name.
+        """
+        self._head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        if notice:
+            self._head["notice"] = notice
 
     def whole(self, texts: list[str], reasons: list[str], usage: dict[str, int]) -> dict[str, Any]:
         """``chat.completion``."""

@@ -1,0 +1,329 @@
+"""What of Gradio is open to clients: the page, uploads and the page's own functions, with inputs of the right form alone.
+
+Gradio reads and copies any file whose path stands in a request, anywhere in its data, unless its own check is on; it has a
+proxy, a way to call methods of components, links to saved states. None of that is needed here, so none of it is reached: what
+is not listed below is not there, an upload is known by a name that is looked up, and every request is written anew from what
+was checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mblip.inference.uploads import Uploads
+
+_API = "/gradio_api"
+_FILES = 16  # in one upload
+_PAGES = re.compile(
+    r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)(/[\w@+-][\w@.+-]*)+"
+    rf"|{_API}/(info/?|startup-events|app_id|theme\.css|user|login_check)"
+)
+_FILE = re.compile(rf"{_API}/file=(.+)", re.DOTALL)
+_EVENTS = re.compile(rf"{_API}/call/(\w+)/(\w+)")
+_CALL = re.compile(rf"{_API}/(call|run)/(\w+)/?")
+_SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
+_HEADERS = (
+    b"host",
+    b"accept",
+    b"content-type",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"user-agent",
+    b"if-none-match",
+)
+# Shown by a browser without running anything.
+_SHOWN = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+    ".gif": "gif",
+    ".bmp": "bmp",
+    ".avif": "avif",
+}
+_log = logging.getLogger(__name__)
+Check = Callable[[Any], Any]
+
+
+class WrongInput(Exception):
+    """A value that an input of the page cannot have."""
+
+
+class Function:
+    """A function of the page, as clients call it.
+
+    Args:
+        number: Gradio's.
+        inputs: A check for each: gives the value to pass on, or raises :class:`WrongInput`.
+        queued: Whether it is called through the queue, as what takes long is.
+    """
+
+    def __init__(self, number: int, inputs: Mapping[str, Check], queued: bool = True) -> None:
+        self.number, self.inputs, self.queued = number, inputs, queued
+
+    def checked(self, data: Any) -> list[Any]:
+        """The inputs to pass on."""
+        if not isinstance(data, list) or len(data) != len(self.inputs):
+            raise WrongInput(f"data must be a list of {len(self.inputs)}: {', '.join(self.inputs)}")
+        found = []
+        for (name, check), value in zip(self.inputs.items(), data, strict=True):
+            try:
+                found.append(check(value))
+            except WrongInput as error:
+                raise WrongInput(f"{name}: {error}") from error
+        return found
+
+
+class Gate:
+    """In front of Gradio's application.
+
+    Args:
+        app: Gradio's.
+        uploads: The files that clients may name.
+        functions: Those of the page, by name.
+        waits: Whether messages are kept for a session or event of that name.
+    """
+
+    def __init__(
+        self, app: ASGIApp, uploads: Uploads, functions: Mapping[str, Function], waits: Callable[[str], bool]
+    ) -> None:
+        self.app, self.uploads, self.functions, self.waits = app, uploads, functions, waits
+        self._listening: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or say that there is no such thing."""
+        if scope["type"] != "http":
+            return
+        path, request = scope["path"], Request(scope, receive)
+        if scope["method"] in ("GET", "HEAD"):
+            named, events = _FILE.fullmatch(path), _EVENTS.fullmatch(path)
+            if _PAGES.fullmatch(path):
+                await self._pass(scope, receive, send)
+            elif named:
+                await self._file(named[1])(scope, receive, send)
+            elif events and events[1] in self.functions:
+                await self._listen(events[2], b"", scope, receive, send)
+            elif path == f"{_API}/queue/data":
+                session = request.query_params.get("session_hash", "")
+                await self._listen(session, f"session_hash={session}".encode(), scope, receive, send)
+            else:
+                await _refusal(404, "there is no such page")(scope, receive, send)
+        elif scope["method"] == "POST" and path == f"{_API}/upload":
+            await (await self._upload(request))(scope, receive, send)
+        elif scope["method"] == "POST" and (path == f"{_API}/queue/join" or _CALL.fullmatch(path)):
+            await self._call(request, send)
+        else:
+            await _refusal(404, "there is no such page")(scope, receive, send)
+
+    def _file(self, name: str) -> Response:
+        path = self.uploads.find(name)
+        if path is None or not path.is_file():
+            return _refusal(404, "there is no such upload")
+        kind = _SHOWN.get(path.suffix.lower())
+        headers = {
+            "X-Content-Type-Options": "nosniff",
+            "Content-Security-Policy": "sandbox",
+            "Cache-Control": "private",
+        }
+        if kind is None:  # a page or a script among the uploads must not run as one of ours
+            headers["Content-Disposition"] = "attachment"
+        return FileResponse(path, headers=headers, media_type=f"image/{kind}" if kind else "application/octet-stream")
+
+    async def _upload(self, request: Request) -> Response:
+        try:
+            async with request.form(max_files=_FILES, max_fields=_FILES) as form:
+                files = [file for _, file in form.multi_items() if isinstance(file, UploadFile)]
+                names = [self.uploads.add(file.filename or "", await file.read()) for file in files]
+        except MultiPartException as error:
+            return _refusal(400, error.message)
+        except HTTPException as error:
+            return _refusal(error.status_code, str(error.detail))
+        except OSError as error:
+            _log.warning("an upload could not be kept: %s", error.strerror)
+            return _refusal(413, "there is no room for the upload")
+        return JSONResponse(names) if names else _refusal(400, "the upload has no file")
+
+    async def _call(self, request: Request, send: Send) -> None:
+        try:
+            path, body = self._written_anew(request, await _json(request))
+        except WrongInput as error:
+            await _refusal(400, str(error))(request.scope, request.receive, send)
+            return
+        sent = json.dumps(body).encode()
+        scope = {**request.scope, "path": path, "raw_path": path.encode(), "query_string": b""}
+        length = (b"content-length", str(len(sent)).encode())
+        scope["headers"] = [length, (b"content-type", b"application/json"), *_kept(scope, but=b"content-type")]
+        given = False
+
+        async def receive() -> Message:
+            nonlocal given
+            if given:
+                return await request.receive()
+            given = True
+            return {"type": "http.request", "body": sent, "more_body": False}
+
+        await self._pass(scope, receive, send)
+
+    def _written_anew(self, request: Request, body: Any) -> tuple[str, dict[str, Any]]:
+        if not isinstance(body, dict):
+            raise WrongInput("the body must be a JSON object")
+        path, session = request.scope["path"], body.get("session_hash")
+        call = _CALL.fullmatch(path)
+        number, name = body.get("fn_index"), call[2] if call else None
+        if call is None or name not in self.functions:  # as the page does; it also writes run/predict
+            name = next(
+                (key for key, one in self.functions.items() if type(number) is int and one.number == number), None
+            )
+        function = self.functions.get(name or "")
+        if name is None or function is None or function.queued is (call is not None and call[1] == "run"):
+            raise WrongInput("there is no such function")
+        data = function.checked(body.get("data"))
+        if call and call[1] == "call":
+            return f"{_API}/call/{name}", {"data": data}
+        if not isinstance(session, str) or not _SESSION.fullmatch(session):
+            raise WrongInput("session_hash: write up to 64 letters and digits")
+        written = {"data": data, "fn_index": function.number, "session_hash": session}
+        trigger = body.get("trigger_id")
+        if type(trigger) is int and abs(trigger) < 1 << 31:
+            written["trigger_id"] = trigger
+        return f"{_API}/run/{name}" if call else path, written
+
+    async def _listen(self, name: str, query: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        if not _SESSION.fullmatch(name) or not self.waits(name):
+            await _refusal(404, "there is no such session")(scope, receive, send)
+        elif name in self._listening:
+            await _refusal(409, "this session is being listened to already")(scope, receive, send)
+        else:
+            self._listening.add(name)
+            try:
+                await self._pass({**scope, "query_string": query}, receive, send)
+            finally:
+                self._listening.discard(name)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """To Gradio, with the headers it needs; its answer without our folder."""
+        gone = rewritten = False
+
+        async def noted() -> Message:
+            nonlocal gone
+            message = await receive()
+            gone = gone or message["type"] == "http.disconnect"
+            return message
+
+        async def hidden(message: Message) -> None:
+            nonlocal rewritten
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", [])
+                kind = dict(headers).get(b"content-type", b"")
+                rewritten = kind.startswith((b"application/json", b"text/html", b"text/event-stream", b"text/plain"))
+                if rewritten:
+                    message = {**message, "headers": [pair for pair in headers if pair[0] != b"content-length"]}
+            elif rewritten:
+                message = {**message, "body": self.uploads.hide(message.get("body", b""))}
+            await send(message)
+
+        query = scope["query_string"] if scope["path"] == f"{_API}/queue/data" else b""
+        try:
+            await self.app({**scope, "headers": _kept(scope), "query_string": query}, noted, hidden)
+        except (ClientDisconnect, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            if not gone:
+                raise
+            _log.warning("Gradio failed after its client had left: %s", type(error).__name__)
+
+
+def one_of(*values: Any) -> Check:
+    """A check that a value is one of these."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str) or value not in values:
+            raise WrongInput("not one of the choices")
+        return value
+
+    return check
+
+
+def some_of(*values: str) -> Check:
+    """A check that a value is a list of these, each once at most."""
+    one = one_of(*values)
+
+    def check(value: Any) -> Any:
+        if value is None:
+            return []
+        if not isinstance(value, list) or len(value) > len(values) or len(value) != len({str(item) for item in value}):
+            raise WrongInput("write a list of choices, each once")
+        return [one(item) for item in value]
+
+    return check
+
+
+def number(least: float, most: float, whole: bool = False) -> Check:
+    """A check that a value is a number in a range."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise WrongInput("write a number")
+        if not least <= value <= most or (whole and value != int(value)):
+            raise WrongInput(f"write a {'whole ' if whole else ''}number from {least:g} to {most:g}")
+        return int(value) if whole else float(value)
+
+    return check
+
+
+def text(most: int) -> Check:
+    """A check that a value is a text of at most so many characters."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str) or len(value) > most:
+            raise WrongInput(f"write a text of at most {most:,} characters")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise WrongInput("holds half of a surrogate pair, which is no character") from error
+        return value
+
+    return check
+
+
+def upload(uploads: Uploads) -> Check:
+    """A check that a value names an upload; gives what Gradio takes for a file, with nothing of the client's but that."""
+
+    def check(value: Any) -> Any:
+        if value is None:
+            return None
+        path = uploads.find(value.get("path")) if isinstance(value, dict) else None
+        if path is None:
+            raise WrongInput("not a picture that was uploaded here lately; upload it (again)")
+        return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+
+    return check
+
+
+async def _json(request: Request) -> Any:
+    try:
+        return json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise WrongInput("the body is no valid JSON") from error
+
+
+def _kept(scope: Scope, but: bytes = b"") -> list[tuple[bytes, bytes]]:
+    # No Accept-Encoding: what is compressed cannot be looked through. No Origin: it was checked, and Gradio would open CORS.
+    return [(key, value) for key, value in scope["headers"] if key in (*_HEADERS, b"content-length") and key != but]
+
+
+def _refusal(status: int, why: str) -> Response:
+    # Gradio's clients read the one, ours the other.
+    return JSONResponse({"detail": why, "error": {"message": why, "type": "invalid_request_error"}}, status)
