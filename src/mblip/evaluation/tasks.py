@@ -92,7 +92,7 @@ def load_tasks(
     for (benchmark, code), path, every in zip(chosen, paths, read, strict=True):
         if any(not item.text for item in every) and "{text}" in benchmark.prompt:
             raise InputError(f"{path} has answers without questions; put the file of questions beside it")
-        pictures = find_pictures(benchmark, root, images)
+        pictures = find_pictures(benchmark.images, root, images)
         pictures = opened.setdefault(pictures.places, pictures)
         items = _first(every, limit)
         missing = set(pictures.missing(key for item in items for key in item.images))
