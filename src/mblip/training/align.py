@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from mblip.models.parts import parameters_by_part, recompute_layers, set_trainab
 from mblip.models.runs import DESCRIPTION, save_run
 from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.feed import Feed, check_data, find_mix, unreadable_pictures
+from mblip.training.logs import OnLog
 from mblip.training.loop import Batch, Group, Job, enough_memory, fit
 from mblip.training.parallel import gather, start
 from mblip.training.projection import fit_projection
@@ -33,7 +33,7 @@ from mblip.training.validation import Validator
 FIT_TEXTS = 4096  # that the projection is fitted to
 
 
-def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
     """Train as the recipe says and write the run to ``directory``; the last log row.
 
     Raises:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from mblip.storage import atomic_write
-from mblip.training.tracking import METRICS, read_log
+from mblip.training.logs import read_steps, read_validations
+from mblip.training.tracking import METRICS
 from mblip.training.validation import VALIDATION
 
 CURVES = "curves.svg"
@@ -35,14 +36,19 @@ def draw_curves(directory: Path) -> None:
     """Write ``curves.svg`` of a run's loss (with validation), learning rates and speed; nothing where nothing is logged."""
     if not (directory / METRICS).exists():
         return
-    rows = read_log(directory / METRICS)
-    checked = read_log(directory / VALIDATION) if (directory / VALIDATION).exists() else []
-    rates = sorted({name for row in rows for name in row if name.startswith("lr_")})
+    rows = read_steps(directory / METRICS)
+    checked = read_validations(directory / VALIDATION) if (directory / VALIDATION).exists() else []
+    rates = sorted({name for row in rows for name in row.learning_rates})
     panels = {
-        "Loss (nats per token)": {"training": _points(rows, "loss"), "validation": _points(checked, "loss")},
-        "Gradient norm": {"": _points(rows, "grad_norm")},
-        "Learning rate": {name.removeprefix("lr_"): _points(rows, name) for name in rates},
-        "Texts per second": {"": _points(rows, "examples_per_second")},
+        "Loss (nats per token)": {
+            "training": _finite((row.step, row.loss) for row in rows),
+            "validation": _finite((row.step, row.loss) for row in checked),
+        },
+        "Gradient norm": {"": _finite((row.step, row.grad_norm) for row in rows)},
+        "Learning rate": {
+            name: _finite((row.step, row.learning_rates.get(name, math.nan)) for row in rows) for name in rates
+        },
+        "Texts per second": {"": _finite((row.step, row.per_second.get("examples", math.nan)) for row in rows)},
     }
     shown = {title: _distinct(lines) for title, lines in panels.items() if any(lines.values())}
     if shown:
@@ -94,8 +100,8 @@ def _accessible(svg: str, panels: Mapping[str, Mapping[str, Points]]) -> str:
     return svg.replace("<svg ", f'<svg role="img" style="{style}" ', 1).replace(_INK, "CanvasText")
 
 
-def _points(rows: Sequence[dict[str, float]], name: str) -> Points:
-    return [(row["step"], row[name]) for row in rows if name in row and math.isfinite(row[name])]
+def _finite(points: Iterable[tuple[float, float]]) -> Points:
+    return [(step, value) for step, value in points if math.isfinite(value)]
 
 
 def _distinct(lines: Mapping[str, Points]) -> dict[str, Points]:

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from mblip.errors import InputError
 from mblip.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from mblip.training.logs import OnLog, StepLog, read_log
 from mblip.training.parallel import clip_gradients, distribute, exchanging, fill, load_optimizer, start, whole
 from mblip.training.schedule import cosine
-from mblip.training.tracking import Log, read_log
+from mblip.training.tracking import Log
 
 __all__ = ["Batch", "Group", "Job", "Stopped", "enough_memory", "fit", "read_log"]
 
@@ -90,7 +91,7 @@ class Job:
     validate_every: int = 0
     describe: Callable[[int, int], str] = field(default=lambda step, index: f"micro-batch {index} of step {step + 1}")
     memory_remedy: str = "lower the batch"
-    on_log: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
+    on_log: OnLog = field(default=lambda row: None)
 
     @property
     def last(self) -> int:
@@ -129,8 +130,7 @@ def fit(job: Job) -> dict[str, Any]:
             done = step + 1
             log.count(**{name: totals[name] for name in ("examples", "images", "tokens") if name in totals})
             if done % job.log_every == 0 or done == job.last:
-                row = _row(done, totals, norm, optimizer)
-                log.write({**row, "processes": accelerator.num_processes}, accelerator.device)
+                log.write(_row(done, totals, norm, optimizer, accelerator.num_processes), accelerator.device)
             stopping = totals["stop"] > 0 and done < job.last
             if stopping or (done % job.checkpoint_every == 0 and done < job.last):
                 tensors, state = whole(named), {"optimizer": whole(optimizer.state_dict())}
@@ -198,11 +198,10 @@ def _last_good(job: Job) -> str:
 _COUNTS = ("loss_sum", "tokens", "loss", "examples", "images", "stop", "micro_batches")
 
 
-def _row(done: int, totals: dict[str, float], norm: float, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _row(done: int, totals: dict[str, float], norm: float, optimizer: torch.optim.Optimizer, processes: int) -> StepLog:
     means = {name: value / totals["micro_batches"] for name, value in totals.items() if name not in _COUNTS}
-    rates = {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups if group["weight_decay"]}
-    loss = totals["loss_sum"] / totals["tokens"]
-    return {"step": done, "loss": loss, "grad_norm": norm, "tokens": totals["tokens"], **means, **rates}
+    rates = {group["name"]: group["lr"] for group in optimizer.param_groups if group["weight_decay"]}
+    return StepLog(done, totals["loss_sum"] / totals["tokens"], norm, totals["tokens"], means, rates, processes)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,12 @@ from mblip.errors import InputError
 from mblip.storage import write_json
 from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.curves import draw_curves
+from mblip.training.logs import OnLog
 
 DONE = "done.json"
 
 
-def train(
-    recipe: AnyTrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None] = lambda row: None
-) -> dict[str, Any]:
+def train(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog = lambda row: None) -> dict[str, Any]:
     """Run a recipe in ``directory``, going on from its newest checkpoint; a finished run is left as it is.
 
     Returns:
@@ -90,7 +89,7 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(held)
 
 
-def _run(recipe: AnyTrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def _run(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
     if isinstance(recipe, TextRecipe):
         from mblip.training.text import train_text
 
