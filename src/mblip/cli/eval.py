@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,6 +64,9 @@ def evaluate(
     endpoint: Annotated[
         str, typer.Option(help="Base of an OpenAI-compatible API; its key is read from OPENAI_API_KEY.")
     ] = "",
+    extra_body: Annotated[
+        str, typer.Option(help='Fields of every request to the endpoint, as JSON: {"top_k": 1}; null takes one away.')
+    ] = "",
     quantization: Annotated[str, typer.Option(help="Of our models' language model: none, int8 or nf4.")] = "none",
     dtype: Annotated[str, typer.Option(help="fp32 or bf16; as it was saved by default.")] = "",
     batch_size: Annotated[
@@ -82,28 +90,22 @@ def evaluate(
     recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value})
     stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")
     directory = to or Path("runs") / f"eval-{stem}"
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from mblip.evaluation.evaluate import Machine, evaluate  # takes seconds: after the options have proved valid
+    from mblip.progress import Progress
 
-    columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    machine = Machine(endpoint, quantization, dtype, batch_size)
-    with Progress(
-        *columns, console=Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0"), transient=True
-    ) as bar:
-        row = bar.add_task("answers", total=None)
+    machine = Machine(endpoint, quantization, dtype, batch_size, _fields(extra_body))
+    with Progress("answers", quiet=os.environ.get("RANK", "0") != "0") as progress, _stopped(directory):
         scores = evaluate(
-            model, recipe, data, directory, images or (), allow_missing, machine,
-            progress=lambda done, total: bar.update(row, completed=done, total=total),
-        )  # fmt: skip
+            model,
+            recipe,
+            data,
+            directory,
+            images or (),
+            allow_missing,
+            machine,
+            progress=progress.update,
+            tell=progress.say,
+        )
     if as_json and scores:
         from dataclasses import asdict
 
@@ -119,6 +121,38 @@ def evaluate(
         print(f"written to {directory / 'scores.json'}")
 
 
+@contextmanager
+def _stopped(directory: Path) -> Iterator[None]:
+    """SIGTERM, which schedulers send, stops as Ctrl-C does: what was answered is kept, and a line says so."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"mblip: what was answered is kept in {directory}", file=sys.stderr)
+        raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _fields(text: str) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f'--extra-body is not valid JSON ({error}); write it as {{"top_k": 1}}, in single quotes'
+        ) from error
+    if not isinstance(fields, dict):
+        raise InputError(f'--extra-body must be a JSON object such as {{"top_k": 1}}, not {text!r:.100}')
+    return fields
+
+
 def _print(scores: list[Score]) -> None:
     for score in scores:
         name = next((name for name in _SHOWN if name in score.metrics), next(iter(score.metrics)))
@@ -128,3 +162,5 @@ def _print(scores: list[Score]) -> None:
         fidelity = "" if score.language_fidelity is None else f"  in language {100 * score.language_fidelity:.1f} %"
         asked = f"{score.n:,} of {score.fingerprint['items_in_data']:,}"
         print(f"{score.benchmark:<20} {score.language:<4} {name} {value:.3f}{unit}{interval}  n {asked}{fidelity}")
+        if "remark" in score.fingerprint:
+            print(f"{'':<20} {score.fingerprint['remark']}")

@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 def score(
     benchmark: Annotated[str, typer.Argument(help="xgqa, xvnli, marvl, maxm, vqa, pope, chair or captions.")],
     data: Annotated[Path, typer.Option(help="Annotation file of the benchmark, or a folder that holds it.")],
-    predictions: Annotated[Path, typer.Option(help="In the benchmark's own form, or mblip's.")],
+    predictions: Annotated[
+        Path, typer.Option(help="JSON, JSON lines, CSV, TSV or Parquet, of any harness or of mblip.")
+    ],
     language: Annotated[str, typer.Option(help="Of the data; by default what its path or rows say, else en.")] = "",
     variant: Annotated[str, typer.Option(help="Named way to score; the benchmark's first by default.")] = "",
     segmenter: Annotated[str, typer.Option(help="Of captions: none, characters or spacy.")] = "",
@@ -42,3 +44,7 @@ def score(
         low, high = result.ci95.get(name, (value, value))
         interval = f"  [{low:.2f}, {high:.2f}]" if name in result.ci95 else ""
         print(f"  {name:<10} {value:.2f} %{interval}" if name == "accuracy" else f"  {name:<10} {value:.4f}{interval}")
+    known = {name: value for name, value in result.fingerprint.items() if name != "remark"}
+    print(f"  fingerprint {json.dumps(known, ensure_ascii=False)}")
+    if "remark" in result.fingerprint:
+        print(f"  {result.fingerprint['remark']}")

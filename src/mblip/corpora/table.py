@@ -74,7 +74,7 @@ def read(
             raise BadRow(f"{columns['id']!r} is missing or blank")
         yield Text(name, task, images, texts, own)
 
-    return make_examples(source, licence, path, enumerate(_rows(path), start=1), make)
+    return make_examples(source, licence, path, enumerate(read_rows(path), start=1), make)
 
 
 def _language(text: str) -> str:
@@ -84,8 +84,12 @@ def _language(text: str) -> str:
     return code
 
 
-def _rows(path: Path) -> Iterator[Row | str]:
-    """The rows of a table; a text for one that is none, which says why."""
+def read_rows(path: Path) -> Iterator[Row | str]:
+    """The rows of a table; a text for one that is none, which says why.
+
+    Raises:
+        InputError: Another kind of file, or one that cannot be read.
+    """
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
             return read_jsonl(path)

@@ -87,8 +87,10 @@ class Benchmark:
         tells_language: Whether answers are sentences in the language asked for, so that their language can be told.
         source: Where annotations and pictures are to be had.
         variants: Names of the ways to score, the default first.
-        id_keys: Fields of a prediction that may name its item.
-        answer_keys: Fields of a prediction that may hold the answer.
+        id_keys: Fields of a prediction that name its item, before those of all benchmarks
+            (:mod:`mblip.evaluation.predictions`).
+        answer_keys: Fields of a prediction that hold the answer, likewise.
+        is_about_images: Whether an item is a picture, so that predictions name it by the picture's number or file.
         normal_id: How identifiers are brought to one spelling.
         extra: Whether predictions for items that are not in the data are passed over (xGQA) instead of refused.
         partial: Whether the data may have items without a prediction (CHAIR, whose data are a look-up table).
@@ -103,8 +105,9 @@ class Benchmark:
     decoding: Mapping[str, Any]
     score: Callable[[Sequence[Item], Sequence[str], Options], Scored]
     variants: tuple[str, ...] = ("default",)
-    id_keys: tuple[str, ...] = ("id", "question_id")
-    answer_keys: tuple[str, ...] = ("answer", "prediction")
+    id_keys: tuple[str, ...] = ()
+    answer_keys: tuple[str, ...] = ()
+    is_about_images: bool = False
     normal_id: Callable[[str], str] = str
     extra: bool = False
     partial: bool = False
@@ -116,6 +119,11 @@ class Benchmark:
     english: str = ""
     tells_language: bool = False
     source: str = ""
+
+    @property
+    def yes_or_no(self) -> bool:
+        """Whether every answer is a yes or a no, so that 1 and 0 in a file of predictions mean them."""
+        return self.candidates == ("yes", "no")
 
     def find(self, root: Path, language: str, listing: Sequence[Path] | None = None) -> Path:
         """The annotation file in ``root`` (or ``root`` itself, if it is a file or nothing is read).

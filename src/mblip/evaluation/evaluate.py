@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,33 +13,24 @@ from typing import TYPE_CHECKING, Any
 from mblip.config import EvalRecipe
 from mblip.errors import InputError
 from mblip.evaluation.answerers import Answerer, load_answerer
-from mblip.evaluation.benchmark import Benchmark, Options, Scored, gold_texts
+from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored, gold_texts
 from mblip.evaluation.benchmarks import evaluated
+from mblip.evaluation.existing import find_answers, is_predictions, keep_answers
+from mblip.evaluation.keeping import begun, keep_run, keep_scores
 from mblip.evaluation.metrics.fidelity import Detector, LinguaDetector
-from mblip.evaluation.predictions import match_answers, read_answers
-from mblip.evaluation.results import (
-    PREDICTIONS,
-    RUN,
-    SCORES,
-    ItemScore,
-    Run,
-    predictions_path,
-    read_predictions,
-    read_run,
-    read_scores,
-    write_items,
-    write_run,
-    write_scores,
-)
+from mblip.evaluation.results import MISSING, ItemScore, Run, read_missing, read_predictions, write_items
 from mblip.evaluation.scoring import describe_data, score_items
 from mblip.evaluation.tasks import Task, load_tasks
-from mblip.schema import Prediction, Score
-from mblip.storage import JsonlWriter, no_empty_folders, sha256_file
+from mblip.replies import RULES
+from mblip.schema import Score
+from mblip.storage import UnreadableImage, sha256_file
 
 if TYPE_CHECKING:
     from mblip.evaluation.runner import Processes, Progress
 
+Tell = Callable[[str], None]
 _PLACEHOLDER = "⟨text⟩"
+_NAMED = 5  # items without an answer that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +41,15 @@ class Machine:
         endpoint: See :func:`~mblip.evaluation.answerers.load_answerer`, as the next three.
         quantization: ``none``, ``int8`` or ``nf4``.
         dtype: ``fp32``, ``bf16`` or empty.
-        batch_size: Texts that run together.
+        batch_size: Texts that run together, or requests under way at an endpoint.
+        extra_body: Fields that every request to an endpoint has besides; one that is None is left out.
     """
 
     endpoint: str = ""
     quantization: str = "none"
     dtype: str = ""
     batch_size: int = 64
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate(
@@ -69,6 +62,7 @@ def evaluate(
     machine: Machine = Machine(),
     processes: Processes | None = None,
     progress: Progress = lambda done, total: None,
+    tell: Tell = lambda line: None,
 ) -> list[Score]:
     """Evaluate a model, or a file of predictions, and write the run directory (:mod:`mblip.evaluation.results`).
 
@@ -81,10 +75,11 @@ def evaluate(
         root: Annotations and images are below it.
         directory: Where to.
         images: Image stores to look in before the benchmarks' own folders.
-        allow_missing: Leave out items without a picture (or prediction), counted, instead of refusing.
+        allow_missing: Leave out items without a picture, answer or prediction, counted, instead of refusing.
         machine: How the model is run.
         processes: Who shares the work; by default the ones Accelerate knows.
         progress: See :func:`~mblip.evaluation.runner.answer_tasks`.
+        tell: Told in a line which benchmark is left out, since the model cannot take it.
 
     Returns:
         The scores, in the order of the recipe; empty in all processes but the first.
@@ -95,44 +90,67 @@ def evaluate(
     benchmarks = list(dict.fromkeys(found.name for name in recipe.benchmarks for found in evaluated(name)))
     chosen = [evaluated(name)[0] for name in benchmarks]
     _check_protocol(chosen, recipe.protocol)
-    tasks = load_tasks(chosen, root, recipe.languages, recipe.prompts, images, recipe.limit, allow_missing)
+    existing = not machine.endpoint and is_predictions(model)
+    tasks = load_tasks(
+        chosen, root, recipe.languages, recipe.prompts, images, recipe.limit, allow_missing, pictures=not existing
+    )
     detector = _detector(chosen)
     if processes is None:  # after what is missing has been named: torch takes seconds
         from accelerate import PartialState
 
         processes = PartialState()
-    if _is_predictions(model, machine):
-        if not processes.is_main_process:
-            return []
-        files = [_predictions_of(task, Path(model), len(tasks) == 1) for task in tasks]
-        pairs = list(zip(tasks, files, strict=True))
-        matched = [_match(task, file, allow_missing) for task, file in pairs]
-        _keep_run(directory, Run(model, "predictions", {}, "predictions", recipe.prompts, recipe.limit))
-        scores = [
-            _take_predictions(task, file, directory, answers, counts, detector)
-            for (task, file), (answers, counts) in zip(pairs, matched, strict=True)
-        ]
-        return _keep_scores(directory, scores)
+    if existing:
+        return (
+            _score_existing(tasks, Path(model), recipe, directory, allow_missing, detector)
+            if processes.is_main_process
+            else []
+        )
     from mblip.evaluation.runner import answer_tasks
 
     device = getattr(processes, "device", None)
-    answerer = load_answerer(model, **dataclasses.asdict(machine), device=device)
-    run = Run(answerer.model, answerer.kind, answerer.identity, recipe.protocol, recipe.prompts, recipe.limit)
-    with _begun(directory) if processes.num_processes == 1 else nullcontext():  # others may have answered
+    options = {option.name: getattr(machine, option.name) for option in dataclasses.fields(machine)}
+    answerer = load_answerer(model, **options, device=device)
+    tasks = _possible(tasks, answerer, tell if processes.is_main_process else lambda line: None)
+    how = {task.benchmark.name: _how(task.benchmark, recipe.protocol, answerer) for task in tasks}
+    run = Run(
+        answerer.model, answerer.kind, answerer.identity, recipe.protocol, recipe.prompts, recipe.limit, decoding=how
+    )
+    with begun(directory) if processes.num_processes == 1 else nullcontext():  # others may have answered
         if processes.is_main_process:
-            _keep_run(directory, run)
-        answer_tasks(tasks, answerer, directory, processes, recipe.protocol, allow_missing, progress)
+            keep_run(directory, run)
+        answer_tasks(tasks, answerer, directory, processes, recipe.protocol, progress)
         if not processes.is_main_process:
             return []
-        scores = [_score(task, run, directory, _how(task, run, answerer), allow_missing, detector) for task in tasks]
-    return _keep_scores(directory, scores)
+        return _score_run(tasks, run, directory, allow_missing, detector, tell)
 
 
-def _how(task: Task, run: Run, answerer: Answerer) -> dict[str, Any]:
-    """How answers came about, for the fingerprint."""
-    if run.protocol == "candidates":
-        return {"candidates": list(task.benchmark.candidates)}
-    return {"decoding": answerer.decoding(task.benchmark.decoding)}
+def _possible(tasks: Sequence[Task], answerer: Answerer, tell: Tell) -> list[Task]:
+    """The tasks that a model can take; what it cannot is told and left out.
+
+    Raises:
+        InputError: It can take none.
+    """
+    reasons = {}
+    for task in tasks:
+        if task.benchmark.name not in reasons:
+            try:
+                reasons[task.benchmark.name] = answerer.refusal(task.ask(task.items[0]), task.pictures.get)
+            except UnreadableImage:  # told when its turn comes
+                reasons[task.benchmark.name] = ""
+    possible = [task for task in tasks if not reasons[task.benchmark.name]]
+    if not possible:
+        raise InputError("; ".join(f"{name}: {why}" for name, why in reasons.items()))
+    for name, why in reasons.items():
+        if why:
+            tell(f"{name} is skipped: {why}")
+    return possible
+
+
+def _how(benchmark: Benchmark, protocol: str, answerer: Answerer) -> dict[str, Any]:
+    """How answers come about, for the fingerprint."""
+    if protocol == "candidates":
+        return {"candidates": list(benchmark.candidates)}
+    return {"decoding": answerer.decoding(benchmark.decoding)}
 
 
 def _check_protocol(benchmarks: Sequence[Benchmark], protocol: str) -> None:
@@ -144,76 +162,78 @@ def _check_protocol(benchmarks: Sequence[Benchmark], protocol: str) -> None:
         )
 
 
-def _is_predictions(model: str, machine: Machine) -> bool:
-    path = Path(model)
-    if machine.endpoint or (path / "config.json").exists() or (path / "mblip.json").exists():
-        return False
-    files = [*path.glob("*.json"), *path.glob("*.jsonl"), *path.glob("predictions/*.jsonl")] if path.is_dir() else []
-    return bool(files) or (path.suffix in (".json", ".jsonl") and path.is_file())
-
-
-def _match(task: Task, path: Path, allow_missing: bool) -> tuple[dict[str, str], dict[str, int]]:
-    answers = read_answers(path, task.benchmark, task.language)
-    return match_answers(task.items, answers, task.benchmark, task.path, path, allow_missing)
-
-
-def _take_predictions(
-    task: Task,
-    path: Path,
+def _score_existing(
+    tasks: Sequence[Task],
+    source: Path,
+    recipe: EvalRecipe,
     directory: Path,
-    matched: dict[str, str],
-    counts: dict[str, int],
+    allow_missing: bool,
     detector: Detector | None,
-) -> Score:
-    """Score a task from a file, and keep the answers as a run does."""
-    rows = [
-        Prediction(item.id, task.benchmark.name, task.language, item.images, "", matched[item.id])
-        for item in task.items
-        if item.id in matched
-    ]
-    with JsonlWriter(predictions_path(directory, task.benchmark.name, task.language)) as writer:
-        for row in rows:
-            writer.write(row)
-    fingerprint = {**_data(task), **counts, "model": {"name": path.name}, "predictions_sha256": sha256_file(path)}
-    return _finish(task, directory, matched, fingerprint, "predictions", detector)
+) -> list[Score]:
+    found = find_answers(tasks, source, allow_missing)
+    keep_run(directory, Run(str(source), "predictions", {}, "predictions", recipe.prompts, recipe.limit))
+    scores = []
+    for task, (path, matched) in zip(tasks, found, strict=True):
+        keep_answers(directory, task, matched.answers)
+        known = {"model": {"name": path.name}, "predictions_sha256": sha256_file(path), "replies": RULES}
+        limit = {"limit": recipe.limit} if recipe.limit is not None else {}
+        fingerprint = {**_data(task), **matched.counts, **limit, **known}
+        scores.append(_finish(task, directory, matched.answers, fingerprint, "predictions", detector))
+    return keep_scores(directory, scores)
 
 
-def _predictions_of(task: Task, source: Path, alone: bool) -> Path:
-    if source.is_file():
-        if not alone:
-            raise InputError(
-                f"{source} is one file; give a folder of BENCHMARK-LANGUAGE.jsonl files, or one benchmark in one language"
-            )
-        return source
-    name = f"{task.benchmark.name}-{task.language}"
-    for path in (source / f"predictions/{name}.jsonl", source / f"{name}.jsonl", source / f"{name}.json"):
-        if path.is_file():
-            return path
-    raise InputError(f"{source} has no predictions for {task.name}; it needs a file {name}.jsonl")
+def _score_run(
+    tasks: Sequence[Task], run: Run, directory: Path, allow_missing: bool, detector: Detector | None, tell: Tell
+) -> list[Score]:
+    """Score every task whose answers are complete, and then say which are not.
+
+    Raises:
+        InputError: Items have no answer, and may not be left out; names them with the reasons.
+    """
+    scores, lacking = [], {}
+    for task in tasks:
+        rows = read_predictions(directory, task.benchmark.name, task.language)
+        answers = {name: row.answer for name, row in rows.items()}
+        without = [item for item in task.items if item.id not in answers]
+        if without and not (allow_missing and answers):
+            lacking[task.name] = (task, without)
+            continue
+        counts = {"without_image": task.without_image, "without_answer": len(without)}
+        fingerprint = {
+            **_data(task),
+            **{name: count for name, count in counts.items() if count},
+            **({"limit": run.limit} if run.limit is not None else {}),
+            "model": {"name": run.model, "kind": run.kind, **run.identity},
+            "prompts": run.prompts,
+            "prompt": task.prompt.format(text=_PLACEHOLDER),
+            **run.decoding[task.benchmark.name],
+        }
+        scores.append(_finish(task, directory, answers, fingerprint, run.protocol, detector))
+    if scores:
+        keep_scores(directory, scores)
+    for name, (task, without) in list(lacking.items()):
+        if scores and len(without) == len(task.items) and len(task.items[0].images) > 1:
+            # What takes one picture and not two says so to each item.
+            why = read_missing(directory, task.benchmark.name, task.language).get(without[0].id, "it gave no answer")
+            tell(f"{name} is skipped, as the model answers none of its items, which show several pictures: {why}")
+            del lacking[name]
+    if lacking:
+        raise InputError(_complaint(list(lacking.values()), directory))
+    return scores
 
 
-def _score(
-    task: Task, run: Run, directory: Path, how: dict[str, Any], allow_missing: bool, detector: Detector | None
-) -> Score:
-    rows = read_predictions(directory, task.benchmark.name, task.language)
-    answers = {name: row.answer for name, row in rows.items()}
-    lacking = [item.id for item in task.items if item.id not in answers]
-    if lacking and not (allow_missing and answers):
-        raise InputError(
-            f"{task.name} has no answer for {len(lacking)} of its {len(task.items)} items, such as {lacking[0]!r}, in "
-            f"{directory}; run the same command again"
-        )
-    counts = {"without_image": task.without_image, "without_answer": len(lacking)}
-    fingerprint = {
-        **_data(task),
-        **{name: count for name, count in counts.items() if count},
-        **({"limit": run.limit} if run.limit is not None else {}),
-        "model": {"name": run.model, "kind": run.kind, **run.identity},
-        "prompts": run.prompts,
-        "prompt": task.prompt.format(text=_PLACEHOLDER),
-        **how,
-    }
-    return _finish(task, directory, answers, fingerprint, run.protocol, detector)
+def _complaint(lacking: Sequence[tuple[Task, Sequence[Item]]], directory: Path) -> str:
+    """One sentence about all items without an answer."""
+    named = []
+    for task, items in lacking:
+        reasons = read_missing(directory, task.benchmark.name, task.language)
+        named += [f"{task.name} {item.id!r}: {reasons.get(item.id, 'no answer')}" for item in items]
+    more = f"; and {len(named) - _NAMED} more, listed in {directory / MISSING}" if len(named) > _NAMED else ""
+    have = "items have" if len(named) > 1 else "item has"
+    return (
+        f"{len(named)} {have} no answer: {'; '.join(named[:_NAMED])}{more}; all others are kept in {directory}: the same "
+        "command asks for these again, and --allow-missing leaves them out, counted"
+    )
 
 
 def _data(task: Task) -> dict[str, Any]:
@@ -243,43 +263,6 @@ def _values(scored: Scored) -> list[ItemScore]:
         )
         for number, item in enumerate(scored.items)
     ]  # fmt: skip
-
-
-@contextmanager
-def _begun(directory: Path) -> Iterator[None]:
-    """Nothing stays of an evaluation that stops before its first answer: there is nothing to go on from."""
-    begun = (directory / RUN).exists()
-    with no_empty_folders(directory / PREDICTIONS):
-        try:
-            yield
-        except BaseException:
-            files = [*(directory / PREDICTIONS).glob("*.jsonl")]
-            if not begun and not any(path.stat().st_size for path in files):
-                for path in (*files, directory / RUN):
-                    path.unlink(missing_ok=True)
-            raise
-
-
-def _keep_run(directory: Path, run: Run) -> None:
-    if (directory / RUN).exists():
-        held = read_run(directory)
-        differing = [
-            field.name for field in dataclasses.fields(Run) if getattr(held, field.name) != getattr(run, field.name)
-        ]
-        if differing:
-            what, before, now = differing[0], getattr(held, differing[0]), getattr(run, differing[0])
-            raise InputError(
-                f"{directory} holds an evaluation with {what} {before!r}, not {now!r}; name another folder with --to"
-            )
-    write_run(directory, run)
-
-
-def _keep_scores(directory: Path, scores: list[Score]) -> list[Score]:
-    """Write the scores into the directory, beside those of other benchmarks and languages in it."""
-    held = read_scores(directory) if (directory / SCORES).exists() else []
-    by_task = {(score.benchmark, score.language): score for score in [*held, *scores]}
-    write_scores(directory, list(by_task.values()))
-    return scores
 
 
 def _detector(benchmarks: Sequence[Benchmark]) -> Detector | None:

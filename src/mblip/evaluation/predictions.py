@@ -1,76 +1,98 @@
-"""Files of predictions: read in whatever form they are, and matched with the items that they answer."""
+"""Files of predictions: read in whatever form they are, and matched with the items that they answer.
+
+One reader for every benchmark. A file holds rows (JSON, JSON lines, CSV, TSV, Parquet) that name an item and an answer by any
+of the names below, however they are spelled (``question_id``, ``questionId``, ``Question ID``). Of several, those that the
+benchmark's own files use come first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item
-from mblip.evaluation.raw import Row, read_values, rows, take_language
+from mblip.evaluation.raw import Row, image_name, read_rows, rows, take_language
+from mblip.replies import without_reasoning
+
+# What a model said; before "answer" what can be nothing else, since files of predictions may repeat the right answer.
+_SAID = ("prediction", "pred", "predicted_answer", "model_answer", "model_output", "response", "output")
+ANSWER_FIELDS = (*_SAID, "answer", "caption", "text", "generated_text", "label")
+ID_FIELDS = ("question_id", "id", "pairID", "identifier", "item_id", "sample_id")
+IMAGE_FIELDS = ("image_id", "image", "img_id", "img_path", "image_path", "file_name", "image/key")
+_QUESTION_FIELDS = ("question", "prompt", "input")
+# Objects that wrap the rows.
+_LISTS = ("predictions", "results", "answers", "annotations", "data", "logs")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One prediction: the item it names (None where a file has the order of the data) and what the model said."""
+    """One prediction.
+
+    Attributes:
+        item: The item it names; None where a file has the order of the data.
+        text: What the model said, without its reasoning; None where it said nothing.
+        question: What it was asked, where the row says so.
+        image: The picture it was asked about, where the row says so.
+        where: File and row, for errors.
+    """
 
     item: str | None
-    text: str
+    text: str | None
     question: str = ""
+    image: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """Predictions by item.
+
+    Attributes:
+        answers: By the item's id.
+        counts: What was passed over or is missing, for the fingerprint.
+    """
+
+    answers: dict[str, str]
+    counts: dict[str, int]
 
 
 def read_answers(path: Path, benchmark: Benchmark, language: str) -> list[Answer]:
     """The answers in a file of predictions.
 
-    Understood are lists, JSON lines and objects one after the other, of rows that name an item and an answer by the fields
-    the benchmark knows; an object ``{id: answer}``; and ``{"imgToEval": {id: {"caption": ...}}}``.
+    Understood are tables and JSON of rows, also as the value of ``results``, ``predictions`` and the like; an object ``{id:
+    answer}`` or ``{id: row}``; ``{"imgToEval": {id: {"caption": ...}}}``; lmms-eval's samples; and the captions of ``mblip
+    caption``, of which those in the language are taken.
 
     Raises:
-        InputError: A row lacks an answer, or is of another language.
+        InputError: A row lacks an answer or cannot be read, or there is none in the language.
     """
-    values = read_values(path)
+    values = read_rows(path)
     if len(values) == 1 and isinstance(values[0], dict):
-        values = _from_object(values[0], benchmark, path)
+        values = _from_object(values[0], path)
     if not values:
         raise InputError(f"{path} holds no predictions")
-    return [_answer(row, where, benchmark, language) for where, row in rows(values, path)]
-
-
-def _from_object(data: Row, benchmark: Benchmark, path: Path) -> list[Any]:
-    id_key, answer_key = benchmark.id_keys[0], benchmark.answer_keys[0]
-    if isinstance(data.get("imgToEval"), dict):
-        captions = data["imgToEval"]
-        named = zip(captions, rows(list(captions.values()), path, "imgToEval"), strict=True)
-        return [{id_key: image, **row} for image, (_, row) in named]
-    if not any(key in data for key in benchmark.answer_keys) and all(isinstance(text, str) for text in data.values()):
-        return [{id_key: name, answer_key: text} for name, text in data.items()]
-    return [data]
-
-
-def _answer(row: Row, where: str, benchmark: Benchmark, language: str) -> Answer:
-    ours = "benchmark" in row and "id" in row
-    if ours and isinstance(row.get("language"), str) and take_language(row, where) != language:
-        raise InputError(f"{where} is in {row['language']!r}, not in {language!r}; give each language its own file")
-    text = next((row[key] for key in benchmark.answer_keys if key in row), None)
-    if ours:
-        text = row.get("answer")
-    if not isinstance(text, str):
-        raise InputError(
-            f"{where} needs a text in one of the fields {', '.join(benchmark.answer_keys)}; it has {text!r}"
-        )
-    name = row.get("id") if ours else next((row[key] for key in benchmark.id_keys if key in row), None)
-    if isinstance(name, bool) or not isinstance(name, str | int | None):
-        raise InputError(f"{where}: an identifier is a text or a whole number, not {name!r}")
-    question = row.get("question", row.get("prompt"))
-    question = question if isinstance(question, str) else ""
-    if name is None and not question and len(row) > 1:
-        raise InputError(
-            f"{where} names no item in any of the fields {', '.join(benchmark.id_keys)}; rename one of its fields "
-            f"{', '.join(row)}"
-        )
-    return Answer(None if name is None else str(name), text, question)
+    numbered = list(rows(values, path))
+    if all(
+        isinstance(row.get("doc_id"), int) for _, row in numbered
+    ):  # lmms-eval's, as its processes came to write them
+        numbered.sort(key=lambda pair: int(pair[1]["doc_id"]))
+    found, others = [], set()
+    for where, row in numbered:
+        spoken = _language_of(row, where)
+        if spoken in ("", language):
+            found.append(_answer(row, where, benchmark))
+        elif "benchmark" in row and "id" in row:  # mblip's own, which has a file for each language
+            raise InputError(f"{where} is in {spoken!r}, not in {language!r}; give each language its own file")
+        else:
+            others.add(spoken)
+    if not found:
+        raise InputError(f"{path} holds no predictions in {language!r}; it has {', '.join(sorted(others))}")
+    return found
 
 
 def match_answers(
@@ -80,35 +102,36 @@ def match_answers(
     path: Path,
     predictions: Path,
     allow_missing: bool,
-) -> tuple[dict[str, str], dict[str, int]]:
+) -> Matched:
     """The answer by item id, and what was passed over, counted.
 
     Raises:
         InputError: An item without a prediction or with two, or a prediction for no item.
     """
-    if all(answer.item is None for answer in answers):
-        return _match_by_order(items, answers, path, predictions), {}
-    known = {benchmark.normal_id(item.id): item for item in items}
     matched: dict[str, str] = {}
+    silent: dict[str, Answer] = {}
     unknown = 0
-    for number, answer in enumerate(answers, start=1):
-        where = f"{predictions}, record {number}"
-        if answer.item is None:
-            raise InputError(f"{where} names no item; it needs one of the fields {', '.join(benchmark.id_keys)}")
-        item = known.get(benchmark.normal_id(answer.item))
+    for answer, item in _pairs(items, answers, benchmark, path, predictions):
         if item is None:
             if not benchmark.extra:
                 raise InputError(
-                    f"{where} is for {answer.item!r}, which {path} does not hold; remove it or give its data"
+                    f"{answer.where} is for {answer.item or answer.image!r}, which {path} does not hold; remove it or give "
+                    "its data"
                 )
             unknown += 1
-        elif item.id in matched:
-            raise InputError(f"{where} is a second prediction for {answer.item!r}; remove one")
+        elif item.id in matched or item.id in silent:
+            raise InputError(f"{answer.where} is a second prediction for {item.id!r}; remove one")
+        elif answer.text is None:
+            silent[item.id] = answer
         else:
-            if benchmark.languages == ("en",):  # elsewhere a question may be asked in another language than the data's
-                _check_question(item, answer, where, path)
             matched[item.id] = answer.text
     lacking = [item for item in items if item.id not in matched]
+    if silent and not allow_missing:
+        first = next(iter(silent.values()))
+        raise InputError(
+            f"{first.where} holds no answer ({len(silent)} such rows), only reasoning or nothing; add it, or score the others "
+            "with --allow-missing"
+        )
     needed = [] if benchmark.partial or allow_missing else [item for item in lacking if not benchmark.optional(item)]
     if needed:
         raise InputError(
@@ -119,25 +142,171 @@ def match_answers(
         raise InputError(f"{predictions} has no prediction for any item in {path}; do they belong together?")
     if not (benchmark.partial or allow_missing):
         matched.update((item.id, "") for item in lacking)
-    counts = {"items_in_data": len(items), "without_prediction": len(lacking), "predictions_passed_over": unknown}
-    return matched, {name: count for name, count in counts.items() if count or name == "items_in_data"}
+    counts = {
+        "without_prediction": len(lacking) - len(silent),
+        "without_answer": len(silent),
+        "predictions_passed_over": unknown,
+    }
+    return Matched(matched, {"items_in_data": len(items), **{name: count for name, count in counts.items() if count}})
 
 
-def _match_by_order(items: Sequence[Item], answers: Sequence[Answer], path: Path, predictions: Path) -> dict[str, str]:
+def _from_object(data: Row, path: Path) -> list[Any]:
+    """The rows of a file that is one object."""
+    if isinstance(data.get("imgToEval"), dict):
+        captions = data["imgToEval"]
+        named = zip(captions, rows(list(captions.values()), path, "imgToEval"), strict=True)
+        return [{"image_id": image, **row} for image, (_, row) in named]
+    lists: list[list[Any]] = [data[name] for name in _LISTS if isinstance(data.get(name), list)]
+    if len(lists) == 1:
+        return lists[0]
+    if data and all(isinstance(row, dict) for row in data.values()):
+        return [{"id": name, **row} for name, row in data.items()]
+    plain = all(isinstance(text, str | int | float | None) for text in data.values())
+    if plain and not _squashed(data).keys() & {_squash(name) for name in (*ANSWER_FIELDS, *ID_FIELDS, *IMAGE_FIELDS)}:
+        return [{"id": name, "answer": text} for name, text in data.items()]
+    return [data]
+
+
+def _answer(row: Row, where: str, benchmark: Benchmark) -> Answer:
+    fields = _squashed(row)
+    doc = _squashed(row["doc"]) if isinstance(row.get("doc"), dict) else {}  # what lmms-eval asked
+    if "benchmark" in row and "id" in row:
+        names, images, said = ["id"], [], ["answer"]
+    else:
+        names, images = [*benchmark.id_keys, *ID_FIELDS], [*IMAGE_FIELDS]
+        said = [*_SAID, *benchmark.answer_keys, *ANSWER_FIELDS]
+    answer = _first(fields, said)
+    if "filteredresps" in fields or "resps" in fields:
+        answer = _innermost(fields.get("filteredresps", fields.get("resps")))
+    elif answer is _NOTHING:
+        raise InputError(
+            f"{where} needs a text in one of the fields {', '.join(dict.fromkeys(said))}; it has {', '.join(map(str, row))}"
+        )
+    name, image = (
+        _identifier(_first({**doc, **fields}, names), where),
+        _identifier(_first({**doc, **fields}, images), where),
+    )
+    question = _first({**doc, **fields}, _QUESTION_FIELDS)
+    question = question if isinstance(question, str) else ""
+    if not (name or image or question) and len(row) > 1 and "docid" not in fields:
+        raise InputError(
+            f"{where} names no item in any of the fields {', '.join(dict.fromkeys((*names, *images)))}; rename one of its "
+            f"fields {', '.join(map(str, row))}"
+        )
+    return Answer(name or None, _text(answer, where, benchmark), question, image, where)
+
+
+_NOTHING = object()
+
+
+def _first(fields: Mapping[str, Any], names: Iterable[str]) -> Any:
+    return next((fields[_squash(name)] for name in names if _squash(name) in fields), _NOTHING)
+
+
+def _squashed(row: Row) -> dict[str, Any]:
+    """A row by the names of its fields in one spelling."""
+    return {_squash(name): value for name, value in reversed(list(row.items()))}
+
+
+def _squash(name: str) -> str:
+    return re.sub(r"[\W_]", "", str(name)).lower()
+
+
+def _innermost(value: Any) -> Any:
+    """lmms-eval has a list of replies, or of lists of them."""
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value
+
+
+def _text(value: Any, where: str, benchmark: Benchmark) -> str | None:
+    """What a model said, as a text; None for nothing, and for reasoning without an answer."""
+    match value:
+        case None:
+            return None
+        case float() if math.isnan(value):  # how tables of pandas spell nothing
+            return None
+        case bool():
+            return "yes" if value else "no"
+        case 0 | 1 if benchmark.yes_or_no:
+            return "yes" if value else "no"
+        case int():
+            return str(value)
+        case float():
+            return str(int(value)) if value.is_integer() else str(value)
+        case str():
+            return without_reasoning(value)
+    raise InputError(f"{where} needs a text as answer, not {value!r:.100}")
+
+
+def _identifier(value: Any, where: str) -> str:
+    if value is _NOTHING or value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():  # as a table spells whole numbers where one is missing
+        return str(int(value))
+    if isinstance(value, dict) and isinstance(value.get("path"), str):  # a picture of a data set of the Hub
+        return str(value["path"])
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InputError(f"{where}: an identifier is a text or a whole number, not {value!r:.100}")
+    return str(value)
+
+
+def _language_of(row: Row, where: str) -> str:
+    """The language that a row of this project's own names; empty for others, whose field may mean the question's."""
+    own = ("benchmark" in row and "id" in row) or {"image", "language", "caption"} <= row.keys()
+    return take_language(row, where) if own and isinstance(row.get("language"), str) else ""
+
+
+def _by_image(items: Sequence[Item]) -> dict[str, Item]:
+    """The items by their picture, where each has one of its own."""
+    found = {image_name(item.images[0]): item for item in items if len(item.images) == 1}
+    return found if len(found) == len(items) else {}
+
+
+def _pairs(
+    items: Sequence[Item], answers: Sequence[Answer], benchmark: Benchmark, path: Path, predictions: Path
+) -> list[tuple[Answer, Item | None]]:
+    """Each answer with its item: by name, by picture where each item has one of its own, else by order."""
+    known = {benchmark.normal_id(item.id): item for item in items}
+    images = _by_image(items)
+    pairs: list[tuple[Answer, Item | None]] = []
+    for answer in answers:
+        name, image = answer.item, answer.image
+        if benchmark.is_about_images:
+            name = image or name  # LLaVA's files number the questions besides
+            image = name or ""
+        if name is None and not (images and image):
+            if any(other.item or (benchmark.is_about_images and other.image) for other in answers):
+                raise InputError(
+                    f"{answer.where} names no item; it needs one of the fields "
+                    f"{', '.join(dict.fromkeys((*benchmark.id_keys, *ID_FIELDS)))}"
+                )
+            _check_order(items, answers, path, predictions)
+            return list(zip(answers, items, strict=True))
+        item = known.get(benchmark.normal_id(name)) if name else None
+        item = item or images.get(image_name(image))
+        if item and benchmark.languages == (
+            "en",
+        ):  # elsewhere a question may be asked in another language than the data's
+            _check_question(item, answer, path)
+        pairs.append((answer, item))
+    return pairs
+
+
+def _check_order(items: Sequence[Item], answers: Sequence[Answer], path: Path, predictions: Path) -> None:
     if len(items) != len(answers):
         raise InputError(
             f"{predictions} has {len(answers)} predictions without identifiers, {path} has {len(items)} items; "
             "they are matched by order, so that the numbers must be equal"
         )
-    for number, (item, answer) in enumerate(zip(items, answers, strict=True), start=1):
-        _check_question(item, answer, f"{predictions}, record {number}", path)
-    return {item.id: answer.text for item, answer in zip(items, answers, strict=True)}
+    for item, answer in zip(items, answers, strict=True):
+        _check_question(item, answer, path)
 
 
-def _check_question(item: Item, answer: Answer, where: str, path: Path) -> None:
+def _check_question(item: Item, answer: Answer, path: Path) -> None:
     # Harnesses that build a prompt bring runs of blanks to one, which makes no other question.
     if answer.question and " ".join(item.text.split()) not in " ".join(answer.question.split()):
         raise InputError(
-            f"{where} answers {answer.question!r}, but {path} asks {item.text!r} there; give the data that the predictions "
-            "were made on"
+            f"{answer.where} answers {answer.question!r:.200}, but {path} asks {item.text!r:.200} there; give the data that "
+            "the predictions were made on"
         )

@@ -16,6 +16,11 @@ from mblip.languages import find_language
 T = TypeVar("T")
 Row = Mapping[str, Any]
 
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".ndjson")
+"""Endings of files of predictions; one without any of them is read as JSON."""
+
+_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
 _kept: ContextVar[dict[tuple[str, int], list[Any]] | None] = ContextVar("_kept", default=None)
 _COCO_FILE = re.compile(r"COCO_(?:train|val|test)20\d\d_(\d+)")
 _BLANK = re.compile(r"[ \t\n\r,]*")
@@ -52,6 +57,24 @@ def read_values(path: Path) -> list[Any]:
     if not values:
         raise InputError(f"{path} is empty")
     return values[0] if len(values) == 1 and isinstance(values[0], list) else values
+
+
+def read_rows(path: Path) -> list[Any]:
+    """The rows of a table, or the values of a JSON file.
+
+    Raises:
+        InputError: The file cannot be read, or a row of it; names the line.
+    """
+    if path.suffix.lower() not in (".csv", ".tsv", ".parquet"):
+        return read_values(path)
+    from mblip.corpora.table import read_rows as read_table
+
+    found = []
+    for row in read_table(path):
+        if isinstance(row, str):
+            raise InputError(f"{path}, {row}")
+        found.append(row)
+    return found
 
 
 @contextmanager
@@ -128,6 +151,19 @@ def take_id(row: Row, name: str, where: str) -> str:
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value)
     raise InputError(f"{where} lacks {name!r}, which should be a text or a whole number, not {value!r}")
+
+
+def take_truth(row: Row, name: str, where: str) -> bool:
+    """A label that is true or false, yes or no, or 1 or 0, as a value of its own or as a text in any case.
+
+    Raises:
+        InputError: It is missing or none of these.
+    """
+    value = row.get(name)
+    truth = _TRUTHS.get(str(value).strip().lower()) if isinstance(value, str | int) else None
+    if truth is None:
+        raise InputError(f"{where} has the {name} {value!r}; it should be yes or no, true or false, 1 or 0")
+    return truth
 
 
 def take_language(row: Row, where: str) -> str:

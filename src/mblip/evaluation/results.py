@@ -7,6 +7,8 @@ A run directory holds
 ``predictions/<benchmark>-<language>.jsonl``
     The answers, :class:`mblip.schema.Prediction` lines; in the order of the benchmark's items once it is finished, as
     they came before that.
+``missing/<benchmark>-<language>.jsonl``
+    The items that have no answer and why: :class:`Missing` lines. Only where there are any.
 ``items/<benchmark>-<language>.jsonl``
     What each item asked for and what its answer was worth: :class:`ItemScore` lines, in the same order. Paired tests
     between two runs and samples need nothing else.
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,9 @@ from mblip.errors import InputError
 from mblip.schema import Prediction, Score
 from mblip.storage import JsonlWriter, parse_record, read_records, write_json
 
-FORMAT = 1
-RUN, SCORES, PREDICTIONS, ITEMS = "run.json", "scores.json", "predictions", "items"
+FORMAT = 2
+READ = (1, 2)  # format 1 does not say everything that decides an answer, so that such a run is not continued
+RUN, SCORES, PREDICTIONS, ITEMS, MISSING = "run.json", "scores.json", "predictions", "items", "missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,13 @@ class Run:
     Attributes:
         model: As it was named on the command line.
         kind: ``mblip``, ``huggingface``, ``openai``, ``predictions`` or ``dummy``.
-        identity: What tells this model from another of the same name: hashes, revision, endpoint, precision.
+        identity: Everything beside the decoding that decides the model's answers: hashes of weights, configuration,
+            tokeniser, processor and chat template, revision, endpoint, precision.
         protocol: See :class:`mblip.schema.Score`.
         prompts: ``paper``, ``original`` or the path of a file of prompts.
         limit: Only the first so many images of each benchmark were asked about; None for all.
         format: Of this directory.
+        decoding: How answers came about, by benchmark: the effective settings of generation, or the candidates.
     """
 
     model: str
@@ -53,6 +58,15 @@ class Run:
     prompts: str = "paper"
     limit: int | None = None
     format: int = FORMAT
+    decoding: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """An item without an answer, and why."""
+
+    id: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +88,19 @@ class ItemScore:
     values: dict[str, float]
 
 
+def task_path(directory: Path, kind: str, benchmark: str, language: str) -> Path:
+    """Where the lines of a kind (``predictions``, ``missing``, ``items``) on a benchmark in a language are."""
+    return directory / kind / f"{benchmark}-{language}.jsonl"
+
+
 def predictions_path(directory: Path, benchmark: str, language: str) -> Path:
     """Where the answers to a benchmark in a language are."""
-    return directory / PREDICTIONS / f"{benchmark}-{language}.jsonl"
+    return task_path(directory, PREDICTIONS, benchmark, language)
 
 
 def items_path(directory: Path, benchmark: str, language: str) -> Path:
     """Where the items of a benchmark in a language are."""
-    return directory / ITEMS / f"{benchmark}-{language}.jsonl"
+    return task_path(directory, ITEMS, benchmark, language)
 
 
 def read_run(directory: Path) -> Run:
@@ -92,7 +111,7 @@ def read_run(directory: Path) -> Run:
     """
     path = directory / RUN
     run = parse_record(Run, _read_json(path, dict), str(path))
-    if run.format != FORMAT:
+    if run.format not in READ:
         raise InputError(f"{path} has format {run.format}; this version reads {FORMAT}: evaluate again")
     return run
 
@@ -120,6 +139,16 @@ def read_items(directory: Path, benchmark: str, language: str) -> list[ItemScore
         InputError: The file is missing or damaged.
     """
     return list(read_records(items_path(directory, benchmark, language), ItemScore))
+
+
+def read_missing(directory: Path, benchmark: str, language: str) -> dict[str, str]:
+    """Why items of a benchmark in a language have no answer, by item; empty where all have one.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    path = task_path(directory, MISSING, benchmark, language)
+    return {row.id: row.why for row in read_records(path, Missing)} if path.exists() else {}
 
 
 def read_predictions(directory: Path, benchmark: str, language: str) -> dict[str, Prediction]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from PIL import Image
 
 from mblip.errors import InputError
-from mblip.evaluation.answerers.base import Answerer, NoAnswer
+from mblip.evaluation.answerers.base import Answerer, Group, NoAnswer, OpenImage
 from mblip.evaluation.benchmarks.scenes import GENERATION, NAME, SceneItem
-from mblip.evaluation.results import predictions_path
+from mblip.evaluation.results import MISSING, PREDICTIONS, Missing, predictions_path, task_path
 from mblip.evaluation.tasks import Task
 from mblip.models.generation import Generator, Request
 from mblip.models.mblip import VisionLLM
@@ -43,13 +43,13 @@ def answer_tasks(
     directory: Path,
     processes: Processes,
     protocol: str = "generation",
-    allow_missing: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> None:
     """Answer every item of every task; what is answered already is kept.
 
     Requests of all tasks that are decoded alike run together, so that an image is encoded once for all its questions in
-    all languages. Several processes share the images, and the first of them puts their answers together.
+    all languages. Several processes share the images, and the first of them puts their answers together. An item that the
+    model says nothing to, or whose picture cannot be read, holds up no other: it is listed with its reason in ``missing/``.
 
     Args:
         tasks: What is asked.
@@ -57,17 +57,17 @@ def answer_tasks(
         directory: The run directory.
         processes: Who else works on it.
         protocol: ``generation``, or ``candidates`` to choose from each benchmark's answers.
-        allow_missing: Leave items out whose picture proves unreadable or that the model says nothing to; else it is an
-            error.
-        progress: Told how many of this process's requests are answered, and of how many.
+        progress: Told how many of this process's requests are done, and of how many.
 
     Raises:
-        InputError: The directory holds answers to something else, a picture cannot be read, or the model gave no text.
+        InputError: The directory holds answers to something else, or the model cannot answer at all.
     """
     if processes.is_main_process:
         for task in tasks:
-            for path in _files(directory, task):
+            for path in _files(directory, task, PREDICTIONS):
                 JsonlAppender(path).close()  # removes a line that a killed run left unfinished
+            for path in _files(directory, task, MISSING):
+                path.unlink()  # they are asked again
     processes.wait_for_everyone()
     known = [_read(directory, task) for task in tasks]
     processes.wait_for_everyone()
@@ -77,21 +77,23 @@ def answer_tasks(
             if request.id not in known[number]:
                 groups.setdefault(_alike(task, answerer, protocol), []).append((number, request))
     total = sum(map(len, groups.values()))
-    done = 0
     with ExitStack() as stack:
-        files = {number: JsonlAppender(_part(directory, tasks[number], processes)) for number in _numbers(groups)}
-        for file in files.values():
-            stack.enter_context(file)
-        for alike, waiting in groups.items():
-            for number, request, answer in _answers(
-                tasks, waiting, answerer, json.loads(alike), protocol, allow_missing
-            ):
-                task = tasks[number]
-                files[number].append(
-                    Prediction(request.id, task.benchmark.name, task.language, request.images, request.prompt, answer)
-                )
-                done += 1
-                progress(done, total)
+        appenders: dict[Path, JsonlAppender] = {}
+
+        def append(task: Task, kind: str, record: Any) -> None:
+            path = _part(directory, task, kind, processes)
+            if path not in appenders:
+                appenders[path] = stack.enter_context(JsonlAppender(path))
+            appenders[path].append(record)
+
+        for done, (number, request, answer) in enumerate(_answers(tasks, groups, answerer, protocol), start=1):
+            task = tasks[number]
+            if isinstance(answer, NoAnswer):
+                append(task, MISSING, Missing(request.id, answer.why))
+            else:
+                row = (request.id, task.benchmark.name, task.language, request.images, request.prompt, answer)
+                append(task, PREDICTIONS, Prediction(*row))
+            progress(done, total)
     processes.wait_for_everyone()
     if processes.is_main_process:
         for task in tasks:
@@ -101,19 +103,21 @@ def answer_tasks(
 
 def _answers(
     tasks: Sequence[Task],
-    waiting: Sequence[tuple[int, Request]],
+    groups: dict[str, list[tuple[int, Request]]],
     answerer: Answerer,
-    how: dict[str, Any],
     protocol: str,
-    allow_missing: bool,
-) -> Iterator[tuple[int, Request, str]]:
-    """The answers to requests that are decoded alike, with the number of their task."""
+) -> Iterator[tuple[int, Request, str | NoAnswer]]:
+    """The answers to all requests, or why there is none, with the number of their task."""
     stores = {id(task.pictures): task.pictures for task in tasks}
-    asked = {}
-    for number, request in waiting:
-        # Tasks that share their pictures share the keys of them, so that each is encoded once.
-        keys = tuple(f"{id(tasks[number].pictures)}/{key}" for key in request.images)
-        asked[f"{number} {request.id}"] = (number, request, Request(f"{number} {request.id}", keys, request.prompt))
+    owners: dict[str, tuple[int, Request]] = {}
+    waiting: dict[str, dict[str, Request]] = {}
+    for alike, requests in groups.items():
+        for number, request in requests:
+            # Tasks that share their pictures share the keys of them, so that each is encoded once.
+            keys = tuple(f"{id(tasks[number].pictures)}/{key}" for key in request.images)
+            name = f"{number} {request.id}"
+            owners[name] = (number, request)
+            waiting.setdefault(alike, {})[name] = Request(name, keys, request.prompt)
     unreadable: list[str] = []
 
     def open_image(key: str) -> Image.Image:
@@ -124,28 +128,28 @@ def _answers(
             unreadable.append(key)
             raise
 
-    while asked:
-        requests = [request for _, _, request in asked.values()]
+    place = {name: alike for alike, requests in waiting.items() for name in requests}
+    while any(waiting.values()):
         try:
-            answers = (
-                answerer.choices(requests, open_image, tuple(how["candidates"]))
-                if protocol == "candidates"
-                else answerer.answers(requests, open_image, how)
-            )
-            for request, answer in answers:
-                number, own, _ = asked.pop(request.id)
-                if isinstance(answer, NoAnswer):
-                    if not allow_missing:
-                        raise InputError(
-                            f"{tasks[number].name}, item {own.id!r}: {answer.why}; the same command asks again, and "
-                            "--allow-missing leaves such items out, counted"
-                        )
-                    continue
-                yield number, own, answer
-        except UnreadableImage:
-            if not allow_missing:
-                raise
-            asked = {name: found for name, found in asked.items() if unreadable[-1] not in found[2].images}
+            for request, answer in _ask(answerer, waiting, open_image, protocol):
+                del waiting[place[request.id]][request.id]
+                yield *owners[request.id], answer
+        except UnreadableImage as error:
+            for requests_ in waiting.values():
+                for name in [name for name, request in requests_.items() if unreadable[-1] in request.images]:
+                    del requests_[name]
+                    yield *owners[name], NoAnswer(str(error))
+
+
+def _ask(
+    answerer: Answerer, waiting: Mapping[str, Mapping[str, Request]], open_image: OpenImage, protocol: str
+) -> Iterator[tuple[Request, str | NoAnswer]]:
+    groups = [Group(list(asked.values()), json.loads(alike)) for alike, asked in waiting.items() if asked]
+    if protocol != "candidates":
+        return answerer.answers(groups, open_image)
+    return chain.from_iterable(
+        answerer.choices(group.requests, open_image, tuple(group.decoding["candidates"])) for group in groups
+    )
 
 
 def _alike(task: Task, answerer: Answerer, protocol: str) -> str:
@@ -167,18 +171,14 @@ def _shares(tasks: Sequence[Task], processes: Processes) -> Iterator[list[Reques
         yield share
 
 
-def _numbers(groups: dict[str, list[tuple[int, Request]]]) -> list[int]:
-    return sorted({number for waiting in groups.values() for number, _ in waiting})
-
-
-def _files(directory: Path, task: Task) -> list[Path]:
+def _files(directory: Path, task: Task, kind: str) -> list[Path]:
     """The files that may hold answers to a task: the whole one, and those of processes that were stopped."""
-    whole = predictions_path(directory, task.benchmark.name, task.language)
+    whole = task_path(directory, kind, task.benchmark.name, task.language)
     return [path for path in [whole, *sorted(whole.parent.glob(f"{whole.stem}.part*.jsonl"))] if path.exists()]
 
 
-def _part(directory: Path, task: Task, processes: Processes) -> Path:
-    whole = predictions_path(directory, task.benchmark.name, task.language)
+def _part(directory: Path, task: Task, kind: str, processes: Processes) -> Path:
+    whole = task_path(directory, kind, task.benchmark.name, task.language)
     return whole if processes.num_processes == 1 else whole.with_suffix(f".part{processes.process_index}.jsonl")
 
 
@@ -186,7 +186,7 @@ def _read(directory: Path, task: Task) -> dict[str, str]:
     """The answers at hand, by item."""
     asked = {item.id: task.ask(item).prompt for item in task.items}
     answers = {}
-    for path in _files(directory, task):
+    for path in _files(directory, task, PREDICTIONS):
         for row in read_records(path, Prediction):
             if row.id not in asked and not task.without_image:
                 raise InputError(f"{path} answers {row.id!r}, which {task.path} does not ask; {_ELSEWHERE}")
@@ -198,17 +198,24 @@ def _read(directory: Path, task: Task) -> dict[str, str]:
 
 
 def _merge(directory: Path, task: Task) -> None:
-    """Put all answers into one file, in the order of the items."""
+    """Put all answers into one file, in the order of the items, and all items without one into another."""
     answers = _read(directory, task)
-    files = _files(directory, task)
+    files = _files(directory, task, PREDICTIONS)
     whole = predictions_path(directory, task.benchmark.name, task.language)
     with JsonlWriter(whole) as writer:
         for request in map(task.ask, task.items):
             if request.id in answers:
                 row = (request.id, task.benchmark.name, task.language, request.images, request.prompt)
                 writer.write(Prediction(*row, answers[request.id]))
-    for path in files:
-        if path != whole:
+    lists = _files(directory, task, MISSING)
+    reasons = {row.id: row for path in lists for row in read_records(path, Missing)}
+    if reasons:
+        with JsonlWriter(task_path(directory, MISSING, task.benchmark.name, task.language)) as writer:
+            for item in task.items:
+                if item.id in reasons:
+                    writer.write(reasons[item.id])
+    for path in (*files, *lists):
+        if ".part" in path.name:
             path.unlink()
 
 

@@ -19,6 +19,7 @@ from mblip.evaluation.predictions import match_answers, read_answers
 from mblip.evaluation.raw import take_language
 from mblip.evaluation.statistics import bootstrap_interval
 from mblip.languages import find_language
+from mblip.replies import RULES
 from mblip.schema import Score
 from mblip.storage import sha256_file
 
@@ -61,10 +62,11 @@ def score_predictions(
     path = benchmark.find(data, code)
     items = read_items(benchmark, path, code)
     answers = read_answers(predictions, benchmark, code)
-    matched, counts = match_answers(items, answers, benchmark, path, predictions, allow_missing)
-    fingerprint = {**describe_data(benchmark, path, code), "predictions_sha256": sha256_file(predictions), **counts}
-    chosen = [item for item in items if item.id in matched]
-    return score_items(benchmark, chosen, matched, options, fingerprint, "predictions")
+    matched = match_answers(items, answers, benchmark, path, predictions, allow_missing)
+    known = {"predictions_sha256": sha256_file(predictions), "replies": RULES, **matched.counts}
+    fingerprint = {**describe_data(benchmark, path, code), **known}
+    chosen = [item for item in items if item.id in matched.answers]
+    return score_items(benchmark, chosen, matched.answers, options, fingerprint, "predictions")
 
 
 def score_items(

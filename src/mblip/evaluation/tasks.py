@@ -63,6 +63,7 @@ def load_tasks(
     images: Sequence[str] = (),
     limit: int | None = None,
     allow_missing: bool = False,
+    pictures: bool = True,
 ) -> list[Task]:
     """Read the benchmarks and prove that nothing is missing before a model is asked.
 
@@ -74,6 +75,7 @@ def load_tasks(
         images: Image stores to look in before the benchmarks' own folders.
         limit: Only the items of the first so many images of each benchmark and language.
         allow_missing: Leave out items without a picture, counted, instead of refusing.
+        pictures: Whether they and the texts of the questions are needed, as answers that are at hand do not.
 
     Raises:
         InputError: Annotations or pictures are missing, or none of the benchmarks is in the languages.
@@ -90,19 +92,19 @@ def load_tasks(
     with files_kept():
         read = [read_items(benchmark, path, code) for (benchmark, code), path in zip(chosen, paths, strict=True)]
     for (benchmark, code), path, every in zip(chosen, paths, read, strict=True):
+        prompt, items = templates[benchmark.name, code], _first(every, limit)
+        if not pictures:
+            tasks.append(Task(benchmark, code, path, items, len(every), 0, prompt, Pictures(())))
+            continue
         if any(not item.text for item in every) and "{text}" in benchmark.prompt:
             raise InputError(f"{path} has answers without questions; put the file of questions beside it")
-        pictures = find_pictures(benchmark.images, root, images)
-        pictures = opened.setdefault(pictures.places, pictures)
-        items = _first(every, limit)
-        missing = set(pictures.missing(key for item in items for key in item.images))
-        if missing and not allow_missing:
-            raise InputError(_complaint(benchmark, code, items, missing, pictures, root))
+        store = find_pictures(benchmark.images, root, images)
+        store = opened.setdefault(store.places, store)
+        missing = set(store.missing(key for item in items for key in item.images))
         asked = [item for item in items if missing.isdisjoint(item.images)]
-        if not asked:
-            raise InputError(_complaint(benchmark, code, items, missing, pictures, root))
-        lost = len(items) - len(asked)
-        tasks.append(Task(benchmark, code, path, asked, len(every), lost, templates[benchmark.name, code], pictures))
+        if missing and not (allow_missing and asked):
+            raise InputError(_complaint(benchmark, code, items, missing, store, root))
+        tasks.append(Task(benchmark, code, path, asked, len(every), len(items) - len(asked), prompt, store))
     return tasks
 
 

@@ -19,6 +19,7 @@ from mblip.storage.images import (
     to_rgb,
 )
 from mblip.storage.jsonl import JsonlAppender, JsonlWriter, parse_record, read_jsonl, read_records
+from mblip.storage.locks import alone
 from mblip.storage.manifest import (
     EXCLUSIONS,
     Manifest,
@@ -42,6 +43,7 @@ __all__ = [
     "ShardWriter",
     "TarStore",
     "UnreadableImage",
+    "alone",
     "atomic_folder",
     "atomic_path",
     "atomic_write",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from mblip.config import (
     save_recipe,
 )
 from mblip.errors import InputError
-from mblip.storage import write_json
+from mblip.storage import alone, write_json
 from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.curves import draw_curves
 from mblip.training.logs import OnLog
@@ -47,7 +45,13 @@ def train(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog = lambda row: N
     if os.environ.get("RANK", "0") != "0":  # the first of a launcher's processes leads
         return _run(recipe, directory, on_log)
     begun = directory.exists()
-    with _alone(directory):
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {directory}: {error.strerror or error}; choose a folder that can be written"
+        ) from error
+    with alone(directory, "training"):  # two runs that write to one would mix their checkpoints
         try:
             save_recipe(recipe, saved)
             last = _run(recipe, directory, on_log)
@@ -59,34 +63,6 @@ def train(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog = lambda row: N
         draw_curves(directory)
         write_json(finished, {"recipe_hash": hash_recipe(recipe), "last": last})
     return last
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Make and hold a run directory: two runs that write to one would mix their checkpoints. A process that dies lets go.
-
-    Raises:
-        InputError: It cannot be made, or another process holds it.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        held = os.open(directory, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {directory}: {error.strerror or error}; choose a folder that can be written"
-        ) from error
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{directory}: another process is training there; wait for it, or name another directory"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(held)
 
 
 def _run(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:

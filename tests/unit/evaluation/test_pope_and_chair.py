@@ -24,11 +24,28 @@ def test_what_pope_takes_for_yes(answer: str, yes: bool) -> None:
 
 
 def test_unclear_answers_are_counted_apart() -> None:
-    assert is_clear("NO") and not is_clear("maybe") and not is_clear("nothing")
+    assert is_clear("No") and not is_clear("maybe") and not is_clear("nothing")
     scores = pope_scores(["yes", "maybe", "no", "no"], [True, False, False, True])
     assert scores == {
         "accuracy": 50.0, "precision": 0.5, "recall": 0.5, "f1": 0.5, "yes_ratio": 0.5, "unparsed": 0.25
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["NO", "**No**", "No!", "no\nThere is none.", "It isn't there.", "nope", "Hmm. No.", '"no"', "No-one is there", "none",
+     "Yes, no doubt", "Yes, there is no question", "yes or no", "a dog on a bench", "", "False", "не знаю"],
+)  # fmt: skip
+def test_what_pope_turns_round_or_guesses_is_unparsed(answer: str) -> None:
+    assert not is_clear(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["yes", "Yes.", "YES", "**Yes**", "no", "No, there is not.", "There is not a dog", "Yes. Not big.", "yes!"],
+)
+def test_what_pope_reads_as_it_is_meant(answer: str) -> None:
+    assert is_clear(answer)
 
 
 def test_pope_without_a_yes_has_no_precision() -> None:

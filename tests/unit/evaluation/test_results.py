@@ -81,5 +81,5 @@ def test_a_directory_of_another_format_or_none(tmp_path: Path) -> None:
     shutil.copy(FIXTURE / RUN, tmp_path)
     data = json.loads((tmp_path / RUN).read_text())
     (tmp_path / RUN).write_text(json.dumps({**data, "format": 99}))
-    with pytest.raises(InputError, match="has format 99; this version reads 1"):
+    with pytest.raises(InputError, match="has format 99; this version reads 2"):
         read_run(tmp_path)

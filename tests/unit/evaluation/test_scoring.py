@@ -157,8 +157,8 @@ def test_marvl_and_nlvr2(score: Any, tmp_path: Path) -> None:
     assert score("marvl", NLVR2, [{"identifier": r["identifier"], "answer": "no"} for r in NLVR2], "lines")[1] == 2
     with pytest.raises(InputError, match="record 1 is in 'sw', not in 'id'"):
         score("marvl", MARVL, answers, "lines", language="id")
-    with pytest.raises(InputError, match="has 'True' for 'label', which should be true or false"):
-        score("marvl", [{**MARVL[0], "label": "True"}], answers, "lines", language="sw")
+    with pytest.raises(InputError, match="has the label 'maybe'; it should be yes or no, true or false, 1 or 0"):
+        score("marvl", [{**MARVL[0], "label": "maybe"}], answers, "lines", language="sw")
     path = write(tmp_path / "marvl-sw.jsonl", MARVL, "lines")
     assert BENCHMARKS["marvl"].read(path, "sw")[0].images == (
         "sw/images/81-Dawati/81-5.jpg", "sw/images/81-Dawati/81-n-1.jpg"
@@ -282,8 +282,9 @@ def test_our_own_predictions(score: Any) -> None:
         ([*COCO_RESULTS, {"image_id": 9, "caption": "x"}], "record 3 is for '9', which .* does not hold"),
         (COCO_RESULTS[:1], "no prediction for 1 of the 2 items"),
         ([*COCO_RESULTS, COCO_RESULTS[0]], "record 3 is a second prediction for '7'"),
-        ([{"image_id": 7}], "record 1 needs a text in one of the fields caption, text, answer"),
-        ([{"image_id": 7, "caption": None}], "needs a text"),
+        ([{"image_id": 7}], "record 1 needs a text in one of the fields prediction, .*caption, text, answer"),
+        ([{"image_id": 7, "caption": None}], r"record 1 holds no answer \(1 such rows\)"),
+        ([{"image_id": 7, "caption": ["x"]}], "needs a text as answer"),
         ([{"image_id": True, "caption": "x"}], "an identifier is a text or a whole number"),
         ([{"caption": "x"}], "1 predictions without identifiers"),
         ([{"caption": "x"}, COCO_RESULTS[0]], "record 1 names no item"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mblip.errors import InputError
-from mblip.evaluation.answerers.base import Answerer, NoAnswer, OpenImage
+from mblip.evaluation.answerers.base import Answerer, Group, NoAnswer, OpenImage
 from mblip.evaluation.answerers.dummy import DummyAnswerer
 
-__all__ = ["Answerer", "NoAnswer", "OpenImage", "load_answerer"]
+__all__ = ["Answerer", "Group", "NoAnswer", "OpenImage", "load_answerer"]
 
 DUMMY = "dummy"
 
@@ -21,6 +23,7 @@ def load_answerer(
     quantization: str = "none",
     dtype: str = "",
     batch_size: int = 64,
+    extra_body: Mapping[str, Any] = MappingProxyType({}),
     device: Any = None,
 ) -> Answerer:
     """Load a model to evaluate.
@@ -33,6 +36,7 @@ def load_answerer(
         quantization: ``none``, ``int8`` or ``nf4``, of our models' language model.
         dtype: ``fp32`` or ``bf16``; by default as it was saved.
         batch_size: Texts that run together, or requests under way at an endpoint.
+        extra_body: Fields that every request to an endpoint has besides; one that is None is left out of it.
         device: Where to.
 
     Raises:
@@ -41,7 +45,9 @@ def load_answerer(
     if endpoint:
         from mblip.evaluation.answerers.openai import OpenAIAnswerer
 
-        return OpenAIAnswerer(endpoint, name, min(batch_size, 32))
+        return OpenAIAnswerer(endpoint, name, min(batch_size, 32), extra_body)
+    if extra_body:
+        raise InputError("--extra-body adds to requests to an endpoint; name one with --endpoint, or leave it out")
     if name == DUMMY:
         return DummyAnswerer()
     from mblip.models.checkpoint import read_json

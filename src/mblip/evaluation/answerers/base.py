@@ -16,13 +16,28 @@ OpenImage = Callable[[str], Image.Image]
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """A model that was asked and gave no text, which is not an empty answer.
+    """An item without an answer: the model gave no text, which is not an empty answer, or its picture cannot be read.
 
     Attributes:
         why: In words.
+        asked: Whether the model was, which it was not where a picture cannot be read.
     """
 
     why: str
+    asked: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Requests that are decoded alike.
+
+    Attributes:
+        requests: At least one.
+        decoding: What :meth:`Answerer.decoding` gave for their benchmark.
+    """
+
+    requests: Sequence[Request]
+    decoding: Mapping[str, Any]
 
 
 class Answerer(Protocol):
@@ -31,7 +46,7 @@ class Answerer(Protocol):
     Attributes:
         model: As it was named.
         kind: See :class:`mblip.evaluation.results.Run`.
-        identity: What tells it from another of the same name.
+        identity: Everything beside the decoding that decides its answers; the names are read by people.
     """
 
     model: str
@@ -39,16 +54,27 @@ class Answerer(Protocol):
     identity: dict[str, Any]
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings it will really decode with where a benchmark wants these."""
+        """The settings it decodes with where a benchmark wants these, inherited ones included."""
         ...
 
-    def answers(
-        self, requests: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]
-    ) -> Iterator[tuple[Request, str | NoAnswer]]:
+    def refusal(self, request: Request, open_image: OpenImage) -> str:
+        """Why it cannot take requests of this kind (several pictures); empty where it can.
+
+        Args:
+            request: The first of a benchmark.
+            open_image: Gives its pictures.
+
+        Raises:
+            UnreadableImage: From ``open_image``.
+        """
+        ...
+
+    def answers(self, groups: Sequence[Group], open_image: OpenImage) -> Iterator[tuple[Request, str | NoAnswer]]:
         """Every request once with its answer, in any order.
 
         Raises:
             UnreadableImage: From ``open_image``; the iterator has then ended, and may be asked again for the rest.
+            InputError: The model cannot answer at all.
         """
         ...
 

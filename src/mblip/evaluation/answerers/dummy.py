@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mblip.evaluation.answerers.base import OpenImage
+    from mblip.evaluation.answerers.base import Group, OpenImage
     from mblip.models.generation import Request
 
 
@@ -23,11 +23,13 @@ class DummyAnswerer:
         """None."""
         return {}
 
-    def answers(
-        self, requests: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]
-    ) -> Iterator[tuple[Request, str]]:
+    def refusal(self, request: Request, open_image: OpenImage) -> str:
+        """It takes everything."""
+        return ""
+
+    def answers(self, groups: Sequence[Group], open_image: OpenImage) -> Iterator[tuple[Request, str]]:
         """``yes`` or ``no``."""
-        return self.choices(requests, open_image, ("yes", "no"))
+        return self.choices([r for group in groups for r in group.requests], open_image, ("yes", "no"))
 
     def choices(
         self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 
 from mblip.errors import InputError
-from mblip.evaluation.answerers.base import OpenImage
+from mblip.evaluation.answerers import identity
+from mblip.evaluation.answerers.base import Group, NoAnswer, OpenImage
 from mblip.models.generation import Request
 from mblip.models.locate import revision_of
 
 _DTYPES = {"": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
+# What processors and models of other people raise where they cannot take an input.
+_REFUSALS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError, TemplateError)
 
 
 class HuggingFaceAnswerer:
@@ -46,46 +50,64 @@ class HuggingFaceAnswerer:
         if dtype not in _DTYPES:
             raise InputError(f"unknown precision {dtype!r}; there are fp32 and bf16")
         try:
-            self._processor = AutoProcessor.from_pretrained(folder)
+            # By name, since another image backend makes other pixels, and which one is the default depends on torchvision.
+            self._processor = AutoProcessor.from_pretrained(folder, backend="pil")
             model = AutoModelForImageTextToText.from_pretrained(folder, dtype=_DTYPES[dtype])
-        except (OSError, ValueError, ImportError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{name} does not load as an image-text-to-text model: {reason}") from error
+        except (OSError, ImportError, *_REFUSALS) as error:
+            raise InputError(f"{name} does not load as an image-text-to-text model: {_sentence(error)}") from error
+        for part in ("tokenizer", "image_processor"):
+            if not hasattr(self._processor, part):
+                kind = type(self._processor).__name__
+                raise InputError(
+                    f"{name}: its processor ({kind}) has no {part}; copy the checkpoint with all its files"
+                )
         self._processor.tokenizer.padding_side = "left"
         if self._processor.tokenizer.pad_token is None:
             self._processor.tokenizer.pad_token = self._processor.tokenizer.eos_token
         self._model = (model if device is None else model.to(device)).eval()
         self._batch_size = batch_size
-        self._has_template = bool(getattr(self._processor, "chat_template", None))
+        self._template = getattr(self._processor, "chat_template", None)
+        self._answered = False
         self.model = name
         self.identity: dict[str, Any] = {
             "fingerprint": fingerprint(folder),
             "revision": revision_of(folder),
             "dtype": str(model.dtype).removeprefix("torch."),
-            **({} if self._has_template else {"template": "none, the prompt as it is"}),
+            "configuration": identity.of_configuration(model.config),
+            **identity.of_processor(self._processor),
+            "chat template": identity.digest(self._template) if self._template else "none, the prompt as it is",
         }
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """What the benchmark wants; sampling, which a checkpoint may have on by default, is off."""
-        return {**wanted, "do_sample": False}
+        """What the benchmark wants, and what ``generation_config.json`` adds; never sampled."""
+        return identity.effective(self._model.generation_config, wanted)
 
-    def answers(
-        self, requests: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]
-    ) -> Iterator[tuple[Request, str]]:
+    def refusal(self, request: Request, open_image: OpenImage) -> str:
+        """Several pictures are tried, since some processors and templates take one alone."""
+        if len(request.images) == 1:
+            return ""
+        if not self._template:
+            return (
+                f"{self.model} has no chat template, so that it takes one picture a prompt, not {len(request.images)}; "
+                "add chat_template.jinja to ask it"
+            )
+        pictures = {key: open_image(key) for key in request.images}
+        try:
+            self._inputs([request], pictures)
+        except _REFUSALS as error:
+            return f"the processor of {self.model} does not take {len(request.images)} pictures a prompt: {_sentence(error)}"
+        return ""
+
+    def answers(self, groups: Sequence[Group], open_image: OpenImage) -> Iterator[tuple[Request, str | NoAnswer]]:
         """See the protocol; texts of about one length run together.
 
         Raises:
-            InputError: The model has no chat template and cannot do with the prompt alone.
+            InputError: The model cannot answer a single request of the first batch.
         """
-        if self._has_template:
-            order = sorted(requests, key=lambda request: (-len(request.images), -len(request.prompt), request.images))
-            groups = [order]
-        else:
-            groups = self._alike(requests)
         for group in groups:
-            for start in range(0, len(group), self._batch_size):
-                batch = group[start : start + self._batch_size]
-                yield from zip(batch, self._generate(batch, open_image, decoding), strict=True)
+            for batch in self._batches(group.requests):
+                pictures = {key: open_image(key) for key in dict.fromkeys(key for r in batch for key in r.images)}
+                yield from zip(batch, self._answer(batch, pictures, group.decoding), strict=True)
 
     def choices(
         self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]
@@ -93,24 +115,60 @@ class HuggingFaceAnswerer:
         """Refused: only our models score given answers."""
         raise InputError(f"{self.model} cannot score candidates, which only mblip's models can; use generation")
 
-    def _generate(self, batch: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]) -> list[str]:
-        pictures = {key: open_image(key) for key in dict.fromkeys(key for r in batch for key in r.images)}
-        inputs = (self._chats if self._has_template else self._prompts)(batch, pictures).to(self._model.device)
+    def _batches(self, requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
+        if self._template:
+            runs = [sorted(requests, key=lambda request: (-len(request.images), -len(request.prompt), request.images))]
+        else:
+            runs = self._alike(requests)
+        for run in runs:
+            for start in range(0, len(run), self._batch_size):
+                yield run[start : start + self._batch_size]
+
+    def _answer(
+        self, batch: Sequence[Request], pictures: Mapping[str, Image.Image], decoding: Mapping[str, Any]
+    ) -> list[str | NoAnswer]:
+        """The answers of a batch; where the processor or the model refuses it, of each request alone."""
+        try:
+            return list(self._generate(batch, pictures, decoding))
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"{self.model}: {len(batch)} texts at a time do not fit into the memory; lower --batch-size"
+            ) from error
+        except _REFUSALS as error:
+            failed = error
+        found: list[str | NoAnswer] = []
+        for request in batch if len(batch) > 1 else ():
+            try:
+                found += self._generate([request], pictures, decoding)
+            except _REFUSALS as error:
+                found.append(NoAnswer(f"{self.model} cannot be asked this: {_sentence(error)}"))
+        if found and not all(isinstance(answer, NoAnswer) for answer in found):
+            return found
+        if self._answered or len(batch[0].images) > 1:  # it has answered others, or may do with one picture
+            return [NoAnswer(f"{self.model} cannot be asked this: {_sentence(failed)}")] * len(batch)
+        needs = "" if self._template else " has no chat template and cannot do with the prompt alone"
+        remedy = "; add chat_template.jinja" if needs else "; it is no model that answers questions about pictures"
+        raise InputError(f"{self.model}{needs or ' cannot be asked'} ({_sentence(failed)}){remedy}") from failed
+
+    def _generate(
+        self, batch: Sequence[Request], pictures: Mapping[str, Image.Image], decoding: Mapping[str, Any]
+    ) -> list[str]:
+        inputs = self._inputs(batch, pictures).to(self._model.device)
         inputs = {
             name: value.to(self._model.dtype) if value.is_floating_point() else value for name, value in inputs.items()
         }
         tokenizer = self._processor.tokenizer
-        try:
-            with torch.inference_mode():
-                ids = self._model.generate(**inputs, **decoding, pad_token_id=tokenizer.pad_token_id)
-        except ValueError as error:
-            if self._has_template:
-                raise
-            raise self._needs_template(error) from error
+        asked = identity.asked_for(self._model.generation_config, decoding)
+        with torch.inference_mode():
+            ids = self._model.generate(**inputs, **asked, pad_token_id=tokenizer.pad_token_id)
         prompt = inputs["input_ids"]
         if torch.equal(ids[:, : prompt.shape[1]], prompt):  # a decoder alone gives it back
             ids = ids[:, prompt.shape[1] :]
+        self._answered = True
         return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def _inputs(self, batch: Sequence[Request], pictures: Mapping[str, Image.Image]) -> Any:
+        return (self._chats if self._template else self._prompts)(batch, pictures)
 
     def _chats(self, batch: Sequence[Request], pictures: Mapping[str, Image.Image]) -> Any:
         chats = [
@@ -130,27 +188,18 @@ class HuggingFaceAnswerer:
 
     def _prompts(self, batch: Sequence[Request], pictures: Mapping[str, Image.Image]) -> Any:
         texts, images = [request.prompt for request in batch], [pictures[request.images[0]] for request in batch]
-        try:
-            # Padding is for a second tokeniser, such as InstructBLIP's Q-Former has.
-            return self._processor(images=images, text=texts, padding=True, return_tensors="pt")
-        except ValueError as error:
-            raise self._needs_template(error) from error
+        # Padding is for a second tokeniser, such as InstructBLIP's Q-Former has.
+        return self._processor(images=images, text=texts, padding=True, return_tensors="pt")
 
     def _alike(self, requests: Sequence[Request]) -> list[list[Request]]:
         """Requests whose prompts have the same number of tokens, the longest first."""
-        several = next((request for request in requests if len(request.images) != 1), None)
-        if several is not None:
-            raise InputError(
-                f"{self.model} has no chat template, so that it takes one picture a prompt, not {len(several.images)}; "
-                "add chat_template.jinja or leave such benchmarks out"
-            )
         rows = self._processor.tokenizer([request.prompt for request in requests])["input_ids"]
         lengths = [len(row) for row in rows]
         order = sorted(range(len(requests)), key=lambda place: (-lengths[place], requests[place].images))
         return [[requests[place] for place in places] for _, places in groupby(order, key=lengths.__getitem__)]
 
-    def _needs_template(self, error: ValueError) -> InputError:
-        reason = " ".join(str(error).split())
-        return InputError(
-            f"{self.model} has no chat template and cannot do with the prompt alone ({reason}); add chat_template.jinja"
-        )
+
+def _sentence(error: BaseException) -> str:
+    """What an error says, on one line and not too long; its kind where it says nothing."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said:.200}" if said else type(error).__name__

@@ -7,10 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mblip.evaluation.answerers.base import OpenImage
+from mblip.evaluation.answerers import identity
+from mblip.evaluation.answerers.base import Group, OpenImage
 from mblip.models.generation import Generator, Request
 from mblip.models.load import load_model
 from mblip.storage import sha256_file
+
+_SAMPLE = "Is there a dog? Answer in English:"
 
 
 class MblipAnswerer:
@@ -45,20 +48,27 @@ class MblipAnswerer:
             else {},
             "dtype": str(vlm.language_model.dtype).removeprefix("torch."),
             "quantization": quantization,
+            "configuration": identity.of_configuration(vlm.model.config),
+            **identity.of_processor(vlm.processor),
+            "prompt layout": identity.digest(vlm.layout.prompts([_SAMPLE], [1])["input_ids"].tolist()),
         }
+        self._generation_config = vlm.language_model.generation_config
         self._generator = Generator(vlm, _not_yet, batch_size=batch_size)
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """What the benchmark wants."""
-        return dict(wanted)
+        """What the benchmark wants, and what the language model's ``generation_config.json`` adds; never sampled."""
+        return identity.effective(self._generation_config, wanted)
 
-    def answers(
-        self, requests: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]
-    ) -> Iterator[tuple[Request, str]]:
+    def refusal(self, request: Request, open_image: OpenImage) -> str:
+        """It takes any number of pictures."""
+        return ""
+
+    def answers(self, groups: Sequence[Group], open_image: OpenImage) -> Iterator[tuple[Request, str]]:
         """See the protocol."""
         self._generator.open_image = open_image
-        self._generator.generation = dict(decoding)
-        return self._generator.answers(requests)
+        for group in groups:
+            self._generator.generation = identity.asked_for(self._generation_config, group.decoding)
+            yield from self._generator.answers(group.requests)
 
     def choices(
         self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import os
-import time
-import urllib.error
-import urllib.request
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import Any
 
+from mblip.endpoint import Endpoint, RequestFailed
 from mblip.errors import InputError
-from mblip.evaluation.answerers.base import NoAnswer, OpenImage
+from mblip.evaluation.answerers.base import Group, NoAnswer, OpenImage
 from mblip.models.generation import Request
+from mblip.replies import RULES, Reply, without_reasoning
+from mblip.storage import UnreadableImage
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-_TIMEOUT = 300
-_WAITS: tuple[float, ...] = (1.0, 5.0, 20.0)
-_AGAIN = (408, 409, 429, 500, 502, 503, 504)
 _JPEG_QUALITY = 95
+# Fields that are the evaluation's own to fill.
+_OURS = ("messages", "model", "stream", "n")
+# So many requests without a single answer are not the items' fault.
+_SILENT = 50
 
 
 class OpenAIAnswerer:
@@ -32,91 +33,146 @@ class OpenAIAnswerer:
         endpoint: Base of the API.
         model: As the endpoint calls it.
         under_way: Requests at a time.
+        extra_body: Fields that every request has besides; one that is None is left out of it.
 
     Raises:
-        InputError: The endpoint is not an http(s) address.
+        InputError: The endpoint is not an http(s) address, or a field is not to be set.
     """
 
     kind = "openai"
 
-    def __init__(self, endpoint: str, model: str, under_way: int) -> None:
-        if not endpoint.startswith(("http://", "https://")):
-            raise InputError(f"the endpoint must be an address such as http://localhost:8000/v1, not {endpoint!r}")
+    def __init__(
+        self, endpoint: str, model: str, under_way: int, extra_body: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        if taken := [name for name in _OURS if name in extra_body]:
+            raise InputError(f"--extra-body sets {taken[0]!r}, which the evaluation sets itself; leave it out")
         self.model = model
-        self.identity: dict[str, Any] = {"endpoint": endpoint.rstrip("/"), "images": f"JPEG, quality {_JPEG_QUALITY}"}
-        self._url = endpoint.rstrip("/") + "/chat/completions"
+        self.identity: dict[str, Any] = {
+            "endpoint": endpoint.rstrip("/"),
+            "images": f"JPEG, quality {_JPEG_QUALITY}",
+            "extra body": dict(extra_body),
+            "replies": RULES,
+        }
+        self._endpoint = Endpoint(endpoint, KEY_VARIABLE, key_required=False)
         self._under_way = under_way
-        self._headers = {"Content-Type": "application/json"}
-        if os.environ.get(KEY_VARIABLE):
-            self._headers["Authorization"] = f"Bearer {os.environ[KEY_VARIABLE]}"
+        self._extra = dict(extra_body)
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Greedy, as long as the benchmark allows; the API knows no beams."""
-        return {"temperature": 0, "max_tokens": wanted["max_new_tokens"]}
+        """Greedy, as long as the benchmark allows, unless the extra fields say otherwise; the API knows no beams."""
+        own = {"temperature": 0, "max_tokens": wanted["max_new_tokens"]}
+        return {name: value for name, value in {**own, **self._extra}.items() if value is not None}
 
-    def answers(
-        self, requests: Sequence[Request], open_image: OpenImage, decoding: Mapping[str, Any]
-    ) -> Iterator[tuple[Request, str | NoAnswer]]:
-        """See the protocol.
+    def refusal(self, request: Request, open_image: OpenImage) -> str:
+        """Only asking tells."""
+        return ""
+
+    def answers(self, groups: Sequence[Group], open_image: OpenImage) -> Iterator[tuple[Request, str | NoAnswer]]:
+        """See the protocol; each answer as it comes, so that a slow one holds up no other.
 
         Raises:
-            InputError: The endpoint refuses or does not answer.
+            InputError: The endpoint is not there, refuses everybody or fails again and again. What was under way is waited
+                for and given out before.
         """
-        waiting = iter(requests)
-        with ThreadPoolExecutor(self._under_way) as pool:
-            # In blocks, so that no more pictures are opened than are under way.
-            while block := list(islice(waiting, 4 * self._under_way)):
-                yield from zip(block, pool.map(lambda r: self._one(r, open_image, decoding), block), strict=True)
+        jobs: SimpleQueue[tuple[Request, Mapping[str, Any]]] = SimpleQueue()
+        count = 0
+        for group in groups:
+            for request in group.requests:
+                jobs.put((request, group.decoding))
+                count += 1
+        found: SimpleQueue[tuple[Request, str | NoAnswer | BaseException] | None] = SimpleQueue()
+        stop = threading.Event()
+        refused: dict[int, str] = {}  # numbers of pictures that it does not take, with the reason
+
+        def work() -> None:
+            try:
+                while not stop.is_set():
+                    request, decoding = jobs.get_nowait()
+                    why = refused.get(len(request.images))
+                    try:
+                        answer = NoAnswer(why) if why else self._one(request, open_image, decoding)
+                        found.put((request, answer))
+                    except BaseException as error:
+                        found.put((request, error))
+                        raise
+            except (Empty, InputError):
+                return
+            finally:
+                found.put(None)
+
+        # Daemons, so that an interrupted evaluation does not wait for a slow endpoint.
+        workers = [
+            threading.Thread(target=work, daemon=True, name="mblip-ask") for _ in range(min(self._under_way, count))
+        ]
+        for worker in workers:
+            worker.start()
+        working = len(workers)
+        failure: BaseException | None = None
+        answered: set[int] = set()  # numbers of pictures that the endpoint has answered about
+        silent: Counter[int] = Counter()
+        try:
+            while working:
+                entry = found.get()
+                if entry is None:
+                    working -= 1
+                    continue
+                request, answer = entry
+                if isinstance(answer, BaseException):
+                    failure = failure or answer
+                    stop.set()
+                    continue
+                pictures = len(request.images)
+                if not isinstance(answer, NoAnswer):
+                    answered.add(pictures)
+                elif answer.asked and pictures not in answered:
+                    silent[pictures] += 1
+                    if silent[pictures] == _SILENT and pictures > 1:
+                        refused[pictures] = answer.why
+                    elif silent[pictures] == _SILENT:
+                        stop.set()
+                        failure = failure or InputError(
+                            f"none of the first {_SILENT} requests had an answer, the last since {answer.why}; the same "
+                            "command goes on when that is mended"
+                        )
+                yield request, answer
+        finally:
+            stop.set()
+        if isinstance(failure, InputError) and "the same command" not in str(failure):
+            raise InputError(f"{failure}; the same command then goes on") from failure
+        if failure:
+            raise failure
 
     def choices(
         self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]
     ) -> Iterator[tuple[Request, str]]:
         """Refused: the API does not score given answers."""
-        raise InputError(f"{self._url} cannot score candidates, which only mblip's models can; use generation")
+        raise InputError(f"{self._endpoint.url} cannot score candidates, which only mblip's models can; use generation")
 
     def _one(self, request: Request, open_image: OpenImage, decoding: Mapping[str, Any]) -> str | NoAnswer:
-        content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": _data_url(open_image(key))}} for key in request.images
-        ]
+        try:
+            urls = [_data_url(open_image(key)) for key in request.images]
+        except UnreadableImage as error:
+            return NoAnswer(str(error), asked=False)
+        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
         content.append({"type": "text", "text": request.prompt})
         body = {"model": self.model, "messages": [{"role": "user", "content": content}], **decoding}
-        reply = self._post(json.dumps(body).encode())
         try:
-            choice = reply["choices"][0]
-            message, reason = choice["message"], choice.get("finish_reason")
-            text = message["content"]
-            if text is None:
-                text = message.get("refusal")  # what the model said instead
-        except (LookupError, TypeError, AttributeError) as error:
-            raise self._strange(reply) from error
-        if not isinstance(text, str | None):
-            raise self._strange(reply)
-        if text is None or (not text and reason in ("length", "content_filter")):
-            spent = f" within {decoding['max_tokens']} tokens; turn its reasoning off" if reason == "length" else ""
-            return NoAnswer(f"{self._url} gave no text (finish_reason {reason!r}){spent}")
-        return text.strip()
+            reply = self._endpoint.chat(body)
+        except RequestFailed as failure:
+            return NoAnswer(" ".join(str(failure).split()))
+        return self._answer_in(reply, decoding)
 
-    def _strange(self, reply: Any) -> InputError:
-        return InputError(f"{self._url} does not reply as an OpenAI-compatible endpoint: {reply!r:.200}")
-
-    def _post(self, body: bytes) -> Any:
-        for wait in (*_WAITS, None):
-            try:
-                with urllib.request.urlopen(
-                    urllib.request.Request(self._url, body, self._headers), timeout=_TIMEOUT
-                ) as response:
-                    return json.load(response)
-            except urllib.error.HTTPError as error:
-                if error.code not in _AGAIN or wait is None:
-                    said = error.read(300).decode(errors="replace")
-                    raise InputError(f"{self._url} answered HTTP {error.code}: {' '.join(said.split())}") from error
-            except (OSError, ValueError) as error:
-                if wait is None:
-                    raise InputError(
-                        f"{self._url} does not answer ({error}); the same command goes on later"
-                    ) from error
-            time.sleep(wait or 0)
-        raise AssertionError("the last try returns or raises")
+    def _answer_in(self, reply: Reply, decoding: Mapping[str, Any]) -> str | NoAnswer:
+        text = reply.refusal if reply.text is None and reply.refusal else reply.text
+        answer = None if text is None else without_reasoning(text)
+        if answer is None or (not answer and reply.finish in ("length", "content_filter")):
+            limit = decoding.get("max_tokens", decoding.get("max_completion_tokens"))
+            spent = f" within {limit} tokens; turn its reasoning off, or raise the limit with --extra-body"
+            said = "only reasoning" if text else "no text"
+            cut = reply.finish == "length" or (text and answer is None)
+            return NoAnswer(
+                f"{self._endpoint.url} gave {said} (finish_reason {reply.finish or None!r}){spent if cut else ''}"
+            )
+        return answer
 
 
 def _data_url(picture: Any) -> str:

@@ -4,7 +4,7 @@ xFlickrCo (IGLUE; Flickr30K research only, COCO CC BY 4.0): JSON lines ``{"sente
 "img_path": "1007129816.jpg"}``. XM3600 (CC BY 4.0): JSON lines ``{"image/key": "...", "sw": {"caption": ["..."]}, ...}``.
 MSCOCO (CC BY 4.0): ``captions_val2014.json`` ``{"images": [...], "annotations": [{"image_id": 1, "caption": "..."}]}``, or
 Karpathy's ``dataset_coco.json`` ``{"images": [{"cocoid": 1, "filename": "...", "split": "test", "sentences": [{"raw":
-"..."}]}]}``, of which the test split is taken.
+"..."}]}]}``, of which the test split is taken, as of his ``dataset_flickr30k.json``, which has no ``cocoid``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ _XM3600_LANGUAGES = (
     "ar", "bn", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fil", "fr", "hi", "hr", "hu", "id", "it", "iw",
     "ja", "ko", "mi", "nl", "no", "pl", "pt", "quz", "ro", "ru", "sv", "sw", "te", "th", "tr", "uk", "vi", "zh",
 )  # fmt: skip
+_ONE_IMAGE = (
+    "CIDEr over one image is 0 by definition, whatever the caption: its weights are those of words that not every image has; "
+    "score more images together"
+)
 _XM3600_MARK = '"image/key"'
 
 
@@ -90,7 +94,8 @@ def _karpathy(data: Row, path: Path) -> Iterator[Item]:
         if take(row, "split", str, where) == "test":
             sentences = take(row, "sentences", list, where)
             texts = tuple(take(sentence, "raw", str, at) for at, sentence in rows(sentences, path))
-            yield Item(take_id(row, "cocoid", where), (take(row, "filename", str, where),), "", texts)
+            image = take(row, "filename", str, where)
+            yield Item(take_id(row, "cocoid", where) if "cocoid" in row else image, (image,), "", texts)
 
 
 def _texts(row: Row, name: str, where: str) -> tuple[str, ...]:
@@ -113,6 +118,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options, metri
         "segmenter": segmenter_scheme(segmenter, options.language),
         "normaliser": "NFC, PTB" if nfc else "PTB",
         **({"bleu": scores.bleu_counts} if scores.bleu_counts else {}),
+        **({"remark": _ONE_IMAGE} if "CIDEr" in metrics and len(items) == 1 else {}),
     }
     # BLEU is no mean over images.
     per_item = {name: values for name, values in scores.per_image.items() if not name.startswith("Bleu")}
@@ -122,13 +128,19 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options, metri
 BENCHMARK = Benchmark(
     name="captions",
     languages=("de", "en", "es", "id", "ja", "ru", "tr", "zh"),
-    files=("{code}/test.jsonl", "captions.jsonl", "captions_val2014.json"),
+    files=(
+        "{code}/test.jsonl",
+        "captions.jsonl",
+        "captions_val2014.json",
+        "dataset_coco.json",
+        "dataset_flickr30k.json",
+    ),
     read=read,
     prompt="Caption in {language}: ",
     decoding=CAPTION,
     score=score,
     mark='"(?:sentences|image/key|images|annotations)"',  # XVNLI's files are called test.jsonl too
-    id_keys=("image_id", "id"),
+    is_about_images=True,
     answer_keys=("caption", "text", "answer"),
     normal_id=image_name,
 )

@@ -15,11 +15,10 @@ from pathlib import Path
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
-from mblip.evaluation.raw import Row, read_values, rows, take, take_id, take_language
+from mblip.evaluation.raw import Row, read_values, rows, take, take_id, take_language, take_truth
 
-_NLVR2_LABELS = {"True": "yes", "False": "no"}
 # A classifier's words for the two answers.
-_SAID = {"true": "yes", "false": "no", "1": "yes", "0": "no"}
+_SAID = {"true": "yes", "false": "no", "1": "yes", "0": "no", "1.0": "yes", "0.0": "no"}
 
 
 def read(path: Path, language: str) -> list[Item]:
@@ -34,7 +33,7 @@ def _marvl(row: Row, where: str, language: str) -> Item:
     spoken = take(row, "language", str, where)
     if take_language(row, where) != language:
         raise InputError(f"{where} is in {spoken!r}, not in {language!r}; give the file of that language")
-    label = take(row, "label", bool, where)
+    label = take_truth(row, "label", where)
     concept = take(row, "concept", str, where)
     images = []
     for side in ("left_img", "right_img"):
@@ -45,12 +44,10 @@ def _marvl(row: Row, where: str, language: str) -> Item:
 
 
 def _nlvr2(row: Row, where: str) -> Item:
-    name, label = take(row, "identifier", str, where), str(row.get("label"))
-    if label not in _NLVR2_LABELS:
-        raise InputError(f"{where} has the label {label!r}; it should be True or False")
+    name, label = take(row, "identifier", str, where), take_truth(row, "label", where)
     folder = f"{row['directory']}/" if "directory" in row else ""
     images = tuple(f"{folder}{name.rpartition('-')[0]}-img{side}.png" for side in (0, 1))
-    return Item(name, images, take(row, "sentence", str, where), _NLVR2_LABELS[label])
+    return Item(name, images, take(row, "sentence", str, where), "yes" if label else "no")
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
@@ -71,8 +68,8 @@ BENCHMARK = Benchmark(
     prompt='Based on the two images, is it correct to say "{text}"? Yes or no? Answer in English:',
     decoding=SHORT_ANSWER,
     score=score,
-    id_keys=("id", "identifier", "question_id"),
-    answer_keys=("answer", "prediction", "label"),
+    id_keys=("id", "identifier"),
+    answer_keys=("answer", "label"),  # before "caption", which is the statement in its files
     images=("marvl/zero_shot/images", "marvl/images", "marvl", "images"),
     candidates=("yes", "no"),
     english="nlvr2",

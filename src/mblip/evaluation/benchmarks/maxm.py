@@ -12,8 +12,10 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
-from mblip.evaluation.metrics.answers import any_match
+from mblip.evaluation.metrics.answers import any_match, one_spelling
 from mblip.evaluation.raw import read_object, rows, take, take_id
+
+_NORMALISERS = {"default": "case, blanks", "nfc": "NFC, Thai and Lao vowel am as one character, case, blanks"}
 
 
 def read(path: Path, language: str) -> list[Item]:
@@ -31,10 +33,15 @@ def read(path: Path, language: str) -> list[Item]:
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """Accuracy: the answer equals any of the processed answers, case and blanks around aside."""
+    """Accuracy: the answer equals any of the processed answers, case and blanks around aside.
+
+    ``default`` compares character by character, as mBLIP does; ``nfc`` brings both sides to one Unicode spelling before.
+    """
+    spell = one_spelling if options.variant == "nfc" else str
     pairs = zip(items, answers, strict=True)
-    accuracy, values = mean_accuracy([any_match(answer, item.gold) for item, answer in pairs])
-    return Scored({"accuracy": accuracy}, items, {"accuracy": values})
+    right = [any_match(spell(answer), [spell(gold) for gold in item.gold]) for item, answer in pairs]
+    accuracy, values = mean_accuracy(right)
+    return Scored({"accuracy": accuracy}, items, {"accuracy": values}, {"normaliser": _NORMALISERS[options.variant]})
 
 
 BENCHMARK = Benchmark(
@@ -45,7 +52,7 @@ BENCHMARK = Benchmark(
     prompt="Question: {text} Short answer in {language}:",
     decoding=SHORT_ANSWER,
     score=score,
-    id_keys=("question_id", "questionId", "id"),
+    variants=("default", "nfc"),
     images=("xm3600/images", "crossmodal-3600/images", "maxm/images", "images"),
     source=(
         "github.com/google-research-datasets/maxm; images: those of XM3600, https://google.github.io/crossmodal-3600"

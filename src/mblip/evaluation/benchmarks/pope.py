@@ -13,21 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored
 from mblip.evaluation.metrics.pope import pope_scores, says_yes
-from mblip.evaluation.raw import read_values, rows, take, take_id
+from mblip.evaluation.raw import read_values, rows, take, take_id, take_truth
 
 
 def read(path: Path, language: str) -> list[Item]:
     """The questions of a file."""
     items = []
     for where, row in rows(read_values(path), path):
-        label = take(row, "label", str, where)
-        if label not in ("yes", "no"):
-            raise InputError(f"{where} has the label {label!r}; it should be yes or no")
+        label = take_truth(row, "label", where)
         image, text = take(row, "image", str, where), take(row, "text", str, where)
-        items.append(Item(take_id(row, "question_id", where), (image,), text, label == "yes"))
+        items.append(Item(take_id(row, "question_id", where), (image,), text, label))
     return items
 
 
@@ -46,8 +43,7 @@ BENCHMARK = Benchmark(
     prompt="{text}",
     decoding=SHORT_ANSWER,
     score=score,
-    id_keys=("id", "question_id"),
-    answer_keys=("answer", "text"),
+    candidates=("yes", "no"),
 )
 
 _SPLITS = ("random", "popular", "adversarial")
@@ -58,9 +54,7 @@ def _split(name: str, file: str, images: tuple[str, ...], folder: str) -> Benchm
     source = f"questions: github.com/RUCAIBox/POPE, {folder}; images: " + (
         "https://cs.stanford.edu/people/dorarad/gqa/download.html" if "gqa" in file else "COCO's val2014.zip"
     )
-    return dataclasses.replace(
-        BENCHMARK, name=name, files=(file,), images=images, candidates=("yes", "no"), source=source
-    )
+    return dataclasses.replace(BENCHMARK, name=name, files=(file,), images=images, source=source)
 
 
 COCO = tuple(_split(f"pope_{kind}", f"coco_pope_{kind}.json", _COCO_IMAGES, "output/coco") for kind in _SPLITS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
@@ -21,6 +22,11 @@ _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 # The official scorer hands re.UNICODE to a parameter that limits how many periods are removed.
 _MOST_PERIODS = int(re.UNICODE)
+# Nikhahit, before or after a tone mark, and the vowel aa.
+_AM = (
+    (re.compile("(?:\u0e4d([\u0e48-\u0e4b]?)|([\u0e48-\u0e4b])\u0e4d)\u0e32"), "\u0e33"),
+    (re.compile("(?:\u0ecd([\u0ec8-\u0ecb]?)|([\u0ec8-\u0ecb])\u0ecd)\u0eb2"), "\u0eb3"),
+)
 
 
 def strip_punctuation(answer: str) -> str:
@@ -65,6 +71,14 @@ def relaxed_match(answer: str, gold: str) -> bool:
 def any_match(answer: str, golds: Sequence[str]) -> bool:
     """Equality with any gold answer, without normalisation beyond case and blanks around (mBLIP on MaXM)."""
     return answer.strip().lower() in {gold.lower().strip() for gold in golds}
+
+
+def one_spelling(text: str) -> str:
+    """NFC, and the vowel am of Thai and Lao as one character, which NFC leaves in two where it was typed as two."""
+    text = unicodedata.normalize("NFC", text)
+    for parts, whole in _AM:
+        text = parts.sub(rf"\1\2{whole}", text)
+    return text
 
 
 def vqa_accuracy_2021(answer: str, golds: Sequence[Mapping[str, Any]]) -> float:

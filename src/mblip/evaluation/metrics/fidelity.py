@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from mblip.errors import InputError
+from mblip.evaluation.metrics.segmentation import without_halves
 from mblip.languages import LANGUAGES
 
 # Told apart by chance on short texts: of 300 Indonesian captions lingua called 188 Malay. A detector that chooses among
@@ -59,7 +60,7 @@ class LinguaDetector:
 
     def detect(self, text: str) -> str | None:
         """See :class:`Detector`."""
-        found = self._detector.detect_language_of(text)
+        found = self._detector.detect_language_of(without_halves(text))
         return None if found is None else self._code[found]
 
     def ranking(self, text: str) -> list[tuple[str, float]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,6 @@ ORDERS = (1, 2, 3, 4)
 METRICS = ("Bleu", "ROUGE_L", "CIDEr")
 _SMALL, _TINY = 1e-9, 1e-15  # BLEU: in the denominator and in the numerator
 _BETA = 1.2  # ROUGE-L: weight of recall
-_END = "\0"
 _SIGMA = 6.0  # CIDEr: width of the length penalty, in words
 
 
@@ -82,17 +82,14 @@ class _Corpus:
     def __init__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         self.images = len(hypotheses)
         self.references = np.array([len(refs) for refs in references], dtype=np.int64)
-        # One split and one look-up for all: a token that no tokeniser makes ends each sentence.
-        sentences = [*hypotheses, *(ref for refs in references for ref in refs)]
-        tokens = f" {_END} ".join([*sentences, ""]).split()
+        tokens = [sentence.split() for sentence in (*hypotheses, *(ref for refs in references for ref in refs))]
         vocabulary: defaultdict[str, int] = defaultdict()
         vocabulary.default_factory = vocabulary.__len__  # a new token gets the next number
-        vocabulary[_END] = 0
-        numbers = np.fromiter(map(vocabulary.__getitem__, tokens), dtype=np.int64, count=len(tokens))
-        ends = np.flatnonzero(numbers == 0)
-        self.length = np.diff(ends, prepend=-1) - 1
+        self.length = np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens))
+        count = int(self.length.sum())
+        numbers = np.fromiter(map(vocabulary.__getitem__, chain.from_iterable(tokens)), dtype=np.int64, count=count)
         self.image = np.concatenate([np.arange(self.images), np.repeat(np.arange(self.images), self.references)])
-        self.grams = _count(numbers[numbers > 0], np.repeat(np.arange(len(sentences)), self.length), len(vocabulary))
+        self.grams = _count(numbers, np.repeat(np.arange(len(tokens)), self.length), len(vocabulary))
 
 
 def _count(words: Ints, sentence: Ints, kinds: int) -> list[_Grams]:

@@ -8,7 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_WORD = re.compile(r"\w+")
+# Words that say yes or no in plain English; the first of an answer decides what a reader takes it for.
+_WORD = re.compile(
+    r"\b(?:(yes|yeah|yep|yup|true)|no|not|nope|none|nothing|never|neither|false|cannot|\w+n['’]t)\b", re.IGNORECASE
+)
+_EITHER = re.compile(r"\byes\s*(?:/|or|and)\s*no\b", re.IGNORECASE)
 
 
 def says_yes(answer: str) -> bool:
@@ -17,9 +21,19 @@ def says_yes(answer: str) -> bool:
     return not {"No", "no", "not"}.intersection(words)
 
 
+def plainly(answer: str) -> bool | None:
+    """What a reader takes an answer for: yes or no by the first word that says so, in any case; None where none does."""
+    found = _WORD.search(answer)
+    return None if found is None or _EITHER.search(answer) else found[1] is not None
+
+
 def is_clear(answer: str) -> bool:
-    """Whether an answer says yes or no at all, in any case; POPE counts one that does not as a yes."""
-    return not {"yes", "no", "not"}.isdisjoint(_WORD.findall(answer.lower()))
+    """Whether POPE takes an answer for what a reader does.
+
+    It counts as a yes what says neither (a caption, "maybe"), and turns round "NO", "**No**", "No!" or "it isn't", which are a
+    yes to it, and "Yes, no doubt", which is a no.
+    """
+    return plainly(answer) is says_yes(answer)
 
 
 def pope_scores(answers: Sequence[str], labels: Sequence[bool]) -> dict[str, float]:
@@ -31,7 +45,8 @@ def pope_scores(answers: Sequence[str], labels: Sequence[bool]) -> dict[str, flo
 
     Returns:
         ``accuracy`` in percent; ``precision``, ``recall`` and ``f1`` of yes (0 where they are undefined); ``yes_ratio``,
-        the share of yes among the ANSWERS; ``unparsed``, the share of answers that say neither yes nor no.
+        the share of yes among the ANSWERS; ``unparsed``, the share of answers that say neither yes nor no, or that this
+        reading turns round (:func:`is_clear`).
     """
     said = [says_yes(answer) for answer in answers]
     pairs = list(zip(said, labels, strict=True))

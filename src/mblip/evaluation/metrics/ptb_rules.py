@@ -54,8 +54,8 @@ WORD_BREAKS = f"!-&(-,/:-@\\[-^`{{-~{_CLASS['word_breaks']}"
 CASED_MODIFIERS = re.compile(f"[{_CLASS['cased_modifiers']}]")
 _SOFT = "\\u00ad"
 _SPLIT_WORDS = (("can", "not"), ("gim", "me"), ("gon", "na"), ("got", "ta"), ("lem", "me"), ("wan", "na"))
-# What is never part of a token: lone halves of surrogate pairs are all the reference sees beyond the basic plane.
-IGNORED = re.compile(f"[{_CLASS['ignored']}\ud800-\udfff\U00010000-\U0010ffff]")
+# What is never part of a token: NUL, and lone halves of surrogate pairs are all the reference sees beyond the basic plane.
+IGNORED = re.compile(f"[\0{_CLASS['ignored']}\ud800-\udfff\U00010000-\U0010ffff]")
 
 _NEWLINE = "\\n\\v\\f\\r\\u2028\\u2029"
 _BLANKS = " \\t\\xa0\\u2000-\\u200a\\u3000"

@@ -6,12 +6,14 @@ token a character). Scores under different schemes cannot be compared, so that e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import metadata
 
 from mblip.errors import InputError, nearest
 
+_HALVES = re.compile("[\ud800-\udfff]")
 SEGMENTERS = ("none", "characters", "spacy")
 _SPACY_CLASSES = {"ja": ("ja", "Japanese"), "th": ("th", "Thai"), "zh": ("zh", "Chinese")}
 _SPACY_PARTS = {"ja": ("spacy", "sudachipy", "sudachidict-core"), "th": ("spacy", "pythainlp"), "zh": ("spacy",)}
@@ -51,6 +53,11 @@ def segmenter_scheme(name: str, language: str) -> str:
     return " ".join(["spacy", *(f"{part}-{metadata.version(part)}" for part in _SPACY_PARTS[language])])
 
 
+def without_halves(text: str) -> str:
+    """A text with a blank for each lone half of a surrogate pair, which has no UTF-8 form and is no token to PTB either."""
+    return _HALVES.sub(" ", text)
+
+
 @lru_cache(maxsize=3)
 def _spacy(language: str) -> Callable[[str], str]:
     module, class_name = _SPACY_CLASSES[language]
@@ -62,4 +69,4 @@ def _spacy(language: str) -> Callable[[str], str]:
         raise InputError(
             f"segmenter 'spacy' for {language!r} lacks a library ({error}); pip install 'mblip[eval]'"
         ) from error
-    return lambda text: " ".join(word.text for word in nlp.make_doc(text))
+    return lambda text: " ".join(word.text for word in nlp.make_doc(without_halves(text)))

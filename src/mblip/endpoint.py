@@ -1,0 +1,275 @@
+"""Requests to an OpenAI-compatible endpoint (``/v1/chat/completions``): tried again where that can help, told apart where not.
+
+The one place for it: translation and evaluation both ask through :class:`Endpoint`. A failure of one request
+(:class:`RequestFailed`) leaves the others alone; what would fail for every request is an InputError.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from mblip.errors import InputError
+from mblip.replies import Reply, read_completion
+
+SHOWN = 200
+"""Characters of a server's own words that a message shows."""
+
+_WAITS = (1.0, 4.0, 15.0, 30.0)
+_WAIT_AT_MOST = 600.0
+_BYTES_AT_MOST = 1 << 26
+_IN_A_ROW = 10
+# For every request alike: the key, the account, the address, the model.
+_FOR_ALL = {
+    401: "look at the key", 402: "look at the account", 404: "look at the address and the name of the model",
+    405: "look at the address", 407: "look at the proxy",
+}  # fmt: skip
+_AGAIN = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501, 505}
+
+
+class RequestFailed(Exception):
+    """One request got no answer that can be used; others may get theirs. The text is a reason in words.
+
+    Attributes:
+        kind: ``refused by the endpoint``, ``no answer from the endpoint`` or ``broken answer``: what is counted.
+        passing: Whether it may go well at another time (an overload, a broken connection).
+    """
+
+    def __init__(self, kind: str, said: str, *, passing: bool) -> None:
+        super().__init__(f"{kind}: {said}")
+        self.kind, self.passing = kind, passing
+
+
+class Endpoint:
+    """A chat endpoint; may be used by several threads.
+
+    Args:
+        base: Its address, such as ``http://localhost:8000/v1``.
+        key_variable: Environment variable with its key; empty for none.
+        key_required: Whether it is an error that the variable is not set.
+        extra_body: Fields that are added to every request.
+        timeout: Seconds that one try may take.
+
+    Raises:
+        InputError: Not an http(s) address, the key is missing, or ``extra_body`` sets what is set here.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        key_variable: str = "",
+        *,
+        key_required: bool = True,
+        extra_body: Mapping[str, Any] | None = None,
+        timeout: float = 300.0,
+    ) -> None:
+        if not base.startswith(("http://", "https://")):
+            raise InputError(f"the endpoint must be an http(s) address such as http://localhost:8000/v1, not {base!r}")
+        self.url = base.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+        self.extra_body = dict(extra_body or {})
+        for name in {"messages", "stream", "n"} & self.extra_body.keys():
+            raise InputError(f"the extra request fields may not set {name!r}")
+        self._timeout = timeout
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if key_variable:
+            if os.environ.get(key_variable):
+                self._headers["Authorization"] = f"Bearer {os.environ[key_variable].strip()}"
+            elif key_required:
+                raise InputError(f"the environment variable {key_variable} with the endpoint's key is not set")
+        self._lock = threading.Lock()
+        self._failed_in_a_row = 0
+        self._closed = threading.Event()
+        self._opener = urllib.request.build_opener(_NoRedirect)
+
+    def chat(self, body: Mapping[str, Any]) -> Reply:
+        """Send one request and return its reply; waits and tries again where the failure may pass.
+
+        ``Retry-After`` is honoured, in seconds or as a date; other waits grow, each with jitter.
+
+        Raises:
+            RequestFailed: This request is refused, or failed at every try.
+            InputError: No request will do (no connection, a wrong key or model), or 10 in a row failed at every try.
+        """
+        try:
+            data = json.dumps({**body, **self.extra_body}, allow_nan=False).encode()
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"the request to {self.url} cannot be written as JSON: {error}") from error
+        for tried in range(1, len(_WAITS) + 2):
+            try:
+                reply = self._once(data)
+            except RequestFailed:
+                self._answered()
+                raise
+            except _Again as failure:
+                again = tried < min(failure.tries, len(_WAITS) + 1)
+                if again and not self._closed.wait(_seconds(_WAITS[tried - 1], failure.after)):
+                    continue
+                if failure.unconnected:
+                    raise InputError(f"{failure}; the same command goes on later") from failure
+                self._count_failure(failure)
+                raise RequestFailed(failure.kind, str(failure), passing=True) from failure
+            self._answered()
+            return reply
+        raise AssertionError("the last try returns or raises")
+
+    def close(self) -> None:
+        """Let nobody wait any longer: requests that would be tried again fail at once."""
+        self._closed.set()
+
+    def _once(self, data: bytes) -> Reply:
+        request = urllib.request.Request(self.url, data, self._headers)
+        deadline = time.monotonic() + self._timeout
+        try:
+            with self._opener.open(request, timeout=self._timeout) as response:
+                content = self._read(response, deadline)
+        except urllib.error.HTTPError as error:
+            raise self._failure(error) from error
+        except urllib.error.URLError as error:
+            reason = error.reason
+            if isinstance(reason, TimeoutError):
+                raise _Again("no answer from the endpoint", f"nothing within {self._timeout:g} s", tries=2) from error
+            raise _Again(
+                "no answer from the endpoint", f"{self.url} cannot be reached: {reason}", unconnected=True
+            ) from error
+        except TimeoutError as error:
+            raise _Again("no answer from the endpoint", f"nothing within {self._timeout:g} s", tries=2) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise _Again("broken answer", f"{type(error).__name__}: {error}", tries=2) from error
+        return self._parse(content)
+
+    def _read(self, response: Any, deadline: float) -> bytes:
+        parts, size = [], 0
+        while part := response.read1(1 << 16):
+            parts.append(part)
+            size += len(part)
+            if size > _BYTES_AT_MOST:
+                raise _Again("broken answer", f"more than {_BYTES_AT_MOST >> 20} MiB", tries=1)
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+        return b"".join(parts)
+
+    def _parse(self, content: bytes) -> Reply:
+        try:
+            completion = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            said = (
+                "JSON too deeply nested"
+                if isinstance(error, RecursionError)
+                else shorten(content.decode("utf-8", "replace"))
+            )
+            raise _Again("broken answer", said or "an empty body", tries=2) from error
+        try:
+            return read_completion(completion)
+        except ValueError as error:
+            if isinstance(completion, dict) and completion.get("error"):
+                raise RequestFailed("refused by the endpoint", _words(content), passing=False) from error
+            raise _Again("broken answer", shorten(content.decode("utf-8", "replace")), tries=2) from error
+
+    def _failure(self, error: urllib.error.HTTPError) -> Exception:
+        try:
+            said = _words(error.read(1 << 14)) or str(error.reason)
+        except (OSError, http.client.HTTPException):
+            said = str(error.reason)
+        told = f"HTTP {error.code}: {said}"
+        if error.code in _FOR_ALL or 300 <= error.code < 400 or "insufficient_quota" in said:
+            remedy = _FOR_ALL.get(error.code, "look at the account")
+            if error.code < 400:
+                place = shorten(error.headers.get("Location") or "which it does not say")
+                remedy = f"give the address that it has moved to, {place}"
+            return InputError(f"{self.url} answered {told}; {remedy}")
+        if error.code not in _AGAIN:
+            return RequestFailed("refused by the endpoint", told, passing=False)
+        after = _retry_after(error.headers.get("Retry-After", ""))
+        if after is not None and after > _WAIT_AT_MOST:
+            return InputError(
+                f"{self.url} asks to wait for {after / 60:.0f} minutes ({told}); the same command goes on later"
+            )
+        return _Again("no answer from the endpoint", told, after=after)
+
+    def _count_failure(self, failure: _Again) -> None:
+        with self._lock:
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= _IN_A_ROW:
+                raise InputError(
+                    f"{self.url} failed {self._failed_in_a_row} times in a row, each at every try ({failure}); "
+                    "the same command goes on later"
+                ) from failure
+
+    def _answered(self) -> None:
+        with self._lock:
+            self._failed_in_a_row = 0
+
+
+class _Again(Exception):
+    """A failure that may pass, with the seconds that the server asks to wait, and how many tries it is worth in all."""
+
+    def __init__(
+        self, kind: str, said: str, *, after: float | None = None, tries: int = 99, unconnected: bool = False
+    ) -> None:
+        super().__init__(said)
+        self.kind, self.after, self.tries, self.unconnected = kind, after, tries, unconnected
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would become a GET, and the key would go wherever the answer says."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None: the answer is an error like others."""
+        return
+
+
+def _seconds(wait: float, after: float | None) -> float:
+    if after is not None:  # never earlier; with jitter, so that not everybody comes back in the same moment
+        return after + random.uniform(0, min(1.0, wait))
+    return wait * random.uniform(0.5, 1.5)
+
+
+def shorten(text: str, characters: int = SHOWN) -> str:
+    """A text on one line, cut off where it is longer."""
+    line = " ".join(text[: 8 * characters].split())
+    return line if len(line) <= characters else line[: characters - 1] + "…"
+
+
+def _words(content: bytes) -> str:
+    """What a server says of an error: the message in its JSON, or its text."""
+    text = content.decode("utf-8", "replace")
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return shorten(text)
+    error = told.get("error", told) if isinstance(told, dict) else told
+    if isinstance(error, dict):
+        message = error.get("message") or error.get("detail") or error
+        code = error.get("code") or error.get("type")
+        if isinstance(message, str):
+            named = f"{message} ({code})" if isinstance(code, str) and code not in message else message
+            return shorten(named) if len(named) <= SHOWN else shorten(message)
+        error = message
+    return shorten(error if isinstance(error, str) else json.dumps(error, ensure_ascii=False))
+
+
+def _retry_after(header: str) -> float | None:
+    """Seconds to wait: the header counts them, or names a date; None if it says neither."""
+    header = header.strip()
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(header)
+        except (ValueError, TypeError, OverflowError):
+            return None
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        seconds = (date - datetime.now(UTC)).total_seconds()
+    return max(0.0, seconds) if seconds == seconds else None

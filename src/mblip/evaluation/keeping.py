@@ -1,0 +1,100 @@
+"""A run directory holds one model under one setting: what is written first, compared at every rerun, and never mixed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mblip.errors import InputError
+from mblip.evaluation.results import (
+    FORMAT,
+    MISSING,
+    PREDICTIONS,
+    RUN,
+    SCORES,
+    Run,
+    read_run,
+    read_scores,
+    write_run,
+    write_scores,
+)
+from mblip.schema import Score
+from mblip.storage import no_empty_folders
+
+_ELSEWHERE = "name another folder with --to"
+_LONGEST = 80
+
+
+@contextmanager
+def begun(directory: Path) -> Iterator[None]:
+    """Nothing stays of an evaluation that stops before its first answer: there is nothing to go on from."""
+    held = (directory / RUN).exists()
+    with no_empty_folders(directory / MISSING), no_empty_folders(directory / PREDICTIONS):
+        try:
+            yield
+        except BaseException:
+            files = [*(directory / PREDICTIONS).glob("*.jsonl")]
+            if not held and not any(path.stat().st_size for path in files):
+                for path in (*files, *(directory / MISSING).glob("*.jsonl"), directory / RUN):
+                    path.unlink(missing_ok=True)
+            raise
+
+
+def keep_run(directory: Path, run: Run) -> None:
+    """Write what the directory holds; where it holds something, the same must have made it.
+
+    Raises:
+        InputError: Another model, setting or decoding made what the directory holds, or a version of mblip that did not
+            write everything down; names what changed.
+    """
+    if (directory / RUN).exists():
+        held = read_run(directory)
+        if held.format != FORMAT:
+            raise InputError(
+                f"{directory} holds an evaluation that was made before runs recorded everything that decides an answer (chat "
+                f"template, processor, effective decoding), so that it is not continued; {_ELSEWHERE}"
+            )
+        shared = run.decoding.keys() & held.decoding.keys()
+        for name in (field.name for field in dataclasses.fields(Run) if field.name != "decoding"):
+            _compare(directory, name, getattr(held, name), getattr(run, name))
+        for benchmark in sorted(shared):
+            _compare(directory, f"decoding of {benchmark}", held.decoding[benchmark], run.decoding[benchmark])
+        run = dataclasses.replace(run, decoding={**held.decoding, **run.decoding})
+    write_run(directory, run)
+
+
+def keep_scores(directory: Path, scores: list[Score]) -> list[Score]:
+    """Write scores into the directory, beside those of other benchmarks and languages in it."""
+    held = read_scores(directory) if (directory / SCORES).exists() else []
+    by_task = {(score.benchmark, score.language): score for score in [*held, *scores]}
+    write_scores(directory, list(by_task.values()))
+    return scores
+
+
+def _compare(directory: Path, name: str, before: Any, now: Any) -> None:
+    found = _difference(name, before, now)
+    if found:
+        what, before, now = found
+        raise InputError(
+            f"{directory} holds an evaluation with {what} {_short(before)}, not {_short(now)}; {_ELSEWHERE}"
+        )
+
+
+def _difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any] | None:
+    """The innermost name under which two values differ, and both."""
+    if before == now:
+        return None
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            if found := _difference(str(key), before.get(key), now.get(key)):
+                what, old, new = found
+                return (what if name in ("identity", key) else f"{name}, {what}"), old, new
+    return name, before, now
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
