@@ -30,11 +30,11 @@ def score(
 ) -> None:
     """Score predictions as the official scorer does, with a fingerprint of everything the numbers depend on."""
     from mblip.evaluation.benchmarks import find_benchmark
+    from mblip.evaluation.metric import find_metric
     from mblip.evaluation.scoring import score_predictions
 
-    result, _ = score_predictions(
-        find_benchmark(benchmark), data, predictions, language, variant, segmenter, allow_missing
-    )
+    asked = find_benchmark(benchmark)
+    result, _ = score_predictions(asked, data, predictions, language, variant, segmenter, allow_missing)
     if as_json:
         fields = {"metrics": result.metrics, "n": result.n, "fingerprint": result.fingerprint}
         print(json.dumps(fields, ensure_ascii=False, indent=2))
@@ -43,7 +43,8 @@ def score(
     for name, value in result.metrics.items():
         low, high = result.ci95.get(name, (value, value))
         interval = f"  [{low:.2f}, {high:.2f}]" if name in result.ci95 else ""
-        print(f"  {name:<10} {value:.2f} %{interval}" if name == "accuracy" else f"  {name:<10} {value:.4f}{interval}")
+        unit = find_metric(asked.metrics, name).unit
+        print(f"  {name:<10} {value:.2f} {unit}{interval}" if unit else f"  {name:<10} {value:.4f}{interval}")
     known = {name: value for name, value in result.fingerprint.items() if name != "remark"}
     print(f"  fingerprint {json.dumps(known, ensure_ascii=False)}")
     if "remark" in result.fingerprint:

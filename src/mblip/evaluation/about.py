@@ -14,11 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark
 from mblip.evaluation.benchmarks import find_benchmark
-from mblip.evaluation.metric import ACCURACY, CIDER, Metric
+from mblip.evaluation.metric import Metric, find_metric
 from mblip.storage import write_json
 
 ABOUT = "benchmarks.json"
-_KNOWN = (ACCURACY, CIDER, *(Metric(name, higher_is_better=False) for name in ("chair_s", "chair_i", "unparsed")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +40,13 @@ class About:
 
     def metric(self, name: str) -> Metric:
         """A metric by name; one that was not declared is a plain number of which more is better."""
-        return next((metric for metric in self.metrics if metric.name == name), Metric(name))
+        return find_metric(self.metrics, name)
 
 
 def describe(benchmark: Benchmark) -> About:
     """What a run writes of a benchmark."""
     own = "{language}" in benchmark.prompt or not benchmark.files
-    return About(benchmark.name, _KNOWN, benchmark.english, own, benchmark.images)
+    return About(benchmark.name, benchmark.metrics, benchmark.english, own, benchmark.images)
 
 
 def write_about(directory: Path, benchmarks: Iterable[Benchmark]) -> None:

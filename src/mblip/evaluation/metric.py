@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -46,5 +47,14 @@ class Metric:
         return f"{self.shown_times * value:g}"
 
 
+def find_metric(metrics: Iterable[Metric], name: str) -> Metric:
+    """A metric by name; one that was not declared is a plain number of which more is better."""
+    return next((metric for metric in metrics if metric.name == name), Metric(name))
+
+
 ACCURACY = Metric("accuracy", "%", decimals=1)
 CIDER = Metric("CIDEr", shown_times=100, decimals=1)
+RELAXED = Metric("relaxed")
+"""The share of answers that hold the right one."""
+UNPARSED = Metric("unparsed", higher_is_better=False)
+"""The share of answers that are none of those that there are."""
