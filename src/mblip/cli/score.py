@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mblip.errors import InputError
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -29,6 +31,9 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Score predictions as the official scorer does, with a fingerprint of everything the numbers depend on."""
+    for option, path in (("--data", data), ("--predictions", predictions)):
+        if not path.exists():
+            raise InputError(f"{option}: there is no {path}")
     from mblip.evaluation.benchmarks import find_benchmark
     from mblip.evaluation.metric import find_metric
     from mblip.evaluation.scoring import score_predictions
@@ -45,7 +50,6 @@ def score(
         interval = f"  [{low:.2f}, {high:.2f}]" if name in result.ci95 else ""
         unit = find_metric(asked.metrics, name).unit
         print(f"  {name:<10} {value:.2f} {unit}{interval}" if unit else f"  {name:<10} {value:.4f}{interval}")
-    known = {name: value for name, value in result.fingerprint.items() if name != "remark"}
-    print(f"  fingerprint {json.dumps(known, ensure_ascii=False)}")
-    if "remark" in result.fingerprint:
-        print(f"  {result.fingerprint['remark']}")
+    print("fingerprint")
+    for name, value in result.fingerprint.items():
+        print(f"  {name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")

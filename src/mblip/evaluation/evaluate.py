@@ -16,8 +16,9 @@ from mblip.evaluation.answerers import Answerer, load_answerer
 from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored, gold_texts
 from mblip.evaluation.benchmarks import evaluated
 from mblip.evaluation.existing import find_answers, is_predictions, keep_answers
-from mblip.evaluation.keeping import begun, keep_run, keep_scores
+from mblip.evaluation.keeping import begun, held, keep_run, keep_scores
 from mblip.evaluation.metrics.fidelity import Detector, LinguaDetector
+from mblip.evaluation.predictions import Matched
 from mblip.evaluation.results import MISSING, ItemScore, Run, read_missing, read_predictions, write_items
 from mblip.evaluation.scoring import describe_data, score_items
 from mblip.evaluation.tasks import Task, load_tasks
@@ -115,7 +116,12 @@ def evaluate(
     run = Run(
         answerer.model, answerer.kind, answerer.identity, recipe.protocol, recipe.prompts, recipe.limit, decoding=how
     )
-    with begun(directory) if processes.num_processes == 1 else nullcontext():  # others may have answered
+    with (
+        held(directory) if processes.is_main_process else nullcontext(),
+        (
+            begun(directory) if processes.num_processes == 1 else nullcontext()  # others may have answered
+        ),
+    ):
         if processes.is_main_process:
             keep_run(directory, run)
         answer_tasks(tasks, answerer, directory, processes, recipe.protocol, progress)
@@ -171,6 +177,18 @@ def _score_existing(
     detector: Detector | None,
 ) -> list[Score]:
     found = find_answers(tasks, source, allow_missing)
+    with held(directory):
+        return _keep_existing(tasks, found, source, recipe, directory, detector)
+
+
+def _keep_existing(
+    tasks: Sequence[Task],
+    found: Sequence[tuple[Path, Matched]],
+    source: Path,
+    recipe: EvalRecipe,
+    directory: Path,
+    detector: Detector | None,
+) -> list[Score]:
     keep_run(directory, Run(str(source), "predictions", {}, "predictions", recipe.prompts, recipe.limit))
     scores = []
     for task, (path, matched) in zip(tasks, found, strict=True):

@@ -24,22 +24,38 @@ from mblip.evaluation.results import (
     write_scores,
 )
 from mblip.schema import Score
-from mblip.storage import no_empty_folders
+from mblip.storage import alone, no_empty_folders
 
 _ELSEWHERE = "name another folder with --to"
 _LONGEST = 80
 
 
 @contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """One evaluation at a time writes into a directory.
+
+    Raises:
+        InputError: Another one does, or it cannot be made.
+    """
+    with no_empty_folders(directory):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write {directory}: {error.strerror}; choose another folder with --to") from error
+        with alone(directory, "evaluating"):
+            yield
+
+
+@contextmanager
 def begun(directory: Path) -> Iterator[None]:
     """Nothing stays of an evaluation that stops before its first answer: there is nothing to go on from."""
-    held = (directory / RUN).exists()
+    there = (directory / RUN).exists()
     with no_empty_folders(directory / MISSING), no_empty_folders(directory / PREDICTIONS):
         try:
             yield
         except BaseException:
             files = [*(directory / PREDICTIONS).glob("*.jsonl")]
-            if not held and not any(path.stat().st_size for path in files):
+            if not there and not any(path.stat().st_size for path in files):
                 for path in (*files, *(directory / MISSING).glob("*.jsonl"), directory / RUN):
                     path.unlink(missing_ok=True)
             raise

@@ -71,7 +71,7 @@ def read_rows(path: Path) -> list[Any]:
 
     found = []
     for row in read_table(path):
-        if isinstance(row, str):
+        if not isinstance(row, dict):
             raise InputError(f"{path}, {row}")
         found.append(row)
     return found

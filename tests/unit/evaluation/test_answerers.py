@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests import checkpoints
+from tests.unit.evaluation.models import llava as build_llava
 
 from mblip.errors import InputError
 from mblip.evaluation.answerers import Group, NoAnswer, load_answerer, openai
@@ -38,38 +39,7 @@ def answers(answerer: Any, requests: list[Request] = REQUESTS) -> dict[str, Any]
 
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LLaVA with random weights, in stock classes and layout."""
-    import torch
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    folder = tmp_path_factory.mktemp("llava")
-    text = checkpoints.tokenizer("unigram-bos")
-    text.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
-    )
-    language = LlamaConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=len(text), pad_token_id=text.pad_token_id, bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id,
-    )  # fmt: skip
-    token = text.convert_tokens_to_ids("<image>")
-    torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(
-        LlavaConfig(vision_config=vision, text_config=language, image_token_index=token, vision_feature_layer=-1)
-    )
-    checkpoints.randomize(model, 0)
-    model.save_pretrained(folder)
-    template = (
-        "{% for m in messages %}USER: {% for c in m['content'] %}{% if c['type'] == 'image' %}<image> {% else %}"
-        "{{ c['text'] }}{% endif %}{% endfor %}{% endfor %} ASSISTANT:"
-    )
-    image = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    LlavaProcessor(
-        image, text, patch_size=16, vision_feature_select_strategy="default", num_additional_image_tokens=1,
-        chat_template=template,
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+    return build_llava(tmp_path_factory.mktemp("llava"))
 
 
 def test_any_model_of_hugging_face_through_its_chat_template(llava: Path) -> None:

@@ -147,8 +147,10 @@ class HuggingFaceAnswerer:
         if self._answered or len(batch[0].images) > 1:  # it has answered others, or may do with one picture
             return [NoAnswer(f"{self.model} cannot be asked this: {_sentence(failed)}")] * len(batch)
         needs = "" if self._template else " has no chat template and cannot do with the prompt alone"
-        remedy = "; add chat_template.jinja" if needs else "; it is no model that answers questions about pictures"
-        raise InputError(f"{self.model}{needs or ' cannot be asked'} ({_sentence(failed)}){remedy}") from failed
+        remedy = (
+            "if it wants image tokens in its prompts, add chat_template.jinja" if needs else "look at its processor"
+        )
+        raise InputError(f"{self.model}{needs or ' cannot be asked'} ({_sentence(failed)}); {remedy}") from failed
 
     def _generate(
         self, batch: Sequence[Request], pictures: Mapping[str, Image.Image], decoding: Mapping[str, Any]
