@@ -77,7 +77,7 @@ class Score:
     """The metrics of one benchmark in one language, with everything needed to trust them.
 
     Attributes:
-        metrics: ``accuracy`` in percent, every other metric a fraction.
+        metrics: By name, in the units that the benchmark declares: ``accuracy`` in percent, every other here a fraction.
         n: The number of items scored (the denominator).
         fingerprint: Data file hash, prompt, decoding, normaliser, segmenter, versions.
         ci95: 95 % confidence interval (images drawn anew) of the metrics that are means over items, in their units.

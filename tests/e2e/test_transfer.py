@@ -10,6 +10,7 @@ from tests.shrunken import build_world, shrunken
 from typer.testing import CliRunner
 
 from mblip.cli.app import app
+from mblip.evaluation.about import read_about
 from mblip.evaluation.benchmarks import EVALUATED
 from mblip.evaluation.results import read_run, read_scores
 from mblip.evaluation.transfer import transfer_gaps
@@ -52,7 +53,7 @@ def test_from_english_fine_tuning_to_the_gap_table(name: str, world: Path, tmp_p
     )
     assert done.exit_code == 0
     assert "bridge.safetensors" in read_run(tmp_path / "out").identity["weights"]  # the fine-tuned weights are named
-    [gap] = transfer_gaps(read_scores(tmp_path / "out"))
+    [gap] = transfer_gaps(read_scores(tmp_path / "out"), read_about(tmp_path / "out", ["xgqa", "marvl", "nlvr2"]))
     scores = {(score.benchmark, score.language): score.metrics[gap.metric] for score in read_scores(tmp_path / "out")}
     other = languages[1]
     assert gap.benchmark == benchmarks[0] and list(gap.languages) == [other]
@@ -60,7 +61,7 @@ def test_from_english_fine_tuning_to_the_gap_table(name: str, world: Path, tmp_p
     assert f"English minus others, {gap.metric}: mean {gap.mean:+.3f}" in done.stdout
 
 
-def test_gaps_of_scores() -> None:
+def test_gaps_of_scores(tmp_path: Path) -> None:
     def score(benchmark: str, language: str, **metrics: float) -> Score:
         return Score(benchmark, language, metrics, 1, {})
 
@@ -75,7 +76,8 @@ def test_gaps_of_scores() -> None:
         score("maxm", "fr", accuracy=40.0),
         score("vqa", "en", accuracy=60.0),
     ]
-    gaps = {gap.benchmark: gap for gap in transfer_gaps(scores)}
+    about = read_about(tmp_path, {score.benchmark: None for score in scores})
+    gaps = {gap.benchmark: gap for gap in transfer_gaps(scores, about)}
     assert set(gaps) == {"xgqa", "marvl", "xm3600"}
     assert gaps["xgqa"].languages == {"de": 10.0, "bn": 40.0} and gaps["xgqa"].mean == 25.0
     assert (gaps["marvl"].english, gaps["marvl"].languages) == (70.0, {"sw": 15.0})

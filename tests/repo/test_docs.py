@@ -80,6 +80,18 @@ def test_every_verb_is_on_the_command_line_page() -> None:
     assert [name for name in shipped_recipes() if "/" in name and f"`{name}`" not in hooks.recipes_page()] == []
 
 
+def test_tables_of_benchmarks_are_those_that_the_benchmarks_declare() -> None:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "tools" / "build_benchmark_tables.py")
+    assert spec and spec.loader
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    pages = {page: page.read_text(encoding="utf-8") for page in tables.PAGES}
+    named = [name for text in pages.values() for name in re.findall(r"<!-- table: (\w+) -->", text)]
+    assert sorted(named) == sorted(tables.TABLES)
+    stale = [page.name for page, text in pages.items() if tables.filled(text) != text]
+    assert stale == [], "run python tools/build_benchmark_tables.py"
+
+
 def _commands() -> list[tuple[str, list[str]]]:
     """Every ``mblip`` command in the code of a page, as words; ``VERB`` and the like stand for any."""
     found = []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from dataclasses import replace
 
 from rich.console import Console
 
 from mblip.cli.train import SHOWN, _Progress
+from mblip.training.logs import AnsweredSample, Note, StepLog, ValidationLog
 
 
-def told(row: dict[str, Any]) -> list[str]:
+def told(row: StepLog | ValidationLog | Note) -> list[str]:
     console = Console(file=io.StringIO(), width=60, highlight=False)
     with _Progress(console) as progress:
         progress.tell(row)
@@ -18,21 +19,22 @@ def told(row: dict[str, Any]) -> list[str]:
 
 
 def test_a_step_is_a_line_that_says_how_many_processes_work() -> None:
-    row = {
-        "step": 7, "loss": 1.5, "seconds": 3.0, "seconds_left": 61.0, "examples_per_second": 12.25,
-        "tokens_per_second": 100.0, "peak_memory_mib": 2048.0, "processes": 1,
-    }  # fmt: skip
+    row = StepLog(
+        7, 1.5, seconds=3.0, seconds_left=61.0, per_second={"examples": 12.25, "tokens": 100.0}, peak_memory_mib=2048.0
+    )
     line = "step 7  loss 1.5000  12.2 texts/s, 100 tokens/s, 2.0 GiB, 0:01:01 left"
     assert told(row) == [line]
-    assert told({**row, "processes": 2}) == [f"{line}, 2 processes"]
+    assert told(replace(row, processes=2)) == [f"{line}, 2 processes"]
+
+
+def test_a_note_is_told_as_it_is() -> None:
+    assert told(Note("checkpoint [x] is damaged")) == ["checkpoint [x] is damaged"]
 
 
 def test_a_validation_tells_what_is_worst_and_what_it_left_out() -> None:
-    samples = [{"prompt": "Caption:", "answer": "[b]dog[/b], " * 20, "reference": "cat"}] * (SHOWN + 2)
-    row = {
-        "validation": True, "step": 7, "loss": 2.0, "exact": 0.0, "left_out": 3, "samples": samples,
-        "by_task": {"vqa": 1.0}, "by_language": {f"l{number}": float(number) for number in range(8)},
-    }  # fmt: skip
+    samples = (AnsweredSample("1", "en", "Caption:", "[b]dog[/b], " * 20, "cat"),) * (SHOWN + 2)
+    languages = {f"l{number}": float(number) for number in range(8)}
+    row = ValidationLog(7, 2.0, 9, 3, {"vqa": 1.0}, languages, 0.0, samples)
     first, worst, *shown = told(row)
     assert (
         first

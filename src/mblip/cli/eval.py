@@ -18,10 +18,10 @@ import typer
 from mblip.errors import InputError
 
 if TYPE_CHECKING:
+    from mblip.evaluation.about import About
     from mblip.schema import Score
 
 _QUANTIZATIONS = ("none", "int8", "nf4")
-_SHOWN = ("accuracy", "f1", "chair_s", "chair_i", "CIDEr")
 
 
 def register(app: typer.Typer) -> None:
@@ -126,11 +126,14 @@ def evaluate(
 
         print(json.dumps([asdict(score) for score in scores], ensure_ascii=False, indent=2))
     elif scores:
+        from mblip.evaluation.about import read_about
         from mblip.evaluation.results import read_scores
         from mblip.evaluation.transfer import transfer_gaps
 
-        _print(scores)
-        for gap in transfer_gaps(read_scores(directory)):
+        kept = read_scores(directory)
+        about = read_about(directory, {score.benchmark: None for score in kept})
+        _print(scores, about)
+        for gap in transfer_gaps(kept, about):
             each = "  ".join(f"{code} {value:+.3f}" for code, value in gap.languages.items())
             print(f"{gap.benchmark:<20} English minus others, {gap.metric}: mean {gap.mean:+.3f}  {each}")
         print(f"written to {directory / 'scores.json'}")
@@ -168,10 +171,11 @@ def _fields(text: str) -> dict[str, Any]:
     return fields
 
 
-def _print(scores: list[Score]) -> None:
+def _print(scores: list[Score], about: dict[str, About]) -> None:
     for score in scores:
-        name = next((name for name in _SHOWN if name in score.metrics), next(iter(score.metrics)))
-        value, unit = score.metrics[name], " %" if name == "accuracy" else ""
+        name = next((m.name for m in about[score.benchmark].metrics if m.name in score.metrics), min(score.metrics))
+        value = score.metrics[name]
+        unit = " %" if about[score.benchmark].metric(name).unit == "%" else ""
         low, high = score.ci95.get(name, (None, None))
         interval = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
         fidelity = "" if score.language_fidelity is None else f"  in language {100 * score.language_fidelity:.1f} %"

@@ -39,11 +39,11 @@ def score(
         if not path.exists():
             raise InputError(f"{option}: there is no {path}")
     from mblip.evaluation.benchmarks import find_benchmark
+    from mblip.evaluation.metric import find_metric
     from mblip.evaluation.scoring import score_predictions
 
-    result, _ = score_predictions(
-        find_benchmark(benchmark), data, predictions, language, variant, segmenter, allow_missing
-    )
+    asked = find_benchmark(benchmark)
+    result, _ = score_predictions(asked, data, predictions, language, variant, segmenter, allow_missing)
     if as_json:
         fields = {"metrics": result.metrics, "n": result.n, "fingerprint": result.fingerprint}
         print(json.dumps(fields, ensure_ascii=False, indent=2))
@@ -52,7 +52,8 @@ def score(
     for name, value in result.metrics.items():
         low, high = result.ci95.get(name, (value, value))
         interval = f"  [{low:.2f}, {high:.2f}]" if name in result.ci95 else ""
-        print(f"  {name:<10} {value:.2f} %{interval}" if name == "accuracy" else f"  {name:<10} {value:.4f}{interval}")
+        unit = find_metric(asked.metrics, name).unit
+        print(f"  {name:<10} {value:.2f} {unit}{interval}" if unit else f"  {name:<10} {value:.4f}{interval}")
     print("fingerprint")
     for name, value in result.fingerprint.items():
         print(f"  {name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")

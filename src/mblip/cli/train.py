@@ -6,12 +6,14 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from mblip.training.logs import Note, StepLog, ValidationLog
 
 TERMINATED = 143  # what a shell calls a process that SIGTERM has ended
 SHOWN = 5  # samples of a validation
@@ -75,38 +77,41 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def tell(self, row: dict[str, Any]) -> None:
+    def tell(self, row: StepLog | ValidationLog | Note) -> None:
         """Show a row of the log, of the validation with some of its answers, or a note."""
-        if "note" in row:
-            self._console.print(row["note"], markup=False, soft_wrap=True)
-            return
-        if row.get("validation"):
-            right = (
-                "" if row["exact"] is None else f", {row['exact']:.0%} of {len(row['samples'])} samples word for word"
-            )
-            lost = f", {row['left_out']} texts left out (unreadable pictures)" if row["left_out"] else ""
-            self._console.print(
-                f"validation at step {row['step']}: loss {row['loss']:.4f}{right}{lost}", soft_wrap=True
-            )
-            for name, losses in (("task", row["by_task"]), ("language", row["by_language"])):
-                if len(losses) > 1:
-                    most = sorted(losses.items(), key=lambda item: -item[1])
-                    told = ", ".join(f"{key} {loss:.2f}" for key, loss in most[:SHOWN])
-                    more = f", {len(most) - SHOWN} more" if len(most) > SHOWN else ""
-                    self._console.print(f"  highest by {name}: {told}{more}", markup=False, soft_wrap=True)
-            for sample in row["samples"][:SHOWN]:
-                told = f"  {sample['prompt']} → {sample['answer']}  (wanted: {sample['reference']})"
-                self._console.print(told, markup=False, soft_wrap=True)
-            return
-        passed, left = row["seconds"], row["seconds_left"]
-        rate = f"{row['examples_per_second']:.1f} texts/s, " if "examples_per_second" in row else ""
+        from mblip.training.logs import StepLog, ValidationLog
+
+        if isinstance(row, StepLog):
+            self._tell_step(row)
+        elif isinstance(row, ValidationLog):
+            self._tell_validation(row)
+        else:
+            self._console.print(row.text, markup=False, soft_wrap=True)
+
+    def _tell_validation(self, row: ValidationLog) -> None:
+        right = "" if row.exact is None else f", {row.exact:.0%} of {len(row.samples)} samples word for word"
+        lost = f", {row.left_out} texts left out (unreadable pictures)" if row.left_out else ""
+        self._console.print(f"validation at step {row.step}: loss {row.loss:.4f}{right}{lost}", soft_wrap=True)
+        for name, losses in (("task", row.by_task), ("language", row.by_language)):
+            if len(losses) > 1:
+                highest = sorted(losses.items(), key=lambda item: -item[1])
+                shown = ", ".join(f"{key} {loss:.2f}" for key, loss in highest[:SHOWN])
+                more = f", {len(highest) - SHOWN} more" if len(highest) > SHOWN else ""
+                self._console.print(f"  highest by {name}: {shown}{more}", markup=False, soft_wrap=True)
+        for sample in row.samples[:SHOWN]:
+            line = f"  {sample.prompt} → {sample.answer}  (wanted: {sample.reference})"
+            self._console.print(line, markup=False, soft_wrap=True)
+
+    def _tell_step(self, row: StepLog) -> None:
+        rates = row.per_second
+        texts = f"{rates['examples']:.1f} texts/s, " if "examples" in rates else ""
         text = (
-            f"step {row['step']}  loss {row['loss']:.4f}  {rate}{row['tokens_per_second']:.0f} tokens/s, "
-            f"{row['peak_memory_mib'] / 1024:.1f} GiB, {timedelta(seconds=round(left))} left"
+            f"step {row.step}  loss {row.loss:.4f}  {texts}{rates['tokens']:.0f} tokens/s, "
+            f"{row.peak_memory_mib / 1024:.1f} GiB, {timedelta(seconds=round(row.seconds_left))} left"
         )
-        if row.get("processes", 1) > 1:
-            text += f", {row['processes']} processes"
+        if row.processes > 1:
+            text += f", {row.processes} processes"
         if self._console.is_terminal:
-            self._bar.update(self._task, total=passed + left, completed=passed, description=text)
+            self._bar.update(self._task, total=row.seconds + row.seconds_left, completed=row.seconds, description=text)
         else:
             self._console.print(text, soft_wrap=True)

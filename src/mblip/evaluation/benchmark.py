@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mblip.errors import InputError, nearest
+from mblip.evaluation.metric import Metric
 from mblip.languages import find_language
 
 # Beam search with 5 beams everywhere; the lengths follow the kind of answer (protocol of the paper).
@@ -52,7 +53,7 @@ class Scored:
     """Metrics with what they were made from.
 
     Attributes:
-        metrics: ``accuracy`` in percent, every other a fraction.
+        metrics: Values by name, in the units that the benchmark declares.
         items: What was scored; their number is the denominator.
         per_item: Values of metrics that are means over the items, as fractions, [items]; for intervals and tests.
         notes: What the score's fingerprint says about it.
@@ -79,6 +80,7 @@ class Benchmark:
             language's English name.
         decoding: Generation settings of the paper.
         score: Metrics of answers, one for each item.
+        metrics: All that it measures, the one that stands for it first; a score need not have each.
         english_files: Where else those in English may lie.
         mark: A pattern found near the beginning of its files that others of the same name lack.
         images: Folders below a root (or tars of these names) that its pictures may be in; ``nano:scenes`` composes them.
@@ -105,6 +107,7 @@ class Benchmark:
     prompt: str
     decoding: Mapping[str, Any]
     score: Callable[[Sequence[Item], Sequence[str], Options], Scored]
+    metrics: tuple[Metric, ...]
     variants: tuple[str, ...] = ("default",)
     id_keys: tuple[str, ...] = ()
     answer_keys: tuple[str, ...] = ()

@@ -58,7 +58,7 @@ def check_data(root: Path) -> Iterator[Finding]:
         raise InputError(f"{root} is not a folder; name the one that holds the benchmarks")
     listing = list_annotations(root)
     for benchmark in EVALUATED.values():
-        pictures = find_pictures(benchmark, root)
+        pictures = find_pictures(benchmark.images, root)
         known: dict[str, bool] = {}
         with files_kept():
             findings = [_check(benchmark, code, root, listing, pictures, known) for code in benchmark.languages]

@@ -200,7 +200,7 @@ def _keep_existing(
         limit = {"limit": recipe.limit} if recipe.limit is not None else {}
         fingerprint = {**_data(task), **matched.counts, **limit, **known}
         scores.append(_finish(task, directory, matched.answers, fingerprint, "predictions", detector))
-    return keep_scores(directory, scores)
+    return keep_scores(directory, scores, [task.benchmark for task in tasks])
 
 
 def _score_run(
@@ -247,7 +247,7 @@ def _score_run(
         }
         scores.append(_finish(task, directory, answers, fingerprint, run.protocol, detector))
     if scores:
-        keep_scores(directory, scores)
+        keep_scores(directory, scores, [task.benchmark for task in tasks])
     for name, (task, without) in list(lacking.items()):
         if scores and len(without) == len(task.items) and len(task.items[0].images) > 1:
             # What takes one picture and not two says so to each item.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mblip.errors import InputError
+from mblip.evaluation.about import write_about
+from mblip.evaluation.benchmark import Benchmark
 from mblip.evaluation.results import (
     FORMAT,
     MISSING,
@@ -82,8 +84,9 @@ def keep_run(directory: Path, run: Run) -> None:
     write_run(directory, run)
 
 
-def keep_scores(directory: Path, scores: list[Score]) -> list[Score]:
-    """Write scores into the directory, beside those of other benchmarks and languages in it."""
+def keep_scores(directory: Path, scores: list[Score], benchmarks: Iterable[Benchmark]) -> list[Score]:
+    """Write scores, and what must be known of their benchmarks, into the directory, beside those of others in it."""
+    write_about(directory, benchmarks)
     held = read_scores(directory) if (directory / SCORES).exists() else []
     by_task = {(score.benchmark, score.language): score for score in [*held, *scores]}
     write_scores(directory, list(by_task.values()))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from mblip.evaluation.benchmark import Benchmark
 from mblip.storage import ImageStore, UnreadableImage, open_images
 
 
@@ -41,24 +40,24 @@ class Pictures:
         return [key for key in dict.fromkeys(keys) if key not in self]
 
 
-def find_pictures(benchmark: Benchmark, root: Path, extra: Sequence[str] = ()) -> Pictures:
+def find_pictures(names: Sequence[str], root: Path | None, extra: Sequence[str] = ()) -> Pictures:
     """The pictures of a benchmark.
 
     Args:
-        benchmark: Names its folders.
-        root: Below it they are looked for; a tar of a folder's name, such as ``coco/val2014.tar``, serves too.
+        names: Its folders (:attr:`Benchmark.images`).
+        root: Below it they are looked for; a tar of a folder's name, such as ``coco/val2014.tar``, serves too. None finds
+            only those that are composed when asked for.
         extra: Image stores to look in first.
 
     Raises:
         InputError: An extra store does not exist, or a tar cannot be read.
     """
     found = list(extra)
-    for name in benchmark.images:
-        folder = root / name
-        if name == "nano:scenes":  # composed when asked for
+    for name in names:
+        if name == "nano:scenes":
             found.append(name)
-        elif folder.is_dir():
-            found.append(str(folder))
-        elif (tar := folder.with_name(folder.name + ".tar")).is_file():
+        elif root and (root / name).is_dir():
+            found.append(str(root / name))
+        elif root and (tar := root / f"{name}.tar").is_file():
             found.append(str(tar))
     return Pictures(found)

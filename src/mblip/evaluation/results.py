@@ -14,8 +14,11 @@ A run directory holds
     between two runs and samples need nothing else.
 ``scores.json``
     A list of :class:`mblip.schema.Score`, one for each benchmark and language, in the order of evaluation.
+``benchmarks.json``
+    What must be known of the benchmarks to read these scores, such as the units of their metrics:
+    :class:`mblip.evaluation.about.About` objects.
 
-``<language>`` is the mC4 code. ``accuracy`` and its interval are in percent, every other metric is a fraction.
+``<language>`` is the mC4 code.
 """
 
 from __future__ import annotations

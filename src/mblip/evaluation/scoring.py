@@ -14,6 +14,7 @@ import numpy as np
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored
+from mblip.evaluation.metric import find_metric
 from mblip.evaluation.metrics.fidelity import Detector, is_separable
 from mblip.evaluation.predictions import match_answers, read_answers
 from mblip.evaluation.raw import take_language
@@ -113,7 +114,13 @@ def score_items(
             fidelity = float(found.mean())
             scored.per_item["language_fidelity"] = found
     score = Score(
-        benchmark.name, options.language, scored.metrics, len(scored.items), full, _intervals(scored), protocol
+        benchmark.name,
+        options.language,
+        scored.metrics,
+        len(scored.items),
+        full,
+        _intervals(benchmark, scored),
+        protocol,
     )
     score.language_fidelity = fidelity
     return score, scored
@@ -140,12 +147,12 @@ def read_items(benchmark: Benchmark, path: Path, language: str) -> list[Item]:
     return items
 
 
-def _intervals(scored: Scored) -> dict[str, tuple[float, float]]:
+def _intervals(benchmark: Benchmark, scored: Scored) -> dict[str, tuple[float, float]]:
     """95 % intervals of the metrics that are means over items."""
     images = [item.images for item in scored.items]
     intervals = {}
     for name, values in scored.per_item.items():
-        scale = 100 if name == "accuracy" else 1
+        scale = find_metric(benchmark.metrics, name).scale
         low, high = bootstrap_interval(values, images, _RESAMPLES)
         intervals[name] = (scale * low, scale * high)
     return intervals

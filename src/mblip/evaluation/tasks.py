@@ -99,7 +99,7 @@ def load_tasks(
             continue
         if any(not item.text for item in every) and "{text}" in benchmark.prompt:
             raise InputError(f"{path} has answers without questions; put the file of questions beside it")
-        store = find_pictures(benchmark, root, images)
+        store = find_pictures(benchmark.images, root, images)
         store = opened.setdefault(store.places, store)
         missing = set(store.missing(key for item in items for key in item.images))
         asked = [item for item in items if missing.isdisjoint(item.images)]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mblip.evaluation.benchmarks import find_benchmark
+from mblip.evaluation.about import About
 from mblip.schema import Score
-
-_METRICS = ("accuracy", "CIDEr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +15,7 @@ class Gap:
 
     Attributes:
         benchmark: Its name.
-        metric: ``accuracy`` (percent) or ``CIDEr``.
+        metric: The first of its metrics that English has.
         english: Its value in English, which may be another benchmark's (NLVR2 for MaRVL).
         languages: English minus the value in each other language.
     """
@@ -33,17 +31,18 @@ class Gap:
         return sum(self.languages.values()) / len(self.languages)
 
 
-def transfer_gaps(scores: Sequence[Score]) -> list[Gap]:
+def transfer_gaps(scores: Sequence[Score], about: Mapping[str, About]) -> list[Gap]:
     """The gap of each benchmark that was scored in English and in another language.
 
     Args:
         scores: Of one run directory.
+        about: What it says of their benchmarks, by name (:func:`~mblip.evaluation.about.read_about`).
     """
     found = {(score.benchmark, score.language): score.metrics for score in scores}
     gaps = []
     for name in dict.fromkeys(score.benchmark for score in scores):
-        english = found.get((find_benchmark(name).english or name, "en"), {})
-        metric = next((metric for metric in _METRICS if metric in english), "")
+        english = found.get((about[name].english or name, "en"), {})
+        metric = next((metric.name for metric in about[name].metrics if metric.name in english), "")
         others = {
             code: english[metric] - metrics[metric]
             for (benchmark, code), metrics in found.items()

@@ -21,7 +21,7 @@ from mblip.nano.words import load_lexicon
 from mblip.report.page import write_report
 from mblip.report.quickstart import PREDICTIONS, samples
 from mblip.storage import open_images, write_json
-from mblip.training.loop import read_log
+from mblip.training.logs import Note, StepLog, ValidationLog, read_steps
 from mblip.training.run import train
 
 Say = Callable[[str], None]
@@ -96,9 +96,9 @@ def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scene
     chosen = _choose([setting for setting in settings if setting.candidate], directory, seeds, held_out)
     main = results[chosen.name] = _score(replace(chosen, tasks=TASKS), directory, seeds, scenes, held_out)
     _say_scores(chosen, main, say)
-    curve = read_log(directory / f"{chosen.name}-1" / "metrics.jsonl")
+    curve = read_steps(directory / f"{chosen.name}-1" / "metrics.jsonl")
     # Training may have been another call's.
-    peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, *(row["peak_memory_mib"] for row in curve)]
+    peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, *(row.peak_memory_mib for row in curve)]
     report = {
         "setting": chosen.name,
         "headline": main["headline"],
@@ -108,7 +108,7 @@ def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scene
             name: {key: result[key] for key in ("says", "claim", "headline", "tasks", "languages", "seeds")}
             for name, result in results.items()
         },
-        "curve": curve,
+        "curve": [row.to_row() for row in curve],
         "mix": {"rows": manifest.rows, "tasks": manifest.by_task, "languages": manifest.by_language, "drops": manifest.drops},
         "seconds": _total_seconds(directory, time.perf_counter() - started),
         "peak_memory_mib": max(peaks),
@@ -122,11 +122,11 @@ def _align(setting: Setting, directory: Path, seed: int, say: Say) -> None:
     run = directory / f"{setting.name}-{seed}"
     overrides = (*setting.overrides, f"seed={seed}", f"data.mix={directory / setting.mix}")
 
-    def told(row: dict[str, Any]) -> None:
-        if "note" in row:
-            say(f"{run.name}: {row['note']}")
-            return
-        say(f"{run.name}: step {row['step']}, loss {row['loss']:.3f}, {row['seconds']:.0f} s")
+    def told(row: StepLog | ValidationLog | Note) -> None:
+        if isinstance(row, StepLog):
+            say(f"{run.name}: step {row.step}, loss {row.loss:.3f}, {row.seconds:.0f} s")
+        elif isinstance(row, Note):
+            say(f"{run.name}: {row.text}")
 
     train(load_recipe(TrainRecipe, "nano/align", overrides), run, told)
 

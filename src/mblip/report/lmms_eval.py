@@ -19,8 +19,10 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from mblip.evaluation.about import About, describe, read_about
 from mblip.evaluation.benchmark import Benchmark, Item, Options, gold_texts
 from mblip.evaluation.benchmarks import find_benchmark
+from mblip.evaluation.metric import Metric
 from mblip.evaluation.pictures import Pictures
 from mblip.evaluation.results import SCORES, read_items, read_predictions, read_run, read_scores
 from mblip.evaluation.tasks import Task
@@ -30,7 +32,6 @@ from mblip.storage import JsonlWriter, atomic_write, write_json
 PREFIX = "mblip"
 _NORMAL = 3.92  # widths of a standard error in a 95 % interval
 _PROBE = 50
-_LOWER_IS_BETTER = ("chair_s", "chair_i", "unparsed")
 _UTILS = (
     '"""Written by mblip tasks: prompts, pictures and scores are those of mblip.evaluation."""\n\n'
     "from mblip.report.lmms_eval import aggregate, process, prompt, target, visuals  # noqa: F401\n"
@@ -58,6 +59,7 @@ def export_run(run: Path, to: Path) -> list[Path]:
         InputError: The run cannot be used, or the folder not be written.
     """
     held, scores = read_run(run), read_scores(run)
+    about = read_about(run, dict.fromkeys(score.benchmark for score in scores))
     model = re.sub(r"[\"<>:/|\\?*\[\]]+", "__", held.model)
     date = datetime.fromtimestamp((run / SCORES).stat().st_mtime, UTC).strftime("%Y%m%d_%H%M%S")
     samples = {task_name(s.benchmark, s.language): _samples(run, s) for s in scores}
@@ -69,13 +71,13 @@ def export_run(run: Path, to: Path) -> list[Path]:
                 writer.write(row)
     by_name = {task_name(s.benchmark, s.language): s for s in scores}
     results = {
-        "results": {name: _metrics(name, score) for name, score in by_name.items()},
+        "results": {name: _metrics(name, score, about[score.benchmark]) for name, score in by_name.items()},
         "group_subtasks": {name: [] for name in by_name},
         "configs": {name: _config(name, score) for name, score in by_name.items()},
         "versions": {name: score.fingerprint.get("versions", {}).get("mblip", "") for name, score in by_name.items()},
         "n-shot": dict.fromkeys(by_name, 0),
         "higher_is_better": {
-            name: {metric: metric not in _LOWER_IS_BETTER for metric in score.metrics}
+            name: {key: _is_better(about[score.benchmark].metric(key)) for key in score.metrics}
             for name, score in by_name.items()
         },
         "n-samples": {
@@ -123,6 +125,7 @@ def write_tasks(tasks: Sequence[Task], to: Path) -> list[Path]:
                 })  # fmt: skip
         probe = task.items[:_PROBE]
         options = Options(task.benchmark.choose_variant(""), task.language, "")
+        about = describe(task.benchmark)
         metrics = task.benchmark.score(probe, [""] * len(probe), options).metrics
         config = {
             "task": name,
@@ -131,9 +134,7 @@ def write_tasks(tasks: Sequence[Task], to: Path) -> list[Path]:
             "test_split": "test",
             "output_type": "generate_until",
             "generation_kwargs": dict(task.benchmark.decoding),
-            "metric_list": [
-                {"metric": metric, "higher_is_better": metric not in _LOWER_IS_BETTER} for metric in metrics
-            ],
+            "metric_list": [{"metric": name, "higher_is_better": _is_better(about.metric(name))} for name in metrics],
             "metadata": [{"version": 1.0}],
         }
         functions = {
@@ -191,7 +192,7 @@ def aggregate(results: Sequence[dict[str, Any]]) -> float:
     scored = benchmark.score(
         [_item(row) for row in ordered], [row["answer"] for row in ordered], _options(benchmark, first["language"])
     )
-    return _scale(first["metric"]) * scored.metrics[first["metric"]]
+    return scored.metrics[first["metric"]] / describe(benchmark).metric(first["metric"]).scale
 
 
 def _target(golds: Sequence[str]) -> str:
@@ -199,8 +200,9 @@ def _target(golds: Sequence[str]) -> str:
     return golds[0] if len(golds) == 1 else str(list(golds))
 
 
-def _scale(metric: str) -> float:
-    return 0.01 if metric == "accuracy" else 1.0
+def _is_better(metric: Metric) -> bool:
+    """lmms-eval knows no metric of which neither more nor less is better."""
+    return metric.higher_is_better is not False
 
 
 def _options(benchmark: Benchmark, language: str) -> Options:
@@ -230,13 +232,13 @@ def _samples(run: Path, score: Score) -> list[dict[str, Any]]:
     return rows
 
 
-def _metrics(name: str, score: Score) -> dict[str, Any]:
+def _metrics(name: str, score: Score, about: About) -> dict[str, Any]:
     found: dict[str, Any] = {"alias": name}
     for metric, value in score.metrics.items():
-        scale = _scale(metric)
-        found[f"{metric},none"] = scale * value
+        scale = about.metric(metric).scale
+        found[f"{metric},none"] = value / scale
         interval = score.ci95.get(metric)
-        found[f"{metric}_stderr,none"] = scale * (interval[1] - interval[0]) / _NORMAL if interval else "N/A"
+        found[f"{metric}_stderr,none"] = (interval[1] - interval[0]) / scale / _NORMAL if interval else "N/A"
     return found
 
 

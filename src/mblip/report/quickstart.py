@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
+
 from mblip.config import DataRecipe, load_recipe
 from mblip.errors import InputError
 from mblip.evaluation.benchmarks.scenes import TASKS, load_items
@@ -44,7 +46,7 @@ def rewrite_quickstart(directory: Path) -> dict[str, Any]:
         write_report(report, directory, samples(directory / f"{report['setting']}-1"))
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); {_AGAIN}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, UndefinedError) as error:
         raise InputError(f"{path} was not written by this version ({error} is not as expected); {_AGAIN}") from error
     return report
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mblip.evaluation.benchmarks import find_benchmark
 from mblip.evaluation.pictures import Pictures, find_pictures
 from mblip.evaluation.results import read_items, read_predictions
 from mblip.languages import find_language
@@ -16,6 +15,7 @@ from mblip.report.summary import Report
 from mblip.storage import UnreadableImage
 
 LANGUAGES_SHOWN = 8
+_ROOM = 240  # characters of what was wanted
 _WIDTH = 320  # pixels; a picture takes about 20 kB of the page
 
 
@@ -26,7 +26,7 @@ class Answer:
     Attributes:
         language: mC4 code.
         text: The question or statement; empty for captions.
-        gold: What was wanted.
+        gold: What was wanted, as much of it as a card has room for.
         answers: By run: the answer and what it was worth.
     """
 
@@ -46,6 +46,7 @@ class SampleCard:
         images: Keys.
         pictures: The same as JPEG data URLs; None for those that are not at hand.
         rows: One for each language shown.
+        own_language: Whether answers are in the language of their row; otherwise all are in English.
     """
 
     benchmark: str
@@ -53,6 +54,7 @@ class SampleCard:
     images: tuple[str, ...]
     pictures: tuple[str | None, ...]
     rows: list[Answer]
+    own_language: bool = True
 
 
 def choose_samples(
@@ -71,7 +73,7 @@ def choose_samples(
     """
     found = []
     for benchmark in report.benchmarks:
-        pictures = _open(benchmark.name, root, images)
+        pictures = find_pictures(benchmark.about.images, root, images)
         runs = [name for name in report.runs if name in benchmark.runs]
         languages = _many_scripts([code for code in benchmark.languages if code in benchmark.runs[runs[0]].scores])
         first = report.directories[runs[0]]
@@ -84,7 +86,7 @@ def choose_samples(
         }
         worth = {
             (run, code): {
-                item.id: item.values.get(benchmark.metric)
+                item.id: item.values.get(benchmark.metric.name)
                 for item in read_items(report.directories[run], benchmark.name, code)
             }
             for run, code in said
@@ -99,17 +101,21 @@ def choose_samples(
                         for run in runs
                         if (run, code) in said and item.id in said[run, code]
                     }
-                    rows.append(Answer(code, item.text, item.gold, answers))
+                    rows.append(Answer(code, item.text, _fitting(item.gold), answers))
             urls = tuple(_data_url(key, pictures) for key in keys)
-            found.append(SampleCard(benchmark.name, benchmark.metric, keys, urls, rows))
+            found.append(
+                SampleCard(benchmark.name, benchmark.metric.name, keys, urls, rows, benchmark.about.own_language)
+            )
     return found
 
 
-def _open(name: str, root: Path | None, images: Sequence[str]) -> Pictures:
-    benchmark = find_benchmark(name)
-    if root is None and benchmark.files:
-        return Pictures(images)
-    return find_pictures(benchmark, root or Path(), images)
+def _fitting(texts: Sequence[str]) -> tuple[str, ...]:
+    shown: list[str] = []
+    for text in texts:
+        if shown and sum(map(len, shown)) + len(text) > _ROOM:
+            return (*shown, "…")
+        shown.append(text)
+    return tuple(shown)
 
 
 def _many_scripts(languages: Sequence[str]) -> list[str]:

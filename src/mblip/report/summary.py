@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from mblip.errors import InputError
-from mblip.evaluation.benchmarks import find_benchmark
+from mblip.evaluation.about import About, read_about
+from mblip.evaluation.metric import Metric
 from mblip.evaluation.results import ItemScore, Run, items_path, read_items, read_run, read_scores
 from mblip.evaluation.statistics import (
     Comparison,
@@ -26,9 +27,6 @@ from mblip.languages import find_language
 from mblip.report.published import Published, load_published
 from mblip.schema import Score
 
-# The metric that stands for a benchmark: the first of these that its scores have.
-_MAIN = ("accuracy", "CIDEr", "chair_s")
-_LOWER_IS_BETTER = ("chair_s", "chair_i")
 # Scores of one benchmark and language that differ in any of these are not made of the same thing.
 _MUST_AGREE = ("data_sha256", "variant", "segmenter", "normaliser", "prompts", "prompt", "items_in_data")
 
@@ -69,18 +67,28 @@ class BenchmarkSummary:
     """One benchmark.
 
     Attributes:
-        name: Of the benchmark.
+        about: What the runs say of it.
         metric: The one that is drawn; tables hold all.
-        lower_is_better: Whether it counts errors.
+        metrics: All that its scores have, by name.
         languages: English first, then by share of mC4.
         runs: By name of the run; only those that were evaluated on it.
     """
 
-    name: str
-    metric: str
-    lower_is_better: bool
+    about: About
+    metric: Metric
+    metrics: dict[str, Metric]
     languages: tuple[str, ...]
     runs: dict[str, RunScores]
+
+    @property
+    def name(self) -> str:
+        """Of the benchmark."""
+        return self.about.name
+
+    @property
+    def stand_ins(self) -> list[str]:
+        """Other benchmarks that its English is from."""
+        return sorted({result.english_from for result in self.runs.values()} - {"", self.name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,7 @@ class PairedTest:
     """Two runs on one benchmark: ``rows`` by language and group; ``adjusted`` are p values of the languages after Holm."""
 
     benchmark: str
-    metric: str
+    metric: Metric
     first: str
     second: str
     rows: dict[str, Comparison]
@@ -128,37 +136,33 @@ def summarize(directories: Sequence[Path]) -> Report:
     names = _names(directories)
     runs = {name: read_run(path) for name, path in names.items()}
     scores = {name: _read_scores(path) for name, path in names.items()}
+    about = _read_about(names, scores)
     samples = {name: _samples(path, scores[name]) for name, path in names.items()}
-    order = list(dict.fromkeys(score.benchmark for held in scores.values() for score in held))
     cautions = [
         f"{name} was asked about the first {run.limit} images of each benchmark only."
         for name, run in runs.items()
         if run.limit is not None
     ]
     benchmarks, tests = [], []
-    for benchmark in order:
+    for benchmark in about.values():
         by_run = {
-            name: {score.language: score for score in held if score.benchmark == benchmark}
+            name: {score.language: score for score in held if score.benchmark == benchmark.name}
             for name, held in scores.items()
         }
         by_run = {name: held for name, held in by_run.items() if held}
-        metric = _main_metric(benchmark, (score for held in by_run.values() for score in held.values()))
-        languages = _order({code for held in by_run.values() for code in held})
+        metric = _main_metric(benchmark, [score for held in by_run.values() for score in held.values()])
         results = {name: _summarize(benchmark, metric, held, samples[name]) for name, held in by_run.items()}
-        benchmarks.append(BenchmarkSummary(benchmark, metric, metric in _LOWER_IS_BETTER, languages, results))
+        every = {name: benchmark.metric(name) for held in by_run.values() for s in held.values() for name in s.metrics}
+        languages = _order({code for held in by_run.values() for code in held})
+        benchmarks.append(BenchmarkSummary(benchmark, metric, every, languages, results))
         first, *others = by_run
         for other in others:
-            cautions += _differences(benchmark, (first, by_run[first]), (other, by_run[other]))
-            found, caution = _test(benchmark, metric, (first, samples[first]), (other, samples[other]))
+            cautions += _differences(benchmark.name, (first, by_run[first]), (other, by_run[other]))
+            found, caution = _test(benchmark.name, metric, (first, samples[first]), (other, samples[other]))
             cautions += caution
             tests += found
-    published = [row for row in load_published() if row.benchmark in order]
+    published = [row for row in load_published() if row.benchmark in about]
     return Report(runs, names, benchmarks, tests, published, cautions)
-
-
-def scale(metric: str) -> float:
-    """What values of items are multiplied by to be in the unit of the metric."""
-    return 100.0 if metric == "accuracy" else 1.0
 
 
 def _names(directories: Sequence[Path]) -> dict[str, Path]:
@@ -179,7 +183,6 @@ def _read_scores(directory: Path) -> list[Score]:
         raise InputError(f"{directory} holds no scores; run mblip eval on it again")
     for score in scores:
         where = f"{directory}: {score.benchmark} ({score.language})"
-        find_benchmark(score.benchmark)
         find_language(score.language)
         if not score.metrics:
             raise InputError(f"{where} has no metrics; run mblip eval again")
@@ -187,6 +190,25 @@ def _read_scores(directory: Path) -> list[Score]:
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise InputError(f"{where} has {name} {value!r}, which is no number; run mblip eval again")
     return scores
+
+
+def _read_about(names: dict[str, Path], scores: dict[str, list[Score]]) -> dict[str, About]:
+    """What the runs say of their benchmarks, in the order of evaluation.
+
+    Raises:
+        InputError: Two runs give values of one metric in different units.
+    """
+    found: dict[str, About] = {}
+    for run, path in names.items():
+        for name, about in read_about(path, dict.fromkeys(score.benchmark for score in scores[run])).items():
+            known = found.setdefault(name, about)
+            for metric in about.metrics:
+                if known.metric(metric.name).unit != metric.unit:
+                    raise InputError(
+                        f"{path} and another run hold {metric.name} of {name} in different units; evaluate them with one "
+                        "version of mblip"
+                    )
+    return found
 
 
 Samples = dict[tuple[str, str], list[ItemScore]]
@@ -202,22 +224,22 @@ def _samples(directory: Path, scores: Sequence[Score]) -> Samples:
     return samples
 
 
-def _values(samples: Samples, benchmark: str, metric: str) -> dict[str, Sample]:
+def _values(samples: Samples, benchmark: str, metric: Metric) -> dict[str, Sample]:
     """The values of a metric by language, in its own unit; empty if it is no mean over items."""
     found = {}
     for (name, code), items in samples.items():
-        if name == benchmark and all(metric in item.values for item in items):
-            values = [scale(metric) * item.values[metric] for item in items]
+        if name == benchmark and all(metric.name in item.values for item in items):
+            values = [metric.scale * item.values[metric.name] for item in items]
             found[code] = Sample(values, [(name, *item.images) for item in items])
     return found
 
 
-def _summarize(benchmark: str, metric: str, scores: dict[str, Score], samples: Samples) -> RunScores:
-    values = {code: score.metrics[metric] for code, score in scores.items()}
-    drawn = _values(samples, benchmark, metric)
+def _summarize(benchmark: About, metric: Metric, scores: dict[str, Score], samples: Samples) -> RunScores:
+    values = {code: score.metrics[metric.name] for code, score in scores.items()}
+    drawn = _values(samples, benchmark.name, metric)
     intervals = macro_intervals(drawn) if set(drawn) == set(scores) else {}
     means = {name: Estimate(value, intervals.get(name)) for name, value in macro_averages(values).items()}
-    source = benchmark if "en" in scores else find_benchmark(benchmark).english
+    source = benchmark.name if "en" in scores else benchmark.english
     english = _values(samples, source, metric).get("en") if source else None
     gap = None
     if english is not None and len(with_english := {**drawn, "en": english}) > 1 and set(with_english) >= set(scores):
@@ -235,15 +257,18 @@ def _summarize(benchmark: str, metric: str, scores: dict[str, Score], samples: S
     )  # fmt: skip
 
 
-def _estimate(score: Score, metric: str) -> Estimate:
-    return Estimate(score.metrics[metric], score.ci95.get(metric))
+def _estimate(score: Score, metric: Metric) -> Estimate:
+    return Estimate(score.metrics[metric.name], score.ci95.get(metric.name))
 
 
-def _main_metric(benchmark: str, scores: Iterable[Score]) -> str:
+def _main_metric(benchmark: About, scores: Sequence[Score]) -> Metric:
+    """The first metric declared that all scores have."""
     common = set.intersection(*(set(score.metrics) for score in scores))
     if not common:
-        raise InputError(f"the scores of {benchmark} have no metric in common; evaluate them with one version of mblip")
-    return next((name for name in _MAIN if name in common), sorted(common)[0])
+        raise InputError(
+            f"the scores of {benchmark.name} have no metric in common; evaluate them with one version of mblip"
+        )
+    return next((metric for metric in benchmark.metrics if metric.name in common), Metric(min(common)))
 
 
 def _order(codes: Iterable[str]) -> tuple[str, ...]:
@@ -269,7 +294,7 @@ def _differences(
 
 
 def _test(
-    benchmark: str, metric: str, first: tuple[str, Samples], second: tuple[str, Samples]
+    benchmark: str, metric: Metric, first: tuple[str, Samples], second: tuple[str, Samples]
 ) -> tuple[list[PairedTest], list[str]]:
     """The second run against the first in the languages that both answered the same items of."""
     (ours, mine), (theirs, other) = first, second
@@ -282,7 +307,7 @@ def _test(
         else:
             cautions.append(f"{benchmark} ({code}): {ours} and {theirs} were not asked the same items, so not tested.")
     if not shared:
-        return [], cautions or [f"{benchmark}: {metric} of {ours} and {theirs} cannot be tested item by item."]
+        return [], cautions or [f"{benchmark}: {metric.name} of {ours} and {theirs} cannot be tested item by item."]
     pairs = paired_languages({code: against[code] for code in shared}, {code: values[code].values for code in shared})
     groups = language_groups(shared)
     adjusted = holm({code: pairs[code].p_value for code in shared})

@@ -11,7 +11,7 @@ from typing import Any
 from mblip.evaluation.statistics import resource_group
 from mblip.languages import find_language
 from mblip.report.summary import Estimate, Report
-from mblip.report.values import GROUPS, UNITS, p_value, show, show_estimate
+from mblip.report.values import GROUPS, p_value, show_estimate
 
 _COLUMNS = (
     "run", "model", "benchmark", "language", "language_name", "resources", "metric", "value", "low", "high", "n",
@@ -27,6 +27,12 @@ def to_json(report: Report) -> dict[str, Any]:
     """Everything, for programs."""
     data = asdict(report)
     data["directories"] = {name: str(path) for name, path in report.directories.items()}
+    for row, benchmark in zip(data["benchmarks"], report.benchmarks, strict=True):
+        lower = benchmark.metric.higher_is_better is False
+        row |= {"name": benchmark.name, "metric": benchmark.metric.name, "lower_is_better": lower}
+        del row["about"]
+    for row, test in zip(data["tests"], report.tests, strict=True):
+        row["metric"] = test.metric.name
     return data
 
 
@@ -61,7 +67,7 @@ def to_markdown(report: Report) -> str:
     for name, run in report.runs.items():
         lines.append(f"- {_cell(name)}: {_cell(run.model)} ({run.kind}, {run.protocol}, prompts {_cell(run.prompts)})")
     for benchmark in report.benchmarks:
-        lines += ["", f"## {benchmark.name}", "", f"{UNITS.get(benchmark.metric, benchmark.metric)}.", ""]
+        lines += ["", f"## {benchmark.name}", "", f"{benchmark.metric.title}.", ""]
         lines += _markdown_table(["", *benchmark.runs], _rows(report, benchmark.name))
     for test in report.tests:
         lines += ["", f"## {test.benchmark}: {_cell(test.second)} against {_cell(test.first)}", ""]
@@ -74,8 +80,10 @@ def to_markdown(report: Report) -> str:
     if report.published:
         lines += ["", "## Published values", ""]
         rows = []
+        held = {benchmark.name: benchmark for benchmark in report.benchmarks}
         for row in report.published:
-            values = ["" if value is None else show(value, row.metric) for value in (row.english, row.others)]
+            metric = held[row.benchmark].about.metric(row.metric)
+            values = ["" if value is None else metric.show(value) for value in (row.english, row.others)]
             rows.append(
                 [row.model, row.benchmark, *values, f"{row.source.title}, {row.source.url} ({row.source.settings})"]
             )
@@ -87,7 +95,7 @@ def to_latex(report: Report) -> str:
     """One ``booktabs`` table a benchmark, runs as rows and languages as columns, without intervals."""
     lines = ["% needs \\usepackage{booktabs}"]
     for benchmark in report.benchmarks:
-        title = _latex(f"{benchmark.name}, {UNITS.get(benchmark.metric, benchmark.metric)}")
+        title = _latex(f"{benchmark.name}, {benchmark.metric.title}")
         columns = [*benchmark.languages, "others", "gap"]
         lines += [
             "\\begin{table}",
@@ -100,9 +108,9 @@ def to_latex(report: Report) -> str:
             cells = [_latex(run)]
             for code in benchmark.languages:
                 score = result.scores.get(code)
-                cells.append("--" if score is None else show(score.metrics[benchmark.metric], benchmark.metric))
+                cells.append("--" if score is None else benchmark.metric.show(score.metrics[benchmark.metric.name]))
             for estimate in (result.means.get("without_english"), result.gap):
-                cells.append("--" if estimate is None else show(estimate.value, benchmark.metric))
+                cells.append("--" if estimate is None else benchmark.metric.show(estimate.value))
             lines.append(" & ".join(cells) + r" \\")
         lines += ["\\bottomrule", "\\end{tabular}", "\\end{table}", ""]
     return "\n".join(lines)
@@ -128,7 +136,7 @@ def _rows(report: Report, name: str) -> Iterator[list[str]]:
             find_language(code).name,
             *(
                 "" if s is None else show_estimate(
-                    Estimate(s.metrics[benchmark.metric], s.ci95.get(benchmark.metric)), benchmark.metric
+                    Estimate(s.metrics[benchmark.metric.name], s.ci95.get(benchmark.metric.name)), benchmark.metric
                 )
                 for s in scores
             ),

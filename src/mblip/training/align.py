@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from mblip.storage import read_manifest
 from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.feed import Feed, check_data, find_mix, unreadable_pictures
 from mblip.training.identity import check_contents, mix_digest, model_digests
+from mblip.training.logs import Note, OnLog
 from mblip.training.loop import Batch, Group, Job, enough_memory, fit
 from mblip.training.parallel import gather, start
 from mblip.training.projection import fit_projection
@@ -34,7 +34,7 @@ from mblip.training.validation import Validator
 FIT_TEXTS = 4096  # that the projection is fitted to
 
 
-def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
     """Train as the recipe says and write the run to ``directory``; the last log row.
 
     Raises:
@@ -62,7 +62,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: Callable[[dic
     if recipe.model.fit_words and not recipe.model.run and newest_checkpoint(directory) is None:
         fit_to_words(vlm, recipe, mix, directory)
     if recipe.stage == "finetune" and processes.is_main_process and (warning := warn_of_bytes(vlm.tokenizer, mix)):
-        on_log({"note": f"warning: {warning}"})
+        on_log(Note(f"warning: {warning}"))
     steps = count_steps(recipe.optim, feed.steps_per_epoch)
     validator = None
     if recipe.validate_every:

@@ -1,104 +1,113 @@
-"""The curves of a run as one SVG file, without any plotting library."""
+"""The curves of a run as one SVG picture."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from mblip.storage import atomic_write
-from mblip.training.tracking import METRICS, read_log
+from mblip.training.logs import read_steps, read_validations
+from mblip.training.tracking import METRICS
 from mblip.training.validation import VALIDATION
 
 CURVES = "curves.svg"
-_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 720, 180, 64, 34, 58
-_COLOURS = ("#0b7285", "#c2410c", "#6d28d9", "#15803d", "#a16207", "#be185d")
+_COLOURS = ("#3b7dd8", "#c9650c", "#2f9e78", "#a24bb8", "#c2455b", "#7a808c")
+_DASHES = ("-", "--", "-.", ":")
+_INK = "#123456"  # becomes the reader's text colour, which matplotlib has no name for
+_STYLE: dict[str, Any] = {
+    "font.size": 10, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "grid.alpha": 0.25,
+    "legend.framealpha": 0,
+    "legend.edgecolor": "none", "svg.fonttype": "none", "svg.hashsalt": "mblip",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), _INK),
+}  # fmt: skip
+
+Points = Sequence[tuple[float, float]]
+"""Steps with their values."""
 
 
 def draw_curves(directory: Path) -> None:
     """Write ``curves.svg`` of a run's loss (with validation), learning rates and speed; nothing where nothing is logged."""
     if not (directory / METRICS).exists():
         return
-    rows = read_log(directory / METRICS)
-    checked = read_log(directory / VALIDATION) if (directory / VALIDATION).exists() else []
-    rates = sorted({name for row in rows for name in row if name.startswith("lr_")})
+    rows = read_steps(directory / METRICS)
+    checked = read_validations(directory / VALIDATION) if (directory / VALIDATION).exists() else []
+    rates = sorted({name for row in rows for name in row.learning_rates})
     panels = {
-        "loss (nats a token)": {"training": _points(rows, "loss"), "validation": _points(checked, "loss")},
-        "gradient norm": {"": _points(rows, "grad_norm")},
-        "learning rate": {name.removeprefix("lr_"): _points(rows, name) for name in rates},
-        "texts a second": {"": _points(rows, "examples_per_second")},
+        "Loss (nats per token)": {
+            "training": _finite((row.step, row.loss) for row in rows),
+            "validation": _finite((row.step, row.loss) for row in checked),
+        },
+        "Gradient norm": {"": _finite((row.step, row.grad_norm) for row in rows)},
+        "Learning rate": {
+            name: _finite((row.step, row.learning_rates.get(name, math.nan)) for row in rows) for name in rates
+        },
+        "Texts per second": {"": _finite((row.step, row.per_second.get("examples", math.nan)) for row in rows)},
     }
-    shown = [(title, _distinct(lines)) for title, lines in panels.items() if any(lines.values())]
-    if not shown:
-        return
-    last = max(point[0] for _, lines in shown for points in lines.values() for point in points)
-    parts = [part for place, (title, lines) in enumerate(shown) for part in _panel(place, title, lines, last)]
-    height = len(shown) * (_HEIGHT + _GAP) + _TOP
-    style = "font: 12px system-ui, sans-serif; background: white"
-    with atomic_write(directory / CURVES, "w") as file:
-        file.write(
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_LEFT + _WIDTH + 20} {height}" style="{style}" '
-            f'role="img"><title>Curves of {escape(directory.resolve().name)} over its steps</title>\n'
-            + "\n".join(parts)
-            + "\n</svg>\n"
-        )
+    shown = {title: _distinct(lines) for title, lines in panels.items() if any(lines.values())}
+    if shown:
+        with atomic_write(directory / CURVES, "w") as file:
+            file.write(draw_lines(shown, f"Curves of {directory.resolve().name} over its steps"))
 
 
-Points = list[tuple[float, float]]
+def draw_lines(panels: Mapping[str, Mapping[str, Points]], title: str) -> str:
+    """Panels one above the other, each with its curves by name, as an SVG element in the reader's light or dark colours."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    buffer = io.StringIO()
+    last = max(step for lines in panels.values() for points in lines.values() for step, _ in points)
+    with style.context(["default", _STYLE]):
+        figure = Figure((5.5, 2.1 * len(panels)), layout="constrained")  # inches: text stays legible on a phone
+        axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+        for axis, (name, lines) in zip(axes, panels.items(), strict=True):
+            axis.set_title(name)
+            for (label, points), colour, dash in zip(lines.items(), cycle(_COLOURS), cycle(_DASHES), strict=False):
+                marker = "o" if len(points) == 1 else ""  # a line through one point would show nothing
+                group = "-".join(re.findall(r"\w+", f"{name} {label}"))
+                style_of = {"label": label, "color": colour, "linestyle": dash, "marker": marker, "gid": group}
+                axis.plot(*zip(*points, strict=True), **style_of)
+            if min(value for points in lines.values() for _, value in points) >= 0:
+                axis.set_ylim(bottom=0)
+            axis.yaxis.set_major_formatter("{x:g}")
+            if any(lines):
+                axis.legend(fontsize=9)
+        axis.set(xlabel="step", xlim=(0, last))
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Title": title})
+    return _accessible(buffer.getvalue(), panels)
 
 
-def _points(rows: Sequence[dict[str, float]], name: str) -> Points:
-    return [(row["step"], row[name]) for row in rows if name in row and math.isfinite(row[name])]
+def _accessible(svg: str, panels: Mapping[str, Mapping[str, Points]]) -> str:
+    """The element alone, told in words, in the reader's colours and width."""
+    said = "; ".join(
+        f"{panel}{f', {label}' if label else ''}: from {points[0][1]:.4g} at step {points[0][0]:g} to {points[-1][1]:.4g} "
+        f"at step {points[-1][0]:g}"
+        for panel, lines in panels.items()
+        for label, points in lines.items()
+    )
+    svg = svg[svg.index("<svg ") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", lambda _: f"<desc>{escape(said)}</desc>", svg, flags=re.DOTALL)
+    style = "color-scheme: light dark; max-width: 100%; height: auto"
+    return svg.replace("<svg ", f'<svg role="img" style="{style}" ', 1).replace(_INK, "CanvasText")
 
 
-def _distinct(lines: dict[str, Points]) -> dict[str, Points]:
+def _finite(points: Iterable[tuple[float, float]]) -> Points:
+    return [(step, value) for step, value in points if math.isfinite(value)]
+
+
+def _distinct(lines: Mapping[str, Points]) -> dict[str, Points]:
     """Lines that hold points; those that are the same are one, named after all of them."""
     names: dict[tuple[tuple[float, float], ...], list[str]] = {}
     for name, points in lines.items():
         if points:
             names.setdefault(tuple(points), []).append(name)
-    return {", ".join(found): list(points) for points, found in names.items()}
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers from ``low`` or below to ``high`` or above, some four of them."""
-    rough = (high - low or 1.0) / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
-    return [step * number for number in range(math.floor(low / step), math.ceil(high / step - 1e-6) + 1)]
-
-
-def _panel(place: int, title: str, lines: dict[str, Points], last: float) -> list[str]:
-    top = _TOP + place * (_HEIGHT + _GAP)
-    values = [value for points in lines.values() for _, value in points]
-    ticks = _ticks(min(0.0, *values), max(values))
-    low, span = ticks[0], ticks[-1] - ticks[0]
-
-    def x(step: float) -> float:
-        return _LEFT + _WIDTH * step / last
-
-    def y(value: float) -> float:
-        return top + _HEIGHT * (1 - (value - low) / span)
-
-    parts = [f'<text x="{_LEFT}" y="{top - 10}" font-weight="600">{escape(title)}</text>']
-    for tick in ticks:
-        parts.append(f'<path d="M{_LEFT} {y(tick):.1f}h{_WIDTH}" stroke="#ddd" fill="none"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.6g}</text>')
-    for tick in [tick for tick in _ticks(0, last) if tick <= last and tick.is_integer()]:
-        label = f"step {tick:,.0f}" if tick == 0 else f"{tick:,.0f}"
-        parts.append(f'<text x="{x(tick):.1f}" y="{top + _HEIGHT + 16}" text-anchor="middle">{label}</text>')
-    right = float(_LEFT + _WIDTH)
-    for number, (name, points) in reversed(list(enumerate(lines.items()))):
-        colour = _COLOURS[number % len(_COLOURS)]
-        path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        if len(points) == 1:  # of which a line shows nothing
-            [(step, value)] = points
-            parts.append(f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.5" fill="{colour}"/>')
-        if name:
-            parts.append(
-                f'<text x="{right:.1f}" y="{top - 10}" text-anchor="end" fill="{colour}">{escape(name)}</text>'
-            )
-            right -= 7 * len(name) + 16
-    return parts
+    return {", ".join(found): points for points, found in names.items()}

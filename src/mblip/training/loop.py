@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from mblip.errors import InputError
 from mblip.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint, sound_checkpoint
+from mblip.training.logs import Note, OnLog, StepLog, read_log
 from mblip.training.parallel import clip_gradients, distribute, exchanging, fill, load_optimizer, start, whole
 from mblip.training.schedule import cosine
-from mblip.training.tracking import Log, read_log
+from mblip.training.tracking import Log
 
 __all__ = ["Batch", "Group", "Job", "Stopped", "enough_memory", "fit", "read_log"]
 
@@ -92,7 +93,7 @@ class Job:
     validate_first: bool = False
     describe: Callable[[int, int], str] = field(default=lambda step, index: f"micro-batch {index} of step {step + 1}")
     memory_remedy: str = "lower the batch"
-    on_log: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
+    on_log: OnLog = field(default=lambda row: None)
 
     @property
     def last(self) -> int:
@@ -103,7 +104,7 @@ class Job:
 def fit(job: Job) -> dict[str, Any]:
     """Train to the last step, from the newest sound checkpoint where there is one; return the last log row.
 
-    ``on_log`` is told of checkpoints that are damaged as ``{"note": text}``.
+    ``on_log`` is told of checkpoints that are damaged in a :class:`~mblip.training.logs.Note`.
 
     Raises:
         InputError: Every checkpoint is damaged, the loss is not finite (names the batch and the last good checkpoint),
@@ -118,7 +119,7 @@ def fit(job: Job) -> dict[str, Any]:
     named = {name: own[place] for name, place in places.items()}
     optimizer = torch.optim.AdamW(_decay_groups(job, named), betas=job.betas, fused=True)
     with accelerator.main_process_first():
-        newest = sound_checkpoint(job.directory, lambda text: job.on_log({"note": text}))
+        newest = sound_checkpoint(job.directory, lambda text: job.on_log(Note(text)))
     first = _resume(newest, named, optimizer)
     log = Log(job.directory, first, job.last, job.tracker, job.on_log, writes=accelerator.is_main_process)
     with log, _termination() as terminated, contextlib.closing(_prefetched(job, first)) as prefetched:
@@ -138,8 +139,7 @@ def fit(job: Job) -> dict[str, Any]:
             done = step + 1
             log.count(**{name: totals[name] for name in ("examples", "images", "tokens") if name in totals})
             if done % job.log_every == 0 or done == job.last:
-                row = _row(done, totals, norm, optimizer)
-                log.write({**row, "processes": accelerator.num_processes}, accelerator.device)
+                log.write(_row(done, totals, norm, optimizer, accelerator.num_processes), accelerator.device)
             stopping = totals["stop"] > 0 and done < job.last
             if stopping or (done % job.checkpoint_every == 0 and done < job.last):
                 tensors, state = whole(named), {"optimizer": whole(optimizer.state_dict())}
@@ -207,11 +207,10 @@ def _last_good(job: Job) -> str:
 _COUNTS = ("loss_sum", "tokens", "loss", "examples", "images", "stop", "micro_batches")
 
 
-def _row(done: int, totals: dict[str, float], norm: float, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _row(done: int, totals: dict[str, float], norm: float, optimizer: torch.optim.Optimizer, processes: int) -> StepLog:
     means = {name: value / totals["micro_batches"] for name, value in totals.items() if name not in _COUNTS}
-    rates = {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups if group["weight_decay"]}
-    loss = totals["loss_sum"] / totals["tokens"]
-    return {"step": done, "loss": loss, "grad_norm": norm, "tokens": totals["tokens"], **means, **rates}
+    rates = {group["name"]: group["lr"] for group in optimizer.param_groups if group["weight_decay"]}
+    return StepLog(done, totals["loss_sum"] / totals["tokens"], norm, totals["tokens"], means, rates, processes)
 
 
 @contextlib.contextmanager

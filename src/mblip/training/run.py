@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,19 @@ from mblip.storage import alone, write_json
 from mblip.training.checkpoints import newest_checkpoint, sound_checkpoint
 from mblip.training.curves import draw_curves
 from mblip.training.identity import IDENTITY, check_contents, mix_digest, read_contents
+from mblip.training.logs import Note, OnLog
 
 DONE = "done.json"
 
 
-def train(
-    recipe: AnyTrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None] = lambda row: None
-) -> dict[str, Any]:
+def train(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog = lambda row: None) -> dict[str, Any]:
     """Run a recipe in ``directory``, going on from its newest sound checkpoint; a finished run is left as it is.
 
     Args:
         recipe: Of any kind.
         directory: The run; one that was begun goes on if all that decides what is learnt is as it was, the content of the
             mix and of the bases too.
-        on_log: Is told each row of the log, and ``{"note": text}`` of a checkpoint that is damaged.
+        on_log: Is told each row of the log, and notes such as that a checkpoint is damaged.
 
     Returns:
         The last log row (empty where nothing is trained).
@@ -69,7 +68,7 @@ def train(
         ) from error
     with alone(directory, "training"):  # two runs that write to one would mix their checkpoints
         # Before anybody asks whether there is one: what starts anew is prepared otherwise than what goes on.
-        sound_checkpoint(directory, lambda text: on_log({"note": text}))
+        sound_checkpoint(directory, lambda text: on_log(Note(text)))
         try:
             _check_folders(recipe, directory)
             save_recipe(recipe, saved)
@@ -86,7 +85,7 @@ def train(
     return last
 
 
-def _run(recipe: AnyTrainRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def _run(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
     if isinstance(recipe, TextRecipe):
         from mblip.training.text import train_text
 

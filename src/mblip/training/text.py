@@ -7,7 +7,6 @@ after a picture. The model learns the words of every language and to obey the pr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from mblip.languages import LANGUAGES
 from mblip.mixture.templates import load_templates
 from mblip.nano.scenes import CELLS, NOTHING, Scene, sample_scene
 from mblip.nano.words import YES_NO, Lexicon, load_lexicon
+from mblip.training.logs import OnLog
 from mblip.training.loop import Batch, Group, Job, fit
 
 # The very prompts that the mix will use; their fixed words are whole pieces.
@@ -243,7 +243,7 @@ def _align_words(
         table[index] = torch.stack(found).mean(0)
 
 
-def train_text(recipe: TextRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def train_text(recipe: TextRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
     """Train and save a language model (stock transformers layout) in ``directory/model``; the last log row."""
     unknown = [code for code in recipe.languages if code not in load_lexicon().languages]
     if unknown:

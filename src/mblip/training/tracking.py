@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import resource
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +16,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from mblip.errors import InputError
 from mblip.storage import JsonlAppender, atomic_write
+from mblip.training.logs import OnLog, StepLog, read_log
 
 METRICS = "metrics.jsonl"
 
@@ -44,7 +44,7 @@ class Log:
         start: int,
         steps: int,
         tracker: str,
-        on_log: Callable[[dict[str, Any]], None],
+        on_log: OnLog,
         *,
         writes: bool,
     ) -> None:
@@ -64,24 +64,26 @@ class Log:
         for name, amount in amounts.items():
             self._counts[name] = self._counts.get(name, 0.0) + amount
 
-    def write(self, row: dict[str, Any], device: torch.device) -> None:
+    def write(self, log: StepLog, device: torch.device) -> None:
         """Add a row; it gets the seconds since the start of this process's part, rates, time left and memory."""
         now = time.perf_counter()
         elapsed = max(now - self._last, 1e-9)
-        rates = {f"{name}_per_second": amount / elapsed for name, amount in self._counts.items()}
-        per_step = (now - self._began) / max(1, row["step"] - self._began_at)
-        row = {
-            **row, "seconds": now - self._began, "seconds_left": per_step * (self._steps - row["step"]), **rates,
-            "peak_memory_mib": peak_memory_mib(device),
-        }  # fmt: skip
+        per_step = (now - self._began) / max(1, log.step - self._began_at)
+        log = replace(
+            log,
+            seconds=now - self._began,
+            seconds_left=per_step * (self._steps - log.step),
+            per_second={name: amount / elapsed for name, amount in self._counts.items()},
+            peak_memory_mib=peak_memory_mib(device),
+        )
         self._counts.clear()
         self._last = now
-        self.row = row
+        self.row = row = log.to_row()
         if not self._writes:
             return
         self._file.append(row)
-        self.track({name: value for name, value in row.items() if name != "step"}, row["step"])
-        self._on_log(row)
+        self.track({name: value for name, value in row.items() if name != "step"}, log.step)
+        self._on_log(log)
 
     def track(self, values: dict[str, Any], step: int) -> None:
         """Hand numbers and texts to the tracker alone."""
@@ -122,15 +124,6 @@ def _open_tracker(name: str, directory: Path, start: int) -> Any:
         tracker = LOGGER_TYPE_TO_CLASS[name]("mblip", name=directory.resolve().name)
     tracker.start()
     return tracker
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Rows of a ``metrics.jsonl``; a last line cut short by a kill is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
 
 
 def _truncate(path: Path, start: int) -> dict[str, Any]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,8 @@ from mblip.processing.grouping import deal
 from mblip.processing.transforms import TrainTransform
 from mblip.schema import Instruction
 from mblip.storage import ImageStore, UnreadableImage, atomic_write
-from mblip.training.tracking import Log, read_log
+from mblip.training.logs import AnsweredSample, OnLog, ValidationLog, read_log
+from mblip.training.tracking import Log
 
 VALIDATION = "validation.jsonl"
 
@@ -31,9 +31,7 @@ VALIDATION = "validation.jsonl"
 class Validator:
     """Measures the model on the same texts each time; pictures whole, without augmentation.
 
-    Rows of ``validation.jsonl``: step, ``loss`` in nats a token, the same ``by_task`` and ``by_language`` of the answer,
-    how many ``texts`` it is of, how many are ``left_out`` since their picture cannot be read, and ``samples`` with the
-    ``exact`` share of them that was answered word for word.
+    Each time adds a :class:`~mblip.training.logs.ValidationLog` to ``validation.jsonl``.
     """
 
     def __init__(
@@ -42,7 +40,7 @@ class Validator:
         recipe: TrainRecipe,
         held: tuple[list[Instruction], ImageStore],
         directory: Path,
-        on_log: Callable[[dict[str, Any]], None],
+        on_log: OnLog,
         *,
         writes: bool,
     ) -> None:
@@ -76,20 +74,34 @@ class Validator:
         """Measure, write a row, and tell the tracker and the caller."""
         started = time.perf_counter()
         with torch.no_grad(), eval_mode(self._vlm):
-            row = {"step": step, **self._losses(), **self._answers()}
-        row["seconds"] = time.perf_counter() - started
+            losses = self._losses()
+            samples = self._answers()
+        right = sum(sample.answer.casefold() == sample.reference.strip().casefold() for sample in samples)
+        row = ValidationLog(
+            step,
+            losses["all"].get("", math.nan),
+            len(self._rows),
+            self._left_out,
+            losses["by_task"],
+            losses["by_language"],
+            right / len(samples) if samples else None,
+            samples,
+            time.perf_counter() - started,
+        )
         if not self._writes:
             return
         before = [old for old in read_log(self._path) if old["step"] < step] if self._path.exists() else []
         with atomic_write(self._path, "w") as file:
-            file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*before, row]))
-        numbers = {"loss": row["loss"]} | {f"{key}/{name}": v for key in _BY for name, v in row[key].items()}
-        texts = [f"{s['prompt']} → {s['answer']} ({s['reference']})" for s in row["samples"]]
-        log.track({f"validation/{name}": value for name, value in numbers.items()}, step)
+            file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*before, row.to_row()]))
+        log.track({"validation/loss": row.loss}, step)
+        for kind, held in (("by_task", row.by_task), ("by_language", row.by_language)):
+            log.track({f"validation/{kind}/{name}": value for name, value in held.items()}, step)
+        texts = [f"{sample.prompt} → {sample.answer} ({sample.reference})" for sample in row.samples]
         log.track({"validation/samples": "\n\n".join(texts)}, step)
-        self._on_log({**row, "validation": True})
+        self._on_log(row)
 
-    def _losses(self) -> dict[str, Any]:
+    def _losses(self) -> dict[str, dict[str, float]]:
+        """The loss in nats a token: ``by_task``, ``by_language``, and of ``all`` under an empty name."""
         sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
         lengths = self._vlm.layout.lengths([row.prompt for row in self._rows], [row.answer for row in self._rows])
         [parts] = deal([row.images for row in self._rows], lengths, self._recipe.optim.micro_batch)
@@ -106,30 +118,15 @@ class Validator:
                     sums[key][0] += loss
                     sums[key][1] += tokens
         means = {key: total / max(tokens, 1) for key, (total, tokens) in sorted(sums.items())}
-        grouped = {kind: {name: value for (k, name), value in means.items() if k == kind} for kind in _BY}
-        return {
-            "loss": means.get(("all", ""), float("nan")),
-            "texts": len(self._rows),
-            "left_out": self._left_out,
-            **grouped,
-        }
+        return {kind: {n: v for (k, n), v in means.items() if k == kind} for kind in ("by_task", "by_language", "all")}
 
-    def _answers(self) -> dict[str, Any]:
+    def _answers(self) -> tuple[AnsweredSample, ...]:
         generator = Generator(self._vlm, self._store.get, max_new_tokens=_LONGEST_ANSWER)
         answers = generator.texts([Request(row.id, row.images, row.prompt) for row in self._samples])
-        samples = [
-            {
-                "id": row.id,
-                "language": row.answer_language,
-                "prompt": row.prompt,
-                "answer": answer,
-                "reference": row.answer,
-            }
+        return tuple(
+            AnsweredSample(row.id, row.answer_language, row.prompt, answer, row.answer)
             for row, answer in zip(self._samples, answers, strict=True)
-        ]
-        right = sum(sample["answer"].casefold() == sample["reference"].strip().casefold() for sample in samples)
-        return {"exact": right / len(samples) if samples else None, "samples": samples}
+        )
 
 
-_BY = ("by_task", "by_language")
 _LONGEST_ANSWER = 50  # tokens; enough to see what has been learnt

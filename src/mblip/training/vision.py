@@ -11,7 +11,6 @@ The result is saved in the layout of a BLIP-2 checkpoint without its language mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from mblip.errors import InputError
 from mblip.nano.scenes import CELLS, SIZE, Scene, render, sample_scene
 from mblip.nano.words import load_lexicon
 from mblip.storage import write_json
+from mblip.training.logs import OnLog
 from mblip.training.loop import Batch, Group, Job, fit
 
 EMPTY = 0  # the class of a cell without an object
@@ -119,7 +119,7 @@ def cell_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def train_vision(recipe: VisionRecipe, directory: Path, on_log: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def train_vision(recipe: VisionRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
     """Train and save the ViT and the Q-Former in ``directory/model``; the last log row."""
     torch.manual_seed(recipe.seed)
     vision = Blip2VisionConfig(

@@ -73,7 +73,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     [line] = [line for line in shown.splitlines() if "has no labels in" in line]  # not one a language
     assert line.startswith("  af am ar ") and line.endswith("has no labels in these languages")
     rows = json.loads(CliRunner().invoke(app, ["doctor", str(tmp_path), "--json"]).stdout)
-    assert len(rows) == 179 and rows[0]["benchmark"] == "xgqa" and rows[0]["is_complete"] is False
+    assert len(rows) == 179 and rows[0]["benchmark"] == "babel_imagenet" and rows[0]["is_complete"] is False
 
 
 def test_a_model_is_looked_at_too(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_the_page_is_whole_and_offline(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "50.0%" in page and "40.0% to 60.0%" in page
     assert "data:image/png;base64," in page
-    assert not re.search(r"https?://|<script|<link", page)
+    assert not re.search(r"https?://|<script|url\((?!#)|(?:src|href)=[\"'](?!data:|#)", page)
     assert "&lt;i&gt;ثعلب" in page and "a &lt;b&gt; setting" in page
     assert "known objects in new scenes" in page
     assert "| naming, exact | 50.0% | 40.0% to 60.0% |" in (tmp_path / "report.md").read_text(encoding="utf-8")

@@ -18,9 +18,12 @@ from typer.testing import CliRunner
 
 from mblip.cli.app import app
 from mblip.errors import InputError
+from mblip.evaluation.about import About
+from mblip.evaluation.metric import Metric
 from mblip.evaluation.results import ItemScore, read_items, read_run, read_scores, write_items, write_run, write_scores
-from mblip.report.markup import ticks
+from mblip.report.lmms_eval import export_run
 from mblip.report.published import load_published
+from mblip.report.render import ticks
 from mblip.report.samples import choose_samples
 from mblip.report.summary import summarize
 from mblip.report.tables import to_csv, to_json, to_latex, to_markdown
@@ -75,7 +78,7 @@ def test_means_gap_and_fidelity_are_those_of_the_scores(run: Path) -> None:
     (captions,) = xm3600.runs.values()
     assert captions.fidelity == pytest.approx((1 + 0.5 + 1 + 1) / 4)
     assert captions.fidelity_untold == ("id",)
-    assert (xm3600.metric, set(captions.means)) == ("CIDEr", {"all", "without_english", "low", "mid", "high"})
+    assert (xm3600.metric.name, set(captions.means)) == ("CIDEr", {"all", "without_english", "low", "mid", "high"})
     assert report.tests == [] and report.cautions == []
 
 
@@ -192,6 +195,63 @@ def test_the_page_is_offline_and_escaped(run: Path, worse: Path, pictures: Path,
     assert "they are left out of the mean: Indonesian" in page
 
 
+def _rename(run: Path, old: str, new: str, metric: str) -> None:
+    """Make a benchmark and its first metric those of another package."""
+    scores = read_scores(run)
+    for score in scores:
+        if score.benchmark == old:
+            items = read_items(run, old, score.language)
+            own = [replace(item, values={metric: item.values["accuracy"]}) for item in items]
+            write_items(run, new, score.language, own)
+            shutil.copy(
+                run / f"predictions/{old}-{score.language}.jsonl", run / f"predictions/{new}-{score.language}.jsonl"
+            )
+            score.benchmark, score.ci95 = new, {metric: score.ci95["accuracy"]}
+            score.metrics = {metric: score.metrics["accuracy"]}
+    write_scores(run, scores)
+
+
+@pytest.mark.parametrize("higher", [True, False, None])
+def test_a_benchmark_of_another_package_is_reported_by_what_its_run_wrote(
+    run: Path, worse: Path, tmp_path: Path, higher: bool | None
+) -> None:
+    about = About("flock", (Metric("sheep", "%", higher, decimals=2), Metric("wool")), own_language=True)
+    for directory in (run, worse):
+        _rename(directory, "xgqa", "flock", "sheep")
+        (directory / "benchmarks.json").write_text(json.dumps([asdict(about)]), encoding="utf-8")
+    report_runs([run, worse], tmp_path / "out")
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    languages = page.partition("<h2>By language</h2>")[2]
+    assert "<h3>flock, sheep, %</h3>" in languages and "<span>66.67</span>" in languages
+    assert ("Lower is better. A mark every 25, up to 100." in languages) == (higher is False)
+    data = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    flock = next(benchmark for benchmark in data["benchmarks"] if benchmark["name"] == "flock")
+    assert (flock["metric"], flock["lower_is_better"]) == ("sheep", higher is False)
+    assert flock["metrics"]["sheep"]["higher_is_better"] is higher
+    (test,) = (test for test in data["tests"] if test["benchmark"] == "flock")
+    assert test["rows"]["de"]["difference"] == pytest.approx(25 - 66.6666667)
+    assert "| German | 66.67 [41.67, 91.67] |" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    files = export_run(run, tmp_path / "lmms")
+    results = json.loads(files[-1].read_text(encoding="utf-8"))
+    assert results["results"]["mblip_flock_de"]["sheep,none"] == pytest.approx(2 / 3)
+    assert results["higher_is_better"]["mblip_flock_de"] == {"sheep": higher is not False}
+
+
+def test_runs_that_hold_a_metric_in_different_units_are_refused(run: Path, worse: Path, tmp_path: Path) -> None:
+    for directory, unit in ((run, "%"), (worse, "")):
+        about = [asdict(About("xgqa", (Metric("accuracy", unit),)))]
+        (directory / "benchmarks.json").write_text(json.dumps(about), encoding="utf-8")
+    with pytest.raises(InputError, match="accuracy of xgqa in different units"):
+        report_runs([run, worse], tmp_path / "out")
+
+
+def test_the_same_runs_give_the_same_bytes(run: Path, worse: Path, pictures: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        report_runs([run, worse], tmp_path / name, images=[str(pictures)])
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("largest", "axis"),
     [
@@ -230,7 +290,10 @@ def test_runs_with_other_metrics_of_a_benchmark_are_named_in_tables_of_their_own
         write_scores(directory, [replace(german, metrics=german.metrics | more)])
     report_runs([run, worse], tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert page.partition("<h2>In one language</h2>")[2].partition("<h2>")[0].count("<b>xgqa</b> German") == 2
+    assert (
+        page.partition("<h2>In one language</h2>")[2].partition("<h2>")[0].count("<b>xgqa</b><br><small>German</small>")
+        == 2
+    )
 
 
 def test_scenes_are_drawn_without_data_and_read_in_their_direction(tmp_path: Path) -> None:
@@ -311,6 +374,13 @@ def _empty_items(run: Path) -> None:
         (_empty_items, "holds no items"),
         (_remove("predictions/xm3600-ja.jsonl"), "xm3600-ja.jsonl"),
         (_score(benchmark="xgqaa"), "did you mean 'xgqa'"),
+        (_write("benchmarks.json", "[{"), "benchmarks.json is damaged"),
+        (_write("benchmarks.json", '{"xgqa": 1}'), "benchmarks.json is damaged"),
+        (
+            _write("benchmarks.json", '[{"name": "xgqa", "metrics": [{"name": "a", "decimals": 9999}]}]'),
+            "metrics.0.decimals",
+        ),
+        (_write("benchmarks.json", '[{"name": "xgqa", "metrics": "accuracy"}]'), "0.metrics"),
         (_score(language="tlh"), "unknown language 'tlh'"),
         (_score(metrics={}), "has no metrics"),
         (_score(metrics={"accuracy": float("nan")}), "no number"),

@@ -1,38 +1,28 @@
-"""The benchmarks, one file each; :data:`BENCHMARKS` finds them by name."""
+"""The benchmarks, one file each: every module here lists its own in ``BENCHMARKS``; :data:`BENCHMARKS` has all by name."""
 
 from __future__ import annotations
 
+import pkgutil
+from importlib import import_module
+
 from mblip.errors import InputError, nearest
 from mblip.evaluation.benchmark import Benchmark
-from mblip.evaluation.benchmarks import babel_imagenet, captions, chair, marvl, maxm, pope, scenes, vqa, xgqa, xvnli
 
-BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark
-    for benchmark in (
-        xgqa.BENCHMARK,
-        xvnli.BENCHMARK,
-        marvl.BENCHMARK,
-        marvl.NLVR2,
-        maxm.BENCHMARK,
-        vqa.BENCHMARK,
-        babel_imagenet.BENCHMARK,
-        pope.BENCHMARK,
-        *pope.COCO,
-        *pope.SEEM,
-        chair.BENCHMARK,
-        chair.SHORT,
-        chair.LONG,
-        captions.BENCHMARK,
-        captions.XFLICKRCO,
-        captions.XM3600,
-        captions.COCO,
-    )
-}
+
+def load_benchmarks() -> list[Benchmark]:
+    """What the modules of this package list, in the order of their names."""
+    modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return [found for name in modules for found in import_module(f"{__name__}.{name}").BENCHMARKS]
+
+
+_ALL = load_benchmarks()
+
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL if benchmark.files}
 
 EVALUATED: dict[str, Benchmark] = {name: benchmark for name, benchmark in BENCHMARKS.items() if benchmark.images}
 """Those that a model can be asked: ``pope``, ``chair`` and ``captions`` alone score files of several."""
 
-MADE: dict[str, Benchmark] = {scenes.NAME: scenes.BENCHMARK}
+MADE: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL if not benchmark.files}
 """Those whose items and pictures are made, so that a model can be asked them without data."""
 
 

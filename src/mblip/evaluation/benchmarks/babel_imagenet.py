@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.metric import ACCURACY
 from mblip.evaluation.raw import read_object, read_values
 from mblip.languages import LANGUAGES, exact_language
 from mblip.storage.folders import is_picture
@@ -77,9 +78,12 @@ BENCHMARK = Benchmark(
     prompt="Name the main object in {language}:",
     decoding=SHORT_ANSWER,
     score=score,
+    metrics=(ACCURACY,),
     images=("babel_imagenet/val", "val"),
     source=(
         "github.com/gregor-ge/Babel-ImageNet (babel_imagenet.json; english.json is a list of the 1,000 English names), "
         "https://image-net.org (validation set in class folders, as val/ beside it)"
     ),
 )
+
+BENCHMARKS = (BENCHMARK,)

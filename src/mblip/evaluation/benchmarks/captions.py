@@ -17,8 +17,9 @@ from typing import Any
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import CAPTION, Benchmark, Item, Options, Scored, begins_with
+from mblip.evaluation.metric import CIDER, Metric
 from mblip.evaluation.metrics.captions import caption_scores
-from mblip.evaluation.metrics.ngrams import METRICS
+from mblip.evaluation.metrics.ngrams import METRICS, ORDERS
 from mblip.evaluation.metrics.segmentation import default_segmenter, segmenter_scheme
 from mblip.evaluation.raw import Row, image_name, read_kept, read_values, rows, take, take_id
 from mblip.languages import find_language
@@ -139,6 +140,7 @@ BENCHMARK = Benchmark(
     prompt="Caption in {language}: ",
     decoding=CAPTION,
     score=score,
+    metrics=(CIDER, *(Metric(f"Bleu_{order}") for order in ORDERS), Metric("ROUGE_L")),
     mark='"(?:sentences|image/key|images|annotations)"',  # XVNLI's files are called test.jsonl too
     is_about_images=True,
     answer_keys=("caption", "text", "answer"),
@@ -160,6 +162,7 @@ XFLICKRCO = dataclasses.replace(
 XM3600 = dataclasses.replace(  # scored by CIDEr alone, as in the paper
     BENCHMARK,
     score=partial(score, metrics=("CIDEr",)),
+    metrics=(CIDER,),
     name="xm3600",
     files=("captions.jsonl",),
     languages=_XM3600_LANGUAGES,
@@ -180,3 +183,5 @@ COCO = dataclasses.replace(
         "annotations_trainval2014.zip; images: COCO's val2014.zip"
     ),
 )
+
+BENCHMARKS = (BENCHMARK, XFLICKRCO, XM3600, COCO)

@@ -14,6 +14,7 @@ import numpy as np
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import LONG_CAPTION, Benchmark, Item, Options, Scored
+from mblip.evaluation.metric import Metric
 from mblip.evaluation.metrics.chair import chair_objects, chair_scores, object_names
 from mblip.evaluation.raw import image_name, read_values, rows, take, take_id
 
@@ -51,6 +52,12 @@ BENCHMARK = Benchmark(
     prompt="Describe the image in {language} with as much detail as possible.",
     decoding=LONG_CAPTION,
     score=score,
+    metrics=(
+        Metric("chair_s", higher_is_better=False),
+        Metric("chair_i", higher_is_better=False),
+        Metric("recall"),
+        Metric("length", higher_is_better=None),
+    ),
     is_about_images=True,
     answer_keys=("caption", "text", "answer"),
     normal_id=image_name,
@@ -64,3 +71,5 @@ SHORT = dataclasses.replace(
     source="github.com/RUCAIBox/POPE, segmentation/coco_ground_truth_segmentation.json; images: COCO's val2014.zip",
 )
 LONG = dataclasses.replace(SHORT, name="chair_long", prompt=BENCHMARK.prompt)
+
+BENCHMARKS = (BENCHMARK, SHORT, LONG)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
 from mblip.evaluation.raw import Row, read_values, rows, take, take_id, take_language, take_truth
 
@@ -68,6 +69,7 @@ BENCHMARK = Benchmark(
     prompt='Based on the two images, is it correct to say "{text}"? Yes or no? Answer in English:',
     decoding=SHORT_ANSWER,
     score=score,
+    metrics=(ACCURACY, RELAXED, UNPARSED),
     id_keys=("id", "identifier"),
     answer_keys=("answer", "label"),  # before "caption", which is the statement in its files
     images=("marvl/zero_shot/images", "marvl/images", "marvl", "images"),
@@ -88,3 +90,5 @@ NLVR2 = dataclasses.replace(
     english="",
     source="github.com/lil-lab/nlvr, nlvr2/data; images: the form in its README",
 )
+
+BENCHMARKS = (BENCHMARK, NLVR2)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.metric import ACCURACY
 from mblip.evaluation.metrics.answers import any_match, one_spelling
 from mblip.evaluation.raw import read_object, rows, take, take_id
 
@@ -52,9 +53,12 @@ BENCHMARK = Benchmark(
     prompt="Question: {text} Short answer in {language}:",
     decoding=SHORT_ANSWER,
     score=score,
+    metrics=(ACCURACY,),
     variants=("default", "nfc"),
     images=("xm3600/images", "crossmodal-3600/images", "maxm/images", "images"),
     source=(
         "github.com/google-research-datasets/maxm; images: those of XM3600, https://google.github.io/crossmodal-3600"
     ),
 )
+
+BENCHMARKS = (BENCHMARK,)

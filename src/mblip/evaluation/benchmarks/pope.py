@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored
+from mblip.evaluation.metric import ACCURACY, UNPARSED, Metric
 from mblip.evaluation.metrics.pope import pope_scores, says_yes
 from mblip.evaluation.raw import read_values, rows, take, take_id, take_truth
 
@@ -43,6 +44,12 @@ BENCHMARK = Benchmark(
     prompt="{text}",
     decoding=SHORT_ANSWER,
     score=score,
+    metrics=(
+        ACCURACY,
+        *map(Metric, ("precision", "recall", "f1")),
+        Metric("yes_ratio", higher_is_better=None),
+        UNPARSED,
+    ),
     candidates=("yes", "no"),
 )
 
@@ -64,3 +71,5 @@ SEEM = tuple(
     for kind in _SPLITS
 )
 """The same questions about objects that SEEM segments in A-OKVQA's and GQA's images, which nobody annotated."""
+
+BENCHMARKS = (BENCHMARK, *COCO, *SEEM)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.metric import ACCURACY, Metric
 from mblip.languages import LANGUAGES
 from mblip.mixture.templates import load_templates
 from mblip.nano.scenes import Scene, sample_scene
@@ -176,6 +177,9 @@ BENCHMARK = Benchmark(
     decoding=GENERATION,
     score=score,
     kind=_task,
+    metrics=(ACCURACY, *map(Metric, TASKS), Metric("language_fidelity")),
     images=("nano:scenes",),
     source="made by mblip, of emoji (Noto, OFL-1.1) and their names (Unicode CLDR, Unicode-3.0)",
 )
+
+BENCHMARKS = (BENCHMARK,)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.metric import ACCURACY
 from mblip.evaluation.metrics.answers import vqa_accuracy_2021, vqa_accuracy_before_2021, vqa_accuracy_mblip
 from mblip.evaluation.raw import Row, read_object, read_values, rows, take, take_id
 
@@ -107,6 +108,7 @@ BENCHMARK = Benchmark(
     prompt="Question: {text} Short answer in English:",
     decoding=SHORT_ANSWER,
     score=score,
+    metrics=(ACCURACY,),
     variants=tuple(_ACCURACY),
     id_keys=("question_id",),
     images=(
@@ -115,3 +117,5 @@ BENCHMARK = Benchmark(
     ),
     source="https://visualqa.org/download.html (annotations and questions of val 2014); images: COCO's val2014.zip",
 )  # fmt: skip
+
+BENCHMARKS = (BENCHMARK,)

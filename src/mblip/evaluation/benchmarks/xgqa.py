@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.metric import ACCURACY, RELAXED
 from mblip.evaluation.metrics.answers import exact_match, normalized_match, relaxed_match
 from mblip.evaluation.raw import Row, read_values, rows, take, take_id
 
@@ -59,6 +60,7 @@ BENCHMARK = Benchmark(
     prompt="Question: {text} Short answer in English:",
     decoding=SHORT_ANSWER,
     score=score,
+    metrics=(ACCURACY, RELAXED),
     variants=("iglue", "mblip"),
     extra=True,
     english_files=("gqa/annotations/testdev.json",),
@@ -68,3 +70,5 @@ BENCHMARK = Benchmark(
         "https://cs.stanford.edu/people/dorarad/gqa/download.html"
     ),
 )
+
+BENCHMARKS = (BENCHMARK,)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
 from mblip.evaluation.raw import read_values, rows, take, take_id
 
@@ -60,6 +61,7 @@ BENCHMARK = Benchmark(
     prompt='Is it guaranteed true that "{text}"? Yes, no, or maybe? Answer in English:',
     decoding=SHORT_ANSWER,
     score=score,
+    metrics=(ACCURACY, RELAXED, UNPARSED),
     variants=("mblip", "iglue"),
     id_keys=("pairID",),
     answer_keys=("answer", "label"),
@@ -72,3 +74,5 @@ BENCHMARK = Benchmark(
         "https://shannon.cs.illinois.edu/DenotationGraph"
     ),
 )
+
+BENCHMARKS = (BENCHMARK,)

@@ -1,0 +1,90 @@
+"""The pages' templates (``templates/``) and what they may call. Every text is escaped; nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mblip.evaluation.statistics import resource_group
+from mblip.languages import find_language
+from mblip.report.values import show_share
+
+COLOURS = ("#3b6fd4", "#d98a2b", "#2f9e78", "#a24bb8", "#c2455b", "#6b7280")
+
+
+class Cell(NamedTuple):
+    """One cell of a table: a text, and what stands smaller below it."""
+
+    text: str
+    small: str = ""
+    strong: bool = False
+
+
+class Table(NamedTuple):
+    """A table; ``numbers`` are the columns that are set right: by default all but two."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    numbers: Sequence[int] = range(2, 100)
+
+
+class Bar(NamedTuple):
+    """A bar from 0, or its label alone where there is no value.
+
+    ``interval`` is drawn as a whisker, ``reference`` as an upright line.
+    """
+
+    label: str
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    reference: float | None = None
+
+
+def render(template: str, **values: Any) -> str:
+    """A page, from a template in ``templates/`` and the values and functions that it names."""
+    return _environment().get_template(template).render(values)
+
+
+def ticks(largest: float) -> list[float]:
+    """Round values from 0 to the first that is not below the largest one drawn."""
+    largest = largest if largest > 0 else 1.0
+    least = largest / 4
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power > least * (1 - 1e-9))
+    return [step * number for number in range(math.ceil(largest / step - 1e-9) + 1)]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("mblip.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "along": _along, "as_json": _as_json, "colour": _colour, "resources": resource_group, "share": show_share, "zip": zip,
+    }  # fmt: skip
+    environment.globals["language"] = find_language
+    return environment
+
+
+def _along(value: float, axis: Sequence[float]) -> str:
+    """How far along an axis a value is."""
+    return f"{100 * min(1.0, max(0.0, value / axis[-1])):.2f}%"
+
+
+def _colour(number: int) -> str:
+    """The colour of the run of that number; they begin anew after the last."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1)
