@@ -229,3 +229,18 @@ def test_the_same_languages_are_the_same_recipe(tmp_path: Path) -> None:
         InputError, match=r"e.yaml: field 'languages.1': unknown language 'Klingon'; mblip languages lists"
     ):
         recipe("[de, Klingon]")
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "expected"), [(True, ("bf16", ("llm",), "int8")), (False, ("fp32", (), "none"))], ids=["GPU", "CPU"]
+)
+def test_auto_is_what_is_fastest_on_the_machine(on_gpu: bool, expected: tuple[object, ...]) -> None:
+    recipe = load_recipe(TrainRecipe, "finetune_own").settled(on_gpu)
+    assert (recipe.precision, recipe.checkpointing, recipe.model.quantization) == expected
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_what_is_set_stays_as_it_is_set(on_gpu: bool) -> None:
+    changes = ("precision=bf16", "checkpointing=[vision]", "model.quantization=nf4")
+    recipe = load_recipe(TrainRecipe, "finetune_own", changes)
+    assert recipe.settled(on_gpu) == recipe

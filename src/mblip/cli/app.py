@@ -65,7 +65,7 @@ class _Verb(TyperCommand):
             if argument.startswith("--") and name not in options:
                 shown = nearest(name, (known for known in options if known.startswith("--")))
                 raise InputError(f"{ctx.command_path} has no option {shorten(name)!r}{shown}")
-            if name in options and not equals and not options[name].is_flag:
+            if name in options and not equals and not getattr(options[name], "is_flag", False):
                 next(rest, None)  # its value, whatever that looks like
         return super().parse_args(ctx, args)
 

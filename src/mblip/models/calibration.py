@@ -10,7 +10,7 @@ import torch
 from mblip.config import TrainRecipe
 from mblip.models.planning import Plan, synthetic_states
 from mblip.models.prepare import compute_dtype, make_trainable, without_values
-from mblip.models.quantize import quantize
+from mblip.models.quantize import check_kind, quantize
 from mblip.models.skeleton import container_config, skeleton
 from mblip.models.speedups import speed_up
 
@@ -32,8 +32,9 @@ def calibrate(plan: Plan, recipe: TrainRecipe, device: torch.device, repeats: in
     Raises:
         torch.OutOfMemoryError: It does not fit.
     """
+    recipe = recipe.settled(on_gpu=device.type != "cpu")
     dtype = compute_dtype(recipe)
-    kind = recipe.model.quantization
+    kind = check_kind(recipe.model.quantization) or "none"
     # A quantised model must never have to fit the device as a whole before it is quantised.
     with torch.device("cpu" if kind != "none" else device):
         vlm = skeleton(container_config(recipe.model), dtype)
