@@ -59,7 +59,7 @@ def test_the_originals_kurdish_is_in_arabic_letters() -> None:
     ("The children are playing.", "Anak-anak itu sedang bermain.", "id", ""),
     ("Two men, one with a red hat and one with a blue hat.", "Zwei Männer, einer mit rotem Hut und einer mit blauem Hut.",
     "de", ""),
-    ("A dog.", "...", "de", "no letters"), ("A dog.", "⁇ ⁇", "de", "no letters"), ("A dog.", "♪♪", "de", "no letters"),
+    ("A dog.", "...", "de", "no letters"), ("A dog.", "⁇ ⁇", "de", "broken characters"), ("A dog.", "♪♪", "de", "no letters"),
     ("A dog.", "—", "sw", "no letters"), ("Three dogs", "3", "de", "no letters"), ("A dog.", "🐕", "de", "no letters"),
     ("...", "...", "de", ""), ("5", "5", "de", ""), ("A dog.", "Ein ⁇.", "de", "broken characters"),
     ("A dog.", "Ein \x02Hund.", "de", "broken characters"), ("A dog.", "Ein \ufffdund.", "de", "broken characters"),
