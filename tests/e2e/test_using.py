@@ -33,7 +33,7 @@ def test_serve_drains_on_sigterm(tmp_path: Path, model: Path) -> None:
     assert server.stdout
     address = server.stdout.readline().removeprefix("listening on ").strip()
     assert address.startswith("http://127.0.0.1:")
-    long = chat("x", png(), model=str(model), max_tokens=400, num_beams=5)
+    long = chat("x", png(), model=model.name, max_tokens=400, num_beams=5)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(httpx.post, f"{address}/chat/completions", json=long, timeout=300)
         root = address.removesuffix("/v1")
