@@ -169,7 +169,7 @@ def test_every_refusal_is_counted_by_its_code(tiny: Predictor) -> None:
         httpx.post(f"{address}{PATH}", headers={**key, "Content-Type": "text/plain"}, content=b"x")
         httpx.post(f"{address}{PATH}", headers=key, json={})
         raw(address, b"nonsense\r\n\r\n")
-        raw(address, b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n")
+        raw(address, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 1_000_000)
         httpx.post(f"{address}{PATH}", headers=key, json=chat("x", max_tokens=1))
         metrics = httpx.get(f"{address}/metrics", headers=key).text
     found = dict(re.findall(r'mblip_requests_total\{status="(\d+)"\} (\d+)', metrics))

@@ -109,7 +109,10 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, with the status that h11 has for it, and hang up."""
-        self._refuse(getattr(sys.exception(), "error_status_hint", 400), _INVALID)
+        status = getattr(sys.exception(), "error_status_hint", 400)
+        self._refuse(
+            status if status in _REASONS else 400, _INVALID
+        )  # 501 for a strange coding would look like our fault
 
     def _unsupported_upgrade_warning(self) -> None:
         """A client asked for another protocol: it gets HTTP, as it may, and the log no line for each."""
@@ -150,7 +153,7 @@ class Connection(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer was begun before
             problem = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
             body = json.dumps({"error": problem}).encode()
-            head = f"HTTP/1.1 {status} ".encode() + _REASONS.get(status, b"Bad Request")
+            head = f"HTTP/1.1 {status} ".encode() + _REASONS[status]
             self.transport.write(
                 head + b"\r\nContent-Type: application/json\r\nConnection: close\r\n"
                 b"Content-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body
