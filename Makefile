@@ -62,7 +62,7 @@ clean:  ## Remove the environment and everything built; runs/ stays.
 
 .venv/.dev: .venv/.core
 	@echo "adding the tools and extras that the tests need (once)"
-	$(PIP) --editable '.[translate,train,eval,serve,ray,dev]'
+	$(PIP) --editable '.[translate,train,eval,serve,ray,heic,dev]'
 	@touch $@
 
 .venv-newest/.dev: pyproject.toml constraints.txt
