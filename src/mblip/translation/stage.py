@@ -216,13 +216,13 @@ def translate_sources(
     total = sum(part.rows for part in parts)
     done = total - sum(part.rows for part in missing)
     progress("translating", done, total)
-    if workers == 1 or len(missing) < 2:
+    if progress is silent or (workers > 1 and len(missing) > 1):
+        run_jobs(write_part, missing, workers, "translating", _in_rows(missing, done, total, progress))
+    else:  # in this process, which can tell how far it is within a part
         for part in missing:
             write_part(part, _within(part, done, total, progress))
             done += part.rows
             progress("translating", done, total)
-    else:
-        run_jobs(write_part, missing, workers, "translating", _in_rows(missing, done, total, progress))
     for part in parts:
         part.answers.unlink(missing_ok=True)  # of a run that was stopped between the mark and this
     return {source.name: finish(recipe, source, work, stages[source.name]) for source in sources}
