@@ -50,7 +50,7 @@ class ModelSection(Section):
         description="tasks whose answers tell token by token what the queries see: the projection is fitted to them",
     )
     quantization: Literal["none", "int8", "nf4", "auto"] = Field(
-        default="none", description="auto: int8 on a GPU, none on a CPU, where int8 training is slower"
+        "none", description="auto: int8 on a GPU, none on a CPU"
     )
     merge: bool = Field(default=True, description="with run: merge its LoRA into the LLM and start a fresh one")
 
@@ -156,10 +156,7 @@ class TrainRecipe(Recipe):
     data: MixSection = MixSection()
     optim: OptimSection
     precision: Literal["fp32", "bf16", "auto"] = Field(default="bf16", description="auto: bf16 on a GPU, fp32 on a CPU")
-    checkpointing: tuple[Literal["vision", "qformer", "llm", "auto"], ...] = Field(
-        default=(),
-        description="parts whose layers are computed again for the gradient; auto: llm on a GPU, none on a CPU",
-    )
+    checkpointing: tuple[Literal["vision", "qformer", "llm", "auto"], ...] = Field((), description="auto: llm on a GPU")
     sharding: Literal["none", "full"] = Field(default="none", description="over the processes; none copies the model")
     validate_every: int = Field(default=0, ge=0, description="steps between validations; 0 for none")
     validation_texts: int = Field(default=512, gt=0, description="held out of the mix, by picture")
@@ -168,17 +165,6 @@ class TrainRecipe(Recipe):
     checkpoint_every: int = Field(default=1000, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
     log_every: int = Field(default=10, gt=0)
-
-    def settled(self, on_gpu: bool) -> TrainRecipe:
-        """This recipe with what stands on ``auto`` set to what is fastest on a GPU of limited memory, or on a CPU."""
-        changes: dict[str, Any] = {}
-        if self.precision == "auto":
-            changes["precision"] = "bf16" if on_gpu else "fp32"
-        if "auto" in self.checkpointing:
-            changes["checkpointing"] = ("llm",) if on_gpu else ()
-        if self.model.quantization == "auto":
-            changes["model"] = self.model.model_copy(update={"quantization": "int8" if on_gpu else "none"})
-        return self.model_copy(update=changes)
 
 
 class PhaseSection(Section):
@@ -317,11 +303,7 @@ class EvalRecipe(Recipe):
     protocol: Literal["generation", "candidates"] = Field(
         default="generation", description="candidates: choose the likeliest of the given answers"
     )
-    limit: int | None = Field(
-        default=None,
-        gt=0,
-        description="images of each benchmark and language, at most: the first, of each of its tasks in turn",
-    )
+    limit: int | None = Field(default=None, gt=0, description="images of each benchmark and language, at most")
 
 
 AnyTrainRecipe = TrainRecipe | TextRecipe | VisionRecipe

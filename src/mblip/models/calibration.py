@@ -10,6 +10,7 @@ import torch
 from mblip.config import TrainRecipe
 from mblip.models.lora import add_lora
 from mblip.models.loss import loss_sum
+from mblip.models.machine import settle
 from mblip.models.parts import recompute_layers, set_trainable
 from mblip.models.planning import Plan, synthetic_states
 from mblip.models.quantize import check_kind, quantize
@@ -34,7 +35,7 @@ def calibrate(plan: Plan, recipe: TrainRecipe, device: torch.device, repeats: in
         torch.OutOfMemoryError: It does not fit.
     """
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    recipe = recipe.settled(on_gpu=device.type != "cpu")
+    recipe = settle(recipe, on_gpu=device.type != "cpu")
     kind = check_kind(recipe.model.quantization) or "none"
     # A quantised model must never have to fit the device as a whole before it is quantised.
     with torch.device("cpu" if kind != "none" else device):

@@ -22,6 +22,7 @@ from mblip.config import MixSection, TrainRecipe
 from mblip.errors import InputError
 from mblip.models.lora import add_lora, lora_layers
 from mblip.models.loss import chunk_rows
+from mblip.models.machine import settle
 from mblip.models.mblip import VisionLLM
 from mblip.models.parts import count_parameters, parameters_by_part, recompute_layers, set_trainable
 from mblip.models.quantize import linear_layers
@@ -119,7 +120,7 @@ def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
         InputError: The bases are not there, or do not fit each other or the recipe.
     """
     config = container_config(recipe.model)
-    recipe = recipe.settled(on_gpu=True)
+    recipe = settle(recipe, on_gpu=True)
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     with torch.device("meta"):
         vlm = skeleton(config, dtype)

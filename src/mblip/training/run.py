@@ -21,6 +21,7 @@ from mblip.config import (
     save_recipe,
 )
 from mblip.errors import InputError
+from mblip.models.machine import settle
 from mblip.storage import write_json
 from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.curves import draw_curves
@@ -43,7 +44,7 @@ def train(
     if isinstance(recipe, TrainRecipe):
         import torch
 
-        recipe = recipe.settled(on_gpu=torch.cuda.is_available())
+        recipe = settle(recipe, on_gpu=torch.cuda.is_available())
     saved, finished = directory / "recipe.yaml", directory / DONE
     if (finished.is_file() or newest_checkpoint(directory)) and (other := _difference(recipe, saved)):
         raise InputError(f"{directory} holds the run of another recipe{other}: delete it or name another directory")
