@@ -20,7 +20,6 @@ from mblip.settings import Section, another_kind, explain, override_field, parse
 Mode = Literal["frozen", "lora", "full"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-# Written as any name or tag; held, saved and compared as mC4's code.
 LanguageCode = Annotated[str, AfterValidator(find_code)]
 R = TypeVar("R", bound="Recipe")
 
