@@ -46,7 +46,7 @@ class ModelSection(Section):
         description="tasks whose answers tell token by token what the queries see: the projection is fitted to them",
     )
     quantization: Literal["none", "int8", "nf4", "auto"] = Field(
-        default="none", description="auto: int8 on a GPU, none on a CPU, where int8 training is slower"
+        "none", description="auto: int8 on a GPU, none on a CPU"
     )
     merge: bool = Field(default=True, description="with run: merge its LoRA into the LLM and start a fresh one")
     answer_separator: Literal["", " "] | None = Field(
@@ -210,17 +210,6 @@ class TrainRecipe(Recipe):
     keep_checkpoints: int = Field(default=2, gt=0)
     log_every: int = Field(default=10, gt=0)
 
-    def settled(self, on_gpu: bool) -> TrainRecipe:
-        """This recipe with what stands on ``auto`` set to what is fastest on a GPU of limited memory, or on a CPU."""
-        changes: dict[str, Any] = {}
-        if self.precision == "auto":
-            changes["precision"] = "bf16" if on_gpu else "fp32"
-        if "auto" in self.checkpointing:
-            changes["checkpointing"] = ("llm",) if on_gpu else ()
-        if self.model.quantization == "auto":
-            changes["model"] = self.model.model_copy(update={"quantization": "int8" if on_gpu else "none"})
-        return self.model_copy(update=changes)
-
 
 class FilterSection(Section):
     """What a translation must pass; each threshold can be switched off with 0."""
@@ -305,11 +294,7 @@ class EvalRecipe(Recipe):
     protocol: Literal["generation", "candidates"] = Field(
         default="generation", description="candidates: choose the likeliest of the given answers"
     )
-    limit: int | None = Field(
-        default=None,
-        gt=0,
-        description="images of each benchmark and language, at most: the first, of each of its tasks in turn",
-    )
+    limit: int | None = Field(default=None, gt=0, description="images of each benchmark and language, at most")
 
 
 AnyTrainRecipe = TrainRecipe | TextRecipe | VisionRecipe

@@ -38,11 +38,12 @@ def plan(
     from mblip.config import TrainRecipe, load_train_recipe
     from mblip.errors import InputError
     from mblip.models.locate import find_local
+    from mblip.models.machine import settle
 
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
     if not isinstance(resolved, TrainRecipe):
         raise InputError(f"{recipe} is of kind {resolved.kind}; mblip plan is about the training of a vision-LLM")
-    resolved = resolved.settled(on_gpu=True)
+    resolved = settle(resolved, on_gpu=True)
     for name in filter(None, (resolved.model.run, resolved.model.vision, resolved.model.llm)):
         find_local(name)
     import torch  # takes seconds: after what is not there has been named

@@ -22,6 +22,7 @@ from mblip.config import MixSection, TrainRecipe
 from mblip.errors import InputError
 from mblip.models.language_model import CausalLanguageModel, Seq2SeqLanguageModel
 from mblip.models.loss import chunk_rows
+from mblip.models.machine import settle
 from mblip.models.parts import count_parameters, parameters_by_part
 from mblip.models.prepare import prepare_shape
 from mblip.models.quantize import linear_layers
@@ -118,7 +119,7 @@ def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
     Raises:
         InputError: The bases are not there, or do not fit each other or the recipe.
     """
-    recipe = recipe.settled(on_gpu=True)
+    recipe = settle(recipe, on_gpu=True)
     with torch.device("meta"):
         vlm = prepare_shape(recipe)
     learning = count_parameters(vlm, trainable=True)

@@ -18,6 +18,7 @@ from mblip.config import (
     save_recipe,
 )
 from mblip.errors import InputError
+from mblip.models.machine import settle
 from mblip.settings import contents, decisive
 from mblip.storage import alone, write_json
 from mblip.training.checkpoints import newest_checkpoint, sound_checkpoint
@@ -47,7 +48,7 @@ def train(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog = lambda row: N
     if isinstance(recipe, TrainRecipe):
         import torch
 
-        recipe = recipe.settled(on_gpu=torch.cuda.is_available())
+        recipe = settle(recipe, on_gpu=torch.cuda.is_available())
     saved, finished = directory / "recipe.yaml", directory / DONE
     other = _difference(recipe, saved) if finished.is_file() or newest_checkpoint(directory) else ""
     if finished.is_file():
