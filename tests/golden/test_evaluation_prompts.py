@@ -13,7 +13,7 @@ from mblip.evaluation.prompts import load_prompts
 from mblip.languages import find_language
 
 SHORT = {"num_beams": 5, "max_new_tokens": 10, "min_new_tokens": 1, "length_penalty": -1.0}
-CAPTION = {"num_beams": 5, "max_new_tokens": 50, "length_penalty": 1.0}
+CAPTION = {"num_beams": 5, "max_new_tokens": 50, "min_new_tokens": 1, "length_penalty": 1.0}
 LONG = {"num_beams": 5, "max_new_tokens": 256, "repetition_penalty": 1.5}
 PAIRS = 'Based on the two images, is it correct to say "{text}"? Yes or no? Answer in English:'
 # name: prompt in the last of the languages, decoding, languages (the benchmark's own codes where they differ: iw, no)
@@ -104,3 +104,10 @@ def test_prompts_of_ones_own(tmp_path: Path) -> None:
 
 def test_an_endpoint_is_asked_greedily_for_as_many_tokens() -> None:
     assert OpenAIAnswerer("http://localhost:1/v1", "m", 1).decoding(LONG) == {"temperature": 0, "max_tokens": 256}
+
+
+def test_the_original_calls_hebrew_hebrew_where_its_evaluation_files_do() -> None:
+    """Its training prompts say "former Hebrew", those of XM3600 and MaXM do not."""
+    prompts = load_prompts("original", [EVALUATED["xm3600"], EVALUATED["maxm"]])
+    assert prompts["xm3600", "iw"] == "Caption in Hebrew: "
+    assert prompts["maxm", "iw"] == "Question: {text} Short answer in Hebrew:"

@@ -18,7 +18,7 @@ from mblip.languages import find_language
 
 # Beam search with 5 beams everywhere; the lengths follow the kind of answer (protocol of the paper).
 SHORT_ANSWER: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "min_new_tokens": 1, "length_penalty": -1.0}
-CAPTION: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 50, "length_penalty": 1.0}
+CAPTION: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 50, "min_new_tokens": 1, "length_penalty": 1.0}
 LONG_CAPTION: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 256, "repetition_penalty": 1.5}
 
 

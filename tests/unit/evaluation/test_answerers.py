@@ -262,3 +262,40 @@ def test_an_unreadable_picture_comes_out_of_every_kind(endpoint: str, llava: Pat
     answerer = load_answerer("m", endpoint=endpoint)
     ((_, found),) = answerer.answers([Group(REQUESTS[:1], answerer.decoding(SHORT_ANSWER))], broken)
     assert isinstance(found, NoAnswer) and "'r' cannot be used" in found.why
+
+
+def test_a_processor_that_raises_ends_in_one_sentence_or_leaves_an_item_out(
+    llava: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (
+        ValueError("bad\nsize"),
+        TypeError("no"),
+        KeyError("x"),
+        IndexError(),
+        RuntimeError("sizes must match"),
+    ):
+        answerer: Any = load_answerer(str(llava), batch_size=2)
+
+        def broken(*_: Any, error: Exception = error, **__: Any) -> Any:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(answerer, "_inputs", broken)
+            with pytest.raises(InputError, match=f"cannot be asked .*{type(error).__name__}") as told:
+                answers(answerer, REQUESTS[:1])
+            assert "\n" not in str(told.value)
+            assert f"does not take 2 pictures a prompt: {type(error).__name__}" in answerer.refusal(
+                REQUESTS[2], PICTURES.__getitem__
+            )
+    answerer = load_answerer(str(llava), batch_size=2)
+    whole = answerer._inputs
+
+    def one_broken(batch: Any, pictures: Any) -> Any:
+        if any(request.id == "2" for request in batch):
+            raise ValueError("absolute aspect ratio must be smaller than 200")
+        return whole(batch, pictures)
+
+    monkeypatch.setattr(answerer, "_inputs", one_broken)
+    found = answers(answerer)
+    assert isinstance(found["2"], NoAnswer) and "aspect ratio" in found["2"].why
+    assert all(isinstance(found[name], str) for name in "134")

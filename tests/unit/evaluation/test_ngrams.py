@@ -66,3 +66,10 @@ def test_chrf_takes_unequal_numbers_of_references() -> None:
     score, signature = chrf(["a cat on a mat", "a dog"], [["a cat on a mat", "cat"], ["a dog"]])
     assert score == pytest.approx(1)
     assert "nw:2" in signature
+
+
+@pytest.mark.parametrize("text", ["a \0 b", "\0", "a b\0", "\0\0 a b", "a\0b", "a \ud800 b"])
+def test_odd_characters_are_tokens_like_others(text: str) -> None:
+    """A NUL once ended a sentence in the tables, so that numbers of sentences and images fell apart."""
+    scores = score_captions([text, "x y"], [["a b"], ["x y", text]])
+    assert len(scores.per_image["CIDEr"]) == 2 and 0 <= scores.total["Bleu_1"] <= 1

@@ -67,3 +67,20 @@ def test_the_next_caption_decides_about_a_period_at_the_end() -> None:
     assert tokenize_all(["the Wii U.", "A room", "plan B. ", "Zebras", "see fig.", "5 dogs", "see fig."]) == [
         "the wii u", "a room", "plan b.", "zebras", "see fig.", "5 dogs", "see fig"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("a \0 b", "a b"),
+        ("a\0b", "a b"),
+        ("\0", ""),
+        ("dog\0", "dog"),
+        ("\0dog.", "dog"),
+        ("don\0t", "don t"),
+        ("3\0 4", "3 4"),
+    ],
+)
+def test_a_nul_ends_a_token_and_vanishes(text: str, tokens: str) -> None:
+    """As CoreNLP 3.4.1 was seen to do with these very texts."""
+    assert tokenize_all([text]) == [tokens]

@@ -478,7 +478,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert (printed["metrics"]["accuracy"], printed["n"]) == (pytest.approx(200 / 3), 3)
     shown = CliRunner().invoke(app, command).stdout
     assert "accuracy" in shown and "33.33 %" in shown
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="there is no none.json"):
         CliRunner().invoke(app, [*command[:-1], "none.json"], catch_exceptions=False)
 
 
@@ -541,3 +541,10 @@ def test_data_that_do_not_exist(tmp_path: Path) -> None:
     predictions = write(tmp_path / "p.json", XGQA_ANSWERS)
     with pytest.raises(InputError, match=r"none\.json does not exist; give the annotation file"):
         score_predictions(BENCHMARKS["xgqa"], tmp_path / "none.json", predictions)
+
+
+def test_pope_as_the_original_mblip_reads_it(score: Any) -> None:
+    """Exact match after cleaning: an answer in a sentence is wrong there and right in POPE's own reading."""
+    answers = [{"question_id": 1, "answer": "Yes, there is a dog."}, {"question_id": 2, "answer": "No."}]
+    assert score("pope", POPE, answers, variant="mblip")[0] == {"accuracy": 50.0, "unparsed": 0.5}
+    assert score("pope", POPE, answers)[0]["accuracy"] == 100

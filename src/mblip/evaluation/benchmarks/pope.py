@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored
+from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.evaluation.metric import ACCURACY, UNPARSED, Metric
+from mblip.evaluation.metrics.answers import normalize_vqa
 from mblip.evaluation.metrics.pope import pope_scores, says_yes
 from mblip.evaluation.raw import read_values, rows, take, take_id, take_truth
 
@@ -30,7 +31,17 @@ def read(path: Path, language: str) -> list[Item]:
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """POPE's metrics; what an answer means is decided as its own scorer does."""
+    """POPE's metrics, an answer's meaning decided as its own scorer does, or accuracy in the original mBLIP's reading.
+
+    That is exact match after the VQA normalisation (variant ``mblip``): what is not "yes" or "no" alone is wrong.
+    """
+    if options.variant == "mblip":
+        said = [normalize_vqa(answer) for answer in answers]
+        accuracy, right = mean_accuracy(
+            [word == ("yes" if item.gold else "no") for word, item in zip(said, items, strict=True)]
+        )
+        unparsed = sum(word not in ("yes", "no") for word in said) / len(said)
+        return Scored({"accuracy": accuracy, "unparsed": unparsed}, items, {"accuracy": right})
     metrics = pope_scores(answers, [item.gold for item in items])
     right = np.array([says_yes(answer) == item.gold for item, answer in zip(items, answers, strict=True)], dtype=float)
     return Scored(metrics, items, {"accuracy": right})
@@ -50,6 +61,7 @@ BENCHMARK = Benchmark(
         Metric("yes_ratio", higher_is_better=None),
         UNPARSED,
     ),
+    variants=("default", "mblip"),
     candidates=("yes", "no"),
 )
 
