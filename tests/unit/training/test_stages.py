@@ -18,7 +18,7 @@ from mblip.nano.scenes import Scene, render
 from mblip.training import align
 from mblip.training.align import text_loss
 from mblip.training.feed import Feed
-from mblip.training.loop import read_log
+from mblip.training.logs import ValidationLog, read_log
 from mblip.training.run import train
 
 Make = Callable[..., TrainRecipe]
@@ -162,7 +162,7 @@ def test_validation_measures_by_task_and_language_and_leaves_the_training_alone(
     train(recipe, tmp_path / "run", told.append)
     rows = read_log(tmp_path / "run/validation.jsonl")
     assert [row["step"] for row in rows] == [2, 4]
-    assert [row["step"] for row in told if row.get("validation")] == [2, 4]
+    assert [row.step for row in told if isinstance(row, ValidationLog)] == [2, 4]
     vlm = load_model(tmp_path / "run", dtype="fp32")
     feed = Feed(recipe, Path(recipe.data.mix), tmp_path, vlm)
     held, store = feed.held
