@@ -67,7 +67,7 @@ def read_rows(path: Path) -> list[Any]:
     """
     if path.suffix.lower() not in (".csv", ".tsv", ".parquet"):
         return read_values(path)
-    from mblip.corpora.table import read_rows as read_table
+    from mblip.corpora.rows import read_rows as read_table
 
     found = []
     for row in read_table(path):
