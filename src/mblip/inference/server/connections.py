@@ -17,7 +17,6 @@ _REASONS = {
     400: b"Bad Request",
     408: b"Request Timeout",
     431: b"Request Header Fields Too Large",
-    501: b"Not Implemented",
 }
 _INVALID = "this is not a valid HTTP request"
 
