@@ -478,7 +478,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert (printed["metrics"]["accuracy"], printed["n"]) == (pytest.approx(200 / 3), 3)
     shown = CliRunner().invoke(app, command).stdout
     assert "accuracy" in shown and "33.33 %" in shown
-    with pytest.raises(InputError, match="there is no none.json"):
+    with pytest.raises(InputError, match=r"there is no none\.json"):
         CliRunner().invoke(app, [*command[:-1], "none.json"], catch_exceptions=False)
 
 
