@@ -11,7 +11,7 @@ import torch
 
 from mblip.config import DataRecipe, MixSection, TrainRecipe, load_recipe
 from mblip.mixture import build_mix
-from mblip.models import load_model
+from mblip.models import load_vision_llm
 from mblip.models.generation import Generator, Request
 from mblip.nano.scenes import Scene, render
 from mblip.nano.words import load_lexicon
@@ -27,7 +27,7 @@ COMMON = ("tracker=none", "precision=fp32", "validate_every=0", "data.workers=1"
 
 def measured(run: Path, section: MixSection, images: str) -> tuple[float, float]:
     """Loss in nats a token, and the share answered word for word, of up to 400 texts of a mix."""
-    vlm, store = load_model(run, dtype="fp32"), open_images(images)
+    vlm, store = load_vision_llm(run, dtype="fp32"), open_images(images)
     mix = Mix(section)
     rows = mix.take(np.random.default_rng(9).permutation(len(mix))[:400])
     transform = TrainTransform.of(vlm.processor.image_processor, (1.0, 1.0), False)

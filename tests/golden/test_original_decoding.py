@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mblip.config import ModelSection, OptimSection, TrainRecipe
 from mblip.errors import InputError
-from mblip.models import VisionLLM, build_model, load_model, save_run
+from mblip.models import VisionLLM, build_model, load_vision_llm, save_run
 from mblip.models.export import export
 from mblip.models.generation import Generator, Request
 from mblip.models.runs import read_description
@@ -39,7 +39,9 @@ DECODERS = ["bloom", "llama", "opt", "qwen3", "gemma3"]
 
 @pytest.fixture(scope="module", params=DECODERS)
 def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VisionLLM:
-    return load_model(checkpoints.blip2(tmp_path_factory.mktemp(request.param) / "model", request.param), dtype="fp32")
+    return load_vision_llm(
+        checkpoints.blip2(tmp_path_factory.mktemp(request.param) / "model", request.param), dtype="fp32"
+    )
 
 
 def embedded(vlm: VisionLLM, request: Request) -> tuple[Tensor, Tensor]:
@@ -101,7 +103,7 @@ def test_batches_equal_singles_and_streams(decoder: VisionLLM, generation: dict[
 @pytest.mark.parametrize("family", ["bloom", "llama", "gemma3"])
 def test_the_stock_class_counts_the_prompt_too(family: str, tmp_path: Path) -> None:
     """Where this fails one day, the stock class has changed, and docs/differences.md is to say so."""
-    decoder = load_model(checkpoints.blip2(tmp_path / "model", family), dtype="fp32")
+    decoder = load_vision_llm(checkpoints.blip2(tmp_path / "model", family), dtype="fp32")
     differ = 0
     for request in REQUESTS[:3]:
         batch = decoder.layout.prompts([request.prompt], [1])
@@ -137,7 +139,7 @@ def parts(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_the_published_checkpoint_has_its_answers_glued(published: Path, tmp_path: Path) -> None:
-    vlm = load_model(published, dtype="fp32")
+    vlm = load_vision_llm(published, dtype="fp32")
     assert vlm.layout.separator == ""
     assert targets(vlm) == glued(vlm) != apart(vlm)
     save_run(vlm, tmp_path / "run")
@@ -145,13 +147,13 @@ def test_the_published_checkpoint_has_its_answers_glued(published: Path, tmp_pat
     assert json.loads((tmp_path / "run" / "mblip.json").read_text())["answer_separator"] == ""
     assert json.loads((tmp_path / "stock" / "config.json").read_text())["answer_separator"] == ""
     for folder in (tmp_path / "run", tmp_path / "stock"):
-        again = load_model(folder, dtype="fp32")
+        again = load_vision_llm(folder, dtype="fp32")
         assert targets(again) == glued(again)
 
 
 def test_choices_and_losses_are_those_of_glued_answers(published: Path) -> None:
     """What is scored is what was trained: the log-probability of the prompt's tokens followed by the answer's own."""
-    vlm = load_model(published, dtype="fp32")
+    vlm = load_vision_llm(published, dtype="fp32")
     rows, _ = embedded(vlm, REQUESTS[0])
     scores = score_candidates(vlm, PICTURES["0"], REQUESTS[0].prompt, ["yes", "no"])
     for answer, score in zip(["yes", "no"], scores, strict=True):
@@ -173,17 +175,17 @@ def test_a_new_alignment_keeps_the_blank(parts: tuple[Path, Path], tmp_path: Pat
     assert targets(vlm) == apart(vlm)
     save_run(vlm, tmp_path / "run")
     assert read_description(tmp_path / "run").answer_separator == " "
-    assert targets(load_model(tmp_path / "run")) == apart(vlm)
+    assert targets(load_vision_llm(tmp_path / "run")) == apart(vlm)
 
 
 def test_a_run_that_does_not_say_was_trained_here_with_a_blank(published: Path, tmp_path: Path) -> None:
     """Also on the published checkpoint, which is not itself so."""
-    save_run(load_model(published, dtype="fp32"), tmp_path / "run")
+    save_run(load_vision_llm(published, dtype="fp32"), tmp_path / "run")
     file = tmp_path / "run" / "mblip.json"
     told = json.loads(file.read_text())
     del told["answer_separator"]
     file.write_text(json.dumps(told))
-    vlm = load_model(tmp_path / "run")
+    vlm = load_vision_llm(tmp_path / "run")
     assert targets(vlm) == apart(vlm)
 
 
@@ -201,11 +203,11 @@ def test_a_recipe_may_name_it(separator: str, parts: tuple[Path, Path], tmp_path
     )
     assert targets(vlm) == (apart(vlm) if separator else glued(vlm))
     save_run(vlm, tmp_path / "run")
-    assert load_model(tmp_path / "run").layout.separator == separator
+    assert load_vision_llm(tmp_path / "run").layout.separator == separator
 
 
 def test_an_encoder_decoder_has_none(tmp_path: Path) -> None:
-    vlm = load_model(checkpoints.published(tmp_path / "model", "mt5"), dtype="fp32")
+    vlm = load_vision_llm(checkpoints.published(tmp_path / "model", "mt5"), dtype="fp32")
     save_run(vlm, tmp_path / "run")
     assert read_description(tmp_path / "run").answer_separator is None
     assert targets(vlm) == glued(vlm)
@@ -224,8 +226,8 @@ def test_an_encoder_decoder_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["\n", 1, ["a"], "::", True])
 def test_a_damaged_separator_is_told(value: Any, published: Path, tmp_path: Path) -> None:
-    save_run(load_model(published, dtype="fp32"), tmp_path / "run")
+    save_run(load_vision_llm(published, dtype="fp32"), tmp_path / "run")
     file = tmp_path / "run" / "mblip.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "answer_separator": value}))
     with pytest.raises(InputError, match="answer_separator"):
-        load_model(tmp_path / "run")
+        load_vision_llm(tmp_path / "run")

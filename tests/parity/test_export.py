@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from mblip.errors import InputError
-from mblip.models import add_lora, build_model, load_model
+from mblip.models import add_lora, build_model, load_vision_llm
 from mblip.models.export import export
 from mblip.models.reading import load_language_model
 from mblip.nano.scenes import Scene, render
@@ -47,7 +47,8 @@ def test_an_exported_model_says_the_same_in_stock_code(tmp_path: Path, lora: boo
         ids = model.generate(**inputs, num_beams=5, max_new_tokens=6)
         assert processor.batch_decode(ids, skip_special_tokens=True)[0].strip() == answer
     assert (
-        load_model(tmp_path / "stock", dtype="fp32").generate(PICTURES, PROMPTS, num_beams=5, max_new_tokens=6) == ours
+        load_vision_llm(tmp_path / "stock", dtype="fp32").generate(PICTURES, PROMPTS, num_beams=5, max_new_tokens=6)
+        == ours
     )
     with pytest.raises(InputError, match="exists already"):
         export(vlm, tmp_path / "stock")
@@ -56,13 +57,13 @@ def test_an_exported_model_says_the_same_in_stock_code(tmp_path: Path, lora: boo
 @pytest.mark.parametrize(("family", "dtype"), [("mt5", "bf16"), ("bloom", "bf16"), ("bloom", "fp16")])
 def test_an_export_in_half_precision_is_half_precision_in_stock_code(family: str, dtype: str, tmp_path: Path) -> None:
     """The trained parts are written in fp32, whatever the rest is, and do not make the stock class load all in fp32."""
-    vlm = load_model(checkpoints.blip2(tmp_path / "model", family), dtype=dtype)
+    vlm = load_vision_llm(checkpoints.blip2(tmp_path / "model", family), dtype=dtype)
     bridge = {name: value.clone() for name, value in vlm.model.qformer.state_dict().items()}
     export(vlm, tmp_path / "stock")
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "stock")
     assert model.language_model.dtype is model.vision_model.dtype is vlm.language_model.dtype is not torch.float32
     assert_equal_answers(tmp_path / "stock", one_by_one=True)
-    again = load_model(tmp_path / "stock", dtype=dtype).model.qformer.state_dict()
+    again = load_vision_llm(tmp_path / "stock", dtype=dtype).model.qformer.state_dict()
     assert all(torch.equal(again[name], value) for name, value in bridge.items())
 
 

@@ -12,7 +12,7 @@ from tests import checkpoints
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mblip.models import VisionLLM, load_model
+from mblip.models import VisionLLM, load_vision_llm
 from mblip.models import loss as losses
 from mblip.models.speedups import SPEEDUPS, speed_up
 from mblip.models.speedups.packed_rows import pack_causal
@@ -30,7 +30,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     family, way = request.param
     folder = checkpoints.blip2(tmp_path_factory.mktemp(family) / "model", family)
     stock = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    vlm = load_model(folder, dtype="fp32")
+    vlm = load_vision_llm(folder, dtype="fp32")
     speed_up(vlm, () if way == "plain" else SPEEDUPS)
     assert bool(vlm.speedups) == (way == "sped up")
     return vlm, stock, AutoProcessor.from_pretrained(folder, backend="pil")

@@ -15,7 +15,7 @@ from tests import checkpoints
 from transformers import AutoModelForImageTextToText, AutoProcessor, Blip2Processor, ByT5Tokenizer
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from mblip import load_model
+from mblip.models import load_vision_llm
 
 BEAMS: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 8, "do_sample": False}
 PROMPTS = ["a dog", "Question: what is in the house and the tree? Short answer in English:", "Caption in German:", ""]
@@ -58,7 +58,7 @@ def assert_equal_answers(folder: Path, one_by_one: bool = False) -> None:
     images = pictures()
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(len(images))]
     wanted = stock_answers(folder, images, prompts)
-    model = load_model(folder)
+    model = load_vision_llm(folder)
     if one_by_one:
         pairs = zip(images, prompts, strict=True)
         assert [model.generate([image], [prompt], **BEAMS)[0] for image, prompt in pairs] == wanted
@@ -84,7 +84,7 @@ def test_every_part_in_the_type_it_was_stored_in(family: str, dtype: torch.dtype
     folder = checkpoints.blip2(tmp_path / "model", family)
     AutoModelForImageTextToText.from_pretrained(folder).to(dtype).save_pretrained(folder)
     assert_equal_answers(folder, one_by_one=True)
-    asked = load_model(folder, dtype=dtype).model
+    asked = load_vision_llm(folder, dtype=dtype).model
     assert asked.language_model.dtype is dtype
     assert {asked.qformer.dtype, asked.query_tokens.dtype, asked.language_projection.weight.dtype} == {torch.float32}
 
@@ -120,12 +120,12 @@ def test_answers_end_where_the_checkpoint_says(family: str, tmp_path: Path) -> N
     folder = checkpoints.blip2(tmp_path / "model", family)
     file = folder / "config.json"
     config = json.loads(file.read_text())
-    ends = load_model(folder).generate_ids(
+    ends = load_vision_llm(folder).generate_ids(
         ["a dog"], torch.zeros(0, checkpoints.QUERIES, checkpoints.WIDTH), torch.full((1, 1), -1)
     )
     config["text_config"]["eos_token_id"] = int(ends[0, 2])
     file.write_text(json.dumps(config))
-    model = load_model(folder)
+    model = load_vision_llm(folder)
     assert model.layout.end_token_id == int(ends[0, 2]) != model.tokenizer.eos_token_id
     assert model.layout.targets(["a"], ["dog"])[0][-1] == model.layout.end_token_id
     assert_equal_answers(folder)
@@ -149,7 +149,7 @@ def test_every_stock_processor_is_loaded_with_the_backend_by_name(root: Path) ->
 @pytest.mark.parametrize("family", ["t5", "llama"])
 def test_pixels_are_those_of_pillow_whatever_is_installed(family: str, tmp_path: Path) -> None:
     folder = checkpoints.blip2(tmp_path / "model", family)
-    vlm, stock = load_model(folder), AutoProcessor.from_pretrained(folder, backend="pil")
+    vlm, stock = load_vision_llm(folder), AutoProcessor.from_pretrained(folder, backend="pil")
     assert type(vlm.processor.image_processor) is type(stock.image_processor) is BlipImageProcessorPil
     for picture in pictures()[:1]:
         assert torch.equal(vlm.pixels([picture]), stock(images=picture, return_tensors="pt")["pixel_values"])

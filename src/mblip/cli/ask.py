@@ -47,9 +47,9 @@ def ask(
 
     if not code and not is_a_prompt(question):
         code = language_of(question)
-    vlm = open_model(chosen, quantization)
-    if is_nano(vlm) and (notice := nano_notice(vlm, open_picture(picture))):
+    predictor = open_model(chosen, quantization)
+    if is_nano(predictor.vlm) and (notice := nano_notice(predictor.vlm, open_picture(picture))):
         print(f"mblip: {notice}", file=sys.stderr)
-    text = vlm.answer(picture, question, code or None, num_beams=beams)
+    text = predictor.answer(picture, question, code or None, num_beams=beams)
     row = {"image": str(picture), "question": question, "language": code, "answer": text, "model": chosen}
     print(json.dumps(row, ensure_ascii=False) if as_json else text)

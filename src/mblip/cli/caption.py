@@ -95,14 +95,14 @@ def caption(
         results: Iterator[list[Caption] | UnreadableImage] = iter(())
         try:
             if left:
-                vlm = open_model(chosen, quantization)
-                for picture in left[:NOTICED] if is_nano(vlm) else ():
+                predictor = open_model(chosen, quantization)
+                for picture in left[:NOTICED] if is_nano(predictor.vlm) else ():
                     with suppress(UnreadableImage):  # which is said in its turn
-                        if isinstance(picture, str) and (notice := nano_notice(vlm, open_picture(picture))):
+                        if isinstance(picture, str) and (notice := nano_notice(predictor.vlm, open_picture(picture))):
                             progress.say(f"mblip: {picture}: {notice}")
                             break
                 results = caption_pictures(
-                    vlm, chosen, left, codes, done, batch_size,
+                    predictor, chosen, left, codes, done, batch_size,
                     num_beams=beams, max_new_tokens=max_tokens,
                 )  # fmt: skip
             if notice := found.left_out():

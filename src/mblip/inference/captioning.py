@@ -13,7 +13,7 @@ from PIL import Image
 from mblip.errors import InputError
 from mblip.inference.caption_file import Caption
 from mblip.inference.finding import Cell
-from mblip.inference.predictor import GENERATION, Predictor
+from mblip.inference.predictor import Predictor, for_people
 from mblip.languages import LANGUAGES
 from mblip.models.generation import Generator, Request
 from mblip.processing.images import open_picture
@@ -52,11 +52,11 @@ def caption_pictures(
     cells = _Cells()
     opened: dict[str, Image.Image | UnreadableImage] = {}
     generator = Generator(
-        model,
+        model.vlm,
         lambda key: _usable(opened[key]),
         batch_size=batch_size,
         cached_images=size,
-        **{**GENERATION, **generation},
+        **for_people(generation),
     )
     with ThreadPoolExecutor(_READERS, "mblip-read") as readers:
 

@@ -104,10 +104,10 @@ def open_model(name: str, quantization: str = "auto", compile_model: bool = Fals
     chosen = None if packed else next((kind for kind in get_args(Quantization) if kind == quantization), None)
     model = load_model(name, quantization=chosen, device_map=device)
     if packed:
-        to_int8(model.language_model)
+        to_int8(model.vlm.language_model)
     keep_freed_memory()
     if compile_model:
-        for encoder in model.container.encoders.values():
+        for encoder in model.vlm.container.encoders.values():
             encoder.compile(dynamic=True)
     return model
 

@@ -106,7 +106,7 @@ def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple
             asked += [
                 asyncio.ensure_future(batcher.answer(prompt, [opened], generation, 1, None)) for prompt in prompts
             ]
-            return [answer.text for (answer,) in await asyncio.gather(*asked)], nano_notice(model, opened[1])
+            return [answer.text for (answer,) in await asyncio.gather(*asked)], nano_notice(model.vlm, opened[1])
         except FileNotFoundError as error:  # an older upload, removed for newer ones
             raise gr.Error("The picture is no longer here: upload it again.", print_exception=False) from error
         except (InputError, Busy) as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import torch
 from PIL import Image
-from torch import Tensor
 from transformers import LogitsProcessorList
 
 from mblip.errors import InputError
@@ -17,9 +16,11 @@ from mblip.inference.detecting import language_of
 from mblip.inference.loops import NoLoops
 from mblip.inference.prompts import Prompts, prompts_from, templates_of_run
 from mblip.languages import find_language
-from mblip.models import load as models
+from mblip.models.generation import answer_prompts
+from mblip.models.load import load_vision_llm
 from mblip.models.locate import locate
 from mblip.models.quantize import Quantization
+from mblip.models.scoring import score_candidates
 from mblip.models.vision_llm import VisionLLM
 from mblip.processing.images import Picture
 
@@ -27,20 +28,26 @@ from mblip.processing.images import Picture
 GENERATION: dict[str, Any] = {"num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 50}
 
 
-class Predictor(VisionLLM):
-    """A vision-language model that captions pictures and answers questions in the language asked for."""
+def for_people(generation: Mapping[str, Any], defaults: Mapping[str, Any] = GENERATION) -> dict[str, Any]:
+    """Options of ``generate`` for texts that people read: the defaults, and no running in circles, unless given otherwise."""
+    return {**defaults, "logits_processor": LogitsProcessorList([NoLoops()]), **generation}
+
+
+class Predictor:
+    """A model that captions pictures and answers questions about them, in the language asked for.
+
+    Attributes:
+        vlm: The vision-language model, for everything that people are not asked about: training, scoring, export.
+        templates: Names of the template files that it was trained on.
+    """
 
     def __init__(self, vlm: VisionLLM, templates: Sequence[str]) -> None:
-        """Take over a loaded model.
-
-        Args:
-            vlm: The model; its weights are shared, not copied.
-            templates: Names of the template files that it was trained on.
-        """
-        super().__init__(vlm.model, vlm.processor)
-        self.origin, self.speedups = vlm.origin, vlm.speedups
+        self.vlm = vlm.eval()
         self.templates = tuple(templates)
-        self.eval()
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"{type(self).__name__}({self.vlm!r})"
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -49,15 +56,15 @@ class Predictor(VisionLLM):
         Raises:
             InputError: It was trained on templates of a file that is gone.
         """
-        trained = getattr(self.model.config, "trained_prompts", None) or {}
+        trained = getattr(self.vlm.model.config, "trained_prompts", None) or {}
         return prompts_from(self.templates, trained.get("prompts", ()) if trained.get("complete") else ())
 
     @property
     def precision(self) -> str:
         """What the language model computes in: ``int8``, ``nf4`` or a type such as ``float32``."""
         packed = {"Int8Linear": "int8", "Linear8bitLt": "int8", "Linear4bit": "nf4"}
-        kinds = {type(module).__name__ for module in self.language_model.modules()}
-        dtype = self.model.get_input_embeddings().weight.dtype
+        kinds = {type(module).__name__ for module in self.vlm.language_model.modules()}
+        dtype = self.vlm.llm.dtype
         return next((packed[kind] for kind in packed if kind in kinds), str(dtype).removeprefix("torch."))
 
     def shrink(self, image: Image.Image) -> Image.Image:
@@ -65,7 +72,7 @@ class Predictor(VisionLLM):
 
         Resized as the image processor would, which then finds nothing left to do.
         """
-        processor = self.processor.image_processor
+        processor = self.vlm.processor.image_processor
         size = dict(processor.size or {})
         if not processor.do_resize or set(size) != {"height", "width"}:
             return image
@@ -74,15 +81,28 @@ class Predictor(VisionLLM):
     def generate(
         self, images: Sequence[Picture | Sequence[Picture]], prompts: Sequence[str], **generation: Any
     ) -> list[str]:
-        """As of any :class:`~mblip.models.VisionLLM`: the bare model, which may run in circles."""
-        return super().generate(images, prompts, **{"logits_processor": LogitsProcessorList(), **generation})
+        """Answer each prompt about its image (or list of images), in batches; nothing is added to prompt or settings.
 
-    def generate_ids(
-        self, prompts: Sequence[str], image_features: Tensor, image_index: Tensor, **generation: Any
-    ) -> Tensor:
-        """As of any :class:`~mblip.models.VisionLLM`, kept from running in circles unless ``logits_processor`` is given."""
-        generation.setdefault("logits_processor", LogitsProcessorList([NoLoops()]))
-        return super().generate_ids(prompts, image_features, image_index, **generation)
+        Args:
+            images: One picture, or a list of pictures, for each prompt: paths, bytes, PIL images or arrays.
+            prompts: As many texts.
+            **generation: What transformers' ``generate`` takes; greedy, and at most 50 tokens, by default.
+
+        Returns:
+            The answers alone, without special tokens.
+
+        Raises:
+            InputError: The lengths differ, or a picture cannot be read.
+        """
+        return answer_prompts(self.vlm, images, prompts, **generation)
+
+    def score_candidates(self, images: Picture | Sequence[Picture], prompt: str, answers: Sequence[str]) -> list[float]:
+        """Log-probability (natural, summed over the tokens and the end token) of each answer to a prompt about images.
+
+        Raises:
+            InputError: A picture cannot be read.
+        """
+        return score_candidates(self.vlm, images, prompt, answers)
 
     @overload
     def caption(self, images: Picture, language: str = ..., **generation: Any) -> str: ...
@@ -113,10 +133,11 @@ class Predictor(VisionLLM):
         """
         names = [find_language(name).name for name in _listed(language)]
         pairs = [(picture, name) for picture in _listed(images) for name in names]
-        texts = super().generate(
+        texts = answer_prompts(
+            self.vlm,
             [picture for picture, _ in pairs],
             [self.prompts.for_caption(name) for _, name in pairs],
-            **{**GENERATION, **generation},
+            **for_people(generation),
         )
         if isinstance(language, str):
             return texts if _is_list(images) else texts[0]
@@ -169,7 +190,7 @@ class Predictor(VisionLLM):
             self.prompts.own_prompt(text) or self.prompts.for_question(text, answer_language(text, language))
             for text in questions
         ]
-        texts = super().generate(pictures, prompts, **{**GENERATION, **generation})
+        texts = answer_prompts(self.vlm, pictures, prompts, **for_people(generation))
         return texts if _is_list(images) or not isinstance(question, str) else texts[0]
 
 
@@ -181,7 +202,7 @@ def load_model(
     device_map: Any = None,
     merge: bool = False,
 ) -> Predictor:
-    """Load a vision-LLM to caption and answer with: a run, a stock Blip2 checkpoint, or mBLIP's layout of 2023.
+    """Load a vision-LLM to caption and answer with: a run, a stock checkpoint, or mBLIP's layout of 2023.
 
     Args:
         name: Hub id, folder or ``nano:NAME``.
@@ -191,9 +212,9 @@ def load_model(
         merge: Of a run, merge the last adapter too, rather than leaving it attached.
 
     Raises:
-        InputError: See :func:`mblip.models.load_model`.
+        InputError: Nothing there, not a vision-LLM, incomplete, damaged, or in need of code that comes with it.
     """
-    vlm = models.load_model(name, quantization=quantization, dtype=dtype, device_map=device_map, merge=merge)
+    vlm = load_vision_llm(name, quantization=quantization, dtype=dtype, device_map=device_map, merge=merge)
     return Predictor(vlm, getattr(vlm.model.config, "prompt_templates", None) or templates_of_run(locate(name)))
 
 

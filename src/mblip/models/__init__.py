@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mblip.models.build import build_model
-    from mblip.models.load import load_model
+    from mblip.models.load import load_vision_llm
     from mblip.models.lora import add_lora, merge_lora
     from mblip.models.parts import count_parameters, parameters_by_part, set_trainable
     from mblip.models.runs import save_run
@@ -18,7 +18,7 @@ __all__ = [
     "add_lora",
     "build_model",
     "count_parameters",
-    "load_model",
+    "load_vision_llm",
     "merge_lora",
     "parameters_by_part",
     "save_run",
@@ -29,7 +29,7 @@ _PLACES = {
     "add_lora": "lora",
     "build_model": "build",
     "count_parameters": "parts",
-    "load_model": "load",
+    "load_vision_llm": "load",
     "merge_lora": "lora",
     "parameters_by_part": "parts",
     "save_run": "runs",

@@ -45,7 +45,7 @@ class ModelReport:
 
 
 def check_model(name: str | Path) -> ModelReport:
-    """Look at anything that ``load_model`` or ``build_model`` takes, without loading it."""
+    """Look at anything that ``load_vision_llm`` or ``build_model`` takes, without loading it."""
     report = ModelReport(str(name))
     try:
         folder = locate(name)

@@ -15,7 +15,7 @@ from torch import Tensor
 from mblip.errors import InputError
 from mblip.mixture.templates import load_templates
 from mblip.models.checkpoint import read_json
-from mblip.models.load import load_model
+from mblip.models.load import load_vision_llm
 from mblip.models.locate import locate
 from mblip.models.lora import merge_lora
 from mblip.models.origin import Origin
@@ -48,8 +48,8 @@ def export_model(name: str | Path, folder: Path, quantization: Quantization | No
     trained_on = check_kind(read_description(run).trained_on) if (run / DESCRIPTION).is_file() else None
     reference = None
     if trained_on and quantization is None:
-        reference = probe(load_model(name, quantization=trained_on))
-    return export(load_model(name, quantization=quantization), folder, reference)
+        reference = probe(load_vision_llm(name, quantization=trained_on))
+    return export(load_vision_llm(name, quantization=quantization), folder, reference)
 
 
 def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> float | None:

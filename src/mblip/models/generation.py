@@ -22,7 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from mblip.models.language_model import eval_mode
 from mblip.models.scoring import score_answers
-from mblip.models.vision_llm import VisionLLM
+from mblip.models.vision_llm import VisionLLM, check_lengths
 from mblip.processing.images import Picture
 
 
@@ -213,6 +213,24 @@ class Generator:
             shape = (0, self.model.container.tokens_per_image, self.model.llm.hidden_size)
             return torch.empty(shape, dtype=dtype, device=self.model.device)
         return torch.stack(found)
+
+
+def answer_prompts(
+    model: VisionLLM, images: Sequence[Picture | Sequence[Picture]], prompts: Sequence[str], **generation: Any
+) -> list[str]:
+    """As :meth:`VisionLLM.generate`, for any number of prompts: in batches, each picture object encoded once.
+
+    Raises:
+        InputError: The lengths differ, or a picture cannot be read.
+    """
+    check_lengths(images, prompts)
+    keys: dict[int, Picture] = {}
+    requests = []
+    for number, (entry, prompt) in enumerate(zip(images, prompts, strict=True)):
+        group: list[Any] = list(entry) if isinstance(entry, list | tuple) else [entry]
+        keys.update((id(picture), picture) for picture in group)
+        requests.append(Request(str(number), tuple(str(id(picture)) for picture in group), prompt))
+    return Generator(model, lambda key: keys[int(key)], **generation).texts(requests)
 
 
 class _Stop(StoppingCriteria):  # type: ignore[misc]

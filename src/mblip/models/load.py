@@ -16,7 +16,7 @@ from mblip.models.stock import load_stock
 from mblip.models.vision_llm import VisionLLM
 
 
-def load_model(
+def load_vision_llm(
     name: str | Path,
     *,
     quantization: Quantization | None = None,

@@ -10,7 +10,7 @@ import torch
 from mblip.config import TrainRecipe
 from mblip.errors import InputError
 from mblip.models.build import build_model
-from mblip.models.load import load_model
+from mblip.models.load import load_vision_llm
 from mblip.models.lora import add_lora
 from mblip.models.parts import recompute_layers, set_trainable
 from mblip.models.skeleton import container_config, skeleton
@@ -36,7 +36,7 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
         "device_map": device if device is not None and device.type != "cpu" and recipe.sharding == "none" else None,
     }
     if section.run:
-        vlm = load_model(section.run, merge=section.merge, **options)
+        vlm = load_vision_llm(section.run, merge=section.merge, **options)
     elif section.vision and section.llm:
         parts = (section.vision, section.llm, section.qformer, section.projection)
         vlm = build_model(*parts, seed=recipe.seed, **options)

@@ -49,7 +49,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
     """
     origin = vlm.origin
     if origin is None:
-        raise InputError("a run can be saved only of a model that build_model or load_model made")
+        raise InputError("a run can be saved only of a model that build_model or load_vision_llm made")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)
     parts = parameters_by_part(vlm)

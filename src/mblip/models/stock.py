@@ -23,7 +23,7 @@ def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None, 
         learns: Keep the bridge in fp32, rather than in the type that the stock class uses and gives its answers in.
 
     Raises:
-        InputError: See :func:`~mblip.models.load.load_model`.
+        InputError: See :func:`~mblip.models.load.load_vision_llm`.
     """
     kind, config = eyes_of(folder)
     tokenizer = read_tokenizer(folder)

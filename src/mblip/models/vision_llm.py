@@ -243,8 +243,7 @@ class VisionLLM(nn.Module):
         Raises:
             InputError: The lengths differ, or a picture cannot be read.
         """
-        if len(images) != len(prompts):
-            raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one image (or list) for each")
+        check_lengths(images, prompts)
         if not prompts:
             return []
         groups: list[list[Any]] = [list(entry) if isinstance(entry, list | tuple) else [entry] for entry in images]
@@ -297,6 +296,16 @@ class VisionLLM(nn.Module):
     def decode(self, ids: Tensor) -> list[str]:
         """Token ids [texts, tokens] to stripped texts."""
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def check_lengths(images: Sequence[Any], prompts: Sequence[str]) -> None:
+    """Whether there is an image (or a list of images) for each prompt.
+
+    Raises:
+        InputError: There is not.
+    """
+    if len(images) != len(prompts):
+        raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one image (or list) for each")
 
 
 def penalise_every_answer_token(generation: Mapping[str, Any], default: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mblip.evaluation.benchmarks.scenes import TASKS, SceneItem, is_right, load_
 from mblip.evaluation.runner import run_scenes
 from mblip.evaluation.scene_scores import score_scenes
 from mblip.mixture import build_mix
-from mblip.models.load import load_model
+from mblip.models.load import load_vision_llm
 from mblip.models.prepare import prepare_model
 from mblip.nano.words import load_lexicon
 from mblip.report.page import write_report
@@ -153,7 +153,7 @@ def _choose(settings: Sequence[Setting], directory: Path, seeds: int, held_out: 
 
 
 def _answers(run: Path, name: str, items: Sequence[SceneItem]) -> dict[str, str]:
-    return run_scenes(load_model(run, dtype="fp32"), items, open_images("nano:scenes"), run / f"{name}.jsonl")
+    return run_scenes(load_vision_llm(run, dtype="fp32"), items, open_images("nano:scenes"), run / f"{name}.jsonl")
 
 
 def _say_scores(setting: Setting, result: dict[str, Any], say: Say) -> None:

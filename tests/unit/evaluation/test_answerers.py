@@ -151,9 +151,9 @@ def test_our_models_answer_alike_in_any_batch_and_choose_candidates(tmp_path: Pa
     assert answerer.kind == "mblip" and answerer.identity["dtype"] == "float32"
     found = answers(answerer)
     assert answers(load_answerer(str(folder), batch_size=1, dtype="fp32")) == found
-    from mblip import load_model
+    from mblip.models import load_vision_llm
 
-    vlm = load_model(folder, dtype="fp32")
+    vlm = load_vision_llm(folder, dtype="fp32")
     assert found["3"] == vlm.generate([[PICTURES["r"], PICTURES["b"]]], ["is there a dog"], **SHORT_ANSWER)[0]
     candidates = ("yes", "no", "maybe")
     for request, choice in answerer.choices(REQUESTS, PICTURES.__getitem__, candidates):

@@ -113,12 +113,12 @@ def test_the_image_backend_is_named_and_chosen(llava: Path, tmp_path: Path) -> N
 def test_what_the_language_model_of_ours_would_decode_with_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
 ) -> None:
-    from mblip import load_model
+    from mblip.models import load_vision_llm
 
     keep_run(tmp_path / "out", described(load_answerer("nano:nano-blip2-en")))
-    vlm = load_model("nano:nano-blip2-en")
+    vlm = load_vision_llm("nano:nano-blip2-en")
     setattr(vlm.language_model.generation_config, name, value)
-    monkeypatch.setattr("mblip.evaluation.answerers.mblip.load_model", lambda *_, **__: vlm)
+    monkeypatch.setattr("mblip.evaluation.answerers.mblip.load_vision_llm", lambda *_, **__: vlm)
     with pytest.raises(InputError, match=f"decoding of pope, decoding, {name} None, not"):
         keep_run(tmp_path / "out", described(load_answerer("nano:nano-blip2-en")))
 

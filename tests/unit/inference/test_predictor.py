@@ -8,6 +8,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests import checkpoints
 
 import mblip
 from mblip.errors import InputError
+from mblip.inference import predictor
 from mblip.inference.detecting import language_of
 from mblip.inference.loops import NoLoops
 from mblip.inference.predictor import GENERATION, Predictor, load_model
@@ -65,7 +67,7 @@ def test_arrays_of_every_layout(model: Predictor) -> None:
     grey = np.eye(30, dtype=np.uint8) * 255
     opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
     layouts = [grey, grey[..., None], grey > 0, grey.astype(np.int64), opaque[..., :3], opaque, np.asfortranarray(grey)]
-    assert all((model.pixels([array]) == model.pixels([grey])).all() for array in layouts)
+    assert all((model.vlm.pixels([array]) == model.vlm.pixels([grey])).all() for array in layouts)
 
 
 def test_a_turned_picture_is_turned_upright(model: Predictor, pictures: list[Path]) -> None:
@@ -86,17 +88,18 @@ def test_a_shrunken_picture_has_the_same_pixel_values(model: Predictor, size: tu
     pixels = np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8)
     image = Image.fromarray(pixels)
     assert model.shrink(image).size == (checkpoints.SIDE, checkpoints.SIDE)
-    assert (model.pixels([image]) == model.pixels([model.shrink(image)])).all()
+    assert (model.vlm.pixels([image]) == model.vlm.pixels([model.shrink(image)])).all()
 
 
 def test_the_defaults_are_the_papers(model: Predictor, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def generate(self: object, images: object, prompts: list[str], **generation: object) -> list[str]:
+    def generate(vlm: object, images: object, prompts: list[str], **generation: Any) -> list[str]:
+        assert [type(one) for one in generation.pop("logits_processor")] == [NoLoops]
         asked.append((prompts, generation))
         return ["x" for _ in prompts]
 
-    monkeypatch.setattr(VisionLLM, "generate", generate)
+    monkeypatch.setattr(predictor, "answer_prompts", generate)
     model.caption(pictures[0], "sw")
     model.answer(pictures[0], "Was ist das für ein Tier?", "de", num_beams=1)
     assert asked[0] == (["Caption in Swahili:"], GENERATION)
@@ -222,13 +225,15 @@ def test_an_ordinary_question_is_no_prompt() -> None:
 
 def test_a_prompt_needs_no_language(model: Predictor, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(VisionLLM, "generate", lambda self, images, prompts, **_: asked.extend(prompts) or ["x"])
+    monkeypatch.setattr(predictor, "answer_prompts", lambda vlm, images, prompts, **_: asked.extend(prompts) or ["x"])
     model.answer(pictures[0], "Caption in kiswahili")
     assert asked == ["Caption in Swahili:"]
 
 
 def test_a_model_prints_as_one_line(model: Predictor) -> None:
-    assert re.fullmatch(r"Predictor\(\w+, [\d,.]+ M parameters, \d+ image tokens, \w+ on cpu\)", repr(model))
+    assert re.fullmatch(
+        r"Predictor\(VisionLLM\(\w+, [\d,.]+ M parameters, \d+ image tokens, \w+ on cpu\)\)", repr(model)
+    )
 
 
 def test_people_are_kept_from_loops_and_the_bare_model_is_not(
@@ -238,7 +243,7 @@ def test_people_are_kept_from_loops_and_the_bare_model_is_not(
     monkeypatch.setattr(
         VisionLLM,
         "generate_ids",
-        lambda self, prompts, *_, **options: seen.append(options["logits_processor"]) or stop(),
+        lambda self, prompts, *_, **options: seen.append(options.get("logits_processor", ())) or stop(),
     )
 
     def stop() -> None:
@@ -286,10 +291,35 @@ def test_an_exported_model_keeps_its_prompts(tmp_path: Path) -> None:
     assert load_model(folder).prompts == prompts_from(("nano",))
 
 
-def test_public_names() -> None:
+PUBLIC = {
+    "load_model": "name, *, quantization, dtype, device_map, merge",
+    "Predictor": "vlm, templates",
+    "Predictor.caption": "self, images, language, **generation",
+    "Predictor.answer": "self, images, question, language, **generation",
+    "Predictor.generate": "self, images, prompts, **generation",
+    "Predictor.score_candidates": "self, images, prompt, answers",
+    "build_model": "vision, llm, qformer, projection, *, seed, quantization, dtype, device_map",
+    "VisionLLM": "model, processor",
+    "VisionLLM.forward": "self, batch, per_text",
+    "VisionLLM.generate": "self, images, prompts, **generation",
+    "VisionLLM.generate_ids": "self, prompts, image_features, image_index, **generation",
+    "VisionLLM.encode": "self, images",
+}
+
+
+def test_the_public_interface_is_what_people_were_promised() -> None:
+    assert {name.partition(".")[0] for name in PUBLIC} == set(mblip.__all__) - {"__version__"}
+    for name, wanted in PUBLIC.items():
+        found: Any = mblip
+        for part in name.split("."):
+            found = getattr(found, part)
+        names, named = [], False
+        for parameter in inspect.signature(found).parameters.values():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not named:
+                names.append("*")
+                named = True
+            names.append(("**" if parameter.kind is inspect.Parameter.VAR_KEYWORD else "") + parameter.name)
+        assert ", ".join(names) == wanted, name
     assert mblip.load_model is load_model
-    assert issubclass(mblip.Predictor, mblip.VisionLLM)
-    assert set(mblip.__all__) >= {"load_model", "build_model", "Predictor", "VisionLLM"}
-    assert inspect.signature(mblip.load_model) == inspect.signature(load_model)
     with pytest.raises(AttributeError):
         _ = mblip.nothing

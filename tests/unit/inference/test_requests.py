@@ -166,7 +166,7 @@ def test_max_tokens_are_cut_to_the_models_room(server: str, monkeypatch: pytest.
     for asked, clamped in ((4, None), (512, None), (513, 512), (10**30, 512)):
         usage = send(server, {**ASKED, "max_tokens": asked, "repetition_penalty": 9}).json()["usage"]
         assert usage.get("max_tokens_clamped_to") == clamped
-    config = tiny.model.config.get_text_config()
+    config = tiny.vlm.model.config.get_text_config()
     with monkeypatch.context() as patched:
         patched.setattr(config, "is_encoder_decoder", False)
         patched.setattr(config, "max_position_embeddings", 40, raising=False)

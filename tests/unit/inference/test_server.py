@@ -37,7 +37,7 @@ def test_the_openai_client_gets_an_answer(client: openai.OpenAI, tiny: Predictor
     answer = client.chat.completions.create(**chat("Caption in German:", png()))
     assert answer.choices[0].message.content == tiny.generate([png()], ["Caption in German:"], **BEAMS)[0]
     assert answer.choices[0].message.role == "assistant"
-    assert answer.usage and answer.usage.prompt_tokens > tiny.num_query_tokens
+    assert answer.usage and answer.usage.prompt_tokens > tiny.vlm.container.tokens_per_image
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
@@ -65,7 +65,7 @@ def test_the_openai_client_finds_the_model(client: openai.OpenAI, tiny: Predicto
 
 
 def test_what_was_generated_is_counted(client: openai.OpenAI, tiny: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    end = tiny.layout.end_token_id
+    end = tiny.vlm.layout.end_token_id
 
     def ids(model: Any, prompts: list[str], *_: Any, streamer: Any = None, **__: Any) -> torch.Tensor:
         # As transformers: the start token, two words that decode to the text of one piece or none, end, padding.

@@ -16,7 +16,7 @@ from tests import checkpoints
 
 from mblip.config import ModelSection
 from mblip.errors import InputError
-from mblip.models import build_model, load_model
+from mblip.models import build_model, load_vision_llm
 from mblip.models.doctor import check_model
 from mblip.models.skeleton import container_config
 
@@ -31,7 +31,7 @@ def edit(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def refused(match: str, name: str | Path, **options: Any) -> None:
     with pytest.raises(InputError, match=match) as caught:
-        load_model(name, **options)
+        load_vision_llm(name, **options)
     assert "\n" not in str(caught.value)
 
 
@@ -108,10 +108,10 @@ def test_pickles_of_more_than_tensors(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_files_of_an_older_torch_are_read(tmp_path: Path) -> None:
     folder = checkpoints.published(tmp_path / "model", safetensors=False, shards=1)
-    before = load_model(folder).generate([PICTURE], ["Caption"], max_new_tokens=4)
+    before = load_vision_llm(folder).generate([PICTURE], ["Caption"], max_new_tokens=4)
     file = folder / "pytorch_model.bin"
     torch.save(torch.load(file, weights_only=True), file, _use_new_zipfile_serialization=False)
-    assert load_model(folder).generate([PICTURE], ["Caption"], max_new_tokens=4) == before
+    assert load_vision_llm(folder).generate([PICTURE], ["Caption"], max_new_tokens=4) == before
 
 
 def test_remote_code(model: Path) -> None:
@@ -132,7 +132,7 @@ def test_an_image_token_that_is_a_word(model: Path) -> None:
 
 def test_a_prompt_with_the_image_token(model: Path) -> None:
     with pytest.raises(InputError, match="holds <image>, which stands for the image"):
-        load_model(model).generate([PICTURE], ["what is <image>"])
+        load_vision_llm(model).generate([PICTURE], ["what is <image>"])
 
 
 def test_a_blip2_checkpoint_of_another_size(model: Path, old: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_checkpoint_stored_in_fp16_computes_in_bf16_where_fp16_overflows(tmp_p
 
     file = folder / "model.safetensors"
     save_file({name: value.half() for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
-    vlm = load_model(folder)
+    vlm = load_vision_llm(folder)
     assert vlm.language_model.dtype is torch.bfloat16
     assert torch.isfinite(vlm.logits({
         **vlm.layout.pairs(["Caption"], ["dog"], [1]), "pixel_values": vlm.pixels([PICTURE]), "image_index": torch.tensor([[0]])
@@ -211,11 +211,11 @@ def test_a_checkpoint_stored_in_fp16_computes_in_bf16_where_fp16_overflows(tmp_p
 
 def test_lengths_that_differ(model: Path) -> None:
     with pytest.raises(InputError, match="2 prompts for 1 images"):
-        load_model(model).generate([PICTURE], ["a", "b"])
+        load_vision_llm(model).generate([PICTURE], ["a", "b"])
 
 
 def test_a_batch_with_too_few_placeholders(model: Path) -> None:
-    vlm = load_model(model)
+    vlm = load_vision_llm(model)
     batch: dict[str, Any] = vlm.layout.pairs(["Caption", "what"], ["dog", "cat"], [1, 1])
     batch |= {"pixel_values": vlm.pixels([PICTURE]), "image_index": torch.tensor([[0], [0]])}
     batch["input_ids"][1, 0] = 5
@@ -248,7 +248,7 @@ def test_a_damaged_image_processor(damage: str, old: Path) -> None:
 
 
 def test_a_token_without_an_embedding(model: Path) -> None:
-    vlm = load_model(model)
+    vlm = load_vision_llm(model)
     batch: dict[str, Any] = vlm.layout.pairs(["Caption", "what"], ["dog", "cat"], [1, 1])
     batch |= {"pixel_values": vlm.pixels([PICTURE]), "image_index": torch.tensor([[0], [0]])}
     words = (batch["input_ids"] != vlm.model.config.image_token_index).nonzero()

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from tests import checkpoints
 
-from mblip import load_model
 from mblip.errors import InputError
+from mblip.models import load_vision_llm
 from mblip.models.language_model import cache_name
 from mblip.models.speedups import shared_beams, speed_up
 from mblip.models.vision_llm import VisionLLM
@@ -23,7 +23,7 @@ BEAMS: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 6, "length_penalty": 
 
 @pytest.fixture(params=["mt5", "t5", "umt5"])
 def vlm(request: pytest.FixtureRequest, tmp_path: Path) -> VisionLLM:
-    return load_model(checkpoints.blip2(tmp_path / "model", request.param), dtype="fp32")
+    return load_vision_llm(checkpoints.blip2(tmp_path / "model", request.param), dtype="fp32")
 
 
 def test_beams_equal_those_of_stock_generation(vlm: VisionLLM) -> None:

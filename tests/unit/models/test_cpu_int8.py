@@ -52,12 +52,12 @@ def test_a_row_gives_the_same_alone_and_among_others() -> None:
 
 
 def test_wide_layers_alone_are_changed_and_batches_answer_as_one(wide: Path, tmp_path: Path) -> None:
-    from mblip.inference.predictor import load_model
+    from mblip.models import load_vision_llm
 
-    plain, model = load_model(wide), load_model(wide)
+    plain, model = load_vision_llm(wide), load_vision_llm(wide)
     layers = linear_layers(model.language_model)
     assert to_int8(model.language_model) == len(layers) >= 20
-    assert to_int8(load_model(checkpoints.blip2(tmp_path, "mt5")).language_model) == 0
+    assert to_int8(load_vision_llm(checkpoints.blip2(tmp_path, "mt5")).language_model) == 0
     pictures = [torch.randint(0, 256, (20, 30, 3), dtype=torch.uint8).numpy() for _ in range(6)]
     prompts = ["Caption in German:", "what is red", "dog", "how many " * 9, "犬 と 猫", "собака"]
     together = model.generate(pictures, prompts, num_beams=3, max_new_tokens=8)
@@ -89,4 +89,4 @@ def test_it_is_the_default_where_it_is_faster(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(cpu_int8, "is_faster", lambda: faster)
     model = choosing.open_model(str(wide), asked)
-    assert any(isinstance(module, Int8Linear) for module in model.modules()) == packed
+    assert any(isinstance(module, Int8Linear) for module in model.vlm.modules()) == packed

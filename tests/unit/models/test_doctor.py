@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests import checkpoints
 
-from mblip.models import add_lora, load_model, save_run
+from mblip.models import add_lora, load_vision_llm, save_run
 from mblip.models.doctor import check_model
 
 
@@ -29,7 +29,7 @@ def test_whole_checkpoints_have_no_problem(family: str, tmp_path: Path) -> None:
 
 def test_a_run_and_what_it_stands_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = checkpoints.blip2(tmp_path / "base", "mt5")
-    vlm = load_model(base)
+    vlm = load_vision_llm(base)
     add_lora(vlm, 2, 4, 0.0)
     save_run(vlm, tmp_path / "run")
     report = check_model(tmp_path / "run")

@@ -13,7 +13,7 @@ from tests import checkpoints
 from torch import Tensor
 
 from mblip.config import PartsSection
-from mblip.models import VisionLLM, add_lora, load_model, merge_lora, set_trainable
+from mblip.models import VisionLLM, add_lora, load_vision_llm, merge_lora, set_trainable
 from mblip.models.quantize import dequantize
 from mblip.models.speedups import fused_layers, speed_up
 
@@ -28,7 +28,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def prepared(folder: Path, quantization: str | None, dtype: str, dropout: float = 0.0) -> VisionLLM:
-    vlm = load_model(folder, dtype=dtype, quantization=quantization)
+    vlm = load_vision_llm(folder, dtype=dtype, quantization=quantization)
     add_lora(vlm, 4, 16, dropout)
     set_trainable(vlm, PartsSection())
     generator = torch.Generator().manual_seed(0)

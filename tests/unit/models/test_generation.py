@@ -12,7 +12,7 @@ import torch
 from tests import checkpoints
 
 from mblip.errors import InputError
-from mblip.models import VisionLLM, load_model
+from mblip.models import VisionLLM, load_vision_llm
 from mblip.models.generation import Generator, Request
 from mblip.models.scoring import score_candidates
 from mblip.storage import UnreadableImage
@@ -32,7 +32,9 @@ FAMILIES = ["mt5", "t5", "bloom", "opt", "llama", "qwen3", "gemma3", "cohere"]
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VisionLLM:
-    return load_model(checkpoints.blip2(tmp_path_factory.mktemp(request.param) / "model", request.param), dtype="fp32")
+    return load_vision_llm(
+        checkpoints.blip2(tmp_path_factory.mktemp(request.param) / "model", request.param), dtype="fp32"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, VisionLLM]:
     made = {}
     for family in ("mt5", "llama"):
         path = checkpoints.blip2(tmp_path_factory.mktemp(family) / "model", family)
-        made[family] = load_model(path, dtype="fp32")
+        made[family] = load_vision_llm(path, dtype="fp32")
     return made
 
 
@@ -76,7 +78,7 @@ def test_a_batch_gives_the_tokens_of_one_by_one(vlm: VisionLLM, generation: dict
 
 
 def test_padding_with_the_end_token_is_no_repetition(tmp_path: Path) -> None:
-    vlm = load_model(checkpoints.blip2(tmp_path / "model", "llama"), dtype="fp32")
+    vlm = load_vision_llm(checkpoints.blip2(tmp_path / "model", "llama"), dtype="fp32")
     vlm.tokenizer.pad_token = vlm.tokenizer.eos_token
     with torch.no_grad():
         vlm.language_model.lm_head.weight[vlm.tokenizer.eos_token_id] *= 2
@@ -232,7 +234,7 @@ def test_candidates_read_image_and_prompt_once(
 @pytest.mark.parametrize("family", ["llama", "bloom", "gemma3"])
 def test_candidates_of_a_model_that_ignores_what_it_has_read_are_refused(family: str, tmp_path: Path) -> None:
     """It would score every answer as if there were neither picture nor prompt."""
-    vlm = load_model(checkpoints.blip2(tmp_path / "model", family), dtype="fp32")
+    vlm = load_vision_llm(checkpoints.blip2(tmp_path / "model", family), dtype="fp32")
     base = vlm.language_model.base_model
     real = base.forward
 

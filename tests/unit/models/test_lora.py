@@ -16,7 +16,7 @@ from torch import nn
 
 from mblip.config import PartsSection
 from mblip.errors import InputError
-from mblip.models import VisionLLM, add_lora, count_parameters, load_model, merge_lora, save_run, set_trainable
+from mblip.models import VisionLLM, add_lora, count_parameters, load_vision_llm, merge_lora, save_run, set_trainable
 from mblip.models.lora import target_pattern
 
 PICTURES = [np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(2)]
@@ -54,7 +54,7 @@ def randomize(vlm: VisionLLM, seed: int = 0) -> None:
 
 @pytest.mark.parametrize("family", list(LAYERS))
 def test_every_linear_layer_of_the_language_model_and_no_other(folders: Any, family: str) -> None:
-    vlm = load_model(folders(family), dtype="fp32")
+    vlm = load_vision_llm(folders(family), dtype="fp32")
     head = vlm.language_model.get_output_embeddings()
     linear = {name for name, module in vlm.language_model.named_modules() if isinstance(module, nn.Linear)}
     linear -= {name for name, module in vlm.language_model.named_modules() if module is head}
@@ -68,7 +68,7 @@ def test_every_linear_layer_of_the_language_model_and_no_other(folders: Any, fam
 
 
 def test_adapters_are_fp32_on_a_bf16_language_model(folders: Any) -> None:
-    vlm = load_model(folders("mt5"), dtype="bf16")
+    vlm = load_vision_llm(folders("mt5"), dtype="bf16")
     add_lora(vlm, 2, 4, 0.0)
     kinds = {parameter.dtype for name, parameter in vlm.language_model.named_parameters() if ".lora_" in name}
     assert kinds == {torch.float32}
@@ -77,7 +77,7 @@ def test_adapters_are_fp32_on_a_bf16_language_model(folders: Any) -> None:
 
 
 def test_a_second_set_of_adapters_is_refused(folders: Any) -> None:
-    vlm = load_model(folders("mt5"))
+    vlm = load_vision_llm(folders("mt5"))
     add_lora(vlm, 2, 4, 0.0)
     with pytest.raises(InputError, match="already"):
         add_lora(vlm, 2, 4, 0.0)
@@ -85,7 +85,7 @@ def test_a_second_set_of_adapters_is_refused(folders: Any) -> None:
 
 @pytest.mark.parametrize("family", ["mt5", "bloom", "llama"])
 def test_merging_changes_nothing_but_the_layers(folders: Any, family: str) -> None:
-    vlm = load_model(folders(family), dtype="fp32")
+    vlm = load_vision_llm(folders(family), dtype="fp32")
     names = set(vlm.model.state_dict())
     plain = loss(vlm)
     add_lora(vlm, 2, 4, 0.5)
@@ -101,11 +101,11 @@ def test_merging_changes_nothing_but_the_layers(folders: Any, family: str) -> No
 
 @pytest.mark.parametrize("family", ["mt5", "bloom"])
 def test_peft_reads_the_adapter(folders: Any, family: str, tmp_path: Path) -> None:
-    vlm = load_model(folders(family), dtype="fp32")
+    vlm = load_vision_llm(folders(family), dtype="fp32")
     add_lora(vlm, 2, 4, 0.05)
     randomize(vlm)
     save_run(vlm, tmp_path / "run")
-    other = load_model(folders(family), dtype="fp32")
+    other = load_vision_llm(folders(family), dtype="fp32")
     other.model.language_model = PeftModel.from_pretrained(other.language_model, tmp_path / "run" / "adapter")
     ids = vlm.layout.prompts(["Caption in German:"], [0])
     if vlm.is_encoder_decoder:
@@ -115,7 +115,7 @@ def test_peft_reads_the_adapter(folders: Any, family: str, tmp_path: Path) -> No
 
 
 def test_parts_learn_as_the_recipe_says(folders: Any) -> None:
-    vlm = load_model(folders("mt5"))
+    vlm = load_vision_llm(folders("mt5"))
     with pytest.raises(InputError, match="no adapters"):
         set_trainable(vlm, PartsSection())
     add_lora(vlm, 2, 4, 0.0)
@@ -131,23 +131,23 @@ def test_parts_learn_as_the_recipe_says(folders: Any) -> None:
 
 
 def test_a_run_on_a_run_is_told_by_its_adapters(folders: Any, tmp_path: Path) -> None:
-    vlm = load_model(folders("mt5"), dtype="fp32")
+    vlm = load_vision_llm(folders("mt5"), dtype="fp32")
     add_lora(vlm, 2, 4, 0.0)
     randomize(vlm, 1)
     with torch.no_grad():
         vlm.model.query_tokens += 1
     save_run(vlm, tmp_path / "first")
-    first = load_model(tmp_path / "first", dtype="fp32")
+    first = load_vision_llm(tmp_path / "first", dtype="fp32")
     torch.testing.assert_close(loss(first), loss(vlm), rtol=0, atol=0)
     merge_lora(first)
     torch.testing.assert_close(
-        loss(load_model(tmp_path / "first", dtype="fp32", merge=True)), loss(first), rtol=0, atol=0
+        loss(load_vision_llm(tmp_path / "first", dtype="fp32", merge=True)), loss(first), rtol=0, atol=0
     )
     add_lora(first, 3, 4, 0.0)
     randomize(first, 2)
     save_run(first, tmp_path / "second")
     (tmp_path / "first").rename(tmp_path / "gone")  # the second run has all it needs
-    second = load_model(tmp_path / "second", dtype="fp32")
+    second = load_vision_llm(tmp_path / "second", dtype="fp32")
     torch.testing.assert_close(loss(second), loss(first), rtol=0, atol=0)
     assert json.loads((tmp_path / "second" / "mblip.json").read_text())["adapters"] == ["adapters/0", "adapter"]
     # An adapter that lies nowhere cannot be told.
@@ -169,7 +169,7 @@ def test_a_run_on_a_run_is_told_by_its_adapters(folders: Any, tmp_path: Path) ->
     ],
 )
 def test_a_damaged_run_is_named(folders: Any, tmp_path: Path, file: str, damage: Any, message: str) -> None:
-    vlm = load_model(folders("mt5"))
+    vlm = load_vision_llm(folders("mt5"))
     add_lora(vlm, 2, 4, 0.0)
     save_run(vlm, tmp_path / "run")
     path = tmp_path / "run" / file
@@ -178,22 +178,22 @@ def test_a_damaged_run_is_named(folders: Any, tmp_path: Path, file: str, damage:
     else:
         path.write_text(damage(path.read_text()))
     with pytest.raises(InputError, match=message):
-        load_model(tmp_path / "run")
+        load_vision_llm(tmp_path / "run")
 
 
 def test_a_run_whose_base_changed_or_went_is_refused(tmp_path: Path) -> None:
     base = checkpoints.blip2(tmp_path / "base", "mt5")
-    save_run(load_model(base), tmp_path / "run")
+    save_run(load_vision_llm(base), tmp_path / "run")
     checkpoints.blip2(tmp_path / "base", "mt5", seed=1)
     with pytest.raises(InputError, match="another model checkpoint"):
-        load_model(tmp_path / "run")
+        load_vision_llm(tmp_path / "run")
     base.rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="which is gone"):
-        load_model(tmp_path / "run")
+        load_vision_llm(tmp_path / "run")
     # Shipped with another version of this package, which a person cannot bring back.
     file = tmp_path / "run" / "mblip.json"
     text = file.read_text()
     for name in ("nano-blip2-en", "nano-of-old"):
         file.write_text(text.replace(str(base), f"nano:{name}"))
         with pytest.raises(InputError, match=f"nano:{name}.*train it again"):
-            load_model(tmp_path / "run")
+            load_vision_llm(tmp_path / "run")

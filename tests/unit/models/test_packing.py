@@ -12,7 +12,7 @@ import torch
 from tests import checkpoints
 from torch import Tensor
 
-from mblip.models import VisionLLM, load_model
+from mblip.models import VisionLLM, load_vision_llm
 from mblip.models.parts import recompute_layers
 from mblip.models.speedups import speed_up
 from mblip.models.speedups.packed_rows import pack_causal, pack_pairs
@@ -29,7 +29,7 @@ ONE_EACH, TWO_EACH = [[0], [1], [0], [0], [2]], [[0, 1], [0, 1], [1, -1], [1, -1
 
 
 def model(folder: Path, family: str, **changes: Any) -> VisionLLM:
-    vlm = load_model(checkpoints.blip2(folder / "model", family, **changes), dtype="fp32")
+    vlm = load_vision_llm(checkpoints.blip2(folder / "model", family, **changes), dtype="fp32")
     vlm.double()  # so that only the mathematics is compared
     speed_up(vlm, ["packed_rows"])
     return vlm

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mblip.config import PartsSection
-from mblip.models import VisionLLM, add_lora, load_model, set_trainable
+from mblip.models import VisionLLM, add_lora, load_vision_llm, set_trainable
 from mblip.models.head import OutputHead, place_output_head
 from mblip.models.scoring import score_candidates
 from mblip.models.speedups import speed_up
@@ -63,7 +63,7 @@ def watched(vlm: VisionLLM) -> Iterator[None]:
 @pytest.fixture(scope="module", params=["mt5", "umt5", "bloom", "opt", "llama", "gemma3", "cohere"])
 def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VisionLLM:
     folder = checkpoints.blip2(tmp_path_factory.mktemp(request.param) / "model", request.param, unused_rows=ROWS)
-    return load_model(folder, dtype="fp32").requires_grad_(False)
+    return load_vision_llm(folder, dtype="fp32").requires_grad_(False)
 
 
 def training_batch(vlm: VisionLLM) -> dict[str, Tensor]:
@@ -101,7 +101,7 @@ def test_training_of_the_bridge(vlm: VisionLLM, packs: bool) -> None:
 @pytest.mark.parametrize("family", ["mt5", "bloom", "llama"])
 @pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "autocast"])
 def test_training_of_lora(family: str, autocast: bool, tmp_path: Path) -> None:
-    vlm = load_model(checkpoints.blip2(tmp_path / "model", family, unused_rows=ROWS), dtype="fp32")
+    vlm = load_vision_llm(checkpoints.blip2(tmp_path / "model", family, unused_rows=ROWS), dtype="fp32")
     add_lora(vlm, 4, 16, 0.1)
     set_trainable(vlm, PartsSection())
     speed_up(vlm, ["fused_layers"])
@@ -136,7 +136,7 @@ def torch_repeats() -> bool:
 @pytest.mark.parametrize("family", ["bloom", "llama", "gemma3"])
 def test_a_plain_head_is_repeated(family: str, tmp_path: Path) -> None:
     """Why the head is one of our own, as long as such a torch is supported."""
-    vlm = load_model(checkpoints.blip2(tmp_path / "model", family, unused_rows=ROWS), dtype="fp32").requires_grad_(
+    vlm = load_vision_llm(checkpoints.blip2(tmp_path / "model", family, unused_rows=ROWS), dtype="fp32").requires_grad_(
         False
     )
     head = vlm.language_model.get_output_embeddings()
@@ -152,7 +152,7 @@ def test_a_plain_head_is_repeated(family: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["mt5", "t5", "bloom", "cohere", "opt"])
 def test_the_head_has_the_very_parameters_and_names_of_the_one_before(family: str, tmp_path: Path) -> None:
-    vlm = load_model(checkpoints.blip2(tmp_path / "model", family))
+    vlm = load_vision_llm(checkpoints.blip2(tmp_path / "model", family))
     head, table = vlm.language_model.get_output_embeddings(), vlm.model.get_input_embeddings()
     assert type(head) is OutputHead
     assert (head.weight is table.weight) is (not checkpoints.FAMILIES[family][2])
@@ -168,7 +168,7 @@ def test_a_head_of_another_kind_is_left_alone(tmp_path: Path) -> None:
         def forward(self, hidden: Tensor) -> Tensor:
             return super().forward(hidden) * 2
 
-    vlm = load_model(checkpoints.blip2(tmp_path / "model", "llama"))
+    vlm = load_vision_llm(checkpoints.blip2(tmp_path / "model", "llama"))
     vlm.language_model.lm_head = other = Scaled(checkpoints.WIDTH, 5)
     place_output_head(vlm.language_model)
     assert vlm.language_model.get_output_embeddings() is other

@@ -13,7 +13,7 @@ from tests import checkpoints
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mblip.errors import InputError
-from mblip.models import VisionLLM, add_lora, load_model, merge_lora
+from mblip.models import VisionLLM, add_lora, load_vision_llm, merge_lora
 from mblip.models.export import export
 
 PICTURES = [np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(3)]
@@ -53,7 +53,7 @@ def randomized_lora(vlm: VisionLLM) -> None:
 
 
 def test_every_weight_is_the_stored_one(folder: Path) -> None:
-    vlm = load_model(folder)
+    vlm = load_vision_llm(folder)
     own = vlm.model.state_dict()
     files = stored(folder)
     assert len(files) > 60
@@ -65,7 +65,7 @@ def test_every_weight_is_the_stored_one(folder: Path) -> None:
 
 
 def test_it_captions_and_sees_the_image(folder: Path) -> None:
-    vlm = load_model(folder)
+    vlm = load_vision_llm(folder)
     texts = vlm.generate(PICTURES, PROMPTS, num_beams=5, max_new_tokens=8)
     assert all(texts)
     assert len(set(texts)) == 3
@@ -88,15 +88,15 @@ def test_the_stock_class_still_cannot_run_it(folder: Path) -> None:
 
 
 def test_the_head_survives_lora_merge_export_and_reload(folder: Path, tmp_path: Path) -> None:
-    vlm = load_model(folder)
+    vlm = load_vision_llm(folder)
     wanted = head(vlm).clone()
     randomized_lora(vlm)
     texts = vlm.generate(PICTURES, PROMPTS, num_beams=5, max_new_tokens=8)
-    assert texts != load_model(folder).generate(PICTURES, PROMPTS, num_beams=5, max_new_tokens=8)
+    assert texts != load_vision_llm(folder).generate(PICTURES, PROMPTS, num_beams=5, max_new_tokens=8)
     merge_lora(vlm)
     assert torch.equal(head(vlm), wanted)
     export(vlm, tmp_path / "stock")
-    again = load_model(tmp_path / "stock")
+    again = load_vision_llm(tmp_path / "stock")
     assert torch.equal(head(again), wanted)
     assert again.generate(PICTURES, PROMPTS, num_beams=5, max_new_tokens=8) == texts
     stock = AutoModelForImageTextToText.from_pretrained(tmp_path / "stock").eval()
@@ -112,15 +112,15 @@ def test_the_head_survives_lora_merge_export_and_reload(folder: Path, tmp_path: 
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
 def test_the_head_survives_quantised_loading(folder: Path, quantization: Any) -> None:
-    vlm = load_model(folder, quantization=quantization, dtype="bf16")
-    assert torch.equal(head(vlm), load_model(folder, dtype="bf16").language_model.get_output_embeddings().weight)
+    vlm = load_vision_llm(folder, quantization=quantization, dtype="bf16")
+    assert torch.equal(head(vlm), load_vision_llm(folder, dtype="bf16").language_model.get_output_embeddings().weight)
     assert isinstance(vlm.language_model.get_output_embeddings(), torch.nn.Linear)
     assert all(vlm.generate(PICTURES, PROMPTS, max_new_tokens=4))
 
 
 @pytest.mark.parametrize("family", ["mt5", "bloom"])
 def test_the_head_survives_growing_by_the_image_token(family: str, tmp_path: Path) -> None:
-    vlm = load_model(checkpoints.published(tmp_path / "model", family, unused_rows=0))
+    vlm = load_vision_llm(checkpoints.published(tmp_path / "model", family, unused_rows=0))
     before = stored(tmp_path / "model")
     old = before["language_model.lm_head.weight"]
     table = vlm.model.get_input_embeddings().weight
@@ -134,7 +134,7 @@ def test_the_head_survives_growing_by_the_image_token(family: str, tmp_path: Pat
         assert vlm.language_model.decoder.embed_tokens.weight is table
     texts = vlm.generate(PICTURES, PROMPTS, max_new_tokens=6)
     export(vlm, tmp_path / "stock")
-    again = load_model(tmp_path / "stock")
+    again = load_vision_llm(tmp_path / "stock")
     assert torch.equal(head(again), head(vlm))
     assert again.generate(PICTURES, PROMPTS, max_new_tokens=6) == texts
 
@@ -144,8 +144,8 @@ def test_the_head_survives_growing_by_the_image_token(family: str, tmp_path: Pat
 def test_the_embedding_may_be_stored_under_any_of_its_names(kept: str, safetensors: bool, tmp_path: Path) -> None:
     names = {"shared", "encoder.embed_tokens", "decoder.embed_tokens"}
     without = tuple(f"language_model.{name}.weight" for name in names - {kept})
-    whole = load_model(checkpoints.published(tmp_path / "whole"))
-    vlm = load_model(checkpoints.published(tmp_path / "model", without=without, safetensors=safetensors))
+    whole = load_vision_llm(checkpoints.published(tmp_path / "whole"))
+    vlm = load_vision_llm(checkpoints.published(tmp_path / "model", without=without, safetensors=safetensors))
     assert torch.equal(vlm.model.get_input_embeddings().weight, whole.model.get_input_embeddings().weight)
     assert torch.equal(head(vlm), head(whole))
     assert vlm.generate(PICTURES, PROMPTS, max_new_tokens=6) == whole.generate(PICTURES, PROMPTS, max_new_tokens=6)
@@ -154,7 +154,7 @@ def test_the_embedding_may_be_stored_under_any_of_its_names(kept: str, safetenso
 @pytest.mark.parametrize("family", ["mt5", "bloom"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_head_stored_apart_stays_apart_whatever_the_configuration(family: str, tied: bool, tmp_path: Path) -> None:
-    vlm = load_model(checkpoints.published(tmp_path / "model", family, tied=tied))
+    vlm = load_vision_llm(checkpoints.published(tmp_path / "model", family, tied=tied))
     assert torch.equal(head(vlm), stored(tmp_path / "model")["language_model.lm_head.weight"])
     assert not torch.equal(head(vlm), vlm.model.get_input_embeddings().weight)
     assert vlm.model.config.text_config.tie_word_embeddings is vlm.model.config.tie_word_embeddings is False
@@ -165,7 +165,7 @@ def test_a_head_equal_to_the_table_is_still_of_its_own(tmp_path: Path) -> None:
     state = stored(folder)
     state["language_model.lm_head.weight"] = state["language_model.shared.weight"].clone()
     checkpoints.write_shards(folder, state, safetensors=True, shards=1)
-    vlm = load_model(folder)
+    vlm = load_vision_llm(folder)
     assert torch.equal(head(vlm), vlm.model.get_input_embeddings().weight)
     assert vlm.language_model.lm_head.weight is not vlm.model.get_input_embeddings().weight
 
@@ -186,7 +186,7 @@ def test_a_head_equal_to_the_table_is_still_of_its_own(tmp_path: Path) -> None:
 def test_a_missing_weight_is_named(family: str, name: str, safetensors: bool, tmp_path: Path) -> None:
     folder = checkpoints.published(tmp_path / "model", family, without=(name,), safetensors=safetensors)
     with pytest.raises(InputError, match=name):
-        load_model(folder)
+        load_vision_llm(folder)
 
 
 def test_two_queries_fewer_than_the_configuration_says(tmp_path: Path) -> None:
@@ -195,4 +195,4 @@ def test_two_queries_fewer_than_the_configuration_says(tmp_path: Path) -> None:
     config["num_query_tokens"] = checkpoints.QUERIES - 2
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="query_tokens"):
-        load_model(folder)
+        load_vision_llm(folder)

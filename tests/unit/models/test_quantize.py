@@ -20,7 +20,7 @@ from mblip.models import (
     add_lora,
     build_model,
     count_parameters,
-    load_model,
+    load_vision_llm,
     merge_lora,
     save_run,
     set_trainable,
@@ -63,7 +63,7 @@ def stored(vlm: VisionLLM) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("family", "kind"), KINDS)
 def test_the_language_models_layers_and_no_other(folders: dict[str, Path], family: str, kind: Any) -> None:
-    vlm = load_model(folders[family], quantization=kind, dtype="bf16")
+    vlm = load_vision_llm(folders[family], quantization=kind, dtype="bf16")
     head = vlm.language_model.get_output_embeddings()
     for name, module in vlm.model.named_modules():
         if isinstance(module, nn.Linear):
@@ -72,7 +72,7 @@ def test_the_language_models_layers_and_no_other(folders: dict[str, Path], famil
     assert head.weight.dtype is torch.bfloat16
     assert vlm.model.qformer.dtype is vlm.model.language_projection.weight.dtype is torch.float32
     assert quantization_of(vlm.language_model) == kind
-    assert count_parameters(vlm) == count_parameters(load_model(folders[family]))
+    assert count_parameters(vlm) == count_parameters(load_vision_llm(folders[family]))
 
 
 @pytest.mark.parametrize(("family", "kind"), list(ERROR))
@@ -80,7 +80,7 @@ def test_logits_stay_near(folders: dict[str, Path], family: str, kind: Any) -> N
     def load(quantization: Any = None) -> VisionLLM:
         if family == "nano":
             return build_model("nano:nano-blip2-en", "nano:nano-mlm", dtype="bf16", quantization=quantization)
-        return load_model(folders[family], dtype="bf16", quantization=quantization)
+        return load_vision_llm(folders[family], dtype="bf16", quantization=quantization)
 
     whole, less = load(), load(kind)
     wanted = whole.logits(batch(whole)).float()
@@ -90,7 +90,7 @@ def test_logits_stay_near(folders: dict[str, Path], family: str, kind: Any) -> N
 
 @pytest.mark.parametrize(("family", "kind"), KINDS)
 def test_lora_learns_on_top_and_nothing_else_moves(folders: dict[str, Path], family: str, kind: Any) -> None:
-    vlm = load_model(folders[family], quantization=kind, dtype="bf16")
+    vlm = load_vision_llm(folders[family], quantization=kind, dtype="bf16")
     add_lora(vlm, 4, 8, 0.0)
     set_trainable(vlm, PartsSection(qformer="frozen", projection="frozen"))
     learning = {name: value for name, value in vlm.model.named_parameters() if value.requires_grad}
@@ -118,14 +118,14 @@ def test_lora_learns_on_top_and_nothing_else_moves(folders: dict[str, Path], fam
 
 def test_full_training_of_a_quantised_language_model_is_refused(folders: dict[str, Path]) -> None:
     for kind in ("int8", "nf4"):
-        vlm = load_model(folders["mt5"], quantization=kind)  # type: ignore[arg-type]
+        vlm = load_vision_llm(folders["mt5"], quantization=kind)  # type: ignore[arg-type]
         with pytest.raises(InputError, match="is quantised"):
             set_trainable(vlm, PartsSection(llm="full"))
 
 
 def test_an_unknown_kind_is_named(folders: dict[str, Path]) -> None:
     with pytest.raises(InputError, match=r"quantization 'fp4' is unknown; it is none, int8, nf4"):
-        load_model(folders["mt5"], quantization="fp4")  # type: ignore[arg-type]
+        load_vision_llm(folders["mt5"], quantization="fp4")  # type: ignore[arg-type]
 
 
 def test_a_missing_bitsandbytes_is_named(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_a_missing_bitsandbytes_is_named(folders: dict[str, Path], monkeypatch: 
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match=r"needs bitsandbytes: pip install 'mblip\[train\]'"):
-        load_model(folders["mt5"], quantization="int8")
+        load_vision_llm(folders["mt5"], quantization="int8")
 
 
 def randomize(vlm: VisionLLM) -> None:
@@ -150,7 +150,7 @@ def randomize(vlm: VisionLLM) -> None:
 
 @pytest.mark.parametrize(("family", "kind"), KINDS)
 def test_merging_into_quantised_layers_loses_little(folders: dict[str, Path], family: str, kind: Any) -> None:
-    vlm = load_model(folders[family], quantization=kind, dtype="fp32")
+    vlm = load_vision_llm(folders[family], quantization=kind, dtype="fp32")
     add_lora(vlm, 4, 8, 0.0)
     randomize(vlm)
     adapted = vlm.logits(batch(vlm))
@@ -166,14 +166,14 @@ def test_merging_into_quantised_layers_loses_little(folders: dict[str, Path], fa
 def test_a_quantised_run_is_exported_with_its_error(
     folders: dict[str, Path], family: str, kind: Any, tmp_path: Path
 ) -> None:
-    trained = load_model(folders[family], quantization=kind, dtype="fp32")
+    trained = load_vision_llm(folders[family], quantization=kind, dtype="fp32")
     add_lora(trained, 4, 8, 0.0)
     randomize(trained)
     save_run(trained, tmp_path / "run")
     reference = probe(trained)
 
     def error(folder: Path) -> float:
-        exported = load_model(folder, dtype="fp32")
+        exported = load_vision_llm(folder, dtype="fp32")
         AutoModelForImageTextToText.from_pretrained(folder)
         assert f"{told[folder.name]:.2e}" in (folder / "README.md").read_text()
         return float((probe(exported) - reference).norm() / reference.norm())
@@ -188,6 +188,6 @@ def test_a_quantised_run_is_exported_with_its_error(
     assert told["same"] < told["base"]
     assert "dequantised" in (tmp_path / "same" / "README.md").read_text()
     assert "dequantised" not in (tmp_path / "base" / "README.md").read_text()
-    head = load_model(folders[family]).language_model.get_output_embeddings().weight
+    head = load_vision_llm(folders[family]).language_model.get_output_embeddings().weight
     for name in told:
-        assert torch.equal(load_model(tmp_path / name).language_model.get_output_embeddings().weight, head)
+        assert torch.equal(load_vision_llm(tmp_path / name).language_model.get_output_embeddings().weight, head)

@@ -5,7 +5,7 @@ import torch
 
 from mblip.config import TrainRecipe, load_recipe
 from mblip.errors import InputError
-from mblip.models import load_model, parameters_by_part
+from mblip.models import load_vision_llm, parameters_by_part
 from mblip.nano.scenes import Scene, render
 from mblip.training.run import train
 
@@ -20,9 +20,9 @@ def recipe(mix: Path, *overrides: str) -> TrainRecipe:
 def test_a_run_trains_the_bridge_alone_and_loads_again(mix: Path, tmp_path: Path) -> None:
     last = train(recipe(mix), tmp_path / "run")
     assert last["step"] == 4
-    run = load_model(tmp_path / "run", dtype="fp32")
+    run = load_vision_llm(tmp_path / "run", dtype="fp32")
     train(recipe(mix, "optim.steps=0"), tmp_path / "start")
-    start = load_model(tmp_path / "start", dtype="fp32")
+    start = load_vision_llm(tmp_path / "start", dtype="fp32")
     for part, parameters in parameters_by_part(run).items():
         before = dict(parameters_by_part(start)[part])
         changed = [name for name, value in parameters if not torch.equal(value, before[name])]
@@ -64,7 +64,7 @@ def test_two_runs_do_not_write_to_one_directory(mix: Path, tmp_path: Path) -> No
 def test_lora_learns_and_is_saved(mix: Path, tmp_path: Path) -> None:
     train(recipe(mix, "parts.llm=lora", "optim.lora_lr=1e-2"), tmp_path / "run")
     assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file()
-    run = load_model(tmp_path / "run", dtype="fp32")
+    run = load_vision_llm(tmp_path / "run", dtype="fp32")
     lora = parameters_by_part(run)["lora"]
     assert lora and any(value.abs().sum() > 0 for name, value in lora if "lora_B" in name)
 

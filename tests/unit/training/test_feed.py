@@ -11,7 +11,7 @@ from PIL import Image
 
 from mblip.config import SourceSection, TrainRecipe
 from mblip.errors import InputError
-from mblip.models import load_model
+from mblip.models import load_vision_llm
 from mblip.models.vision_llm import VisionLLM
 from mblip.nano.scenes import Scene, render
 from mblip.schema import Instruction
@@ -27,7 +27,7 @@ Make = Callable[..., TrainRecipe]
 def vlm(aligning: Make, tmp_path_factory: pytest.TempPathFactory) -> VisionLLM:
     folder = tmp_path_factory.mktemp("untrained")
     train(aligning("optim.steps=0"), folder)
-    return load_model(folder)
+    return load_vision_llm(folder)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from tests.shrunken import build_world, shrunken
 
 from mblip.config import TrainRecipe, load_recipe, load_train_recipe, shipped_recipes
-from mblip.models import count_parameters, load_model, parameters_by_part, set_trainable
+from mblip.models import count_parameters, load_vision_llm, parameters_by_part, set_trainable
 from mblip.models.planning import plan_training
 from mblip.training.loop import read_log
 from mblip.training.run import train
@@ -50,7 +50,7 @@ def test_two_steps_of_every_recipe(name: str, world: Path, tmp_path: Path) -> No
         *before, checked = read_log(tmp_path / "run/validation.jsonl")
         assert [row["step"] for row in before] == ([0] if recipe.stage == "finetune" else [])
         assert checked["step"] == 2 and len(checked["samples"]) == 2 and math.isfinite(checked["loss"])
-    run = load_model(tmp_path / "run")
+    run = load_vision_llm(tmp_path / "run")
     set_trainable(run, recipe.parts)
     planned = plan_training(recipe)
     assert planned.learning == count_parameters(run, trainable=True)

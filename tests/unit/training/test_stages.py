@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mblip.config import TrainRecipe
 from mblip.errors import InputError
-from mblip.models import VisionLLM, load_model, parameters_by_part
+from mblip.models import VisionLLM, load_vision_llm, parameters_by_part
 from mblip.models.prepare import prepare_model
 from mblip.models.scoring import score_candidates
 from mblip.nano.scenes import Scene, render
@@ -26,7 +26,7 @@ SCENE = render(Scene((("fox", 0),), 1))
 
 
 def part(run: Path, name: str) -> dict[str, Tensor]:
-    return {key: value.detach() for key, value in parameters_by_part(load_model(run))[name]}
+    return {key: value.detach() for key, value in parameters_by_part(load_vision_llm(run))[name]}
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -52,7 +52,7 @@ def test_fine_tuning_merges_the_lora_or_goes_on_with_it(aligning: Make, tmp_path
     train(aligning(*fine, "optim.steps=0"), tmp_path / "unchanged")
     prompt = "Objects in German:"
     wanted, found = (
-        score_candidates(load_model(tmp_path / run, dtype="fp32"), SCENE, prompt, ["Fuchs", "Hund"])
+        score_candidates(load_vision_llm(tmp_path / run, dtype="fp32"), SCENE, prompt, ["Fuchs", "Hund"])
         for run in ("first", "unchanged")
     )
     assert wanted == pytest.approx(found, abs=1e-4)
@@ -163,7 +163,7 @@ def test_validation_measures_by_task_and_language_and_leaves_the_training_alone(
     rows = read_log(tmp_path / "run/validation.jsonl")
     assert [row["step"] for row in rows] == [2, 4]
     assert [row.step for row in told if isinstance(row, ValidationLog)] == [2, 4]
-    vlm = load_model(tmp_path / "run", dtype="fp32")
+    vlm = load_vision_llm(tmp_path / "run", dtype="fp32")
     feed = Feed(recipe, Path(recipe.data.mix), tmp_path, vlm)
     held, store = feed.held
     trained_on = {key for step in range(60) for batch in feed._instructions(step) for r in batch for key in r.images}

@@ -29,7 +29,7 @@ def load_answerer(
     """Load a model to evaluate.
 
     Args:
-        name: A vision-LLM of ours (see :func:`mblip.models.load.load_model`), any image-text-to-text checkpoint of
+        name: A vision-LLM of ours (see :func:`mblip.models.load.load_vision_llm`), any image-text-to-text checkpoint of
             Hugging Face, ``dummy``, or with ``endpoint`` the name that it calls its model by.
         endpoint: Base of an OpenAI-compatible API, such as ``http://localhost:8000/v1``; its key is read from the
             environment variable ``OPENAI_API_KEY``.

@@ -10,7 +10,7 @@ from typing import Any
 from mblip.evaluation.answerers import identity
 from mblip.evaluation.answerers.base import Group, OpenImage
 from mblip.models.generation import Generator, Request
-from mblip.models.load import load_model
+from mblip.models.load import load_vision_llm
 from mblip.storage import sha256_file
 
 _SAMPLE = "Is there a dog? Answer in English:"
@@ -37,7 +37,7 @@ class MblipAnswerer:
         self, name: str, folder: Path, quantization: str, dtype: str, batch_size: int, device: Any = None
     ) -> None:
         chosen: Any = quantization if quantization != "none" else None
-        vlm = load_model(name, quantization=chosen, dtype=dtype or None, device_map=device)
+        vlm = load_vision_llm(name, quantization=chosen, dtype=dtype or None, device_map=device)
         self.model = name
         own = sorted([*folder.glob("*.safetensors"), *folder.glob("adapter*/**/*.safetensors")])
         origin = vlm.origin.bases if vlm.origin else {}

@@ -78,7 +78,7 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         batcher = Batcher(
-            model, batch_size=settings.batch_size, wait=settings.wait, queue=settings.queue,
+            model.vlm, batch_size=settings.batch_size, wait=settings.wait, queue=settings.queue,
             cached_images=settings.cached_images, on_batch=metrics.batch.observe,
         )  # fmt: skip
         metrics.waiting.set_function(lambda: batcher.waiting)
@@ -155,9 +155,9 @@ async def _chat(request: Request, model: Predictor, name: str) -> Response:
                 pictures += await request.app.state.pictures.open([url], uploads)
             except BadPicture as error:
                 return error_response(400, f"{place}: {error}", param=place)
-        notices = {nano_notice(model, picture) for _, picture in pictures}
+        notices = {nano_notice(model.vlm, picture) for _, picture in pictures}
         batcher: Batcher = request.app.state.batcher
-        tokens += len(pictures) * model.container.tokens_per_image
+        tokens += len(pictures) * model.vlm.container.tokens_per_image
         room = room_for_answer(model, tokens)
         limit = room if asked.asked_tokens > room else None
         completion = Completion(name, next(filter(None, notices), None))
@@ -198,7 +198,7 @@ def prompt_tokens(model: Predictor, prompt: str) -> int:
     Raises:
         InputError: They are more than are read.
     """
-    tokens = len(model.tokenizer(prompt)["input_ids"])
+    tokens = len(model.vlm.tokenizer(prompt)["input_ids"])
     if tokens > MAX_PROMPT_TOKENS:
         raise InputError(f"the prompt has {tokens} tokens; at most {MAX_PROMPT_TOKENS} are read")
     return tokens
@@ -210,7 +210,7 @@ def room_for_answer(model: Predictor, tokens: int) -> int:
     Raises:
         InputError: There is none.
     """
-    config = model.model.config.get_text_config()
+    config = model.vlm.model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     if config.is_encoder_decoder or not isinstance(positions, int):
         return MAX_TOKENS

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from mblip.inference.predictor import for_people
 from mblip.models.generation import Answer, Generator, Request
 from mblip.models.vision_llm import VisionLLM
 
@@ -220,7 +221,7 @@ class Batcher:
         """In the model's thread: the answers of a batch."""
         first = batch[0]
         self._pictures = {key: picture for job in batch for key, picture in job.pictures}
-        self._generator.generation = dict(first.generation)
+        self._generator.generation = for_people(first.generation, {})
         if first.seed is not None:
             torch.manual_seed(first.seed)
         try:
