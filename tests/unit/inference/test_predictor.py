@@ -6,7 +6,6 @@ import inspect
 import io
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +182,8 @@ def test_prompts_are_those_of_the_models_training() -> None:
     assert nano.for_question("How many dog?", "German") == "How many dog?"
     assert prompts_from(("benchmarks",)).for_question("A?", "Thai") == "Question: A? Short answer in Thai:"
     # Fine-tuned with prompts that name no language: captions are asked for as in the alignment before.
-    assert prompts_from(("paper", "llava", "finetuned")) == replace(
-        paper, question="Question: {question} Short answer in {language}:"
-    )
+    tuned = prompts_from(("paper", "llava", "finetuned"))
+    assert (tuned.caption, tuned.question) == (paper.caption, "Question: {question} Short answer in {language}:")
     assert prompts_from(("finetuned",)).caption == "Caption the image."
     seen = ["Caption the image.", "Say it in {language}: {question}"]
     assert (

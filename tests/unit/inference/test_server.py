@@ -18,13 +18,15 @@ import pytest
 import torch
 from tests.unit.inference.conftest import NAME, chat, data_url, png, serving
 
-from mblip.inference.predictor import Predictor
+from mblip.inference.predictor import Predictor, for_people
 from mblip.inference.server import Settings, create_app
 from mblip.inference.server.batching import Batcher, Busy
 from mblip.models.generation import Answer, Generator
+from mblip.models.vision_llm import VisionLLM
 
 PATH = "/v1/chat/completions"
-BEAMS = {"num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 8}
+# As the server decodes: like for people, who do not read texts that run in circles.
+BEAMS = for_people({"max_new_tokens": 8})
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ def test_what_was_generated_is_counted(client: openai.OpenAI, tiny: Predictor, m
             streamer.end()
         return row.repeat(len(prompts), 1)
 
-    monkeypatch.setattr(Predictor, "generate_ids", ids)
+    monkeypatch.setattr(VisionLLM, "generate_ids", ids)
     for prompt, reason, tokens in (("ended", "stop", 3), ("cut", "length", 4), ("at once", "stop", 1)):
         answer = client.chat.completions.create(**chat(prompt))
         assert answer.choices[0].finish_reason == reason
@@ -235,7 +237,7 @@ def test_who_hangs_up_leaves_the_queue(tiny: Predictor, monkeypatch: pytest.Monk
 
 def test_a_generation_that_nobody_waits_for_is_stopped(tiny: Predictor) -> None:
     async def scenario() -> None:
-        batcher = Batcher(tiny, wait=0)
+        batcher = Batcher(tiny.vlm, wait=0)
         long = {"num_beams": 1, "max_new_tokens": 100_000, "min_new_tokens": 100_000}
         for asked in (batcher.answer("x", [], long, 1, None), _all(batcher.stream("x", [], long, 1, None))):
             task = asyncio.ensure_future(asked)
@@ -251,7 +253,7 @@ def test_a_generation_that_nobody_waits_for_is_stopped(tiny: Predictor) -> None:
 
 def test_closing_answers_what_waits(tiny: Predictor) -> None:
     async def scenario() -> None:
-        batcher = Batcher(tiny, wait=30, batch_size=2)
+        batcher = Batcher(tiny.vlm, wait=30, batch_size=2)
         settings = {"num_beams": 1, "max_new_tokens": 3}
         asked = [asyncio.ensure_future(batcher.answer(f"x{i}", [], settings, 1, None)) for i in range(3)]
         await asyncio.sleep(0.1)
