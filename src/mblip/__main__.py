@@ -1,3 +1,0 @@
-from mblip.cli.app import main
-
-main()

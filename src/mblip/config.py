@@ -34,7 +34,9 @@ class ModelSection(Section):
     ``nano:NAME`` for a checkpoint shipped with the package; ``run`` continues from a run directory instead.
     """
 
-    identity: ClassVar[Identity] = Identity.of("vision llm run qformer projection fit_words quantization merge")
+    identity: ClassVar[Identity] = Identity.of(
+        "vision llm run qformer projection fit_words quantization merge answer_separator"
+    )
 
     vision: str = ""
     llm: str = ""

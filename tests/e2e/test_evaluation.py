@@ -79,7 +79,7 @@ def test_each_benchmark_end_to_end(root: Path, tmp_path: Path) -> None:
         answers = read_predictions(tmp_path, name, code)
         items = read_items(tmp_path, name, code)
         assert score.fingerprint["items_in_data"] == REAL.get((name, code), score.fingerprint["items_in_data"])
-        assert score.fingerprint["decoding"] == dict(benchmark.decoding)
+        assert dict(benchmark.decoding).items() <= score.fingerprint["decoding"].items()
         assert 0 < score.n == len(items) <= len(answers)
         assert len({images for item in items if (images := item.images)}) <= IMAGES
         assert all(row.prompt for row in answers.values())

@@ -51,14 +51,14 @@ def test_serve_drains_on_sigterm(tmp_path: Path, model: Path) -> None:
     [
         (["caption", "x.jpg", "--language", "swahilli"], "did you mean 'Swahili'"),
         (["caption", "x.jpg", "--language", ","], "names no language"),
-        (["caption", "x.jpg", "--language", "sw"], "no model is named"),
+        (["caption", "x.jpg", "--language", "sw"], "there is no picture, folder or table"),
         (["caption", "x.jpg", "--language", "sw", "--model", "m"], "there is no picture, folder or table"),
         (["caption", ".", "--language", "sw", "--resume"], "name it with --to"),
-        (["ask", "x.jpg", "Was ist das?"], "no model is named"),
+        (["ask", "x.jpg", "Was ist das?"], "there is no picture"),
         (["serve"], "no model is named"),
         (["demo"], "no model is named"),
-        (["serve", "--model", "m", "--api-keys", "gone"], "cannot read the keys"),
-        (["serve", "--model", "m", "--host", "203.0.113.1"], "cannot listen"),
+        (["serve", "--model", "nano:nano-blip2-en", "--api-keys", "gone"], "cannot read the keys"),
+        (["serve", "--model", "nano:nano-blip2-en", "--host", "203.0.113.1"], "cannot listen"),
     ],
 )
 def test_refusals_are_one_sentence(tmp_path: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str],

@@ -21,6 +21,7 @@ from mblip.errors import InputError
 from mblip.models import VisionLLM, build_model, load_vision_llm, save_run
 from mblip.models.export import export
 from mblip.models.generation import Generator, Request
+from mblip.models.language_model import CausalLanguageModel
 from mblip.models.runs import read_description
 from mblip.models.scoring import score_candidates
 from mblip.training.align import prepare_model
@@ -51,17 +52,19 @@ def embedded(vlm: VisionLLM, request: Request) -> tuple[Tensor, Tensor]:
     return vlm.embed(batch["input_ids"], features, index), batch["attention_mask"]
 
 
+def causal(vlm: VisionLLM) -> CausalLanguageModel:
+    assert isinstance(vlm.llm, CausalLanguageModel)
+    return vlm.llm
+
+
 def by_hand(vlm: VisionLLM, request: Request, penalty: float, tokens: int) -> list[int]:
     """Greedy decoding written out: a token of the answer so far has its logit divided, or multiplied where negative."""
     rows, mask = embedded(vlm, request)
-    head, ends = vlm.language_model.get_output_embeddings(), vlm.language_model.generation_config.eos_token_id
+    ends = vlm.language_model.generation_config.eos_token_id
     answer: list[int] = []
     with torch.no_grad():
         while len(answer) < tokens:
-            states = vlm.causal_states(rows, mask)[0, -1:] * vlm._logit_scale
-            logits = head(states)[0]
-            if vlm._softcap:
-                logits = vlm._softcap * torch.tanh(logits / vlm._softcap)
+            logits = vlm.llm.logits(causal(vlm).hidden_states(rows, mask)[0, -1:])[0]
             for token in set(answer):
                 logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
             answer.append(int(logits.argmax()))
@@ -160,8 +163,9 @@ def test_choices_and_losses_are_those_of_glued_answers(published: Path) -> None:
         ids = [*vlm.tokenizer(answer, add_special_tokens=False)["input_ids"], vlm.layout.end_token_id]
         words = vlm.model.get_input_embeddings()(torch.tensor([ids[:-1]]))
         with torch.no_grad():
-            states = vlm.causal_states(torch.cat([rows, words], 1), torch.ones(1, rows.shape[1] + len(ids) - 1).long())
-            logits = vlm.language_model.get_output_embeddings()(states[0, rows.shape[1] - 1 :])
+            mask = torch.ones(1, rows.shape[1] + len(ids) - 1).long()
+            states = causal(vlm).hidden_states(torch.cat([rows, words], 1), mask)
+            logits = vlm.llm.logits(states[0, rows.shape[1] - 1 :])
         wanted = float(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum())
         assert score == pytest.approx(wanted, rel=1e-4)
     vlm.model.config.answer_separator = " "

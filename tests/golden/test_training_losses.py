@@ -59,13 +59,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield build_world(tmp_path_factory.mktemp("world"))
 
 
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("speedups", ["[]", "[packed_rows, shared_beams, fused_layers]"], ids=["plain", "sped up"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_first_losses(kind: str, fused: bool, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not fused:
-        monkeypatch.setattr(align, "fuse", lambda vlm: 0)
+def test_the_first_losses(kind: str, speedups: str, world: Path, tmp_path: Path) -> None:
     name, *overrides = KINDS[kind]
-    exact = ("precision=fp32", "model.quantization=none", "validate_every=0", "optim.steps=4", "optim.warmup_steps=0")
+    exact = (
+        "precision=fp32", "model.quantization=none", "validate_every=0", "optim.steps=4", "optim.warmup_steps=0",
+        f"speedups={speedups}",
+    )  # fmt: skip
     faster = ("optim.lr=1e-3", "optim.lora_lr=1e-3")  # in four steps of 1e-5 nothing would move
     train(shrunken(name, world, *exact, *faster, *overrides), tmp_path)
     losses = [round(row["loss"], 5) for row in read_log(tmp_path / "metrics.jsonl")]

@@ -67,6 +67,8 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
 # Distributions whose module has another name, or which another distribution imports (that one is named).
 MODULES = {"huggingface-hub": "huggingface_hub", "pillow": "PIL", "pyyaml": "yaml"}
 EXTRAS = {
+    "pydantic-core": "pydantic_core",
+    "pillow-heif": "pillow_heif",
     "faiss-cpu": "faiss",
     "lingua-language-detector": "lingua",
     "prometheus-client": "prometheus_client",

@@ -45,4 +45,4 @@ def test_a_validation_tells_what_is_worst_and_what_it_left_out() -> None:
 
 
 def test_a_checkpoint_that_is_not_gone_on_from_is_told_of() -> None:
-    assert told({"note": "checkpoint [x] is damaged"}) == ["checkpoint [x] is damaged"]
+    assert told(Note("checkpoint [x] is damaged")) == ["checkpoint [x] is damaged"]

@@ -103,7 +103,7 @@ def main() -> None:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of optional kernels at import
     try:
-        app()
+        app(prog_name="mblip")
     except InputError as error:
         print(f"mblip: {error}", file=sys.stderr)
         sys.exit(2)

@@ -240,9 +240,10 @@ class Gate:
         except (ClientDisconnect, asyncio.CancelledError):
             raise
         except Exception as error:
-            if not gone:
-                raise
-            _log.warning("Gradio failed after its client had left: %s", type(error).__name__)
+            if gone:
+                _log.warning("Gradio failed after its client had left: %s", type(error).__name__)
+                return
+            raise
 
 
 def one_of(*values: Any) -> Check:

@@ -119,7 +119,7 @@ def test_options_that_are_no_hosts_or_origins() -> None:
 
 def test_what_clients_call_a_model() -> None:
     names = {
-        "runs/mine": "mine", "runs/mine/": "mine", "/home/me/secret/run 1": "run 1", "Gregor/mblip-mt0-xl": "mblip-mt0-xl",
+        "runs/mine": "mine", "runs/mine/": "mine", "/srv/me/secret/run 1": "run 1", "Gregor/mblip-mt0-xl": "mblip-mt0-xl",
         "nano:nano-blip2-en": "nano:nano-blip2-en", "C:\\runs\\mine": "mine", "mine": "mine",
     }  # fmt: skip
     assert {name: served_name(name) for name in names} == names

@@ -150,7 +150,7 @@ def test_a_projection_of_another_width(tmp_path: Path, model: Path) -> None:
         InputError, match=r"projection=keep needs a language model of width 32, .*has 64; use projection=random"
     ):
         build_model(model, wide, projection="keep")
-    assert build_model(model, wide).width == 64
+    assert build_model(model, wide).llm.hidden_size == 64
 
 
 def test_a_language_model_whose_embeddings_are_narrow(tmp_path: Path, model: Path) -> None:

@@ -68,7 +68,8 @@ def test_the_language_models_layers_and_no_other(folders: dict[str, Path], famil
     for name, module in vlm.model.named_modules():
         if isinstance(module, nn.Linear):
             inside = name.startswith("language_model.") and module is not head
-            assert type(module).__name__ == (LAYERS[kind] if inside else "Linear"), name
+            expected = LAYERS[kind] if inside else "OutputHead" if module is head else "Linear"
+            assert type(module).__name__ == expected, name
     assert head.weight.dtype is torch.bfloat16
     assert vlm.model.qformer.dtype is vlm.model.language_projection.weight.dtype is torch.float32
     assert quantization_of(vlm.language_model) == kind

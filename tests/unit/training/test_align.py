@@ -7,6 +7,7 @@ from mblip.config import TrainRecipe, load_recipe
 from mblip.errors import InputError
 from mblip.models import load_vision_llm, parameters_by_part
 from mblip.nano.scenes import Scene, render
+from mblip.training.logs import Note, StepLog, ValidationLog
 from mblip.training.run import train
 
 
@@ -37,8 +38,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(mix: Path, tmp_path: Path
     class Stop(Exception):
         pass
 
-    def stop(row: dict[str, float]) -> None:
-        if row["step"] == 3:
+    def stop(row: StepLog | ValidationLog | Note) -> None:
+        if isinstance(row, StepLog) and row.step == 3:
             raise Stop
 
     with pytest.raises(Stop):
@@ -70,7 +71,7 @@ def test_lora_learns_and_is_saved(mix: Path, tmp_path: Path) -> None:
 
 
 def test_a_mix_without_the_tasks_to_fit_to_names_the_field(mix: Path, tmp_path: Path) -> None:
-    message = r"model.fit_words: .*mix has no task 'cell'; did you mean 'cells'.; .*model.fit_words=\[\]"
+    message = r"model.fit_words: .*mix has no task 'cell'; did you mean 'cells'. There are .*model.fit_words=\[\]"
     with pytest.raises(InputError, match=message):
         train(recipe(mix, "model.fit_words=[cell]"), tmp_path / "run")
 

@@ -15,6 +15,7 @@ from tests.unit.training.test_loop import job, weights
 from mblip.errors import InputError
 from mblip.training import checkpoints as module
 from mblip.training.checkpoints import DAMAGED, STATE, SUMS, WEIGHTS, checkpoints, find_damage, load_checkpoint
+from mblip.training.logs import Note
 from mblip.training.loop import fit
 
 NEWEST, BEFORE = "step-00000016", "step-00000012"
@@ -68,7 +69,9 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_is_gone_on_from(
     with pytest.raises(InputError, match=f"{NEWEST} is damaged"):
         load_checkpoint(newest)
     steps, notes = list[int](), list[str]()
-    again = job(tmp_path, on_log=lambda row: notes.append(row["note"]) if "note" in row else steps.append(row["step"]))
+    again = job(
+        tmp_path, on_log=lambda row: notes.append(row.text) if isinstance(row, Note) else steps.append(row.step)
+    )
     fit(again)
     [note] = notes
     assert f"{NEWEST} is damaged (" in note and f"going on from {BEFORE}" in note and (file in note or file == SUMS)
@@ -76,7 +79,7 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_is_gone_on_from(
     assert all(torch.equal(a, b) for a, b in zip(weights(again), trained[1], strict=True))
     assert (tmp_path / "checkpoints" / (DAMAGED + NEWEST)).is_dir()  # nothing is thrown away
     assert [path.name for path in checkpoints(tmp_path)] == [BEFORE, NEWEST]
-    fit(job(tmp_path, on_log=lambda row: notes.append("more") if "note" in row else None))
+    fit(job(tmp_path, on_log=lambda row: notes.append("more") if isinstance(row, Note) else None))
     assert len(notes) == 1
 
 
@@ -85,7 +88,9 @@ def test_as_many_are_passed_over_as_are_damaged(trained: tuple[Path, list[torch.
     (tmp_path / "checkpoints" / NEWEST / STATE).unlink()
     flip(0.5)(tmp_path / "checkpoints" / BEFORE / WEIGHTS)
     notes: list[str] = []
-    again = job(tmp_path, keep_checkpoints=3, on_log=lambda row: notes.append(row["note"]) if "note" in row else None)
+    again = job(
+        tmp_path, keep_checkpoints=3, on_log=lambda row: notes.append(row.text) if isinstance(row, Note) else None
+    )
     fit(again)
     assert len(notes) == 2 and all("going on from step-00000008" in note for note in notes)
     assert all(torch.equal(a, b) for a, b in zip(weights(again), trained[1], strict=True))

@@ -21,7 +21,7 @@ from mblip.training.run import train
 
 Make = Callable[..., TrainRecipe]
 FREE = {
-    "TrainRecipe": "title paper checkpointing sharding samples tracker checkpoint_every keep_checkpoints log_every",
+    "TrainRecipe": "title paper checkpointing sharding speedups samples tracker checkpoint_every keep_checkpoints log_every",
     "MixSection": "max_unreadable workers",
     "OptimSection": "micro_batch",
     "TextRecipe": "title paper checkpoint_every log_every",

@@ -11,6 +11,7 @@ import torch
 from mblip.config import TrainRecipe
 from mblip.errors import InputError
 from mblip.training.checkpoints import checkpoints, load_checkpoint
+from mblip.training.logs import Note, StepLog, ValidationLog
 from mblip.training.loop import Stopped, read_log
 from mblip.training.run import train
 
@@ -56,8 +57,8 @@ def test_a_checkpoint_of_shards_goes_on_in_one_process(aligning: Make, in_proces
         with pytest.raises(Stopped, match="after step 2"):
             train(recipe.model_copy(update={"sharding": "full"}), tmp_path / "two", terminate_at_two)
 
-    def terminate_at_two(row: dict[str, float]) -> None:
-        if row["step"] == 1:  # one process alone is told, and both stop
+    def terminate_at_two(row: StepLog | ValidationLog | Note) -> None:
+        if isinstance(row, StepLog) and row.step == 1:  # one process alone is told, and both stop
             os.kill(os.getpid(), signal.SIGTERM)
 
     assert in_processes(2, cut) == [0, 0]
