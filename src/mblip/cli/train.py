@@ -38,6 +38,7 @@ def train(
     """
     from rich.console import Console
 
+    from mblip.cli.logs import shown
     from mblip.config import TrainRecipe, load_train_recipe
     from mblip.training.inputs import check_paths
 
@@ -50,7 +51,7 @@ def train(
     console = Console(highlight=False)
     directory = to or Path("runs") / Path(recipe).stem
     try:
-        with _Progress(console) as progress:
+        with _Progress(console) as progress, shown(progress.say):
             run(resolved, directory, progress.tell)
     except Stopped as stopped:
         print(f"mblip: {stopped}", file=sys.stderr)
@@ -76,6 +77,10 @@ class _Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Show a line of the package's log."""
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def tell(self, row: StepLog | ValidationLog | Note) -> None:
         """Show a row of the log, of the validation with some of its answers, or a note."""

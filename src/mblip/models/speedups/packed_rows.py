@@ -8,7 +8,6 @@ The result is that of a row for each text, but for rounding.
 from __future__ import annotations
 
 import heapq
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,8 +25,6 @@ from mblip.models.language_model import (
     is_close,
 )
 from mblip.processing.text import IGNORED, TextLayout
-
-_LOG = logging.getLogger(__name__)
 
 # Attention of a row costs its length squared: beside the products of a model this wide, as if each token were
 # length / (2 x width) more of them. Of 0.5, 2, 6 and 20 the quickest with T5 and BLOOM kinds 512 wide (docs/log.md).
