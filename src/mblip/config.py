@@ -24,6 +24,8 @@ from mblip.settings import Recipe as Recipe
 Mode = Literal["frozen", "lora", "full"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Pictures = Literal["correct", "original"]
+PICTURES: Any = Field(default="correct", description="original: as stored, neither turned nor laid on white")
 R = TypeVar("R", bound="Recipe")
 
 
@@ -34,7 +36,9 @@ class ModelSection(Section):
     ``nano:NAME`` for a checkpoint shipped with the package; ``run`` continues from a run directory instead.
     """
 
-    identity: ClassVar[Identity] = Identity.of("vision llm run qformer projection fit_words quantization merge")
+    identity: ClassVar[Identity] = Identity.of(
+        "vision llm run qformer projection fit_words quantization merge answer_separator"
+    )
 
     vision: str = ""
     llm: str = ""
@@ -120,7 +124,7 @@ class MixSection(Section):
 
     identity: ClassVar[Identity] = Identity.of(
         "source templates images replay_images replay_share tasks languages exclude_languages max_prompt_tokens "
-        "max_answer_tokens end_cut_answers crop_scale flip",
+        "max_answer_tokens end_cut_answers crop_scale flip pictures",
         content="mix replay",
         free="max_unreadable workers",
     )
@@ -150,13 +154,14 @@ class MixSection(Section):
     )
     crop_scale: tuple[Share, Share] = Field(default=(0.5, 1.0), description="least and most of a picture, by area")
     flip: bool = False
+    pictures: Pictures = PICTURES
 
 
 class OptimSection(Section):
     """AdamW, cosine with linear warm-up. Batches are counted in texts, not in images."""
 
     identity: ClassVar[Identity] = Identity.of(
-        "lr projection_lr lora_lr weight_decay betas clip warmup_steps min_lr_share epochs steps global_batch",
+        "lr projection_lr lora_lr weight_decay betas clip warmup_steps min_lr_share epochs steps global_batch profile",
         free="micro_batch",  # the rounding alone: what a run out of memory may turn and still go on
     )
 
@@ -172,6 +177,16 @@ class OptimSection(Section):
     steps: int | None = Field(default=None, ge=0)
     global_batch: int = Field(default=128, gt=0, description="texts a step, over all processes")
     micro_batch: int = Field(default=8, gt=0, description="texts at once; the memory of a step")
+    profile: Literal["correct", "original"] = Field(
+        default="correct",
+        description="original: which weights decay, the warm-up and the mean of micro-batches are the original's",
+    )
+
+    @property
+    def own_identity(self) -> Identity:
+        """In the original's mean of means the micro-batch counts."""
+        known = type(self).identity
+        return known if self.profile == "correct" else Identity((*known.decides, *known.free))
 
 
 class TrainRecipe(Recipe):
@@ -291,6 +306,11 @@ class EvalRecipe(Recipe):
     prompts: str = Field(
         default="paper", description="paper, original (its names of languages), finetuned or a YAML file"
     )
+    sets: Literal["official", "paper"] = Field(
+        default="official", description="paper: the items that the original scored, where these are others"
+    )
+    variant: str = Field(default="", description="of the metrics, where a benchmark has it; mblip is the original's")
+    pictures: Pictures = PICTURES
     protocol: Literal["generation", "candidates"] = Field(
         default="generation", description="candidates: choose the likeliest of the given answers"
     )
