@@ -14,6 +14,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from mblip.errors import InputError, nearest
+from mblip.eval_recipe import EvalRecipe as EvalRecipe
+from mblip.eval_recipe import Pictures
 from mblip.languages import LanguageCode
 from mblip.nano_recipes import PhaseSection as PhaseSection
 from mblip.nano_recipes import TextRecipe as TextRecipe
@@ -24,8 +26,6 @@ from mblip.settings import Recipe as Recipe
 Mode = Literal["frozen", "lora", "full"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Pictures = Literal["correct", "original"]
-PICTURES: Any = Field(default="correct", description="original: as stored, neither turned nor laid on white")
 R = TypeVar("R", bound="Recipe")
 
 
@@ -154,7 +154,7 @@ class MixSection(Section):
     )
     crop_scale: tuple[Share, Share] = Field(default=(0.5, 1.0), description="least and most of a picture, by area")
     flip: bool = False
-    pictures: Pictures = PICTURES
+    pictures: Pictures = "correct"
 
 
 class OptimSection(Section):
@@ -178,14 +178,13 @@ class OptimSection(Section):
     global_batch: int = Field(default=128, gt=0, description="texts a step, over all processes")
     micro_batch: int = Field(default=8, gt=0, description="texts at once; the memory of a step")
     profile: Literal["correct", "original"] = Field(
-        default="correct",
-        description="original: which weights decay, the warm-up and the mean of micro-batches are the original's",
+        default="correct", description="original: its choice of what decays, its warm-up and its mean of micro-batches"
     )
 
     @property
     def own_identity(self) -> Identity:
-        """In the original's mean of means the micro-batch counts."""
-        known = type(self).identity
+        """In the original's mean of micro-batches their size counts."""
+        known = self.identity
         return known if self.profile == "correct" else Identity((*known.decides, *known.free))
 
 
@@ -295,26 +294,6 @@ class DataRecipe(Recipe):
     profile: Literal["correct", "original"] = Field(
         default="correct", description="original: the names of languages in the original's prompts"
     )
-
-
-class EvalRecipe(Recipe):
-    """``mblip eval``: which benchmarks, and how they are asked."""
-
-    kind: Literal["eval"] = "eval"
-    benchmarks: tuple[str, ...] = Field(description="by name; a family such as pope stands for its splits")
-    languages: tuple[LanguageCode, ...] = Field(default=(), description="only these; empty for all of each benchmark")
-    prompts: str = Field(
-        default="paper", description="paper, original (its names of languages), finetuned or a YAML file"
-    )
-    sets: Literal["official", "paper"] = Field(
-        default="official", description="paper: the items that the original scored, where these are others"
-    )
-    variant: str = Field(default="", description="of the metrics, where a benchmark has it; mblip is the original's")
-    pictures: Pictures = PICTURES
-    protocol: Literal["generation", "candidates"] = Field(
-        default="generation", description="candidates: choose the likeliest of the given answers"
-    )
-    limit: int | None = Field(default=None, gt=0, description="images of each benchmark and language, at most")
 
 
 AnyTrainRecipe = TrainRecipe | TextRecipe | VisionRecipe

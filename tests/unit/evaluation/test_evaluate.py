@@ -374,6 +374,6 @@ def test_two_processes_equal_one(root: Path, tmp_path: Path) -> None:
     scores = [line for line in done.stdout.splitlines() if line.startswith("xgqa") and " n " in line]
     assert len(scores) == 2  # told once
     files = [path.relative_to(one) for path in sorted(one.rglob("*")) if path.is_file()]
-    assert len(files) == 2 + 2 * 3
+    assert len(files) == 3 + 2 * 3
     assert [path.relative_to(two) for path in sorted(two.rglob("*")) if path.is_file()] == files
     assert [path for path in files if (one / path).read_bytes() != (two / path).read_bytes()] == []

@@ -356,7 +356,9 @@ def test_what_decays_in_each_profile(tmp_path: Path) -> None:
 def test_the_warm_up_of_each_profile() -> None:
     assert [cosine(step, 10, 4) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert [cosine(step, 10, 4, from_zero=True) for step in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert [cosine(step, 10, 4, from_zero=True) for step in range(4, 10)] == [cosine(step, 10, 4) for step in range(4, 10)]
+    assert [cosine(step, 10, 4, from_zero=True) for step in range(4, 10)] == [
+        cosine(step, 10, 4) for step in range(4, 10)
+    ]
     assert cosine(0, 10, 0, from_zero=True) == cosine(0, 10, 0) == 1.0
 
 
@@ -378,5 +380,7 @@ def test_the_mean_of_each_profile(tmp_path: Path) -> None:
     first, second, _ = uneven(0)
     gradients = [(-2 * batch["y"][:, None] * batch["x"]) for batch in (first, second)]
     assert norms["correct"] == pytest.approx(float(torch.cat(gradients).mean(0).norm()), rel=1e-5)
-    assert norms["original"] == pytest.approx(float(torch.stack([g.mean(0) for g in gradients]).mean(0).norm()), rel=1e-5)
+    assert norms["original"] == pytest.approx(
+        float(torch.stack([g.mean(0) for g in gradients]).mean(0).norm()), rel=1e-5
+    )
     assert norms["correct"] != pytest.approx(norms["original"], rel=1e-3)
