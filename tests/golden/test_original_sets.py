@@ -166,6 +166,20 @@ def test_run_and_fingerprint_name_the_set_and_the_default_says_nothing(root: Pat
         run("d", "nlvr2", variant="mblp")
 
 
+def test_the_switches_of_the_command_line(root: Path) -> None:
+    for item in tasks(root, "xgqa", "de", "paper").items:
+        data.picture(root / "gqa/images" / item.images[0], 0)
+    to = root.parent / "cli"
+    words = ["eval", "dummy", "--suite", "xgqa", "--languages", "de", "--data", str(root), "--to", str(to), "--json"]
+    done = CliRunner().invoke(app, [*words, "--sets", "paper", "--variant", "mblip", "--pictures", "original"])
+    assert done.exit_code == 0, done.exception
+    (score,) = json.loads(done.stdout)
+    named = {name: score["fingerprint"][name] for name in ("sets", "variant", "pictures", "data")}
+    assert named == {"sets": "paper", "variant": "mblip", "pictures": "original", "data": "test.json"}
+    again = CliRunner().invoke(app, words)
+    assert "with sets 'paper', not 'official'" in str(again.exception)
+
+
 def test_the_suite_of_the_original() -> None:
     ours, theirs = load_suite(["paper"]), load_suite(["original"])
     assert theirs.benchmarks == ours.benchmarks
