@@ -30,7 +30,7 @@ def benchmarks() -> str:
             [
                 f"`{benchmark.name}`",
                 _languages(benchmark) + stands,
-                _code(name.replace("{code}", "xx") for name in (*benchmark.files, *benchmark.english_files))
+                _code(dict.fromkeys(n.replace("{code}", "xx") for n in (*benchmark.files, *benchmark.english_files)))
                 or "none; made from seeds",
                 _code(benchmark.images[:2]),
                 metrics + fidelity,

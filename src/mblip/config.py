@@ -14,6 +14,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from mblip.errors import InputError, nearest
+from mblip.eval_recipe import EvalRecipe as EvalRecipe
+from mblip.eval_recipe import Pictures
 from mblip.languages import LanguageCode
 from mblip.nano_recipes import PhaseSection as PhaseSection
 from mblip.nano_recipes import TextRecipe as TextRecipe
@@ -122,7 +124,7 @@ class MixSection(Section):
 
     identity: ClassVar[Identity] = Identity.of(
         "source templates images replay_images replay_share tasks languages exclude_languages max_prompt_tokens "
-        "max_answer_tokens end_cut_answers crop_scale flip",
+        "max_answer_tokens end_cut_answers crop_scale flip pictures",
         content="mix replay",
         free="max_unreadable workers",
     )
@@ -152,13 +154,14 @@ class MixSection(Section):
     )
     crop_scale: tuple[Share, Share] = Field(default=(0.5, 1.0), description="least and most of a picture, by area")
     flip: bool = False
+    pictures: Pictures = "correct"
 
 
 class OptimSection(Section):
     """AdamW, cosine with linear warm-up. Batches are counted in texts, not in images."""
 
     identity: ClassVar[Identity] = Identity.of(
-        "lr projection_lr lora_lr weight_decay betas clip warmup_steps min_lr_share epochs steps global_batch",
+        "lr projection_lr lora_lr weight_decay betas clip warmup_steps min_lr_share epochs steps global_batch profile",
         free="micro_batch",  # the rounding alone: what a run out of memory may turn and still go on
     )
 
@@ -174,6 +177,15 @@ class OptimSection(Section):
     steps: int | None = Field(default=None, ge=0)
     global_batch: int = Field(default=128, gt=0, description="texts a step, over all processes")
     micro_batch: int = Field(default=8, gt=0, description="texts at once; the memory of a step")
+    profile: Literal["correct", "original"] = Field(
+        default="correct", description="original: its choice of what decays, its warm-up and its mean of micro-batches"
+    )
+
+    @property
+    def own_identity(self) -> Identity:
+        """In the original's mean of micro-batches their size counts."""
+        known = self.identity
+        return known if self.profile == "correct" else Identity((*known.decides, *known.free))
 
 
 class TrainRecipe(Recipe):
@@ -282,21 +294,6 @@ class DataRecipe(Recipe):
     profile: Literal["correct", "original"] = Field(
         default="correct", description="original: the names of languages in the original's prompts"
     )
-
-
-class EvalRecipe(Recipe):
-    """``mblip eval``: which benchmarks, and how they are asked."""
-
-    kind: Literal["eval"] = "eval"
-    benchmarks: tuple[str, ...] = Field(description="by name; a family such as pope stands for its splits")
-    languages: tuple[LanguageCode, ...] = Field(default=(), description="only these; empty for all of each benchmark")
-    prompts: str = Field(
-        default="paper", description="paper, original (its names of languages), finetuned or a YAML file"
-    )
-    protocol: Literal["generation", "candidates"] = Field(
-        default="generation", description="candidates: choose the likeliest of the given answers"
-    )
-    limit: int | None = Field(default=None, gt=0, description="images of each benchmark and language, at most")
 
 
 AnyTrainRecipe = TrainRecipe | TextRecipe | VisionRecipe

@@ -41,6 +41,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     identity: ClassVar[Identity | None] = None  # None: every field decides
 
+    @property
+    def own_identity(self) -> Identity | None:
+        """That of its kind, but where it depends on the values."""
+        return self.identity
+
 
 class Recipe(Section):
     """A run, in full. ``title`` and ``paper`` say what it is and which section of the paper it follows."""
@@ -57,7 +62,7 @@ def decisive(section: Section, *, defaults: bool = True) -> dict[str, Any]:
         section: A recipe, or a part of one.
         defaults: Also those that stand at their default.
     """
-    identity, found = section.identity or Identity(), dict[str, Any]()
+    identity, found = section.own_identity or Identity(), dict[str, Any]()
     plain = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)

@@ -16,7 +16,7 @@ from mblip.mixture.templates import load_templates, was_seen
 
 SHORT = {"num_beams": 5, "max_new_tokens": 10, "min_new_tokens": 1, "length_penalty": -1.0}
 CAPTION = {"num_beams": 5, "max_new_tokens": 50, "min_new_tokens": 1, "length_penalty": 1.0}
-LONG = {"num_beams": 5, "max_new_tokens": 256, "repetition_penalty": 1.5}
+LONG = {"num_beams": 5, "max_new_tokens": 256, "min_new_tokens": 1, "length_penalty": 1.0, "repetition_penalty": 1.5}
 PAIRS = 'Based on the two images, is it correct to say "{text}"? Yes or no? Answer in English:'
 # name: prompt in the last of the languages, decoding, languages (the benchmark's own codes where they differ: iw, no)
 GOLDEN = {

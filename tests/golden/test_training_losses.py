@@ -30,6 +30,7 @@ KINDS = {
     "warm-up": ("train/mt0_xl_warmup",),
     "align, encoder-decoder": ("train/mt0_xl_align",),
     "align, decoder-only": ("train/bloomz_7b_align",),
+    "align, as the original optimises": ("train/mt0_xl_align", "optim.profile=original", "optim.micro_batch=3"),
     "fine-tune, LoRA merged": ("train/finetune_gqa",),
     "fine-tune, LoRA continued": ("train/finetune_gqa", "model.merge=false"),
     "fine-tune, two pictures": ("train/finetune_nlvr2",),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin
 
 from mblip.processing.images import open_picture
-from mblip.storage import FolderStore, UnreadableImage, decode_image
+from mblip.storage import FolderStore, UnreadableImage, decode_image, open_images
 from mblip.storage import decoding as module
 from mblip.storage.metadata import without_metadata
 
@@ -185,3 +188,50 @@ def test_heic_with_the_extra(ending: str, tmp_path: Path) -> None:
     assert found.shape == (64, 96, 3) and np.abs(found - np.asarray(smooth)).mean() < 3
     assert store.get("IMG_2").size == (64, 96)  # held upright
     assert open_picture(tmp_path / f"IMG_2{ending}").size == (64, 96)
+
+
+def _stored() -> dict[str, tuple[bytes, Image.Image]]:
+    """Files that the original reads otherwise, with what plain Pillow makes of them."""
+    exif = Image.Exif()
+    found = {}
+    for turn in (2, 3, 6, 8):
+        exif[0x0112] = turn
+        found[f"turned {turn}"] = _encoded("JPEG", quality=95, exif=exif)
+    exif[0x0112] = 5
+    found["png, turned"] = _encoded("PNG", exif=exif)
+    clear = Image.fromarray(np.dstack([PIXELS, np.zeros(PIXELS.shape[:2], np.uint8)]))
+    palette = clear.convert("RGB").quantize(8)
+    grey = Image.fromarray(np.linspace(0, 60000, 96 * 64).reshape(64, 96).astype(np.uint16))
+    for name, image, options in (
+        ("transparent", clear, {}), ("palette", palette, {"transparency": 0}), ("grey and alpha", clear.convert("LA"), {}),
+        ("sixteen bits", grey, {}),
+    ):  # fmt: skip
+        stream = io.BytesIO()
+        image.save(stream, "PNG", **options)
+        found[name] = stream.getvalue()
+    stored = {}
+    for name, data in found.items():
+        with Image.open(io.BytesIO(data)) as image:
+            stored[name] = (data, image.convert("RGB"))
+    return stored
+
+
+@pytest.mark.parametrize("name", _stored())
+def test_pictures_as_they_are_stored_are_those_of_plain_pillow(name: str, tmp_path: Path) -> None:
+    data, plain = _stored()[name]
+    ending = ".jpg" if name.startswith("turned") else ".png"
+    (tmp_path / f"a{ending}").write_bytes(data)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / f"a{ending}", f"a{ending}")
+    table = {"image": [{"bytes": data, "path": None}]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    for place, key in ((tmp_path, "a"), (tmp_path / "a.tar", "a"), (tmp_path / "a.parquet", "a.parquet#0")):
+        found = open_images(place, as_stored=True).get(key, at_least=8)  # and no smaller, however small it may be
+        assert (found.size, found.mode, found.tobytes()) == (plain.size, "RGB", plain.tobytes()), place
+        assert open_images(place).get(key).tobytes() != plain.tobytes()
+
+
+def test_what_is_damaged_is_unreadable_as_stored_too() -> None:
+    for data in (b"", b"nothing", _encoded("JPEG")[:200], _encoded("PNG")[:-40], _ftyp(b"isom", b"mp42")):
+        with pytest.raises(UnreadableImage):
+            decode_image(data, "x", as_stored=True)

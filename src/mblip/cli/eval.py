@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from mblip.evaluation.about import About
     from mblip.schema import Score
 
-_QUANTIZATIONS = ("none", "int8", "nf4")
+_CHOICES = {
+    "quantization": ("none", "int8", "nf4"),
+    "sets": ("official", "paper"),
+    "pictures": ("correct", "original"),
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -62,6 +66,15 @@ def evaluate(
         ),
     ] = None,
     prompts: Annotated[str, typer.Option(help="paper, original (its language names), finetuned or a YAML file.")] = "",
+    sets: Annotated[
+        str, typer.Option(help="official, or paper: the items that the original mBLIP scored, where these are others.")
+    ] = "",
+    variant: Annotated[
+        str, typer.Option(help="How answers are scored, where a benchmark knows this way; mblip is the original's.")
+    ] = "",
+    pictures: Annotated[
+        str, typer.Option(help="correct, or original: as they are stored, neither turned nor laid on white.")
+    ] = "",
     candidates: Annotated[
         bool, typer.Option("--candidates", help="Choose the likeliest of the given answers instead of generating.")
     ] = False,
@@ -89,8 +102,9 @@ def evaluate(
     from mblip.languages import find_languages
     from mblip.models.locate import exists, find_model, locate
 
-    if quantization not in _QUANTIZATIONS:
-        raise InputError(f"--quantization is one of {', '.join(_QUANTIZATIONS)}, not {quantization!r}")
+    for option, value in (("quantization", quantization), ("sets", sets), ("pictures", pictures)):
+        if value and value not in _CHOICES[option]:
+            raise InputError(f"--{option} is one of {', '.join(_CHOICES[option])}, not {value!r}")
     codes = tuple(language.code for language in find_languages(languages))
     names = [part for value in [*(suite or ["quick"]), *(more or [])] for part in value.split(",") if part]
     fetched = not endpoint and model != "dummy" and not exists(Path(model)) and find_model(model) is None
@@ -101,7 +115,9 @@ def evaluate(
         raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
     if fetched:
         locate(model)  # what has to be downloaded shows its own bar
-    changes = {"languages": codes, "limit": limit, "prompts": prompts, "protocol": "candidates" if candidates else ""}
+    protocol = "candidates" if candidates else ""
+    changes = {"languages": codes, "limit": limit, "prompts": prompts, "protocol": protocol}
+    changes |= {"sets": sets, "variant": variant, "pictures": pictures}
     recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value})
     stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")
     directory = to or Path("runs") / f"eval-{stem}"

@@ -19,7 +19,9 @@ from mblip.languages import find_language
 # Beam search with 5 beams everywhere; the lengths follow the kind of answer (protocol of the paper).
 SHORT_ANSWER: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "min_new_tokens": 1, "length_penalty": -1.0}
 CAPTION: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 50, "min_new_tokens": 1, "length_penalty": 1.0}
-LONG_CAPTION: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 256, "repetition_penalty": 1.5}
+LONG_CAPTION: Mapping[str, Any] = {
+    "num_beams": 5, "max_new_tokens": 256, "min_new_tokens": 1, "length_penalty": 1.0, "repetition_penalty": 1.5
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,19 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Some of a benchmark's items, as another file says.
+
+    Attributes:
+        files: Where that file lies below a root, as in :attr:`Benchmark.files`.
+        choose: The items of all that it chooses, in its order.
+    """
+
+    files: tuple[str, ...]
+    choose: Callable[[Sequence[Item], Path], list[Item]]
+
+
+@dataclass(frozen=True, slots=True)
 class Benchmark:
     """One benchmark.
 
@@ -81,7 +96,8 @@ class Benchmark:
         decoding: Generation settings of the paper.
         score: Metrics of answers, one for each item.
         metrics: All that it measures, the one that stands for it first; a score need not have each.
-        english_files: Where else those in English may lie.
+        english_files: Where those in English lie instead, where they lie elsewhere.
+        choice: Which of the items are asked, where another file says so.
         mark: A pattern found near the beginning of its files that others of the same name lack.
         images: Folders below a root (or tars of these names) that its pictures may be in; ``nano:scenes`` composes them.
         candidates: The answers there are, where there are few; what candidate scoring chooses from.
@@ -118,6 +134,7 @@ class Benchmark:
     optional: Callable[[Item], bool] = lambda item: False
     kind: Callable[[Item], str] = lambda item: ""
     english_files: tuple[str, ...] = ()
+    choice: Choice | None = None
     mark: str = ""
     images: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
@@ -146,11 +163,33 @@ class Benchmark:
         if not root.is_dir():
             raise InputError(f"{root} does not exist; give the annotation file, or a folder that holds it")
         code = find_language(language).code_in(self.name)
-        patterns = (*self.files, *(self.english_files if language == "en" else ()))
+        patterns = self.english_files if self.english_files and language == "en" else self.files
         names = [pattern.format(code=code) for pattern in patterns]
         paths = list_annotations(root) if listing is None else listing
+        found = self._first(names, self.mark, root, paths)
+        if found is None:
+            raise InputError(f"{root} holds no {self.name} annotations in {language!r}: looked for {', '.join(names)}")
+        return found
+
+    def find_choice(self, root: Path, listing: Sequence[Path]) -> Path | None:
+        """The file below ``root`` that says which items are asked; None where all are.
+
+        Raises:
+            InputError: There is none, or several of which any could be meant.
+        """
+        if self.choice is None:
+            return None
+        found = self._first(self.choice.files, "", root, listing)
+        if found is None:
+            names = ", ".join(self.choice.files)
+            raise InputError(
+                f"{root} lacks the file that says which items of {self.name} are asked: looked for {names}"
+            )
+        return found
+
+    def _first(self, names: Sequence[str], mark: str, root: Path, listing: Sequence[Path]) -> Path | None:
         for name in names:
-            found = [p for p in paths if p.match(name) and (not self.mark or begins_with(p, self.mark))]
+            found = [p for p in listing if p.match(name) and (not mark or begins_with(p, mark))]
             several = sorted({path.name for path in found})
             if len(several) > 1:  # splits, of which none is meant more than another
                 raise InputError(
@@ -159,7 +198,7 @@ class Benchmark:
                 )
             if found:
                 return found[0]
-        raise InputError(f"{root} holds no {self.name} annotations in {language!r}: looked for {', '.join(names)}")
+        return None
 
     def ask(self, item: Item, language: str) -> str:
         """The prompt for an item, in the paper's words."""

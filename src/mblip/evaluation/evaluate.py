@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mblip.config import EvalRecipe
-from mblip.errors import InputError
+from mblip.errors import InputError, nearest
 from mblip.evaluation.answerers import Answerer, load_answerer
 from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored, gold_texts
 from mblip.evaluation.benchmarks import evaluated
@@ -92,10 +92,12 @@ def evaluate(
     benchmarks = list(dict.fromkeys(found.name for name in recipe.benchmarks for found in evaluated(name)))
     chosen = [evaluated(name)[0] for name in benchmarks]
     _check_protocol(chosen, recipe.protocol)
+    _check_variant(chosen, recipe.variant)
     existing = not machine.endpoint and is_predictions(model)
     tasks = load_tasks(
-        chosen, root, recipe.languages, recipe.prompts, images, recipe.limit, allow_missing, pictures=not existing
-    )
+        chosen, root, recipe.languages, recipe.prompts, images, recipe.limit, allow_missing, pictures=not existing,
+        sets=recipe.sets, as_stored=recipe.pictures == "original",
+    )  # fmt: skip
     detector = _detector(chosen)
     if processes is None:  # after what is missing has been named: torch takes seconds
         from accelerate import PartialState
@@ -115,8 +117,9 @@ def evaluate(
     tasks = _possible(tasks, answerer, tell if processes.is_main_process else lambda line: None)
     how = {task.benchmark.name: _how(task.benchmark, recipe.protocol, answerer) for task in tasks}
     run = Run(
-        answerer.model, answerer.kind, answerer.identity, recipe.protocol, recipe.prompts, recipe.limit, decoding=how
-    )
+        answerer.model, answerer.kind, answerer.identity, recipe.protocol, recipe.prompts, recipe.limit, decoding=how,
+        sets=recipe.sets, pictures=recipe.pictures,
+    )  # fmt: skip
     with (
         held(directory) if processes.is_main_process else nullcontext(),
         (
@@ -130,7 +133,7 @@ def evaluate(
             return []
         trained = getattr(answerer, "trained_prompts", None)
         seen = {task.name: was_seen(task.prompt, trained, (item.text for item in task.items)) for task in tasks}
-        return _score_run(tasks, run, directory, allow_missing, detector, seen, tell)
+        return _score_run(tasks, run, recipe.variant, directory, allow_missing, detector, seen, tell)
 
 
 def _possible(tasks: Sequence[Task], answerer: Answerer, tell: Tell) -> list[Task]:
@@ -171,6 +174,13 @@ def _check_protocol(benchmarks: Sequence[Benchmark], protocol: str) -> None:
         )
 
 
+def _check_variant(benchmarks: Sequence[Benchmark], variant: str) -> None:
+    known = sorted({name for benchmark in benchmarks for name in benchmark.variants})
+    if variant and variant not in known:
+        names = ", ".join(benchmark.name for benchmark in benchmarks)
+        raise InputError(f"none of {names} has a variant {variant!r}{nearest(variant, known)}")
+
+
 def _score_existing(
     tasks: Sequence[Task],
     source: Path,
@@ -192,20 +202,21 @@ def _keep_existing(
     directory: Path,
     detector: Detector | None,
 ) -> list[Score]:
-    keep_run(directory, Run(str(source), "predictions", {}, "predictions", recipe.prompts, recipe.limit))
+    run = Run(str(source), "predictions", {}, "predictions", recipe.prompts, recipe.limit, sets=recipe.sets)
+    keep_run(directory, run)
     scores = []
     for task, (path, matched) in zip(tasks, found, strict=True):
         keep_answers(directory, task, matched.answers)
         known = {"model": {"name": path.name}, "predictions_sha256": sha256_file(path), "replies": RULES}
-        limit = {"limit": recipe.limit} if recipe.limit is not None else {}
-        fingerprint = {**_data(task), **matched.counts, **limit, **known}
-        scores.append(_finish(task, directory, matched.answers, fingerprint, "predictions", detector))
+        fingerprint = {**_data(task), **matched.counts, **_chosen(run), **known}
+        scores.append(_finish(task, recipe.variant, directory, matched.answers, fingerprint, "predictions", detector))
     return keep_scores(directory, scores, [task.benchmark for task in tasks])
 
 
 def _score_run(
     tasks: Sequence[Task],
     run: Run,
+    variant: str,
     directory: Path,
     allow_missing: bool,
     detector: Detector | None,
@@ -217,6 +228,7 @@ def _score_run(
     Args:
         tasks: What was asked.
         run: How.
+        variant: Of the metrics, where a benchmark has it.
         directory: The evaluation.
         allow_missing: Leave items without an answer out, counted.
         detector: Tells the language of answers.
@@ -238,14 +250,14 @@ def _score_run(
         fingerprint = {
             **_data(task),
             **{name: count for name, count in counts.items() if count},
-            **({"limit": run.limit} if run.limit is not None else {}),
+            **_chosen(run),
             "model": {"name": run.model, "kind": run.kind, **run.identity},
             "prompts": run.prompts,
             "prompt": task.prompt.format(text=_PLACEHOLDER),
             "prompt_seen_in_training": seen[task.name],
             **run.decoding[task.benchmark.name],
         }
-        scores.append(_finish(task, directory, answers, fingerprint, run.protocol, detector))
+        scores.append(_finish(task, variant, directory, answers, fingerprint, run.protocol, detector))
     if scores:
         keep_scores(directory, scores, [task.benchmark for task in tasks])
     for name, (task, without) in list(lacking.items()):
@@ -274,11 +286,19 @@ def _complaint(lacking: Sequence[tuple[Task, Sequence[Item]]], directory: Path) 
 
 
 def _data(task: Task) -> dict[str, Any]:
-    return {**describe_data(task.benchmark, task.path, task.language), "items_in_data": task.items_in_data}
+    data = describe_data(task.benchmark, task.path, task.language, task.chosen_by)
+    return {**data, "items_in_data": task.items_in_data}
+
+
+def _chosen(run: Run) -> dict[str, Any]:
+    """What was asked otherwise than by default."""
+    settings = {"limit": (run.limit, None), "sets": (run.sets, "official"), "pictures": (run.pictures, "correct")}
+    return {name: value for name, (value, default) in settings.items() if value != default}
 
 
 def _finish(
     task: Task,
+    variant: str,
     directory: Path,
     answers: dict[str, str],
     fingerprint: dict[str, Any],
@@ -286,7 +306,8 @@ def _finish(
     detector: Detector | None,
 ) -> Score:
     items = [item for item in task.items if item.id in answers]
-    options = Options(task.benchmark.choose_variant(""), task.language, "")
+    own = variant if variant in task.benchmark.variants else ""
+    options = Options(task.benchmark.choose_variant(own), task.language, "")
     score, scored = score_items(task.benchmark, items, answers, options, fingerprint, protocol, detector)
     write_items(directory, task.benchmark.name, task.language, _values(scored))
     return score

@@ -17,9 +17,9 @@ class Pictures:
         places: What they were opened from.
     """
 
-    def __init__(self, places: Sequence[str]) -> None:
+    def __init__(self, places: Sequence[str], as_stored: bool = False) -> None:
         self.places = tuple(places)
-        self._stores: list[ImageStore] = [open_images(place) for place in places]
+        self._stores: list[ImageStore] = [open_images(place, as_stored) for place in places]
 
     def get(self, key: str) -> Image.Image:
         """The image, upright, in RGB.
@@ -40,7 +40,9 @@ class Pictures:
         return [key for key in dict.fromkeys(keys) if key not in self]
 
 
-def find_pictures(names: Sequence[str], root: Path | None, extra: Sequence[str] = ()) -> Pictures:
+def find_pictures(
+    names: Sequence[str], root: Path | None, extra: Sequence[str] = (), as_stored: bool = False
+) -> Pictures:
     """The pictures of a benchmark.
 
     Args:
@@ -48,6 +50,7 @@ def find_pictures(names: Sequence[str], root: Path | None, extra: Sequence[str] 
         root: Below it they are looked for; a tar of a folder's name, such as ``coco/val2014.tar``, serves too. None finds
             only those that are composed when asked for.
         extra: Image stores to look in first.
+        as_stored: See :func:`~mblip.storage.decode_image`.
 
     Raises:
         InputError: An extra store does not exist, or a tar cannot be read.
@@ -60,4 +63,4 @@ def find_pictures(names: Sequence[str], root: Path | None, extra: Sequence[str] 
             found.append(str(root / name))
         elif root and (tar := root / f"{name}.tar").is_file():
             found.append(str(tar))
-    return Pictures(found)
+    return Pictures(found, as_stored)

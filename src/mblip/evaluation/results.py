@@ -48,10 +48,12 @@ class Run:
         identity: Everything beside the decoding that decides the model's answers: hashes of weights, configuration,
             tokeniser, processor and chat template, revision, endpoint, precision.
         protocol: See :class:`mblip.schema.Score`.
-        prompts: ``paper``, ``original`` or the path of a file of prompts.
+        prompts: ``paper``, ``original``, ``finetuned`` or the path of a file of prompts.
         limit: Only the first so many images of each benchmark were asked about; None for all.
         format: Of this directory.
         decoding: How answers came about, by benchmark: the effective settings of generation, or the candidates.
+        sets: ``official`` or ``paper``, see :mod:`mblip.evaluation.sets`.
+        pictures: ``correct``, or ``original`` for pictures as they are stored.
     """
 
     model: str
@@ -62,6 +64,8 @@ class Run:
     limit: int | None = None
     format: int = FORMAT
     decoding: dict[str, Any] = field(default_factory=dict)
+    sets: str = "official"
+    pictures: str = "correct"
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,24 +126,28 @@ def score_items(
     return score, scored
 
 
-def describe_data(benchmark: Benchmark, path: Path, language: str) -> dict[str, str]:
-    """What annotations are called in a fingerprint, and the hash of them: of the file, or of items that were made."""
+def describe_data(benchmark: Benchmark, path: Path, language: str, chosen_by: Path | None = None) -> dict[str, str]:
+    """What annotations are called in a fingerprint, and the hash of them: of the files, or of items that were made."""
     if benchmark.files:
-        return {"data": path.name, "data_sha256": sha256_file(path)}
+        chosen = {"chosen_by": chosen_by.name, "chosen_by_sha256": sha256_file(chosen_by)} if chosen_by else {}
+        return {"data": path.name, "data_sha256": sha256_file(path), **chosen}
     made = "\n".join(
         f"{item.id}\t{item.images[0]}\t{item.text}\t{item.gold}" for item in benchmark.read(path, language)
     )
     return {"data": "made", "data_sha256": hashlib.sha256(made.encode()).hexdigest()}
 
 
-def read_items(benchmark: Benchmark, path: Path, language: str) -> list[Item]:
-    """The items of an annotation file, at least one and none twice.
+def read_items(benchmark: Benchmark, path: Path, language: str, chosen_by: Path | None = None) -> list[Item]:
+    """The items of an annotation file, at least one and none twice; or those of them that another file chooses.
 
     Raises:
         InputError: They are not.
     """
     items = benchmark.read(path, language)
     _check_items(items, benchmark, path)
+    if benchmark.choice and chosen_by:
+        items = benchmark.choice.choose(items, chosen_by)
+        _check_items(items, benchmark, chosen_by)
     return items
 
 

@@ -14,6 +14,7 @@ from mblip.evaluation.pictures import Pictures, find_pictures
 from mblip.evaluation.prompts import load_prompts
 from mblip.evaluation.raw import files_kept
 from mblip.evaluation.scoring import read_items
+from mblip.evaluation.sets import choose_sets
 from mblip.languages import find_language
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Task:
         benchmark: Which.
         language: mC4 code.
         path: Its annotations.
+        chosen_by: The file that says which of them are asked; None where all are.
         items: What is asked.
         items_in_data: How many items the annotations hold.
         without_image: How many of them are not asked, since a picture is missing.
@@ -43,6 +45,7 @@ class Task:
     without_image: int
     prompt: str
     pictures: Pictures
+    chosen_by: Path | None = None
 
     @property
     def name(self) -> str:
@@ -65,6 +68,8 @@ def load_tasks(
     limit: int | None = None,
     allow_missing: bool = False,
     pictures: bool = True,
+    sets: str = "official",
+    as_stored: bool = False,
 ) -> list[Task]:
     """Read the benchmarks and prove that nothing is missing before a model is asked.
 
@@ -77,10 +82,13 @@ def load_tasks(
         limit: Only the items of so many images of each benchmark and language: the first, of each of its tasks in turn.
         allow_missing: Leave out items without a picture, counted, instead of refusing.
         pictures: Whether they and the texts of the questions are needed, as answers that are at hand do not.
+        sets: See :func:`~mblip.evaluation.sets.choose_sets`.
+        as_stored: Read pictures as the original does (:func:`~mblip.storage.decode_image`).
 
     Raises:
         InputError: Annotations or pictures are missing, or none of the benchmarks is in the languages.
     """
+    benchmarks = choose_sets(benchmarks, sets)
     wanted = [find_language(language).code for language in languages]
     chosen = [(b, code) for b in benchmarks for code in b.languages if not wanted or code in wanted]
     if not chosen:
@@ -91,31 +99,37 @@ def load_tasks(
     tasks = []
     paths = _find(chosen, root, listing)
     with files_kept():
-        read = [read_items(benchmark, path, code) for (benchmark, code), path in zip(chosen, paths, strict=True)]
-    for (benchmark, code), path, every in zip(chosen, paths, read, strict=True):
+        read = [
+            read_items(benchmark, path, code, other)
+            for (benchmark, code), (path, other) in zip(chosen, paths, strict=True)
+        ]
+    for (benchmark, code), (path, other), every in zip(chosen, paths, read, strict=True):
         prompt, items = templates[benchmark.name, code], _limited(every, limit, benchmark.kind)
         if not pictures:
-            tasks.append(Task(benchmark, code, path, items, len(every), 0, prompt, Pictures(())))
+            tasks.append(Task(benchmark, code, path, items, len(every), 0, prompt, Pictures(()), other))
             continue
         if any(not item.text for item in every) and "{text}" in benchmark.prompt:
             raise InputError(f"{path} has answers without questions; put the file of questions beside it")
-        store = find_pictures(benchmark.images, root, images)
+        store = find_pictures(benchmark.images, root, images, as_stored)
         store = opened.setdefault(store.places, store)
         missing = set(store.missing(key for item in items for key in item.images))
         asked = [item for item in items if missing.isdisjoint(item.images)]
         if missing and not (allow_missing and asked):
             raise InputError(_complaint(benchmark, code, items, missing, store, root))
-        tasks.append(Task(benchmark, code, path, asked, len(every), len(items) - len(asked), prompt, store))
+        tasks.append(Task(benchmark, code, path, asked, len(every), len(items) - len(asked), prompt, store, other))
     return tasks
 
 
-def _find(chosen: Sequence[tuple[Benchmark, str]], root: Path, listing: Sequence[Path]) -> list[Path]:
-    """The annotations of each benchmark and language; all that is missing is named at once."""
-    paths, first = [], ""
+def _find(
+    chosen: Sequence[tuple[Benchmark, str]], root: Path, listing: Sequence[Path]
+) -> list[tuple[Path, Path | None]]:
+    """The annotations of each benchmark and language, and what chooses of them; all that is missing is named at once."""
+    paths: list[tuple[Path, Path | None]] = []
+    first = ""
     lacking: dict[str, list[str]] = {}
     for benchmark, code in chosen:
         try:
-            paths.append(benchmark.find(root, code, listing))
+            paths.append((benchmark.find(root, code, listing), benchmark.find_choice(root, listing)))
         except InputError as error:
             if first:
                 lacking.setdefault(benchmark.name, []).append(code)

@@ -28,7 +28,10 @@ from mblip.report.published import Published, load_published
 from mblip.schema import Score
 
 # Scores of one benchmark and language that differ in any of these are not made of the same thing.
-_MUST_AGREE = ("data_sha256", "variant", "segmenter", "normaliser", "prompts", "prompt", "items_in_data")
+_MUST_AGREE = (
+    "data_sha256", "sets", "chosen_by_sha256", "items_in_data", "variant", "segmenter", "normaliser", "prompts", "prompt",
+    "pictures",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

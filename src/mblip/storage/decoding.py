@@ -63,7 +63,7 @@ class UnreadableImage(InputError):
         return type(self), (self.key, self.reason)
 
 
-def decode_image(data: bytes, key: str, at_least: int = 0) -> Image.Image:
+def decode_image(data: bytes, key: str, at_least: int = 0, as_stored: bool = False) -> Image.Image:
     """Decode an image file to RGB, turned upright by its EXIF orientation; of an animation, the first frame.
 
     Args:
@@ -71,6 +71,8 @@ def decode_image(data: bytes, key: str, at_least: int = 0) -> Image.Image:
         key: What errors call it.
         at_least: If not 0, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep this many
             pixels; several times faster for large photos.
+        as_stored: Pillow's ``convert("RGB")`` and nothing more, as in the original mBLIP: not turned, transparency left
+            away, greys of more than 8 bits clipped, and ``at_least`` without effect.
 
     Raises:
         UnreadableImage: Not an image, cut off, larger than :data:`MAX_PIXELS`, or in a format whose decoder is not installed.
@@ -80,13 +82,13 @@ def decode_image(data: bytes, key: str, at_least: int = 0) -> Image.Image:
     if lacking := _lacks_decoder(data):
         raise UnreadableImage(key, lacking)
     try:
-        return _decode(data, key, at_least)
+        return _decode(data, key, at_least, as_stored)
     except DECODE_ERRORS as error:
         # Text, colour profile or thumbnail may be broken where the pixels are whole; EXIF, which turns them, goes last.
         for bare in (without_metadata(data, keep_exif=True), without_metadata(data, keep_exif=False)):
             if bare is not None:
                 with suppress(*DECODE_ERRORS):
-                    return _decode(bare, key, at_least)
+                    return _decode(bare, key, at_least, as_stored)
         raise UnreadableImage(key, _why(error)) from error
 
 
@@ -113,10 +115,12 @@ def convert_image(image: Image.Image, key: str) -> Image.Image:
         raise UnreadableImage(key, _why(error)) from error
 
 
-def _decode(data: bytes, key: str, at_least: int) -> Image.Image:
+def _decode(data: bytes, key: str, at_least: int, as_stored: bool) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImage(key, f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
+        if as_stored:
+            return image.convert("RGB")
         if at_least:
             image.draft("RGB", (at_least, at_least))
         image.load()

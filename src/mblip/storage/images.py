@@ -48,8 +48,8 @@ class FolderStore:
         InputError: There is no such folder.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, as_stored: bool = False) -> None:
+        self.folder, self._as_stored = Path(folder), as_stored
         if not self.folder.is_dir():
             raise InputError(f"{self.folder} is not a folder of images")
 
@@ -64,7 +64,7 @@ class FolderStore:
             data = path.read_bytes()
         except OSError as error:
             raise UnreadableImage(key, f"{path}: {error.strerror}") from error
-        return decode_image(data, key, at_least)
+        return decode_image(data, key, at_least, self._as_stored)
 
     def __contains__(self, key: str) -> bool:
         try:
@@ -91,8 +91,8 @@ class TarStore:
         InputError: A tar that is missing, compressed or damaged, or a name that occurs twice.
     """
 
-    def __init__(self, paths: list[str | Path]) -> None:
-        self.paths = [Path(path) for path in paths]
+    def __init__(self, paths: list[str | Path], as_stored: bool = False) -> None:
+        self.paths, self._as_stored = [Path(path) for path in paths], as_stored
         parts = []
         for number, path in enumerate(self.paths):
             part = _tar_index(path)
@@ -123,7 +123,7 @@ class TarStore:
             raise UnreadableImage(key, f"{path}: {error.strerror}") from error
         if len(data) < row["size"]:
             raise UnreadableImage(key, f"{path} is cut off")
-        return decode_image(data, key, at_least)
+        return decode_image(data, key, at_least, self._as_stored)
 
     def __contains__(self, key: str) -> bool:
         return self._find(key) is not None
@@ -147,7 +147,8 @@ class ParquetStore:
         InputError: A file that cannot be read, without a column of pictures or with several; or two of one name.
     """
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], as_stored: bool = False) -> None:
+        self._as_stored = as_stored
         self._cells: dict[str, PictureCells] = {}
         for path in paths:
             if path.name in self._cells:
@@ -162,7 +163,7 @@ class ParquetStore:
         data, path = self._cells[name].get(int(row))
         if data is None:
             raise UnreadableImage(key, f"its cell holds no picture{f', but the path {quoted(path)}' if path else ''}")
-        return decode_image(data, key, at_least)
+        return decode_image(data, key, at_least, self._as_stored)
 
     def __contains__(self, key: str) -> bool:
         name, _, row = key.rpartition("#")
@@ -190,13 +191,14 @@ class _SceneStore:
         return True
 
 
-def open_images(uri: str | Path) -> ImageStore:
+def open_images(uri: str | Path, as_stored: bool = False) -> ImageStore:
     """Open an image store.
 
     Args:
         uri: A folder; a ``.tar``, or several by glob (``data/*.tar``) or range (``data/{000..099}.tar``), or the folder
             that holds them and no pictures; ``.parquet`` with pictures in its cells, one or several likewise; or
             ``nano:scenes``, the emoji scenes that the package composes by itself.
+        as_stored: How its files are decoded, see :func:`~mblip.storage.decode_image`.
 
     Raises:
         InputError: There is no such store.
@@ -208,10 +210,10 @@ def open_images(uri: str | Path) -> ImageStore:
         # Path.glob wants a relative pattern.
         paths = [path for pattern in _expand_ranges(text) for path in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207
         found = [Path(path) for path in paths if not is_junk(Path(path).name)]
-        return TarStore(list(found)) if text.endswith(".tar") else ParquetStore(found)
+        return TarStore(list(found), as_stored) if text.endswith(".tar") else ParquetStore(found, as_stored)
     if text and Path(text).is_dir():
         tars = sorted(path for path in Path(text).glob("*.tar") if not is_junk(path.name))
-        return TarStore(list(tars)) if tars and _holds_no_pictures(text) else FolderStore(text)
+        return TarStore(list(tars), as_stored) if tars and _holds_no_pictures(text) else FolderStore(text, as_stored)
     raise InputError(
         f"{quoted(text)} is no image store: name a folder, a .tar, a .parquet or a pattern of them, or nano:scenes"
     )

@@ -71,7 +71,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
         model=vlm, groups=learning_groups(vlm, recipe.optim), batches=feed.micro_batches, loss=text_loss, steps=steps,
         seed=recipe.seed, directory=directory, warmup=min(recipe.optim.warmup_steps, steps // 2),
         floor=recipe.optim.min_lr_share, weight_decay=recipe.optim.weight_decay, betas=recipe.optim.betas,
-        clip=recipe.optim.clip, precision=recipe.precision, sharding=recipe.sharding,
+        clip=recipe.optim.clip, precision=recipe.precision, sharding=recipe.sharding, profile=recipe.optim.profile,
         checkpoint_every=recipe.checkpoint_every, keep_checkpoints=recipe.keep_checkpoints, log_every=recipe.log_every,
         workers=recipe.data.workers, tracker=recipe.tracker, validate=validator, validate_every=recipe.validate_every,
         validate_first=recipe.stage == "finetune",
@@ -170,7 +170,7 @@ def _stored_in_full(recipe: TrainRecipe) -> set[str]:
 
 def _memory_remedy(recipe: TrainRecipe) -> str:
     remedies = []
-    if recipe.optim.micro_batch > 1:
+    if recipe.optim.micro_batch > 1 and recipe.optim.profile == "correct":  # in the other it is part of the run
         remedies.append(f"lower optim.micro_batch (now {recipe.optim.micro_batch}; the global batch stays what it is)")
     if "llm" not in recipe.checkpointing:
         remedies.append("add llm to checkpointing")

@@ -92,9 +92,9 @@ def _stores(section: MixSection) -> dict[str, str]:
     return stores
 
 
-def _open_store(field: str, images: str) -> ImageStore:
+def _open_store(field: str, images: str, as_stored: bool = False) -> ImageStore:
     try:
-        return open_images(images)
+        return open_images(images, as_stored)
     except InputError as error:
         raise InputError(f"{field}: {error}") from error
 
@@ -139,7 +139,8 @@ class Feed:
             raise InputError(f"optim.global_batch {size} does not divide by {ranks} processes")
         self._recipe, self._rank, self._ranks, self._layout = recipe, rank, ranks, vlm.layout
         mix = Mix(section.model_copy(update={"mix": str(folder)}))
-        stores = {field: _open_store(field, uri) for field, uri in _stores(section).items()}
+        as_stored = section.pictures == "original"
+        stores = {field: _open_store(field, uri, as_stored) for field, uri in _stores(section).items()}
         store = stores["data.images"]
         self.held: tuple[list[Instruction], ImageStore] = ([], store)
         if recipe.validate_every:

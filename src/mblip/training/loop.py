@@ -59,6 +59,8 @@ class Job:
         loss: Micro-batch -> named values; ``loss_sum`` and ``tokens`` are needed, ``examples`` and ``images`` are counted
             for the rates, others are logged as means.
         steps: Optimiser steps.
+        profile: ``original`` for the original's optimiser: what is called bias or LayerNorm.weight does not decay, all else
+            does; the warm-up begins at 0; and a step has the mean of its micro-batches' means.
         stop: End at this step although the schedule is made for ``steps``.
         workers: Threads that prepare the following batches; any number gives the same run.
         sharding: See :func:`mblip.training.parallel.distribute`.
@@ -82,6 +84,7 @@ class Job:
     clip: float = 1.0
     precision: str = "fp32"
     sharding: str = "none"
+    profile: str = "correct"
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     log_every: int = 10
@@ -129,10 +132,12 @@ def fit(job: Job) -> dict[str, Any]:
         for step, micro_batches in prefetched:
             torch.manual_seed(_step_seed(job.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * cosine(step, job.steps, job.warmup, job.floor)
+                share = cosine(step, job.steps, job.warmup, job.floor, from_zero=job.profile == "original")
+                group["lr"] = group["peak_lr"] * share
             with enough_memory(f"at step {step + 1}", job.memory_remedy):
                 totals = _accumulate(job, step, micro_batches, model, accelerator, terminated.is_set())
-                norm = _scale_and_clip(job, list(named.values()), accelerator.num_processes / totals["tokens"])
+                whole_step = totals["taught"] if job.profile == "original" else totals["tokens"]
+                norm = _scale_and_clip(job, list(named.values()), accelerator.num_processes / max(whole_step, 1.0))
                 _check_finite(job, step, totals, norm)
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -165,7 +170,11 @@ def _accumulate(
         casting = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=job.precision == "bf16")
         with casting, exchanging(accelerator, model, index == len(micro_batches) - 1):
             values = job.loss(model, batch)
-            values["loss_sum"].backward()  # type: ignore[no-untyped-call]
+            loss = values["loss_sum"]
+            if job.profile == "original":
+                values["taught"] = (values["tokens"] > 0).to(loss.dtype)
+                loss = loss / values["tokens"].clamp(min=1)
+            loss.backward()  # type: ignore[no-untyped-call]
         losses.append(values["loss_sum"].detach())
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value.detach().to(wide)
@@ -182,7 +191,7 @@ def _accumulate(
 
 
 def _scale_and_clip(job: Job, parameters: list[nn.Parameter], scale: float) -> float:
-    """Make the gradients those of the mean over all tokens of the step, and clip them; their norm before.
+    """Make the gradients those of the mean over the step's tokens (or micro-batches), and clip them; their norm before.
 
     Processes average their gradients, hence ``scale`` is the number of processes / tokens of all of them.
     """
@@ -204,7 +213,7 @@ def _last_good(job: Job) -> str:
     return f"{kept}: lower the learning rate or look at that batch"
 
 
-_COUNTS = ("loss_sum", "tokens", "loss", "examples", "images", "stop", "micro_batches")
+_COUNTS = ("loss_sum", "tokens", "loss", "examples", "images", "stop", "micro_batches", "taught")
 
 
 def _row(done: int, totals: dict[str, float], norm: float, optimizer: torch.optim.Optimizer, processes: int) -> StepLog:
@@ -250,14 +259,19 @@ def _termination() -> Iterator[threading.Event]:
 def _decay_groups(job: Job, named: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
     groups = []
     for group in job.groups:
-        parameters = [named[name] for name, _ in group.parameters]
-        decayed = [p for p in parameters if p.ndim > 1]
-        plain = [p for p in parameters if p.ndim <= 1]
-        for members, decay in ((decayed, job.weight_decay), (plain, 0.0)):
-            if members:
+        parameters = {name: named[name] for name, _ in group.parameters}
+        decays = {name: _decays(name, parameter, job.profile) for name, parameter in parameters.items()}
+        for decay, wanted in ((job.weight_decay, True), (0.0, False)):
+            if members := [parameter for name, parameter in parameters.items() if decays[name] is wanted]:
                 settings = {"lr": group.lr, "peak_lr": group.lr, "weight_decay": decay, "name": group.name}
                 groups.append({"params": members, **settings})
     return groups
+
+
+def _decays(name: str, parameter: nn.Parameter, profile: str) -> bool:
+    if profile == "original":  # whose norms are those of BERT's name; the Q-Former's own layernorm.weight is not
+        return "bias" not in name and "LayerNorm.weight" not in name
+    return parameter.ndim > 1
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

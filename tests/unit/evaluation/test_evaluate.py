@@ -69,7 +69,9 @@ def test_every_benchmark_from_annotations_to_scores(root: Path, name: str) -> No
         assert score.fingerprint["prompt"].startswith(EVALUATED[name].prompt[:9]) or name.startswith("pope")
         # Short answers and made-up words: lingua says something for captions, nothing is said for the others.
         assert (score.language_fidelity is not None) == EVALUATED[name].tells_language
-        assert set(score.metrics) == {metric.name for metric in EVALUATED[name].metrics}
+        # POPE's own reading knows no relaxed match, which the original mBLIP's has.
+        lacks = {"relaxed"} if name.startswith("pope") else set()
+        assert set(score.metrics) == {metric.name for metric in EVALUATED[name].metrics} - lacks
     assert read_run(out).kind == "dummy"
 
 

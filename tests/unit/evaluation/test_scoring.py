@@ -546,5 +546,5 @@ def test_data_that_do_not_exist(tmp_path: Path) -> None:
 def test_pope_as_the_original_mblip_reads_it(score: Any) -> None:
     """Exact match after cleaning: an answer in a sentence is wrong there and right in POPE's own reading."""
     answers = [{"question_id": 1, "answer": "Yes, there is a dog."}, {"question_id": 2, "answer": "No."}]
-    assert score("pope", POPE, answers, variant="mblip")[0] == {"accuracy": 50.0, "unparsed": 0.5}
+    assert score("pope", POPE, answers, variant="mblip")[0] == {"accuracy": 50.0, "relaxed": 1.0, "unparsed": 0.5}
     assert score("pope", POPE, answers)[0]["accuracy"] == 100

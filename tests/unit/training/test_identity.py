@@ -101,6 +101,27 @@ def test_tolerances_may_change_within_a_run(
     assert every[0] != every[1] == every[2]  # texts are held out of the mix, or not
 
 
+def test_the_micro_batch_decides_where_the_mean_is_one_of_micro_batches(aligning: Make) -> None:
+    sizes = ("optim.micro_batch=6", "optim.micro_batch=12")
+    assert len({hash_recipe(aligning(size)) for size in sizes}) == 1
+    assert len({hash_recipe(aligning(size, "optim.profile=original")) for size in sizes}) == 2
+    for changed in ("optim.profile=original", "data.pictures=original", "model.answer_separator=''"):
+        assert hash_recipe(aligning(changed)) != hash_recipe(aligning())
+
+
+def test_a_run_goes_on_in_its_own_profile_alone(
+    aligning: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ("checkpoint_every=2", "optim.profile=original")
+    train(aligning(*own), tmp_path / "whole")
+    stopped(aligning(*own), tmp_path / "run", monkeypatch)
+    for other in (("checkpoint_every=2",), (*own, "optim.micro_batch=8"), (*own, "data.pictures=original")):
+        with pytest.raises(InputError):
+            train(aligning(*other), tmp_path / "run")
+    train(aligning(*own), tmp_path / "run")
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
+
+
 def test_a_mix_that_was_changed_is_refused_and_the_same_one_elsewhere_is_not(
     aligning: Make, mix: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

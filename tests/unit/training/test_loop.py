@@ -258,3 +258,129 @@ def test_cosine() -> None:
     assert cosine(9, 100, 10) == pytest.approx(1.0)
     assert cosine(55, 100, 10) == pytest.approx(0.5)
     assert cosine(100, 100, 10, floor=0.1) == pytest.approx(0.1)
+
+
+SIZES = ((2, 4, 0), (1, 5, 0), (3, 3, 0))  # rows of each micro-batch; the last has nothing to teach
+
+
+def uneven(step: int) -> list[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(step)
+    found = []
+    for size in SIZES[step % len(SIZES)]:
+        x = torch.randn(max(size, 1), 4, generator=generator)
+        found.append({"x": x, "y": x.sum(1), "seen": torch.tensor(float(size > 0))})
+    return found
+
+
+def uneven_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    error = (model(batch["x"]).squeeze(1) - batch["y"]) ** 2 * batch["seen"]
+    return {"loss_sum": error.sum(), "tokens": torch.tensor(float(len(error))) * batch["seen"]}
+
+
+class Normed(nn.Module):
+    """Weights that are called as those of BLIP-2's Q-Former are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layernorm, self.LayerNorm = nn.LayerNorm(4), nn.LayerNorm(4)
+        self.dense = nn.Linear(4, 1)
+        self.queries = nn.Parameter(torch.ones(1, 1, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dense(self.layernorm(self.LayerNorm(x)) + self.queries[0])
+
+
+def reckoned(steps: int, rate: float, warmup: int, decay: float) -> Normed:
+    """The original's optimiser, written out: which weights decay, the schedule of transformers, the mean of means."""
+    from transformers import get_cosine_schedule_with_warmup
+
+    model = Normed()
+    decaying = [p for n, p in model.named_parameters() if not ("bias" in n or "LayerNorm.weight" in n)]
+    others = [p for n, p in model.named_parameters() if "bias" in n or "LayerNorm.weight" in n]
+    groups = [{"params": decaying, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=rate)
+    schedule = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
+    for step in range(steps):
+        losses = [uneven_loss(model, batch) for batch in uneven(step) if batch["seen"]]
+        torch.stack([one["loss_sum"] / one["tokens"] for one in losses]).mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return model
+
+
+def fitted(directory: Path, profile: str, steps: int = 12) -> Normed:
+    model = Normed()
+    groups = [Group("all", list(model.named_parameters()), 0.05)]
+    fit(
+        Job(
+            model=model, groups=groups, batches=uneven, loss=uneven_loss, steps=steps, seed=0, directory=directory, warmup=4,
+            weight_decay=0.3, profile=profile,
+        )
+    )  # fmt: skip
+    return model
+
+
+def test_the_original_profile_is_the_originals_optimiser(tmp_path: Path) -> None:
+    wanted = dict(reckoned(12, 0.05, 4, 0.3).named_parameters())
+    for name, parameter in fitted(tmp_path / "original", "original").named_parameters():
+        assert torch.allclose(parameter, wanted[name], atol=1e-6), name
+    correct = dict(fitted(tmp_path / "correct", "correct").named_parameters())
+    assert all(not torch.allclose(correct[name], wanted[name], atol=1e-4) for name in wanted)
+
+
+def test_what_decays_in_each_profile(tmp_path: Path) -> None:
+    """With gradients of nothing, a weight that decays shrinks at each step and any other stays."""
+
+    def no_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        values = uneven_loss(model, batch)
+        return {**values, "loss_sum": 0 * values["loss_sum"]}
+
+    for profile, decaying in (
+        ("correct", {"dense.weight", "queries"}),
+        ("original", {"dense.weight", "queries", "layernorm.weight"}),
+    ):
+        model, before = Normed(), dict(Normed().named_parameters())
+        groups = [Group("all", list(model.named_parameters()), 0.05)]
+        fit(
+            Job(
+                model=model, groups=groups, batches=uneven, loss=no_loss, steps=3, seed=0, directory=tmp_path / profile,
+                weight_decay=0.3, profile=profile,
+            )
+        )  # fmt: skip
+        assert {n for n, p in model.named_parameters() if not torch.equal(p, before[n])} == decaying
+
+
+def test_the_warm_up_of_each_profile() -> None:
+    assert [cosine(step, 10, 4) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert [cosine(step, 10, 4, from_zero=True) for step in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert [cosine(step, 10, 4, from_zero=True) for step in range(4, 10)] == [
+        cosine(step, 10, 4) for step in range(4, 10)
+    ]
+    assert cosine(0, 10, 0, from_zero=True) == cosine(0, 10, 0) == 1.0
+
+
+def test_the_mean_of_each_profile(tmp_path: Path) -> None:
+    """One step of plain numbers: micro-batches of 2 and 4 texts, and one that teaches nothing."""
+    norms = {}
+    for profile in ("correct", "original"):
+        model = nn.Linear(4, 1, bias=False)
+        nn.init.zeros_(model.weight)
+        fit(
+            Job(
+                model=model, groups=[Group("all", list(model.named_parameters()), 0.1)], batches=uneven, loss=uneven_loss,
+                steps=1, seed=0, directory=tmp_path / profile, log_every=1, profile=profile,
+            )
+        )  # fmt: skip
+        (row,) = read_log(tmp_path / profile / "metrics.jsonl")
+        norms[profile] = row["grad_norm"]
+        assert "taught" not in row
+    first, second, _ = uneven(0)
+    gradients = [(-2 * batch["y"][:, None] * batch["x"]) for batch in (first, second)]
+    assert norms["correct"] == pytest.approx(float(torch.cat(gradients).mean(0).norm()), rel=1e-5)
+    assert norms["original"] == pytest.approx(
+        float(torch.stack([g.mean(0) for g in gradients]).mean(0).norm()), rel=1e-5
+    )
+    assert norms["correct"] != pytest.approx(norms["original"], rel=1e-3)

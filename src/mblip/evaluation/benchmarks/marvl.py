@@ -52,9 +52,13 @@ def _nlvr2(row: Row, where: str) -> Item:
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """Accuracy after the VQA normalisation; true and false count as yes and no."""
+    """Accuracy after the VQA normalisation; true and false count as yes and no.
+
+    In the variant ``mblip`` they do not, as in the original.
+    """
     said = [normalize_vqa(answer).strip().lower() for answer in answers]
-    said = [_SAID.get(word, word) for word in said]
+    if options.variant != "mblip":
+        said = [_SAID.get(word, word) for word in said]
     accuracy, values = mean_accuracy([word == item.gold for word, item in zip(said, items, strict=True)])
     relaxed = sum(relaxed_match(word, item.gold) for word, item in zip(said, items, strict=True)) / len(items)
     unparsed = sum(word not in ("yes", "no") for word in said) / len(items)
@@ -70,6 +74,7 @@ BENCHMARK = Benchmark(
     decoding=SHORT_ANSWER,
     score=score,
     metrics=(ACCURACY, RELAXED, UNPARSED),
+    variants=("default", "mblip"),
     id_keys=("id", "identifier"),
     answer_keys=("answer", "label"),  # before "caption", which is the statement in its files
     images=("marvl/zero_shot/images", "marvl/images", "marvl", "images"),

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
-from mblip.evaluation.metric import ACCURACY, UNPARSED, Metric
-from mblip.evaluation.metrics.answers import normalize_vqa
+from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED, Metric
+from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
 from mblip.evaluation.metrics.pope import pope_scores, says_yes
 from mblip.evaluation.raw import read_values, rows, take, take_id, take_truth
 
@@ -31,17 +31,18 @@ def read(path: Path, language: str) -> list[Item]:
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """POPE's metrics, an answer's meaning decided as its own scorer does, or accuracy in the original mBLIP's reading.
+    """POPE's metrics, an answer's meaning decided as its own scorer does; or ``mblip``, the original mBLIP's reading.
 
-    That is exact match after the VQA normalisation (variant ``mblip``): what is not "yes" or "no" alone is wrong.
+    That is exact match after the VQA normalisation, so that what is not "yes" or "no" alone is wrong, and ``relaxed``, which
+    it reports beside; it knows no precision, recall, F1 or share of yes.
     """
     if options.variant == "mblip":
         said = [normalize_vqa(answer) for answer in answers]
-        accuracy, right = mean_accuracy(
-            [word == ("yes" if item.gold else "no") for word, item in zip(said, items, strict=True)]
-        )
+        golds = ["yes" if item.gold else "no" for item in items]
+        accuracy, right = mean_accuracy([word == gold for word, gold in zip(said, golds, strict=True)])
+        relaxed = sum(relaxed_match(answer, gold) for answer, gold in zip(answers, golds, strict=True)) / len(golds)
         unparsed = sum(word not in ("yes", "no") for word in said) / len(said)
-        return Scored({"accuracy": accuracy, "unparsed": unparsed}, items, {"accuracy": right})
+        return Scored({"accuracy": accuracy, "relaxed": relaxed, "unparsed": unparsed}, items, {"accuracy": right})
     metrics = pope_scores(answers, [item.gold for item in items])
     right = np.array([says_yes(answer) == item.gold for item, answer in zip(items, answers, strict=True)], dtype=float)
     return Scored(metrics, items, {"accuracy": right})
@@ -59,6 +60,7 @@ BENCHMARK = Benchmark(
         ACCURACY,
         *map(Metric, ("precision", "recall", "f1")),
         Metric("yes_ratio", higher_is_better=None),
+        RELAXED,
         UNPARSED,
     ),
     variants=("default", "mblip"),

@@ -52,10 +52,12 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
     return Scored({"accuracy": accuracy, "relaxed": relaxed}, items, {"accuracy": values})
 
 
+_FILES = ("zero_shot/testdev_balanced_questions_{code}.json", "testdev_balanced_questions_{code}.json")
+
 BENCHMARK = Benchmark(
     name="xgqa",
     languages=("bn", "de", "en", "id", "ko", "pt", "ru", "zh"),
-    files=("zero_shot/testdev_balanced_questions_{code}.json", "testdev_balanced_questions_{code}.json"),
+    files=_FILES,
     read=read,
     prompt="Question: {text} Short answer in English:",
     decoding=SHORT_ANSWER,
@@ -63,7 +65,7 @@ BENCHMARK = Benchmark(
     metrics=(ACCURACY, RELAXED),
     variants=("iglue", "mblip"),
     extra=True,
-    english_files=("gqa/annotations/testdev.json",),
+    english_files=(*_FILES, "gqa/annotations/testdev.json"),
     images=("gqa/images", "xGQA/images", "images"),
     source=(
         "questions: github.com/e-bug/iglue, datasets/xGQA and, for English, datasets/gqa; images: "
