@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from mblip.config import find_recipe
 from mblip.errors import InputError, guess, nearest, shorten, sort_nearest
+from mblip.evaluation.benchmarks import find_benchmark
+from mblip.evaluation.metrics.segmentation import SEGMENTERS, segmenter
+from mblip.models.speedups import SPEEDUPS, speed_up
+from mblip.storage.cells import PictureCells
 
 
 @pytest.mark.parametrize(
@@ -91,3 +102,27 @@ def test_no_message_prints_a_whole_table() -> None:
 def test_the_nearest_of_several_spellings_counts() -> None:
     names = {"de": ("de", "German"), "sw": ("sw", "Swahili")}
     assert sort_nearest("swahilli", names, lambda code: names[code]) == ["sw", "de"]
+
+
+def _columns(folder: Path) -> None:
+    pq.write_table(pa.table({"picture": [b"x"], "zebra": ["a"]}), folder / "t.parquet")
+    PictureCells(folder / "t.parquet", "pictur")
+
+
+@pytest.mark.parametrize(("ask", "names"), [
+    (_columns, ("picture", "zebra")),
+    (lambda _: speed_up(cast("Any", None), ["packed_row"]), tuple(SPEEDUPS)),
+    (lambda _: segmenter("spacyy", "ja"), tuple(SEGMENTERS)),
+    (lambda _: find_recipe("finetune_mine"), ("finetune_own", "mt0_xl_align")),
+    (lambda _: find_benchmark("xgqaa"), ("marvl", "xvnli")),
+])  # fmt: skip
+def test_an_unknown_name_lists_each_known_one_once(
+    ask: Callable[[Path], object], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Beside the guess, which repeats the nearest one."""
+    with pytest.raises(InputError) as caught:
+        ask(tmp_path)
+    listed = re.sub(r"did you mean '[^']*'\?", "", str(caught.value))
+    assert "it has" not in listed
+    for name in names:
+        assert len(re.findall(rf"(?<![\w/]){re.escape(name)}(?!\w)", listed)) == 1, listed

@@ -148,8 +148,7 @@ def _values(path: Path, column: str, wanted: list[str] | None) -> Iterator[tuple
             yield from ((number, each) for each in value) if isinstance(value, list) and value else ((number, value),)
         elif number == 1:
             names = known or list(map(str, row))
-            hint = nearest(column, names) or f"; it has {', '.join(names)}"
-            raise InputError(f"{path}, row 1 has no column {column!r}{hint}; name it with --column")
+            raise InputError(f"{path}, row 1 has no column {column!r}{nearest(column, names)}; name it with --column")
         else:
             yield number, BadRow(f"it has no column {column!r}")
 

@@ -67,10 +67,7 @@ class PictureCells:
         self.path, self._column = path, column
         file = _open(path)
         if column not in file.schema_arrow.names:
-            hint = nearest(column, file.schema_arrow.names)
-            raise InputError(
-                f"{path} has no column {column!r}{hint}; it has {', '.join(file.schema_arrow.names)}"[:500]
-            )
+            raise InputError(f"{path} has no column {column!r}{nearest(column, file.schema_arrow.names)}"[:500])
         counts = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
         self._starts = [sum(counts[:group]) for group in range(len(counts))]
         self._rows: int = sum(counts)

@@ -12,6 +12,7 @@ from typing import Any
 from mblip.config import FilterSection
 from mblip.errors import InputError
 from mblip.languages import LANGUAGES, Profile
+from mblip.translation.numerals import spoken_numbers
 
 # How Unicode's character names call the scripts of the table (ISO 15924); Japanese and Chinese write several.
 _SCRIPTS: dict[str, tuple[str, ...]] = {
@@ -28,6 +29,8 @@ _DENSE = {"Hans": 3.0, "Hant": 3.0, "Jpan": 2.0, "Kore": 2.0, "Hang": 2.0}
 
 _KEPT = re.compile(r"\{\w*\}|<[^<>\s]+>|https?://\S+")
 _NUMBER = re.compile(r"\d+")
+# Thousands with a separator between them, lakhs too: 1,200 and 1.200 and 1 200 and 1,20,000.
+_GROUPED = re.compile(r"(?<!\d)(?<!\d[.,])\d{1,3}(?:[,.٬،'’\u00a0\u202f ]\d{2,3})*[,.٬،'’\u00a0\u202f ]\d{3}(?!\d)")
 _LOOP = re.compile(r"(?P<unit>\S(?:.{0,60}?\S)??)(?:[\s,،、;؛.。]*(?P=unit))+", re.DOTALL)
 
 
@@ -70,7 +73,7 @@ def rejection(
         or (says_twice(translation) and not says_twice(source, short=True))
     ):
         return "repetition"
-    if section.numbers and not keeps_numbers(source, translation):
+    if section.numbers and not keeps_numbers(source, translation, language):
         return "lost number or placeholder"
     if section.language_words and words >= section.language_words:
         confidence = language_confidence(translation, language)
@@ -161,11 +164,27 @@ def broken_characters(text: str) -> set[str]:
     }
 
 
-def keeps_numbers(source: str, translation: str) -> bool:
-    """Whether digits (of any script), ``{fields}``, ``<tags>`` and addresses of the source are all there."""
+def keeps_numbers(source: str, translation: str, language: str = "") -> bool:
+    """Whether the numbers, ``{fields}``, ``<tags>`` and addresses of the source are all there.
+
+    Digits count in any script and however thousands are grouped; a number up to 20 may be written as a word, cardinal
+    or ordinal, where CLDR knows the words of the language, and in the languages with a dual the noun may say "2".
+
+    Args:
+        source: The English text.
+        translation: What came of it.
+        language: mC4 code of its language; without it, digits alone count.
+    """
     if Counter(_KEPT.findall(source)) - Counter(_KEPT.findall(translation)):
         return False
-    return not Counter(_numbers(source)) - Counter(_numbers(translation))
+    # Either reading will do: "1.200" is a grouped number in German, a decimal one in English.
+    missing = min((_numbers(read(source)) - _numbers(read(translation)) for read in (_ungroup, str)), key=len)
+    if not missing:
+        return True
+    if not language or any(len(number) > 2 for number in missing):
+        return False
+    wanted = Counter({int(number): count for number, count in missing.items()})
+    return len(wanted) == len(missing) and not wanted - spoken_numbers(translation, language)
 
 
 def language_confidence(text: str, language: str) -> float | None:
@@ -201,9 +220,13 @@ def _script(character: str) -> str:
     return re.split("[ -]", unicodedata.name(character, ""), maxsplit=1)[0]
 
 
-def _numbers(text: str) -> list[str]:
-    # Separators of thousands and decimals differ between languages; the digits do not.
-    return ["".join(str(unicodedata.digit(digit)) for digit in number) for number in _NUMBER.findall(text)]
+def _numbers(text: str) -> Counter[str]:
+    # Decimal separators differ between languages; the digits do not.
+    return Counter("".join(str(unicodedata.digit(digit)) for digit in number) for number in _NUMBER.findall(text))
+
+
+def _ungroup(text: str) -> str:
+    return _GROUPED.sub(lambda match: re.sub(r"\D", "", match.group()), text)
 
 
 def _plain(text: str) -> str:

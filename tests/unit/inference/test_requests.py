@@ -155,6 +155,15 @@ def test_a_refusal_names_the_part(server: str, name: str) -> None:
     assert len(error["message"]) < 400
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/chat/completion", "/chat/completions"]
+)
+def test_an_api_that_is_not_served_is_told_what_is(server: str, path: str) -> None:
+    reply = httpx.post(f"{server}{path}", json={"model": "x", "input": "x"})
+    assert reply.status_code == 404
+    assert reply.json()["error"]["message"] == f"nothing is served at {path}; questions go to POST /v1/chat/completions"
+
+
 def test_seeds_of_64_bits_are_taken(server: str) -> None:
     for seed in (0, -1, 2**63 - 1, -(2**63)):
         assert send(server, {**ASKED, "temperature": 1, "seed": seed}).status_code == 200

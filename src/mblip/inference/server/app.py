@@ -294,9 +294,12 @@ def _no_model(asked: str | None, name: str) -> JSONResponse:
     return error_response(404, f"there is no model {(asked or '')[:100]!r} here, only {name!r}", "model_not_found")
 
 
-async def _on_http_error(_: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    return error_response(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+    told = str(error.detail)
+    if error.status_code == 404 and told == "Not Found":  # no route; clients of OpenAI's other APIs end here
+        told = f"nothing is served at {request.url.path[:100]}; questions go to POST /v1/chat/completions"
+    return error_response(error.status_code, told, headers=dict(error.headers or {}))
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:

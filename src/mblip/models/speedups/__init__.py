@@ -49,9 +49,7 @@ def speed_up(vlm: SpedUp, names: Collection[str] = FOR_INFERENCE) -> Mapping[str
     """
     unknown = [name for name in names if name not in SPEEDUPS]
     if unknown:
-        raise InputError(
-            f"speedups: {unknown[0]!r} is unknown; there are {', '.join(SPEEDUPS)}{nearest(unknown[0], SPEEDUPS)}"
-        )
+        raise InputError(f"speedups: there is no {unknown[0]!r}{nearest(unknown[0], SPEEDUPS)}")
     wanted = [name for name in names if SPEEDUPS[name].concerns(vlm.llm)]
     reasons = {name: SPEEDUPS[name].reason_against(vlm.llm) for name in wanted}
     on = [name for name in wanted if not reasons[name]]
