@@ -1,0 +1,3 @@
+from mblip.cli.app import main
+
+main()
