@@ -56,10 +56,10 @@ def by_hand(vlm: VisionLLM, request: Request, penalty: float, tokens: int) -> li
     answer: list[int] = []
     with torch.no_grad():
         while len(answer) < tokens:
-            states = vlm.causal_states(rows, mask)[0, -1:] * vlm._logit_scale
+            states = vlm.llm.hidden_states(rows, mask)[0, -1:] * vlm.llm.logit_scale
             logits = head(states)[0]
-            if vlm._softcap:
-                logits = vlm._softcap * torch.tanh(logits / vlm._softcap)
+            if vlm.llm.softcap:
+                logits = vlm.llm.softcap * torch.tanh(logits / vlm.llm.softcap)
             for token in set(answer):
                 logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
             answer.append(int(logits.argmax()))
@@ -158,7 +158,8 @@ def test_choices_and_losses_are_those_of_glued_answers(published: Path) -> None:
         ids = [*vlm.tokenizer(answer, add_special_tokens=False)["input_ids"], vlm.layout.end_token_id]
         words = vlm.model.get_input_embeddings()(torch.tensor([ids[:-1]]))
         with torch.no_grad():
-            states = vlm.causal_states(torch.cat([rows, words], 1), torch.ones(1, rows.shape[1] + len(ids) - 1).long())
+            mask = torch.ones(1, rows.shape[1] + len(ids) - 1).long()
+            states = vlm.llm.hidden_states(torch.cat([rows, words], 1), mask)
             logits = vlm.language_model.get_output_embeddings()(states[0, rows.shape[1] - 1 :])
         wanted = float(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum())
         assert score == pytest.approx(wanted, rel=1e-4)

@@ -94,7 +94,7 @@ def test_stock_snippets_run_on_an_export(family: str, tmp_path: Path) -> None:
     )
     config = json.loads((tmp_path / "stock" / "config.json").read_text(encoding="utf-8"))
     assert type(config["text_config"]["bos_token_id"]) is int
-    processor = AutoProcessor.from_pretrained(tmp_path / "stock")
+    processor = AutoProcessor.from_pretrained(tmp_path / "stock", backend="pil")
     for name, snippet in SNIPPETS.items():
         model = AutoModelForImageTextToText.from_pretrained(tmp_path / "stock")
         texts = processor.batch_decode(snippet(model, processor, PICTURES[0]), skip_special_tokens=True)
