@@ -35,6 +35,7 @@ class Uploads:
         self._spellings = {os.fsencode(one) for one in (shown, *as_json, html.escape(shown), quote(shown))}
         self._own: dict[str, Path] = {}
         self._sent: dict[str, tuple[Path, int, float]] = {}  # the oldest is first
+        self._held = 0
 
     def keep_own(self) -> None:
         """Let clients name every file that now lies in the folder: the page's examples."""
@@ -57,6 +58,7 @@ class Uploads:
         except OSError:
             _remove(path)
             raise
+        self._held += counted
         self._sent[self._name(path)] = path, counted, time.monotonic()
         return self._name(path)
 
@@ -87,13 +89,13 @@ class Uploads:
 
     def _make_room(self, size: int) -> None:
         now = time.monotonic()
-        held = size + sum(bytes_ for _, bytes_, _ in self._sent.values())
-        for name, (path, bytes_, since) in list(self._sent.items()):
-            if held <= _KEPT * self.max_bytes and now - since < _SECONDS:
+        while self._sent:
+            name, (path, bytes_, since) = next(iter(self._sent.items()))
+            if self._held + size <= _KEPT * self.max_bytes and now - since < _SECONDS:
                 break
             _remove(path)
             del self._sent[name]
-            held -= bytes_
+            self._held -= bytes_
 
 
 def _without_links(path: str, flags: int) -> int:
