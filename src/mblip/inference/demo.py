@@ -23,6 +23,7 @@ import gradio as gr
 
 from mblip.errors import InputError
 from mblip.inference.demo_gate import Function, Gate, number, one_of, some_of, text, upload
+from mblip.inference.demo_sessions import STATES, Sessions
 from mblip.inference.detecting import language_of
 from mblip.inference.nano_notice import nano_notice
 from mblip.inference.predictor import Predictor
@@ -67,6 +68,7 @@ def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int) -> Fas
     blocks.queue(default_concurrency_limit=None)  # the batcher's queue has the limit, and says when it is full
     # Gradio sees to paths that were not uploaded once it is launched, and a mounted page never is: a second lock.
     blocks.has_launched = True
+    blocks.state_session_capacity = STATES
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     page = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
@@ -84,7 +86,7 @@ def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int) -> Fas
                 shutil.rmtree(folder, ignore_errors=True)
 
     app.router.lifespan_context = lifespan
-    app.mount("/", Gate(page, uploads, functions, lambda name: name in blocks._queue.pending_messages_per_session))
+    app.mount("/", Gate(page, uploads, functions, Sessions(blocks._queue)))
     return app
 
 

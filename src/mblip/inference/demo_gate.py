@@ -11,23 +11,26 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mblip.inference.demo_sessions import Sessions
 from mblip.inference.uploads import Uploads
 
 _API = "/gradio_api"
 _FILES = 16  # in one upload
 _PAGES = re.compile(
-    r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)(/[\w@+-][\w@.+-]*)+"
+    # No folder holds longer names, and Gradio fails where the system refuses them.
+    r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)(/[\w@+-][\w@.+-]{0,199}){1,6}"
     rf"|{_API}/(info/?|startup-events|app_id|theme\.css|user|login_check)"
 )
 _FILE = re.compile(rf"{_API}/file=(.+)", re.DOTALL)
@@ -86,6 +89,22 @@ class Function:
         return found
 
 
+class _Opened(Response):
+    """An open file, whole; ranges of it are not given."""
+
+    def __init__(self, file: BinaryIO, headers: Mapping[str, str], kind: str) -> None:
+        size = os.fstat(file.fileno()).st_size
+        super().__init__(None, headers={**headers, "Content-Length": str(size)}, media_type=kind)
+        self.file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.file:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            while piece := await asyncio.to_thread(self.file.read, 1 << 18):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+
 class Gate:
     """In front of Gradio's application.
 
@@ -93,13 +112,11 @@ class Gate:
         app: Gradio's.
         uploads: The files that clients may name.
         functions: Those of the page, by name.
-        waits: Whether messages are kept for a session or event of that name.
+        sessions: For whom messages are kept.
     """
 
-    def __init__(
-        self, app: ASGIApp, uploads: Uploads, functions: Mapping[str, Function], waits: Callable[[str], bool]
-    ) -> None:
-        self.app, self.uploads, self.functions, self.waits = app, uploads, functions, waits
+    def __init__(self, app: ASGIApp, uploads: Uploads, functions: Mapping[str, Function], sessions: Sessions) -> None:
+        self.app, self.uploads, self.functions, self.sessions = app, uploads, functions, sessions
         self._listening: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,9 +145,11 @@ class Gate:
             await _refusal(404, "there is no such page")(scope, receive, send)
 
     def _file(self, name: str) -> Response:
-        path = self.uploads.find(name)
-        if path is None or not path.is_file():
+        # Opened at once: a file that newer uploads push out meanwhile is still sent whole.
+        opened = self.uploads.open(name)
+        if opened is None:
             return _refusal(404, "there is no such upload")
+        path, file = opened
         kind = _SHOWN.get(path.suffix.lower())
         headers = {
             "X-Content-Type-Options": "nosniff",
@@ -139,7 +158,7 @@ class Gate:
         }
         if kind is None:  # a page or a script among the uploads must not run as one of ours
             headers["Content-Disposition"] = "attachment"
-        return FileResponse(path, headers=headers, media_type=f"image/{kind}" if kind else "application/octet-stream")
+        return _Opened(file, headers, f"image/{kind}" if kind else "application/octet-stream")
 
     async def _upload(self, request: Request) -> Response:
         try:
@@ -160,6 +179,11 @@ class Gate:
             path, body = self._written_anew(request, await _json(request))
         except WrongInput as error:
             await _refusal(400, str(error))(request.scope, request.receive, send)
+            return
+        if not self.sessions.make_room(self._listening):
+            await _refusal(429, "too many questions are under way; try again in a minute")(
+                request.scope, request.receive, send
+            )
             return
         sent = json.dumps(body).encode()
         scope = {**request.scope, "path": path, "raw_path": path.encode(), "query_string": b""}
@@ -201,7 +225,7 @@ class Gate:
         return f"{_API}/run/{name}" if call else path, written
 
     async def _listen(self, name: str, query: bytes, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _SESSION.fullmatch(name) or not self.waits(name):
+        if not _SESSION.fullmatch(name) or not self.sessions.waits(name):
             await _refusal(404, "there is no such session")(scope, receive, send)
         elif name in self._listening:
             await _refusal(409, "this session is being listened to already")(scope, receive, send)

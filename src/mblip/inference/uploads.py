@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
 import secrets
 import time
 from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
 
 _SHOWN = "uploads"  # what clients see instead of the folder
 _SECONDS = 3600  # that an upload is kept at most
@@ -20,13 +24,18 @@ class Uploads:
 
     Args:
         folder: For the files; readable by this user alone.
-        max_bytes: Of a file; the folder holds at most 64 times as much, and the oldest files go first.
+        max_bytes: Of a file; the folder holds at most 64 times as much, and the oldest files go first. However small
+            they are, it holds at most 4,096.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
+        shown = str(folder)
+        as_json = [json.dumps(shown, ensure_ascii=ascii_)[1:-1] for ascii_ in (True, False)]
+        self._spellings = {os.fsencode(one) for one in (shown, *as_json, html.escape(shown), quote(shown))}
         self._own: dict[str, Path] = {}
         self._sent: dict[str, tuple[Path, int, float]] = {}  # the oldest is first
+        self._held = 0
 
     def keep_own(self) -> None:
         """Let clients name every file that now lies in the folder: the page's examples."""
@@ -38,7 +47,9 @@ class Uploads:
         Raises:
             OSError: The disk is full.
         """
-        self._make_room(len(data))
+        # Files of a few bytes would otherwise fill a file system with their number.
+        counted = max(len(data), self.max_bytes // _KEPT)
+        self._make_room(counted)
         end = re.sub(r"[^\w.-]+", "_", re.split(r"[/\\]", name)[-1], flags=re.ASCII).lstrip(".")[-60:] or "picture"
         path = self.folder / secrets.token_hex(16) / end
         path.parent.mkdir(mode=0o700)
@@ -47,7 +58,8 @@ class Uploads:
         except OSError:
             _remove(path)
             raise
-        self._sent[self._name(path)] = path, len(data), time.monotonic()
+        self._held += counted
+        self._sent[self._name(path)] = path, counted, time.monotonic()
         return self._name(path)
 
     def find(self, name: object) -> Path | None:
@@ -57,22 +69,37 @@ class Uploads:
         sent = self._sent.get(name)
         return sent[0] if sent else self._own.get(name)
 
+    def open(self, name: object) -> tuple[Path, BinaryIO] | None:
+        """The file that a client names, with its bytes; None if there is none, or it was put out."""
+        path = self.find(name)
+        try:
+            # What lies there now is what was put there: no link that somebody made since is followed.
+            return (path, open(path, "rb", opener=_without_links)) if path else None
+        except OSError:
+            return None
+
     def hide(self, text: bytes) -> bytes:
-        """An answer without the folder's path."""
-        return text.replace(os.fsencode(self.folder), _SHOWN.encode())
+        """An answer without the folder's path, as it is or as JSON, HTML or an address spells it."""
+        for spelling in self._spellings:
+            text = text.replace(spelling, _SHOWN.encode())
+        return text
 
     def _name(self, path: Path) -> str:
         return f"{_SHOWN}/{path.relative_to(self.folder).as_posix()}"
 
     def _make_room(self, size: int) -> None:
         now = time.monotonic()
-        held = size + sum(bytes_ for _, bytes_, _ in self._sent.values())
-        for name, (path, bytes_, since) in list(self._sent.items()):
-            if held <= _KEPT * self.max_bytes and now - since < _SECONDS:
+        while self._sent:
+            name, (path, bytes_, since) = next(iter(self._sent.items()))
+            if self._held + size <= _KEPT * self.max_bytes and now - since < _SECONDS:
                 break
             _remove(path)
             del self._sent[name]
-            held -= bytes_
+            self._held -= bytes_
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def _remove(path: Path) -> None:

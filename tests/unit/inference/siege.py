@@ -56,7 +56,7 @@ class Siege:
 
     def lay(self, every: int = 1) -> None:
         """Attack with each, or every so many of each kind."""
-        for kind in (self.slots, self.addresses, self.hosts, self.origins, self.uploads, self.broken, self.slow):
+        for kind in self.kinds():
             for name, attack in itertools.islice(kind(), 0, None, every):
                 self.tried += 1
                 try:
@@ -64,6 +64,10 @@ class Siege:
                 except httpx.RemoteProtocolError:
                     continue  # hung up on
                 self._look_at(f"{kind.__name__}: {name}", answer)
+
+    def kinds(self) -> list[Callable[[], Iterator[tuple[str, Attack]]]]:
+        """Kinds of attack."""
+        return [self.slots, self.addresses, self.hosts, self.origins, self.uploads, self.broken, self.slow]
 
     def _look_at(self, name: str, answer: bytes) -> None:
         said = answer.replace(str(self.secret).encode(), b"")  # what the attacker wrote may be quoted
@@ -355,7 +359,7 @@ class Siege:
                 connection.shutdown(socket.SHUT_WR)
             except OSError:
                 pass  # it was answered before it was read
-            return _rest(connection)
+            return rest(connection)
 
     def _post_bytes(self, body: bytes) -> bytes:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/json\r\n"
@@ -425,7 +429,8 @@ class Siege:
         return answer
 
 
-def _rest(connection: socket.socket) -> bytes:
+def rest(connection: socket.socket) -> bytes:
+    """All that still comes."""
     answer = b""
     try:
         while piece := connection.recv(1 << 16):

@@ -19,7 +19,8 @@ import httpx
 import pytest
 from tests import checkpoints
 from tests.unit.inference.conftest import NAME, chat, png, serving
-from tests.unit.inference.siege import FIELDS, Siege
+from tests.unit.inference.raid import Raid
+from tests.unit.inference.siege import FIELDS
 
 from mblip.inference.predictor import Predictor
 from mblip.inference.server import Limits, Settings, create_app
@@ -178,7 +179,7 @@ def test_keys_guard_the_page(tiny: Predictor) -> None:
 
 
 def test_a_short_siege(demo: str, secret: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    siege = Siege(demo, secret, inside())
+    siege = Raid(demo, secret, inside())
     siege.lay(every=9)
     assert siege.found == []
     assert siege.tried >= 100
@@ -202,7 +203,7 @@ def test_a_siege(tmp_path: Path, secret: Path) -> None:
         address = re.search(r"http://\S+", process.stdout.readline())
         assert address
         (folder,) = set(Path("/tmp").glob("mblip-demo-*")) - folders
-        siege = Siege(address[0], secret, [*inside(), str(tmp_path)])
+        siege = Raid(address[0], secret, [*inside(), str(tmp_path)])
         siege.lay()
         working = call(address[0], "caption", [uploaded(address[0], png()), ["sw"], 1, 0, 1.5, 4])[1]
         metrics = httpx.get(f"{address[0]}/metrics").text

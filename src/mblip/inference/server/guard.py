@@ -173,6 +173,8 @@ class Front:
             host = _shown(absolute[1])
             scope["raw_path"] = absolute[2] or b"/"
             scope["path"] = unquote(_shown(scope["raw_path"]))
+            rest = [pair for pair in scope["headers"] if pair[0] != b"host"]
+            scope["headers"] = [(b"host", absolute[1]), *rest]  # nothing inside is to see the other
         name = host_name(host)
         if name is None:
             return error_response(400, f"the Host header is missing or malformed: {host[:100]!r}", param="Host")
