@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
@@ -98,3 +100,28 @@ class _Stage:
         count = f"{done:,}" if total is None else f"{done:,} of {total:,}"
         left = "" if total is None else f", {timedelta(seconds=round(max(0, total - done) / rate))} left"
         return f"{count} {unit}, {rate:.3g}/s{left}" if rate < 100 else f"{count} {unit}, {rate:,.0f}/s{left}"
+
+
+class _Lines(logging.Handler):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        self._say(prefix + record.getMessage())
+
+
+@contextmanager
+def log_shown(say: Callable[[str], None], level: int = logging.INFO) -> Iterator[None]:
+    """Show what the package logs from a level on, a line each, while a verb is at work."""
+    logger, handler = logging.getLogger("mblip"), _Lines(say)
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False  # or the handlers of a host program would show it once more
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before

@@ -38,8 +38,8 @@ def train(
     """
     from rich.console import Console
 
-    from mblip.cli.logs import shown
     from mblip.config import TrainRecipe, load_train_recipe
+    from mblip.progress import log_shown
     from mblip.training.inputs import check_paths
 
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
@@ -51,7 +51,7 @@ def train(
     console = Console(highlight=False)
     directory = to or Path("runs") / Path(recipe).stem
     try:
-        with _Progress(console) as progress, shown(progress.say):
+        with _Progress(console) as progress, log_shown(progress.say):
             run(resolved, directory, progress.tell)
     except Stopped as stopped:
         print(f"mblip: {stopped}", file=sys.stderr)

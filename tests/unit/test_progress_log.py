@@ -6,14 +6,14 @@ import logging
 
 import pytest
 
-from mblip.cli.logs import shown
+from mblip.progress import log_shown
 
 
 def test_lines_are_shown_while_a_verb_works_and_the_logger_is_as_before() -> None:
     lines: list[str] = []
     logger = logging.getLogger("mblip.models.speedups")
     before = logging.getLogger("mblip").level
-    with shown(lines.append):
+    with log_shown(lines.append):
         logger.info("speed-ups: %s", "packed_rows")
         logger.debug("nobody asked")
         logger.warning("packed_rows cannot be used")
@@ -23,6 +23,6 @@ def test_lines_are_shown_while_a_verb_works_and_the_logger_is_as_before() -> Non
 
 
 def test_an_error_leaves_the_logger_as_before() -> None:
-    with pytest.raises(ZeroDivisionError), shown(print):
+    with pytest.raises(ZeroDivisionError), log_shown(print):
         _ = 1 / 0
     assert not logging.getLogger("mblip").handlers and logging.getLogger("mblip").propagate
