@@ -13,6 +13,7 @@ import random
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -62,7 +63,7 @@ class Endpoint:
         timeout: Seconds that one try may take.
 
     Raises:
-        InputError: Not an http(s) address, the key is missing, or ``extra_body`` sets what is set here.
+        InputError: Not an http(s) address, the key is missing or cannot be sent, or ``extra_body`` sets what is set here.
     """
 
     def __init__(
@@ -74,17 +75,18 @@ class Endpoint:
         extra_body: Mapping[str, Any] | None = None,
         timeout: float = 300.0,
     ) -> None:
-        if not base.startswith(("http://", "https://")):
-            raise InputError(f"the endpoint must be an http(s) address such as http://localhost:8000/v1, not {base!r}")
-        self.url = base.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+        self.url = _address(base).rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self.extra_body = dict(extra_body or {})
         for name in {"messages", "stream", "n"} & self.extra_body.keys():
             raise InputError(f"the extra request fields may not set {name!r}")
         self._timeout = timeout
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key_variable:
-            if os.environ.get(key_variable):
-                self._headers["Authorization"] = f"Bearer {os.environ[key_variable].strip()}"
+            key = os.environ.get(key_variable, "").strip()
+            if not (key.isascii() and key.isprintable()):  # what no header holds; the key itself is not shown
+                raise InputError(f"the endpoint's key in {key_variable} may hold ASCII letters, digits and signs alone")
+            if key:
+                self._headers["Authorization"] = f"Bearer {key}"
             elif key_required:
                 raise InputError(f"the environment variable {key_variable} with the endpoint's key is not set")
         self._lock = threading.Lock()
@@ -233,6 +235,19 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
         """None: the answer is an error like others."""
         return
+
+
+def _address(base: str) -> str:
+    """An address as it can be asked, with what is not ASCII in its path escaped."""
+    try:
+        parts = urllib.parse.urlsplit(base)
+        host, port = parts.hostname or "", parts.port
+        fits = parts.scheme in ("http", "https") and bool(host.encode("idna")) and port != 0
+    except ValueError:  # brackets without an end, a port in letters, a name that is too long
+        fits = False
+    if not fits or not base.isprintable() or " " in base:
+        raise InputError(f"the endpoint must be an http(s) address such as http://localhost:8000/v1, not {base!r}")
+    return parts._replace(path=urllib.parse.quote(parts.path, safe="%/:@!$&'()*+,;=~")).geturl()
 
 
 def _seconds(wait: float, after: float | None) -> float:

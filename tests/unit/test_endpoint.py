@@ -204,3 +204,39 @@ def test_extra_fields_that_are_no_json() -> None:
 def test_words_are_shortened() -> None:
     assert one_line("a\n b\t c") == "a b c" and len(one_line("x" * 10**6)) == 200
     assert json.loads(completion("a"))["choices"][0]["message"]["content"] == "a"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "localhost:8000/v1",
+        "ftp://localhost/v1",
+        "http://",
+        "http://[::1/v1",
+        "http://localhost:port/v1",
+        "http://localhost:99999/v1",
+        "http://exa mple/v1",
+        "http://a..b/v1",
+        f"http://{'a' * 300}.org/v1",
+        "http://a\n/v1",
+    ],
+)
+def test_an_address_that_nobody_can_ask_is_refused_before_anything_is_sent(address: str) -> None:
+    with pytest.raises(InputError, match="must be an http") as caught:
+        Endpoint(address)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_path_may_hold_any_letters() -> None:
+    with endpoint(lambda body, n: "Hola") as stub:
+        assert Endpoint(stub.url + "/Übung%20b").chat(BODY).text == "Hola"
+    assert stub.requests[0]["path"] == "/v1/%C3%9Cbung%20b/chat/completions"
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "geheim–1", "one\ntwo"])
+def test_a_key_that_no_header_holds_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(InputError, match="key in MY_KEY may hold") as caught:
+        Endpoint("http://localhost:9/v1", "MY_KEY")
+    assert key not in str(caught.value)

@@ -9,13 +9,14 @@ are several, so that a lexicon can translate it.
 
 from __future__ import annotations
 
+import math
 import random
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, nearest, quoted
 from mblip.nano.scenes import Scene, sample_scene
 from mblip.nano.words import load_lexicon
 from mblip.schema import Example
@@ -28,6 +29,8 @@ _UNTRUE = 0.5
 _ABSENT = 0.1
 _NEAR = 0.5
 _NEIGHBOURHOOD = 5
+_MOST_OBJECTS = 4  # in a scene
+_MOST_SCENES = 100_000_000  # their numbers of objects are drawn at once
 
 DEFAULT_TASKS = {
     "naming": 4.0, "caption": 4.0, "count_all": 1.0, "count": 1.5, "presence": 3.0, "left": 2.0, "right": 2.0,
@@ -58,9 +61,20 @@ def read(
         seed: Of everything drawn.
 
     Raises:
-        InputError: An unknown task, or a scene none of the tasks can be asked about.
+        InputError: An unknown task, a number or share that cannot be, or a scene none of the tasks can be asked about.
     """
     weights = DEFAULT_TASKS if tasks is None else tasks
+    if not 1 <= scenes <= _MOST_SCENES or texts < 1:
+        raise InputError(
+            f"the corpus 'scenes' makes 1 to {_MOST_SCENES:,} scenes and a text of each or more, not {quoted(scenes)} and "
+            f"{quoted(texts)}"
+        )
+    for field, shares in (("objects", list(objects)), ("tasks", list(weights.values()))):
+        if not all(0 <= share < math.inf for share in shares) or not sum(shares) or len(objects) > _MOST_OBJECTS:
+            raise InputError(
+                f"the corpus 'scenes' wants a share of 0 or more for each of {field}, one above 0, and of objects up to "
+                f"{_MOST_OBJECTS}, not {quoted(shares)}"
+            )
     for task in weights:
         if task not in TASKS:
             raise InputError(f"the corpus 'scenes' has no task {task!r}{nearest(task, TASKS)}")

@@ -1,7 +1,8 @@
 """One adapter for what this package needs of any language model of transformers, causal or encoder-decoder.
 
 Hidden states come from the model's own base model, so the output head runs on no token that is not asked for. Nothing is
-registered on the model: several threads may train on, score with and generate from one model at once.
+registered on the model: several threads may score with and generate from one model at once, as long as it is in evaluation
+mode (:func:`eval_mode` switches one that is being trained, and with it every thread's dropout).
 """
 
 from __future__ import annotations
@@ -283,7 +284,8 @@ def is_close(found: Tensor, wanted: Tensor) -> bool:
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Dropout off inside the block; afterwards every module is as it was.
 
-    A model that is in evaluation mode already is not touched, so that threads may share it.
+    A model that is in evaluation mode already is not touched, so that threads may share it; one in training mode is for one
+    thread.
     """
     training = [module for module in model.modules() if module.training]
     for module in training:

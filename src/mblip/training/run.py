@@ -63,6 +63,7 @@ def train(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog = lambda row: N
     begun = directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in directory.iterdir()}
     except OSError as error:
         raise InputError(
             f"cannot write {directory}: {error.strerror or error}; choose a folder that can be written"
@@ -75,11 +76,12 @@ def train(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog = lambda row: N
             save_recipe(recipe, saved)
             last = _run(recipe, directory, on_log)
         except InputError:
-            files = list(directory.iterdir())
-            if not begun and {path.name for path in files} <= {saved.name, IDENTITY}:  # nothing was done
-                for path in files:
-                    path.unlink()
-                directory.rmdir()
+            new = {path.name for path in directory.iterdir()} - there
+            if new <= {saved.name, IDENTITY}:  # nothing was done
+                for name in new:
+                    (directory / name).unlink()
+                if not begun:
+                    directory.rmdir()
             raise
         draw_curves(directory)
         write_json(finished, {"recipe_hash": hash_recipe(recipe), "last": last})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -92,3 +93,22 @@ def test_unknown_task_is_named() -> None:
 def test_scene_that_no_task_fits() -> None:
     with pytest.raises(InputError, match="none of the tasks left can be asked about a scene of 1 objects"):
         list(scenes.read("nano", scenes=3, objects=(1.0,), tasks={"left": 1}))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scenes": 0},
+        {"scenes": 10**30},
+        {"texts": -5},
+        {"objects": ()},
+        {"objects": (0.0, 0.0)},
+        {"objects": (float("nan"), 1.0)},
+        {"objects": (1.0,) * 5},
+        {"tasks": {"naming": -1.0}},
+        {"tasks": {"naming": float("inf")}},
+    ],
+)
+def test_numbers_that_no_corpus_has_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="the corpus 'scenes'"):
+        next(scenes.read("nano", **{"scenes": 1, **options}))

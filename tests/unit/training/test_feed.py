@@ -266,3 +266,10 @@ def test_a_missing_table_is_told_with_a_remedy(aligning: Make, photos: Path, tmp
     with pytest.raises(InputError, match=r"no .*captions\.csv: put it there, or .* data\.source\.options\.path="):
         train(own(aligning, photos), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_cannot_begin_leaves_a_folder_as_it_was(aligning: Make, photos: Path, tmp_path: Path) -> None:
+    there = sorted(path.name for path in photos.iterdir())
+    with pytest.raises(InputError, match="nowhere/mix"):
+        train(own(aligning, photos, "data.replay=nowhere/mix"), photos)
+    assert sorted(path.name for path in photos.iterdir()) == there
