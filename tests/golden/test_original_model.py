@@ -19,7 +19,7 @@ from tests import checkpoints
 
 from mblip.config import PartsSection
 from mblip.evaluation.benchmark import CAPTION, LONG_CAPTION, SHORT_ANSWER
-from mblip.models import VisionLLM, add_lora, count_parameters, load_model, set_trainable
+from mblip.models import VisionLLM, add_lora, count_parameters, load_vision_llm, set_trainable
 from mblip.models.generation import Generator, Request
 
 GOLDEN = Path(__file__).with_name("original_model.json")
@@ -38,7 +38,7 @@ DECODINGS: dict[str, dict[str, Any]] = {
 
 def model(family: str, folder: Path) -> VisionLLM:
     """The paper's set-up in fp64: LoRA on the language model, Q-Former and projection learn; BLOOM's answers are glued."""
-    vlm = load_model(checkpoints.blip2(folder, family), dtype="fp32")
+    vlm = load_vision_llm(checkpoints.blip2(folder, family), dtype="fp32")
     if not vlm.is_encoder_decoder:
         vlm.model.config.answer_separator = ""
     torch.manual_seed(0)
