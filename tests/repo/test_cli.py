@@ -196,3 +196,11 @@ def test_a_stock_checkpoint_is_loaded_without_what_only_runs_and_questions_need(
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("verb", [["report"], ["doctor"], ["data", "plan", "nano_scenes", "--work"]])
+def test_a_name_that_no_file_can_have_is_one_sentence(verb: list[str]) -> None:
+    command = [sys.executable, "-m", "mblip", *verb, "q" * 900]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("mblip: no file can have a name as long as 'qq")
+    assert len(done.stderr) < 300 and "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -14,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import mblip
 import mblip.cli
-from mblip.errors import InputError, nearest, shorten
+from mblip.errors import InputError, nearest, quoted, shorten
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -106,6 +107,11 @@ def main() -> None:
         app(prog_name="mblip")
     except InputError as error:
         print(f"mblip: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # any path of any verb may be it, wherever it is first looked at
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"mblip: no file can have a name as long as {quoted(str(error.filename))}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
