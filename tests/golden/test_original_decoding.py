@@ -216,7 +216,7 @@ def test_an_encoder_decoder_has_none(tmp_path: Path) -> None:
     assert read_description(tmp_path / "run").answer_separator is None
     assert targets(vlm) == glued(vlm)
     section = ModelSection(run=str(tmp_path / "run"), answer_separator=" ")
-    with pytest.raises(InputError, match="is of decoder-only models"):
+    with pytest.raises(InputError, match="is for decoder-only models"):
         prepare_model(
             TrainRecipe(
                 title="trial",

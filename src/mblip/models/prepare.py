@@ -42,9 +42,8 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
         vlm = build_model(*parts, seed=recipe.seed, **options)
     else:
         raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
+    _check_separator(vlm, recipe)
     if section.answer_separator is not None:
-        if vlm.is_encoder_decoder:
-            raise InputError("model.answer_separator is of decoder-only models; this one has an encoder: leave it out")
         vlm.model.config.answer_separator = section.answer_separator
     make_trainable(vlm, recipe)
     speed_up(vlm, recipe.speedups)
@@ -58,10 +57,16 @@ def prepare_shape(recipe: TrainRecipe) -> VisionLLM:
         InputError: The bases are not there, or do not fit each other or the recipe.
     """
     vlm = skeleton(container_config(recipe.model), compute_dtype(recipe))
+    _check_separator(vlm, recipe)
     make_trainable(vlm, recipe)
     # Packed rows are tried on the model's values. They are not missed: the largest batch has no padding to save.
     speed_up(vlm, without_values(recipe.speedups))
     return vlm
+
+
+def _check_separator(vlm: VisionLLM, recipe: TrainRecipe) -> None:
+    if recipe.model.answer_separator is not None and vlm.is_encoder_decoder:
+        raise InputError("model.answer_separator is for decoder-only models; this one has an encoder: leave it out")
 
 
 def make_trainable(vlm: VisionLLM, recipe: TrainRecipe) -> None:

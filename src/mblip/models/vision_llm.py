@@ -280,7 +280,7 @@ class VisionLLM(nn.Module):
             mask = batch["attention_mask"]
             embedded = self.embed(batch["input_ids"], image_features, image_index)
             inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": mask}
-            beams = generation.get("num_beams", 1)
+            beams = generation.get("num_beams") or 1
             shares = "shared_beams" in self.speedups and beams > 1
             if shares:
                 inputs = shared_beams.inputs(self.llm, embedded, mask, beams)

@@ -174,4 +174,7 @@ def part_of(name: str, prefixes: Mapping[str, str]) -> str:
     """The part that a parameter of a container belongs to, by its name; LoRA is told apart by PEFT's own names."""
     if ".lora_" in name:
         return "lora"
-    return next(part for prefix, part in prefixes.items() if name.startswith(prefix))
+    for prefix, part in prefixes.items():
+        if name.startswith(prefix):
+            return part
+    raise ValueError(f"the parameter {name} belongs to none of the container's parts ({', '.join(prefixes)})")
