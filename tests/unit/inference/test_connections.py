@@ -24,6 +24,7 @@ from mblip.inference.predictor import Predictor
 from mblip.inference.server import Limits, Settings, create_app, listed_hosts, listed_origins
 from mblip.inference.server.guard import host_name
 from mblip.inference.server.running import listen, server_of
+from mblip.models.generation import Generator
 
 PATH = "/v1/chat/completions"
 QUICK = Limits(header=0.5, body=0.5, idle=0.5, drain=1)
@@ -207,8 +208,14 @@ def test_a_streams_time_is_until_its_last_byte(tiny: Predictor, monkeypatch: pyt
 
 
 def test_who_hangs_up_is_one_line(
-    address: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    address: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def endless(*_: object) -> Iterator[str]:  # so that the client is certainly gone before the end
+        while True:
+            time.sleep(0.02)
+            yield "word "
+
+    monkeypatch.setattr(Generator, "stream", endless)
     before = counted(address).get("499", 0)
     place = (httpx.URL(address).host, int(httpx.URL(address).port or 0))
     body = json.dumps(chat("x", png(), max_tokens=400, stream=True)).encode()
