@@ -228,7 +228,7 @@ class Gate:
         if not _SESSION.fullmatch(name) or not self.sessions.waits(name):
             await _refusal(404, "there is no such session")(scope, receive, send)
         elif name in self._listening:
-            await _refusal(409, "this session is being listened to already")(scope, receive, send)
+            await _refusal(409, "another client listens to this page already")(scope, receive, send)
         else:
             self._listening.add(name)
             try:
