@@ -23,7 +23,7 @@ def export(
         ),
     ] = "none",
 ) -> None:
-    """Merge LoRA and write a stock Blip2ForConditionalGeneration that loads without mblip."""
+    """Merge LoRA and write a model of the stock class, which loads without mblip."""
     from mblip.errors import InputError
     from mblip.models.locate import find_model
 

@@ -81,7 +81,7 @@ def end_as_the_tokenizer(language_model: Any, tokenizer: Any) -> None:
 def align_special_tokens(language_model: Any, tokenizer: Any) -> None:
     """Give the configuration what it lacks of the tokeniser's tokens, and let generation follow it alone.
 
-    A stock Blip2 checkpoint has no generation settings for its language model, so that what a language model's own
+    A checkpoint of the stock class has no generation settings for its language model, so that what a language model's own
     ``generation_config.json`` says (sampling, temperatures) would be lost on export: it is left out from the start.
 
     Raises:

@@ -34,7 +34,7 @@ class VisionLLM(nn.Module):
     """A vision-language model.
 
     Args:
-        model: The stock container, such as ``Blip2ForConditionalGeneration``, from which everything is saved.
+        model: The stock model that holds eyes, bridge and language model, from which everything is saved.
         processor: Its stock processor: image processor and tokeniser.
 
     Attributes:
