@@ -32,17 +32,28 @@ R = TypeVar("R", bound="Recipe")
 class ModelSection(Section):
     """Where the parts of the model come from.
 
-    Each of ``vision`` (a BLIP-2 checkpoint: ViT, Q-Former, projection) and ``llm`` is a Hub id, a directory or
+    Each of ``vision`` (a BLIP-2, a vision tower, or a checkpoint of the LLaVA family) and ``llm`` is a Hub id, a directory or
     ``nano:NAME`` for a checkpoint shipped with the package; ``run`` continues from a run directory instead.
     """
 
     identity: ClassVar[Identity] = Identity.of(
-        "vision llm run qformer projection fit_words quantization merge answer_separator"
+        "vision llm run bridge vision_feature_layer vision_feature_select_strategy qformer projection fit_words quantization "
+        "merge answer_separator chat"
     )
 
     vision: str = ""
     llm: str = ""
     run: str = ""
+    bridge: Literal["qformer", "mlp"] | None = Field(
+        default=None, description="between eyes and LLM; left out, a BLIP-2's Q-Former, behind other eyes an MLP"
+    )
+    vision_feature_layer: int | tuple[int, ...] | None = Field(
+        default=None,
+        description="with an MLP, the tower's layer or layers that it reads; left out, as the eyes have it",
+    )
+    vision_feature_select_strategy: Literal["default", "full"] | None = Field(
+        default=None, description="with an MLP: default drops the tower's first state; left out, as the eyes have it"
+    )
     qformer: Literal["keep", "random"] = "keep"
     projection: Literal["keep", "random"] = "random"
     fit_words: tuple[str, ...] = Field(
@@ -58,6 +69,21 @@ class ModelSection(Section):
         description="what stands between prompt and answer of a decoder-only LLM: nothing, as in the original's training, "
         "or a blank; left out, what the model was trained with, and a blank for a new one",
     )
+    chat: bool | None = Field(
+        default=None,
+        description="with an MLP: write prompts by the LLM's chat template; left out, as the model was trained, and for a new "
+        "one if it has a template",
+    )
+
+    @property
+    def eye_settings(self) -> dict[str, Any]:
+        """What decides how the eyes are built, as ``build_model`` takes it."""
+        layer = self.vision_feature_layer
+        return {
+            "bridge": self.bridge,
+            "vision_feature_layer": list(layer) if isinstance(layer, tuple) else layer,
+            "vision_feature_select_strategy": self.vision_feature_select_strategy,
+        }
 
 
 class PartsSection(Section):

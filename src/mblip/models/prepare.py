@@ -39,12 +39,17 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
         vlm = load_vision_llm(section.run, merge=section.merge, **options)
     elif section.vision and section.llm:
         parts = (section.vision, section.llm, section.qformer, section.projection)
-        vlm = build_model(*parts, seed=recipe.seed, **options)
+        vlm = build_model(*parts, seed=recipe.seed, **section.eye_settings, **options)
     else:
         raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
     _check_separator(vlm, recipe)
     if section.answer_separator is not None:
         vlm.model.config.answer_separator = section.answer_separator
+    if section.chat is not None:
+        vlm.layout_for(section.chat)  # says what stands in the way
+        vlm.model.config.chat_prompts = section.chat
+    elif vlm.container.images_in_text:
+        vlm.model.config.chat_prompts = vlm.chats  # decided now: a run must not change with what it is loaded with
     make_trainable(vlm, recipe)
     speed_up(vlm, recipe.speedups)
     return vlm

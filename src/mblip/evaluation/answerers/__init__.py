@@ -14,6 +14,8 @@ from mblip.evaluation.answerers.dummy import DummyAnswerer
 __all__ = ["Answerer", "Group", "NoAnswer", "OpenImage", "load_answerer"]
 
 DUMMY = "dummy"
+OUR_KINDS = ("blip-2", "llava")
+"""Whole checkpoints that are evaluated as mblip's own models are."""
 
 
 def load_answerer(
@@ -57,7 +59,7 @@ def load_answerer(
     folder = locate(name)
     is_run = (folder / DESCRIPTION).is_file()
     config = folder / "config.json"
-    if not is_run and config.is_file() and read_json(config).get("model_type") != "blip-2":
+    if not is_run and config.is_file() and read_json(config).get("model_type") not in OUR_KINDS:
         if quantization != "none":
             raise InputError(f"{name} is not a model of mblip: quantise it before, and give the quantised checkpoint")
         from mblip.evaluation.answerers.huggingface import HuggingFaceAnswerer
