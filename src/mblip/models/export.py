@@ -142,8 +142,8 @@ def model_card(
 # {title}
 
 A multilingual vision-language model: {vlm.container.eyes_name} before a `{config.text_config.model_type}` language model,
-in the stock format of transformers. An image takes {vlm.container.tokens_per_image} tokens of a prompt, which the processor puts
-there. The licences of the models that it was made from apply.
+in the stock format of transformers. An image takes {vlm.container.tokens_per_image} tokens of a prompt, which the processor
+puts there. The licences of the models that it was made from apply.
 
 ```python
 from PIL import Image

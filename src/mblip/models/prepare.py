@@ -38,8 +38,8 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
     if section.run:
         vlm = load_vision_llm(section.run, merge=section.merge, **options)
     elif section.vision and section.llm:
-        parts = (section.vision, section.llm, section.qformer, section.projection)
-        vlm = build_model(*parts, seed=recipe.seed, **section.eye_settings, **options)
+        options |= {"qformer": section.qformer, "projection": section.projection, **section.eye_settings}
+        vlm = build_model(section.vision, section.llm, seed=recipe.seed, **options)
     else:
         raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
     _check_separator(vlm, recipe)

@@ -94,8 +94,8 @@ class ChatFrame:
             ) < shown.index(_PROMPT):
                 return parts
         raise InputError(
-            f"the chat template does not show what a user says with an image ({self.image_token}) before it: ask with chat=False, "
-            "or mend the template"
+            f"the chat template does not show what a user says with an image ({self.image_token}) before it: ask with "
+            "chat=False, or mend the template"
         )
 
     @cached_property
@@ -159,7 +159,8 @@ _FROM_PARTS = (
     "{%- if message.content is string or not message.content %}{%- set said.turns = said.turns + [message] %}"
     "{%- else %}"
     "{%- set whole = namespace(text='') %}"
-    "{%- for part in message.content if part.type == 'image' %}{%- set whole.text = whole.text + 'IMAGE_TOKEN\\n' %}{%- endfor %}"
+    "{%- for part in message.content if part.type == 'image' %}"
+    "{%- set whole.text = whole.text + 'IMAGE_TOKEN\\n' %}{%- endfor %}"
     "{%- for part in message.content if part.type == 'text' %}{%- set whole.text = whole.text + part.text %}{%- endfor %}"
     "{%- set said.turns = said.turns + [dict(message, content=whole.text)] %}"
     "{%- endif %}"

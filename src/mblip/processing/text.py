@@ -1,8 +1,9 @@
 """Prompts and answers to token ids, in the layout that the language model's kind needs.
 
 A row is the image placeholders (queries x images of that row), then the prompt (paper, section 3.1), or what a frame
-writes around both (:mod:`mblip.processing.framing`). An encoder-decoder gets the answer as decoder labels; a decoder-only model gets prompt and answer in one row, with the loss on the answer
-alone. What differs by family is asked of the tokeniser, never looked up by name.
+writes around both (:mod:`mblip.processing.framing`). An encoder-decoder gets the answer as decoder labels; a decoder-only
+model gets prompt and answer in one row, with the loss on the answer alone. What differs by family is asked of the tokeniser,
+never looked up by name.
 """
 
 from __future__ import annotations

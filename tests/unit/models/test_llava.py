@@ -82,7 +82,7 @@ def test_the_eyes_of_a_llava_without_its_language_model(projection: Any, tmp_pat
     same = torch.equal(vlm.container.projection.weight, first.multi_modal_projector.linear_2.weight)
     assert same == (projection == "keep")
     assert vlm.model.config.vision_feature_layer == -2
-    with pytest.raises(InputError, match="width 32, for which .* use projection=random"):
+    with pytest.raises(InputError, match=r"width 32, for which .* use projection=random"):
         build_model(folder, checkpoints.llm(tmp_path / "wide", "llama", hidden_size=40), projection="keep")
 
 
@@ -206,7 +206,7 @@ def test_templates_of_every_form(template: str, written: str, separator: str, en
 def test_templates_that_show_no_images_are_refused(tmp_path: Path) -> None:
     folder = with_template(llava_checkpoints.llava(tmp_path / "model", "siglip", "llama"), "{{ messages[0]['role'] }}")
     model = load_model(folder)
-    with pytest.raises(InputError, match="does not show what a user says with an image .* ask with chat=False"):
+    with pytest.raises(InputError, match=r"does not show what a user says with an image .* ask with chat=False"):
         model.generate(PICTURES[:1], PROMPTS[:1])
     assert model.generate(PICTURES[:1], PROMPTS[:1], chat=False)
     with pytest.raises(InputError, match="holds <image>, which stands for the image"):

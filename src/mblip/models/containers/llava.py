@@ -9,13 +9,14 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.initialization import no_init_weights
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint, read_json
 from mblip.models.containers.base import Container, Keep
+from mblip.models.containers.halves import base_of, causal_view, check_causal, fold_factors, say_no_factor
 from mblip.models.containers.pixels import made_side, read_image_processor
 from mblip.models.containers.towers import (
     check_layers,
@@ -27,15 +28,10 @@ from mblip.models.containers.towers import (
     tower_of,
 )
 from mblip.models.head import place_output_head
-from mblip.models.language_model import LanguageModel
 from mblip.models.reading import check_complete, choose_dtype, from_pretrained, read_config
 
 # What the files call the projector, today and before.
 _PROJECTORS = ("model.multi_modal_projector.", "multi_modal_projector.")
-# What a language model does to its logits beside the head; the stock container takes the head's output as it is.
-_FACTORS: Mapping[str, Any] = {"logit_scale": 1.0, "logits_scaling": 1.0, "final_logit_softcapping": None}
-# The table that the stock container ties its head to.
-_TABLE = "embed_tokens"
 
 
 class LlavaContainer(Container):
@@ -59,7 +55,7 @@ class LlavaContainer(Container):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         place_output_head(model)
-        self._language_model = _causal_view(model)
+        self._language_model = causal_view(model)
 
     @property
     def language_model(self) -> Any:
@@ -145,7 +141,7 @@ class LlavaContainer(Container):
         config = read_config(folder)
         assert isinstance(config, LlavaConfig)
         tower_of(config, f"{folder} is a LLaVA checkpoint")
-        _check_causal(config.text_config, f"{folder}: its language model")
+        check_causal(config.text_config, f"{folder}: its language model")
         settle(config, image_side(config))
         return config
 
@@ -198,7 +194,7 @@ class LlavaContainer(Container):
     def check_language_model(cls, text_config: Any) -> None:
         """See :meth:`Container.check_language_model`."""
         if text_config.is_encoder_decoder:
-            _check_causal(text_config, "the language model")
+            check_causal(text_config, "the language model")
 
     @classmethod
     def check_files(cls, folder: Path, config: LlavaConfig) -> bool:
@@ -214,7 +210,7 @@ class LlavaContainer(Container):
         Raises:
             InputError: The language model has an encoder.
         """
-        _check_causal(text_config, "the language model")
+        check_causal(text_config, "the language model")
         config = LlavaConfig(
             vision_config=eyes.vision_config,
             text_config=text_config,
@@ -309,7 +305,7 @@ class LlavaContainer(Container):
         model, report = from_pretrained(LlavaForConditionalGeneration, folder, config=config, dtype=chosen)
         check_complete(report, folder)
         text, said = model.model.language_model.config, model.generation_config
-        _say_no_factor(text)
+        say_no_factor(text)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # the stock class follows its generation settings
             if getattr(said, name) is not None:
                 setattr(text, name, getattr(said, name))
@@ -339,48 +335,6 @@ def settle(config: LlavaConfig, side: int) -> None:
         config.image_side = side
 
 
-def fold_factors(language_model: Any) -> None:
-    """Fold into the output head the factor that a language model multiplies its logits by (Cohere, Granite).
-
-    The stock container takes the head's output as it is. A tied head becomes a table of its own.
-
-    Raises:
-        InputError: The language model bounds its logits (Gemma 2), or has a bias in its head: no stock container does.
-    """
-    llm = LanguageModel.of(language_model)
-    kind = language_model.config.model_type
-    if llm.softcap is not None:
-        raise InputError(
-            f"a {kind} language model bounds its logits, which transformers' LLaVA does not do: take another, such as Gemma 3"
-        )
-    if llm.head.bias is not None:
-        raise InputError(
-            f"the output head of a {kind} language model has a bias, which transformers' LLaVA has not: take another"
-        )
-    factor = llm.logit_scale
-    table = getattr(language_model.base_model, _TABLE, None)
-    tied = llm.head.weight is llm.embeddings.weight
-    if factor != 1.0 or (tied and table is not llm.embeddings):
-        llm.head.weight = nn.Parameter(llm.head.weight.detach() * factor, requires_grad=False)
-        language_model.config.tie_word_embeddings = False
-    _say_no_factor(language_model.config)
-
-
-def _say_no_factor(config: Any) -> None:
-    for name, value in _FACTORS.items():
-        if hasattr(config, name):
-            setattr(config, name, value)
-
-
-def _check_causal(text_config: Any, what: str) -> None:
-    if text_config.is_encoder_decoder or type(text_config) not in AutoModelForCausalLM._model_mapping:
-        kind = "reads with an encoder" if text_config.is_encoder_decoder else "is not a causal one"
-        raise InputError(
-            f"{what} ({text_config.model_type}) {kind}, and transformers' LLaVA holds causal language models alone: put it "
-            "behind the Q-Former of a BLIP-2 (bridge=qformer), or take a causal one"
-        )
-
-
 def _empty(config: LlavaConfig) -> Any:
     with torch.device("meta"), no_init_weights():
         return LlavaForConditionalGeneration(config)
@@ -388,45 +342,11 @@ def _empty(config: LlavaConfig) -> Any:
 
 def _around(model: Any, language_model: Any) -> Any:
     """The container with this language model; its configuration holds the language model's own, so they never disagree."""
-    model.model.language_model = _base_of(language_model, type(model.model.language_model))
+    model.model.language_model = base_of(language_model, type(model.model.language_model))
     model.lm_head = language_model.get_output_embeddings()
     model.config.text_config = language_model.config
     model.config.tie_word_embeddings = model.lm_head.weight is language_model.get_input_embeddings().weight
     return model
-
-
-def _base_of(language_model: Any, kind: type) -> Any:
-    """The base of a whole language model, which the stock container holds without the head.
-
-    Raises:
-        InputError: It is not of the class that the container makes.
-    """
-    base = language_model.base_model
-    if type(base) is not kind:
-        raise InputError(
-            f"transformers' LLaVA cannot hold a {language_model.config.model_type} language model: take another"
-        )
-    return base
-
-
-def _causal_view(model: Any) -> Any:
-    """A ``...ForCausalLM`` that holds the very modules of a stock container: what changes inside one changes in both."""
-    config = model.config.text_config = model.model.language_model.config
-    with torch.device("meta"), no_init_weights():
-        view = AutoModelForCausalLM.from_config(config)
-    _base_of(view, type(model.model.language_model))
-    setattr(view, view.base_model_prefix, model.model.language_model)
-    view.set_output_embeddings(model.lm_head)
-    view.config = config
-    view.eval()
-    view.train(model.training)
-    own = {id(value) for value in model.parameters()}
-    left = [name for name, value in view.named_parameters() if id(value) not in own]
-    if left:
-        raise InputError(
-            f"a {config.model_type} language model has {left[0]}, for which transformers' LLaVA has no place"
-        )
-    return view
 
 
 def _read_projector(weights: Checkpoint) -> dict[str, Tensor]:
