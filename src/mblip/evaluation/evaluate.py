@@ -113,7 +113,7 @@ def evaluate(
 
     device = getattr(processes, "device", None)
     options = {option.name: getattr(machine, option.name) for option in dataclasses.fields(machine)}
-    answerer = load_answerer(model, **options, device=device)
+    answerer = load_answerer(model, **options, device=device, chat=recipe.chat)
     tasks = _possible(tasks, answerer, tell if processes.is_main_process else lambda line: None)
     how = {task.benchmark.name: _how(task.benchmark, recipe.protocol, answerer) for task in tasks}
     run = Run(

@@ -27,6 +27,7 @@ def load_answerer(
     batch_size: int = 64,
     extra_body: Mapping[str, Any] = MappingProxyType({}),
     device: Any = None,
+    chat: bool | None = None,
 ) -> Answerer:
     """Load a model to evaluate.
 
@@ -40,10 +41,13 @@ def load_answerer(
         batch_size: Texts that run together, or requests under way at an endpoint.
         extra_body: Fields that every request to an endpoint has besides; one that is None is left out of it.
         device: Where to.
+        chat: Of a LLaVA, whether prompts are written by its language model's chat template; None for as it was trained.
 
     Raises:
         InputError: There is no such model, or it cannot be loaded.
     """
+    if chat is not None and (endpoint or name == DUMMY):
+        raise InputError("--chat is for LLaVA models that run here; leave it out")
     if endpoint:
         from mblip.evaluation.answerers.openai import OpenAIAnswerer
 
@@ -62,9 +66,11 @@ def load_answerer(
     if not is_run and config.is_file() and read_json(config).get("model_type") not in OUR_KINDS:
         if quantization != "none":
             raise InputError(f"{name} is not a model of mblip: quantise it before, and give the quantised checkpoint")
+        if chat is not None:
+            raise InputError(f"{name} is asked by its own chat template: leave --chat out")
         from mblip.evaluation.answerers.huggingface import HuggingFaceAnswerer
 
         return HuggingFaceAnswerer(name, folder, dtype, batch_size, device)
     from mblip.evaluation.answerers.mblip import MblipAnswerer
 
-    return MblipAnswerer(name, Path(folder), quantization, dtype, batch_size, device)
+    return MblipAnswerer(name, Path(folder), quantization, dtype, batch_size, device, chat)
