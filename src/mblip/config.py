@@ -161,8 +161,8 @@ class TrainRecipe(Recipe):
         default=(),
         description="parts whose layers are computed again for the gradient; auto: llm on a GPU, none on a CPU",
     )
-    speedups: tuple[Literal["packed_rows", "shared_beams", "fused_layers"], ...] = Field(
-        default=("packed_rows", "shared_beams", "fused_layers"),
+    speedups: tuple[Literal["packed_rows", "shared_beams", "shared_prefix", "fused_layers"], ...] = Field(
+        default=("packed_rows", "shared_beams", "shared_prefix", "fused_layers"),
         description="those that the model can use are on; [] is the plain path",
     )
     sharding: Literal["none", "full"] = Field(default="none", description="over the processes; none copies the model")

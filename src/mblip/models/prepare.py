@@ -89,7 +89,7 @@ def make_trainable(vlm: VisionLLM, recipe: TrainRecipe) -> None:
 
 def without_values(speedups: Collection[str]) -> list[str]:
     """The speed-ups that do not have to be tried on a model's values."""
-    return [name for name in speedups if name != "packed_rows"]
+    return [name for name in speedups if name not in ("packed_rows", "shared_prefix")]
 
 
 def compute_dtype(recipe: TrainRecipe) -> torch.dtype:

@@ -7,7 +7,7 @@ replaces, and can be left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ from mblip.models.containers import container_of
 from mblip.models.head import place_output_head
 from mblip.models.language_model import CausalLanguageModel, LanguageModel, Seq2SeqLanguageModel, eval_mode
 from mblip.models.origin import Origin
-from mblip.models.speedups import packed_rows, shared_beams
+from mblip.models.speedups import packed_rows, shared_beams, shared_prefix
 from mblip.models.tokens import end_token, end_tokens
 from mblip.processing.framing import ChatFrame, Frame, PlainFrame
 from mblip.processing.images import Picture, open_picture
@@ -303,7 +303,14 @@ class VisionLLM(nn.Module):
         return self.decode(self.generate_ids(prompts, features, image_index, **generation))
 
     def generate_ids(
-        self, prompts: Sequence[str], image_features: Tensor, image_index: Tensor, **generation: Any
+        self,
+        prompts: Sequence[str],
+        image_features: Tensor,
+        image_index: Tensor,
+        *,
+        image_keys: Sequence[Hashable] | None = None,
+        prefixes: shared_prefix.Prefixes | None = None,
+        **generation: Any,
     ) -> Tensor:
         """Answers as token ids [texts, tokens], without the prompt, from encoded images.
 
@@ -311,6 +318,9 @@ class VisionLLM(nn.Module):
             prompts: The texts.
             image_features: [images, tokens, width].
             image_index: [texts, images of a text], see :meth:`embed`.
+            image_keys: With ``prefixes``: what tells the images of each text from those of any other call.
+            prefixes: What earlier calls have left of images that are asked about again
+                (:mod:`mblip.models.speedups.shared_prefix`).
             **generation: What transformers' ``generate`` takes; 50 new tokens where no length is given. Penalties
                 (``repetition_penalty``, ``no_repeat_ngram_size``) count the answer's tokens alone. ``chat=False`` leaves
                 the language model's chat template out, ``chat=True`` takes it; see :attr:`chats`.
@@ -337,6 +347,11 @@ class VisionLLM(nn.Module):
             shares = "shared_beams" in self.speedups and beams > 1
             if shares:
                 inputs = shared_beams.inputs(self.llm, embedded, mask, beams)
+            elif "shared_prefix" in self.speedups:
+                seen = image_keys or [tuple(row) for row in image_index.tolist()]
+                heads = shared_prefix.heads_of(batch["input_ids"], mask, layout.image_token_id, seen)
+                if shared_prefix.is_worth_it(self.llm, heads, mask, prefixes, generation):
+                    inputs = shared_prefix.inputs(self.llm, embedded, mask, heads, beams, prefixes)
             # The prompt's ids are not passed, so that penalties count the answer alone, as in the original. The stock
             # class passes those of a decoder-only model and penalises the prompt's words too (docs/differences.md).
             if not self.is_encoder_decoder:

@@ -251,7 +251,7 @@ def _read_causal(
     window = getattr(llm.config, "sliding_window", None)
     masks = {
         kind: _mask(llm, packing.backward(window if kind == _SLIDING else None), embedded)
-        for kind in _layer_kinds(llm.config)
+        for kind in layer_kinds(llm.config)
     }
     mask = masks if len(masks) > 1 else next(iter(masks.values()))
     with _distances_of(packing):
@@ -282,7 +282,7 @@ def reason_against(llm: LanguageModel) -> str:
     if isinstance(llm, CausalLanguageModel):
         if not llm.takes_positions and not hasattr(llm.base, _ALIBI):
             return "it cannot be told the positions of its tokens"
-        if other := _layer_kinds(llm.config) - {_FULL, _SLIDING}:
+        if other := layer_kinds(llm.config) - {_FULL, _SLIDING}:
             return f"its layers ({', '.join(sorted(other))}) carry a state along the row"
     ids = torch.arange(1, 25, device=llm.embeddings.weight.device).view(2, 12) % llm.embeddings.num_embeddings
     mask, labels = torch.ones_like(ids), ids.clone()
@@ -354,6 +354,7 @@ def _distances_of(packing: Packing) -> Iterator[None]:
         _POSITIONS.reset(token)
 
 
-def _layer_kinds(config: Any) -> set[str]:
+def layer_kinds(config: Any) -> set[str]:
+    """The kinds of a language model's layers, as transformers' configurations name them."""
     everywhere = _SLIDING if getattr(config, "sliding_window", None) else _FULL
     return set(getattr(config, "layer_types", None) or [everywhere])
