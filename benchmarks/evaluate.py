@@ -88,8 +88,13 @@ def build_llava(image_tokens: int, device: str) -> VisionLLM:
     torch.manual_seed(0)
     with torch.device(device):
         model = LlavaForConditionalGeneration(config).eval()
+    # Pictures and words must both make a difference, and no two words may be about as likely as each other.
     for parameter in model.model.multi_modal_projector.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+        torch.nn.init.normal_(parameter, std=0.1)
+    for parameter in model.model.language_model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.08)
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
     torch.nn.init.normal_(model.lm_head.weight, std=0.2)
     words = tokenizer(pieces, ends=False)
     words.add_tokens(AddedToken("<image>", special=True, normalized=False), special_tokens=True)
@@ -219,9 +224,9 @@ def expected_llava(config: LlavaConfig, texts: int, words: Sequence[int], batch:
     mean = sum(words) / len(words)
     padded = [max(words[start : start + batch]) for start in range(0, len(words), batch)]
     longest = sum(padded) / len(padded)
-    # Both read a prompt once for every beam.
+    # Stock reads a prompt anew for every beam.
     stock = image + beams * read(patches + longest, 0) + write(patches + longest)
-    ours = (image + read(patches, 0)) / texts + beams * read(mean, patches) + write(patches + mean)
+    ours = (image + read(patches, 0)) / texts + read(mean, patches) + write(patches + mean)
     return stock / ours
 
 

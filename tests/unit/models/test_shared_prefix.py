@@ -34,7 +34,7 @@ def model(folder: Path, family: str, container: str = "llava", **changes: Any) -
     return load_vision_llm(made, dtype="fp32")
 
 
-def counting(vlm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def counting(vlm: VisionLLM) -> list[int]:
     """Tokens that the language model reads."""
     read: list[int] = []
 
@@ -74,12 +74,12 @@ def test_answers_are_those_of_the_plain_path(family: str, container: str, way: i
     assert len(set(plain)) > 4
 
 
-def test_an_image_is_read_once_within_a_batch_and_between_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("beams", [1, 5])
+def test_an_image_is_read_once_within_a_batch_and_between_batches(beams: int, tmp_path: Path) -> None:
+    """And the words of a question once for all its beams."""
     vlm = model(tmp_path / "model", "llama")
-    read = counting(vlm, monkeypatch)
-    generator = Generator(vlm, PICTURES.__getitem__, batch_size=4, max_new_tokens=1)
+    read = counting(vlm)
+    generator = Generator(vlm, PICTURES.__getitem__, batch_size=4, num_beams=beams, max_new_tokens=1)
     requests = [Request(str(n), ("a",), "a dog" + " red" * n) for n in range(12)]
     generator.texts(requests)
     words = 12 * 16  # at most, of a text with its padding

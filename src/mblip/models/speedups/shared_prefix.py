@@ -1,8 +1,9 @@
 """The keys and values of an image, made once for all that is asked about it, in generation of decoder-only models.
 
 A decoder-only model looks back only: what it keeps of an image, and of the words before it, is the same whatever question
-follows. Stock generation reads them anew for every question, which is most of the work where an image takes hundreds of
-tokens. Here they are read once, go to the rows of all questions of a batch, and wait for those of later batches.
+follows. Stock generation reads them anew for every question, and with beams for every beam, which is most of the work where an
+image takes hundreds of tokens. Here they are read once, go to the rows of all questions of a batch, and wait for those of
+later batches; and the words of a question are read once for all its beams, which are the same until its first answer token.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -129,8 +130,9 @@ def inputs(
     tail = int(tails.max())
     made = _read(llm, embedded, mask, heads, store)
     order = {key: number for number, key in enumerate(made)}
-    owners = torch.tensor([order.get(key, -1) for key in heads.keys], device=embedded.device).repeat_interleave(beams)
-    cache = Cache(layers=[_Shared(layers, owners, longest) for layers in zip(*made.values(), strict=True)])
+    owners = torch.tensor([order.get(key, -1) for key in heads.keys], device=embedded.device)
+    layers = [_Shared(parts, owners, longest) for parts in zip(*made.values(), strict=True)]
+    cache = _Beams(layers, len(embedded), beams)
     before = torch.arange(longest, device=mask.device) >= longest - lengths[:, None]
     after = torch.arange(tail, device=mask.device) >= tail - tails[:, None]
     # Only the length of what is in the cache counts, not the values.
@@ -220,7 +222,58 @@ def reason_against(llm: LanguageModel) -> str:
 
 
 def install(llm: LanguageModel) -> None:
-    """Nothing is needed on the model: it is handed a cache."""
+    """Let the model take the first step of :func:`inputs` once for all beams; whatever else it is given it computes as before.
+
+    The hooks stay on the model and look at nothing but the cache of each call, so several threads may generate at once.
+    """
+    if _first_of_beams not in llm.model._forward_pre_hooks.values():
+        llm.model.register_forward_pre_hook(_first_of_beams, with_kwargs=True)
+        llm.model.register_forward_hook(_to_beams, with_kwargs=True)
+
+
+class _Beams(Cache):  # type: ignore[misc]
+    """The cache of some texts, which several beams of each will read.
+
+    Args:
+        layers: With a row for each text.
+        texts: Number of texts.
+        beams: Beams of each text.
+    """
+
+    def __init__(self, layers: list[Any], texts: int, beams: int) -> None:
+        super().__init__(layers=layers)
+        self.texts, self.beams = texts, beams
+        self.is_spread = beams == 1
+
+
+def _own(options: Mapping[str, Any]) -> _Beams | None:
+    """The cache among a call's arguments that is not spread yet, told by its kind, since its name differs by version."""
+    return next((value for value in options.values() if isinstance(value, _Beams) and not value.is_spread), None)
+
+
+def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """The first step: of each text's equal beams the first, [texts * beams, ...] -> [texts, ...]."""
+    cache = _own(options)
+    if cache is None:
+        return None
+    rows = cache.texts * cache.beams
+
+    def first(value: Any) -> Any:
+        # Without gaps, since for rows with gaps torch may repeat the weights for every text.
+        return value[:: cache.beams].contiguous() if isinstance(value, Tensor) and len(value) == rows else value
+
+    return tuple(map(first, given)), {name: first(value) for name, value in options.items()}
+
+
+def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:
+    """From a row for each text, after the first step, to a row for each beam."""
+    cache = _own(options)
+    if cache is None:
+        return None
+    cache.is_spread = True
+    cache.batch_repeat_interleave(cache.beams)
+    made.logits = made.logits.repeat_interleave(cache.beams, 0)
+    return made
 
 
 class _Shared(DynamicLayer):  # type: ignore[misc]
