@@ -20,20 +20,23 @@ _MANY = 8  # tokens after an answer, among which the one that ends it is looked 
 
 
 class Frame(Protocol):
-    """How a prompt is written.
-
-    Attributes:
-        adds_special_tokens: Whether the tokeniser is to add its own (a start token): not where the text has them.
-        separator: What stands between the written prompt and the answer; None where only the tokeniser tells.
-        end_token_id: What ends the answer; None for what ends the model's texts.
-    """
+    """How a prompt is written."""
 
     @property
-    def adds_special_tokens(self) -> bool: ...  # noqa: D102
+    def adds_special_tokens(self) -> bool:
+        """Whether the tokeniser is to add its own, such as a start token: not where the text has them."""
+        ...
+
     @property
-    def separator(self) -> str | None: ...  # noqa: D102
+    def separator(self) -> str | None:
+        """What stands between the written prompt and the answer; None where only the tokeniser tells."""
+        ...
+
     @property
-    def end_token_id(self) -> int | None: ...  # noqa: D102
+    def end_token_id(self) -> int | None:
+        """What ends the answer; None for what ends the model's texts."""
+        ...
+
     def write(self, prompt: str, images: int) -> str:
         """The text with ``<image>`` once for each image."""
         ...
