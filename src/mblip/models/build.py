@@ -26,13 +26,13 @@ def build_model(
     qformer: Keep = "keep",
     projection: Keep = "random",
     *,
-    bridge: Literal["qformer", "mlp"] | None = None,
-    vision_feature_layer: int | Sequence[int] | None = None,
-    vision_feature_select_strategy: Literal["default", "full"] | None = None,
     seed: int = 0,
     quantization: Quantization | None = None,
     dtype: torch.dtype | str | None = None,
     device_map: Any = None,
+    bridge: Literal["qformer", "mlp"] | None = None,
+    vision_feature_layer: int | Sequence[int] | None = None,
+    vision_feature_select_strategy: Literal["default", "full"] | None = None,
 ) -> VisionLLM:
     """Put a language model behind the eyes of a checkpoint, whose own language model, if it has one, is never read.
 
@@ -42,17 +42,17 @@ def build_model(
         llm: Causal checkpoint of transformers, likewise; behind a Q-Former also an encoder-decoder.
         qformer: Keep the checkpoint's Q-Former and queries, or draw new ones.
         projection: Keep the checkpoint's projection or MLP (the widths must agree), or draw a new one.
+        seed: Seed of what is drawn.
+        quantization: ``int8`` or ``nf4`` for the language model alone.
+        dtype: Of vision and language model; None for what the language model was saved in. The bridge is always fp32,
+            since it learns.
+        device_map: A device, or what Accelerate's ``dispatch_model`` takes.
         bridge: What stands between eyes and language model: ``qformer`` (of a BLIP-2) or ``mlp`` (two layers, in
             transformers' LLaVA); None for what suits the eyes.
         vision_feature_layer: With an MLP, the layer, or layers, of the tower whose states are read; None for what the
             checkpoint says, and for a bare tower the last but one where it has a class token, else the last.
         vision_feature_select_strategy: With an MLP, ``default`` drops the tower's first state, ``full`` keeps all; None
             for what the checkpoint says, and for a bare tower ``default`` where it has a class token.
-        seed: Seed of what is drawn.
-        quantization: ``int8`` or ``nf4`` for the language model alone.
-        dtype: Of vision and language model; None for what the language model was saved in. The bridge is always fp32,
-            since it learns.
-        device_map: A device, or what Accelerate's ``dispatch_model`` takes.
 
     Returns:
         The model in evaluation mode.
