@@ -18,7 +18,14 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
+    LlamaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 
 from mblip import load_model
@@ -84,6 +91,35 @@ def test_the_eyes_of_a_llava_without_its_language_model(projection: Any, tmp_pat
     assert vlm.model.config.vision_feature_layer == -2
     with pytest.raises(InputError, match=r"width 32, for which .* use projection=random"):
         build_model(folder, checkpoints.llm(tmp_path / "wide", "llama", hidden_size=40), projection="keep")
+
+
+FAMILY: dict[str, tuple[Any, Any, str, dict[str, Any]]] = {
+    "llava_next": (LlavaNextConfig, LlavaNextForConditionalGeneration, "clip", {}),
+    "llava_onevision": (LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, "siglip", {}),
+    "vipllava": (VipLlavaConfig, VipLlavaForConditionalGeneration, "clip", {"vision_feature_layers": [-2, 1]}),
+}
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_the_eyes_of_the_llava_family(kind: str, tmp_path: Path) -> None:
+    config, model, eyes, settings = FAMILY[kind]
+    text = LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, vocab_size=100)
+    vision, *_ = llava_checkpoints.TOWERS[eyes]
+    source = model(config(vision_config=vision.to_dict(), text_config=text.to_dict(), image_token_index=99, **settings))
+    source.save_pretrained(tmp_path / "eyes")
+    llava_checkpoints.TOWERS["siglip"][3].save_pretrained(tmp_path / "eyes")
+    llm = checkpoints.llm(tmp_path / "llm", "qwen3")
+    vlm = build_model(tmp_path / "eyes", llm, dtype="fp32")
+    held = vlm.container.vision.state_dict()
+    assert all(torch.equal(held[name], value) for name, value in source.model.vision_tower.state_dict().items())
+    assert vlm.container.tokens_per_image == llava_checkpoints.PATCHES
+    if kind == "vipllava":  # with a norm between tower and MLP, without which the MLP would be another
+        assert vlm.container.projector.linear_1.in_features == 48
+        with pytest.raises(InputError, match=r"no plain two-layer MLP \(projector_layernorm"):
+            build_model(tmp_path / "eyes", llm, projection="keep")
+    else:
+        kept = build_model(tmp_path / "eyes", llm, projection="keep", dtype="fp32").container.projection
+        assert torch.equal(kept.weight, source.model.multi_modal_projector.linear_2.weight)
 
 
 def test_layers_and_strategy_by_choice(tmp_path: Path) -> None:

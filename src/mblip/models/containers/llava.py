@@ -364,10 +364,11 @@ def _projector_state(weights: Checkpoint, projector: nn.Module, eyes: LlavaConfi
     """
     found = _read_projector(weights)
     wanted = projector.state_dict()
-    if not wanted.keys() <= found.keys():
+    if wanted.keys() != found.keys():
+        other = min(wanted.keys() ^ found.keys())
+        state = "is missing" if other in wanted else "is there as well"
         raise InputError(
-            f"projection=keep: {weights.folder} has no two-layer MLP ({min(wanted.keys() - found.keys())} is missing); use "
-            "projection=random"
+            f"projection=keep: {weights.folder} has no plain two-layer MLP ({other} {state}); use projection=random"
         )
     for name, empty in wanted.items():
         if found[name].shape != empty.shape:
