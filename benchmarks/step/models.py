@@ -138,5 +138,6 @@ def build(
     vlm.container.vision.eval()
     vlm.model.config.image_token_index = config.text_config.vocab_size - 1
     # All that the forward asks of the processor.
-    vlm.processor = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0, eos_token_id=END))  # type: ignore[assignment]
+    tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=END, convert_ids_to_tokens=str)
+    vlm.processor = SimpleNamespace(tokenizer=tokenizer)  # type: ignore[assignment]
     return vlm, kind != "none"

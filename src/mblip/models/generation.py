@@ -183,13 +183,15 @@ class Generator:
         for place, request in enumerate(requests):
             by_image.setdefault(request.images, []).append(place)
         most = self.cached_images
-        if self.prefixes is not None:
-            most = max(1, min(most, self.prefixes.limit // (image * bytes_per_token(self.model.llm))))
+        # Where images have several texts each: those that keep their keys and values, but enough to fill a batch.
+        shared = most
+        if self.prefixes is not None and len(requests) >= 2 * len(by_image):
+            shared = max(1, self.prefixes.limit // (image * bytes_per_token(self.model.llm)))
         windows: list[list[int]] = [[]]
         images: set[str] = set()
         for keys, places in by_image.items():
             images.update(keys)
-            if windows[-1] and len(images) > most:
+            if windows[-1] and (len(images) > most or (len(images) > shared and len(windows[-1]) >= size)):
                 windows.append([])
                 images = set(keys)
             windows[-1] += places

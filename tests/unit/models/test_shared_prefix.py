@@ -113,6 +113,10 @@ def test_windows_hold_no_more_images_than_their_prefixes(tmp_path: Path) -> None
     requests = [Request(str(n), (key,), "who " * n) for n in range(4) for key in "abc"]
     order = [requests[place].images for batch in generator._batches(requests, 2) for place in batch]
     assert [key for place, key in enumerate(order) if place == 0 or order[place - 1] != key] == [("a",), ("b",), ("c",)]
+    # One text an image: nothing would be shared, and batches stay full.
+    assert [len(batch) for batch in generator._batches([Request("", (key,), "who") for key in "abc"], 3)] == [3]
+    pairs = [Request("", (key,), "who") for key in "aabbcc"]
+    assert [len(batch) for batch in generator._batches(pairs, 6)] == [6]
 
 
 def test_a_window_that_is_too_short_is_left_to_the_plain_path(tmp_path: Path) -> None:

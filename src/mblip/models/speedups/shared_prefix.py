@@ -130,7 +130,7 @@ def inputs(
     tail = int(tails.max())
     made = _read(llm, embedded, mask, heads, store)
     order = {key: number for number, key in enumerate(made)}
-    owners = torch.tensor([order.get(key, -1) for key in heads.keys], device=embedded.device)
+    owners = torch.tensor([order.get(key, -1) for key in heads.keys])  # layers may lie on several devices
     layers = [_Shared(parts, owners, longest) for parts in zip(*made.values(), strict=True)]
     cache = _Beams(layers, len(embedded), beams)
     before = torch.arange(longest, device=mask.device) >= longest - lengths[:, None]
@@ -326,11 +326,11 @@ class _Shared(DynamicLayer):  # type: ignore[misc]
         """Beams change places within a text, where the prefix is the same."""
         own = slice(self.prefix, self.length)
         for whole in (self._keys, self._values):
-            whole[:, :, own] = whole[beam_idx, :, own]
+            whole[:, :, own] = whole[beam_idx.to(whole.device), :, own]
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Only keep these rows."""
-        self._keys, self._values = self._keys[indices], self._values[indices]
+        self._keys, self._values = (whole[indices.to(whole.device)] for whole in (self._keys, self._values))
         self._show()
 
     def batch_repeat_interleave(self, repeats: int) -> None:
