@@ -118,7 +118,8 @@ class Generator:
             features, index = self._features(batch)
             prompts = [request.prompt for request in batch]
             with eval_mode(self.model):
-                scores = score_answers(self.model, prompts, features, index, answers, self.batch_size)
+                seen: dict[str, Any] = {"image_keys": [request.images for request in batch], "prefixes": self.prefixes}
+                scores = score_answers(self.model, prompts, features, index, answers, self.batch_size, **seen)
             yield from zip(batch, scores.tolist(), strict=True)
 
     def stream(self, request: Request) -> Generator_[str, None, Answer]:

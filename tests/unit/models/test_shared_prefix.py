@@ -74,6 +74,25 @@ def test_answers_are_those_of_the_plain_path(family: str, container: str, way: i
     assert len(set(plain)) > 4
 
 
+@pytest.mark.parametrize(("family", "container"), [("llama", "llava"), ("bloom", "blip2")])
+def test_scores_of_given_answers_are_those_of_the_plain_path(family: str, container: str, tmp_path: Path) -> None:
+    vlm = model(tmp_path / "model", family, container)
+    read = counting(vlm)
+    scores: list[Any] = []
+    for names in (("shared_prefix",), ()):
+        speed_up(vlm, names)
+        read.clear()
+        generator = Generator(vlm, PICTURES.__getitem__, batch_size=12)
+        asked = [request for request in REQUESTS if request.images or request.prompt]  # BLOOM makes no token of nothing
+        found = generator.candidates(asked, ("yes", "a red dog", "no"))
+        scores.append({request.id: each for request, each in found})
+        scores.append(sum(read))
+    shared, few, plain, many = scores
+    assert few < many
+    for key, each in plain.items():
+        assert shared[key] == pytest.approx(each, abs=1e-4), key
+
+
 @pytest.mark.parametrize("beams", [1, 5])
 def test_an_image_is_read_once_within_a_batch_and_between_batches(beams: int, tmp_path: Path) -> None:
     """And the words of a question once for all its beams."""
