@@ -21,6 +21,7 @@ from mblip.models.reading import no_container, read_chat_template, read_tokenize
 from mblip.models.runs import DESCRIPTION, read_description
 from mblip.models.skeleton import base_config, container_config, language_model_skeleton, skeleton
 from mblip.models.tokens import IMAGE_TOKEN, check_image_token
+from mblip.processing.framing import ChatFrame
 
 
 @dataclass
@@ -86,7 +87,7 @@ def _check_vision_llm(folder: Path, config: Any, report: ModelReport) -> None:
     tokenizer = read_tokenizer(folder)
     kind = container_kind(config)
     assert kind is not None
-    kind.read_image_processor(folder, config)
+    image_processor = kind.read_image_processor(folder, config)
     rows = config.get_text_config().vocab_size
     if of_2023:
         free = rows - len(tokenizer)
@@ -97,6 +98,11 @@ def _check_vision_llm(folder: Path, config: Any, report: ModelReport) -> None:
     if kind.images_in_text:
         template = read_chat_template(folder) or tokenizer.chat_template
         report.facts["chat template"] = "prompts are written by it" if template else "none"
+        try:
+            placeholder = kind.processor(image_processor, tokenizer, config).image_token
+            _ = template and ChatFrame(tokenizer, template, placeholder).takes_parts
+        except InputError as error:
+            report.problems.append(f"{folder}: {error}")
     report.facts["parameters"] = _parameters(config)
     with torch.device("meta"):
         _check_weights(folder, skeleton(config, torch.float32).model, config, report)

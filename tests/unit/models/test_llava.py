@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +265,42 @@ def test_a_server_counts_what_is_read_and_refuses_placeholders_by_themselves(con
     assert prompt_tokens(model, "a dog") >= bare + (4 if container == "llava" else 0)
     with pytest.raises(InputError, match="holds <image>, which stands for the image"):
         prompt_tokens(model, "what is <image>")
+
+
+def edit(folder: Path, name: str = "config.json", **changes: Any) -> None:
+    file = folder / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def drop(folder: Path, part: str) -> None:
+    file = folder / "model.safetensors"
+    state = load_file(file)
+    name = next(name for name in state if part in name)
+    save_file({key: value for key, value in state.items() if key != name}, file, metadata={"format": "pt"})
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a weight of the MLP": (lambda f: drop(f, "linear_1.weight"), r"1 weights are missing, .*linear_1\.weight"),
+    "a weight of the tower": (lambda f: drop(f, "fc1.weight"), r"1 weights are missing, .*fc1\.weight"),
+    "the head": (lambda f: drop(f, "lm_head"), r"1 weights are missing, .*lm_head\.weight"),
+    "a layer": (lambda f: edit(f, vision_feature_layer=9), "9 is not among the 3 layers"),
+    "a strategy": (lambda f: edit(f, vision_feature_select_strategy="half"), "cannot be read: .*select_strategy"),
+    "an image token outside": (lambda f: edit(f, image_token_index=10**6), "outside the language model's vocabulary"),
+    "an image token of nothing": (lambda f: edit(f, image_token_index=130), "no token of id 130"),
+    "an encoder": (lambda f: edit(f, text_config={"model_type": "t5"}), r"\(t5\) reads with an encoder"),
+    "code": (lambda f: edit(f, auto_map={"AutoModel": "x.Y"}), "auto_map.*refused"),
+    "a template": (lambda f: (f / "chat_template.jinja").write_text("{% for"), "does not show what a user says"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_damaged_checkpoints_are_told_in_a_sentence(what: str, tmp_path: Path) -> None:
+    folder = llava_checkpoints.llava(tmp_path / "model", "clip", "llama")
+    damage, message = DAMAGES[what]
+    damage(folder)
+    with pytest.raises(InputError, match=message):
+        load_model(folder).generate(PICTURES[:1], PROMPTS[:1])
+    assert re.search(message, " ".join(check_model(folder).problems))
 
 
 def test_an_export_with_a_template_takes_messages(tmp_path: Path) -> None:

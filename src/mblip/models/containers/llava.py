@@ -240,7 +240,17 @@ class LlavaContainer(Container):
 
     @classmethod
     def processor(cls, image_processor: Any, tokenizer: Any, config: LlavaConfig) -> LlavaProcessor:
-        """The stock processor of image processor and tokeniser."""
+        """The stock processor of image processor and tokeniser.
+
+        Raises:
+            InputError: The tokeniser has no token for images.
+        """
+        placeholder = tokenizer.convert_ids_to_tokens(config.image_token_index)
+        if placeholder is None:
+            raise InputError(
+                f"the tokeniser has no token of id {config.image_token_index} (image_token_index), which stands for an image: "
+                "copy the checkpoint's tokeniser again"
+            )
         patch = int(config.vision_config.patch_size)
         dropped = config.vision_feature_select_strategy == "default"
         others = config.image_seq_length + dropped - (image_side(config) // patch) ** 2
@@ -250,7 +260,7 @@ class LlavaContainer(Container):
             patch_size=patch,
             vision_feature_select_strategy=config.vision_feature_select_strategy,
             chat_template=tokenizer.chat_template,
-            image_token=tokenizer.convert_ids_to_tokens(config.image_token_index),
+            image_token=placeholder,
             num_additional_image_tokens=others,
         )
 
