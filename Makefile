@@ -86,5 +86,5 @@ clean:  ## Remove the environment and everything built; runs/ stays.
 	@$(NEWEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c .venv-newest/constraints.txt \
 		--upgrade torch torchvision transformers
 	@$(NEWEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c .venv-newest/constraints.txt \
-		--editable '.[translate,train,eval,serve,ray,dev]'
+		--editable '.[translate,train,eval,serve,ray,heic,dev]'
 	@touch $@
