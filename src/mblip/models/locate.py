@@ -90,7 +90,10 @@ def know_languages(name: str | Path) -> None:
     Raises:
         InputError: They are damaged, or clash with languages that are known already.
     """
-    folder = find_model(name) if str(name) else None
+    try:
+        folder = find_model(name) if str(name) else None
+    except InputError:  # whoever loads the model says so, in its turn
+        return
     for file in ("mblip.json", "config.json"):  # a run's description, a stock checkpoint's configuration
         path = (folder or Path()) / file
         if folder is None or not path.is_file():
