@@ -125,7 +125,7 @@ class MixSection(Section):
 
     identity: ClassVar[Identity] = Identity.of(
         "source templates images replay_images replay_share tasks languages exclude_languages max_prompt_tokens "
-        "max_answer_tokens end_cut_answers crop_scale flip pictures",
+        "max_answer_tokens end_cut_answers crop_scale flip pictures text_share",
         content="mix replay",
         free="max_unreadable workers",
     )
@@ -141,6 +141,12 @@ class MixSection(Section):
     )
     replay_images: str = Field(default="", description="image store of the replayed mix")
     replay_share: float = Field(default=0.5, gt=0, lt=1, description="of each batch, with replay")
+    text_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of the rows without a picture in every batch; left out, they come as often as the mix has them",
+    )
     tasks: tuple[str, ...] = Field(default=(), description="only these tasks; empty for all")
     languages: tuple[LanguageCode, ...] = Field(default=(), description="only these answer languages; empty for all")
     exclude_languages: tuple[LanguageCode, ...] = ()

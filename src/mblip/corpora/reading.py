@@ -24,6 +24,7 @@ from mblip.storage import ImageStore, UnreadableImage, language_of, open_images
 
 READERS = (
     "aokvqa",
+    "chat",
     "coco",
     "flickr30k",
     "gqa",
@@ -31,6 +32,7 @@ READERS = (
     "llava",
     "matching",
     "nlvr2",
+    "parallel",
     "scenes",
     "table",
     "vqav2",

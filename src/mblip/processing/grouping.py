@@ -30,6 +30,9 @@ _COLUMNS = ["id", "source", "task", "images", "prompt", "answer", "prompt_langua
 class Mix:
     """The instructions of a mix that a recipe selects, as an Arrow table (about 150 bytes a row).
 
+    Attributes:
+        text_only: Rows without a picture; each stands alone where texts of one picture stand together.
+
     Raises:
         InputError: No mix there, or a selection that leaves nothing.
     """
@@ -58,6 +61,14 @@ class Mix:
         self.table = table.combine_chunks()
         joined = pc.binary_join(self.table["images"].combine_chunks(), "\x00")
         groups = joined.dictionary_encode().indices.to_numpy()
+        without = pc.equal(pc.list_value_length(self.table["images"].combine_chunks()), 0).to_numpy(
+            zero_copy_only=False
+        )
+        if without.any():  # each text without a picture is a group of its own
+            groups = groups.astype(np.int64)
+            groups[without] = groups.max() + 1 + np.arange(without.sum())
+            groups = np.unique(groups, return_inverse=True)[1]
+        self.text_only = int(without.sum())
         self._rows = np.argsort(groups, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(groups))])
 
@@ -67,10 +78,10 @@ class Mix:
         Raises:
             InputError: That would leave nothing to train on.
         """
-        pictures = np.random.default_rng([seed, len(self)]).permutation(self.pictures)
+        pictures = np.random.default_rng([seed, len(self)]).permutation(self._groups)
         sizes = np.diff(self._starts)[pictures]
         count = int(np.searchsorted(np.cumsum(sizes), texts)) + 1
-        if count >= self.pictures:
+        if count >= self._groups:
             raise InputError(
                 f"validation_texts {texts} leaves nothing to train on: the mix has {len(self)} instructions"
             )
@@ -90,7 +101,16 @@ class Mix:
     @property
     def pictures(self) -> int:
         """How many different pictures (or sets of pictures) the rows speak of."""
+        return self._groups - self.text_only
+
+    @property
+    def _groups(self) -> int:
         return len(self._starts) - 1
+
+    def part(self, *, text_only: bool) -> Self:
+        """The rows without a picture alone, or those with one."""
+        without = pc.equal(pc.list_value_length(self.table["images"].combine_chunks()), 0)
+        return self._only((without if text_only else pc.invert(without)).to_numpy(zero_copy_only=False))
 
     def take(self, rows: NDArray[np.int64]) -> list[Instruction]:
         """The instructions at these rows."""
@@ -103,11 +123,11 @@ class Mix:
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """All rows, pictures shuffled, the texts of a picture side by side and shuffled among themselves."""
         rng = np.random.default_rng([seed, epoch])
-        pictures = rng.permutation(self.pictures)
+        pictures = rng.permutation(self._groups)
         rows = self._rows[np.argsort(rng.random(len(self._rows)), kind="stable")]  # shuffles texts ...
-        rank = np.empty(self.pictures, dtype=np.int64)
-        rank[pictures] = np.arange(self.pictures)
-        owner = np.repeat(np.arange(self.pictures), np.diff(self._starts))
+        rank = np.empty(self._groups, dtype=np.int64)
+        rank[pictures] = np.arange(self._groups)
+        owner = np.repeat(np.arange(self._groups), np.diff(self._starts))
         owner_of_row = np.empty(len(rows), dtype=np.int64)
         owner_of_row[self._rows] = owner
         return rows[np.argsort(rank[owner_of_row[rows]], kind="stable")]  # ... and brings pictures together
@@ -152,7 +172,7 @@ def deal(
     of similar size and equal number. Which texts make up the step, and so its gradient, is not touched.
 
     Args:
-        pictures: Of each text.
+        pictures: Of each text; an empty tuple, of a text without a picture, is like no other.
         lengths: Of each text, in tokens, in each tensor that pads it (see :meth:`TextLayout.lengths`).
         micro_batch: Most texts at once.
         ranks: Number of processes; at most as many as texts.
@@ -165,7 +185,7 @@ def deal(
         return [[list(range(len(pictures)))]]
     texts: dict[Hashable, list[int]] = {}
     for position, picture in enumerate(pictures):
-        texts.setdefault(picture, []).append(position)
+        texts.setdefault((None, position) if picture == () else picture, []).append(position)
     pieces = [found[i : i + limit] for found in texts.values() for i in range(0, len(found), limit)]
     packs = _packed(pieces, np.array(lengths), limit)
     while len(packs) % ranks:
