@@ -11,6 +11,10 @@ from pathlib import Path
 from mblip.errors import InputError
 
 
+class BusyError(InputError):
+    """Another process holds what was to be written."""
+
+
 @contextmanager
 def alone(path: str | Path, doing: str) -> Iterator[None]:
     """Hold a folder, or a file that is to be written, against every other process. A process that dies lets go.
@@ -23,7 +27,8 @@ def alone(path: str | Path, doing: str) -> Iterator[None]:
         doing: What the other process does there, such as ``training``.
 
     Raises:
-        InputError: Another process holds it, or it cannot be opened.
+        BusyError: Another process holds it.
+        InputError: It cannot be opened.
     """
     path = Path(os.path.realpath(path))  # one file has one lock, whatever links lead to it
     lock = path if path.is_dir() else path.with_name(f".{path.name}.lock")
@@ -60,7 +65,7 @@ def _take(held: int, path: Path, doing: str) -> bool:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         kind = "directory" if path.is_dir() else "file"
-        raise InputError(f"{path}: another process is {doing} there; wait for it, or name another {kind}") from None
+        raise BusyError(f"{path}: another process is {doing} there; wait for it, or name another {kind}") from None
     except OSError:  # a file system without locks
         return True
     return os.fstat(held).st_nlink > 0

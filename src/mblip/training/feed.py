@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from PIL import Image
 
@@ -81,7 +80,7 @@ def find_mix(recipe: TrainRecipe, directory: Path, anew: bool = False) -> Path:
 
 def _check_pictures(section: MixSection, folder: Path) -> None:
     """One's own table may name pictures otherwise than the store does: better told now, all at once."""
-    keys = pc.unique(pc.list_flatten(Mix(MixSection(mix=str(folder))).table["images"])).to_pylist()
+    keys = Mix(MixSection(mix=str(folder))).image_keys()
     if not keys:
         return
     store = _open_store("data.images", section.images)
