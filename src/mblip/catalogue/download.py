@@ -292,6 +292,8 @@ def _item(entry: DataSet, file: SetFile, folder: Path) -> Item:
 
         return Item(entry, file, folder, "complete" if is_cached(file.hub) else "missing", size=size)
     target = folder / file.target
+    if not file.url and target.is_dir():  # pictures that a person was given, and put there
+        return Item(entry, file, target, "complete")
     state, why = look_at(target, file.bytes, file.sha256)
     standing: Standing = state
     if file.folder is not None and state != "damaged":

@@ -135,6 +135,8 @@ class SetFile(Section):
         """Paths below the data folder that readers look for once it is there."""
         if self.folder is None:
             return [self.target]
+        if isinstance(self.unpack, str) and not self.holds:
+            return [self.folder]
         return [name if self.folder == "." else f"{self.folder}/{name}" for name in self.holds]
 
 

@@ -108,6 +108,19 @@ def fetch_checkpoint(address: HubAddress) -> Path:
         raise refused(address, error) from error
 
 
+def find_checkpoint(address: HubAddress) -> Path:
+    """The folder of a checkpoint: the cache's, where it is whole there, else fetched.
+
+    Raises:
+        InputError: As in :func:`fetch_checkpoint`.
+    """
+    from huggingface_hub import snapshot_download
+
+    if is_cached(address):
+        return Path(snapshot_download(address.repository, revision=address.revision or None, local_files_only=True))
+    return fetch_checkpoint(address)
+
+
 def fetch_hub_file(address: HubAddress, target: Path, size: int | None, sha256: str) -> None:
     """Fetch a file of a repository into its place; the Hub's client resumes and checks it.
 
