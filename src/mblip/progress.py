@@ -42,9 +42,16 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
         from rich.progress import Progress as Bars
-        from rich.progress import TimeRemainingColumn, TransferSpeedColumn
 
         self.console = console or Console(stderr=True, highlight=False, quiet=quiet)
         self._unit, self._clock, self._in_bytes = unit, clock, in_bytes

@@ -18,7 +18,9 @@ def describe_plan(plan: Plan, sets: Iterable[DataSet]) -> list[str]:
     for entry in sets:
         items = [item for item in plan.items if item.entry is entry]
         lines.append(f"{entry.name}: {entry.title}" if entry.title else entry.name)
-        lines.append(f"  licence: {entry.licence or 'not stated in the catalogue'}{f'; {entry.page}' if entry.page else ''}")
+        lines.append(
+            f"  licence: {entry.licence or 'not stated in the catalogue'}{f'; {entry.page}' if entry.page else ''}"
+        )
         lines += [f"  {line}" for line in _standings(items)]
         asked = [item for item in items if item.standing == "to ask for"]
         if entry.ask and (asked or any(item.standing != "complete" for item in items)):

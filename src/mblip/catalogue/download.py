@@ -89,9 +89,7 @@ class Plan:
         Raises:
             InputError: It has not.
         """
-        unpacked = sum(
-            item.file.unpacked_bytes or item.size or 0 for item in self.open if item.file.folder is not None
-        )
+        unpacked = sum(item.file.unpacked_bytes or item.size or 0 for item in self.open if item.file.folder is not None)
         local = sum(item.left or 0 for item in self.open if not item.file.is_checkpoint)
         existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
         free = shutil.disk_usage(existing).free
@@ -288,9 +286,9 @@ def _root(item: Item) -> Path:
 def _item(entry: DataSet, file: SetFile, folder: Path) -> Item:
     size = file.bytes if file.bytes is not None else file.about_bytes
     if file.is_checkpoint and file.hub:
-        from mblip.catalogue.hub import is_cached
+        from mblip.catalogue.hub import cached_checkpoint
 
-        return Item(entry, file, folder, "complete" if is_cached(file.hub) else "missing", size=size)
+        return Item(entry, file, folder, "complete" if cached_checkpoint(file.hub) else "missing", size=size)
     target = folder / file.target
     if not file.url and target.is_dir():  # pictures that a person was given, and put there
         return Item(entry, file, target, "complete")

@@ -30,7 +30,9 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 """Endings of files that are unpacked."""
 
 _HUB = "hf://"
-_HUB_PATH = re.compile(r"(?P<kind>datasets/)?(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>.+))?")
+_HUB_PATH = re.compile(
+    r"(?P<kind>datasets/)?(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>.+))?"
+)
 Size = Annotated[int, Field(ge=0)]
 
 
@@ -204,7 +206,9 @@ def read_catalogue(path: Path) -> dict[str, DataSet]:
     found = {}
     for name, fields in content.items():
         if not isinstance(fields, Mapping):
-            raise InputError(f"{path}: {quoted(name)} must be a data set, {{files: [...], licence: ...}}, not {quoted(fields)}")
+            raise InputError(
+                f"{path}: {quoted(name)} must be a data set, {{files: [...], licence: ...}}, not {quoted(fields)}"
+            )
         try:
             entry = DataSet.model_validate({**fields, "name": str(name)})
         except ValidationError as error:

@@ -168,8 +168,8 @@ class Fetcher:
                 most = max(most, self._have)
                 if useless >= (self._patience.tries if not isinstance(error, httpx.ConnectError) else _UNREACHABLE):
                     raise InputError(
-                        f"{shown(self._url)} did not come in {useless} tries without progress ({why}); what came is kept: run the same command "
-                        "again later"
+                        f"{shown(self._url)} did not come in {useless} tries without progress ({why}); what came is "
+                        "kept: run the same command again later"
                     ) from error
                 self._wait(useless, why, getattr(error, "after", None))
             except httpx.InvalidURL as error:
@@ -240,7 +240,9 @@ class Fetcher:
 
     def _read(self, answer: httpx.Response) -> None:
         raw = answer.headers.get("Content-Encoding", "identity").lower() in ("identity", "")
-        packed = self._target.name.lower().endswith((".gz", ".tgz"))  # as it lies there: some servers call that an encoding
+        packed = self._target.name.lower().endswith(
+            (".gz", ".tgz")
+        )  # as it lies there: some servers call that an encoding
         have, most = self._have, self._total
         with self.part.open("ab", buffering=0) as file:
             # In pieces as they come: what a buffer holds is lost when the connection breaks.
@@ -309,11 +311,11 @@ class Fetcher:
         if status in (200, 206, 416):
             return
         if status in _AGAIN:
-            after = _retry_after(answer.headers.get("Retry-After", ""))
+            after = retry_after(answer.headers.get("Retry-After", ""))
             if after is not None and after > self._patience.longest_retry_after:
                 raise InputError(
-                    f"{shown(self._url)} asks to come again in {after / 60:,.0f} minutes (HTTP {status}); what came is kept: run "
-                    "the same command again then"
+                    f"{shown(self._url)} asks to come again in {after / 60:,.0f} minutes (HTTP {status}); what came is kept: "
+                    "run the same command again then"
                 )
             raise _Broken(f"HTTP {status}", after)
         what = {
@@ -353,7 +355,9 @@ def _open(
             here = _next(here, answer.headers["Location"], url)
         finally:
             answer.close()
-    raise InputError(f"{shown(url)} leads from one address to the next, more than {patience.redirects} times; mend the address")
+    raise InputError(
+        f"{shown(url)} leads from one address to the next, more than {patience.redirects} times; mend the address"
+    )
 
 
 def _next(here: str, location: str, url: str) -> str:
@@ -403,7 +407,8 @@ def _validator(answer: httpx.Response) -> str:
     return changed if old.total_seconds() >= 1 else ""
 
 
-def _retry_after(text: str) -> float | None:
+def retry_after(text: str) -> float | None:
+    """Seconds that a ``Retry-After`` asks for, as a number or a date; None where it is neither."""
     if text.strip().isdecimal():
         return float(text)
     try:

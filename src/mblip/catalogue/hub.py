@@ -63,18 +63,17 @@ def hub_size(address: HubAddress) -> int | None:
         return None
 
 
-def is_cached(address: HubAddress) -> bool:
-    """Whether the Hub's local cache holds a checkpoint, with weights."""
-    from huggingface_hub import snapshot_download
+def cached_checkpoint(address: HubAddress) -> Path | None:
+    """The folder of a checkpoint in the Hub's local cache; None where it is not there with all its weights."""
+    from huggingface_hub import try_to_load_from_cache
 
-    try:
-        folder = Path(
-            snapshot_download(address.repository, revision=address.revision or None, local_files_only=True)
-        )
-    except not_given():
-        return False
+    found = try_to_load_from_cache(address.repository, "config.json", revision=address.revision or None)
+    if not isinstance(found, str):
+        return None
+    folder = Path(found).parent
     weights = [path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)]
-    return bool(weights) and all(path.exists() for path in weights) and not _lacking(folder)
+    is_whole = bool(weights) and all(path.exists() for path in weights) and not _lacking(folder)
+    return folder if is_whole else None
 
 
 def _lacking(folder: Path) -> list[str]:
@@ -114,11 +113,7 @@ def find_checkpoint(address: HubAddress) -> Path:
     Raises:
         InputError: As in :func:`fetch_checkpoint`.
     """
-    from huggingface_hub import snapshot_download
-
-    if is_cached(address):
-        return Path(snapshot_download(address.repository, revision=address.revision or None, local_files_only=True))
-    return fetch_checkpoint(address)
+    return cached_checkpoint(address) or fetch_checkpoint(address)
 
 
 def fetch_hub_file(address: HubAddress, target: Path, size: int | None, sha256: str) -> None:
@@ -162,8 +157,8 @@ def refused(address: HubAddress, error: Exception) -> InputError:
         return InputError(f"the Hub has no {address.file or 'checkpoint'} at {address.page} ({name}); mend the name")
     told = str(error).strip().splitlines()
     return InputError(
-        f"the Hub does not give {address.file or 'the checkpoint'} of {address.page} ({name}: {told[0][:200] if told else ''}); "
-        "check the connection (and HF_HUB_OFFLINE), then run the same command again"
+        f"the Hub does not give {address.file or 'the checkpoint'} of {address.page} ({name}: {told[0][:200] if told else ''});"
+        " check the connection (and HF_HUB_OFFLINE), then run the same command again"
     )
 
 

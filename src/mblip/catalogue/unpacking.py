@@ -289,7 +289,7 @@ class _Tar(_Archive):
 
     def members(self) -> Iterator[_Member]:
         while (entry := self._file.next()) is not None:
-            self._file.members = []  # which it would keep, and a million of them are a gigabyte
+            self._file.members = []  # type: ignore[attr-defined]  # which it would keep, and a million of them are a gigabyte
             _check_name(entry.name)
             if not (entry.isreg() or entry.isdir()):
                 raise _Hostile(f"its member {quoted(entry.name)} is a link or a device")

@@ -47,35 +47,38 @@ class Wanted:
     next: list[str] = field(default_factory=list)
 
 
-def find_wanted(names: Sequence[str], catalogue: Mapping[str, DataSet]) -> Wanted:
+def find_wanted(names: Sequence[str | Recipe], catalogue: Mapping[str, DataSet]) -> Wanted:
     """The data sets of names: of the catalogue, recipes, suites, benchmarks, or checkpoints of the Hub as ORG/NAME.
+
+    A recipe may stand for its name.
 
     Raises:
         InputError: There is nothing of a name; names the nearest.
     """
     wanted = Wanted()
     for name in names:
-        recipe = None if name in catalogue else open_recipe(name)
-        if name in catalogue:
+        if isinstance(name, str) and name in catalogue:
             _add(wanted, catalogue, [name])
-        elif isinstance(recipe, EvalRecipe):
+            continue
+        recipe = open_recipe(name) if isinstance(name, str) else name
+        if isinstance(recipe, EvalRecipe):
             for benchmark in recipe.benchmarks:
-                _add(wanted, catalogue, sets_of_benchmark(benchmark, catalogue, name))
+                _add(wanted, catalogue, sets_of_benchmark(benchmark, catalogue, recipe.title))
         elif isinstance(recipe, DataRecipe):
             _add_sources(wanted, catalogue, recipe)
         elif isinstance(recipe, TrainRecipe):
             _add_training(wanted, catalogue, recipe)
-        elif recipe is None and (found := sets_of_benchmark(name, catalogue)):
+        elif isinstance(name, str) and recipe is None and (found := sets_of_benchmark(name, catalogue)):
             _add(wanted, catalogue, found)
-        elif recipe is None and _HUB_ID.fullmatch(name) and not Path(name).exists():
+        elif isinstance(name, str) and recipe is None and _HUB_ID.fullmatch(name) and not Path(name).exists():
             _add_checkpoint(wanted, catalogue, name)
-        elif recipe is None:
+        elif isinstance(name, str) and recipe is None:
             known = [*catalogue, *(short for short in shipped_recipes() if "/" not in short)]
             raise InputError(f"nothing to download is called {name!r}{nearest(name, known)}")
     return wanted
 
 
-def open_recipe(name: str) -> Recipe | None:
+def open_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe | None:
     """A recipe of whichever kind, by path or by the name of a shipped one; None where there is none.
 
     Raises:
@@ -92,10 +95,10 @@ def open_recipe(name: str) -> Recipe | None:
         fields = None
     fields = fields if isinstance(fields, dict) else {}
     if fields.get("kind") == "eval" or "benchmarks" in fields:
-        return load_recipe(EvalRecipe, path)
+        return load_recipe(EvalRecipe, path, overrides)
     if fields.get("kind") == "data" or "sources" in fields:
-        return load_recipe(DataRecipe, path)
-    return load_train_recipe(path)
+        return load_recipe(DataRecipe, path, overrides)
+    return load_train_recipe(path, overrides)
 
 
 def sets_of_benchmark(name: str, catalogue: Mapping[str, DataSet], suite: str = "") -> list[str]:
@@ -105,13 +108,17 @@ def sets_of_benchmark(name: str, catalogue: Mapping[str, DataSet], suite: str = 
         InputError: It is of a suite, and the catalogue has none.
     """
     found = [
-        entry.name for entry in catalogue.values() if any(b == name or b.startswith(f"{name}_") for b in entry.benchmarks)
+        entry.name
+        for entry in catalogue.values()
+        if any(b == name or b.startswith(f"{name}_") for b in entry.benchmarks)
     ]
     if not found:  # a split of a family: the longest name that it begins with
         families = {b: entry.name for entry in catalogue.values() for b in entry.benchmarks if name.startswith(f"{b}_")}
         found = [families[max(families, key=len)]] if families else []
     if not found and suite and name != "scenes":
-        raise InputError(f"the catalogue has no data for the benchmark {name!r} of {suite}; name the data sets one by one")
+        raise InputError(
+            f"the catalogue has no data for the benchmark {name!r} of {suite}; name the data sets one by one"
+        )
     return found
 
 
@@ -130,15 +137,18 @@ def finds(path: str, catalogue: Mapping[str, DataSet]) -> tuple[DataSet, SetFile
 
 def raw_paths(recipe: DataRecipe | TrainRecipe) -> dict[str, str]:
     """The raw files and folders that a recipe's sources read, with the name of the first source that reads each."""
-    if isinstance(recipe, DataRecipe):
-        sources = list(recipe.sources)
-    else:
-        sources = [recipe.data.source] if recipe.data.source else []
+    own = () if isinstance(recipe, DataRecipe) else (recipe.data.source,)
+    sources = [source for source in (recipe.sources if isinstance(recipe, DataRecipe) else own) if source]
     found: dict[str, str] = {}
     for source in sources:
         for name, value in source.options.items():
             made = source.reader == "scenes" or name in _MADE.get(source.reader, ())
-            if isinstance(value, str) and not made and ("/" in value or "." in value) and name not in ("image_key", "licence"):
+            if (
+                isinstance(value, str)
+                and not made
+                and ("/" in value or "." in value)
+                and name not in ("image_key", "licence")
+            ):
                 found.setdefault(value, source.name)
     return found
 
@@ -216,7 +226,9 @@ def _add_checkpoint(wanted: Wanted, catalogue: Mapping[str, DataSet], name: str)
         if [file.url for file in entry.files] == [f"hf://{name}"]:
             _add(wanted, catalogue, [entry.name])
             return
-    entry = DataSet(name=name, page=f"https://huggingface.co/{name.partition('@')[0]}", files=(SetFile(url=f"hf://{name}"),))
+    entry = DataSet(
+        name=name, page=f"https://huggingface.co/{name.partition('@')[0]}", files=(SetFile(url=f"hf://{name}"),)
+    )
     if entry not in wanted.sets:
         wanted.sets.append(entry)
 

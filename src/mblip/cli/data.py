@@ -238,7 +238,8 @@ def download(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Data sets of the catalogue, recipes, suites, benchmarks, or checkpoints of the Hub.", metavar="NAME..."
+            help="Data sets of the catalogue, recipes, suites, benchmarks, or checkpoints of the Hub.",
+            metavar="NAME...",
         ),
     ] = None,
     to: Annotated[Path, typer.Option(help="Data folder.", file_okay=False)] = Path("data"),
@@ -250,7 +251,7 @@ def download(
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="List what there is, with sizes and licences.")] = False,
 ) -> None:
-    """Fetch data sets, benchmarks and checkpoints: shows size and licence first, goes on where it stopped, verifies, unpacks."""
+    """Fetch data sets, benchmarks and checkpoints: shows size and licence first, resumes, verifies, unpacks."""
     from mblip.catalogue.describing import describe_plan
     from mblip.catalogue.download import ask_sizes, make_plan, run_plan
     from mblip.catalogue.entries import load_catalogue
@@ -294,7 +295,9 @@ def download(
 def engine(
     source: Annotated[str, typer.Argument(help="nllb-600m, nllb-1.3b, nllb-3.3b, madlad-3b, a Hub id or a folder.")],
     to: Annotated[Path, typer.Option(help="Folder of the engine's model.", file_okay=False)],
-    quantization: Annotated[str, typer.Option(help="int8, int8_float32, bfloat16, float32, ... of CTranslate2.")] = "int8",
+    quantization: Annotated[
+        str, typer.Option(help="int8, int8_float32, bfloat16, float32, ... of CTranslate2.")
+    ] = "int8",
 ) -> None:
     """Convert NLLB-200 or MADLAD-400 to CTranslate2, for the engine ctranslate2 of a data recipe."""
     from mblip.translation.engines.converting import convert_engine

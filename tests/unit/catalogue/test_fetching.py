@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import threading
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ def test_twenty_random_breaks_cost_nothing(site: Site, tmp_path: Path) -> None:
     for number in range(4):
         content = rng.randbytes(rng.randint(200_000, 2_000_000))
         cuts = sorted(rng.randrange(len(content)) for _ in range(20))
-        breaks = [cuts[0], *(late - early for early, late in zip(cuts, cuts[1:], strict=False))]
+        breaks = [cuts[0], *(late - early for early, late in itertools.pairwise(cuts))]
         page = site.add(f"/{number}", content, breaks=breaks)
         assert fetch(site, tmp_path / str(number), f"/{number}") == sha(content)
         assert (tmp_path / str(number)).read_bytes() == content
@@ -79,7 +80,13 @@ def test_twenty_random_breaks_cost_nothing(site: Site, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"conditions": False}, {"etag": "weak"}, {"etag": ""}, {"etag": "", "modified": old_date(), "conditions": False}],
+    [
+        {},
+        {"conditions": False},
+        {"etag": "weak"},
+        {"etag": ""},
+        {"etag": "", "modified": old_date(), "conditions": False},
+    ],
 )
 def test_a_file_that_changes_between_tries_is_never_glued(site: Site, tmp_path: Path, how: dict[str, Any]) -> None:
     """Where the server honours no condition, or names no version that can be relied on, all of it is fetched again."""
@@ -151,7 +158,7 @@ def test_lengths_that_lie(site: Site, tmp_path: Path) -> None:
         assert (tmp_path / "a").read_bytes() == CONTENT
     (tmp_path / "a").unlink()
     site.add("/a", CONTENT, length=size - 1000)
-    with pytest.raises(InputError, match=r"did not come in 5 tries without progress \(the answer ended after 599,000 of 600,000"):
+    with pytest.raises(InputError, match=r"did not come in 5 tries .*ended after 599,000 of 600,000"):
         fetch(site, tmp_path / "a", size=size, sha256=digest)
     (tmp_path / ".a.part").unlink()
     site.add("/a", CONTENT, length=size + 1000)  # an answer that ends early, and a server that then admits it
@@ -177,10 +184,14 @@ def test_a_flood_ends_where_the_stated_size_ends(site: Site, tmp_path: Path) -> 
 
 
 def test_busy_servers_are_waited_for(site: Site, tmp_path: Path) -> None:
-    page = site.add("/a", CONTENT, answers=[(429, {"Retry-After": "0"}), (503, {}), (500, {}), (429, {"Retry-After": "soon"})])
+    page = site.add(
+        "/a", CONTENT, answers=[(429, {"Retry-After": "0"}), (503, {}), (500, {}), (429, {"Retry-After": "soon"})]
+    )
     assert fetch(site, tmp_path / "a") == sha(CONTENT) and len(page.requests) == 5
     site.add("/b", CONTENT, answers=[(503, {})] * 5)
-    with pytest.raises(InputError, match=r"/b did not come in 5 tries without progress \(HTTP 503\); what came is kept"):
+    with pytest.raises(
+        InputError, match=r"/b did not come in 5 tries without progress \(HTTP 503\); what came is kept"
+    ):
         fetch(site, tmp_path / "b", "/b")
     site.add("/c", CONTENT, answers=[(429, {"Retry-After": "86400"})])
     with pytest.raises(InputError, match="asks to come again in 1,440 minutes"):
@@ -192,7 +203,8 @@ def test_busy_servers_are_waited_for(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "wants you to log in"), (403, "may not be fetched"), (404, "is not there"), (410, "is gone")]
+    ("status", "said"),
+    [(401, "wants you to log in"), (403, "may not be fetched"), (404, "is not there"), (410, "is gone")],
 )
 def test_refusals_are_told_at_once(site: Site, tmp_path: Path, status: int, said: str) -> None:
     page = site.add("/a", CONTENT, answers=[(status, {})] * 9)
@@ -220,7 +232,9 @@ def test_https_never_leads_to_http() -> None:
     from mblip.catalogue.fetching import _next
 
     assert _next("http://a.example/x", "https://b.example/y", "") == "https://b.example/y"
-    with pytest.raises(InputError, match=r"https://a.example/x\?... leads from https to http://b.example/y\?..., which anybody"):
+    with pytest.raises(
+        InputError, match=r"https://a.example/x\?... leads from https to http://b.example/y\?..., which anybody"
+    ):
         _next("https://a.example/x", "http://user:pass@b.example/y?token=secret", "https://u:p@a.example/x?sig=secret")
 
 
@@ -250,7 +264,12 @@ def test_sizes_are_asked_for(site: Site) -> None:
     site.add("/b", location="/a")
     site.add("/c", CONTENT, length="chunked")
     with open_client(FAST) as client:
-        assert [ask_size(client, site.url + path, FAST) for path in ("/a", "/b", "/c", "/none")] == [600_000, 600_000, None, None]
+        assert [ask_size(client, site.url + path, FAST) for path in ("/a", "/b", "/c", "/none")] == [
+            600_000,
+            600_000,
+            None,
+            None,
+        ]
 
 
 def test_a_packed_answer_is_unpacked_but_a_packed_file_is_not(site: Site, tmp_path: Path) -> None:

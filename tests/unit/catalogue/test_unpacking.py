@@ -103,7 +103,8 @@ def test_a_nul_in_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"Z", tarfile.CONTTYPE]
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"Z", tarfile.CONTTYPE],
 )
 def test_links_and_devices(tmp_path: Path, kind: bytes) -> None:
     archive = make_tar(tmp_path / "a", {"link": b""}, type=kind, linkname="/etc")
@@ -164,7 +165,12 @@ def test_damage(tmp_path: Path) -> None:
     whole["zip"] = make_zip(tmp_path / "zip", FILES).read_bytes()
     whole["tar"] = make_tar(tmp_path / "tar", FILES).read_bytes()[:2500]
     for kind, data in whole.items():
-        for cut in (data[: len(data) // 2], data[:-6] if kind != "tar" else data[:600], b"<html>no such page</html>", b""):
+        for cut in (
+            data[: len(data) // 2],
+            data[:-6] if kind != "tar" else data[:600],
+            b"<html>no such page</html>",
+            b"",
+        ):
             (tmp_path / "a").write_bytes(cut)
             with pytest.raises(InputError, match="is damaged or no archive"):
                 unpack(tmp_path / "a", tmp_path / "to")
@@ -185,7 +191,9 @@ def test_names_twice_and_files_as_folders(tmp_path: Path) -> None:
 
 def test_archives_in_an_archive(tmp_path: Path) -> None:
     """ImageNet's training set is a tar of a tar for each class."""
-    inner = {f"n0{number}.tar": make_tar(tmp_path / "x", {f"n0{number}_1.JPEG": b"1"}).read_bytes() for number in (1, 2)}
+    inner = {
+        f"n0{number}.tar": make_tar(tmp_path / "x", {f"n0{number}_1.JPEG": b"1"}).read_bytes() for number in (1, 2)
+    }
     outer = make_tar(tmp_path / "train.tar", inner)
     assert unpack(outer, tmp_path / "train", inner=True).files == 2
     assert below(tmp_path / "train") == {"n01/n01_1.JPEG", "n02/n02_1.JPEG"}
@@ -212,6 +220,6 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    with pytest.raises(InputError, match="unpacks to 2,004 bytes, but .* has 1,000 bytes free"):
+    with pytest.raises(InputError, match=r"unpacks to 2,004 bytes, but .* has 1,000 bytes free"):
         unpack(make_tar(tmp_path / "a", FILES), tmp_path / "to")
     assert not (tmp_path / "to").exists()

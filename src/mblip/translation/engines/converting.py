@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from mblip.catalogue.entries import HubAddress, load_catalogue
 from mblip.errors import InputError, nearest
@@ -15,6 +18,11 @@ from mblip.translation.engines.seq2seq import Vocabulary
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "sentencepiece.bpe.model",
     "spiece.model",
+)  # fmt: skip
+# What torch, safetensors and the converter raise of weights that are cut off or of another model.
+_BROKEN = (
+    SafetensorError, pickle.UnpicklingError, OSError, ValueError, RuntimeError, KeyError, AttributeError, EOFError,
+    NotImplementedError,
 )  # fmt: skip
 _KINDS = {"nllb": "NLLB-200", "madlad": "MADLAD-400"}
 
@@ -67,8 +75,13 @@ def convert_engine(source: str, to: Path, quantization: str = "int8") -> Convert
         converter = ctranslate2.converters.TransformersConverter(str(folder), copy_files=copied, low_cpu_mem_usage=True)
         try:
             converter.convert(str(made), quantization=quantization, force=True)
-        except (ValueError, RuntimeError, KeyError, AttributeError, NotImplementedError) as error:
-            raise InputError(f"CTranslate2 cannot convert {folder}: {error}; name a whole checkpoint of NLLB or MADLAD") from error
+        except _BROKEN as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the checkpoint
+                raise
+            told = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"CTranslate2 cannot convert {folder}: {told}; name a whole checkpoint of NLLB or MADLAD, or download it again"
+            ) from error
         for name in copied:  # where the converter made one of its own
             if not (made / name).is_file():
                 shutil.copyfile(folder / name, made / name)
@@ -79,11 +92,17 @@ def _find(source: str) -> Path:
     if Path(source).is_dir():
         return Path(source)
     catalogue = load_catalogue()
-    address = next((file.hub for file in catalogue[source].files if file.is_checkpoint), None) if source in catalogue else None
+    address = (
+        next((file.hub for file in catalogue[source].files if file.is_checkpoint), None)
+        if source in catalogue
+        else None
+    )
     if address is None:
         engines = [name for name in catalogue if name.startswith(("nllb", "madlad"))]
         if source.count("/") != 1 or source.startswith((".", "/", "~")):
-            raise InputError(f"there is no checkpoint {source!r}{nearest(source, engines)}, or name a folder or a Hub id")
+            raise InputError(
+                f"there is no checkpoint {source!r}{nearest(source, engines)}, or name a folder or a Hub id"
+            )
         repository, _, revision = source.partition("@")
         address = HubAddress(repository=repository, revision=revision)
     from mblip.catalogue.hub import find_checkpoint
@@ -98,6 +117,8 @@ def _check_weights(folder: Path) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} has no readable config.json; name the folder of a checkpoint") from error
     if config.get("model_type") not in ("m2m_100", "t5"):
-        raise InputError(f"{folder} holds a {config.get('model_type')!r} model, and neither NLLB (m2m_100) nor MADLAD (t5)")
+        raise InputError(
+            f"{folder} holds a {config.get('model_type')!r} model, and neither NLLB (m2m_100) nor MADLAD (t5)"
+        )
     if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
         raise InputError(f"{folder} has no weights (*.safetensors or *.bin); download it again")
