@@ -49,8 +49,8 @@ def doctor(
         return
     if not folder.exists() and "/" not in what and not what.startswith("nano:"):  # it would be looked for on the Hub
         raise InputError(
-            f"there is no folder, recipe or benchmark {what!r}; make the folder and ask again to see what belongs into it, or "
-            "name a model of the Hub as ORG/NAME"
+            f"there is no folder {what!r}, and no recipe or benchmark of this name; make it and ask again to see "
+            "what belongs into it, or name a model of the Hub as ORG/NAME"
         )
     from mblip.models.locate import find_local
 

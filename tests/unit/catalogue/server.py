@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import re
 import socket
 import struct
+import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -141,6 +144,9 @@ def serve() -> Iterator[Site]:
             self.body(page, shown, chunked=page.length == "chunked", ended=cut is None)
             if cut is not None or page.length in ("none",) or isinstance(page.length, int):
                 if page.reset:
+                    self.wfile.flush()
+                    while struct.unpack("I", fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4)))[0]:
+                        time.sleep(0.001)  # a reset throws away what has not left this machine; that was not sent
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.close_connection = True
 
