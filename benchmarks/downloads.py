@@ -31,7 +31,9 @@ def main(files: int = 20, megabytes: float = 8.0, breaks: int = 20) -> None:
             cuts = sorted(rng.randrange(len(content)) for _ in range(breaks))
             lengths = [cuts[0], *(late - early for early, late in pairwise(cuts))]
             site.add(f"/{number}", content, breaks=lengths, reset=number % 2 == 1)
-            entries.append(SetFile(url=f"{site.url}/{number}", bytes=len(content), sha256=hashlib.sha256(content).hexdigest()))
+            entries.append(
+                SetFile(url=f"{site.url}/{number}", bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+            )
             contents[str(number)] = content
         began = time.perf_counter()
         run_plan(make_plan([DataSet(name="files", files=tuple(entries))], Path(folder)), jobs=4)

@@ -100,8 +100,16 @@ class Plan:
             )
 
 
-def make_plan(sets: Iterable[DataSet], folder: Path) -> Plan:
+def make_plan(
+    sets: Iterable[DataSet], folder: Path, *, keep: bool = False, say: Callable[[str], None] = lambda text: None
+) -> Plan:
     """How each file of some data sets stands below a folder; asks nobody.
+
+    Args:
+        sets: The data sets.
+        folder: The data folder.
+        keep: Remember what was checked, so that the next plan need not check it.
+        say: Is told before a large file is checked.
 
     Raises:
         InputError: Two data sets have different files for one path, or a file cannot be read.
@@ -117,7 +125,7 @@ def make_plan(sets: Iterable[DataSet], folder: Path) -> Plan:
                     )
                 continue
             seen[key] = file
-            plan.items.append(_item(entry, file, folder))
+            plan.items.append(_item(entry, file, folder, keep, say))
     return plan
 
 
@@ -283,7 +291,9 @@ def _root(item: Item) -> Path:
     return item.target.parents[len(Path(item.file.target).parts) - 1]
 
 
-def _item(entry: DataSet, file: SetFile, folder: Path) -> Item:
+def _item(
+    entry: DataSet, file: SetFile, folder: Path, keep: bool = False, say: Callable[[str], None] = lambda text: None
+) -> Item:
     size = file.bytes if file.bytes is not None else file.about_bytes
     if file.is_checkpoint and file.hub:
         from mblip.catalogue.hub import cached_checkpoint
@@ -292,7 +302,7 @@ def _item(entry: DataSet, file: SetFile, folder: Path) -> Item:
     target = folder / file.target
     if not file.url and target.is_dir():  # pictures that a person was given, and put there
         return Item(entry, file, target, "complete")
-    state, why = look_at(target, file.bytes, file.sha256)
+    state, why = look_at(target, file.bytes, file.sha256, keep=keep, say=say)
     standing: Standing = state
     if file.folder is not None and state != "damaged":
         receipt = receipt_of(target)

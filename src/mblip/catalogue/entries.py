@@ -119,7 +119,10 @@ class SetFile(Section):
     @property
     def target(self) -> str:
         """Path below the data folder."""
-        return self.path or unquote(urlsplit(self.url).path.rpartition("/")[2])
+        path = self.path or unquote(urlsplit(self.url).path.rpartition("/")[2])
+        if unsafe(path):
+            return path  # which the check of the entry refuses
+        return "/".join(part for part in path.split("/") if part not in ("", "."))
 
     @property
     def folder(self) -> str | None:

@@ -30,7 +30,7 @@ AGENT = f"mblip/{metadata.version('mblip')} (research data)"
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _UNREACHABLE = 4  # tries in a row of a host that nobody answers at
-_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def ask_size(client: httpx.Client, url: str, patience: Patience) -> int | None:
     try:
         with _open(client, "HEAD", url, {}, patience) as answer:
             return _length(answer) if answer.status_code == 200 else None
-    except (httpx.HTTPError, InputError, _Broken):
+    except (httpx.HTTPError, httpx.InvalidURL, InputError):
         return None
 
 
@@ -257,6 +257,8 @@ class Fetcher:
                 self._append(file.fileno(), block)
                 have += len(block)
                 self._tell(have, most)
+                if have == self._size and self._sha256:
+                    return  # whatever length the server told: the checksum says whether this is all of it
         if not raw and not packed:
             self._state.total = None if self._size is None else self._size
         if self._total is not None and have < self._total:
@@ -363,7 +365,8 @@ def _open(
 def _next(here: str, location: str, url: str) -> str:
     try:
         target = _without_login(urljoin(here, location))
-        scheme, host = urlsplit(target).scheme, urlsplit(target).hostname
+        parts = urlsplit(target)
+        scheme, host, _ = parts.scheme, parts.hostname, parts.port  # each of which may raise
     except ValueError:
         scheme, host, target = "", None, ""
     if scheme not in ("http", "https") or not host:
@@ -383,7 +386,7 @@ def _without_login(url: str) -> str:
 def _length(answer: httpx.Response) -> int | None:
     text = answer.headers.get("Content-Length", "")
     encoded = answer.headers.get("Content-Encoding", "identity").lower() not in ("identity", "")
-    return int(text) if text.isdecimal() and not encoded else None
+    return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) and not encoded else None
 
 
 def _range(answer: httpx.Response) -> tuple[int | None, int | None]:
@@ -413,5 +416,5 @@ def retry_after(text: str) -> float | None:
         return float(text)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None

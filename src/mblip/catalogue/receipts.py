@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mblip.errors import InputError
+from mblip.progress import size_text
 from mblip.storage import sha256_file, write_json
 
+_LARGE = 1 << 30  # bytes, which take more than a second to hash
 State = Literal["complete", "missing", "damaged"]
 
 
@@ -50,13 +54,17 @@ def write_receipt(target: Path, sha256: str, unpacked: dict[str, Any] | None = N
     return receipt
 
 
-def look_at(target: Path, size: int | None, sha256: str) -> tuple[State, str]:
+def look_at(
+    target: Path, size: int | None, sha256: str, *, keep: bool = False, say: Callable[[str], None] = lambda text: None
+) -> tuple[State, str]:
     """Whether a file is there and as it must be, and if not, why.
 
     Args:
         target: The file.
         size: Its size, where that is stated.
         sha256: Of its content, where that is stated; a file with a receipt is not hashed again.
+        keep: Write a receipt of a file that had to be hashed, so that it need not be again.
+        say: Is told before a large file is hashed.
 
     Raises:
         InputError: It cannot be read.
@@ -78,8 +86,15 @@ def look_at(target: Path, size: int | None, sha256: str) -> tuple[State, str]:
         return "complete", ""
     if receipt and not sha256 and receipt.bytes != status.st_size:
         return "damaged", f"it has {status.st_size:,} bytes instead of the {receipt.bytes:,} that were fetched"
+    if status.st_size > _LARGE:
+        say(f"checking {target}, {size_text(status.st_size)}")
     found = sha256_file(target)
-    return ("complete", "") if found == wanted else ("damaged", f"its SHA-256 is {found} instead of {wanted}")
+    if found != wanted:
+        return "damaged", f"its SHA-256 is {found} instead of {wanted}"
+    if keep:
+        with suppress(InputError):  # a folder that may only be read: it is hashed each time
+            write_receipt(target, found, receipt.unpacked if receipt else None)
+    return "complete", ""
 
 
 def _path(target: Path) -> Path:

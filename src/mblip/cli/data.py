@@ -264,7 +264,7 @@ def download(
     if not names:
         raise InputError("name what to download: data sets, recipes or suites; mblip data download --list shows them")
     wanted = find_wanted(names, known)
-    found = make_plan(wanted.sets, to)
+    found = make_plan(wanted.sets, to, keep=True, say=lambda text: print(text, file=sys.stderr))
     ask_sizes(found)
     for line in describe_plan(found, wanted.sets):
         print(line)

@@ -32,6 +32,7 @@ class Page:
         etag: ``strong``, ``weak`` or empty.
         modified: Value of ``Last-Modified``.
         length: What is told as ``Content-Length`` instead of the truth; ``none`` for no length, ``chunked`` for chunks.
+        stalls: Seconds that the connection is kept open behind an answer.
         headers: Further ones.
         location: Where to it leads.
         hook: Called before each answer.
@@ -46,6 +47,7 @@ class Page:
     etag: str = "strong"
     modified: str = ""
     length: int | str | None = None
+    stalls: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
     location: str = ""
     hook: Callable[[Page], None] | None = None
@@ -142,6 +144,9 @@ def serve() -> Iterator[Site]:
             cut = page.breaks.pop(0) if page.breaks else None
             shown = rest if cut is None else rest[:cut]
             self.body(page, shown, chunked=page.length == "chunked", ended=cut is None)
+            if page.stalls:
+                self.wfile.flush()
+                time.sleep(page.stalls)
             if cut is not None or page.length in ("none",) or isinstance(page.length, int):
                 if page.reset:
                     self.wfile.flush()

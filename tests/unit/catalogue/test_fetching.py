@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import random
 import threading
+import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -156,6 +157,12 @@ def test_lengths_that_lie(site: Site, tmp_path: Path) -> None:
         assert fetch(site, tmp_path / "a", size=size, sha256=digest) == digest
         assert (tmp_path / "a").read_bytes() == CONTENT
     (tmp_path / "a").unlink()
+    # One that promises more, sends nothing and keeps the connection: the checksum says that nothing is lacking.
+    began = time.monotonic()
+    site.add("/a", CONTENT, length=size + 1000, stalls=3.0)
+    assert fetch(site, tmp_path / "a", size=size, sha256=digest) == digest
+    assert time.monotonic() - began < 2.5
+    (tmp_path / "a").unlink()
     site.add("/a", CONTENT, length=size - 1000)
     with pytest.raises(InputError, match=r"did not come in 5 tries .*ended after 599,000 of 600,000"):
         fetch(site, tmp_path / "a", size=size, sha256=digest)
@@ -221,7 +228,7 @@ def test_redirects(site: Site, tmp_path: Path) -> None:
     site.add("/round", location="/round")
     with pytest.raises(InputError, match="leads from one address to the next, more than 10 times"):
         fetch(site, tmp_path / "x", "/round")
-    for location in ("file:///etc/passwd", "ftp://example.org/a", "https://["):
+    for location in ("file:///etc/passwd", "ftp://example.org/a", "https://[", "http://h:99999/"):
         site.add("/odd", location=location)
         with pytest.raises(InputError, match="leads to something that is no web address"):
             fetch(site, tmp_path / "x", "/odd")
@@ -256,6 +263,18 @@ def test_passwords_go_to_their_host_alone_and_are_never_shown(site: Site, tmp_pa
 def test_nobody_answers(tmp_path: Path) -> None:
     with open_client(FAST) as client, pytest.raises(InputError, match="did not come in 4 tries without progress"):
         Fetcher(client, "http://127.0.0.1:9/a", tmp_path / "a", patience=FAST).run()
+
+
+def test_numbers_that_no_machine_holds(site: Site, tmp_path: Path) -> None:
+    page = site.add("/a", CONTENT, breaks=[1000], answers=[(503, {"Retry-After": "9" * 400}), (429, {})])
+    with pytest.raises(InputError, match="asks to come again in inf minutes"):
+        fetch(site, tmp_path / "a")
+    page.headers = {"Content-Range": f"bytes 0-1/{'9' * 5000}"}
+    assert fetch(site, tmp_path / "a") == sha(CONTENT)
+    page.answers = [(416, {"Content-Range": f"bytes */{'9' * 5000}"}), (206, {"Content-Range": "bytes 7-8/9"})]
+    assert fetch(site, tmp_path / "a") == sha(CONTENT)
+    page.answers = [(429, {"Retry-After": "Fri, 31 Dec 99999 23:59:59 GMT"})]
+    assert fetch(site, tmp_path / "a") == sha(CONTENT)
 
 
 def test_sizes_are_asked_for(site: Site) -> None:
