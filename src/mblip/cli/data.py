@@ -50,6 +50,8 @@ def plan(recipe: RecipeName, overrides: Overrides = None, work: Work = None, as_
         found = plan_what_is_there(chosen, work, progress)
     for name, why in found.missing.items():
         print(f"not counted: {name}: {why}", file=sys.stderr)
+    if found.missing:
+        print(f"mblip doctor {recipe} says what is lacking, mblip data download {recipe} fetches it", file=sys.stderr)
     for name, drops in found.drops.items():
         for reason, count in drops.items():
             print(f"left out of {name}: {count:,} {reason}", file=sys.stderr)

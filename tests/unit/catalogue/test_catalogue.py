@@ -203,3 +203,17 @@ def test_doctor_of_training_and_suites(tmp_path: Path, monkeypatch: pytest.Monke
     suite = doctor("hallucination", "--data", "data")
     assert suite.exit_code == 1 and "or: mblip data download pope --to data" in suite.output
     assert "xgqa" not in suite.output and "get all of it: mblip data download hallucination --to data" in suite.output
+
+
+def test_training_names_all_that_is_missing_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mblip.training.inputs import check_paths
+
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(TrainRecipe, "finetune_gqa", ("model.run=", "model.vision=a/b", "model.llm=a/b"))
+    with pytest.raises(InputError) as caught:
+        check_paths(recipe)
+    told = str(caught.value)
+    assert (
+        "'data/gqa/images' is no image store" in told and "there is no data/gqa/train_balanced_questions.json" in told
+    )
+    assert told.endswith("fetch with: mblip data download gqa_images gqa_questions --to data")
