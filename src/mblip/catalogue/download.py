@@ -134,7 +134,8 @@ def ask_sizes(plan: Plan, jobs: int = 8) -> None:
     unknown = [item for item in plan.open if item.size is None]
     if not unknown:
         return
-    from mblip.catalogue.fetching import Patience, ask_size, open_client
+    from mblip.catalogue.answers import Patience, open_client
+    from mblip.catalogue.fetching import ask_size
 
     patience = Patience(timeout=5.0)
     with open_client(patience) as client, ThreadPoolExecutor(jobs) as pool:
@@ -165,14 +166,14 @@ def run_plan(
         plan: Of :func:`make_plan`.
         jobs: Files at once.
         remove_archives: Delete archives that were unpacked.
-        patience: How often is tried (:class:`~mblip.catalogue.fetching.Patience`).
+        patience: How often is tried (:class:`~mblip.catalogue.answers.Patience`).
         progress: Is told how far all of them are.
         say: Is told of each file that is done, and of each wait.
 
     Raises:
         InputError: Files that did not come, each with its reason.
     """
-    from mblip.catalogue.fetching import Patience, open_client
+    from mblip.catalogue.answers import Patience, open_client
 
     patience = patience or Patience()
     stop, tally = threading.Event(), _Tally(plan, progress)

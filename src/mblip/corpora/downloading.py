@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mblip.catalogue.fetching import retry_after
+from mblip.catalogue.answers import retry_after
 from mblip.corpora.jobs import Progress, silent
 from mblip.errors import InputError
 from mblip.storage import JsonlWriter, UnreadableImage, atomic_path, atomic_write, decode_image, read_jsonl

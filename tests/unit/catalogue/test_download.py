@@ -20,9 +20,9 @@ from tests.unit.catalogue.test_unpacking import make_tar, make_zip
 from typer.testing import CliRunner
 
 from mblip.catalogue import download as module
+from mblip.catalogue.answers import Patience
 from mblip.catalogue.download import make_plan, run_plan
 from mblip.catalogue.entries import read_catalogue
-from mblip.catalogue.fetching import Patience
 from mblip.catalogue.receipts import receipt_of
 from mblip.cli.app import app
 from mblip.errors import InputError

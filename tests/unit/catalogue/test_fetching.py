@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from tests.unit.catalogue.server import Page, Site, old_date, serve
 
-from mblip.catalogue.fetching import Fetcher, Patience, ask_size, open_client
+from mblip.catalogue.answers import Patience, open_client
+from mblip.catalogue.fetching import Fetcher, ask_size
 from mblip.catalogue.names import shown
 from mblip.errors import InputError
 
@@ -235,7 +236,7 @@ def test_redirects(site: Site, tmp_path: Path) -> None:
 
 
 def test_https_never_leads_to_http() -> None:
-    from mblip.catalogue.fetching import _next
+    from mblip.catalogue.answers import _next
 
     assert _next("http://a.example/x", "https://b.example/y", "") == "https://b.example/y"
     with pytest.raises(
