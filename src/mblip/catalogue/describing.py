@@ -87,4 +87,4 @@ def _sum(plan: Plan) -> str:
     fetched = [item for item in plan.open if item.standing != "packed"]
     packed = len(plan.open) - len(fetched)
     unpacked = f"; {packed} archives to unpack" if packed else ""
-    return f"to fetch: {len(fetched)} files, {size_text(plan.left)}{unknown}{unpacked}, into {plan.folder}"
+    return f"to fetch: {len(fetched)} file{"s" * (len(fetched) != 1)}, {size_text(plan.left)}{unknown}{unpacked}, into {plan.folder}"

@@ -223,3 +223,14 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"unpacks to 2,004 bytes, but .* has 1,000 bytes free"):
         unpack(make_tar(tmp_path / "a", FILES), tmp_path / "to")
     assert not (tmp_path / "to").exists()
+
+
+def test_what_a_killed_process_left_is_taken_up(tmp_path: Path) -> None:
+    """It may have left a hidden folder, and members that had moved to their places whole."""
+    archive = make_zip(tmp_path / "a.zip", FILES)
+    staging = tmp_path / "to/.a.zip.unpacking"
+    staging.mkdir(parents=True)
+    (staging / "half").write_bytes(b"ha")
+    (tmp_path / "to/a.json").write_bytes(FILES["a.json"])
+    assert unpack(archive, tmp_path / "to").files == 4
+    assert below(tmp_path / "to") == {name.removeprefix("./") for name in FILES} and not staging.exists()
