@@ -87,4 +87,5 @@ def _sum(plan: Plan) -> str:
     fetched = [item for item in plan.open if item.standing != "packed"]
     packed = len(plan.open) - len(fetched)
     unpacked = f"; {packed} archives to unpack" if packed else ""
-    return f"to fetch: {len(fetched)} file{"s" * (len(fetched) != 1)}, {size_text(plan.left)}{unknown}{unpacked}, into {plan.folder}"
+    count = f"{len(fetched)} files" if len(fetched) != 1 else "1 file"
+    return f"to fetch: {count}, {size_text(plan.left)}{unknown}{unpacked}, into {plan.folder}"
