@@ -26,6 +26,7 @@ class Progress:
         unit: What is counted, in the plural, such as ``pictures``.
         bar: Whether a terminal gets a bar; without one (where it would stand in the way of results) it gets nothing.
         quiet: Say nothing at all, as all but the first of several processes do.
+        in_bytes: What is counted are bytes, shown as kB, MB or GB.
         console: Where to; standard error by default.
         clock: Seconds that only go forward.
     """
@@ -36,17 +37,27 @@ class Progress:
         *,
         bar: bool = True,
         quiet: bool = False,
+        in_bytes: bool = False,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
         from rich.progress import Progress as Bars
 
         self.console = console or Console(stderr=True, highlight=False, quiet=quiet)
-        self._unit, self._clock = unit, clock
+        self._unit, self._clock, self._in_bytes = unit, clock, in_bytes
         self._lines = not self.console.is_terminal and not quiet
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
+        columns = (TextColumn("{task.description}"), BarColumn(), *counts, TimeElapsedColumn())
         self._bars = Bars(
             *columns, TimeRemainingColumn(), console=self.console, transient=True,
             disable=not bar or quiet or self._lines,
@@ -64,7 +75,7 @@ class Progress:
         """
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage or self._unit, total=total)
-            self._stages[stage] = _Stage(done, self._clock())
+            self._stages[stage] = _Stage(done, self._clock(), in_bytes=self._in_bytes)
         self._bars.update(self._tasks[stage], completed=done, total=total)
         if self._lines and (line := self._stages[stage].line(done, total, self._unit, self._clock())):
             self.say(f"{stage}: {line}" if stage else line)
@@ -88,6 +99,7 @@ class _Stage:
     began_at: int
     began: float
     told: float | None = None
+    in_bytes: bool = False
 
     def line(self, done: int, total: int | None, unit: str, now: float) -> str:
         """What to say now; empty while nothing is due. The end of a stage that had lines before is always told."""
@@ -99,7 +111,18 @@ class _Stage:
         rate = (done - self.began_at) / seconds
         count = f"{done:,}" if total is None else f"{done:,} of {total:,}"
         left = "" if total is None else f", {timedelta(seconds=round(max(0, total - done) / rate))} left"
+        if self.in_bytes:
+            count = size_text(done) if total is None else f"{size_text(done)} of {size_text(total)}"
+            return f"{count}, {size_text(round(rate))}/s{left}"
         return f"{count} {unit}, {rate:.3g}/s{left}" if rate < 100 else f"{count} {unit}, {rate:,.0f}/s{left}"
+
+
+def size_text(number: int) -> str:
+    """A number of bytes in the unit that a person would choose, as in ``6.65 GB``."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}" if number < 999.5 * size else f"{number / size:,.0f} {unit}"
+    return f"{number} bytes"
 
 
 class _Lines(logging.Handler):

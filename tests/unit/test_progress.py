@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from mblip.progress import EVERY, FIRST, Progress
+from mblip.progress import EVERY, FIRST, Progress, size_text
 
 
 class _Clock:
@@ -61,3 +61,16 @@ def test_a_terminal_has_a_bar_and_no_lines() -> None:
         progress.say("[a] was left out")
     assert "100/100" in out.getvalue() and "[a] was left out" in out.getvalue()
     assert "pictures," not in out.getvalue()
+
+
+def test_bytes_are_told_in_the_unit_of_people() -> None:
+    assert [size_text(number) for number in (0, 999, 1500, 6_645_013_297, 147_897_477_120)] == [
+        "0 bytes", "999 bytes", "1.5 kB", "6.65 GB", "148 GB",
+    ]  # fmt: skip
+    out = io.StringIO()
+    seconds = iter([0.0, 0.0, 20.0])
+    console = Console(file=out, force_terminal=False, width=200)
+    progress = Progress("bytes", in_bytes=True, console=console, clock=lambda: next(seconds))
+    progress.update(0, 4_000_000_000, "fetching")
+    progress.update(1_000_000_000, 4_000_000_000, "fetching")
+    assert out.getvalue() == "fetching: 1 GB of 4 GB, 50 MB/s, 0:01:00 left\n"

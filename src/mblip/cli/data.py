@@ -15,6 +15,7 @@ import typer
 from mblip.errors import InputError
 
 if TYPE_CHECKING:
+    from mblip.catalogue.entries import DataSet
     from mblip.config import DataRecipe
     from mblip.corpora.jobs import Progress as Report
 
@@ -49,6 +50,8 @@ def plan(recipe: RecipeName, overrides: Overrides = None, work: Work = None, as_
         found = plan_what_is_there(chosen, work, progress)
     for name, why in found.missing.items():
         print(f"not counted: {name}: {why}", file=sys.stderr)
+    if found.missing:
+        print(f"mblip doctor {recipe} says what is lacking, mblip data download {recipe} fetches it", file=sys.stderr)
     for name, drops in found.drops.items():
         for reason, count in drops.items():
             print(f"left out of {name}: {count:,} {reason}", file=sys.stderr)
@@ -230,6 +233,98 @@ def inspect(
         print(f"{count:,} left out: {reason}")
     for record in records:
         print(json.dumps(dataclasses.asdict(record), ensure_ascii=False))
+
+
+@data.command()
+def download(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Data sets of the catalogue, recipes, suites, benchmarks, or checkpoints of the Hub.",
+            metavar="NAME...",
+        ),
+    ] = None,
+    to: Annotated[Path, typer.Option(help="Data folder.", file_okay=False)] = Path("data"),
+    catalogue: Annotated[Path | None, typer.Option(help="A catalogue of your own, beside the shipped one.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Files at a time.")] = 4,
+    remove_archives: Annotated[
+        bool, typer.Option("--remove-archives", help="Delete archives that were unpacked.")
+    ] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List what there is, with sizes and licences.")] = False,
+) -> None:
+    """Fetch data sets, benchmarks and checkpoints: shows size and licence first, resumes, verifies, unpacks."""
+    from mblip.catalogue.describing import describe_plan
+    from mblip.catalogue.download import ask_sizes, make_plan, run_plan
+    from mblip.catalogue.entries import load_catalogue
+    from mblip.catalogue.wanted import find_wanted
+
+    known = load_catalogue(catalogue)
+    if listing:
+        _print_catalogue(known)
+        return
+    if not names:
+        raise InputError("name what to download: data sets, recipes or suites; mblip data download --list shows them")
+    wanted = find_wanted(names, known)
+    found = make_plan(wanted.sets, to, keep=True, say=lambda text: print(text, file=sys.stderr))
+    ask_sizes(found)
+    for line in describe_plan(found, wanted.sets):
+        print(line)
+    for path, source in wanted.unknown.items():
+        print(f"not in the catalogue: {path} (of source {source})")
+    if found.open:
+        found.check_space()
+        if not yes:
+            if not (sys.stdin.isatty() and sys.stdout.isatty()):
+                raise InputError("nothing was fetched, because nobody can be asked here; add --yes to fetch it")
+            if not typer.confirm("Fetch it?"):
+                raise typer.Exit(1)
+        from mblip.progress import Progress
+
+        with Progress("bytes", in_bytes=True) as shown:
+            run_plan(
+                found, jobs=jobs, remove_archives=remove_archives, say=shown.say,
+                progress=lambda done, total: shown.update(done, total, "fetching"),
+            )  # fmt: skip
+    for command in wanted.next:
+        print(f"then: {command}")
+    if found.to_ask_for:
+        print(f"{len(found.to_ask_for)} files must be asked for, as said above", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@data.command()
+def engine(
+    source: Annotated[str, typer.Argument(help="nllb-600m, nllb-1.3b, nllb-3.3b, madlad-3b, a Hub id or a folder.")],
+    to: Annotated[Path, typer.Option(help="Folder of the engine's model.", file_okay=False)],
+    quantization: Annotated[
+        str, typer.Option(help="int8, int8_float32, bfloat16, float32, ... of CTranslate2.")
+    ] = "int8",
+) -> None:
+    """Convert NLLB-200 or MADLAD-400 to CTranslate2, for the engine ctranslate2 of a data recipe."""
+    from mblip.translation.engines.converting import convert_engine
+
+    made = convert_engine(source, to, quantization)
+    print(f"{to}: {made.kind} ({made.licence}), {made.bytes:,} bytes")
+    print(f"use it with: translation.engine=ctranslate2 'translation.options={{model: {to}}}'")
+
+
+def _print_catalogue(known: dict[str, DataSet]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from mblip.catalogue.describing import describe_catalogue
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("name", "size", "licence", "what"):
+        table.add_column(header, overflow="fold")
+    for row in describe_catalogue(known):
+        table.add_row(*row)
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console.width = 240
+    console.print(table, markup=False)
 
 
 def _json_object(text: str) -> str:

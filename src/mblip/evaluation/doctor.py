@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +48,12 @@ class Finding:
         return not self.problem and not self.missing
 
 
-def check_data(root: Path) -> Iterator[Finding]:
+def check_data(root: Path, names: Collection[str] = ()) -> Iterator[Finding]:
     """Look at every benchmark in each of its languages.
+
+    Args:
+        root: The folder that holds the benchmarks.
+        names: Only these benchmarks; none for all.
 
     Raises:
         InputError: There is no such folder.
@@ -58,6 +62,8 @@ def check_data(root: Path) -> Iterator[Finding]:
         raise InputError(f"{root} is not a folder; name the one that holds the benchmarks")
     listing = list_annotations(root)
     for benchmark in EVALUATED.values():
+        if names and benchmark.name not in names:
+            continue
         pictures = find_pictures(benchmark.images, root)
         known: dict[str, bool] = {}
         with files_kept():

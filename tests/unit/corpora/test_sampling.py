@@ -193,6 +193,16 @@ def test_nothing_stays_of_a_refused_reading(table: Path, tmp_path: Path) -> None
     (tmp_path / "own").mkdir()
     refused(tmp_path / "own", missing)
     assert list((tmp_path / "own").iterdir()) == []  # the folder that was there stays
-    both = _recipe(table, "drop").sources + _recipe(tmp_path / "none.jsonl", names=("other",)).sources
+    with pytest.raises(InputError, match=r"a raw file is missing: .*none.jsonl"):  # told before anything is read
+        sample_sources(
+            DataRecipe(
+                title="t",
+                sources=_recipe(table, "drop").sources + _recipe(tmp_path / "none.jsonl", names=("o",)).sources,
+            ),
+            tmp_path / "own",
+        )
+    assert list((tmp_path / "own").iterdir()) == []
+    (tmp_path / "empty.jsonl").touch()
+    both = _recipe(table, "drop").sources + _recipe(tmp_path / "empty.jsonl", names=("other",)).sources
     refused(tmp_path / "own", DataRecipe(title="t", sources=both, bad_rows="drop"))
     assert [path.name for path in (tmp_path / "own/english").iterdir()] == ["own"]  # what was read stays
