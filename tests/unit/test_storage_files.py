@@ -96,14 +96,14 @@ def test_full_disk_is_one_sentence_and_keeps_the_old_file(tmp_path: Path) -> Non
     path.write_text("old")
     script = (
         "import resource, signal, sys\n"
-        "from mblip.errors import InputError\n"
+        "from mblip.errors import ResourceError\n"
         "from mblip.storage import atomic_write\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n"
         "    with atomic_write(sys.argv[1]) as file:\n"
         "        file.write(bytes(100_000))\n"
-        "except InputError as error:\n"
+        "except ResourceError as error:\n"
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from mblip.cli.app import app
 from mblip.config import EvalRecipe
-from mblip.errors import InputError
+from mblip.errors import InputError, RemoteError
 from mblip.evaluation import evaluate as module
 from mblip.evaluation.answerers import Group, NoAnswer
 from mblip.evaluation.answerers.dummy import DummyAnswerer
@@ -122,7 +122,7 @@ def test_nothing_stays_of_a_run_without_an_answer(root: Path, monkeypatch: pytes
     monkeypatch.setattr("mblip.endpoint._WAITS", (0.01, 0.02))
     out = root.parent / "out"
     for to in (out, out / "deeper"):
-        with pytest.raises(InputError, match="cannot be reached"):
+        with pytest.raises(RemoteError, match="cannot be reached"):
             evaluate("m", recipe("xgqa", languages=("en",)), root, to, machine=dead)
         assert not out.exists()
     run(root, "marvl", languages=("sw",))

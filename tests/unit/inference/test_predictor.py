@@ -302,6 +302,7 @@ PUBLIC = {
     "VisionLLM.generate": "self, images, prompts, **generation",
     "VisionLLM.generate_ids": "self, prompts, image_features, image_index, **generation",
     "VisionLLM.encode": "self, images",
+    **dict.fromkeys(("MblipError", "InputError", "RemoteError", "ResourceError", "TrainingError"), "message, rest"),
 }
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Container, Iterator, Sequence
 from typing import Any, Literal
 
+from mblip.devices import choose_device
 from mblip.errors import InputError
 from mblip.languages import Profile
 from mblip.translation.engines.base import Result, Untranslated, collect, halving
@@ -32,7 +33,7 @@ class TransformersEngine:
         from transformers import AutoModelForSeq2SeqLM
 
         self._vocabulary = Vocabulary(model, profile)
-        self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self._device = choose_device(device)
         try:
             self._model: Any = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=getattr(torch, dtype))
         except (OSError, ValueError, KeyError) as error:
