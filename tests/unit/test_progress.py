@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from mblip.progress import EVERY, FIRST, Progress
+from mblip.cli._progress import EVERY, FIRST, ProgressBars
 
 
 class _Clock:
@@ -18,9 +18,9 @@ class _Clock:
 
 def _run(steps: list[tuple[float, int]], total: int | None, stage: str = "", **options: bool) -> list[str]:
     clock, out = _Clock(), io.StringIO()
-    with Progress("pictures", console=Console(file=out, width=40), clock=clock, **options) as progress:
+    with ProgressBars("pictures", console=Console(file=out, width=40), clock=clock, **options) as progress:
         for clock.now, done in steps:
-            progress.update(done, total, stage)
+            progress(stage, done, total)
     return out.getvalue().splitlines()
 
 
@@ -54,10 +54,10 @@ def test_a_job_that_stands_still_has_no_time_left_to_tell() -> None:
 
 def test_a_terminal_has_a_bar_and_no_lines() -> None:
     clock, out = _Clock(), io.StringIO()
-    with Progress("pictures", console=Console(file=out, width=100, force_terminal=True), clock=clock) as progress:
-        progress.update(0, 100)
+    with ProgressBars("pictures", console=Console(file=out, width=100, force_terminal=True), clock=clock) as progress:
+        progress("", 0, 100)
         clock.now = 50
-        progress.update(100, 100)
+        progress("", 100, 100)
         progress.say("[a] was left out")
     assert "100/100" in out.getvalue() and "[a] was left out" in out.getvalue()
     assert "pictures," not in out.getvalue()

@@ -86,7 +86,7 @@ def _tell_what_there_is(verbs: typer.Typer) -> None:
 
 
 for _module in pkgutil.iter_modules(mblip.cli.__path__):
-    if _module.name != "app":
+    if _module.name != "app" and not _module.name.startswith("_"):
         importlib.import_module(f"mblip.cli.{_module.name}").register(app)
 
 

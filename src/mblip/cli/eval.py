@@ -121,11 +121,11 @@ def evaluate(
     recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value})
     stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")
     directory = to or Path("runs") / f"eval-{stem}"
+    from mblip.cli._progress import ProgressBars
     from mblip.evaluation.evaluate import Machine, evaluate  # takes seconds: after the options have proved valid
-    from mblip.progress import Progress
 
     machine = Machine(endpoint, quantization, dtype, batch_size, _fields(extra_body))
-    with Progress("answers", quiet=os.environ.get("RANK", "0") != "0") as progress, _stopped(directory):
+    with ProgressBars("answers", quiet=os.environ.get("RANK", "0") != "0") as progress, _stopped(directory):
         scores = evaluate(
             model,
             recipe,
@@ -134,7 +134,7 @@ def evaluate(
             images or (),
             allow_missing,
             machine,
-            progress=progress.update,
+            progress=progress,
             tell=progress.say,
         )
     if as_json and scores:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mblip.corpora.jobs import Progress, silent
 from mblip.corpora.matching import caption_rows
 from mblip.devices import choose_device
 from mblip.errors import InputError
+from mblip.progress import Progress, silent
 from mblip.storage import ImageStore, UnreadableImage, atomic_write, open_images
 
 Vectors = NDArray[np.float32]

@@ -14,10 +14,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from mblip.config import DataRecipe, SourceSection
-from mblip.corpora.jobs import Progress, silent
 from mblip.corpora.provenance import changed_file, load_stamps, raw_files, save_stamps, stamp_files
 from mblip.corpora.reading import nothing_read, read_source, reader_module
 from mblip.errors import InputError, MblipError
+from mblip.progress import Progress, silent
 from mblip.schema import Drop, Example
 from mblip.storage import (
     JsonlWriter,

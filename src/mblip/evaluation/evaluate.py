@@ -23,12 +23,13 @@ from mblip.evaluation.results import MISSING, ItemScore, Run, read_missing, read
 from mblip.evaluation.scoring import describe_data, score_items
 from mblip.evaluation.tasks import Task, load_tasks
 from mblip.mixture.templates import was_seen
+from mblip.progress import Progress, silent
 from mblip.replies import RULES
 from mblip.schema import Score
 from mblip.storage import UnreadableImage, sha256_file
 
 if TYPE_CHECKING:
-    from mblip.evaluation.runner import Processes, Progress
+    from mblip.evaluation.runner import Processes
 
 Tell = Callable[[str], None]
 _PLACEHOLDER = "⟨text⟩"
@@ -63,7 +64,7 @@ def evaluate(
     allow_missing: bool = False,
     machine: Machine = Machine(),
     processes: Processes | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
     tell: Tell = lambda line: None,
 ) -> list[Score]:
     """Evaluate a model, or a file of predictions, and write the run directory (:mod:`mblip.evaluation.results`).

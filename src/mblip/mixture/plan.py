@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora import Counted, EnglishStage, check_names, count_examples, sample_source, sample_sources
-from mblip.corpora.jobs import Progress, silent
 from mblip.errors import InputError, MblipError, nearest
 from mblip.mixture.exclusion import evaluation_images
 from mblip.mixture.templates import Templates, load_templates
+from mblip.progress import Progress, silent
 from mblip.schema import Example
 from mblip.translation import check_engine, check_languages, plan_counts
 

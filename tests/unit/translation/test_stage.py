@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mblip.config import DataRecipe, load_recipe
-from mblip.errors import InputError
+from mblip.errors import InputError, ResourceError
 from mblip.mixture import build_mix, plan_mix
 from mblip.storage import check_shards, hash_directory
 from mblip.translation import stage as module
@@ -111,9 +111,10 @@ def _parent(stat: Path) -> int:
 
 
 def test_a_worker_that_is_killed_is_a_clear_error(tmp_path: Path) -> None:
-    from mblip.corpora.jobs import run_jobs, silent
+    from mblip.corpora.jobs import run_jobs
+    from mblip.progress import silent
 
-    with pytest.raises(InputError, match=r"a worker was killed while translating, .* fewer workers"):
+    with pytest.raises(ResourceError, match=r"a worker was killed while translating, .* fewer workers"):
         run_jobs(_kill_this_process, [1, 2, 3], 2, "translating", silent)
 
 
