@@ -48,7 +48,7 @@ def recipe(*benchmarks: str, **settings: Any) -> EvalRecipe:
 
 def run(root: Path, *benchmarks: str, to: str = "out", model: str = "dummy", **settings: Any) -> list[Score]:
     options = {name: settings.pop(name) for name in ("images", "allow_missing") if name in settings}
-    return evaluate(model, recipe(*benchmarks, **settings), root, root.parent / to, **options)
+    return evaluate(model, recipe(*benchmarks, **settings), root, root.parent / to, Machine(**options))
 
 
 @pytest.mark.parametrize("name", EVALUATED)
