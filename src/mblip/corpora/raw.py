@@ -225,7 +225,7 @@ class _Scanner:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._decoder = json.JSONDecoder()
-        self._window, self._place, self._ended, self._passed = "", 0, False, 0
+        self._window, self._place, self._passed = "", 0, 0
 
     def __enter__(self) -> _Scanner:
         check_text(self.path)

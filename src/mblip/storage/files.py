@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from mblip.errors import InputError, MblipError, of_system
+from mblip.errors import MblipError, of_system
 
 
 @contextmanager
@@ -163,25 +163,6 @@ def sha256_file(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise of_system(error, f"cannot read {path}: {error.strerror}") from error
-
-
-def hash_directory(path: str | Path) -> str:
-    """SHA-256 over the names and bytes of all files below a folder; hidden files do not count.
-
-    The same content gives the same value on any machine, whatever the dates and the order on disk.
-
-    Raises:
-        InputError: Not a folder, or a file in it cannot be read.
-    """
-    root = Path(path)
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder")
-    names = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
-    digest = hashlib.sha256()
-    for name in names:
-        if not any(part.startswith(".") for part in name.split("/")):
-            digest.update(f"{name}\0{sha256_file(root / name)}\n".encode())
-    return digest.hexdigest()
 
 
 @contextmanager

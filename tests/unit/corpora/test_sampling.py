@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.folders import hash_directory
 
 from mblip.config import AllocationSection, DataRecipe, SourceSection, save_recipe
 from mblip.corpora import reading, sample_sources, sampling
 from mblip.corpora.provenance import changed_file, stamp_files
 from mblip.errors import InputError
 from mblip.mixture import build_mix
-from mblip.storage import hash_directory
 from mblip.translation import translate_sources
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.folders import hash_directory
 
 from mblip.config import AllocationSection, DataRecipe, SourceSection, load_recipe, save_recipe
 from mblip.errors import InputError
@@ -19,7 +20,7 @@ from mblip.mixture import build_mix, plan_mix, plan_what_is_there
 from mblip.mixture import mix as module
 from mblip.mixture.plan import PartialPlan
 from mblip.schema import Instruction
-from mblip.storage import ShardReader, check_shards, hash_directory, read_drops
+from mblip.storage import ShardReader, check_shards, read_drops
 from mblip.translation import never_shown
 
 SMALL = ("sources.scenes.options.scenes=600", "sources.scenes.options.texts=6")

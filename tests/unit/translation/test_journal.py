@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.folders import hash_directory
 from tests.unit.endpoint_stub import endpoint
 
 from mblip import endpoint as endpoint_module
 from mblip.config import DataRecipe, load_recipe
 from mblip.errors import InputError, RemoteError, ResourceError
 from mblip.mixture import build_mix
-from mblip.storage import hash_directory, read_jsonl
+from mblip.storage import read_jsonl
 from mblip.translation import stage, translate_sources, translating
 from mblip.translation.engines import Untranslated
 from mblip.translation.journal import Journal

@@ -13,11 +13,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.folders import hash_directory
 
 from mblip.config import DataRecipe, load_recipe
 from mblip.errors import InputError, ResourceError
 from mblip.mixture import build_mix, plan_mix
-from mblip.storage import check_shards, hash_directory
+from mblip.storage import check_shards
 from mblip.translation import stage as module
 from mblip.translation import translate_sources
 
