@@ -115,7 +115,7 @@ def test_a_server_that_asks_to_wait_for_a_day_is_not_waited_for() -> None:
 
 
 def test_an_error_that_comes_as_a_success() -> None:
-    refused = (200, b'{"error": {"message": "Prompt too long"}}', {})
+    refused: tuple[int, bytes, dict[str, str]] = (200, b'{"error": {"message": "Prompt too long"}}', {})
     with (
         endpoint(lambda body, n: refused) as stub,
         pytest.raises(RequestFailed, match="by the endpoint: Prompt too long"),

@@ -173,6 +173,7 @@ class Endpoint(BaseHTTPRequestHandler):
         content = body["messages"][0]["content"]
         pictures = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
         sizes = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size for url in pictures]
+        reply: dict[str, Any]
         status, reply = 200, {"choices": [{"message": {"content": f" {sizes} {content[-1]['text']} "}}]}
         if "secret" in content[-1]["text"]:
             status, reply = 401, {"error": "no such key"}

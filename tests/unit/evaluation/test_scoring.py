@@ -80,7 +80,7 @@ COCO = {
     ],
 }
 COCO_RESULTS = [{"image_id": 7, "caption": "a dog is running"}, {"image_id": 8, "caption": "a man with a cat"}]
-XFLICKRCO = [
+XFLICKRCO: list[dict[str, Any]] = [
     {"sentences": ["Ein Hund läuft."], "id": "1007129816", "img_path": "1007129816.jpg"},
     {"sentences": ["Ein Mann hält eine Katze."], "id": 414071, "img_path": "COCO_val2014_000000414071.jpg"},
 ]
@@ -507,7 +507,7 @@ def test_captions_of_a_root_are_not_those_of_xvnli(tmp_path: Path) -> None:
 
 def test_doubled_blanks_make_no_other_question(score: Any) -> None:
     asked = [{**POPE[0], "text": "Is there  a dog in the image? "}, POPE[1]]
-    answers = [{"question": " ".join(row["text"].split()), "answer": "no"} for row in asked]
+    answers = [{"question": " ".join(str(row["text"]).split()), "answer": "no"} for row in asked]
     assert score("pope", asked, answers, "lines", "lines")[1] == 2
     assert score("pope", POPE, [{**answers[0], "question": asked[0]["text"]}, answers[1]], "lines", "lines")[1] == 2
 

@@ -158,7 +158,7 @@ def test_bf16_trains_on_every_quantisation(aligning: Make, tmp_path: Path, kind:
 
 def test_validation_measures_by_task_and_language_and_leaves_the_training_alone(aligning: Make, tmp_path: Path) -> None:
     recipe = aligning("validate_every=2", "validation_texts=20", "samples=6", "optim.micro_batch=7")
-    told = []
+    told: list[object] = []
     train(recipe, tmp_path / "run", told.append)
     rows = read_log(tmp_path / "run/validation.jsonl")
     assert [row["step"] for row in rows] == [2, 4]
