@@ -112,3 +112,16 @@ def test_every_declared_dependency_is_imported_by_the_package() -> None:
 
 def test_wheel_is_small_enough_to_try(wheel: zipfile.ZipFile) -> None:
     assert sum(item.compress_size for item in wheel.infolist()) < 32 * 2**20
+
+
+def test_the_oldest_versions_are_those_that_are_allowed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(row for rows in project["optional-dependencies"].values() for row in rows)]
+    bounds = dict(re.match(r"([\w.-]+)(?:\[.*\])?(?:>=([\d.]+))?", row).groups() for row in wanted)  # type: ignore[union-attr]
+    lines = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.removesuffix(".*").split("==") for line in lines if not line.startswith("#"))
+    assert all(line.startswith("#") or line.endswith(".*") for line in lines)  # the last correction of that version
+    assert len(pinned) > 40
+    assert pinned == {
+        name.lower(): bound if "." in bound else f"{bound}.0" for name, bound in bounds.items() if bound is not None
+    }

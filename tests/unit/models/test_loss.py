@@ -36,7 +36,9 @@ def test_against_all_logits_in_fp64(dtype: str, of_loss: float, of_gradient: flo
     wanted = F.cross_entropy(logits, targets, reduction="sum")
     assert total.dtype == torch.float32
     assert float(total.detach()) == pytest.approx(float(wanted.detach()), rel=of_loss)
-    assert float(token_losses(ours[0], ours[1], ours[2], targets, softcap).sum()) == pytest.approx(float(wanted.detach()), rel=of_loss)
+    assert float(token_losses(ours[0], ours[1], ours[2], targets, softcap).sum()) == pytest.approx(
+        float(wanted.detach()), rel=of_loss
+    )
     whole = F.linear(*exact)
     whole = softcap * torch.tanh(whole / softcap) if softcap else whole
     (3 * F.cross_entropy(whole, targets, reduction="sum")).backward()  # type: ignore[no-untyped-call]
