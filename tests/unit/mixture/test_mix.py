@@ -7,12 +7,12 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from tests.folders import hash_directory
+from tests.killed import kill, stopped_at
 
 from mblip.config import AllocationSection, DataRecipe, SourceSection, load_recipe, save_recipe
 from mblip.errors import InputError
@@ -199,12 +199,8 @@ def test_interrupted_run_goes_on(
 
 
 def test_killed_run_goes_on(whole: Path, tmp_path: Path) -> None:
-    killed = subprocess.Popen([*COMMAND, str(tmp_path / "mix")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "mix").glob(".work/boxes/*/*.arrow")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.kill()
-    killed.wait()
+    kill(stopped_at("writing instructions", 1, *COMMAND[COMMAND.index("mblip") + 1 :], str(tmp_path / "mix")))
+    assert list((tmp_path / "mix").glob(".work/boxes/*/*.arrow"))
     assert not (tmp_path / "mix" / "manifest.json").exists()
     subprocess.run([*COMMAND, str(tmp_path / "mix")], check=True, capture_output=True)
     assert hash_directory(tmp_path / "mix") == hash_directory(whole)
