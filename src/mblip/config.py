@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError
 
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, nearest, of_system
 from mblip.eval_recipe import EvalRecipe as EvalRecipe
 from mblip.eval_recipe import Pictures
 from mblip.languages import LanguageCode
@@ -363,7 +363,7 @@ def _read_text(path: Path) -> str:
 
         raise InputError(f"{path} is not readable YAML: {not_utf8(path)}") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise of_system(error, f"cannot read {path}: {error.strerror}") from error
 
 
 def find_recipe(source: str | Path) -> Path:

@@ -9,7 +9,6 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mblip import config
 from mblip.config import (
     AllocationSection,
     DataRecipe,
@@ -194,7 +193,7 @@ def test_shipped_recipes_are_found_by_name(tmp_path: Path, monkeypatch: pytest.M
         path = tmp_path / "recipes" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("title: t\n")
-    monkeypatch.setattr(config.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
     assert sorted(shipped_recipes()) == ["nano/align", "nano/only", "only", "train/align"]
     assert find_recipe("only") == find_recipe("nano/only.yaml") == tmp_path / "recipes" / "nano" / "only.yaml"
     with pytest.raises(InputError, match=r"no recipe file or shipped recipe 'onli'; did you mean 'only'\?"):

@@ -13,10 +13,8 @@ from typing import Any, Literal
 from mblip.catalogue.entries import DataSet, SetFile
 from mblip.catalogue.receipts import look_at, receipt_of, write_receipt
 from mblip.errors import InputError
+from mblip.progress import Progress, silent
 from mblip.storage import alone, sha256_file
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there, and of how many (None where nobody knows)."""
 
 Standing = Literal["complete", "missing", "damaged", "packed", "to ask for"]
 
@@ -157,7 +155,7 @@ def run_plan(
     jobs: int = 4,
     remove_archives: bool = False,
     patience: Any = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Fetch and unpack what is open, several files at once; one that fails does not stop the others.
@@ -221,7 +219,9 @@ class _Tally:
 
     def _tell(self) -> None:
         sizes = list(self._sizes.values())
-        self._progress(sum(self._have.values()), None if None in sizes else sum(size or 0 for size in sizes))
+        self._progress(
+            "fetching", sum(self._have.values()), None if None in sizes else sum(size or 0 for size in sizes)
+        )
 
 
 @dataclass

@@ -6,18 +6,17 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mblip.cli._progress import ProgressBars
 from mblip.errors import InputError
 
 if TYPE_CHECKING:
     from mblip.catalogue.entries import DataSet
     from mblip.config import DataRecipe
-    from mblip.corpora.jobs import Progress as Report
 
 data = typer.Typer(no_args_is_help=True, help="From raw English corpora to an instruction mix.")
 
@@ -46,7 +45,7 @@ def plan(recipe: RecipeName, overrides: Overrides = None, work: Work = None, as_
     chosen = _load(recipe, overrides)
     from mblip.mixture import plan_what_is_there  # takes a second: after the recipe has proved valid
 
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         found = plan_what_is_there(chosen, work, progress)
     for name, why in found.missing.items():
         print(f"not counted: {name}: {why}", file=sys.stderr)
@@ -71,7 +70,7 @@ def sample(
     chosen = _load(recipe, overrides)
     from mblip.mixture import check_samples
 
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         stages = check_samples(chosen, work, progress)
     for name, stage in stages.items():
         drops = sum(stage.manifest.drops.values())
@@ -101,7 +100,7 @@ def translate(
     if extra_body:
         overrides = [*(overrides or []), f"translation.options.extra_body={_json_object(extra_body)}"]
     chosen = _load(recipe, overrides)
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         check_samples(chosen, work, progress)
     if missing := untranslatable(chosen, work):
         names = ", ".join(f"{LANGUAGES[code].name} ({count:,})" for code, count in missing.items())
@@ -113,7 +112,7 @@ def translate(
     if executor != "local" and not launch(executor, chosen, work, dict(_pairs(option or []))):
         print("submitted or unfinished; run the same command again when the jobs are done")
         return
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         manifests = translate_sources(chosen, work, workers=workers, progress=progress)
     for name, manifest in manifests.items():
         print(f"{name}: {manifest.rows:,} examples in {len(manifest.by_language)} languages")
@@ -140,7 +139,7 @@ def match(
     """Find wrong captions that nearly fit: those at some ranks of nearness to each image."""
     from mblip.corpora.neighbours import match_captions
 
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         found = match_captions(
             captions, to, ranks=ranks, model=model, store=store, vectors=(image_vectors, text_vectors), start=start,
             count=count, index=index, original=original, progress=progress,
@@ -163,7 +162,7 @@ def images(
     from mblip.corpora.sampling import sampled_urls
 
     wanted = sampled_urls(_load(recipe, overrides), work)
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         counts = download_images(wanted, to, tar=not folder, limits=Limits(threads=threads), progress=progress)
     for reason, count in sorted(counts.items()):
         print(f"{count:,} {reason}")
@@ -185,7 +184,7 @@ def mix(
     """Build a mix: allot, translate, write instructions, shuffle, remove duplicates."""
     from mblip.mixture import build_mix, export_mix
 
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         manifest = build_mix(_load(recipe, overrides), to, work=work, workers=workers, progress=progress)
     if export:
         export_mix(to, export, to / "export" / ("llava.json" if export == "llava" else f"{export}.jsonl"))
@@ -279,13 +278,8 @@ def download(
                 raise InputError("nothing was fetched, because nobody can be asked here; add --yes to fetch it")
             if not typer.confirm("Fetch it?"):
                 raise typer.Exit(1)
-        from mblip.progress import Progress
-
-        with Progress("bytes", in_bytes=True) as shown:
-            run_plan(
-                found, jobs=jobs, remove_archives=remove_archives, say=shown.say,
-                progress=lambda done, total: shown.update(done, total, "fetching"),
-            )  # fmt: skip
+        with ProgressBars("bytes", in_bytes=True) as shown:
+            run_plan(found, jobs=jobs, remove_archives=remove_archives, say=shown.say, progress=shown)
     for command in wanted.next:
         print(f"then: {command}")
     if found.to_ask_for:
@@ -382,12 +376,3 @@ def _print_counts(counts: dict[str, dict[str, dict[str, int]]]) -> None:
                 totals[code] = totals.get(code, 0) + count
     console.print("  ".join(f"{code} {count:,}" for code, count in sorted(totals.items())), highlight=False)
     console.print(f"{sum(totals.values()):,} examples in {len(totals)} languages")
-
-
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """Bars on standard error, one a stage, with rate and time left; in a log file a line now and then."""
-    from mblip.progress import Progress
-
-    with Progress("done") as shown:
-        yield lambda stage, done, total: shown.update(done, total, stage)

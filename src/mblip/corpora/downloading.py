@@ -23,8 +23,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mblip.catalogue.answers import retry_after
-from mblip.corpora.jobs import Progress, silent
 from mblip.errors import InputError
+from mblip.progress import Progress, silent
 from mblip.storage import JsonlWriter, UnreadableImage, atomic_path, atomic_write, decode_image, read_jsonl
 
 AGENT = f"mblip/{metadata.version('mblip')} (research; images of a training set)"

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from mblip.catalogue.wanted import check_raw_files
 from mblip.config import DataRecipe, SourceSection
-from mblip.corpora.jobs import Progress, silent
 from mblip.corpora.provenance import changed_file, load_stamps, raw_files, save_stamps, stamp_files
 from mblip.corpora.reading import nothing_read, read_source, reader_module
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError
+from mblip.progress import Progress, silent
 from mblip.schema import Drop, Example
 from mblip.storage import (
     JsonlWriter,
@@ -166,7 +166,7 @@ def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progres
         save_stamps(folder / STAMPS, wanted, stamp_files(raw_files(source, reader_module(source).read)))
     try:
         _write(recipe, source, folder, progress)
-    except InputError:
+    except MblipError:
         if not _finished(folder)[0] and not (folder / _SCRATCH).exists():  # nothing to go on from
             shutil.rmtree(folder, ignore_errors=True)
         raise

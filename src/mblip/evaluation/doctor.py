@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError
 from mblip.evaluation.benchmark import Benchmark, list_annotations
 from mblip.evaluation.benchmarks import EVALUATED
 from mblip.evaluation.pictures import Pictures, find_pictures
@@ -84,7 +84,7 @@ def _check(
         found = benchmark.find(root, language, listing)
         path = str(found)
         items = read_items(benchmark, found, language)
-    except InputError as error:
+    except MblipError as error:
         return Finding(benchmark.name, language, path, str(error), 0, 0, 0, "", places, benchmark.source)
     keys = list(dict.fromkeys(key for item in items for key in item.images))
     for key in keys:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -18,10 +18,10 @@ from mblip.evaluation.results import MISSING, PREDICTIONS, Missing, predictions_
 from mblip.evaluation.tasks import Task
 from mblip.models.generation import Generator, Request
 from mblip.models.vision_llm import VisionLLM
+from mblip.progress import Progress, silent
 from mblip.schema import Prediction
 from mblip.storage import ImageStore, JsonlAppender, JsonlWriter, UnreadableImage, read_records
 
-Progress = Callable[[int, int], None]
 _ELSEWHERE = "evaluate to another folder"
 
 
@@ -43,7 +43,7 @@ def answer_tasks(
     directory: Path,
     processes: Processes,
     protocol: str = "generation",
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> None:
     """Answer every item of every task; what is answered already is kept.
 
@@ -57,7 +57,7 @@ def answer_tasks(
         directory: The run directory.
         processes: Who else works on it.
         protocol: ``generation``, or ``candidates`` to choose from each benchmark's answers.
-        progress: Told how many of this process's requests are done, and of how many.
+        progress: Is told how many of this process's requests are done; the stage is empty.
 
     Raises:
         InputError: The directory holds answers to something else, or the model cannot answer at all.
@@ -93,7 +93,7 @@ def answer_tasks(
             else:
                 row = (request.id, task.benchmark.name, task.language, request.images, request.prompt, answer)
                 append(task, PREDICTIONS, Prediction(*row))
-            progress(done, total)
+            progress("", done, total)
     processes.wait_for_everyone()
     if processes.is_main_process:
         for task in tasks:
@@ -225,7 +225,7 @@ def run_scenes(
     store: ImageStore,
     predictions: Path,
     batch: int = 256,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, str]:
     """Answer every item about a scene; returns item id -> answer."""
     answers: dict[str, str] = {}
@@ -244,5 +244,5 @@ def run_scenes(
             language = waiting[request.id].language
             appender.append(Prediction(request.id, NAME, language, request.images, request.prompt, answer))
             answers[request.id] = answer
-            progress(done, len(waiting))
+            progress("", done, len(waiting))
     return {item.id: answers[item.id] for item in items}

@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mblip.config import DataRecipe, save_recipe
-from mblip.corpora.jobs import Progress, run_jobs, silent
+from mblip.corpora.jobs import run_jobs
 from mblip.corpora.provenance import changed_file, load_stamps, save_stamps
 from mblip.corpora.sampling import STAMPS, EnglishStage
 from mblip.errors import InputError
@@ -34,6 +34,7 @@ from mblip.mixture.plan import check_samples, plan_mix
 from mblip.mixture.templates import AS_IT_IS, Template, Templates, load_templates, normal_prompt
 from mblip.mixture.templates.rendering import find_templates
 from mblip.mixture.templates.translating import translate_templates
+from mblip.progress import Progress, silent
 from mblip.schema import Drop, Example, Instruction
 from mblip.storage import (
     EXCLUSIONS,

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError, guess, nearest, shorten
+from mblip.errors import InputError, MblipError, RemoteError, ResourceError, guess, is_scarcity, nearest, shorten
 from mblip.more_languages import add_languages
 
 NANO = "nano:"
@@ -179,7 +179,19 @@ def _from_hub(name: str, weights: bool) -> Path:
         try:
             return Path(snapshot_download(**wanted, local_files_only=True))
         except (LocalEntryNotFoundError, OSError):
-            raise InputError(
-                f"{name!r} is neither a folder nor a checkpoint in the local Hugging Face cache, and the Hub does not "
-                f"give it ({type(error).__name__}): check the spelling and the connection, or name a folder"
-            ) from error
+            raise _refusal(name, error) from error
+
+
+def _refusal(name: str, error: Exception) -> MblipError:
+    from huggingface_hub import constants
+
+    if isinstance(error, OSError) and is_scarcity(error):
+        return ResourceError(
+            f"cannot keep {name!r} in the Hugging Face cache: {error.strerror}; free the space, or move it with HF_HOME"
+        )
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    mistaken = constants.HF_HUB_OFFLINE or isinstance(error, ValueError) or status in (400, 401, 403, 404)
+    return (InputError if mistaken else RemoteError)(
+        f"{name!r} is neither a folder nor a checkpoint in the local Hugging Face cache, and the Hub does not "
+        f"give it ({type(error).__name__}): check the spelling and the connection, or name a folder"
+    )

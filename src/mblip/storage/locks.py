@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mblip.errors import InputError
+from mblip.errors import InputError, of_system
 
 
 class BusyError(InputError):
@@ -54,8 +54,9 @@ def _open(lock: Path) -> int:
         lock.parent.mkdir(parents=True, exist_ok=True)
         return os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise InputError(
-            f"cannot write {lock}: {error.strerror or error}; choose a folder that can be written"
+        raise of_system(
+            error,
+            f"cannot write {lock}: {error.strerror or error}; choose a folder that can be written",
         ) from error
 
 

@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 
 from mblip.config import TrainRecipe
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError
 from mblip.models.locate import exists, find_local, is_folder
 
 
@@ -20,8 +20,8 @@ def check_paths(recipe: TrainRecipe) -> None:
         if name := getattr(recipe.model, field):
             try:
                 find_local(name)
-            except InputError as error:
-                raise InputError(f"model.{field}: {error}") from error
+            except MblipError as error:
+                raise error.reworded(f"model.{field}: {error}") from error
     section = recipe.data
     if bool(section.mix) == bool(section.source):
         raise InputError("set one of data.mix (a folder that mblip data mix has made) and data.source")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,6 @@ from tests.unit.catalogue.server import Page, Site, serve
 from tests.unit.catalogue.test_unpacking import make_tar, make_zip
 from typer.testing import CliRunner
 
-from mblip.catalogue import download as module
 from mblip.catalogue.answers import Patience
 from mblip.catalogue.download import make_plan, run_plan
 from mblip.catalogue.entries import read_catalogue
@@ -125,7 +125,7 @@ def test_several_at_once(site: Site, tmp_path: Path) -> None:
     own = catalogue(tmp_path, mine={"files": files})
     plan = make_plan(read_catalogue(own).values(), tmp_path / "data")
     told: list[tuple[int, int | None]] = []
-    run_plan(plan, jobs=4, patience=FAST, progress=lambda done, total: told.append((done, total)))
+    run_plan(plan, jobs=4, patience=FAST, progress=lambda stage, done, total: told.append((done, total)))
     assert site.busiest == 4
     assert told[0] == (0, 2_400_000) and told[-1] == (2_400_000, 2_400_000)
 
@@ -177,7 +177,7 @@ def test_files_that_must_be_asked_for(tmp_path: Path) -> None:
 
 def test_the_disk_is_looked_at_first(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = catalogue(tmp_path, mine={"files": [stated(site, "/a", CONTENT)]})
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     done = run("mine", "--to", tmp_path / "data", "--catalogue", own, "--yes")
     assert "has 1,000 bytes free, but 300,000 are to be fetched" in str(done.exception)
     assert not site.pages["/a"].sent
@@ -189,7 +189,19 @@ def _start(own: Path, to: Path, limit: int = 0) -> subprocess.Popen[str]:
         + (f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n" if limit else "")
         + "main()"
     )
-    command = [sys.executable, "-c", program, "data", "download", "mine", "--to", to, "--catalogue", own, "--yes"]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "data",
+        "download",
+        "mine",
+        "--to",
+        str(to),
+        "--catalogue",
+        str(own),
+        "--yes",
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

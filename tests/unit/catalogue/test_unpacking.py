@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import stat
 import struct
 import subprocess
@@ -14,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from mblip.catalogue import unpacking
 from mblip.catalogue.unpacking import unpack
 from mblip.errors import InputError
 
@@ -22,7 +22,7 @@ FILES = {"a.json": b"[1]", "train/1/x.jpg": b"\xff" * 2000, "train/2/ü y.jpg": 
 
 
 def make_tar(path: Path, members: dict[str, bytes], mode: str = "w", **fields: Any) -> Path:
-    with tarfile.open(path, mode) as archive:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -161,7 +161,7 @@ def test_headers_that_are_gigabytes_long(tmp_path: Path) -> None:
 
 
 def test_damage(tmp_path: Path) -> None:
-    whole = {kind: make_tar(tmp_path / kind[2:] or "tar", FILES, kind).read_bytes() for kind in ("w:gz", "w:xz")}
+    whole = {kind: make_tar(tmp_path / kind[2:], FILES, kind).read_bytes() for kind in ("w:gz", "w:xz")}
     whole["zip"] = make_zip(tmp_path / "zip", FILES).read_bytes()
     whole["tar"] = make_tar(tmp_path / "tar", FILES).read_bytes()[:2500]
     for kind, data in whole.items():
@@ -219,7 +219,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(InputError, match=r"unpacks to 2,004 bytes, but .* has 1,000 bytes free"):
         unpack(make_tar(tmp_path / "a", FILES), tmp_path / "to")
     assert not (tmp_path / "to").exists()

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.folders import hash_directory
+from tests.killed import kill, stopped_at
 
 from mblip.config import AllocationSection, DataRecipe, SourceSection, save_recipe
 from mblip.corpora import reading, sample_sources, sampling
 from mblip.corpora.provenance import changed_file, stamp_files
 from mblip.errors import InputError
 from mblip.mixture import build_mix
-from mblip.storage import hash_directory
 from mblip.translation import translate_sources
 
 
@@ -144,17 +145,16 @@ def test_process_killed_while_reading(table: Path, tmp_path: Path) -> None:
         for n in range(3000, 90_000):
             file.write(json.dumps({"image": f"{n}.jpg", "text": f"text {n}", "id": str(n)}) + "\n")
     save_recipe(_recipe(table, "drop"), tmp_path / "recipe.yaml")
-    command = [sys.executable, "-m", "mblip", "data", "sample", str(tmp_path / "recipe.yaml"), "--work"]
+    arguments = ["data", "sample", str(tmp_path / "recipe.yaml"), "--work"]
+    command = [sys.executable, "-m", "mblip", *arguments]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     folder = tmp_path / "work/english/own"
-    for wanted in (1, 3):
-        killed = subprocess.Popen([*command, str(tmp_path / "work")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while len(list(folder.glob("exclusions-*.jsonl"))) < wanted and killed.poll() is None:
-            time.sleep(0.002)
-        killed.kill()
-        killed.communicate()
+    held = 0
+    for calls in (25, 45):  # a part is 20 calls
+        kill(stopped_at("reading", calls, *arguments, str(tmp_path / "work")))
         finished = {p: p.stat().st_mtime_ns for p in folder.glob("exclusions-*.jsonl")}
-        assert wanted <= len(finished)
+        assert held < len(finished)
+        held = len(finished)
     assert not (folder / "manifest.json").exists()
     subprocess.run([*command, str(tmp_path / "work")], check=True, capture_output=True)
     assert {p: p.stat().st_mtime_ns for p in finished} == finished

@@ -26,7 +26,7 @@ from mblip.training.loop import read_log
 from mblip.training.run import train
 
 Make = Callable[..., TrainRecipe]
-Launch = Callable[[int, Callable[[], None]], list[int]]
+Launch = Callable[[int, Callable[[], object]], list[int]]
 TEXTS = 60
 
 
@@ -181,6 +181,6 @@ def test_two_processes_wait_for_no_weight_in_a_batch_of_text_alone(
         "optim.micro_batch=6",
     )
     train(recipe, tmp_path / "one")
-    assert in_processes(2, lambda: train(recipe, tmp_path / "two") and None) == [0, 0]
+    assert in_processes(2, lambda: train(recipe, tmp_path / "two")) == [0, 0]
     losses = [[row["loss"] for row in read_log(tmp_path / run / "metrics.jsonl")] for run in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=2e-5)
