@@ -30,6 +30,7 @@ READERS = (
     "imagenet",
     "llava",
     "matching",
+    "mblip_train",
     "nlvr2",
     "scenes",
     "table",

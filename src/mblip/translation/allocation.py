@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mblip.config import AllocationSection
 from mblip.errors import InputError, nearest
-from mblip.languages import LANGUAGES
+from mblip.languages import LANGUAGES, UNDETERMINED
 
 CODES = tuple(LANGUAGES)
 """The code that each number in an allocation stands for."""
@@ -52,8 +52,8 @@ def language_shares(section: AllocationSection, task: str) -> dict[str, float]:
 
 
 def allowed_languages(section: AllocationSection) -> frozenset[str]:
-    """The codes of the languages that a mix may hold at all."""
-    return frozenset(section.languages or CODES) - set(section.exclude_languages)
+    """The codes of the languages that a mix may hold at all; without a list, texts of an unknown language too."""
+    return frozenset(section.languages or (*CODES, UNDETERMINED)) - set(section.exclude_languages)
 
 
 def check_languages(section: AllocationSection) -> None:
