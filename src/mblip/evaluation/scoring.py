@@ -189,9 +189,9 @@ def _language_in(data: Path, benchmark: Benchmark) -> str:
         for code in benchmark.languages
         for spelling in (code, find_language(code).bcp47, find_language(code).code_in(benchmark.name))
     }
-    folder, stem = data.absolute().parent.name, data.stem.removesuffix(_TRANSLATED)
+    folder, stem = data.absolute().parent.name, data.stem.removesuffix(_TRANSLATED).removesuffix("_test")
     # IGLUE's machine translations lie in the folder of the language that they were made from.
-    words = [*([folder] if stem == data.stem else ()), *re.split(r"[-_.]", stem)[-1:]]
+    words = [*([folder] if not data.stem.endswith(_TRANSLATED) else ()), *re.split(r"[-_.]", stem)[-1:]]
     found = [spelled[word] for word in words if word in spelled]
     return found[-1] if found else ""
 
