@@ -1,0 +1,106 @@
+"""Pictures that stand in a table itself: in the cells of Parquet, or as base64 (VLMEvalKit's TSV)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from mblip.corpora.raw import BadRow
+from mblip.errors import InputError
+from mblip.storage import UnreadableImage, decode_image
+from mblip.storage.cells import PictureCells
+
+_ADDRESS = re.compile(r"data:image/[\w.+-]+;base64,")
+# How JPEG, PNG, GIF, WebP, BMP and TIFF begin in base64.
+_BEGINNINGS = ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A")
+_LEAST = 64  # characters; shorter ones are names, or the number of the row that has the picture
+
+
+def is_base64(text: str) -> bool:
+    """Whether a cell holds a picture rather than its name."""
+    return bool(_ADDRESS.match(text)) or (len(text) > _LEAST and text.lstrip().startswith(_BEGINNINGS))
+
+
+def cell_key(path: Path, row: int, column: str) -> str:
+    """The key of a picture in a cell of Parquet, rows from 0."""
+    return f"{path.name}#{row}#{column}"
+
+
+class CellPictures:
+    """An image store (see :class:`mblip.storage.ImageStore`) of the pictures in some columns of a Parquet file.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], as_stored: bool = False) -> None:
+        self._path, self._as_stored = path, as_stored
+        self._cells = {column: PictureCells(path, column) for column in columns}
+
+    def get(self, key: str, at_least: int = 0) -> Image.Image:
+        """See :class:`mblip.storage.ImageStore`."""
+        if key not in self:
+            raise UnreadableImage(key, f"{self._path} has no such cell")
+        row, _, column = key.removeprefix(f"{self._path.name}#").partition("#")
+        data, _ = self._cells[column].get(int(row))
+        if data is None:
+            raise UnreadableImage(key, "its cell holds no picture")
+        return decode_image(data, key, at_least, self._as_stored)
+
+    def __contains__(self, key: str) -> bool:
+        before = f"{self._path.name}#"
+        row, _, column = key.removeprefix(before).partition("#")
+        return (
+            key.startswith(before) and column in self._cells and row.isdecimal() and int(row) < len(self._cells[column])
+        )
+
+
+class TablePictures:
+    """An image store (see :class:`mblip.storage.ImageStore`) that is filled while a table is read.
+
+    What it is given is kept decoded in one unnamed file, which lies where temporary files do and goes with the process,
+    however that ends.
+    """
+
+    def __init__(self, as_stored: bool = False) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the store
+        self._places: dict[str, tuple[int, int]] = {}
+        self._end, self._as_stored = 0, as_stored
+
+    def add(self, key: str, text: str) -> None:
+        """Keep the picture of a cell.
+
+        Raises:
+            BadRow: It is no base64.
+            InputError: The disk is full.
+        """
+        try:
+            data = base64.b64decode(_ADDRESS.sub("", text, count=1), validate=False)
+        except binascii.Error as error:
+            raise BadRow(f"the picture of {key!r} is no readable base64 ({error}); it may be cut off") from error
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise InputError(
+                f"the table's pictures cannot be kept in {tempfile.gettempdir()}: {error.strerror}; make room, or set TMPDIR"
+            ) from error
+        self._places[key] = (self._end, len(data))
+        self._end += len(data)
+
+    def get(self, key: str, at_least: int = 0) -> Image.Image:
+        """See :class:`mblip.storage.ImageStore`."""
+        if key not in self._places:
+            raise UnreadableImage(key, "the table holds no such picture")
+        start, size = self._places[key]
+        return decode_image(os.pread(self._file.fileno(), size, start), key, at_least, self._as_stored)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
