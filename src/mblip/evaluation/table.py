@@ -25,7 +25,7 @@ from mblip.evaluation.benchmarks import BENCHMARKS, MADE, captions
 from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.choices import letter
 from mblip.evaluation.raw import image_name
-from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, find_columns
+from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, find_columns, listed_in
 from mblip.evaluation.table_options import read_options, right_option
 from mblip.evaluation.table_pictures import CellPictures, TablePictures, cell_key, is_base64
 from mblip.evaluation.table_scores import VARIANTS, score_answers, score_choices
@@ -39,6 +39,7 @@ Score = Callable[[Sequence[Item], Sequence[str], Options], Scored]
 _QUESTION = "Question: {text} Short answer in {language}:"
 _LETTER = "{text}\nAnswer with the letter of the right option:"
 _BAD_SHOWN = 3
+_LOOKED_AT = 1000  # rows whose names are the columns, where a file has no header
 _BLANK = (
     "pictures have a blank caption to compare with, which counts as one without words; fill it, or take its row out"
 )
@@ -102,8 +103,10 @@ class TableBenchmark:
             "read": lambda path, language: list(self._items),
             "images": section.images or (str(self.path.absolute().parent),),
             "own_pictures": self.store,
-            "source": section.source or "the folder is named with --images",
+            "source": section.source or "pictures are named as below the folder of the table, or of --images",
             "normal_id": normal,
+            # Predictions for rows that were passed over are none of these items.
+            "extra": bool(self._counts["rows_left_out"] or self._counts["rows_of_others"]),
         }
         if section.task == "caption":
             base = captions.XFLICKRCO
@@ -112,7 +115,7 @@ class TableBenchmark:
                 **shared,
                 english_files=(),
                 mark="",
-                prompt=section.prompt or base.prompt,
+                prompt=self._prompt(base.prompt),
                 score=self._noting(captions.score),
             )
         kind: dict[str, Any] = {
@@ -135,6 +138,12 @@ class TableBenchmark:
 
     def _prompt(self, usual: str) -> str:
         prompt, spoken = self.section.prompt or usual, self.section.answer_language
+        try:
+            prompt.format(text="", language="")
+        except (LookupError, ValueError) as error:
+            raise InputError(
+                f"the prompt {prompt!r} of the table {self.path.name} may hold {{text}} and {{language}} alone ({error})"
+            ) from error
         return prompt.replace("{language}", find_language(spoken).name) if spoken else prompt
 
     def _noting(self, score: Score) -> Score:
@@ -191,21 +200,24 @@ class TableBenchmark:
             pictures = picture_columns(self.path)
             held = list(pq.read_schema(self.path).names)
             wanted = find_columns(self.path, held, self.section.task, self.section.columns)
-            self._in_cells = tuple(c for r in ("image", "second_image") if (c := wanted.one(r)) in pictures)
+            named = (*wanted.names["image"], *wanted.names.get("second_image", ()))
+            self._in_cells = tuple(name for name in named if name in pictures)
             if self._in_cells and self._pictures:
                 self.store = CellPictures(self.path, self._in_cells, self._as_stored)
-            named = list(dict.fromkeys([*wanted.all(), *self.section.where]))
+            all_named = list(dict.fromkeys([*wanted.all(), *self.section.where]))
             structs = {f.name for f in pq.read_schema(self.path) if hasattr(f.type, "num_fields") and f.type.num_fields}
             read = [
-                f"{n}.path" if n in pictures and n in structs else n for n in named if n not in pictures or n in structs
+                f"{n}.path" if n in pictures and n in structs else n
+                for n in all_named
+                if n not in pictures or n in structs
             ]
             return held, read_rows(self.path, read)
         rows = read_rows(self.path)
-        first = list(islice(rows, 100))
+        first = list(islice(rows, _LOOKED_AT))
         held = list(dict.fromkeys(name for row in first if isinstance(row, dict) for name in row))
         if not held:
             what = f": {first[0]}" if first and isinstance(first[0], BadRow) else ""
-            raise InputError(f"{self.path} holds no rows with named columns{what}")
+            raise InputError(f"{self.path} holds no rows{what}")
         return held, chain(first, rows)
 
     def _is_wanted(self, row: Mapping[str, Any], columns: Columns) -> bool:
@@ -217,6 +229,8 @@ class TableBenchmark:
         if "language" not in columns.names:
             return True
         said = cell_text(row, columns.one("language")).strip()
+        if pair := re.match(r"[(\[]\s*['\"]([^'\"]+)['\"]", said):  # CVQA: ('Japanese', 'Japan')
+            said = pair[1]
         if said == self.section.codes.get(self.language):
             return True
         try:
@@ -243,39 +257,42 @@ class TableBenchmark:
             if not golds:
                 raise BadRow(f"{columns.one('answer')!r} is blank")
             return _Row(number, name or str(number), images, text, golds)
-        options = read_options(row, columns)
-        gold = options[right_option(row, columns, options, self.section.answers)]
+        options, labels = read_options(row, columns)
+        gold = options[right_option(row, columns, options, labels, self.section.answers)]
         return _Row(number, name or str(number), images, text, (gold,), tuple(options))
 
     def _images(self, number: int, row: Mapping[str, Any], columns: Columns, name: str) -> tuple[tuple[str, ...], str]:
         """Keys of a row's pictures, and what a person calls the first of them."""
         keys, said, naming = list[str](), list[str](), columns.one("image_name")
-        for role in ("image", "second_image"):
-            if role not in columns.names:
-                continue
-            column = columns.one(role)
+        for place, column in enumerate((*columns.names["image"], *columns.names.get("second_image", ()))):
             cell = row.get(column)
+            if place and (cell is None or cell == "") and column != columns.one("second_image"):
+                continue  # the second, third, ... picture of a row that has one
             if column in self._in_cells:
                 path = cell.get("path") if isinstance(cell, dict) else None
                 keys.append(cell_key(self.path, number - 1, column))
                 said.append(path if isinstance(path, str) and path else str(number))
                 continue
-            for value in cell if isinstance(cell, list) else [cell]:
-                value = value.get("path") or value.get("bytes") if isinstance(value, dict) else value
-                text = cell_text({column: value}, column).strip()
-                called = cell_text(row, naming, may_be_blank=True).strip() if naming else ""
-                key = self._key(text, called or name or str(number), column)
+            called = cell_text(row, naming, may_be_blank=True).strip() if naming else ""
+            listed = listed_in(cell) if isinstance(cell, str) and is_base64(cell[2:]) else cell
+            for value in listed if isinstance(listed, list) else [cell]:
+                own = called or name or str(number)
+                key = self._key(value, f"{own}-{len(keys) + 1}" if keys else own, column)
                 keys.append(key)
                 said.append(key)
         return tuple(keys), said[0]
 
-    def _key(self, text: str, name: str, column: str) -> str:
-        if is_base64(text):
+    def _key(self, value: Any, name: str, column: str) -> str:
+        """The key of one picture: a path, or the name that a picture which stands in the table is kept by."""
+        data = value.get("bytes") if isinstance(value, dict) else None
+        value = value.get("path") or data if isinstance(value, dict) and not isinstance(data, bytes) else value
+        text = "" if isinstance(data, bytes) else cell_text({column: value}, column).strip()
+        if data or is_base64(text):
             self._spooled = True
             if self._pictures:
                 store = self.store = self.store or TablePictures(self._as_stored)
-                assert isinstance(store, TablePictures)
-                store.add(name, text)
+                if isinstance(store, TablePictures):
+                    store.add(name, data if isinstance(data, bytes) else text)
             return name
         if self._spooled:  # VLMEvalKit: the number of the row that holds the picture
             return text
@@ -306,7 +323,7 @@ class TableBenchmark:
                     "give each question an id of its own, or map another column with --columns id=COLUMN"
                 )
             before.golds = tuple(dict.fromkeys((*before.golds, *row.golds)))
-        return [_item(row) for row in items.values()]
+        return [_item(row, shows_options=not self._by_likelihood) for row in items.values()]
 
     def _put_captions(self, rows: list[_Row]) -> list[Item]:
         by_picture: dict[tuple[str, ...], list[_Row]] = {}
@@ -337,7 +354,9 @@ def table_name(path: Path) -> str:
     return f"table_{name}" if name in BENCHMARKS or name in MADE else name
 
 
-def _item(row: _Row) -> Item:
+def _item(row: _Row, shows_options: bool) -> Item:
+    if row.options and not shows_options:
+        return Item(row.name, row.images, row.text, row.golds[0], row.options)
     if row.options:
         lettered = "\n".join(f"{letter(place)}. {option}" for place, option in enumerate(row.options))
         return Item(row.name, row.images, row.text, row.golds[0], row.options, f"{row.text}\n{lettered}")

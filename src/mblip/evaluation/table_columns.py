@@ -42,8 +42,8 @@ _USUAL: dict[str, tuple[str, ...]] = {
 # Only where they are named: their usual names mean other things too.
 _NAMED = ("language", "answer_index", "answer_number", "image_name")
 ROLES = (*_USUAL, *_NAMED)
-_MANY = ("caption", "answer", "options")  # roles that several columns may fill
-_LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s+(.*)", re.DOTALL)
+_MANY = ("image", "caption", "answer", "options")  # roles that several columns may fill
+_LABELLED = re.compile(r"\s*\(?([A-Z]|\d{1,2})[.):]\s+(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def find_columns(path: Path, held: Sequence[str], task: str, given: Mapping[str,
         )
         if role == "options":
             names = names or _letters(held, taken)
-        elif role in _MANY and not names:
+        elif role in _MANY and not names and role in _NEEDED[task]:
             names = _numbered(held, usual, taken)
         if names:
             found[role] = names
@@ -147,9 +147,12 @@ def cell_texts(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     found: list[str] = []
     for column in columns:
         value = row.get(column)
-        listed = _listed_in(value) if isinstance(value, str) else value
+        listed = listed_in(value) if isinstance(value, str) else value
         if isinstance(listed, list | tuple):
-            entries = [_as_text(entry.get("answer") if isinstance(entry, dict) else entry) for entry in listed]
+            entries = [
+                _as_text(entry["answer"] if isinstance(entry, dict) and "answer" in entry else entry)
+                for entry in listed
+            ]
             if any(entry is None for entry in entries):
                 raise BadRow(f"{column!r} must be a list of texts, not {quoted(value)}")
             found += [entry for entry in entries if entry is not None and entry.strip()]
@@ -161,12 +164,17 @@ def cell_texts(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     return found
 
 
-def without_letters(options: Sequence[str]) -> list[str]:
-    """Options without the letters before them ("A. a dog"), where each has its own."""
-    parts = [_LETTERED.fullmatch(option) for option in options]
-    if all(part and part[1] == chr(ord("A") + place) for place, part in enumerate(parts)):
-        return [part[2].strip() for part in parts if part]
-    return list(options)
+def without_labels(options: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options without the letters or numbers before them ("A. a dog", "(1) a dog"), where each has its own; and these labels.
+
+    Options that have none are called A, B, C, ...
+    """
+    letters = [chr(ord("A") + place) for place in range(len(options))]
+    parts = [_LABELLED.fullmatch(option) for option in options]
+    for labels in (letters, [str(place) for place in range(1, len(options) + 1)]):
+        if all(part and part[1] == label for part, label in zip(parts, labels, strict=True)):
+            return [part[2].strip() for part in parts if part], labels
+    return list(options), letters
 
 
 def _as_text(value: Any) -> str | None:
@@ -186,7 +194,7 @@ def _as_text(value: Any) -> str | None:
     return None
 
 
-def _listed_in(text: str) -> Any:
+def listed_in(text: str) -> Any:
     """The list that a text is, as JSON or as Python writes one; else the text."""
     if text.lstrip()[:1] != "[" or text.rstrip()[-1:] != "]":
         return text

@@ -8,11 +8,11 @@ from typing import Any
 
 from mblip.corpora.raw import BadRow
 from mblip.errors import quoted
-from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, without_letters
+from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, without_labels
 
 
-def read_options(row: Mapping[str, Any], columns: Columns) -> list[str]:
-    """The options of a row: a list, or the cells of several columns, of which the last may be blank.
+def read_options(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], list[str]]:
+    """The options of a row and their labels: a list, or the cells of several columns, of which the last may be blank.
 
     Raises:
         BadRow: Fewer than two, a gap among them, or two alike.
@@ -27,7 +27,7 @@ def read_options(row: Mapping[str, Any], columns: Columns) -> list[str]:
         if "" in cells:
             raise BadRow(f"option {names[cells.index('')]!r} is blank, but {names[len(cells) - 1]!r} is not")
         options = cells
-    options = without_letters([option.strip() for option in options])
+    options, labels = without_labels([option.strip() for option in options])
     if len(options) < 2:
         raise BadRow(f"{len(options)} option is no choice; {', '.join(map(repr, names))} must hold at least two")
     if len(options) > 26:
@@ -35,10 +35,12 @@ def read_options(row: Mapping[str, Any], columns: Columns) -> list[str]:
     if len(set(options)) < len(options):
         again = next(option for option in options if options.count(option) > 1)
         raise BadRow(f"two options are {quoted(again)}")
-    return options
+    return options, labels
 
 
-def right_option(row: Mapping[str, Any], columns: Columns, options: Sequence[str], answers: Mapping[str, str]) -> int:
+def right_option(
+    row: Mapping[str, Any], columns: Columns, options: Sequence[str], labels: Sequence[str], answers: Mapping[str, str]
+) -> int:
     """The place of the right option: told by its words, its letter, or its number from 0 or 1.
 
     Raises:
@@ -56,9 +58,9 @@ def right_option(row: Mapping[str, Any], columns: Columns, options: Sequence[str
     text = answers.get(text, text)
     if text in options:
         return options.index(text)
-    place = ord(text.strip("().:").upper()) - ord("A") if re.fullmatch(r"\(?[A-Za-z][.):]?", text) else -1
-    if 0 <= place < len(options):
-        return place
+    label = re.sub(r"[\s().:]", "", text).upper()
+    if label in labels:
+        return labels.index(label)
     number = "; a number is named with --columns answer_index=COLUMN (from 0) or answer_number=COLUMN (from 1)"
     raise BadRow(
         f"{column!r} is {quoted(text)}, neither a letter of the {len(options)} options nor one of them"

@@ -28,6 +28,10 @@ def is_base64(text: str) -> bool:
     return bool(_ADDRESS.match(text)) or (len(text) > _LEAST and text.lstrip().startswith(_BEGINNINGS))
 
 
+def _decoded(text: str) -> bytes:
+    return base64.b64decode("".join(_ADDRESS.sub("", text, count=1).split()), validate=True)
+
+
 def cell_key(path: Path, row: int, column: str) -> str:
     """The key of a picture in a cell of Parquet, rows from 0."""
     return f"{path.name}#{row}#{column}"
@@ -74,15 +78,15 @@ class TablePictures:
         self._places: dict[str, tuple[int, int]] = {}
         self._end, self._as_stored = 0, as_stored
 
-    def add(self, key: str, text: str) -> None:
-        """Keep the picture of a cell.
+    def add(self, key: str, picture: str | bytes) -> None:
+        """Keep the picture of a cell, base64 or the bytes of a file.
 
         Raises:
             BadRow: It is no base64.
             InputError: The disk is full.
         """
         try:
-            data = base64.b64decode(_ADDRESS.sub("", text, count=1), validate=False)
+            data = picture if isinstance(picture, bytes) else _decoded(picture)
         except binascii.Error as error:
             raise BadRow(f"the picture of {key!r} is no readable base64 ({error}); it may be cut off") from error
         try:

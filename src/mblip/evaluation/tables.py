@@ -80,7 +80,8 @@ def read_tables(
             spelled = section.codes.get(code, find_language(code).bcp47)
             path = root / section.path.replace("{code}", spelled)
             if not path.is_file():
-                raise InputError(f"there is no table {path}" + (f" ({section.source})" if section.source else ""))
+                where = f" ({section.source})" if section.source else ""
+                raise InputError(f"there is no table {path}{where}; choose among its languages with --languages")
             if any((other.name, other.languages) == (name, (code,)) for other in found):
                 raise InputError(f"two tables are called {name!r} in {code!r}; give one of them another name")
             table = TableBenchmark(

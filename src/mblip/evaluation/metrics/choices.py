@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 # Letters of other scripts that look like those of the options; people and models type them.
 _ALIKE = str.maketrans("АВСЕНΑΒΕΗ", "ABCEHABEH")
-_LETTER = r"(?:\(([A-Z])\)|\[([A-Z])\]|\*\*([A-Z])\b[.):]?|([A-Z])(?=\s*(?:[.):,;]|$|\n)))"
+_LETTER = r"(?:\(([A-Za-z])\)|([a-z])(?=\)|$)|\[([A-Z])\]|\*\*([A-Z])\b[.):]?|([A-Z])(?=\s*(?:[.):,;]|$|\n)))"
 _ALONE = re.compile(rf"\W*{_LETTER}", re.MULTILINE)
 _SAID = re.compile(
     rf"\b(?:answer|option|choice)\b\W*(?:is|would be|:)?\W*(?:option|choice|letter)?\W*{_LETTER}", re.IGNORECASE
