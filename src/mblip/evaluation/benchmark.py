@@ -120,6 +120,7 @@ class Benchmark:
         optional: Whether an item needs no prediction because none could be right.
         kind: The task that an item is of, where a benchmark has several: a limit takes as many pictures of each.
         path: The annotations themselves, where they are a person's own file.
+        parts: All files of them, where there are several.
         own_pictures: The store of pictures that stand in the annotations.
         chooses: Whether each item has candidates of its own.
     """
@@ -150,6 +151,7 @@ class Benchmark:
     tells_language: bool = False
     source: str = ""
     path: Path | None = None
+    parts: tuple[Path, ...] = ()
     own_pictures: ImageStore | None = None
     chooses: bool = False
 

@@ -128,6 +128,12 @@ def score_items(
 
 def describe_data(benchmark: Benchmark, path: Path, language: str, chosen_by: Path | None = None) -> dict[str, str]:
     """What annotations are called in a fingerprint, and the hash of them: of the files, or of items that were made."""
+    if len(benchmark.parts) > 1:
+        hashes = " ".join(map(sha256_file, benchmark.parts))
+        return {
+            "data": f"{path.name} to {benchmark.parts[-1].name}",
+            "data_sha256": hashlib.sha256(hashes.encode()).hexdigest(),
+        }
     if benchmark.files:
         chosen = {"chosen_by": chosen_by.name, "chosen_by_sha256": sha256_file(chosen_by)} if chosen_by else {}
         return {"data": path.name, "data_sha256": sha256_file(path), **chosen}

@@ -62,7 +62,7 @@ class TableBenchmark:
 
     Args:
         section: What is in it.
-        path: The file.
+        paths: The file, or the files that it was cut into, in order.
         language: mC4 code.
         allow_missing: Leave out rows that cannot be used, instead of refusing.
         pictures: Whether the pictures are needed.
@@ -74,7 +74,7 @@ class TableBenchmark:
     def __init__(
         self,
         section: TableSection,
-        path: Path,
+        paths: Sequence[Path],
         language: str,
         allow_missing: bool = False,
         pictures: bool = True,
@@ -82,7 +82,7 @@ class TableBenchmark:
         root: Path | None = None,
         as_stored: bool = False,
     ) -> None:
-        self.section, self.path, self.language = section, path, language
+        self.section, self.paths, self.path, self.language = section, tuple(paths), paths[0], language
         self.store: ImageStore | None = None
         self._allow_missing, self._pictures, self._by_likelihood = allow_missing, pictures, by_likelihood
         self._root, self._as_stored = root, as_stored
@@ -100,6 +100,7 @@ class TableBenchmark:
             "languages": (self.language,),
             "files": (self.path.name,),
             "path": self.path,
+            "parts": self.paths,
             "read": lambda path, language: list(self._items),
             "images": section.images or (str(self.path.absolute().parent),),
             "own_pictures": self.store,
@@ -163,27 +164,32 @@ class TableBenchmark:
     # --- reading
 
     def _read(self) -> list[Item]:
-        held, rows = self._open()
-        columns = find_columns(self.path, held, self.section.task, self.section.columns)
-        for column in self.section.where:
-            if column not in held:
-                raise InputError(f"{self.path} has no column {column!r}, by which its rows are chosen")
         bad: list[str] = []
         found: list[_Row] = []
-        for number, row in enumerate(rows, start=1):
-            try:
-                if isinstance(row, BadRow):
-                    raise row
-                if not isinstance(row, dict):
-                    raise BadRow(f"it must be an object, not {quoted(row)}")
-                if self._is_wanted(row, columns):
-                    found.append(self._row(number, row, columns))
-            except BadRow as error:
-                bad.append(f"row {number}: {error}")
+        before, columns = 0, Columns({})
+        for path in self.paths:
+            self._file = path
+            held, rows = self._open()
+            columns = find_columns(path, held, self.section.task, self.section.columns)
+            for column in self.section.where:
+                if column not in held:
+                    raise InputError(f"{path} has no column {column!r}, by which its rows are chosen")
+            number = 0
+            for number, row in enumerate(rows, start=1):
+                try:
+                    if isinstance(row, BadRow):
+                        raise row
+                    if not isinstance(row, dict):
+                        raise BadRow(f"it must be an object, not {quoted(row)}")
+                    if self._is_wanted(row, columns):
+                        found.append(self._row(number, before + number, row, columns))
+                except BadRow as error:
+                    bad.append(f"{path}, row {number}: {error}")
+            before += number
         if bad and not (self._allow_missing and found):
             more = f"; and {len(bad) - _BAD_SHOWN} more" if len(bad) > _BAD_SHOWN else ""
             raise InputError(
-                f"{self.path}, {'; '.join(bad[:_BAD_SHOWN])}{more}; mend {'them' if len(bad) > 1 else 'it'}, or leave "
+                f"{'; '.join(bad[:_BAD_SHOWN])}{more}; mend {'them' if len(bad) > 1 else 'it'}, or leave "
                 f"{'them' if len(bad) > 1 else 'it'} out, counted, with --allow-missing"
             )
         self._counts["rows_left_out"] = len(bad)
@@ -194,30 +200,34 @@ class TableBenchmark:
 
     def _open(self) -> tuple[list[str], Iterator[Any]]:
         """The names of the columns, and the rows; of Parquet without the pictures in them."""
-        if self.path.suffix.lower() == ".parquet":
+        if self._file.suffix.lower() == ".parquet":
             import pyarrow.parquet as pq
 
-            pictures = picture_columns(self.path)
-            held = list(pq.read_schema(self.path).names)
-            wanted = find_columns(self.path, held, self.section.task, self.section.columns)
+            pictures = picture_columns(self._file)
+            held = list(pq.read_schema(self._file).names)
+            wanted = find_columns(self._file, held, self.section.task, self.section.columns)
             named = (*wanted.names["image"], *wanted.names.get("second_image", ()))
             self._in_cells = tuple(name for name in named if name in pictures)
             if self._in_cells and self._pictures:
-                self.store = CellPictures(self.path, self._in_cells, self._as_stored)
+                store = self.store = self.store or CellPictures(self._as_stored)
+                if isinstance(store, CellPictures):
+                    store.add(self._file, self._in_cells)
             all_named = list(dict.fromkeys([*wanted.all(), *self.section.where]))
-            structs = {f.name for f in pq.read_schema(self.path) if hasattr(f.type, "num_fields") and f.type.num_fields}
+            structs = {
+                f.name for f in pq.read_schema(self._file) if hasattr(f.type, "num_fields") and f.type.num_fields
+            }
             read = [
                 f"{n}.path" if n in pictures and n in structs else n
                 for n in all_named
                 if n not in pictures or n in structs
             ]
-            return held, read_rows(self.path, read)
-        rows = read_rows(self.path)
+            return held, read_rows(self._file, read)
+        rows = read_rows(self._file)
         first = list(islice(rows, _LOOKED_AT))
         held = list(dict.fromkeys(name for row in first if isinstance(row, dict) for name in row))
         if not held:
             what = f": {first[0]}" if first and isinstance(first[0], BadRow) else ""
-            raise InputError(f"{self.path} holds no rows{what}")
+            raise InputError(f"{self._file} holds no rows{what}")
         return held, chain(first, rows)
 
     def _is_wanted(self, row: Mapping[str, Any], columns: Columns) -> bool:
@@ -240,12 +250,12 @@ class TableBenchmark:
         self._counts["rows_of_others"] += not mine
         return mine
 
-    def _row(self, number: int, row: Mapping[str, Any], columns: Columns) -> _Row:
+    def _row(self, number: int, count: int, row: Mapping[str, Any], columns: Columns) -> _Row:
         name = cell_text(row, columns.one("id")).strip() if "id" in columns.names else ""
-        images, picture = self._images(number, row, columns, name)
+        images, picture = self._images(number, count, row, columns, name)
         if self.section.task == "caption":
             golds = tuple(cell_texts(row, columns.names["caption"]))
-            return _Row(number, name or picture, images, "", golds)
+            return _Row(count, name or picture, images, "", golds)
         text = cell_text(row, columns.one("question"))
         if "hint" in columns.names and (hint := cell_text(row, columns.one("hint"), may_be_blank=True).strip()):
             text = f"{hint}\n{text}"
@@ -256,12 +266,14 @@ class TableBenchmark:
             )
             if not golds:
                 raise BadRow(f"{columns.one('answer')!r} is blank")
-            return _Row(number, name or str(number), images, text, golds)
+            return _Row(count, name or str(count), images, text, golds)
         options, labels = read_options(row, columns)
         gold = options[right_option(row, columns, options, labels, self.section.answers)]
-        return _Row(number, name or str(number), images, text, (gold,), tuple(options))
+        return _Row(count, name or str(count), images, text, (gold,), tuple(options))
 
-    def _images(self, number: int, row: Mapping[str, Any], columns: Columns, name: str) -> tuple[tuple[str, ...], str]:
+    def _images(
+        self, number: int, count: int, row: Mapping[str, Any], columns: Columns, name: str
+    ) -> tuple[tuple[str, ...], str]:
         """Keys of a row's pictures, and what a person calls the first of them."""
         keys, said, naming = list[str](), list[str](), columns.one("image_name")
         for place, column in enumerate((*columns.names["image"], *columns.names.get("second_image", ()))):
@@ -270,13 +282,13 @@ class TableBenchmark:
                 continue  # the second, third, ... picture of a row that has one
             if column in self._in_cells:
                 path = cell.get("path") if isinstance(cell, dict) else None
-                keys.append(cell_key(self.path, number - 1, column))
-                said.append(path if isinstance(path, str) and path else str(number))
+                keys.append(cell_key(self._file, number - 1, column))
+                said.append(path if isinstance(path, str) and path else str(count))
                 continue
             called = cell_text(row, naming, may_be_blank=True).strip() if naming else ""
             listed = listed_in(cell) if isinstance(cell, str) and is_base64(cell[2:]) else cell
             for value in listed if isinstance(listed, list) else [cell]:
-                own = called or name or str(number)
+                own = called or name or str(count)
                 key = self._key(value, f"{own}-{len(keys) + 1}" if keys else own, column)
                 keys.append(key)
                 said.append(key)

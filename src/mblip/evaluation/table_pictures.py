@@ -34,36 +34,42 @@ def _decoded(text: str) -> bytes:
 
 def cell_key(path: Path, row: int, column: str) -> str:
     """The key of a picture in a cell of Parquet, rows from 0."""
-    return f"{path.name}#{row}#{column}"
+    return f"{path.name}#{column}#{row}"
 
 
 class CellPictures:
-    """An image store (see :class:`mblip.storage.ImageStore`) of the pictures in some columns of a Parquet file.
+    """An image store (see :class:`mblip.storage.ImageStore`) of the pictures in some columns of Parquet files."""
 
-    Raises:
-        InputError: The file cannot be read.
-    """
+    def __init__(self, as_stored: bool = False) -> None:
+        self._as_stored = as_stored
+        self._cells: dict[str, PictureCells] = {}
 
-    def __init__(self, path: Path, columns: Sequence[str], as_stored: bool = False) -> None:
-        self._path, self._as_stored = path, as_stored
-        self._cells = {column: PictureCells(path, column) for column in columns}
+    def add(self, path: Path, columns: Sequence[str]) -> None:
+        """Take in the pictures of a file.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
+        self._cells |= {cell_key(path, -1, column): PictureCells(path, column) for column in columns}
 
     def get(self, key: str, at_least: int = 0) -> Image.Image:
         """See :class:`mblip.storage.ImageStore`."""
-        if key not in self:
-            raise UnreadableImage(key, f"{self._path} has no such cell")
-        row, _, column = key.removeprefix(f"{self._path.name}#").partition("#")
-        data, _ = self._cells[column].get(int(row))
+        cells, row = self._find(key)
+        if cells is None:
+            raise UnreadableImage(key, "the table has no such cell")
+        data, _ = cells.get(row)
         if data is None:
             raise UnreadableImage(key, "its cell holds no picture")
         return decode_image(data, key, at_least, self._as_stored)
 
     def __contains__(self, key: str) -> bool:
-        before = f"{self._path.name}#"
-        row, _, column = key.removeprefix(before).partition("#")
-        return (
-            key.startswith(before) and column in self._cells and row.isdecimal() and int(row) < len(self._cells[column])
-        )
+        return self._find(key)[0] is not None
+
+    def _find(self, key: str) -> tuple[PictureCells | None, int]:
+        name, _, row = key.rpartition("#")
+        cells = self._cells.get(f"{name}#-1")
+        known = cells is not None and row.isdecimal() and int(row) < len(cells)
+        return (cells, int(row)) if known else (None, 0)
 
 
 class TablePictures:

@@ -18,6 +18,21 @@ TABLE = "table"
 """What ``mblip score`` calls a person's own table."""
 
 
+def table_files(path: Path, source: str = "") -> list[Path]:
+    """A table's file, or those of a pattern such as ``test-*.parquet``, by name.
+
+    Raises:
+        InputError: There is none.
+    """
+    if path.is_file():
+        return [path]
+    found = sorted(path.parent.glob(path.name)) if "*" in path.name else []
+    if not found:
+        where = f" ({source}); choose among its languages with --languages" if source else ""
+        raise InputError(f"there is no table {path}{where}")
+    return found
+
+
 def table_section(table: Path | None, task: str, language: str, columns: Sequence[str]) -> TableSection:
     """A table as the command line names it.
 
@@ -26,8 +41,7 @@ def table_section(table: Path | None, task: str, language: str, columns: Sequenc
     """
     if table is None:
         raise InputError("--task, --language and --columns say what is in a table; name it with --table FILE")
-    if not table.is_file():
-        raise InputError(f"there is no table {table}")
+    table_files(table)
     if task not in TASKS:
         said = (
             f"there is no task {task!r}{nearest(task, TASKS)}"
@@ -50,7 +64,7 @@ def own_table(table: Path, task: str, language: str, columns: Sequence[str], all
     section = table_section(table, task, language, columns)
     (code,) = section.languages
     return TableBenchmark(
-        section.model_copy(update={"name": TABLE}), table, code, allow_missing, pictures=False
+        section.model_copy(update={"name": TABLE}), table_files(table), code, allow_missing, pictures=False
     ).benchmark()
 
 
@@ -79,14 +93,12 @@ def read_tables(
                 continue
             spelled = section.codes.get(code, find_language(code).bcp47)
             path = root / section.path.replace("{code}", spelled)
-            if not path.is_file():
-                where = f" ({section.source})" if section.source else ""
-                raise InputError(f"there is no table {path}{where}; choose among its languages with --languages")
+            paths = table_files(path, section.source)
             if any((other.name, other.languages) == (name, (code,)) for other in found):
                 raise InputError(f"two tables are called {name!r} in {code!r}; give one of them another name")
             table = TableBenchmark(
                 section.model_copy(update={"name": name}),
-                path,
+                paths,
                 code,
                 allow_missing,
                 pictures,

@@ -194,7 +194,8 @@ def test_options_and_their_right_one_however_written(kind: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("answer", "place"),
     [
-        ("B", 1), ("(b)", 1), ("b", 1), ("b)", 1), ("(B)", 1), ("**B**", 1), ("B.", 1), ("B: a cat", 1), ("The answer is B", 1), ("Answer: (C)", 2),
+        ("B", 1), ("(b)", 1), ("b", 1), ("b)", 1), ("(B)", 1), ("**B**", 1), ("B.", 1), ("B: a cat", 1),
+        ("The answer is B", 1), ("Answer: (C)", 2),
         ("A cat sat", None), ("a black cat", 1), ("dog", 0), ("a dog and a black cat", None), ("Б", None), ("В", 1), ("", None),
         ("option C", 2), ("D", None), ("The black cat's", 1), ("I", None),
     ],
@@ -365,15 +366,15 @@ def _struct(count: int) -> list[dict[str, Any]]:
 
 
 def test_shipped_recipes_read_the_layouts_that_are_documented(tmp_path: Path) -> None:
-    for folder in ("cvqa", "xmmmu/data", "mtvqa", "multi30k", "image_pairs", "flickr30k/images"):
+    for folder in ("cvqa/data", "xmmmu/data", "mtvqa", "multi30k", "image_pairs", "flickr30k/images"):
         (tmp_path / folder).mkdir(parents=True)
     two = {"image": _struct(2), "ID": ["1", "2"], "Question": ["q", "r"], "Options": [["x", "y"]] * 2, "Label": [1, 0]}
-    pq.write_table(
-        pa.table({**two, "Subset": ["('Japanese', 'Japan')", "('Irish', 'Ireland')"]}), tmp_path / "cvqa/test.parquet"
-    )
+    for part, subsets in enumerate((["('Japanese', 'Japan')", "('Irish', 'Ireland')"], ["('Irish', 'Ireland')"] * 2)):
+        pq.write_table(pa.table({**two, "Subset": subsets}), tmp_path / f"cvqa/data/test-{part}.parquet")
     university = {
         "image_1": _struct(2), "image_2": [_struct(1)[0], None], "question": ["<image 1> q", "r"],
-        "options": ["['x', 'y']"] * 2, "answer": ["A", "B"], "question_type": ["multiple-choice", "multiple-choice"], "id": ["1", "2"],
+        "options": ["['x', 'y']"] * 2, "answer": ["A", "B"],
+        "question_type": ["multiple-choice", "multiple-choice"], "id": ["1", "2"],
     }  # fmt: skip
     pq.write_table(pa.table(university), tmp_path / "xmmmu/data/hi-00000-of-00001.parquet")
     said = base64.b64encode(picture(1)).decode()
@@ -406,9 +407,25 @@ def test_shipped_recipes_read_the_layouts_that_are_documented(tmp_path: Path) ->
     }  # fmt: skip
 
 
+def test_a_table_in_several_files_is_one_with_the_pictures_of_each(tmp_path: Path) -> None:
+    for part in range(2):
+        images = [{"bytes": picture(part), "path": f"{part}.png"}]
+        pq.write_table(pa.table({"image": images, "caption": [f"Hund {part}"]}), tmp_path / f"t-{part}.parquet")
+    section = table_section(tmp_path / "t-*.parquet", "caption", "de", ())
+    (found,) = evaluate("dummy", EvalRecipe(title="t", tables=(section,)), tmp_path, tmp_path / "run")
+    assert (found.n, found.fingerprint["data"]) == (2, "t-0.parquet to t-1.parquet")
+    assert set(read_predictions(tmp_path / "run", found.benchmark, "de")) == {"0.png", "1.png"}
+    (benchmark,) = read_tables(EvalRecipe(title="t", tables=(section,)), tmp_path)
+    (task,) = load_tasks([benchmark], tmp_path)
+    pixels = [task.pictures.get(item.images[0]).getpixel((0, 0)) for item in task.items]
+    assert pixels == [(0, 90, 30), (70, 90, 30)]
+
+
 def test_a_recipe_of_tables_names_what_is_missing(tmp_path: Path) -> None:
     recipe = load_suite(["cvqa"])
-    with pytest.raises(InputError, match=r"there is no table .*test\.parquet \(https://huggingface.co/datasets/afaji"):
+    with pytest.raises(
+        InputError, match=r"there is no table .*test-\*\.parquet \(https://huggingface.co/datasets/afaji"
+    ):
         read_tables(recipe, tmp_path)
     assert read_tables(recipe.model_copy(update={"languages": ("de",), "benchmarks": ("xgqa",)}), tmp_path) == []
     with pytest.raises(InputError, match="no table is in de; there are id, su"):
