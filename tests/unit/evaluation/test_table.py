@@ -338,6 +338,16 @@ def test_pictures_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
     assert score(table, said, "caption").metrics["ROUGE_L"] == pytest.approx(1.0)
 
 
+def test_captions_with_ids_are_matched_by_id_or_by_picture(tmp_path: Path) -> None:
+    rows = [("id", "image", "caption"), ("k1", "a.png", "Ein Hund"), ("k2", "b.png", "Eine Katze")]
+    table = write_csv(tmp_path / "t.csv", rows)
+    by_id = write_csv(tmp_path / "id.csv", [("id", "answer"), ("k2", "Eine Katze"), ("k1", "Ein Hund")])
+    by_image = write_csv(
+        tmp_path / "image.csv", [("image", "caption"), ("b.png", "Eine Katze"), ("x/a.jpg", "Ein Hund")]
+    )
+    assert [score(table, said, "caption").metrics["ROUGE_L"] for said in (by_id, by_image)] == [pytest.approx(1.0)] * 2
+
+
 def test_columns_as_they_are_named_on_the_command_line() -> None:
     assert parse_columns(['image=file, caption=text', '"question=What, and why"']) == {
         "image": "file", "caption": "text", "question": "What, and why",
