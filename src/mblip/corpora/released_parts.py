@@ -56,11 +56,12 @@ _RECENT = 31  # rows whose prompts told their part
 _COCO = re.compile(r"COCO_(?:train|val|test)20\d\d_|^(?:(?:train|val)20\d\d/)?\d{12}\.jpg$")
 _IMAGENET = re.compile(r"(?:^|/)n\d{8}(?:/|_)")
 _QUESTION_MARK = re.compile(r"[?\uff1f\u061f\u055e\u1367\u2047]|(?<=[\u0370-\u03ff]);")
+# Asks for a question that has an answer; prompts that ask to answer a question must not fit.
 _ASKS_FOR_QUESTION = re.compile(
-    r"\b(?:generate|create|craft|provide|produce|formulate|ask|write|give|make up|come up with|think of|what is|what would be)"
-    r"\b[^?.!]{0,80}\bquestion\b.*\b(?:answer|reply|response|answered)\b"
-    r"|\bquestion\b[^?.!]{0,60}\b(?:whose|for which|has|that has|with|leads? to|where)\b[^?.!]{0,40}"
-    r"\b(?:answer|reply|response)\b",
+    r"\b(?:generate|create|craft|provide|produce|formulate|ask|write|give|make up|come up with|what is|what would be)\b"
+    r"(?:(?!\b(?:answer|reply|response|respond))[^?.!]){0,80}\bquestion\b.*\b(?:answer|reply|response|answered)\b"
+    r"|^(?:(?!\b(?:answer|reply|response|respond))[^?.!:]){0,60}\bquestion\b[^?.!:]{0,60}"
+    r"\b(?:whose|for|has|that|with|leads? to|where)\b[^?.!]{0,40}\b(?:answer|reply|response)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _EXPLAINS = re.compile(
@@ -150,10 +151,11 @@ def picture_kind(image: str) -> str:
 
 def _of_coco(prompt: str, answer: str, usual: str) -> str:
     """What a prompt on a photo of COCO says of its part; empty where it says nothing."""
-    if _ASKS_FOR_QUESTION.search(prompt):
-        return "question_generation"
     asks = _QUESTION_MARK.search(prompt) is not None
-    if _QUESTION_MARK.search(answer[-2:]) and not asks and usual in ("", "question_generation"):
+    is_question = _QUESTION_MARK.search(answer[-2:]) is not None
+    if _ASKS_FOR_QUESTION.search(prompt) and (is_question or not asks):
+        return "question_generation"
+    if is_question and not asks and usual in ("", "question_generation"):
         return "question_generation"
     words = len(answer.split())
     if words > 1 and _EXPLAINS.search(prompt) and (asks or "question" in prompt.casefold()):

@@ -91,6 +91,36 @@ def test_question_generation_is_dropped_with_its_reason_and_kept_on_request(tmp_
     assert isinstance(drop, Drop) and drop.reason == "question generation"
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        'Generate a question in German whose answer is: two. Question:', 'Make up a German question with the answer "two".',
+        'What is a German question for this image that has the answer "two"?', 'A question in German for the answer "two":',
+        "Ask something: what question (in German) has the reply two?",
+    ],
+)  # fmt: skip
+def test_what_asks_for_a_question_is_question_generation(prompt: str, tmp_path: Path) -> None:
+    (drop,) = _read(_write(tmp_path / "m.json", [_row(prompt, "Wie viele Hunde?")]))
+    assert isinstance(drop, Drop) and drop.reason == "question generation"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Give a short answer in German to the question: Wie viele Hunde? Answer:",
+        "Answer the question with a short answer in German. สุนัขกี่ตัว",
+        "What is the German answer to this question? Wie viele? Answer:", "Question: Was ist das? Short German answer:",
+        "Write the answer to this question in German: Wie viele",
+        "Give me a reply in German to the question with a word. Wie viele",
+        "Provide a brief answer to the question in German. Question: Wie viele? Answer:",
+    ],
+)  # fmt: skip
+def test_what_asks_for_the_answer_to_a_question_is_kept(prompt: str, tmp_path: Path) -> None:
+    (kept,) = _read(_write(tmp_path / "m.json", [_row(prompt, "zwei")]))
+    assert isinstance(kept, Example) and kept.source == "released/vqav2"
+    assert kept.languages["answer"] == "de"
+
+
 def test_counts_of_parts_win_over_what_prompts_tell(tmp_path: Path) -> None:
     path = _write(tmp_path / "mix.json", [_row("Caption in German:", "Hund")] * 3)
     parts = {"vqav2": 1, "question_generation": 1}
