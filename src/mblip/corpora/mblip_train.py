@@ -3,7 +3,7 @@
 Licence: each part keeps its source's own, translations are by NLLB-200 (CC-BY-NC-4.0). Download: ``mblip data download
 mblip_train``, or https://huggingface.co/datasets/Gregor/mblip-train.
 
-A final file (``task_mix_v2_mt.json``, 963 MB, and the files that it was merged from) is one JSON list of
+Raw record of a final file (``task_mix_v2_mt.json``, 963 MB, and the files that it was merged from), which is one JSON list::
 
     {"context": "Caption the image in Swahili.", "label": "Mbwa mweusi.", "image_id": "COCO_train2014_000000000009.jpg"}
 
