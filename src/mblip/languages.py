@@ -146,6 +146,15 @@ def added_languages() -> list[Language]:
     return [language for code, language in LANGUAGES.items() if code not in shipped]
 
 
+UNDETERMINED = "und"
+"""The language of a text that nothing tells, as ISO 639-2 has it; in mixes of texts that others made."""
+
+
+def name_code(code: str) -> str:
+    """The English name of a record's language by its mC4 code, or that it is unknown."""
+    return "unknown" if code == UNDETERMINED else find_language(code).name
+
+
 def find_language(text: str) -> Language:
     """Find a language by name or by any tag that a program gives it; case and accents are free.
 

@@ -216,12 +216,12 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what a folder of examples or instructions holds: counts, drops and some records."""
-    from mblip.languages import find_languages
+    from mblip.languages import UNDETERMINED, find_languages
     from mblip.mixture.inspecting import count_only, pick_records
     from mblip.storage import read_manifest
 
     manifest = read_manifest(folder)
-    codes = [found.code for found in find_languages(language)]
+    codes = [UNDETERMINED] if language == UNDETERMINED else [found.code for found in find_languages(language)]
     records = pick_records(folder, manifest, rows, codes, task)
     if as_json:
         content = {"manifest": dataclasses.asdict(manifest), "records": [dataclasses.asdict(row) for row in records]}

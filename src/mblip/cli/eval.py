@@ -52,6 +52,16 @@ def evaluate(
         ),
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder below which annotations and images are.")] = Path("data"),
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Your own test set: CSV, TSV, JSON lines, JSON or Parquet; with --task and --language."),
+    ] = None,
+    task: Annotated[str, typer.Option(help="What the table holds: caption, vqa or choice.")] = "",
+    language: Annotated[str, typer.Option(help="Language of the table, by any name or code.")] = "",
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(help="Its columns by role, such as image=file,caption=text; usual names need none."),
+    ] = None,
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/eval-MODEL by default.")] = None,
     languages: Annotated[
         str, typer.Option(help="Evaluate only these languages, by any name or code, separated by commas.")
@@ -108,11 +118,19 @@ def evaluate(
     if not endpoint:
         know_languages(model)
     codes = tuple(language.code for language in find_languages(languages))
-    names = [part for value in [*(suite or ["quick"]), *(more or [])] for part in value.split(",") if part]
+    names = [
+        part for value in [*(suite or ([] if table else ["quick"])), *(more or [])] for part in value.split(",") if part
+    ]
     fetched = not endpoint and model != "dummy" and not exists(Path(model)) and find_model(model) is None
+    from mblip.config import EvalRecipe
     from mblip.evaluation.suites import load_suite, needs_data
+    from mblip.evaluation.tables import table_section
 
-    recipe = load_suite(names)
+    recipe = load_suite(names) if names else EvalRecipe(title=f"{table}")
+    if table or task or language or columns:
+        recipe = recipe.model_copy(
+            update={"tables": (*recipe.tables, table_section(table, task, language, columns or ()))}
+        )
     if not data.is_dir() and needs_data(recipe):
         raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
     if fetched:

@@ -24,7 +24,8 @@ def raw_files(source: SourceSection, read: Any) -> list[Path]:
     """The files and folders that the options of a source name, told by the types of its reader's parameters."""
     hints = typing.get_type_hints(read)
     named = [source.options[name] for name, hint in hints.items() if name in source.options and _is_path(hint)]
-    return [_stamped(Path(path)) for path in named if path]
+    listed = [path for value in named for path in (value if isinstance(value, list | tuple) else [value])]
+    return [_stamped(Path(path)) for path in listed if path]
 
 
 def stamp_files(paths: list[Path]) -> Stamps:

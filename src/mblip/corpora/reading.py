@@ -31,6 +31,7 @@ READERS = (
     "imagenet",
     "llava",
     "matching",
+    "mblip_train",
     "nlvr2",
     "parallel",
     "scenes",

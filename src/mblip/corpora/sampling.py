@@ -53,6 +53,15 @@ class EnglishStage:
         """The examples."""
         return ShardReader(self.folder, Example)
 
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Examples by task and language, of all parts of the source together."""
+        found: dict[str, Counter[str]] = {}
+        for tasks in self.manifest.counts.values():
+            for task, languages in tasks.items():
+                found.setdefault(task, Counter()).update(languages)
+        return {task: dict(sorted(languages.items())) for task, languages in sorted(found.items())}
+
     @cached_property
     def tasks(self) -> dict[str, int]:
         """Examples by task."""
@@ -170,13 +179,16 @@ def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progres
         if not _finished(folder)[0] and not (folder / _SCRATCH).exists():  # nothing to go on from
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    licences = {licence for (column,) in ShardReader(folder, Example).columns("licence") for licence in column}
+    licences: dict[str, set[str]] = {}  # by what the rows call their source, which may be a part of this one
+    for names, column in ShardReader(folder, Example).columns("source", "licence"):
+        for name, licence in dict.fromkeys(zip(names, column, strict=True)):
+            licences.setdefault(name, set()).add(licence)
     write_manifest(
         folder,
         Example,
         seed=recipe.seed,
         recipe_hash=wanted,
-        licences={source.name: "; ".join(sorted(licences))},
+        licences={name: "; ".join(sorted(found)) for name, found in licences.items()},
     )
     shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
     return EnglishStage(work, source.name)

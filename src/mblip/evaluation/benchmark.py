@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mblip.errors import InputError, nearest
 from mblip.evaluation.metric import Metric
 from mblip.languages import find_language
+from mblip.storage import ImageStore
 
 # Beam search with 5 beams everywhere; the lengths follow the kind of answer (protocol of the paper).
 SHORT_ANSWER: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "min_new_tokens": 1, "length_penalty": -1.0}
@@ -33,12 +34,16 @@ class Item:
         images: Keys of its pictures, in order.
         text: The question, statement or hypothesis; empty for captions.
         gold: What the answer is scored against, in the benchmark's own form.
+        candidates: The answers there are to this item, where each has its own.
+        asked: What stands for ``{text}`` in the prompt, where that is not the text alone.
     """
 
     id: str
     images: tuple[str, ...]
     text: str
     gold: Any
+    candidates: tuple[str, ...] = ()
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,10 @@ class Benchmark:
         partial: Whether the data may have items without a prediction (CHAIR, whose data are a look-up table).
         optional: Whether an item needs no prediction because none could be right.
         kind: The task that an item is of, where a benchmark has several: a limit takes as many pictures of each.
+        path: The annotations themselves, where they are a person's own file.
+        parts: All files of them, where there are several.
+        own_pictures: The store of pictures that stand in the annotations.
+        chooses: Whether each item has candidates of its own.
     """
 
     name: str
@@ -141,6 +150,10 @@ class Benchmark:
     english: str = ""
     tells_language: bool = False
     source: str = ""
+    path: Path | None = None
+    parts: tuple[Path, ...] = ()
+    own_pictures: ImageStore | None = None
+    chooses: bool = False
 
     @property
     def yes_or_no(self) -> bool:
@@ -158,6 +171,8 @@ class Benchmark:
         Raises:
             InputError: There is none, or several of which any could be meant.
         """
+        if self.path:
+            return self.path
         if root.is_file() or not self.files:
             return root
         if not root.is_dir():

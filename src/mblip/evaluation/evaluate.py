@@ -21,6 +21,7 @@ from mblip.evaluation.metrics.fidelity import Detector, LinguaDetector
 from mblip.evaluation.predictions import Matched
 from mblip.evaluation.results import MISSING, ItemScore, Run, read_missing, read_predictions, write_items
 from mblip.evaluation.scoring import describe_data, score_items
+from mblip.evaluation.tables import read_tables
 from mblip.evaluation.tasks import Task, load_tasks
 from mblip.mixture.templates import was_seen
 from mblip.progress import Progress, silent
@@ -98,9 +99,10 @@ def evaluate(
     """
     benchmarks = list(dict.fromkeys(found.name for name in recipe.benchmarks for found in evaluated(name)))
     chosen = [evaluated(name)[0] for name in benchmarks]
+    existing = not machine.endpoint and is_predictions(model)
+    chosen += read_tables(recipe, root, machine.images, machine.allow_missing, pictures=not existing)
     _check_protocol(chosen, recipe.protocol)
     _check_variant(chosen, recipe.variant)
-    existing = not machine.endpoint and is_predictions(model)
     tasks = load_tasks(
         chosen, root, recipe.languages, recipe.prompts, machine.images, recipe.limit, machine.allow_missing,
         pictures=not existing, sets=recipe.sets, as_stored=recipe.pictures == "original",
@@ -166,12 +168,12 @@ def _possible(tasks: Sequence[Task], answerer: Answerer, *, says_why: bool) -> l
 def _how(benchmark: Benchmark, protocol: str, answerer: Answerer) -> dict[str, Any]:
     """How answers come about, for the fingerprint."""
     if protocol == "candidates":
-        return {"candidates": list(benchmark.candidates)}
+        return {"candidates": list(benchmark.candidates) or "the options of each item"}
     return {"decoding": answerer.decoding(benchmark.decoding)}
 
 
 def _check_protocol(benchmarks: Sequence[Benchmark], protocol: str) -> None:
-    open_ended = [benchmark.name for benchmark in benchmarks if not benchmark.candidates]
+    open_ended = [benchmark.name for benchmark in benchmarks if not (benchmark.candidates or benchmark.chooses)]
     if protocol == "candidates" and open_ended:
         raise InputError(
             f"candidates can be scored only where the answers are given, which those of {', '.join(open_ended)} are not; "

@@ -17,9 +17,9 @@ class Pictures:
         places: What they were opened from.
     """
 
-    def __init__(self, places: Sequence[str], as_stored: bool = False) -> None:
+    def __init__(self, places: Sequence[str], as_stored: bool = False, own: ImageStore | None = None) -> None:
         self.places = tuple(places)
-        self._stores: list[ImageStore] = [open_images(place, as_stored) for place in places]
+        self._stores: list[ImageStore] = [*([own] if own else []), *(open_images(place, as_stored) for place in places)]
 
     def get(self, key: str) -> Image.Image:
         """The image, upright, in RGB.
@@ -41,7 +41,11 @@ class Pictures:
 
 
 def find_pictures(
-    names: Sequence[str], root: Path | None, extra: Sequence[str] = (), as_stored: bool = False
+    names: Sequence[str],
+    root: Path | None,
+    extra: Sequence[str] = (),
+    as_stored: bool = False,
+    own: ImageStore | None = None,
 ) -> Pictures:
     """The pictures of a benchmark.
 
@@ -51,16 +55,17 @@ def find_pictures(
             only those that are composed when asked for.
         extra: Image stores to look in first.
         as_stored: See :func:`~mblip.storage.decode_image`.
+        own: A store that is at hand, to look in before all others; without the folders by name.
 
     Raises:
         InputError: An extra store does not exist, or a tar cannot be read.
     """
     found = list(extra)
-    for name in names:
+    for name in names if own is None else ():
         if name == "nano:scenes":
             found.append(name)
         elif root and (root / name).is_dir():
             found.append(str(root / name))
         elif root and (tar := root / f"{name}.tar").is_file():
             found.append(str(tar))
-    return Pictures(found, as_stored)
+    return Pictures(found, as_stored, own)

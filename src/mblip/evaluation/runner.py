@@ -72,10 +72,12 @@ def answer_tasks(
     known = [_read(directory, task) for task in tasks]
     processes.wait_for_everyone()
     groups: dict[str, list[tuple[int, Request]]] = {}
+    choices = [{item.id: item.candidates for item in task.items if item.candidates} for task in tasks]
     for number, (task, requests) in enumerate(zip(tasks, _shares(tasks, processes), strict=True)):
         for request in requests:
             if request.id not in known[number]:
-                groups.setdefault(_alike(task, answerer, protocol), []).append((number, request))
+                own = choices[number].get(request.id, task.benchmark.candidates)
+                groups.setdefault(_alike(task, answerer, protocol, own), []).append((number, request))
     total = sum(map(len, groups.values()))
     with ExitStack() as stack:
         appenders: dict[Path, JsonlAppender] = {}
@@ -152,10 +154,10 @@ def _ask(
     )
 
 
-def _alike(task: Task, answerer: Answerer, protocol: str) -> str:
+def _alike(task: Task, answerer: Answerer, protocol: str, candidates: Sequence[str]) -> str:
     """What requests must have in common to run together."""
     if protocol == "candidates":
-        return json.dumps({"candidates": task.benchmark.candidates})
+        return json.dumps({"candidates": list(candidates)})
     return json.dumps(answerer.decoding(task.benchmark.decoding), sort_keys=True)
 
 

@@ -32,9 +32,13 @@ def load_suite(names: Sequence[str]) -> EvalRecipe:
             raise InputError(f"unknown suite or benchmark {unknown[0]!r}{nearest(unknown[0], known)}")
     for name in recipe.benchmarks:
         evaluated(name)
+    if not (recipe.benchmarks or recipe.tables):
+        raise InputError(f"the suite {names[0]!r} names neither benchmarks nor tables; add one")
     return recipe
 
 
 def needs_data(recipe: EvalRecipe) -> bool:
-    """Whether any of its benchmarks reads files."""
-    return any(benchmark.files for name in recipe.benchmarks for benchmark in evaluated(name))
+    """Whether any of its benchmarks or tables reads files below the data root."""
+    return any(not Path(table.path).is_absolute() for table in recipe.tables) or any(
+        benchmark.files for name in recipe.benchmarks for benchmark in evaluated(name)
+    )

@@ -31,7 +31,7 @@ from mblip.errors import InputError
 from mblip.mixture.card import write_card
 from mblip.mixture.exclusion import evaluation_images, image_identity
 from mblip.mixture.plan import check_samples, plan_mix
-from mblip.mixture.templates import AS_IT_IS, Template, Templates, load_templates, normal_prompt
+from mblip.mixture.templates import Template, Templates, has_prompt, load_templates, normal_prompt
 from mblip.mixture.templates.rendering import find_templates
 from mblip.mixture.templates.translating import translate_templates
 from mblip.progress import Progress, silent
@@ -125,9 +125,10 @@ def build_mix(
     save_recipe(recipe, folder / "recipe.yaml")
     stamps = {path: stamp for stage in stages.values() for path, stamp in load_stamps(stage.folder / STAMPS)[1].items()}
     save_stamps(folder / STAMPS, identity, stamps)
-    licences = {name: stage.manifest.licences[name] for name, stage in stages.items()}
-    tasks = {task for stage in stages.values() for counts in stage.manifest.counts.values() for task in counts}
-    prompts = _prompts(recipe, boxes_folder, tasks)
+    licences = {name: licence for stage in stages.values() for name, licence in stage.manifest.licences.items()}
+    tasks = {task for stage in stages.values() for task in stage.tasks}
+    own = any(has_prompt(example) for stage in stages.values() for example in stage.first_examples())
+    prompts = {} if own else _prompts(recipe, boxes_folder, tasks)  # those that others wrote are not known
     manifest = write_manifest(
         folder, Instruction, seed=recipe.seed, recipe_hash=identity, licences=licences, prompts=prompts,
         evaluation_prompts_seen=_seen_in_evaluation(prompts),
@@ -318,7 +319,7 @@ def _prompts(recipe: DataRecipe, boxes_folder: Path, tasks: Container[str]) -> d
     if recipe.translated_templates:
         rows += read_records(boxes_folder / _TEMPLATES, Template)
     for row in rows:
-        if row.task in tasks and row.prompt != AS_IT_IS:
+        if row.task in tasks:
             found.setdefault(row.task, []).append(row.prompt)
     return {task: list(dict.fromkeys(prompts)) for task, prompts in sorted(found.items())}
 

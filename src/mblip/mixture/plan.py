@@ -9,7 +9,7 @@ from mblip.config import DataRecipe, SourceSection
 from mblip.corpora import Counted, EnglishStage, check_names, count_examples, sample_source, sample_sources
 from mblip.errors import InputError, MblipError, nearest
 from mblip.mixture.exclusion import evaluation_images
-from mblip.mixture.templates import Templates, load_templates
+from mblip.mixture.templates import Templates, has_prompt, load_templates
 from mblip.progress import Progress, silent
 from mblip.schema import Example
 from mblip.translation import check_engine, check_languages, plan_counts
@@ -69,7 +69,7 @@ def _count(
     """Examples of a source by task and language, and what was left out of it."""
     if work:
         stage = sample_source(recipe, source, work, progress)
-        read = Counted(stage.manifest.counts[source.name], stage.manifest.drops, stage.first_examples())
+        read = Counted(stage.counts, stage.manifest.drops, stage.first_examples())
     else:
         read = count_examples(recipe, source)
     _check_source(source, read.examples, read.first, templates)
@@ -92,7 +92,7 @@ def check_samples(recipe: DataRecipe, work: Path, progress: Progress = silent) -
     stages = sample_sources(recipe, work, progress)
     for source in recipe.sources:
         stage = stages[source.name]
-        _check_source(source, stage.manifest.counts[source.name], stage.first_examples(), templates)
+        _check_source(source, stage.counts, stage.first_examples(), templates)
     return stages
 
 
@@ -101,8 +101,9 @@ def _check_source(
 ) -> None:
     """Check what was read of a source: templates that fit each of its tasks, and nothing to translate but English."""
     known = _tasks(templates)
+    as_they_are = {example.task for example in first if has_prompt(example)}
     for task, languages in counts.items():
-        if task not in known:
+        if task not in known and task not in as_they_are:
             raise InputError(f"source {source.name!r}: no template is for its task {task!r}{nearest(task, known)}")
         for code in languages:
             if source.translate and code != "en":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mblip.config import AllocationSection
 from mblip.errors import InputError, nearest
-from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES
+from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES, UNDETERMINED
 
 Allocation = dict[str, NDArray[np.uint16]]
 """By task: the place in :func:`codes` of the language of its first, second, ... example."""
@@ -54,8 +54,8 @@ def language_shares(section: AllocationSection, task: str) -> dict[str, float]:
 
 
 def allowed_languages(section: AllocationSection) -> frozenset[str]:
-    """The codes of the languages that a mix may hold at all."""
-    return frozenset(section.languages or codes()) - set(section.exclude_languages)
+    """The codes of the languages that a mix may hold at all; without a list, texts of an unknown language too."""
+    return frozenset(section.languages or (*codes(), UNDETERMINED)) - set(section.exclude_languages)
 
 
 def check_languages(section: AllocationSection) -> None:

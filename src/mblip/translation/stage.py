@@ -287,7 +287,7 @@ def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: English
             raise InputError(f"{folder} lacks {part.mark.name}: translating is not finished; run it again")
     if not list(folder.glob("*.parquet")):
         raise InputError(f"every example of {source.name!r} was dropped; {folder}/exclusions-*.jsonl say why")
-    licences = {source.name: stage.manifest.licences[source.name]}
+    licences = stage.manifest.licences
     identity = translation_hash(recipe, source, work)
     return write_manifest(folder, Example, seed=recipe.seed, recipe_hash=identity, licences=licences)
 

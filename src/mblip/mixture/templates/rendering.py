@@ -19,8 +19,6 @@ from mblip.storage import reading_text
 
 TEXT_ONLY = "text"
 """The shipped file for rows without a picture."""
-AS_IT_IS = "{prompt}"
-"""The prompt of rows that bring their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class Templates:
         return prompt.replace("{language}", self._names[language])
 
     def check(self, example: Example) -> None:
-        """Make sure that every template of an example's task can show it.
+        """Make sure that every template of an example's task can show it; one with a prompt of its own needs none.
 
         Raises:
             InputError: As in :meth:`render`.
@@ -78,11 +76,15 @@ class Templates:
     def render(self, example: Example) -> Instruction:
         """Make an instruction; which of the task's templates is used follows from the example's id.
 
+        An example that has a prompt of its own (the role ``prompt``) is used as it is, with its ``answer``.
+
         Raises:
             InputError: No template for the task, or the example lacks a text that the template shows.
         """
         choices = self._choices(example)
         languages = example.languages
+        if choices is _AS_IT_IS:
+            return _as_it_is(example)
         own = self._own.get((example.task, languages.get(choices[0].answer_roles[0], "")), choices)
         template = own[zlib.crc32(example.id.encode()) % len(own)]
         try:
@@ -104,11 +106,38 @@ class Templates:
         )
 
     def _choices(self, example: Example) -> list[Template]:
+        if has_prompt(example):
+            return _AS_IT_IS
         choices = self._english.get(example.task)
         if not choices:
             hint = nearest(example.task, self._english)
             raise InputError(f"example {example.id!r}: no template for the task {example.task!r}{hint}")
         return choices
+
+
+_AS_IT_IS = [Template("", "{prompt}", "{answer}", ("prompt",), ("answer",))]
+
+
+def has_prompt(example: Example) -> bool:
+    """Whether an example has a prompt of its own, so that no template makes one."""
+    return "prompt" in example.texts
+
+
+def _as_it_is(example: Example) -> Instruction:
+    texts, languages = example.texts, example.languages
+    for role in ("prompt", "answer"):
+        if role not in texts:
+            raise _lacks(example, role, _AS_IT_IS[0])
+    return Instruction(
+        example.id,
+        example.source,
+        example.task,
+        example.images,
+        texts["prompt"],
+        texts["answer"],
+        languages["prompt"],
+        languages["answer"],
+    )
 
 
 def _lacks(example: Example, role: str, template: Template) -> InputError:
