@@ -1,6 +1,6 @@
 """Chats without pictures, as instruction data for language models comes: JSON lines with ``messages``.
 
-Licence: that of the data. Raw record::
+Licence: that of the data. Download: from its own page. Raw record::
 
     {"messages": [{"role": "user", "content": "Habari?"}, {"role": "assistant", "content": "Nzuri."}]}
 

@@ -64,6 +64,10 @@ class _Read:
     languages: dict[str, str]
 
 
+FOR_PICTURES = ("addresses",)
+"""Options whose files are needed to fetch pictures alone, and not to read the texts."""
+
+
 def read(
     source: str,
     path: Path,

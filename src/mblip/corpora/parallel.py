@@ -1,8 +1,9 @@
 """Parallel texts: two files whose lines translate each other, as OPUS and most corpora of machine translation have them.
 
-Licence: that of the corpus; OPUS (https://opus.nlpl.eu) names it for each. Raw record: line N of ``path`` and line N of
-``target_path``, such as ``Tatoeba.en-sw.en`` and ``Tatoeba.en-sw.sw``, plain or ``.gz``. It becomes a ``translation`` example
-without a picture. Parallel texts keep an LLM's languages while it learns to see (arXiv 2603.29467, 2503.22577).
+Licence: that of the corpus. Download: https://opus.nlpl.eu, in Moses format; it names the licence of each. Raw record: line N
+of ``path`` and line N of ``target_path``, such as ``Tatoeba.en-sw.en`` and ``Tatoeba.en-sw.sw``, plain or ``.gz``. It becomes
+a ``translation`` example without a picture. Parallel texts keep an LLM's languages while it learns to see (arXiv 2603.29467,
+2503.22577).
 """
 
 from __future__ import annotations

@@ -122,7 +122,12 @@ def check_raw(recipe: DataRecipe, work: Path) -> None:
         for source in recipe.sources
         if source.reader != "matching" and not (stage_folder(work, source.name) / "manifest.json").is_file()
     ]
-    paths = [path for source in unread for path in raw_files(source, reader_module(source).read)]
+    modules = {source.name: reader_module(source) for source in unread}
+    paths = [
+        path
+        for source in unread
+        for path in raw_files(source, modules[source.name].read, getattr(modules[source.name], "FOR_PICTURES", ()))
+    ]
     check_raw_files(paths, f"the sources {', '.join(source.name for source in unread)}")
 
 

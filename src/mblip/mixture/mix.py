@@ -315,7 +315,9 @@ def _translate_templates(recipe: DataRecipe, work: Path, boxes_folder: Path) -> 
 def _prompts(recipe: DataRecipe, boxes_folder: Path, tasks: Container[str]) -> dict[str, list[str]]:
     """The prompts that instructions were made with, by task."""
     found: dict[str, list[str]] = {}
-    rows = [template for _, template in load_templates(recipe.templates, recipe.profile).english()]
+    templates = load_templates(recipe.templates, recipe.profile)
+    rows = [template for _, template in templates.english()]
+    rows += [template for found in templates.text_only.values() for template in found]
     if recipe.translated_templates:
         rows += read_records(boxes_folder / _TEMPLATES, Template)
     for row in rows:

@@ -116,7 +116,7 @@ def _check_source(
 
 
 def _tasks(templates: Templates) -> set[str]:
-    return {task for task, _ in templates.english()}
+    return {task for task, _ in templates.english()} | templates.text_only.keys()
 
 
 def check_recipe(recipe: DataRecipe) -> Templates:

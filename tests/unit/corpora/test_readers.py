@@ -460,7 +460,7 @@ def test_truncated_files_name_the_file(tmp_path: Path, reader: str) -> None:
 def test_every_reader_says_licence_download_and_record() -> None:
     import importlib
 
-    assert len(READERS) == 14
+    assert len(READERS) == 16
     for reader in READERS:
         module = importlib.import_module(f"mblip.corpora.{reader}")
         assert "Licence:" in str(module.__doc__)

@@ -41,10 +41,25 @@ class Template:
 
 
 class Templates:
-    """The templates of all tasks."""
+    """The templates of all tasks.
 
-    def __init__(self, by_task: dict[str, list[Template]], profile: Profile = "correct") -> None:
+    Args:
+        by_task: Those of the recipe.
+        profile: ``original`` for the names of languages in the original's prompts.
+        text_only: Those of rows without a picture, for tasks that the recipe has none for.
+
+    Attributes:
+        text_only: As above.
+    """
+
+    def __init__(
+        self,
+        by_task: dict[str, list[Template]],
+        profile: Profile = "correct",
+        text_only: dict[str, list[Template]] | None = None,
+    ) -> None:
         self._english = by_task
+        self.text_only = {task: rows for task, rows in (text_only or {}).items() if task not in by_task}
         self._own: dict[tuple[str, str], list[Template]] = {}
         self._names = {code: language.in_profile(profile).name for code, language in LANGUAGES.items()}
 
@@ -108,7 +123,7 @@ class Templates:
     def _choices(self, example: Example) -> list[Template]:
         if has_prompt(example):
             return _AS_IT_IS
-        choices = self._english.get(example.task)
+        choices = self._english.get(example.task) or self.text_only.get(example.task)
         if not choices:
             hint = nearest(example.task, self._english)
             raise InputError(f"example {example.id!r}: no template for the task {example.task!r}{hint}")
@@ -147,16 +162,17 @@ def _lacks(example: Example, role: str, template: Template) -> InputError:
 def load_templates(names: tuple[str, ...], profile: Profile = "correct") -> Templates:
     """Load template files, shipped ones by name and others by path; a task in several files has the later's.
 
-    Those of rows without a picture (:data:`TEXT_ONLY`) are always among them.
+    Rows without a picture have templates of their own (:data:`TEXT_ONLY`) where these have none.
 
     Raises:
         InputError: No such file, or not a mapping of tasks to lists of prompt and answer.
     """
     by_task: dict[str, list[Template]] = {}
-    for name in (TEXT_ONLY, *names):
+    for name in names:
         path = find_templates(name)
         by_task |= {task: _parse_task(path, task, rows) for task, rows in _read(path).items()}
-    return Templates(by_task, profile)
+    path = find_templates(TEXT_ONLY)
+    return Templates(by_task, profile, {task: _parse_task(path, task, rows) for task, rows in _read(path).items()})
 
 
 def shipped_templates() -> dict[str, Path]:
