@@ -11,8 +11,8 @@ import yaml
 from mblip import config
 from mblip.config import Recipe, load_recipe, shipped_recipes
 
-FOLDER = Path(config.__file__).parent / "recipes"
-PATHS = sorted(FOLDER.rglob("*.y*ml"))
+PACKAGE = Path(config.__file__).parent
+PATHS = sorted(path for folder in ("recipes", "nano/recipes") for path in (PACKAGE / folder).rglob("*.y*ml"))
 RECIPES = {name: path for name, path in shipped_recipes().items() if "/" in name}
 # Change the number with the recipes: one that is lost must not pass unseen.
 COUNTS = {"data": 4, "eval": 5, "nano": 5, "train": 11}

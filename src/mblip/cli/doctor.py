@@ -38,13 +38,13 @@ def doctor(
 
         _show_data(list(check_data(folder)), folder, as_json)
         return
-    if not folder.exists() and "/" not in what and not what.startswith("nano:"):  # it would be looked for on the Hub
+    from mblip.models.locate import collection_of, find_local
+
+    if not folder.exists() and "/" not in what and not collection_of(what):  # it would be looked for on the Hub
         raise InputError(
             f"there is no folder {what!r}; make it and ask again to see what belongs into it, or name a model of the Hub "
             "as ORG/NAME"
         )
-    from mblip.models.locate import find_local
-
     find_local(what)
     from mblip.models.doctor import check_model  # takes seconds
 

@@ -36,8 +36,10 @@ def check_paths(recipe: TrainRecipe) -> None:
     replayed = section.replay_images if section.replay else ""
     for field, store in {"data.images": section.images, "data.replay_images": replayed}.items():
         if store and ":" not in store and not glob.has_magic(store) and not exists(Path(store)):
+            from mblip.storage import other_stores
+
             raise InputError(
-                f"{field}: {store!r} is no image store: name a folder, a .tar or a pattern of them, or nano:scenes"
+                f"{field}: {store!r} is no image store: name a folder, a .tar or a pattern of them{other_stores()}"
             )
     path = section.source and section.source.options.get("path")
     if isinstance(path, str) and not exists(Path(path)):

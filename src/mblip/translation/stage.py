@@ -21,6 +21,7 @@ from typing import Any
 
 from mblip.config import DataRecipe, ShortAnswerSection, SourceSection
 from mblip.corpora.jobs import Progress, run_jobs, silent
+from mblip.corpora.reading import reader_module
 from mblip.corpora.sampling import EnglishStage, sample_sources, stage_folder
 from mblip.errors import InputError
 from mblip.replies import RULES
@@ -41,7 +42,7 @@ from mblip.storage import (
 from mblip.translation.allocation import CODES, Allocation, allocate, allowed_languages, plan_counts
 from mblip.translation.engines import Engine, lacking
 from mblip.translation.journal import Journal
-from mblip.translation.translating import ANSWER, Told, Translator, nobody
+from mblip.translation.translating import ANSWER, Told, Translator, no_words, nobody
 
 
 @dataclass(frozen=True)
@@ -356,7 +357,9 @@ def _allocation(recipe: str, source: str, work: Path) -> Allocation:
 def _translator(recipe: str, source: str, work: Path) -> Translator:
     parsed = DataRecipe.model_validate_json(recipe)
     frequent = _frequent_answers(EnglishStage(work, source), parsed.translation.short_answers)
-    return Translator(parsed.translation, frequent, parsed.profile)
+    section = next(section for section in parsed.sources if section.name == source)
+    words = getattr(reader_module(section), "words", no_words) if parsed.translation.never_shown else no_words
+    return Translator(parsed.translation, frequent, parsed.profile, words)
 
 
 def _frequent_answers(stage: EnglishStage, section: ShortAnswerSection) -> frozenset[str]:

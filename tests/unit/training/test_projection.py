@@ -5,10 +5,10 @@ from mblip.errors import InputError
 from mblip.models.build import build_model
 from mblip.models.vision_llm import VisionLLM
 from mblip.nano.scenes import Scene, sample_scene
+from mblip.nano.vision import image_processor, pixels
 from mblip.nano.words import load_lexicon
 from mblip.training.loop import Batch
 from mblip.training.projection import fit_projection
-from mblip.training.vision import image_processor, pixels
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,8 @@ from transformers import (
     MT5Config,
 )
 
-from mblip.config import VisionRecipe
 from mblip.errors import InputError
+from mblip.nano.recipe_kinds import VisionRecipe
 from mblip.nano.scenes import CELLS, SIZE, Scene, render, sample_scene
 from mblip.nano.words import load_lexicon
 from mblip.storage import write_json

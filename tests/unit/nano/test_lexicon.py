@@ -6,7 +6,9 @@ import pytest
 
 from mblip.config import TranslationSection
 from mblip.errors import InputError
-from mblip.nano.words import YES_NO, load_lexicon
+from mblip.languages import YES_NO
+from mblip.nano.corpus import words
+from mblip.nano.words import load_lexicon
 from mblip.schema import Drop, Example
 from mblip.translation import Translator, never_shown, open_engine
 
@@ -63,7 +65,7 @@ def test_pairs_held_out_are_fixed() -> None:
 
 
 def test_drops_name_reason_task_and_language() -> None:
-    translator = Translator(TranslationSection(never_shown=0.2))
+    translator = Translator(TranslationSection(never_shown=0.2), words=words)
     lexicon = load_lexicon()
     held = next(c for c in lexicon.concepts if never_shown(c, "de", 0.2))
     free = next(c for c in lexicon.concepts if not never_shown(c, "de", 0.2))

@@ -5,12 +5,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mblip.config import VisionRecipe
 from mblip.errors import InputError
 from mblip.models.build import build_model
+from mblip.nano.recipe_kinds import VisionRecipe
 from mblip.nano.scenes import Scene, render
+from mblip.nano.vision import BETWEEN, EMPTY, FIRST_CONCEPT, cell_loss, draw, image_processor, pixels
 from mblip.training.run import train
-from mblip.training.vision import BETWEEN, EMPTY, FIRST_CONCEPT, cell_loss, draw, image_processor, pixels
 
 TINY = {
     "width": 32,
