@@ -24,7 +24,7 @@ from contextvars import ContextVar
 from importlib import import_module, metadata
 from typing import Any
 
-from mblip.errors import InputError, nearest, quoted
+from mblip.errors import InputError, nearest, shorten
 
 GROUP = "mblip.plugins"
 OWN = "mblip"
@@ -32,6 +32,7 @@ OWN = "mblip"
 
 _PROGRAM = "this program"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*(/[a-z0-9][a-z0-9_.+-]*)?")  # also safe as part of a file's name
+_SAID = 150  # characters of a foreign error that are shown
 _log = logging.getLogger("mblip")
 _owner: ContextVar[str] = ContextVar("owner", default=_PROGRAM)
 _lock = threading.RLock()
@@ -45,7 +46,7 @@ class Registry(Mapping[str, Any]):
     """Things of one kind by name, from mblip, from other packages and from the program that runs.
 
     A name that cannot be served, because two packages claim it or its package is damaged, is an error only for whoever asks
-    for it.
+    for it. What mblip itself has is there once the package it belongs to is imported (``mblip.corpora`` for the corpora).
 
     Args:
         kind: What a thing is called in messages.
@@ -141,7 +142,7 @@ def lacking() -> str:
     parts = [f"; the plug-in of {owner} could not be loaded ({why})" for owner, why in _broken.items()]
     if not _own_plugin_found:
         parts.append(
-            "; mblip's own nano world is missing, because mblip is not installed or was installed as an older version: "
+            "; the nano world, which comes with mblip, is missing, since mblip is not installed or was as an older version: "
             "install it again (pip install --editable . in its folder)"
         )
     return "".join(parts)
@@ -200,7 +201,8 @@ def _told_of(owner: str, what: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if owner in (OWN, _PROGRAM):
             raise
-        reason = f"{type(error).__name__}: {quoted(str(error))}" if str(error) else type(error).__name__
+        said = shorten(" ".join(str(error).split()).replace("'", '"'), _SAID)
+        reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
         remedy = f"; update or uninstall {owner.partition(' ')[0]}" if what else ""
         raise InputError(f"{what} ({reason}){remedy}" if what else reason) from error
 
