@@ -12,7 +12,6 @@ from mblip.config import DataRecipe, load_recipe
 from mblip.errors import InputError
 from mblip.evaluation.results import PREDICTIONS, RUN
 from mblip.nano.benchmark import TASKS, load_items
-from mblip.nano.page import write_report
 from mblip.nano.words import load_lexicon
 from mblip.schema import Prediction
 from mblip.storage import read_records
@@ -39,6 +38,8 @@ def rewrite(directory: Path) -> dict[str, Any]:
     Raises:
         InputError: A file is damaged or of another version.
     """
+    from mblip.nano.page import write_report  # takes seconds, and every mblip report asks whether a folder is ours
+
     path = directory / "report.json"
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
