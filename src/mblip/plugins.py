@@ -199,12 +199,12 @@ def _told_of(owner: str, what: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        if owner in (OWN, _PROGRAM):
-            raise
-        said = shorten(" ".join(str(error).split()).replace("'", '"'), _SAID)
-        reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
-        remedy = f"; update or uninstall {owner.partition(' ')[0]}" if what else ""
-        raise InputError(f"{what} ({reason}){remedy}" if what else reason) from error
+        if owner not in (OWN, _PROGRAM):
+            said = shorten(" ".join(str(error).split()).replace("'", '"'), _SAID)
+            reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+            remedy = f"; update or uninstall {owner.partition(' ')[0]}"
+            raise InputError(f"{what} ({reason}){remedy}" if what else reason) from error
+        raise
 
 
 def _package(point: metadata.EntryPoint) -> str:
