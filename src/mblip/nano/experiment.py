@@ -33,6 +33,7 @@ Say = Callable[[str], None]
 LEFT_OUT = "sw"
 VALIDATION_SCENES = 20  # a language
 BATCH = 256
+MANY_LANGUAGES = "mul"  # ISO 639-2
 
 
 @dataclass(frozen=True)
@@ -162,25 +163,21 @@ def _answers(run: Path, name: str, items: Sequence[SceneItem]) -> dict[str, str]
     """The answers of a run to items about scenes, by the runner of ``mblip eval``; what is answered already is not asked."""
     answerer = MblipAnswerer(str(run), run, "none", "fp32", BATCH)
     # A batch takes as many steps as its longest answer: names, in two, do not wait for lists.
-    for tasks in _tasks(items):
-        answer_tasks(tasks, answerer, run / name, PartialState())
+    for task in _tasks(items):
+        answer_tasks([task], answerer, run / name, PartialState())
     answers = read_answers(run / name)
     return {item.id: answers[item.id] for item in items}
 
 
-def _tasks(items: Sequence[SceneItem]) -> Iterator[list[Task]]:
-    """What the runner of evaluations is given to ask some items: for each task of theirs, its items by language."""
+def _tasks(items: Sequence[SceneItem]) -> Iterator[Task]:
+    """What the runner is given to ask some items: for each task of theirs one, in all languages, and so one file of answers."""
     pictures = Pictures(BENCHMARK.images)
-    grouped: dict[str, dict[str, list[Item]]] = {}
+    grouped: dict[str, list[Item]] = {}
     for item in items:
-        by_language = grouped.setdefault(item.task, {})
-        by_language.setdefault(item.language, []).append(as_item(item))
-    for task, by_language in grouped.items():
+        grouped.setdefault(item.task, []).append(as_item(item))
+    for task, asked in grouped.items():
         benchmark = replace(BENCHMARK, name=f"{BENCHMARK.name}_{task}")
-        yield [
-            Task(benchmark, language, Path(), asked, len(asked), 0, BENCHMARK.prompt, pictures)
-            for language, asked in by_language.items()
-        ]
+        yield Task(benchmark, MANY_LANGUAGES, Path(), asked, len(asked), 0, BENCHMARK.prompt, pictures)
 
 
 def _say_scores(setting: Setting, result: dict[str, Any], say: Say) -> None:
