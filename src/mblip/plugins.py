@@ -32,6 +32,7 @@ OWN = "mblip"
 
 _PROGRAM = "this program"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*(/[a-z0-9][a-z0-9_.+-]*)?")  # also safe as part of a file's name
+_POINTS = "entry_points.txt"
 _SAID = 150  # characters of a foreign error that are shown
 _log = logging.getLogger("mblip")
 _owner: ContextVar[str] = ContextVar("owner", default=_PROGRAM)
@@ -78,6 +79,11 @@ class Registry(Mapping[str, Any]):
         """The packages that have registered a name."""
         load_plugins()
         return list(self._things.get(name, ()))
+
+    def versions(self, *names: str) -> dict[str, str]:
+        """The versions of the other packages that names are from, for what is made with them to name; mostly none."""
+        owners = [owner for name in names for owner in self.owners(name) if owner not in (OWN, _PROGRAM)]
+        return {package: version for package, _, version in (owner.rpartition(" ") for owner in owners)}
 
     def __getitem__(self, name: str) -> Any:
         """The thing.
@@ -165,24 +171,31 @@ def load_plugins() -> None:
             return
         _state = "loading"
         try:
-            points: dict[str, list[metadata.EntryPoint]] = {}
-            for point in metadata.entry_points(group=GROUP):
-                points.setdefault(_package(point), []).append(point)
-            for owner in sorted(points, key=lambda owner: (owner != OWN, owner)):
-                _register_all(owner, points[owner])
-            _own_plugin_found = OWN in points
+            packages = {_package(found): found for found in metadata.distributions() if _has_plugins(found)}
+            for owner in sorted(packages, key=lambda owner: (owner != OWN, owner)):
+                _register_all(owner, packages[owner])
+            _own_plugin_found = OWN in packages
             _state = "loaded"
         finally:
             if _state == "loading":
                 _state = "new"
 
 
-def _register_all(owner: str, points: list[metadata.EntryPoint]) -> None:
+def _has_plugins(found: metadata.Distribution) -> bool:
+    """Whether an installed package names plug-ins; of two installations of one package the first on the path counts."""
+    try:
+        text = found.read_text(_POINTS) or ""
+    except (OSError, UnicodeDecodeError):  # not a text: nothing in it can be meant for us
+        return False
+    return GROUP in text and metadata.distribution(found.name).read_text(_POINTS) == text
+
+
+def _register_all(owner: str, package: metadata.Distribution) -> None:
     """Call the functions of one package; where one fails, the package is left out as a whole."""
     token = _owner.set(owner)
     try:
         with _told_of(owner, ""):
-            for point in points:
+            for point in package.entry_points.select(group=GROUP):
                 point.load()()
     except InputError as error:
         for registry in _registries:
@@ -207,12 +220,9 @@ def _told_of(owner: str, what: str) -> Iterator[None]:
         raise
 
 
-def _package(point: metadata.EntryPoint) -> str:
-    """Name and version of the package that an entry point is of."""
-    if point.dist is None:
-        return point.value
-    name = point.dist.name
-    return OWN if name == OWN else f"{name} {point.dist.version}"
+def _package(found: metadata.Distribution) -> str:
+    """Name and version of an installed package."""
+    return OWN if found.name == OWN else f"{found.name} {found.version}"
 
 
 _registries: list[Registry] = []

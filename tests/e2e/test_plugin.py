@@ -66,7 +66,8 @@ def test_its_corpus_its_engine_and_its_pictures_make_a_mix(tmp_path: Path, recip
     assert german.texts["caption"] == f"das Quadrat Nummer {number} ist {colour}"
     assert "40 instructions in 2 languages" in done("data", "mix", recipe, "--work", str(work), "--to", str(mix))
     assert sum("Quadrat" in one.answer for one in ShardReader(mix, Instruction)) == 20
-    assert read_manifest(mix).by_language == {"de": 20, "en": 20}
+    manifest = read_manifest(mix)
+    assert manifest.by_language == {"de": 20, "en": 20} and manifest.versions["mblip-squares"] == "0.1"
     assert "CC0-1.0" in (mix / "README.md").read_text(encoding="utf-8")
 
 
@@ -75,7 +76,7 @@ def test_its_benchmark_is_evaluated_and_reported_also_where_it_is_not_installed(
     told = done("eval", "dummy", "--suite", "squares", "--to", str(run))
     assert re.search(r"^squares +en +hue \d+\.\d+ %  n 4 of 4$", told, re.MULTILINE)
     [row] = [r for r in json.loads((run / "scores.json").read_text()) if r["language"] == "de"]
-    assert set(row["metrics"]) == {"hue", "letters"}
+    assert set(row["metrics"]) == {"hue", "letters"} and row["fingerprint"]["versions"]["mblip-squares"] == "0.1"
     for extra, pictures in ((FIXTURE,), True), ((), False):
         done("report", str(run), "--to", str(tmp_path / "report"), extra=extra)
         page = (tmp_path / "report/report.html").read_text(encoding="utf-8")

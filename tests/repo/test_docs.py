@@ -92,6 +92,18 @@ def test_tables_of_benchmarks_are_those_that_the_benchmarks_declare() -> None:
     assert stale == [], "run python tools/build_benchmark_tables.py"
 
 
+def test_the_plug_in_of_the_how_to_is_the_one_that_the_tests_run() -> None:
+    page = (ROOT / "docs/howto/plugins.md").read_text(encoding="utf-8")
+    files = sorted((ROOT / "tests/fixtures/plugin/mblip_squares").glob("*.py"))
+    assert len(files) == 5
+    assert [file.name for file in files if f"```python\n{file.read_text(encoding='utf-8')}```" not in page] == []
+    registered = re.findall(
+        r"^([a-z_]+) = Registry\(", (ROOT / "src/mblip/plugins.py").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(registered) == 11
+    assert [name for name in registered if f"`plugins.{name}`" not in page] == []
+
+
 def _commands() -> list[tuple[str, list[str]]]:
     """Every ``mblip`` command in the code of a page, as words; ``VERB`` and the like stand for any."""
     found = []

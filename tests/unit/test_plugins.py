@@ -17,6 +17,7 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmarks import BENCHMARKS, EVALUATED, evaluated, family, find_benchmark
 
 Install = Callable[..., None]
+REGISTERING = "from mblip import plugins\ndef register():\n    plugins.{}.register('{}', '{}')\n"
 
 
 @pytest.fixture
@@ -84,13 +85,33 @@ def test_a_broken_package_is_left_out_whole_with_one_warning(
     assert "could not be loaded (" in str(error.value) and why[:60] in str(error.value)
 
 
+def test_a_damaged_list_of_entry_points_is_not_taken_for_any(
+    install: Install, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install("one_squares", "")
+    (tmp_path / "one_squares-2.0.dist-info" / "entry_points.txt").write_bytes(b"\xff\xfe[mblip.plugins]\nx = y\n")
+    install("two_squares", "")
+    (tmp_path / "two_squares-2.0.dist-info" / "entry_points.txt").write_text("[mblip.plugins]\nno equals sign\n")
+    assert "scenes" in plugins.corpora
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("the plug-in of two_squares 2.0 could not be loaded and is left out: ")
+
+
+def test_the_first_installation_on_the_path_counts(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("squares", REGISTERING.format("corpora", "old", "squares"))
+    newer = tmp_path / "newer" / "squares-3.0.dist-info"
+    newer.mkdir(parents=True)
+    (newer / "METADATA").write_text("Metadata-Version: 2.3\nName: squares\nVersion: 3.0\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(newer.parent))
+    assert "old" not in plugins.corpora and "scenes" in plugins.corpora
+
+
 def test_of_two_plug_ins_of_a_broken_package_neither_is_there(install: Install) -> None:
     code = "from mblip import plugins\ndef good():\n    plugins.corpora.register('good', 'x')\ndef bad():\n    1 / 0\n"
     install("bad_squares", code, ("good", "bad"))
     assert "good" not in plugins.corpora and "scenes" in plugins.corpora
-
-
-REGISTERING = "from mblip import plugins\ndef register():\n    plugins.{}.register('{}', '{}')\n"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +188,7 @@ def test_without_its_own_entry_point_mblip_says_to_install_it_again(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sources that are run without being installed, or over the metadata of an older version."""
-    monkeypatch.setattr(metadata, "entry_points", lambda **_: metadata.EntryPoints())
+    monkeypatch.setattr(metadata, "distributions", lambda: [])
     monkeypatch.setattr(plugins, "_state", "new")
     for registry in plugins._registries:
         for owners in registry._things.values():

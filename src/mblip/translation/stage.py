@@ -19,6 +19,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from mblip import plugins
 from mblip.config import DataRecipe, ShortAnswerSection, SourceSection
 from mblip.corpora.jobs import Progress, run_jobs, silent
 from mblip.corpora.reading import reader_module
@@ -144,6 +145,7 @@ def _identity(part: Part, engine: Engine) -> dict[str, Any]:
         "model": getattr(engine, "identity", ""),
         "replies": RULES,
         "mblip": metadata.version("mblip"),
+        **plugins.engines.versions(part.recipe.translation.engine),
     }
 
 
@@ -289,7 +291,8 @@ def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: English
         raise InputError(f"every example of {source.name!r} was dropped; {folder}/exclusions-*.jsonl say why")
     licences = {source.name: stage.manifest.licences[source.name]}
     identity = translation_hash(recipe, source, work)
-    return write_manifest(folder, Example, seed=recipe.seed, recipe_hash=identity, licences=licences)
+    packages = plugins.corpora.versions(source.reader) | plugins.engines.versions(recipe.translation.engine)
+    return write_manifest(folder, Example, seed=recipe.seed, recipe_hash=identity, licences=licences, packages=packages)
 
 
 def translation_hash(recipe: DataRecipe, source: SourceSection, work: Path) -> str:
