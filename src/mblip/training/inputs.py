@@ -35,12 +35,13 @@ def check_paths(recipe: TrainRecipe) -> None:
             )
     replayed = section.replay_images if section.replay else ""
     for field, store in {"data.images": section.images, "data.replay_images": replayed}.items():
-        if store and ":" not in store and not glob.has_magic(store) and not exists(Path(store)):
-            from mblip.storage import other_stores
+        if store and not (glob.has_magic(store) or "{" in store or exists(Path(store))):
+            from mblip.storage import image_scheme, other_stores
 
-            raise InputError(
-                f"{field}: {store!r} is no image store: name a folder, a .tar or a pattern of them{other_stores()}"
-            )
+            if not image_scheme(store):
+                raise InputError(
+                    f"{field}: {store!r} is no image store: name a folder, a .tar or a pattern of them{other_stores()}"
+                )
     path = section.source and section.source.options.get("path")
     if isinstance(path, str) and not exists(Path(path)):
         raise InputError(f"there is no {path}: put it there, or name another with data.source.options.path=FILE")
