@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 # Without its caches Python compiles torch and transformers anew in every process: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart ablations test test-all test-newest lint docs format clean
+.PHONY: help quickstart ablations test test-all test-newest lint docs format dist clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
@@ -48,6 +48,20 @@ format: .venv/.dev  ## Format the code.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+dist: .venv/.dev  ## Build the sdist and the wheel into dist/ and try each in an environment of its own; TAG=v0.1.0 checks the tag.
+	@rm -rf dist
+	@test -z "$(TAG)" || test "$(TAG)" = "v$$($(BIN)/python -c 'import mblip; print(mblip.__version__)')" \
+		|| { echo "the tag $(TAG) is not the version in src/mblip/__init__.py: change one of them"; exit 1; }
+	@grep -qF "## $$($(BIN)/python -c 'import mblip; print(mblip.__version__)')" CHANGELOG.md \
+		|| { echo "CHANGELOG.md has no section for this version: add it"; exit 1; }
+	$(BIN)/python -m hatchling build --directory dist
+	@set -e; for made in dist/*.whl dist/*.tar.gz; do \
+		folder=$$(mktemp -d); $(PYTHON) -m venv "$$folder/venv"; \
+		"$$folder/venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt torch; \
+		"$$folder/venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt "$$made"; \
+		(cd "$$folder" && venv/bin/mblip --version && venv/bin/mblip data plan nano_scenes >plan.txt && venv/bin/mblip plan mt0_xl_align >>plan.txt); \
+		rm -rf "$$folder"; echo "$$made installs and runs"; done
+
 clean:  ## Remove the environment and everything built; runs/ stays.
 	rm -rf .venv .venv-newest site dist .mypy_cache .ruff_cache .pytest_cache
 
@@ -72,5 +86,5 @@ clean:  ## Remove the environment and everything built; runs/ stays.
 	@$(NEWEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c .venv-newest/constraints.txt \
 		--upgrade torch torchvision transformers
 	@$(NEWEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c .venv-newest/constraints.txt \
-		--editable '.[translate,train,eval,serve,ray,dev]'
+		--editable '.[translate,train,eval,serve,ray,heic,dev]'
 	@touch $@

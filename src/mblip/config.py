@@ -18,6 +18,7 @@ from mblip.errors import InputError, nearest
 from mblip.eval_recipe import EvalRecipe as EvalRecipe
 from mblip.eval_recipe import Pictures
 from mblip.languages import LanguageCode
+from mblip.more_languages import parse_languages
 from mblip.settings import Identity, Section, another_kind, decisive, explain, override_field, parse_yaml
 from mblip.settings import Recipe as Recipe
 
@@ -194,7 +195,8 @@ class TrainRecipe(Recipe):
     identity: ClassVar[Identity] = Identity.of(
         "seed kind stage model parts lora data optim precision validation_texts",
         whether="validate_every",
-        free="title paper checkpointing sharding speedups samples tracker checkpoint_every keep_checkpoints log_every",
+        free="title paper more_languages checkpointing sharding speedups samples tracker checkpoint_every "
+        "keep_checkpoints log_every",
     )
 
     trained_by: ClassVar[str] = "mblip.training.align:train_vision_llm"
@@ -318,6 +320,8 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
         if not equals or not key:
             raise InputError(f"override {override!r} must read field=value, for example optim.lr=1e-5")
         override_field(data, key.split("."), value, override)
+    if data.get("more_languages"):  # here the folder of the recipe is known, which a file may lie in
+        data["more_languages"] = parse_languages(data["more_languages"], f"{path}: more_languages", path.parent)
     try:
         return kind.model_validate(data)
     except ValidationError as error:

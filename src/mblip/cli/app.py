@@ -104,6 +104,11 @@ def main() -> None:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of optional kernels at import
     try:
+        if os.environ.get("MBLIP_LANGUAGES"):
+            # Slow to import, and `mblip --help` should answer at once.
+            from mblip.more_languages import add_from_environment
+
+            add_from_environment()
         app(prog_name="mblip")
     except InputError as error:
         print(f"mblip: {error}", file=sys.stderr)

@@ -32,7 +32,9 @@ def ask(
 ) -> None:
     """Ask a model a question about a picture."""
     from mblip.languages import find_languages
+    from mblip.models.locate import know_languages
 
+    know_languages(model)
     if len(named := find_languages(language)) > 1:
         raise InputError("--language names more than one language; an answer has one")
     code = named[0].code if named else ""

@@ -55,12 +55,17 @@ def caption(
 ) -> None:
     """Caption pictures in one or more languages. Exit code 1: some could not be read."""
     from mblip.languages import LANGUAGES, find_languages
+    from mblip.models.locate import know_languages, locate
 
+    know_languages(model)
     codes = [found.code for found in find_languages(language)]
     if not codes:
         raise InputError("--language names no language; for example --language sw,de,ja")
     if unknown := [code for code in codes if code not in LANGUAGES]:
-        raise InputError(f"no model here was trained on {unknown[0]!r}; mblip languages lists those that were")
+        raise InputError(
+            f"no model here was trained on {unknown[0]!r}; mblip languages lists those that were, and MBLIP_LANGUAGES names a "
+            "file of further ones"
+        )
     if resume and to is None:
         raise InputError("--resume goes on with a file: name it with --to")
     from mblip.inference.choosing import check_pictures, choose_model
@@ -72,7 +77,6 @@ def caption(
     from mblip.inference.choosing import open_model
     from mblip.inference.finding import find_pictures
     from mblip.inference.notices import notice_for
-    from mblip.models.locate import locate
     from mblip.processing.images import open_picture
     from mblip.progress import Progress
     from mblip.storage import UnreadableImage, alone, no_empty_folders

@@ -100,11 +100,13 @@ def evaluate(
 ) -> None:
     """Evaluate a model zero-shot as the paper does. The same command goes on after an interruption."""
     from mblip.languages import find_languages
-    from mblip.models.locate import exists, find_model, locate
+    from mblip.models.locate import exists, find_model, know_languages, locate
 
     for option, value in (("quantization", quantization), ("sets", sets), ("pictures", pictures)):
         if value and value not in _CHOICES[option]:
             raise InputError(f"--{option} is one of {', '.join(_CHOICES[option])}, not {value!r}")
+    if not endpoint:
+        know_languages(model)
     codes = tuple(language.code for language in find_languages(languages))
     names = [part for value in [*(suite or ["quick"]), *(more or [])] for part in value.split(",") if part]
     fetched = not endpoint and model != "dummy" and not exists(Path(model)) and find_model(model) is None

@@ -94,7 +94,9 @@ def read(
 def _language(text: str) -> str:
     code = find_language(text).code
     if code not in LANGUAGES:
-        raise InputError(f"{text!r} is none of the {len(LANGUAGES)} languages that mixes hold")
+        raise InputError(
+            f"{text!r} is none of the {len(LANGUAGES)} languages that mixes hold; add it with more_languages of the recipe"
+        )
     return code
 
 

@@ -23,6 +23,8 @@ from mblip.evaluation.results import (
     write_run,
     write_scores,
 )
+from mblip.languages import LANGUAGES
+from mblip.more_languages import carried
 from mblip.schema import Score
 from mblip.storage import alone, no_empty_folders
 
@@ -76,12 +78,15 @@ def keep_run(directory: Path, run: Run) -> None:
                 f"template, processor, effective decoding), so that it is not continued; {_ELSEWHERE}"
             )
         shared = run.decoding.keys() & held.decoding.keys()
-        for name in (field.name for field in dataclasses.fields(Run) if field.name != "decoding"):
+        for name in (
+            field.name for field in dataclasses.fields(Run) if field.name not in ("decoding", "more_languages")
+        ):
             _compare(directory, name, getattr(held, name), getattr(run, name))
         for benchmark in sorted(shared):
             _compare(directory, f"decoding of {benchmark}", held.decoding[benchmark], run.decoding[benchmark])
         run = dataclasses.replace(run, decoding={**held.decoding, **run.decoding})
-    write_run(directory, run)
+    # Reading what is held has added its languages to those of this process.
+    write_run(directory, dataclasses.replace(run, more_languages=carried(LANGUAGES)))
 
 
 def keep_scores(directory: Path, scores: list[Score], benchmarks: Iterable[Benchmark]) -> list[Score]:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from mblip.errors import InputError
+from mblip.more_languages import add_languages
 from mblip.schema import Prediction, Score
 from mblip.storage import JsonlWriter, parse_record, read_records, write_json
 
@@ -54,6 +55,7 @@ class Run:
         decoding: How answers came about, by benchmark: the effective settings of generation, or the candidates.
         sets: ``official`` or ``paper``, see :mod:`mblip.evaluation.sets`.
         pictures: ``correct``, or ``original`` for pictures as they are stored.
+        more_languages: Languages beside the 96 that were known when the run was begun.
     """
 
     model: str
@@ -66,6 +68,7 @@ class Run:
     decoding: dict[str, Any] = field(default_factory=dict)
     sets: str = "official"
     pictures: str = "correct"
+    more_languages: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ def read_run(directory: Path) -> Run:
     run = parse_record(Run, _read_json(path, dict), str(path))
     if run.format not in READ:
         raise InputError(f"{path} has format {run.format}; this version reads {FORMAT}: evaluate again")
+    add_languages(run.more_languages, str(path))
     return run
 
 

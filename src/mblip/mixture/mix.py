@@ -143,7 +143,8 @@ def mix_hash(recipe: DataRecipe) -> str:
     """SHA-256 over everything in the recipe and its template files that shapes the mix."""
     files = {name: sha256_file(find_templates(name)) for name in recipe.templates}
     files |= {name: sha256_file(name) for name in recipe.exclude_images}
-    without = {"title", "paper"} if recipe.images else {"title", "paper", "images"}
+    without = {"title", "paper"} | ({"images"} if not recipe.images else set())
+    without |= {"more_languages"} if not recipe.more_languages else set()  # mixes without keep their hashes
     content = recipe.model_dump(mode="json", exclude=without) | {"files": files}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

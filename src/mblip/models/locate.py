@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from mblip import plugins
 from mblip.errors import InputError, guess, nearest, shorten
+from mblip.more_languages import add_languages
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)
 _COLLECTION = re.compile(r"([a-z][a-z0-9+.-]+):(?!/)")
@@ -87,6 +89,29 @@ def find_model(name: str | Path) -> Path | None:
             f"the run {folder} is not finished (it has no mblip.json): go on with mblip train, then ask again"
         )
     raise InputError(f"{folder} holds neither a model (config.json) nor a run (mblip.json)")
+
+
+def know_languages(name: str | Path) -> None:
+    """Add the languages that a model on this machine was trained in beside the 96; nothing for one that is not here yet.
+
+    Raises:
+        InputError: They are damaged, or clash with languages that are known already.
+    """
+    try:
+        folder = find_model(name) if str(name) else None
+    except InputError:  # whoever loads the model says so, in its turn
+        return
+    for file in ("mblip.json", "config.json"):  # a run's description, a stock checkpoint's configuration
+        path = (folder or Path()) / file
+        if folder is None or not path.is_file():
+            continue
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8")).get("more_languages") or []
+        except (OSError, ValueError, AttributeError):  # whoever loads the model says what is wrong
+            return
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise InputError(f"{path}: more_languages is not a list of languages; copy the model again")
+        add_languages(rows, str(path))
 
 
 def is_path(text: str) -> bool:

@@ -76,6 +76,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
         "prompt_templates": list(getattr(vlm.model.config, "prompt_templates", None) or []),
         "answer_separator": None if vlm.is_encoder_decoder else vlm.layout.separator,
         "trained_prompts": getattr(vlm.model.config, "trained_prompts", None),
+        "more_languages": getattr(vlm.model.config, "more_languages", None) or [],
     }
     write_json(folder / DESCRIPTION, description)
 
@@ -95,6 +96,7 @@ class Description:
         answer_separator: What stood between prompt and answer of a decoder-only model; None where the run does not say
             (an encoder-decoder, or a run from before this was written): then what the tokeniser makes of both in one line.
         trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None where the run does not say.
+        more_languages: Languages beside the 96 that the run was trained in.
     """
 
     bases: dict[str, Base]
@@ -106,6 +108,7 @@ class Description:
     prompt_templates: list[str]
     answer_separator: str | None
     trained_prompts: dict[str, Any] | None
+    more_languages: list[dict[str, Any]]
 
 
 def read_description(folder: Path) -> Description:
@@ -128,6 +131,7 @@ def read_description(folder: Path) -> Description:
             prompt_templates=list(raw.get("prompt_templates", ())),
             answer_separator=_separator(raw.get("answer_separator")),
             trained_prompts=raw.get("trained_prompts"),
+            more_languages=list(raw.get("more_languages", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / DESCRIPTION} is damaged ({error!r}); copy the run again") from error
@@ -176,6 +180,8 @@ def load_run(
         vlm.model.config.prompt_templates = run.prompt_templates
     if run.trained_prompts is not None:
         vlm.model.config.trained_prompts = run.trained_prompts
+    if run.more_languages:
+        vlm.model.config.more_languages = run.more_languages
     finish(vlm, quantization, device_map)
     if attached:
         load_lora(vlm, attached)

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mblip.errors import InputError
+from mblip.more_languages import add_languages, carried
 from mblip.schema import Drop, Example, Instruction
 from mblip.storage.files import sha256_file, write_json
 from mblip.storage.jsonl import parse_record, read_records
@@ -42,6 +43,7 @@ class Manifest:
             where that is not known.
         evaluation_prompts_seen: Those among them that benchmarks are evaluated with: what these measure with the model of
             such a mix is not zero-shot.
+        more_languages: Those among its languages that a recipe added to the table, so that who reads the folder knows them.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class Manifest:
     shards: dict[str, str]
     prompts: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     evaluation_prompts_seen: list[str] = dataclasses.field(default_factory=list)
+    more_languages: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def by_source(self) -> dict[str, int]:
@@ -134,6 +137,7 @@ def write_manifest(
         prompts=dict(prompts or {}),
         evaluation_prompts_seen=list(evaluation_prompts_seen),
     )
+    manifest.more_languages = carried(manifest.by_language)
     totals = {"by_source": manifest.by_source, "by_task": manifest.by_task, "by_language": manifest.by_language}
     write_json(Path(folder) / MANIFEST, dataclasses.asdict(manifest) | totals)
     return manifest
@@ -164,6 +168,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise InputError(f"{path} does not hold a JSON object")
     totals = {name: row.pop(name, None) for name in ("by_source", "by_task", "by_language")}
     manifest = parse_record(Manifest, row, str(path))
+    add_languages(manifest.more_languages, str(path))
     present = {file.name for file in Path(folder).glob("*.parquet")}
     for name in sorted(present ^ manifest.shards.keys()):
         raise InputError(f"{path} lists other shards than the folder holds: {name} is only in one of them")

@@ -59,7 +59,13 @@ def find_mix(recipe: TrainRecipe, directory: Path, anew: bool = False) -> Path:
         return Path(section.mix)
     source = section.source.model_copy(update={"translate": False})
     title = f"{_OWN}{recipe.title}"
-    data = DataRecipe(title=title, seed=recipe.seed, sources=(source,), templates=section.templates)
+    data = DataRecipe(
+        title=title,
+        seed=recipe.seed,
+        sources=(source,),
+        templates=section.templates,
+        more_languages=recipe.more_languages,
+    )
     folder = directory / "mix"
     made_by = folder / "recipe.yaml"
     if anew and made_by.is_file() and load_recipe(DataRecipe, made_by).title.startswith(_OWN):

@@ -40,7 +40,7 @@ from mblip.storage import (
     read_manifest,
     write_manifest,
 )
-from mblip.translation.allocation import CODES, Allocation, allocate, allowed_languages, plan_counts
+from mblip.translation.allocation import Allocation, allocate, allowed_languages, codes, plan_counts
 from mblip.translation.engines import Engine, lacking
 from mblip.translation.journal import Journal
 from mblip.translation.translating import ANSWER, Told, Translator, no_words, nobody
@@ -154,12 +154,12 @@ def _allotted(part: Part, examples: Sequence[Example]) -> list[str]:
     if not part.source.translate:
         return [language_of(example.languages.values()) for example in examples]
     allocation = _allocation(part.recipe.model_dump_json(), part.source.name, part.work)
-    seen = dict(part.offsets)
+    seen, names = dict(part.offsets), codes()
     languages = []
     for example in examples:
         place = seen.get(example.task, 0)
         seen[example.task] = place + 1
-        languages.append(CODES[allocation[example.task][place]])
+        languages.append(names[allocation[example.task][place]])
     return languages
 
 
@@ -298,6 +298,8 @@ def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: English
 def translation_hash(recipe: DataRecipe, source: SourceSection, work: Path) -> str:
     """SHA-256 over everything that shapes the translated examples of a source: the recipe and the English shards."""
     content = recipe.model_dump(mode="json", include={"seed", "bad_rows", "allocation", "translation", "profile"})
+    if recipe.more_languages:
+        content["more_languages"] = [language.model_dump(mode="json") for language in recipe.more_languages]
     del content["translation"]["max_failed"]  # a tolerance; it may be raised for what was stopped by it
     if recipe.images:
         content["images"] = recipe.images

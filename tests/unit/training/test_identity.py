@@ -22,11 +22,12 @@ from mblip.training.run import train
 
 Make = Callable[..., TrainRecipe]
 FREE = {
-    "TrainRecipe": "title paper checkpointing sharding speedups samples tracker checkpoint_every keep_checkpoints log_every",
+    "TrainRecipe": "title paper more_languages checkpointing sharding speedups samples tracker checkpoint_every "
+    "keep_checkpoints log_every",
     "MixSection": "max_unreadable workers",
     "OptimSection": "micro_batch",
-    "TextRecipe": "title paper checkpoint_every log_every",
-    "VisionRecipe": "title paper checkpoint_every log_every",
+    "TextRecipe": "title paper more_languages checkpoint_every log_every",
+    "VisionRecipe": "title paper more_languages checkpoint_every log_every",
 }
 
 
