@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from PIL import Image
 
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, quoted
 from mblip.nano.scenes import Scene, render
 from mblip.storage import ImageStore, UnreadableImage
-
-NAMES = ("scenes",)
 
 
 class SceneStore:
@@ -35,6 +33,6 @@ def open_scenes(name: str, as_stored: bool = False) -> ImageStore:
     Raises:
         InputError: There is no such store.
     """
-    if name not in NAMES:
-        raise InputError(f"there are no pictures nano:{name}{nearest(name, NAMES)}")
+    if name != "scenes":
+        raise InputError(f"{quoted(f'nano:{name}')} is no image store: name nano:scenes")
     return SceneStore()
