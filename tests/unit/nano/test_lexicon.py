@@ -88,6 +88,17 @@ def test_drops_name_reason_task_and_language() -> None:
     assert (records[4].task, records[4].language, records[4].detail) == ("caption", "de", held)
 
 
+def test_words_can_be_held_back_only_where_a_corpus_tells_them() -> None:
+    from mblip.config import DataRecipe
+    from mblip.mixture.plan import check_recipe
+
+    made = {"title": "t", "templates": ["nano"], "translation": {"never_shown": 0.2}}
+    table, scenes = {"name": "mine", "reader": "table"}, {"name": "scenes", "reader": "scenes"}
+    check_recipe(DataRecipe.model_validate({**made, "sources": [table, scenes]}))
+    with pytest.raises(InputError, match=r"never_shown: the corpora of this recipe \(table\) do not say which words"):
+        check_recipe(DataRecipe.model_validate({**made, "sources": [table]}))
+
+
 def test_yes_no_languages_of_the_recipe_are_those_checked_by_hand() -> None:
     from mblip.config import DataRecipe, load_recipe
 
