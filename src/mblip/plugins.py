@@ -187,7 +187,13 @@ def _has_plugins(found: metadata.Distribution) -> bool:
         text = found.read_text(_POINTS) or ""
     except (OSError, UnicodeDecodeError):  # not a text: nothing in it can be meant for us
         return False
-    return GROUP in text and metadata.distribution(found.name).read_text(_POINTS) == text
+    if GROUP not in text:
+        return False
+    try:
+        return metadata.distribution(found.name).read_text(_POINTS) == text
+    except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        _log.warning("left out: the plug-ins of a package whose metadata are damaged (%s)", error)
+        return False
 
 
 def _register_all(owner: str, package: metadata.Distribution) -> None:

@@ -92,8 +92,13 @@ def test_a_damaged_list_of_entry_points_is_not_taken_for_any(
     (tmp_path / "one_squares-2.0.dist-info" / "entry_points.txt").write_bytes(b"\xff\xfe[mblip.plugins]\nx = y\n")
     install("two_squares", "")
     (tmp_path / "two_squares-2.0.dist-info" / "entry_points.txt").write_text("[mblip.plugins]\nno equals sign\n")
-    assert "scenes" in plugins.corpora
-    [line] = [record.getMessage() for record in caplog.records]
+    for name, metadata_file in (("three_squares", ""), ("four_squares", None)):  # packages without a name
+        install(name, REGISTERING.format("corpora", name, "x"))
+        path = tmp_path / f"{name}-2.0.dist-info" / "METADATA"
+        path.unlink() if metadata_file is None else path.write_text(metadata_file)
+    assert {*READERS, "scenes"} == set(plugins.corpora)
+    *lines, line = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2 and all("a package whose metadata are damaged" in told for told in lines)
     assert line.startswith("the plug-in of two_squares 2.0 could not be loaded and is left out: ")
 
 
