@@ -191,7 +191,7 @@ def _has_plugins(found: metadata.Distribution) -> bool:
         return False
     try:
         return metadata.distribution(found.name).read_text(_POINTS) == text
-    except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         _log.warning("left out: the plug-ins of a package whose metadata are damaged (%s)", error)
         return False
 
