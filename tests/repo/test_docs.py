@@ -60,7 +60,7 @@ def test_files_exist() -> None:
 
 
 def test_python_examples_import() -> None:
-    named = words(r"(?m)^from (mblip[\w.]*) import")
+    named = words(r"(?m)^from (mblip(?:\.\w+)*) import")
     assert "mblip.storage" in named
     assert [name for name in named if importlib.util.find_spec(name) is None] == []
 
