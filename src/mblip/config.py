@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from mblip import plugins
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, nearest, of_system
 from mblip.eval_recipe import EvalRecipe as EvalRecipe
 from mblip.eval_recipe import Pictures
 from mblip.languages import LanguageCode
@@ -123,7 +123,7 @@ class MixSection(Section):
 
     identity: ClassVar[Identity] = Identity.of(
         "source templates images replay_images replay_share tasks languages exclude_languages max_prompt_tokens "
-        "max_answer_tokens end_cut_answers crop_scale flip pictures",
+        "max_answer_tokens end_cut_answers crop_scale flip pictures text_share",
         content="mix replay",
         free="max_unreadable workers",
     )
@@ -139,6 +139,12 @@ class MixSection(Section):
     )
     replay_images: str = Field(default="", description="image store of the replayed mix")
     replay_share: float = Field(default=0.5, gt=0, lt=1, description="of each batch, with replay")
+    text_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of the rows without a picture in every batch; left out, they come as often as the mix has them",
+    )
     tasks: tuple[str, ...] = Field(default=(), description="only these tasks; empty for all")
     languages: tuple[LanguageCode, ...] = Field(default=(), description="only these answer languages; empty for all")
     exclude_languages: tuple[LanguageCode, ...] = ()
@@ -343,11 +349,10 @@ def load_train_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> Re
     if kind in ("data", "eval"):
         kind = "train"  # whose check says what the recipe is for
     if kind not in plugins.recipe_kinds:
-        raise InputError(
-            f"{path}: field 'kind' is {kind!r}, which mblip train does not run{plugins.recipe_kinds.hint(kind)}"
-        )
-    found: type[Recipe] = plugins.recipe_kinds[kind]
-    return load_recipe(found, source, overrides)
+        hint = plugins.recipe_kinds.hint(kind)
+        raise InputError(f"{path}: field 'kind' is {kind!r}, which mblip train does not run{hint}")
+    recipe_class: type[Recipe] = plugins.recipe_kinds[kind]
+    return load_recipe(recipe_class, source, overrides)
 
 
 def _read_text(path: Path) -> str:
@@ -358,7 +363,7 @@ def _read_text(path: Path) -> str:
 
         raise InputError(f"{path} is not readable YAML: {not_utf8(path)}") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise of_system(error, f"cannot read {path}: {error.strerror}") from error
 
 
 _RECIPES = Path(str(resources.files("mblip"))) / "recipes"
@@ -393,12 +398,8 @@ def shipped_recipes() -> dict[str, Path]:
     names: dict[str, Path] = dict(sorted(plugins.recipes.usable()))
     stems = {name: name.rpartition("/")[2] for name in names}
     own = {name: stem for name, stem in stems.items() if plugins.OWN in plugins.recipes.owners(name)}
-    short = {}
-    for name, stem in stems.items():
-        rivals = own if name in own else stems
-        if list(rivals.values()).count(stem) == 1:
-            short[stem] = names[name]
-    return names | short
+    rivals = {name: list((own if name in own else stems).values()) for name in names}
+    return names | {stem: names[name] for name, stem in stems.items() if rivals[name].count(stem) == 1}
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

@@ -190,6 +190,20 @@ def find_code(text: str) -> str:
         raise ValueError(str(error)) from error
 
 
+def find_trainable(text: str) -> str:
+    """The mC4 code of a language that a mix may hold.
+
+    Raises:
+        InputError: Unknown, or one that benchmarks alone ask for.
+    """
+    code = find_language(text).code
+    if code not in LANGUAGES:
+        raise InputError(
+            f"{text!r} is none of the {len(LANGUAGES)} languages that mixes hold; add it with more_languages of the recipe"
+        )
+    return code
+
+
 def _find_or_list(text: str) -> Language:
     try:
         return find_language(text)

@@ -34,7 +34,7 @@ _PROGRAM = "this program"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*(/[a-z0-9][a-z0-9_.+-]*)?")  # also safe as part of a file's name
 _POINTS = "entry_points.txt"
 _SAID = 150  # characters of a foreign error that are shown
-_log = logging.getLogger("mblip")
+_log = logging.getLogger(__name__)
 _owner: ContextVar[str] = ContextVar("owner", default=_PROGRAM)
 _lock = threading.RLock()
 _state = "new"  # then "loading", then "loaded"

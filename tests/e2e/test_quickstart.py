@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mblip.cli.app import app
-from mblip.config import DataRecipe, Recipe
+from mblip.config import DataRecipe, Recipe, load_recipe
 from mblip.errors import InputError
 from mblip.models import locate
 from mblip.nano import experiment
@@ -35,7 +35,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
         for s in SETTINGS
     ]
     monkeypatch.setattr(experiment, "SETTINGS", tuple(settings))
-    load = experiment.load_recipe
+    load = load_recipe
 
     def small(kind: type[Recipe], name: str, overrides: tuple[str, ...] = ()) -> Recipe:
         fewer = ("sources.scenes.options.scenes=2000",) if kind is DataRecipe else ()

@@ -162,8 +162,17 @@ def test_changelog_has_the_current_version_or_unreleased_changes() -> None:
     from mblip import __version__
 
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"## [{__version__}]" in changelog or "## [Unreleased]" in changelog
-    assert "Keep a Changelog" in changelog
+    heads = re.findall(r"^## (.*)$", changelog, re.MULTILINE)
+    # First what is not released yet, with at least one change; then each version with its day, the newest of them this one.
+    assert heads[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", head) for head in heads[1:])
+    newest = re.match(r"\[(.*?)\]", heads[1])[1] if heads[1:] else ""  # type: ignore[index]
+    assert newest in ("", __version__)
+    unreleased = re.split(r"^## .*$", changelog, flags=re.MULTILINE)[1]
+    sections = re.findall(r"^### (.*)\n\n((?:(?!^#).*\n)*)", unreleased, re.MULTILINE)
+    assert {name for name, _ in sections} <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert len({name for name, _ in sections}) == len(sections) >= (0 if newest else 1)
+    assert all(text.startswith("- ") for _, text in sections)
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "decisions").glob("*.md")), ids=lambda page: page.stem)

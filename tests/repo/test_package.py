@@ -134,3 +134,16 @@ def test_pre_commit_runs_the_linters_of_make_lint() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     lint = makefile.split("\nlint:")[1].split("\n\n")[0]
     assert {line.split("$(BIN)/")[1].split()[0] for line in lint.splitlines() if "$(BIN)/" in line} == set(entries)
+
+
+def test_the_oldest_versions_are_those_that_are_allowed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(row for rows in project["optional-dependencies"].values() for row in rows)]
+    bounds = dict(re.match(r"([\w.-]+)(?:\[.*\])?(?:>=([\d.]+))?", row).groups() for row in wanted)  # type: ignore[union-attr]
+    lines = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.removesuffix(".*").split("==") for line in lines if not line.startswith("#"))
+    assert all(line.startswith("#") or line.endswith(".*") for line in lines)  # the last correction of that version
+    assert len(pinned) > 40
+    assert pinned == {
+        name.lower(): bound if "." in bound else f"{bound}.0" for name, bound in bounds.items() if bound is not None
+    }

@@ -13,9 +13,9 @@ import pytest
 from mblip import languages
 from mblip.config import AllocationSection, DataRecipe, load_recipe
 from mblip.errors import InputError
-from mblip.languages import LANGUAGES, find_language
+from mblip.languages import LANGUAGES, added_languages, find_language
 from mblip.models.locate import know_languages
-from mblip.more_languages import add_languages, added_languages, carried, read_languages
+from mblip.more_languages import add_languages, carried, read_languages
 from mblip.translation import allocate, plan_counts
 
 GUARANI = {"code": "gn", "name": "Guarani", "script": "Latn", "nllb": "grn_Latn", "madlad": "<2gn>", "share": 0.02}

@@ -72,13 +72,13 @@ def caption(
 
     check_pictures(pictures)
     chosen = choose_model(model)
+    from mblip.cli._progress import ProgressBars
     from mblip.inference.caption_file import CaptionFile, SkippedList  # seconds: after the checks
     from mblip.inference.captioning import caption_pictures
     from mblip.inference.choosing import open_model
     from mblip.inference.finding import find_pictures
     from mblip.inference.notices import notice_for
     from mblip.processing.images import open_picture
-    from mblip.progress import Progress
     from mblip.storage import UnreadableImage, alone, no_empty_folders
 
     found = find_pictures(pictures, column)
@@ -91,7 +91,7 @@ def caption(
         file = CaptionFile(to, chosen, resume, encoding) if to else None
         skipped = SkippedList(to) if to else None
         # On a terminal that also shows the captions, a bar would only be in their way.
-        progress = stack.enter_context(Progress("pictures", bar=bool(to) or not sys.stdout.isatty()))
+        progress = stack.enter_context(ProgressBars("pictures", bar=bool(to) or not sys.stdout.isatty()))
         if not model:
             progress.say(f"model: {chosen}, whose files are on this machine")
         done = file.done if file else ()
@@ -114,7 +114,7 @@ def caption(
                 progress.say(f"mblip: {left_out}")
             unusable = chain((UnreadableImage(*each) for each in found.skipped), results)
             before = len(found.pictures) - len(left)
-            progress.update(before, total)
+            progress("", before, total)
             for count, result in enumerate(unusable, start=before + 1):
                 if isinstance(result, UnreadableImage):
                     unreadable += 1
@@ -127,7 +127,7 @@ def caption(
                     for row in result:
                         shown = dataclasses.asdict(row)
                         print(json.dumps(shown, ensure_ascii=False) if as_json else "\t".join(list(shown.values())[:3]))
-                progress.update(count, total)
+                progress("", count, total)
         except BaseException:
             if file and skipped:
                 file.close()

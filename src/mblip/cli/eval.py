@@ -123,22 +123,15 @@ def evaluate(
     recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value})
     stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")
     directory = to or Path("runs") / f"eval-{stem}"
+    from mblip.cli._progress import ProgressBars, log_shown
     from mblip.evaluation.evaluate import Machine, evaluate  # takes seconds: after the options have proved valid
-    from mblip.progress import Progress
 
-    machine = Machine(endpoint, quantization, dtype, batch_size, _fields(extra_body))
-    with Progress("answers", quiet=os.environ.get("RANK", "0") != "0") as progress, _stopped(directory):
-        scores = evaluate(
-            model,
-            recipe,
-            data,
-            directory,
-            images or (),
-            allow_missing,
-            machine,
-            progress=progress.update,
-            tell=progress.say,
-        )
+    machine = Machine(
+        endpoint, quantization, dtype, batch_size, _fields(extra_body), tuple(images or ()), allow_missing
+    )
+    bars = ProgressBars("answers", quiet=os.environ.get("RANK", "0") != "0")
+    with bars as progress, log_shown(progress.say), _stopped(directory):
+        scores = evaluate(model, recipe, data, directory, machine, progress=progress)
     if as_json and scores:
         from dataclasses import asdict
 

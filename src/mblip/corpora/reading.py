@@ -23,6 +23,7 @@ from mblip.storage import ImageStore, UnreadableImage, language_of, open_images
 
 READERS = (
     "aokvqa",
+    "chat",
     "coco",
     "flickr30k",
     "gqa",
@@ -30,6 +31,7 @@ READERS = (
     "llava",
     "matching",
     "nlvr2",
+    "parallel",
     "table",
     "vqav2",
     "web_capfilt",

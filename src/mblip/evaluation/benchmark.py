@@ -200,10 +200,6 @@ class Benchmark:
                 return found[0]
         return None
 
-    def ask(self, item: Item, language: str) -> str:
-        """The prompt for an item, in the paper's words."""
-        return self.prompt.format(text=item.text, language=find_language(language).name)
-
     def choose_variant(self, name: str) -> str:
         """A variant by name, the default for an empty one.
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError
+from mblip.errors import InputError, of_system
 from mblip.evaluation.about import write_about
 from mblip.evaluation.benchmark import Benchmark
 from mblip.evaluation.results import (
@@ -43,7 +43,9 @@ def held(directory: Path) -> Iterator[None]:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cannot write {directory}: {error.strerror}; choose another folder with --to") from error
+            raise of_system(
+                error, f"cannot write {directory}: {error.strerror}; choose another folder with --to"
+            ) from error
         with alone(directory, "evaluating"):
             yield
 

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError
+from mblip.errors import InputError, of_system
 from mblip.more_languages import add_languages
 from mblip.schema import Prediction, Score
 from mblip.storage import JsonlWriter, parse_record, read_records, write_json
@@ -205,8 +205,9 @@ def _read_json(path: Path, kind: type) -> Any:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}; give a directory that mblip eval has written"
+        raise of_system(
+            error,
+            f"cannot read {path}: {error.strerror}; give a directory that mblip eval has written",
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); run mblip eval on its directory again") from error

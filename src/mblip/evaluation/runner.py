@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -16,10 +16,10 @@ from mblip.evaluation.answerers.base import Answerer, Group, NoAnswer, OpenImage
 from mblip.evaluation.results import MISSING, PREDICTIONS, Missing, predictions_path, task_path
 from mblip.evaluation.tasks import Task
 from mblip.models.generation import Request
+from mblip.progress import Progress, silent
 from mblip.schema import Prediction
 from mblip.storage import JsonlAppender, JsonlWriter, UnreadableImage, read_records
 
-Progress = Callable[[int, int], None]
 _ELSEWHERE = "evaluate to another folder"
 
 
@@ -41,7 +41,7 @@ def answer_tasks(
     directory: Path,
     processes: Processes,
     protocol: str = "generation",
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> None:
     """Answer every item of every task; what is answered already is kept.
 
@@ -55,7 +55,7 @@ def answer_tasks(
         directory: The run directory.
         processes: Who else works on it.
         protocol: ``generation``, or ``candidates`` to choose from each benchmark's answers.
-        progress: Told how many of this process's requests are done, and of how many.
+        progress: Is told how many of this process's requests are done; the stage is empty.
 
     Raises:
         InputError: The directory holds answers to something else, or the model cannot answer at all.
@@ -91,7 +91,7 @@ def answer_tasks(
             else:
                 row = (request.id, task.benchmark.name, task.language, request.images, request.prompt, answer)
                 append(task, PREDICTIONS, Prediction(*row))
-            progress(done, total)
+            progress("", done, total)
     processes.wait_for_everyone()
     if processes.is_main_process:
         for task in tasks:

@@ -21,14 +21,13 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
 from mblip import plugins
-from mblip.errors import InputError
+from mblip.errors import MblipError
 from mblip.inference.demo_gate import Function, Gate, number, one_of, some_of, text, upload
 from mblip.inference.demo_sessions import STATES, Sessions
 from mblip.inference.detecting import language_of
 from mblip.inference.notices import notice_for
 from mblip.inference.predictor import Predictor
 from mblip.inference.server.app import prompt_tokens
-from mblip.inference.server.batching import Busy
 from mblip.inference.server.pictures import Pictures
 from mblip.inference.server.schema import MAX_CHARACTERS
 from mblip.inference.uploads import Uploads
@@ -109,7 +108,7 @@ def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple
             return [answer.text for (answer,) in await asyncio.gather(*asked)], notice and notice(opened[1])
         except FileNotFoundError as error:  # an older upload, removed for newer ones
             raise gr.Error("The picture is no longer here: upload it again.", print_exception=False) from error
-        except (InputError, Busy) as error:
+        except MblipError as error:
             raise _shown(error) from error
         finally:
             for one in asked:
@@ -129,7 +128,7 @@ def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple
             raise gr.Error("Write a question first.", print_exception=False)
         try:
             language = LANGUAGES[code or await asyncio.to_thread(language_of, question)]
-        except InputError as error:
+        except MblipError as error:
             raise _shown(error) from error
         (answer,), told = await generate(picture, [model.prompts.for_question(question, language.name)], settings)
         return _cards([(language, answer)], told)

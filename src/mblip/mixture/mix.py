@@ -25,16 +25,17 @@ from numpy.typing import NDArray
 
 from mblip import plugins
 from mblip.config import DataRecipe, save_recipe
-from mblip.corpora.jobs import Progress, run_jobs, silent
+from mblip.corpora.jobs import run_jobs
 from mblip.corpora.provenance import changed_file, load_stamps, save_stamps
 from mblip.corpora.sampling import STAMPS, EnglishStage
 from mblip.errors import InputError
 from mblip.mixture.card import write_card
 from mblip.mixture.exclusion import evaluation_images, image_identity
 from mblip.mixture.plan import check_samples, plan_mix
-from mblip.mixture.templates import Template, Templates, load_templates, normal_prompt
+from mblip.mixture.templates import AS_IT_IS, Template, Templates, load_templates, normal_prompt
 from mblip.mixture.templates.rendering import find_templates
 from mblip.mixture.templates.translating import translate_templates
+from mblip.progress import Progress, silent
 from mblip.schema import Drop, Example, Instruction
 from mblip.storage import (
     EXCLUSIONS,
@@ -229,7 +230,8 @@ def _deal(chunk: _Chunk) -> None:
 def _write_boxes(chunk: _Chunk, instructions: list[Instruction]) -> None:
     seed = chunk.part.recipe.seed
     digests = b"".join(
-        _hash(seed, *row.images) + _hash(seed, row.id) + _hash(0, *row.images, row.prompt, row.answer)
+        # Rows without a picture are spread by their ids: they would all be in one box.
+        _hash(seed, *(row.images or (row.id,))) + _hash(seed, row.id) + _hash(0, *row.images, row.prompt, row.answer)
         for row in instructions
     )
     hashes = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 3)
@@ -319,7 +321,7 @@ def _prompts(recipe: DataRecipe, boxes_folder: Path, tasks: Container[str]) -> d
     if recipe.translated_templates:
         rows += read_records(boxes_folder / _TEMPLATES, Template)
     for row in rows:
-        if row.task in tasks:
+        if row.task in tasks and row.prompt != AS_IT_IS:
             found.setdefault(row.task, []).append(row.prompt)
     return {task: list(dict.fromkeys(prompts)) for task, prompts in sorted(found.items())}
 

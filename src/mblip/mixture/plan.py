@@ -7,11 +7,11 @@ from pathlib import Path
 
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora import Counted, EnglishStage, check_names, count_examples, sample_source, sample_sources
-from mblip.corpora.jobs import Progress, silent
 from mblip.corpora.reading import reader_module
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, MblipError, nearest
 from mblip.mixture.exclusion import evaluation_images
 from mblip.mixture.templates import Templates, load_templates
+from mblip.progress import Progress, silent
 from mblip.schema import Example
 from mblip.translation import check_engine, check_languages, plan_counts
 
@@ -59,7 +59,7 @@ def plan_what_is_there(recipe: DataRecipe, work: Path | None = None, progress: P
     for source in recipe.sources:
         try:
             plan.counts[source.name], plan.drops[source.name] = _count(recipe, source, templates, work, progress)
-        except InputError as error:
+        except MblipError as error:
             plan.missing[source.name] = str(error)
     return plan
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from mblip.config import ModelSection
-from mblip.errors import InputError
+from mblip.errors import MblipError
 from mblip.models.checkpoint import Checkpoint
 from mblip.models.containers import container_kind
 from mblip.models.locate import locate
@@ -58,7 +58,7 @@ def check_model(name: str | Path) -> ModelReport:
             config = base_config(folder)
             check = _check_vision_llm if container_kind(config) else _check_language_model
             check(folder, config, report)
-    except InputError as error:
+    except MblipError as error:
         report.problems.append(str(error))
     return report
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from contextlib import suppress
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mblip import plugins
-from mblip.errors import InputError, guess, nearest, shorten
+from mblip.errors import InputError, MblipError, RemoteError, ResourceError, guess, is_scarcity, nearest, shorten
 from mblip.more_languages import add_languages
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)
@@ -18,7 +17,6 @@ _COLLECTION = re.compile(r"([a-z][a-z0-9+.-]+):(?!/)")
 _OUR_FOLDERS = ("runs", "exported")
 _FILE_ENDINGS = (".json", ".yaml", ".yml", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".zip", ".gz")
 _FEW = 30
-_TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
 
 def locate(name: str | Path, weights: bool = True) -> Path:
@@ -176,37 +174,31 @@ def _from_hub(name: str, weights: bool) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
     from tqdm.auto import tqdm
 
+    from mblip.catalogue.hub import not_given, wanted_files
+
     repository, _, revision = name.partition("@")
     wanted: dict[str, Any] = {"repo_id": repository, "revision": revision or None}
     # tqdm's own bar, which shows on a terminal alone: the Hub's is off on the command line, as transformers' with it.
     bar: dict[str, Any] = {"tqdm_class": tqdm}
     try:
-        patterns = [*_TEXT_FILES, *(_weight_files(repository, revision) if weights else [])]
-        return Path(snapshot_download(**wanted, **bar, allow_patterns=patterns))
-    except _not_given() as error:
+        return Path(snapshot_download(**wanted, **bar, allow_patterns=wanted_files(repository, revision, weights)))
+    except not_given() as error:
         try:
             return Path(snapshot_download(**wanted, local_files_only=True))
         except (LocalEntryNotFoundError, OSError):
-            raise InputError(
-                f"{name!r} is neither a folder nor a checkpoint in the local Hugging Face cache, and the Hub does not "
-                f"give it ({type(error).__name__}): check the spelling and the connection, or name a folder"
-            ) from error
+            raise _refusal(name, error) from error
 
 
-def _not_given() -> tuple[type[Exception], ...]:
-    """What the Hub's client raises; without a connection, what comes from the library that its version stands on."""
-    found: list[type[Exception]] = [OSError, ValueError]
-    for library in ("httpx", "httpx2"):
-        with suppress(ImportError):
-            found.append(importlib.import_module(library).HTTPError)
-    return tuple(found)
+def _refusal(name: str, error: Exception) -> MblipError:
+    from huggingface_hub import constants
 
-
-def _weight_files(repository: str, revision: str) -> list[str]:
-    """Patterns of the weights to fetch: safetensors where there are any, never both formats."""
-    from huggingface_hub import constants, list_repo_files
-
-    if constants.HF_HUB_OFFLINE:
-        return ["*.safetensors", "*.bin"]
-    top = [file for file in list_repo_files(repository, revision=revision or None) if "/" not in file]
-    return [file for file in top if file.endswith(".safetensors")] or [file for file in top if file.endswith(".bin")]
+    if isinstance(error, OSError) and is_scarcity(error):
+        return ResourceError(
+            f"cannot keep {name!r} in the Hugging Face cache: {error.strerror}; free the space, or move it with HF_HOME"
+        )
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    mistaken = constants.HF_HUB_OFFLINE or isinstance(error, ValueError) or status in (400, 401, 403, 404)
+    return (InputError if mistaken else RemoteError)(
+        f"{name!r} is neither a folder nor a checkpoint in the local Hugging Face cache, and the Hub does not "
+        f"give it ({type(error).__name__}): check the spelling and the connection, or name a folder"
+    )

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError
 from mblip.models.build import build_model
 from mblip.models.checkpoint import fingerprint, read_json
 from mblip.models.finish import finish
@@ -199,8 +199,8 @@ def _check_base(folder: Path, part: str, base: Base) -> None:
     remedy = "train it again" if collection_of(base.name) else "bring the old one back"
     try:
         found = fingerprint(locate(base.name))
-    except InputError as error:
-        raise InputError(
+    except MblipError as error:
+        raise error.reworded(
             f"{folder} stands on the {part} checkpoint {base.name}, which is gone ({error}); {remedy}"
         ) from error
     if found != base.fingerprint:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mblip import plugins
-from mblip.errors import InputError, quoted
+from mblip.errors import InputError, MblipError, of_system, quoted
 from mblip.storage.cells import PictureCells, picture_column
 from mblip.storage.decoding import UnreadableImage, decode_image
 from mblip.storage.files import atomic_write
@@ -238,7 +238,7 @@ def _tar_index(path: Path) -> np.ndarray[Any, Any]:
     try:
         status = path.stat()
     except OSError as error:
-        raise InputError(f"cannot read the tar {path}: {error.strerror}") from error
+        raise of_system(error, f"cannot read the tar {path}: {error.strerror}") from error
     stamp = np.array([status.st_size, status.st_mtime_ns], np.int64)
     saved = path.with_name(path.name + ".index.npz")
     with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(saved) as file:
@@ -254,7 +254,7 @@ def _tar_index(path: Path) -> np.ndarray[Any, Any]:
     except (tarfile.TarError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable, uncompressed tar: {error}") from error
     index = np.array(rows, _INDEX_TYPE)
-    with suppress(InputError), atomic_write(saved) as file:  # a read-only folder costs a rebuild next time
+    with suppress(MblipError), atomic_write(saved) as file:  # a read-only folder costs a rebuild next time
         np.savez(file, stamp=stamp, index=index)
     return index
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mblip import plugins
 from mblip.config import Recipe, TrainRecipe, hash_recipe, load_recipe, save_recipe
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError, of_system
 from mblip.models.machine import settle
 from mblip.settings import contents, decisive
 from mblip.storage import alone, write_json
@@ -58,8 +58,9 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
         directory.mkdir(parents=True, exist_ok=True)
         there = {path.name for path in directory.iterdir()}
     except OSError as error:
-        raise InputError(
-            f"cannot write {directory}: {error.strerror or error}; choose a folder that can be written"
+        raise of_system(
+            error,
+            f"cannot write {directory}: {error.strerror or error}; choose a folder that can be written",
         ) from error
     with alone(directory, "training"):  # two runs that write to one would mix their checkpoints
         # Before anybody asks whether there is one: what starts anew is prepared otherwise than what goes on.
@@ -68,7 +69,7 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
             _check_folders(recipe, directory)
             save_recipe(recipe, saved)
             last = _run(recipe, directory, on_log)
-        except InputError:
+        except MblipError:
             new = {path.name for path in directory.iterdir()} - there
             if new <= {saved.name, IDENTITY}:  # nothing was done
                 for name in new:

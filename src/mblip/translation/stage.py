@@ -21,10 +21,11 @@ from typing import Any
 
 from mblip import plugins
 from mblip.config import DataRecipe, ShortAnswerSection, SourceSection
-from mblip.corpora.jobs import Progress, run_jobs, silent
+from mblip.corpora.jobs import run_jobs
 from mblip.corpora.reading import reader_module
 from mblip.corpora.sampling import EnglishStage, sample_sources, stage_folder
 from mblip.errors import InputError
+from mblip.progress import Progress, silent
 from mblip.replies import RULES
 from mblip.schema import Drop, Example
 from mblip.storage import (

@@ -10,6 +10,7 @@ import pytest
 from mblip.errors import InputError
 from mblip.nano import corpus as scenes
 from mblip.nano.scenes import Scene
+from mblip.nano.words import load_lexicon
 from mblip.schema import Example
 
 
@@ -23,7 +24,7 @@ def _scene(example: Example) -> Scene:
 
 
 def test_every_answer_follows_from_the_picture(examples: list[Example]) -> None:
-    seen = Counter()
+    seen = Counter[str]()
     for example in examples:
         concepts = _scene(example).concepts
         cells = dict(zip(concepts, (cell for _, cell in _scene(example).objects), strict=True))
@@ -48,7 +49,7 @@ def test_every_answer_follows_from_the_picture(examples: list[Example]) -> None:
                 assert (answer == "yes") == (texts["question"] in concepts)
             case "left" | "right":
                 assert len(concepts) == 2
-                assert cells[answer] % 2 == (0 if example.task == "left" else 1)
+                assert cells[str(answer)] % 2 == (0 if example.task == "left" else 1)
                 assert len({cell // 2 for cell in cells.values()}) == 1
             case "matching":
                 assert (answer == "yes") == (texts["caption"].split(", ") == list(concepts))
@@ -61,7 +62,7 @@ def test_every_answer_follows_from_the_picture(examples: list[Example]) -> None:
 
 
 def test_yes_and_no_are_balanced_and_half_the_wrong_objects_are_near(examples: list[Example]) -> None:
-    order = list(scenes.load_lexicon().concepts)
+    order = list(load_lexicon().concepts)
     presence = [example for example in examples if example.task == "presence"]
     no = [example for example in presence if example.texts["answer"] == "no"]
     assert len(presence) > 500

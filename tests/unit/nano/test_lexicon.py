@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mblip.config import TranslationSection
@@ -78,7 +80,7 @@ def test_drops_name_reason_task_and_language() -> None:
         (_example("naming", answer=free), "ceb"),
         (_example("presence", question=free, answer="yes"), "xh"),
     ]
-    records = translator.translate([example for example, _ in cases], [language for _, language in cases])
+    records: list[Any] = translator.translate([example for example, _ in cases], [language for _, language in cases])
     assert records[0].texts == {"answer": lexicon.name(free, "de")}
     assert records[0].languages == {"answer": "de"}
     assert records[1] == cases[1][0]

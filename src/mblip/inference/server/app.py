@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 import mblip
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError
 from mblip.inference.notices import notice_for
 from mblip.inference.predictor import Predictor
 from mblip.inference.server.batching import Batcher, Busy
@@ -272,7 +272,7 @@ async def _events(
                 place, piece = await anext(pieces)
             except StopAsyncIteration:
                 break
-            except (RuntimeError, ValueError, InputError):
+            except (RuntimeError, ValueError, MblipError):
                 yield event({"error": problem("the answer could not be finished", "internal_error")})
                 return
     for index, answer in answers.items():

@@ -18,6 +18,11 @@ from mblip.languages import LANGUAGES, Profile
 from mblip.schema import Example, Instruction
 from mblip.storage import reading_text
 
+TEXT_ONLY = "text"
+"""The shipped file for rows without a picture."""
+AS_IT_IS = "{prompt}"
+"""The prompt of rows that bring their own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Template:
@@ -118,11 +123,13 @@ def _lacks(example: Example, role: str, template: Template) -> InputError:
 def load_templates(names: tuple[str, ...], profile: Profile = "correct") -> Templates:
     """Load template files, shipped ones by name and others by path; a task in several files has the later's.
 
+    Those of rows without a picture (:data:`TEXT_ONLY`) are always among them.
+
     Raises:
         InputError: No such file, or not a mapping of tasks to lists of prompt and answer.
     """
     by_task: dict[str, list[Template]] = {}
-    for name in names:
+    for name in (TEXT_ONLY, *names):
         path = find_templates(name)
         by_task |= {task: _parse_task(path, task, rows) for task, rows in _read(path).items()}
     return Templates(by_task, profile)

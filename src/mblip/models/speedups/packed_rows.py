@@ -97,7 +97,8 @@ def pack_causal(attention_mask: Tensor, placeholders: Tensor, image_index: Tenso
         return None
     members: dict[tuple[int, ...], list[int]] = {}
     for text, images in enumerate(image_index.tolist()):
-        members.setdefault(tuple(image for image in images if image >= 0), []).append(text)
+        shared = tuple(image for image in images if image >= 0)
+        members.setdefault(shared or (-1 - text,), []).append(text)  # a text without an image shares nothing
     groups = list(members.values())
     sizes = [(_size(group, lengths, heads),) for group in groups]
     rows = _rows(sizes, width, len(lengths) * _cost(attention_mask.shape[1], width))
