@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import threading
@@ -25,6 +26,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     """Install packages whose module has some code; the registries are as they were afterwards."""
     monkeypatch.syspath_prepend(str(tmp_path))
     plugins.load_plugins()
+    # What registers mblip's own things when it is imported is imported before, so that nothing of it is undone.
+    for owner in ("config", "corpora", "translation.engines", "mixture.templates", "evaluation.benchmarks"):
+        importlib.import_module(f"mblip.{owner}")
     for registry in plugins._registries:
         monkeypatch.setattr(registry, "_things", {name: dict(held) for name, held in registry._things.items()})
         monkeypatch.setattr(registry, "_warned", set())
