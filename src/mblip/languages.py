@@ -329,3 +329,20 @@ def _fold(text: str) -> str:
 
 LanguageCode = Annotated[str, AfterValidator(find_code)]
 """A recipe's language: written as any name or tag; held, saved and compared as mC4's code."""
+
+
+YES_NO: dict[str, tuple[str, str]] = {
+    "af": ("ja", "nee"), "ar": ("نعم", "لا"), "az": ("bəli", "xeyr"), "be": ("так", "не"), "bg": ("да", "не"),
+    "bn": ("হ্যাঁ", "না"), "ca": ("sí", "no"), "cs": ("ano", "ne"), "da": ("ja", "nej"), "de": ("ja", "nein"),
+    "el": ("ναι", "όχι"), "en": ("yes", "no"), "es": ("sí", "no"), "et": ("jah", "ei"), "eu": ("bai", "ez"),
+    "fa": ("بله", "نه"), "fi": ("kyllä", "ei"), "fil": ("oo", "hindi"), "fr": ("oui", "non"), "gl": ("si", "non"),
+    "gu": ("હા", "ના"), "hi": ("हाँ", "नहीं"), "hu": ("igen", "nem"), "hy": ("այո", "ոչ"), "id": ("ya", "tidak"),
+    "is": ("já", "nei"), "it": ("sì", "no"), "iw": ("כן", "לא"), "ja": ("はい", "いいえ"), "ka": ("კი", "არა"),
+    "kk": ("иә", "жоқ"), "ko": ("예", "아니요"), "lt": ("taip", "ne"), "lv": ("jā", "nē"), "mk": ("да", "не"),
+    "mr": ("होय", "नाही"), "ms": ("ya", "tidak"), "nl": ("ja", "nee"), "no": ("ja", "nei"), "pl": ("tak", "nie"),
+    "pt": ("sim", "não"), "ro": ("da", "nu"), "ru": ("да", "нет"), "sk": ("áno", "nie"), "sl": ("da", "ne"),
+    "sq": ("po", "jo"), "sr": ("да", "не"), "sv": ("ja", "nej"), "sw": ("ndiyo", "hapana"), "ta": ("ஆம்", "இல்லை"),
+    "te": ("అవును", "కాదు"), "th": ("ใช่", "ไม่ใช่"), "tr": ("evet", "hayır"), "uk": ("так", "ні"), "ur": ("ہاں", "نہیں"),
+    "vi": ("có", "không"), "zh": ("是", "否"),
+}  # fmt: skip
+"""Yes and no by mC4 code, where they were checked by hand: CLDR's own are English, dialogue buttons or misspelt in several."""

@@ -51,6 +51,9 @@ class Section(BaseModel):
 class Recipe(Section):
     """A run, in full. ``title`` and ``paper`` say what it is and which section of the paper it follows."""
 
+    trained_by: ClassVar[str] = ""
+    """Of a kind that ``mblip train`` runs: the address ``module:function`` of ``train(recipe, directory, on_log)``."""
+
     title: str
     paper: str = ""
     more_languages: tuple[AddedLanguage, ...] = Field(

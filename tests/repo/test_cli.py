@@ -132,6 +132,7 @@ MISSING = [
     ("train nano/align model.vision=./none data.mix=src", "model.vision: there is no checkpoint folder './none'"),
     ("train nano/align data.mix=nomix", "data.mix: there is no mix nomix"),
     ("train mt0_xl_align data.mix=src data.images=nophotos", "data.images: 'nophotos' is no image store"),
+    ("train mt0_xl_align data.mix=src data.images=no:photos", "data.images: 'no:photos' is no image store"),
     (
         "train finetune_own model.run=RUN data.replay= data.images=src data.source.options.path=no.csv",
         "there is no no.csv",

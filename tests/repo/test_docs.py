@@ -60,7 +60,7 @@ def test_files_exist() -> None:
 
 
 def test_python_examples_import() -> None:
-    named = words(r"(?m)^from (mblip[\w.]*) import")
+    named = words(r"(?m)^from (mblip(?:\.\w+)*) import")
     assert "mblip.storage" in named
     assert [name for name in named if importlib.util.find_spec(name) is None] == []
 
@@ -90,6 +90,18 @@ def test_tables_of_benchmarks_are_those_that_the_benchmarks_declare() -> None:
     assert sorted(named) == sorted(tables.TABLES)
     stale = [page.name for page, text in pages.items() if tables.filled(text) != text]
     assert stale == [], "run python tools/build_benchmark_tables.py"
+
+
+def test_the_plug_in_of_the_how_to_is_the_one_that_the_tests_run() -> None:
+    page = (ROOT / "docs/howto/plugins.md").read_text(encoding="utf-8")
+    files = sorted((ROOT / "tests/fixtures/plugin/mblip_squares").glob("*.py"))
+    assert len(files) == 5
+    assert [file.name for file in files if f"```python\n{file.read_text(encoding='utf-8')}```" not in page] == []
+    registered = re.findall(
+        r"^([a-z_]+) = Registry\(", (ROOT / "src/mblip/plugins.py").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(registered) == 11
+    assert [name for name in registered if f"`plugins.{name}`" not in page] == []
 
 
 def _commands() -> list[tuple[str, list[str]]]:

@@ -12,6 +12,7 @@ from mblip.catalogue.entries import DataSet, SetFile
 from mblip.catalogue.receipts import look_at
 from mblip.catalogue.wanted import Wanted, finds
 from mblip.config import DataRecipe, TrainRecipe
+from mblip.storage import image_scheme
 
 _TAIL = 1 << 16  # bytes at the end of a JSON file that are looked at
 _JSON_ENDS = {".json": b"]}", ".jsonl": b"}", ".ndjson": b"}"}
@@ -52,7 +53,7 @@ def check_needs(recipe: DataRecipe | TrainRecipe, wanted: Wanted, catalogue: Map
         state, problem = _look(Path(path), hit[1] if hit else None)
         yield Need(path, f"raw data of {source}", state, problem, "" if state == "there" else _remedy(path, hit))
     for path, what in _stores(recipe).items():
-        if path and not path.startswith("nano:"):
+        if path and not image_scheme(path):
             yield _store(path, what, catalogue)
     for path, name in wanted.engines.items():
         there = (Path(path) / "model.bin").is_file()

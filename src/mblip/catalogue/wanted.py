@@ -24,8 +24,8 @@ from mblip.errors import InputError, nearest
 from mblip.settings import Recipe, parse_yaml
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
-# Options that name what a recipe makes itself, and readers that read nothing from outside.
-_MADE = {"matching": ("captions", "neighbours"), "scenes": ()}
+# Options that name what a recipe makes itself.
+_MADE = {"matching": ("captions", "neighbours")}
 
 
 @dataclass
@@ -142,7 +142,7 @@ def raw_paths(recipe: DataRecipe | TrainRecipe) -> dict[str, str]:
     found: dict[str, str] = {}
     for source in sources:
         for name, value in source.options.items():
-            made = source.reader == "scenes" or name in _MADE.get(source.reader, ())
+            made = name in _MADE.get(source.reader, ())
             if (
                 isinstance(value, str)
                 and not made

@@ -77,7 +77,7 @@ def caption(
     from mblip.inference.captioning import caption_pictures
     from mblip.inference.choosing import open_model
     from mblip.inference.finding import find_pictures
-    from mblip.inference.nano_notice import is_nano, nano_notice
+    from mblip.inference.notices import notice_for
     from mblip.processing.images import open_picture
     from mblip.storage import UnreadableImage, alone, no_empty_folders
 
@@ -100,17 +100,18 @@ def caption(
         try:
             if left:
                 predictor = open_model(chosen, quantization)
-                for picture in left[:NOTICED] if is_nano(predictor.vlm) else ():
+                notice = notice_for(predictor.vlm)
+                for picture in left[:NOTICED] if notice else ():
                     with suppress(UnreadableImage):  # which is said in its turn
-                        if isinstance(picture, str) and (notice := nano_notice(predictor.vlm, open_picture(picture))):
-                            progress.say(f"mblip: {picture}: {notice}")
+                        if notice and isinstance(picture, str) and (told := notice(open_picture(picture))):
+                            progress.say(f"mblip: {picture}: {told}")
                             break
                 results = caption_pictures(
                     predictor, chosen, left, codes, done, batch_size,
                     num_beams=beams, max_new_tokens=max_tokens,
                 )  # fmt: skip
-            if notice := found.left_out():
-                progress.say(f"mblip: {notice}")
+            if left_out := found.left_out():
+                progress.say(f"mblip: {left_out}")
             unusable = chain((UnreadableImage(*each) for each in found.skipped), results)
             before = len(found.pictures) - len(left)
             progress("", before, total)

@@ -45,15 +45,15 @@ def doctor(
 
         _show_data(list(check_data(folder)), folder, as_json)
         return
+    from mblip.models.locate import collection_of, find_local
+
     if _doctor_of_recipe(what, tuple(overrides or ()), data, as_json):
         return
-    if not folder.exists() and "/" not in what and not what.startswith("nano:"):  # it would be looked for on the Hub
+    if not folder.exists() and "/" not in what and not collection_of(what):  # it would be looked for on the Hub
         raise InputError(
             f"there is no folder {what!r}, and no recipe or benchmark of this name; make it and ask again to see "
             "what belongs into it, or name a model of the Hub as ORG/NAME"
         )
-    from mblip.models.locate import find_local
-
     find_local(what)
     from mblip.models.doctor import check_model  # takes seconds
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from mblip import plugins
 from mblip.catalogue.wanted import check_raw_files
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora.provenance import changed_file, load_stamps, raw_files, save_stamps, stamp_files
@@ -194,6 +195,7 @@ def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progres
         seed=recipe.seed,
         recipe_hash=wanted,
         licences={name: "; ".join(sorted(found)) for name, found in licences.items()},
+        packages=plugins.corpora.versions(source.reader),
     )
     shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
     return EnglishStage(work, source.name)

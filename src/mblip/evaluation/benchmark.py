@@ -104,7 +104,7 @@ class Benchmark:
         english_files: Where those in English lie instead, where they lie elsewhere.
         choice: Which of the items are asked, where another file says so.
         mark: A pattern found near the beginning of its files that others of the same name lack.
-        images: Folders below a root (or tars of these names) that its pictures may be in; ``nano:scenes`` composes them.
+        images: Folders below a root (or tars of these names) that its pictures may be in; or an image store ``SCHEME:NAME``.
         candidates: The answers there are, where there are few; what candidate scoring chooses from.
         english: The benchmark that stands for its English, where that is another one.
         tells_language: Whether answers are sentences in the language asked for, so that their language can be told.

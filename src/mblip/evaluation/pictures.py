@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mblip.storage import ImageStore, UnreadableImage, open_images
+from mblip.storage import ImageStore, UnreadableImage, image_scheme, open_images
 
 
 class Pictures:
@@ -52,7 +52,7 @@ def find_pictures(
     Args:
         names: Its folders (:attr:`Benchmark.images`).
         root: Below it they are looked for; a tar of a folder's name, such as ``coco/val2014.tar``, serves too. None finds
-            only those that are composed when asked for.
+            only those of a plug-in's image scheme.
         extra: Image stores to look in first.
         as_stored: See :func:`~mblip.storage.decode_image`.
         own: A store that is at hand, to look in before all others; without the folders by name.
@@ -62,7 +62,7 @@ def find_pictures(
     """
     found = list(extra)
     for name in names if own is None else ():
-        if name == "nano:scenes":
+        if image_scheme(name):
             found.append(name)
         elif root and (root / name).is_dir():
             found.append(str(root / name))

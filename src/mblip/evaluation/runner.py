@@ -13,14 +13,12 @@ from PIL import Image
 
 from mblip.errors import InputError
 from mblip.evaluation.answerers.base import Answerer, Group, NoAnswer, OpenImage
-from mblip.evaluation.benchmarks.scenes import GENERATION, NAME, SceneItem
 from mblip.evaluation.results import MISSING, PREDICTIONS, Missing, predictions_path, task_path
 from mblip.evaluation.tasks import Task
-from mblip.models.generation import Generator, Request
-from mblip.models.vision_llm import VisionLLM
+from mblip.models.generation import Request
 from mblip.progress import Progress, silent
 from mblip.schema import Prediction
-from mblip.storage import ImageStore, JsonlAppender, JsonlWriter, UnreadableImage, read_records
+from mblip.storage import JsonlAppender, JsonlWriter, UnreadableImage, read_records
 
 _ELSEWHERE = "evaluate to another folder"
 
@@ -219,32 +217,3 @@ def _merge(directory: Path, task: Task) -> None:
     for path in (*files, *lists):
         if ".part" in path.name:
             path.unlink()
-
-
-def run_scenes(
-    vlm: VisionLLM,
-    items: Sequence[SceneItem],
-    store: ImageStore,
-    predictions: Path,
-    batch: int = 256,
-    progress: Progress = silent,
-) -> dict[str, str]:
-    """Answer every item about a scene; returns item id -> answer."""
-    answers: dict[str, str] = {}
-    if predictions.exists():
-        JsonlAppender(predictions).close()  # removes a line that a killed run left unfinished
-        answers = {row.id: row.answer for row in read_records(predictions, Prediction)}
-    waiting = {item.id: item for item in items if item.id not in answers}
-    generator = Generator(vlm, store.get, batch_size=batch, **GENERATION)
-    # A batch takes as many steps as its longest answer: names, in two, do not wait for lists.
-    by_task: dict[str, list[Request]] = {}
-    for item in waiting.values():
-        by_task.setdefault(item.task, []).append(Request(item.id, (item.image,), item.prompt))
-    found = chain.from_iterable(generator.answers(requests) for requests in by_task.values())
-    with JsonlAppender(predictions) as appender:
-        for done, (request, answer) in enumerate(found, start=1):
-            language = waiting[request.id].language
-            appender.append(Prediction(request.id, NAME, language, request.images, request.prompt, answer))
-            answers[request.id] = answer
-            progress("", done, len(waiting))
-    return {item.id: answers[item.id] for item in items}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mblip import plugins
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored
 from mblip.evaluation.metric import find_metric
@@ -104,7 +105,8 @@ def score_items(
         **known,
         **fingerprint,
         **scored.notes,
-        "versions": _versions(_LIBRARIES if protocol == "predictions" else (*_LIBRARIES, *_MODEL_LIBRARIES)),
+        "versions": _versions(_LIBRARIES if protocol == "predictions" else (*_LIBRARIES, *_MODEL_LIBRARIES))
+        | plugins.benchmarks.versions(benchmark.name),
     }
     fidelity = scored.metrics.get("language_fidelity")
     if detector and benchmark.tells_language:

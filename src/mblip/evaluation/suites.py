@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mblip import plugins
 from mblip.config import EvalRecipe, load_recipe, shipped_recipes
 from mblip.errors import InputError, nearest
-from mblip.evaluation.benchmarks import EVALUATED, MADE, evaluated
+from mblip.evaluation.benchmarks import EVALUATED, MADE, evaluated, family
 
 _FOLDER = "eval/"
 
@@ -26,10 +27,12 @@ def load_suite(names: Sequence[str]) -> EvalRecipe:
         recipe = load_recipe(EvalRecipe, shipped.get(names[0], Path(names[0])))
     else:
         recipe = EvalRecipe(title=", ".join(names), benchmarks=tuple(names))
-        known = [*shipped, *EVALUATED, *MADE]
-        unknown = [name for name in names if name not in known and not any(n.startswith(f"{name}_") for n in EVALUATED)]
+        unknown = [name for name in names if name not in shipped and not family(name)]
         if unknown:
-            raise InputError(f"unknown suite or benchmark {unknown[0]!r}{nearest(unknown[0], known)}")
+            known = [*shipped, *EVALUATED, *MADE]
+            raise InputError(
+                f"unknown suite or benchmark {unknown[0]!r}{nearest(unknown[0], known)}{plugins.lacking()}"
+            )
     for name in recipe.benchmarks:
         evaluated(name)
     if not (recipe.benchmarks or recipe.tables):

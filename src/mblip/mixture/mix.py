@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mblip import plugins
 from mblip.config import DataRecipe, save_recipe
 from mblip.corpora.jobs import run_jobs
 from mblip.corpora.provenance import changed_file, load_stamps, save_stamps
@@ -132,6 +133,8 @@ def build_mix(
     manifest = write_manifest(
         folder, Instruction, seed=recipe.seed, recipe_hash=identity, licences=licences, prompts=prompts,
         evaluation_prompts_seen=_seen_in_evaluation(prompts),
+        packages=plugins.corpora.versions(*(source.reader for source in recipe.sources))
+        | plugins.engines.versions(recipe.translation.engine),
     )  # fmt: skip
     write_card(folder)
     shutil.rmtree(folder / WORK)

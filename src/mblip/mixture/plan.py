@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora import Counted, EnglishStage, check_names, count_examples, sample_source, sample_sources
+from mblip.corpora.reading import reader_module
 from mblip.errors import InputError, MblipError, nearest
 from mblip.mixture.exclusion import evaluation_images
 from mblip.mixture.templates import Templates, has_prompt, load_templates
@@ -130,6 +131,12 @@ def check_recipe(recipe: DataRecipe) -> Templates:
     templates = load_templates(recipe.templates, recipe.profile)
     known = _tasks(templates)
     check_engine(recipe.translation.engine, recipe.translation.options)
+    if recipe.translation.never_shown and not any(hasattr(reader_module(source), "words") for source in recipe.sources):
+        names = ", ".join(dict.fromkeys(source.reader for source in recipe.sources))
+        raise InputError(
+            f"translation.never_shown: the corpora of this recipe ({names}) do not say which words their examples are about; "
+            "set it to 0"
+        )
     evaluation_images(recipe.exclude_images)
     named = {"translation.short_answers.tasks": recipe.translation.short_answers.tasks}
     for section in [recipe.allocation, *(source.allocation for source in recipe.sources if source.allocation)]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from mblip import plugins
 from mblip.errors import InputError, MblipError, RemoteError, ResourceError, guess, is_scarcity, nearest, shorten
 from mblip.more_languages import add_languages
 
-NANO = "nano:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)
+_COLLECTION = re.compile(r"([a-z][a-z0-9+.-]+):(?!/)")
 _OUR_FOLDERS = ("runs", "exported")
 _FILE_ENDINGS = (".json", ".yaml", ".yml", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".zip", ".gz")
 _FEW = 30
@@ -23,8 +23,8 @@ def locate(name: str | Path, weights: bool = True) -> Path:
     """The folder of a checkpoint.
 
     Args:
-        name: ``nano:NAME`` (shipped with the package), a folder, or a Hub id, ``org/name`` or ``org/name@revision``,
-            which is downloaded unless the local cache has it.
+        name: ``nano:NAME`` (shipped with the package; others register such collections too), a folder, or a Hub id,
+            ``org/name`` or ``org/name@revision``, which is downloaded unless the local cache has it.
         weights: Without them, a Hub checkpoint's configuration and tokeniser alone are fetched.
 
     Raises:
@@ -42,8 +42,8 @@ def find_local(name: str | Path) -> Path | None:
         InputError: It is a path, or a shipped checkpoint, and there is none of that name.
     """
     text = str(name)
-    if text.startswith(NANO):
-        return _shipped(text.removeprefix(NANO))
+    if collection := collection_of(text):
+        return _shipped(collection, text.partition(":")[2])
     try:
         path = Path(text).expanduser()
     except RuntimeError as error:  # ~nobody
@@ -53,8 +53,15 @@ def find_local(name: str | Path) -> Path | None:
     if exists(path):
         raise InputError(f"{path} is a file; name the folder that holds the checkpoint")
     if isinstance(name, Path) or is_path(text):
-        raise InputError(f"there is no checkpoint folder {shorten(text)!r}{_beside(path)}")
+        missing = plugins.lacking() if _COLLECTION.match(text) else ""
+        raise InputError(f"there is no checkpoint folder {shorten(text)!r}{_beside(path)}{missing}")
     return None
+
+
+def collection_of(name: str) -> str:
+    """The registered collection that a checkpoint's name begins with, such as ``nano`` for ``nano:nano-mlm``; mostly none."""
+    found = _COLLECTION.match(name)
+    return found[1] if found and found[1] in plugins.checkpoints else ""
 
 
 def find_model(name: str | Path) -> Path | None:
@@ -154,11 +161,11 @@ def revision_of(folder: Path) -> str | None:
     return folder.name if folder.parent.name == "snapshots" else None
 
 
-def _shipped(name: str) -> Path:
-    bases = Path(str(resources.files("mblip"))) / "nano" / "bases"
-    known = sorted(path.name for path in bases.iterdir() if path.is_dir()) if bases.is_dir() else []
+def _shipped(collection: str, name: str) -> Path:
+    bases: Path = plugins.checkpoints[collection]
+    known = sorted(path.name for path in bases.iterdir() if path.is_dir())
     if name not in known:
-        raise InputError(f"no checkpoint nano:{name} is shipped with the package{nearest(name, known)}")
+        raise InputError(f"no checkpoint {collection}:{name} is shipped with the package{nearest(name, known)}")
     return bases / name
 
 

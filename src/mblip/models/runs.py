@@ -21,7 +21,7 @@ from mblip.errors import InputError, MblipError
 from mblip.models.build import build_model
 from mblip.models.checkpoint import fingerprint, read_json
 from mblip.models.finish import finish
-from mblip.models.locate import NANO, locate
+from mblip.models.locate import collection_of, locate
 from mblip.models.lora import load_lora, merge_lora, save_lora
 from mblip.models.origin import Base, Origin
 from mblip.models.parts import parameters_by_part
@@ -196,7 +196,7 @@ def _separator(value: Any) -> str | None:
 
 def _check_base(folder: Path, part: str, base: Base) -> None:
     # What an older version of this package shipped nobody can bring back.
-    remedy = "train it again" if base.name.startswith(NANO) else "bring the old one back"
+    remedy = "train it again" if collection_of(base.name) else "bring the old one back"
     try:
         found = fingerprint(locate(base.name))
     except MblipError as error:

@@ -99,11 +99,22 @@ def write_manifest(
     licences: Mapping[str, str],
     prompts: Mapping[str, list[str]] | None = None,
     evaluation_prompts_seen: Iterable[str] = (),
+    packages: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Count what the shards and the exclusion files of a folder hold and write ``manifest.json``.
 
     Call it last: a folder without a manifest is an unfinished one. Counting from the files themselves gives the same
     manifest for any number of writers.
+
+    Args:
+        folder: The folder.
+        kind: Of its records.
+        seed: Of the recipe.
+        recipe_hash: Of what made it.
+        licences: By source.
+        prompts: Those of its instructions, by task.
+        evaluation_prompts_seen: Those of them that the evaluation asks.
+        packages: Versions of other packages that shaped the bytes.
 
     Raises:
         InputError: No shards, a damaged one, or a source without a licence.
@@ -121,7 +132,7 @@ def write_manifest(
         seed=seed,
         recipe_hash=recipe_hash,
         licences={source: licences[source] for source in counts},
-        versions=_versions(),
+        versions=_versions() | dict(packages or {}),
         shards={path.name: sha256_file(path) for path in reader.paths},
         prompts=dict(prompts or {}),
         evaluation_prompts_seen=list(evaluation_prompts_seen),

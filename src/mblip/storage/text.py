@@ -14,7 +14,7 @@ NO_ADDRESSES = (
     "it is an address, and pictures are not fetched here: download it first (mblip data images, or img2dataset)"
 )
 
-_ADDRESS = re.compile(r"(?!nano:)[a-z][a-z0-9+.-]+:/|data:|www\.", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/|data:|www\.", re.IGNORECASE)
 _BLOCK = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
 _UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)  # before UTF-16, whose mark one of them begins with

@@ -36,10 +36,13 @@ def check_paths(recipe: TrainRecipe) -> None:
     replayed = section.replay_images if section.replay else ""
     missing: dict[str, str] = {}
     for field, store in {"data.images": section.images, "data.replay_images": replayed}.items():
-        if store and ":" not in store and not glob.has_magic(store) and not exists(Path(store)):
-            missing[store] = (
-                f"{field}: {store!r} is no image store: name a folder, a .tar or a pattern of them, or nano:scenes"
-            )
+        if store and not (glob.has_magic(store) or "{" in store or exists(Path(store))):
+            from mblip.storage import image_scheme, other_stores
+
+            if not image_scheme(store):
+                missing[store] = (
+                    f"{field}: {store!r} is no image store: name a folder, a .tar or a pattern of them{other_stores()}"
+                )
     path = section.source and section.source.options.get("path")
     if isinstance(path, str) and not exists(Path(path)):
         missing[path] = f"there is no {path}: put it there, or name another with data.source.options.path=FILE"

@@ -19,8 +19,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from mblip import plugins
 from mblip.config import DataRecipe, ShortAnswerSection, SourceSection
 from mblip.corpora.jobs import run_jobs
+from mblip.corpora.reading import reader_module
 from mblip.corpora.sampling import EnglishStage, sample_sources, stage_folder
 from mblip.errors import InputError
 from mblip.progress import Progress, silent
@@ -42,7 +44,7 @@ from mblip.storage import (
 from mblip.translation.allocation import Allocation, allocate, allowed_languages, codes, plan_counts
 from mblip.translation.engines import Engine, lacking
 from mblip.translation.journal import Journal
-from mblip.translation.translating import ANSWER, Told, Translator, nobody
+from mblip.translation.translating import ANSWER, Told, Translator, no_words, nobody
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def _identity(part: Part, engine: Engine) -> dict[str, Any]:
         "model": getattr(engine, "identity", ""),
         "replies": RULES,
         "mblip": metadata.version("mblip"),
+        **plugins.engines.versions(part.recipe.translation.engine),
     }
 
 
@@ -289,7 +292,8 @@ def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: English
         raise InputError(f"every example of {source.name!r} was dropped; {folder}/exclusions-*.jsonl say why")
     licences = stage.manifest.licences
     identity = translation_hash(recipe, source, work)
-    return write_manifest(folder, Example, seed=recipe.seed, recipe_hash=identity, licences=licences)
+    packages = plugins.corpora.versions(source.reader) | plugins.engines.versions(recipe.translation.engine)
+    return write_manifest(folder, Example, seed=recipe.seed, recipe_hash=identity, licences=licences, packages=packages)
 
 
 def translation_hash(recipe: DataRecipe, source: SourceSection, work: Path) -> str:
@@ -359,7 +363,9 @@ def _allocation(recipe: str, source: str, work: Path) -> Allocation:
 def _translator(recipe: str, source: str, work: Path) -> Translator:
     parsed = DataRecipe.model_validate_json(recipe)
     frequent = _frequent_answers(EnglishStage(work, source), parsed.translation.short_answers)
-    return Translator(parsed.translation, frequent, parsed.profile)
+    section = next(section for section in parsed.sources if section.name == source)
+    words = getattr(reader_module(section), "words", no_words) if parsed.translation.never_shown else no_words
+    return Translator(parsed.translation, frequent, parsed.profile, words)
 
 
 def _frequent_answers(stage: EnglishStage, section: ShortAnswerSection) -> frozenset[str]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mblip import plugins
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora import READERS, read_source
 from mblip.errors import InputError
@@ -458,11 +459,9 @@ def test_truncated_files_name_the_file(tmp_path: Path, reader: str) -> None:
 
 
 def test_every_reader_says_licence_download_and_record() -> None:
-    import importlib
-
-    assert len(READERS) == 16
-    for reader in READERS:
-        module = importlib.import_module(f"mblip.corpora.{reader}")
+    assert len(READERS) == 15
+    assert set(plugins.corpora) == {*READERS, "scenes"}
+    for reader, module in plugins.corpora.items():
         assert "Licence:" in str(module.__doc__)
         assert reader in ("matching", "scenes", "table") or (
             "Download:" in str(module.__doc__) and "Raw record" in str(module.__doc__)

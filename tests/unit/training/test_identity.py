@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mblip.config import DataRecipe, TextRecipe, TrainRecipe, VisionRecipe, hash_recipe, load_recipe
+from mblip.config import DataRecipe, TrainRecipe, hash_recipe, load_recipe
 from mblip.errors import InputError
 from mblip.mixture import build_mix
+from mblip.nano.recipe_kinds import TextRecipe, VisionRecipe
 from mblip.settings import Section
 from mblip.training import align
 from mblip.training.identity import IDENTITY

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from mblip import plugins
 from mblip.errors import InputError, nearest
 from mblip.languages import LANGUAGES, Profile
 from mblip.schema import Example, Instruction
@@ -38,6 +39,10 @@ class Template:
     prompt_roles: tuple[str, ...]
     answer_roles: tuple[str, ...]
     language: str = "en"
+
+
+for _path in sorted((Path(str(resources.files("mblip.mixture"))) / "templates").glob("*.yaml")):
+    plugins.templates.register(_path.stem, _path, plugins.OWN)
 
 
 class Templates:
@@ -176,9 +181,8 @@ def load_templates(names: tuple[str, ...], profile: Profile = "correct") -> Temp
 
 
 def shipped_templates() -> dict[str, Path]:
-    """The template files of the package by name."""
-    folder = Path(str(resources.files("mblip.mixture"))) / "templates"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    """The template files of mblip and of other packages by name."""
+    return dict(plugins.templates.usable())
 
 
 def find_templates(name: str) -> Path:
@@ -187,12 +191,12 @@ def find_templates(name: str) -> Path:
     Raises:
         InputError: There is neither.
     """
-    shipped = shipped_templates()
-    if name in shipped:
-        return shipped[name]
+    if name in plugins.templates:
+        path: Path = plugins.templates[name]
+        return path
     if Path(name).is_file():
         return Path(name)
-    raise InputError(f"no template file or shipped templates {name!r}{nearest(name, shipped)}")
+    raise InputError(f"no template file or shipped templates {name!r}{plugins.templates.hint(name)}")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -16,23 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import (
-    Blip2Config,
-    Blip2QFormerConfig,
-    Blip2QFormerModel,
-    Blip2VisionConfig,
-    Blip2VisionModel,
-    BlipImageProcessorPil,
-    MT5Config,
-)
 
-from mblip.config import VisionRecipe
 from mblip.errors import InputError
+from mblip.models.containers.blip2_eyes import QueryingEyes, new_image_processor
+from mblip.nano.recipe_kinds import VisionRecipe
 from mblip.nano.scenes import CELLS, SIZE, Scene, render, sample_scene
 from mblip.nano.words import load_lexicon
-from mblip.storage import write_json
 from mblip.training.logs import OnLog
 from mblip.training.loop import Batch, Group, Job, fit
 
@@ -42,7 +32,7 @@ FIRST_CONCEPT = 2
 SHARPNESS = 16.0  # logit of a query that points exactly at its code
 
 
-class CellClassifier(nn.Module):
+class CellClassifier(QueryingEyes):
     """A ViT with a linear head over the mean of a cell's patches, and a Q-Former whose queries point at codes.
 
     With a head that learns, class means of the queries come to lie in some thirty directions, which is enough to tell
@@ -51,41 +41,31 @@ class CellClassifier(nn.Module):
 
     codes: Tensor
 
-    def __init__(self, vision: Blip2VisionConfig, qformer: Blip2QFormerConfig, queries: int, classes: int) -> None:
-        super().__init__()
-        self.vision_model = Blip2VisionModel(vision)
-        self.qformer = Blip2QFormerModel(qformer)
-        # Zeros, the default, would keep all queries the same for ever.
-        self.query_tokens = nn.Parameter(torch.randn(1, queries, qformer.hidden_size))
-        self.patch_head = nn.Linear(vision.hidden_size, classes)
-        codes = torch.empty(max(classes, qformer.hidden_size), qformer.hidden_size)
+    def __init__(self, vision: dict[str, Any], qformer: dict[str, Any], queries: int, classes: int) -> None:
+        super().__init__(vision, qformer, queries)
+        self.patch_head = nn.Linear(vision["hidden_size"], classes)
+        codes = torch.empty(max(classes, qformer["hidden_size"]), qformer["hidden_size"])
         self.register_buffer("codes", nn.init.orthogonal_(codes)[:classes], persistent=False)
-        self.side = vision.image_size // vision.patch_size
+        self.side = vision["image_size"] // vision["patch_size"]
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """[pictures, 3, H, W] -> class scores [pictures, cells, classes] and [pictures, queries, classes]."""
-        states = self.vision_model(pixel_values).last_hidden_state
+        states = self.see(pixel_values)
         pictures, _, width = states.shape
         half = self.side // 2
         cells = states[:, 1:].view(pictures, 2, half, 2, half, width).mean(dim=(2, 4)).view(pictures, CELLS, width)
-        queries = self.query_tokens.expand(pictures, -1, -1)
-        seen = self.qformer(query_embeds=queries, encoder_hidden_states=states).last_hidden_state
+        seen = self.ask(states)
         return self.patch_head(cells), SHARPNESS * nn.functional.normalize(seen, dim=-1) @ self.codes.T
 
 
-def image_processor() -> BlipImageProcessorPil:
-    """BLIP-2's own preprocessing at the nano picture size."""
-    return BlipImageProcessorPil(size={"height": SIZE, "width": SIZE})
-
-
-def pixels(scenes: list[Scene], processor: BlipImageProcessorPil) -> Tensor:
+def pixels(scenes: list[Scene], processor: Any) -> Tensor:
     """[pictures, 3, H, W] of rendered scenes, normalised as the processor says."""
     raw = np.stack([np.asarray(render(scene), dtype=np.float32) for scene in scenes]) / 255
     mean, std = (np.array(v, dtype=np.float32) for v in (processor.image_mean, processor.image_std))
     return torch.from_numpy((raw - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
-def draw(recipe: VisionRecipe, step: int, processor: BlipImageProcessorPil) -> Batch:
+def draw(recipe: VisionRecipe, step: int, processor: Any) -> Batch:
     """The pictures of a step and the class of each cell [pictures, cells]."""
     concepts = load_lexicon().concepts
     rng = np.random.default_rng([recipe.seed, step])
@@ -122,37 +102,28 @@ def cell_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 def train_vision(recipe: VisionRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
     """Train and save the ViT and the Q-Former in ``directory/model``; the last log row."""
     torch.manual_seed(recipe.seed)
-    vision = Blip2VisionConfig(
+    if recipe.queries % CELLS:
+        raise InputError(f"field 'queries': {recipe.queries} is not a multiple of a scene's {CELLS} cells")
+    vision = dict(
         hidden_size=recipe.width, intermediate_size=recipe.feed_forward, num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads, image_size=SIZE, patch_size=recipe.patch,
         # transformers' default of 1e-10 starts the patch and MLP weights at nothing.
         initializer_range=0.02,
     )  # fmt: skip
-    qformer = Blip2QFormerConfig(
-        vocab_size=64, hidden_size=recipe.qformer_width, num_hidden_layers=recipe.qformer_layers,
+    qformer = dict(
+        hidden_size=recipe.qformer_width, num_hidden_layers=recipe.qformer_layers,
         num_attention_heads=recipe.qformer_heads, intermediate_size=recipe.feed_forward, cross_attention_frequency=1,
         encoder_hidden_size=recipe.width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         # BERT's 0.02 is made for a width of 768: at less attention starts flat.
         initializer_range=recipe.qformer_width**-0.5,
     )  # fmt: skip
-    if recipe.queries % CELLS:
-        raise InputError(f"field 'queries': {recipe.queries} is not a multiple of a scene's {CELLS} cells")
     model = CellClassifier(vision, qformer, recipe.queries, len(load_lexicon().concepts) + FIRST_CONCEPT)
-    processor = image_processor()
+    processor = new_image_processor(SIZE)
     row = fit(Job(
         model=model, groups=[Group("model", list(model.named_parameters()), recipe.lr)],
         batches=lambda step: [draw(recipe, step, processor)], loss=cell_loss, steps=recipe.steps, seed=recipe.seed,
         directory=directory, warmup=recipe.warmup_steps, weight_decay=0.01, checkpoint_every=recipe.checkpoint_every,
         log_every=recipe.log_every, on_log=on_log,
     ))  # fmt: skip
-    config = Blip2Config(
-        vision_config=vision.to_dict(), qformer_config=qformer.to_dict(),
-        text_config=MT5Config(vocab_size=64, d_model=recipe.width).to_dict(), num_query_tokens=recipe.queries,
-    )  # fmt: skip
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if "_head." not in name}
-    output = directory / "model"
-    output.mkdir(parents=True, exist_ok=True)
-    save_file({n: t.to(torch.float16).contiguous() for n, t in tensors.items()}, output / "model.safetensors")
-    write_json(output / "config.json", config.to_dict())
-    processor.save_pretrained(output)
+    model.save(directory / "model", processor)
     return row

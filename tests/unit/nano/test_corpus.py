@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mblip.corpora import scenes
 from mblip.errors import InputError
+from mblip.nano import corpus as scenes
 from mblip.nano.scenes import Scene
 from mblip.nano.words import load_lexicon
 from mblip.schema import Example

@@ -17,15 +17,16 @@ import numpy as np
 
 from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.evaluation.metric import ACCURACY, Metric
-from mblip.languages import LANGUAGES
+from mblip.languages import LANGUAGES, YES_NO
 from mblip.mixture.templates import load_templates
+from mblip.nano.plugin import TEMPLATES
 from mblip.nano.scenes import Scene, sample_scene
-from mblip.nano.words import YES_NO, load_lexicon
+from mblip.nano.words import load_lexicon
 from mblip.translation.holdout import never_shown
 
 NAME = "scenes"
 TASKS = ("naming", "naming_never_shown", "caption_1", "caption_2", "caption_3", "counting", "presence", "matching")
-PROMPTS = {task: template.prompt for task, template in load_templates(("nano",)).english()}
+PROMPTS = {task: template.prompt for task, template in load_templates((str(TEMPLATES),)).english()}
 GENERATION = {"max_new_tokens": 12, "do_sample": False, "num_beams": 1}
 
 
@@ -141,7 +142,7 @@ _VOCABULARIES: dict[str, set[str]] = {}
 
 def read(path: Path, language: str) -> list[Item]:
     """The items in a language, whatever the path."""
-    return [Item(item.id, (item.image,), item.prompt, item.reference) for item in load_items((language,))]
+    return [as_item(item) for item in load_items((language,))]
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
@@ -158,6 +159,11 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
     return Scored(
         {"accuracy": accuracy, **by_task, **fidelity}, items, {"accuracy": right}, {"normaliser": "none, exact match"}
     )
+
+
+def as_item(item: SceneItem) -> Item:
+    """The question as the runner of evaluations asks it."""
+    return Item(item.id, (item.image,), item.prompt, item.reference)
 
 
 def _task(item: Item) -> str:
@@ -181,5 +187,3 @@ BENCHMARK = Benchmark(
     images=("nano:scenes",),
     source="made by mblip, of emoji (Noto, OFL-1.1) and their names (Unicode CLDR, Unicode-3.0)",
 )
-
-BENCHMARKS = (BENCHMARK,)

@@ -36,6 +36,8 @@ class TextRecipe(Recipe):
         free="title paper more_languages checkpoint_every log_every",
     )
 
+    trained_by: ClassVar[str] = "mblip.nano.text:train_text"
+
     kind: Literal["text"] = "text"
     languages: tuple[LanguageCode, ...] = Field(
         default=(), description="by any name or code; empty for every language with names"
@@ -67,6 +69,8 @@ class VisionRecipe(Recipe):
         "warmup_steps",
         free="title paper more_languages checkpoint_every log_every",
     )
+
+    trained_by: ClassVar[str] = "mblip.nano.vision:train_vision"
 
     kind: Literal["vision"] = "vision"
     width: int = 128

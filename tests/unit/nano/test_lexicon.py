@@ -8,7 +8,9 @@ import pytest
 
 from mblip.config import TranslationSection
 from mblip.errors import InputError
-from mblip.nano.words import YES_NO, load_lexicon
+from mblip.languages import YES_NO
+from mblip.nano.corpus import words
+from mblip.nano.words import load_lexicon
 from mblip.schema import Drop, Example
 from mblip.translation import Translator, never_shown, open_engine
 
@@ -65,7 +67,7 @@ def test_pairs_held_out_are_fixed() -> None:
 
 
 def test_drops_name_reason_task_and_language() -> None:
-    translator = Translator(TranslationSection(never_shown=0.2))
+    translator = Translator(TranslationSection(never_shown=0.2), words=words)
     lexicon = load_lexicon()
     held = next(c for c in lexicon.concepts if never_shown(c, "de", 0.2))
     free = next(c for c in lexicon.concepts if not never_shown(c, "de", 0.2))
@@ -86,6 +88,17 @@ def test_drops_name_reason_task_and_language() -> None:
         "never shown", "never shown", "never shown", "no translation", "no translation",
     ]  # fmt: skip
     assert (records[4].task, records[4].language, records[4].detail) == ("caption", "de", held)
+
+
+def test_words_can_be_held_back_only_where_a_corpus_tells_them() -> None:
+    from mblip.config import DataRecipe
+    from mblip.mixture.plan import check_recipe
+
+    made = {"title": "t", "templates": ["nano"], "translation": {"never_shown": 0.2}}
+    table, scenes = {"name": "mine", "reader": "table"}, {"name": "scenes", "reader": "scenes"}
+    check_recipe(DataRecipe.model_validate({**made, "sources": [table, scenes]}))
+    with pytest.raises(InputError, match=r"never_shown: the corpora of this recipe \(table\) do not say which words"):
+        check_recipe(DataRecipe.model_validate({**made, "sources": [table]}))
 
 
 def test_yes_no_languages_of_the_recipe_are_those_checked_by_hand() -> None:

@@ -17,17 +17,18 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 from transformers import MT5Config, MT5ForConditionalGeneration, PreTrainedTokenizerFast
 
-from mblip.config import PhaseSection, TextRecipe
 from mblip.errors import InputError
-from mblip.languages import LANGUAGES
+from mblip.languages import LANGUAGES, YES_NO
 from mblip.mixture.templates import load_templates
+from mblip.nano.plugin import TEMPLATES
+from mblip.nano.recipe_kinds import PhaseSection, TextRecipe
 from mblip.nano.scenes import CELLS, NOTHING, Scene, sample_scene
-from mblip.nano.words import YES_NO, Lexicon, load_lexicon
+from mblip.nano.words import Lexicon, load_lexicon
 from mblip.training.logs import OnLog
 from mblip.training.loop import Batch, Group, Job, fit
 
 # The very prompts that the mix will use; their fixed words are whole pieces.
-PROMPTS = {task: template.prompt for task, template in load_templates(("nano",)).english()}
+PROMPTS = {task: template.prompt for task, template in load_templates((str(TEMPLATES),)).english()}
 PLACE_SPREAD = 2.0  # standard deviation of the relative position biases at the start
 OWN_WORD = 8.0  # logit at which a word finds itself at the start
 OWN_SHARE = 0.5  # how often a question is asked in the language that the scene is told in

@@ -5,12 +5,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mblip.config import VisionRecipe
 from mblip.errors import InputError
 from mblip.models.build import build_model
+from mblip.models.containers.blip2_eyes import new_image_processor
+from mblip.nano.recipe_kinds import VisionRecipe
 from mblip.nano.scenes import Scene, render
+from mblip.nano.vision import BETWEEN, EMPTY, FIRST_CONCEPT, cell_loss, draw, pixels
 from mblip.training.run import train
-from mblip.training.vision import BETWEEN, EMPTY, FIRST_CONCEPT, cell_loss, draw, image_processor, pixels
 
 TINY = {
     "width": 32,
@@ -47,7 +48,7 @@ def test_each_cell_has_a_query_and_those_between_say_so() -> None:
             between = torch.nn.functional.one_hot(torch.full_like(labels, BETWEEN), count) * 100.0
             return cells, torch.stack([cells, between], dim=2).flatten(1, 2)
 
-    batch = draw(VisionRecipe(title="t", **TINY), 0, image_processor())
+    batch = draw(VisionRecipe(title="t", **TINY), 0, new_image_processor(64))
     labels = batch["labels"]
     assert labels.shape == (8, 4) and set(labels.flatten().tolist()) & {EMPTY} and int(labels.max()) >= FIRST_CONCEPT
     values = cell_loss(Perfect(), batch)
@@ -57,7 +58,7 @@ def test_each_cell_has_a_query_and_those_between_say_so() -> None:
 
 def test_pixels_are_what_the_processor_makes() -> None:
     scene = Scene((("fox", 0),), 7)
-    processor = image_processor()
+    processor = new_image_processor(64)
     stock = processor(render(scene), return_tensors="pt")["pixel_values"]
     assert torch.allclose(pixels([scene], processor), stock, atol=1e-6)
 

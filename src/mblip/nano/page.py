@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mblip.languages import LANGUAGES
+from mblip.nano.plugin import FOLDER
 from mblip.nano.scenes import Scene
 from mblip.nano.scenes import render as render_scene
 from mblip.report.render import Bar, Cell, Table, render, ticks
@@ -61,6 +62,7 @@ def _page(report: dict[str, Any], samples: list[dict[str, Any]]) -> str:
     counts = {**mix["tasks"], **{f"left out: {why}": count for why, count in mix["drops"].items()}}
     return render(
         "quickstart.html.j2",
+        FOLDER / "pages",
         title=_TITLE,
         size=size,
         limits=LIMITS,

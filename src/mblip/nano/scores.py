@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mblip.evaluation.benchmarks.scenes import SceneItem, is_faithful, is_right
+from mblip.nano.benchmark import SceneItem, is_faithful, is_right
 
 # The task that each figure of the headline is of.
 HEADLINE = {

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mblip.config import PhaseSection, TextRecipe, load_recipe
-from mblip.nano.words import load_lexicon
-from mblip.training.run import train
-from mblip.training.text import (
+from mblip.config import load_recipe
+from mblip.nano.recipe_kinds import PhaseSection, TextRecipe
+from mblip.nano.text import (
     PROMPTS,
     TextWorld,
     build_language_model,
@@ -18,6 +17,8 @@ from mblip.training.text import (
     sample_candidates,
     text_loss,
 )
+from mblip.nano.words import load_lexicon
+from mblip.training.run import train
 
 LOG = Path(__file__).parents[2] / "golden" / "nano_mlm.jsonl"
 
@@ -108,7 +109,7 @@ def test_the_shipped_recipe_meets_its_log(tmp_path: Path) -> None:
         if row["step"] >= logged[-1]["step"]:
             raise Enough
 
-    from mblip.training.text import train_text
+    from mblip.nano.text import train_text
 
     with pytest.raises(Enough):
         train_text(recipe, tmp_path, told)

@@ -6,10 +6,11 @@ import pytest
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Options
-from mblip.evaluation.benchmarks.scenes import BENCHMARK, TASKS, is_faithful, is_right, load_items
-from mblip.evaluation.scene_scores import score_scenes
+from mblip.languages import YES_NO
+from mblip.nano.benchmark import BENCHMARK, TASKS, is_faithful, is_right, load_items
 from mblip.nano.scenes import Scene
-from mblip.nano.words import YES_NO, load_lexicon
+from mblip.nano.scores import score_scenes
+from mblip.nano.words import load_lexicon
 from mblip.translation.holdout import never_shown
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from mblip.inference.nano_notice import NOTICE, is_nano, looks_like_a_scene, nano_notice
+from mblip.inference.notices import notice_for
+from mblip.nano.notice import NOTICE, is_nano, looks_like_a_scene
 from mblip.nano.scenes import render, sample_scene
 from mblip.nano.words import load_lexicon
 
@@ -53,13 +54,15 @@ def test_scenes_are_known_in_every_size_and_format(size: int) -> None:
 
 
 def test_photographs_are_told() -> None:
+    told = notice_for(model("nano:nano-blip2-en"))
+    assert told is not None
+    assert notice_for(model("Salesforce/blip2-flan-t5-xl")) is None
     for number in range(20):
         picture = like_a_photograph(number)
         assert not looks_like_a_scene(picture)
-        assert nano_notice(model("nano:nano-blip2-en"), picture) == NOTICE
-        assert nano_notice(model("Salesforce/blip2-flan-t5-xl"), picture) is None
+        assert told(picture) == NOTICE
     assert not looks_like_a_scene(like_a_photograph(1).convert("L"))
-    assert nano_notice(model("nano:nano-blip2-en"), scene(3)) is None
+    assert told(scene(3)) is None
 
 
 def test_a_nano_model_is_known_by_its_base_or_by_what_it_sees() -> None:

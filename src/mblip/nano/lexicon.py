@@ -6,9 +6,9 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from mblip.errors import InputError
-from mblip.languages import Profile
+from mblip.languages import YES_NO, Profile
 from mblip.nano.scenes import NOTHING
-from mblip.nano.words import YES_NO, load_lexicon
+from mblip.nano.words import load_lexicon
 from mblip.translation.engines.base import Result
 
 SEPARATOR = ", "

@@ -5,28 +5,35 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from mblip.config import DataRecipe, TrainRecipe, load_recipe
-from mblip.evaluation.benchmarks.scenes import TASKS, SceneItem, is_right, load_items
-from mblip.evaluation.runner import run_scenes
-from mblip.evaluation.scene_scores import score_scenes
+from mblip.evaluation.answerers.mblip import MblipAnswerer
+from mblip.evaluation.benchmark import Item
+from mblip.evaluation.pictures import Pictures
+from mblip.evaluation.runner import answer_tasks
+from mblip.evaluation.tasks import Task
 from mblip.mixture import build_mix
-from mblip.models.load import load_vision_llm
 from mblip.models.prepare import prepare_model
+from mblip.nano.benchmark import BENCHMARK, TASKS, SceneItem, as_item, is_right, load_items
+from mblip.nano.page import write_report
+from mblip.nano.quickstart import ANSWERS, read_answers, samples
+from mblip.nano.scores import score_scenes
 from mblip.nano.words import load_lexicon
-from mblip.report.page import write_report
-from mblip.report.quickstart import PREDICTIONS, samples
-from mblip.storage import open_images, write_json
+from mblip.storage import write_json
 from mblip.training.logs import Note, StepLog, ValidationLog, read_steps
 from mblip.training.run import train
 
 Say = Callable[[str], None]
 LEFT_OUT = "sw"
 VALIDATION_SCENES = 20  # a language
+BATCH = 256
+MANY_LANGUAGES = "mul"  # ISO 639-2
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ def _align(setting: Setting, directory: Path, seed: int, say: Say) -> None:
 
 def _score(setting: Setting, directory: Path, seeds: int, scenes: int, held_out: float) -> dict[str, Any]:
     items = load_items(load_lexicon().named_languages(), scenes, setting.tasks, held_out)
-    answers = [_answers(directory / f"{setting.name}-{seed}", PREDICTIONS, items) for seed in range(1, seeds + 1)]
+    answers = [_answers(directory / f"{setting.name}-{seed}", ANSWERS, items) for seed in range(1, seeds + 1)]
     return {"says": setting.says, "claim": setting.claim, **score_scenes(items, answers)}
 
 
@@ -153,7 +160,24 @@ def _choose(settings: Sequence[Setting], directory: Path, seeds: int, held_out: 
 
 
 def _answers(run: Path, name: str, items: Sequence[SceneItem]) -> dict[str, str]:
-    return run_scenes(load_vision_llm(run, dtype="fp32"), items, open_images("nano:scenes"), run / f"{name}.jsonl")
+    """The answers of a run to items about scenes, by the runner of ``mblip eval``; what is answered already is not asked."""
+    answerer = MblipAnswerer(str(run), run, "none", "fp32", BATCH)
+    # A batch takes as many steps as its longest answer: names, in two, do not wait for lists.
+    for task in _tasks(items):
+        answer_tasks([task], answerer, run / name, PartialState())
+    answers = read_answers(run / name)
+    return {item.id: answers[item.id] for item in items}
+
+
+def _tasks(items: Sequence[SceneItem]) -> Iterator[Task]:
+    """What the runner is given to ask some items: for each task of theirs one, in all languages, and so one file of answers."""
+    pictures = Pictures(BENCHMARK.images)
+    grouped: dict[str, list[Item]] = {}
+    for item in items:
+        grouped.setdefault(item.task, []).append(as_item(item))
+    for task, asked in grouped.items():
+        benchmark = replace(BENCHMARK, name=f"{BENCHMARK.name}_{task}")
+        yield Task(benchmark, MANY_LANGUAGES, Path(), asked, len(asked), 0, BENCHMARK.prompt, pictures)
 
 
 def _say_scores(setting: Setting, result: dict[str, Any], say: Say) -> None:

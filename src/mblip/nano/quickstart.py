@@ -10,28 +10,26 @@ from jinja2 import UndefinedError
 
 from mblip.config import DataRecipe, load_recipe
 from mblip.errors import InputError
-from mblip.evaluation.benchmarks.scenes import TASKS, load_items
-from mblip.evaluation.results import RUN
+from mblip.evaluation.results import PREDICTIONS, RUN
+from mblip.nano.benchmark import TASKS, load_items
 from mblip.nano.words import load_lexicon
-from mblip.report.page import write_report
 from mblip.schema import Prediction
 from mblip.storage import read_records
 
 _AGAIN = "run mblip quickstart on its folder again"
 _SHOWN = ("sw", "ar", "ja", "hi", "ru", "th", "yo", "iw")
-PREDICTIONS = "predictions"
+ANSWERS = "scenes"
+"""Folder of a run that holds its answers, as a run of ``mblip eval`` does."""
+_OLD_ANSWERS = "predictions.jsonl"  # where earlier versions kept them
 
 
-def is_quickstart(directory: Path) -> bool:
+def wrote(directory: Path) -> bool:
     """Whether a folder is one that ``mblip quickstart`` wrote."""
-    return (
-        (directory / "report.json").is_file()
-        and any(directory.glob(f"*-1/{PREDICTIONS}.jsonl"))
-        and not (directory / RUN).exists()
-    )
+    answers = (*directory.glob(f"*-1/{ANSWERS}"), *directory.glob(f"*-1/{_OLD_ANSWERS}"))
+    return (directory / "report.json").is_file() and bool(answers) and not (directory / RUN).exists()
 
 
-def rewrite_quickstart(directory: Path) -> dict[str, Any]:
+def rewrite(directory: Path) -> dict[str, Any]:
     """Write ``report.html`` and ``report.md`` of a quickstart from its ``report.json`` and the answers of its first run.
 
     Returns:
@@ -40,6 +38,8 @@ def rewrite_quickstart(directory: Path) -> dict[str, Any]:
     Raises:
         InputError: A file is damaged or of another version.
     """
+    from mblip.nano.page import write_report  # takes seconds, and every mblip report asks whether a folder is ours
+
     path = directory / "report.json"
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -55,10 +55,18 @@ def samples(run: Path) -> list[dict[str, Any]]:
     """The first scene of each task in languages of many scripts, with what a run answered."""
     languages = [code for code in _SHOWN if code in load_lexicon().languages]
     held_out = load_recipe(DataRecipe, "data/nano_scenes").translation.never_shown
-    answers = {row.id: row.answer for row in read_records(run / f"{PREDICTIONS}.jsonl", Prediction)}
+    answers = read_answers(run / ANSWERS)
+    if (old := run / _OLD_ANSWERS).is_file():
+        answers = {row.id: row.answer for row in read_records(old, Prediction)} | answers
     return [
         {"image": item.image, "task": item.task, "language": item.language, "prompt": item.prompt,
          "answer": answers[item.id], "reference": item.reference}
         for item in load_items(languages, 1, TASKS, held_out)
         if item.id in answers
     ]  # fmt: skip
+
+
+def read_answers(directory: Path) -> dict[str, str]:
+    """The answers that a folder holds, by the id of their item."""
+    paths = sorted((directory / PREDICTIONS).glob("*.jsonl"))
+    return {row.id: row.answer for path in paths for row in read_records(path, Prediction)}

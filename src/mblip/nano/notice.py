@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from mblip.models.locate import NANO
+from mblip.inference.notices import Notice
 from mblip.models.vision_llm import VisionLLM
 from mblip.nano.scenes import SIZE
 
@@ -19,16 +19,16 @@ NOTICE = (
 _SIDE, _LEVELS, _SHARE, _TRIES, _GREY = 32, 8, 0.40, 150, 4
 
 
-def nano_notice(model: VisionLLM, picture: Image.Image) -> str | None:
-    """What to tell the person who shows this picture to this model; None where there is nothing to tell."""
-    return NOTICE if is_nano(model) and not looks_like_a_scene(picture) else None
+def notice_for(model: VisionLLM) -> Notice | None:
+    """For a nano model, what to tell the person who shows it a picture; None for other models."""
+    return (lambda picture: None if looks_like_a_scene(picture) else NOTICE) if is_nano(model) else None
 
 
 def is_nano(model: VisionLLM) -> bool:
     """Whether a model stands on a shipped ``nano:`` base, or is a copy of one: nothing else sees 64 x 64 pixels."""
     bases = model.origin.bases.values() if model.origin else ()
     vision = getattr(model.model.config, "vision_config", None)
-    return any(base.id.startswith(NANO) for base in bases) or getattr(vision, "image_size", None) == SIZE
+    return any(base.id.startswith("nano:") for base in bases) or getattr(vision, "image_size", None) == SIZE
 
 
 def looks_like_a_scene(picture: Image.Image) -> bool:

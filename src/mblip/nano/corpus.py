@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from mblip.errors import InputError, nearest, quoted
+from mblip.nano.lexicon import SEPARATOR
 from mblip.nano.scenes import Scene, sample_scene
 from mblip.nano.words import load_lexicon
 from mblip.schema import Example
@@ -90,6 +91,12 @@ def read(
         chosen = draw.choices(possible, [weights[task] for task in possible], k=texts)
         for number, task in enumerate(chosen):
             yield scene_example(draw, scene, task, source, f"{split}-{index}-{number}")
+
+
+def words(example: Example) -> list[str]:
+    """The concepts that an English example speaks of, for ``translation.never_shown``."""
+    known = load_lexicon().emoji
+    return [word for text in example.texts.values() for word in text.split(SEPARATOR) if word in known]
 
 
 def possible_tasks(scene: Scene) -> list[str]:

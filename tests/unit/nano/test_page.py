@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from mblip.report.page import write_report
+from mblip.nano.page import write_report
 
 FIGURE = {"value": 0.5, "ci95": [0.4, 0.6]}
 TASKS = {"naming": FIGURE, "naming_never_shown": FIGURE, "caption_2": FIGURE}
