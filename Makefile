@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 NEWEST := .venv-newest/bin
+OLDEST := .venv-oldest/bin
 # Byte-compiling on first import instead of for every file halves the set-up time.
 PIP := @$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 # A process for each core, a file of tests in one of them; each takes about 2 GB.
@@ -13,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 # Without its caches Python compiles torch and transformers anew in every process: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart ablations test test-all test-newest lint docs format clean
+.PHONY: help quickstart ablations test test-all test-newest test-oldest coverage lint docs format dist clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
@@ -35,6 +36,13 @@ test-newest: .venv-newest/.dev  ## The tests with the newest transformers and to
 	@$(NEWEST)/python -c 'import torch, torchvision, transformers as t; print(*(m.__name__ + " " + m.__version__ for m in (t, torch, torchvision)))'
 	$(NEWEST)/python -m pytest $(PARALLEL)
 
+test-oldest: .venv-oldest/.dev  ## The tests with the oldest versions that pyproject.toml allows, in .venv-oldest.
+	$(OLDEST)/python -m pytest $(PARALLEL)
+
+coverage: .venv/.dev  ## The branches that the tests take, by file; installs pytest-cov.
+	$(PIP) pytest-cov
+	$(PYTEST) --cov=mblip --cov-branch --cov-report=term:skip-covered
+
 lint: .venv/.dev  ## Style, types, layers.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -48,8 +56,22 @@ format: .venv/.dev  ## Format the code.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+dist: .venv/.dev  ## Build the sdist and the wheel into dist/ and try each in an environment of its own; TAG=v0.1.0 checks the tag.
+	@rm -rf dist
+	@test -z "$(TAG)" || test "$(TAG)" = "v$$($(BIN)/python -c 'import mblip; print(mblip.__version__)')" \
+		|| { echo "the tag $(TAG) is not the version in src/mblip/__init__.py: change one of them"; exit 1; }
+	@grep -qF "## $$($(BIN)/python -c 'import mblip; print(mblip.__version__)')" CHANGELOG.md \
+		|| { echo "CHANGELOG.md has no section for this version: add it"; exit 1; }
+	$(BIN)/python -m hatchling build --directory dist
+	@set -e; for made in dist/*.whl dist/*.tar.gz; do \
+		folder=$$(mktemp -d); $(PYTHON) -m venv "$$folder/venv"; \
+		"$$folder/venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt torch; \
+		"$$folder/venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt "$$made"; \
+		(cd "$$folder" && venv/bin/mblip --version && venv/bin/mblip data plan nano_scenes >plan.txt && venv/bin/mblip plan mt0_xl_align >>plan.txt); \
+		rm -rf "$$folder"; echo "$$made installs and runs"; done
+
 clean:  ## Remove the environment and everything built; runs/ stays.
-	rm -rf .venv .venv-newest site dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-newest .venv-oldest site dist .mypy_cache .ruff_cache .pytest_cache
 
 .venv/.core: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "mblip needs Python 3.11 or newer: install it or name it with make PYTHON=..."; exit 1; }
@@ -72,5 +94,12 @@ clean:  ## Remove the environment and everything built; runs/ stays.
 	@$(NEWEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c .venv-newest/constraints.txt \
 		--upgrade torch torchvision transformers
 	@$(NEWEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c .venv-newest/constraints.txt \
-		--editable '.[translate,train,eval,serve,ray,dev]'
+		--editable '.[translate,train,eval,serve,ray,heic,dev]'
+	@touch $@
+
+.venv-oldest/.dev: pyproject.toml constraints-oldest.txt
+	@echo "setting up .venv-oldest: the oldest versions that pyproject.toml allows (once; some gigabytes)"
+	@test -x $(OLDEST)/python || $(PYTHON) -m venv .venv-oldest
+	@$(OLDEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints-oldest.txt \
+		--editable '.[translate,train,eval,serve,ray,heic,dev]'
 	@touch $@

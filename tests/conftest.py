@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -60,3 +61,16 @@ def apertium() -> str:
 def root() -> Path:
     """The repository."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture
+def language_table() -> Iterator[None]:
+    """The table of languages is afterwards as it was: a test may add to it."""
+    from mblip import languages
+
+    trained, others = dict(languages.LANGUAGES), dict(languages.BENCHMARK_LANGUAGES)
+    yield
+    for held, before in ((languages.LANGUAGES, trained), (languages.BENCHMARK_LANGUAGES, others)):
+        held.clear()
+        held.update(before)
+    languages._index.cache_clear()

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from mblip.evaluation.benchmark import Benchmark
-from mblip.nano.scenes import SceneStore, sample_scene
+from mblip.nano.images import SceneStore
+from mblip.nano.scenes import sample_scene
 from mblip.nano.words import load_lexicon
 
 XGQA = {

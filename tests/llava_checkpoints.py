@@ -100,6 +100,11 @@ def llava(
     return folder
 
 
+def mlp(vlm: Any) -> Any:
+    """The MLP of a model."""
+    return vlm.container.projector
+
+
 def of_2023(folder: Path, source: Path) -> Path:
     """The same model in the layout of LLaVA-1.5 on the Hub: names, split configuration, a template file of its own."""
     from safetensors.torch import load_file

@@ -13,16 +13,15 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError
 
-from mblip.errors import InputError, nearest
+from mblip import plugins
+from mblip.errors import InputError, nearest, of_system
 from mblip.eval_recipe import EvalRecipe as EvalRecipe
 from mblip.eval_recipe import Pictures
 from mblip.languages import LanguageCode
 from mblip.model_recipe import LoraSection as LoraSection
 from mblip.model_recipe import ModelSection as ModelSection
 from mblip.model_recipe import PartsSection as PartsSection
-from mblip.nano_recipes import PhaseSection as PhaseSection
-from mblip.nano_recipes import TextRecipe as TextRecipe
-from mblip.nano_recipes import VisionRecipe as VisionRecipe
+from mblip.more_languages import parse_languages
 from mblip.settings import Identity, Section, another_kind, decisive, explain, override_field, parse_yaml
 from mblip.settings import Recipe as Recipe
 
@@ -74,7 +73,7 @@ class MixSection(Section):
 
     identity: ClassVar[Identity] = Identity.of(
         "source templates images replay_images replay_share tasks languages exclude_languages max_prompt_tokens "
-        "max_answer_tokens end_cut_answers crop_scale flip pictures",
+        "max_answer_tokens end_cut_answers crop_scale flip pictures text_share",
         content="mix replay",
         free="max_unreadable workers",
     )
@@ -90,6 +89,12 @@ class MixSection(Section):
     )
     replay_images: str = Field(default="", description="image store of the replayed mix")
     replay_share: float = Field(default=0.5, gt=0, lt=1, description="of each batch, with replay")
+    text_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of the rows without a picture in every batch; left out, they come as often as the mix has them",
+    )
     tasks: tuple[str, ...] = Field(default=(), description="only these tasks; empty for all")
     languages: tuple[LanguageCode, ...] = Field(default=(), description="only these answer languages; empty for all")
     exclude_languages: tuple[LanguageCode, ...] = ()
@@ -146,8 +151,11 @@ class TrainRecipe(Recipe):
     identity: ClassVar[Identity] = Identity.of(
         "seed kind stage model parts lora data optim precision validation_texts",
         whether="validate_every",
-        free="title paper checkpointing sharding speedups samples tracker checkpoint_every keep_checkpoints log_every",
+        free="title paper more_languages checkpointing sharding speedups samples tracker checkpoint_every "
+        "keep_checkpoints log_every",
     )
+
+    trained_by: ClassVar[str] = "mblip.training.align:train_vision_llm"
 
     kind: Literal["train"] = "train"
     stage: Literal["warmup", "align", "finetune"]
@@ -221,7 +229,10 @@ class TranslationSection(Section):
         description="stop when the engine fails on a larger share of the texts, and on 20 of them",
     )
     never_shown: float = Field(
-        default=0.0, ge=0, lt=1, description="share of (word, language) pairs kept out, to ask for them afterwards"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of (word, language) pairs kept out, to ask for them afterwards; the corpus tells its words",
     )
 
 
@@ -246,9 +257,6 @@ class DataRecipe(Recipe):
     )
 
 
-AnyTrainRecipe = TrainRecipe | TextRecipe | VisionRecipe
-
-
 def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = ()) -> R:
     """Read a recipe by the name of a shipped one or by path, apply ``a.b=value`` overrides and validate it.
 
@@ -268,31 +276,33 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
         if not equals or not key:
             raise InputError(f"override {override!r} must read field=value, for example optim.lr=1e-5")
         override_field(data, key.split("."), value, override)
+    if data.get("more_languages"):  # here the folder of the recipe is known, which a file may lie in
+        data["more_languages"] = parse_languages(data["more_languages"], f"{path}: more_languages", path.parent)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{path}{another_kind(kind, data) or f': {explain(kind, error)}'}") from error
 
 
-def load_train_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> TrainRecipe | TextRecipe | VisionRecipe:
-    """Read a training recipe of whichever kind its field ``kind`` says (see :func:`load_recipe`).
+plugins.recipe_kinds.register("train", TrainRecipe, plugins.OWN)
+
+
+def load_train_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a training recipe of whichever registered kind its field ``kind`` says (see :func:`load_recipe`).
 
     Raises:
         InputError: As in :func:`load_recipe`, or another kind.
     """
-    kinds: dict[str, type[TrainRecipe] | type[TextRecipe] | type[VisionRecipe]] = {
-        "train": TrainRecipe,
-        "text": TextRecipe,
-        "vision": VisionRecipe,
-    }
     path = find_recipe(source)
-    found = re.search(r"^kind: *(\w+)", _read_text(path), re.MULTILINE)
-    kind = found.group(1) if found else "train"
+    written = re.search(r"^kind: *([\w.+-]+)", _read_text(path), re.MULTILINE)
+    kind = written[1] if written else "train"
     if kind in ("data", "eval"):
         kind = "train"  # whose check says what the recipe is for
-    if kind not in kinds:
-        raise InputError(f"{path}: field 'kind' is {kind!r}, which mblip train does not run{nearest(kind, kinds)}")
-    return load_recipe(kinds[kind], source, overrides)
+    if kind not in plugins.recipe_kinds:
+        hint = plugins.recipe_kinds.hint(kind)
+        raise InputError(f"{path}: field 'kind' is {kind!r}, which mblip train does not run{hint}")
+    recipe_class: type[Recipe] = plugins.recipe_kinds[kind]
+    return load_recipe(recipe_class, source, overrides)
 
 
 def _read_text(path: Path) -> str:
@@ -303,7 +313,12 @@ def _read_text(path: Path) -> str:
 
         raise InputError(f"{path} is not readable YAML: {not_utf8(path)}") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise of_system(error, f"cannot read {path}: {error.strerror}") from error
+
+
+_RECIPES = Path(str(resources.files("mblip"))) / "recipes"
+for _path in sorted(_RECIPES.glob("*/*.yaml")):
+    plugins.recipes.register(_path.relative_to(_RECIPES).with_suffix("").as_posix(), _path, plugins.OWN)
 
 
 def find_recipe(source: str | Path) -> Path:
@@ -319,18 +334,22 @@ def find_recipe(source: str | Path) -> Path:
     name = str(source).removesuffix(".yaml")
     if name in shipped:
         return shipped[name]
+    if name in plugins.recipes:  # and cannot be had: says why
+        plugins.recipes[name]
     short = [full for full in shipped if "/" not in full or full.rpartition("/")[2] not in shipped]
-    raise InputError(f"no recipe file or shipped recipe {str(source)!r}{nearest(name, short)}")
+    raise InputError(f"no recipe file or shipped recipe {str(source)!r}{nearest(name, short)}{plugins.lacking()}")
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Every recipe in the package, as ``folder/stem`` and, where that is unambiguous, as ``stem``."""
-    root = Path(str(resources.files("mblip"))) / "recipes"
-    paths = sorted(root.rglob("*.yaml"))
-    names = {p.relative_to(root).with_suffix("").as_posix(): p for p in paths}
-    stems = [p.stem for p in paths]
-    names.update({p.stem: p for p in paths if stems.count(p.stem) == 1})
-    return names
+    """Every recipe of mblip and of other packages, as ``folder/stem`` and, where that is unambiguous, as ``stem``.
+
+    A short name that mblip's own recipes have is theirs, whatever other packages bring.
+    """
+    names: dict[str, Path] = dict(sorted(plugins.recipes.usable()))
+    stems = {name: name.rpartition("/")[2] for name in names}
+    own = {name: stem for name, stem in stems.items() if plugins.OWN in plugins.recipes.owners(name)}
+    rivals = {name: list((own if name in own else stems).values()) for name in names}
+    return names | {stem: names[name] for name, stem in stems.items() if rivals[name].count(stem) == 1}
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Requests to an OpenAI-compatible endpoint (``/v1/chat/completions``): tried again where that can help, told apart where not.
 
 The one place for it: translation and evaluation both ask through :class:`Endpoint`. A failure of one request
-(:class:`RequestFailed`) leaves the others alone; what would fail for every request is an InputError.
+(:class:`RequestFailed`) leaves the others alone; what would fail for every request is
+an InputError where the address, the key or the model must be put right, else a RemoteError.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from mblip.errors import InputError
+from mblip.errors import InputError, RemoteError
 from mblip.replies import Reply, read_completion
 
 SHOWN = 200
@@ -38,7 +39,7 @@ _FOR_ALL = {
 _AGAIN = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501, 505}
 
 
-class RequestFailed(Exception):
+class RequestFailed(RemoteError):
     """One request got no answer that can be used; others may get theirs. The text is a reason in words.
 
     Attributes:
@@ -101,7 +102,8 @@ class Endpoint:
 
         Raises:
             RequestFailed: This request is refused, or failed at every try.
-            InputError: No request will do (no connection, a wrong key or model), or 10 in a row failed at every try.
+            InputError: No request will do: the key, the account, the address or the model is wrong.
+            RemoteError: There is no connection, or 10 requests in a row failed at every try.
         """
         try:
             data = json.dumps({**body, **self.extra_body}, allow_nan=False).encode()
@@ -118,7 +120,7 @@ class Endpoint:
                 if again and not self._closed.wait(_seconds(_WAITS[tried - 1], failure.after)):
                     continue
                 if failure.unconnected:
-                    raise InputError(f"{failure}; the same command goes on later") from failure
+                    raise RemoteError(f"{failure}; the same command goes on later") from failure
                 self._count_failure(failure)
                 raise RequestFailed(failure.kind, str(failure), passing=True) from failure
             self._answered()
@@ -200,7 +202,7 @@ class Endpoint:
             return RequestFailed("refused by the endpoint", told, passing=False)
         after = _retry_after(error.headers.get("Retry-After", ""))
         if after is not None and after > _WAIT_AT_MOST:
-            return InputError(
+            return RemoteError(
                 f"{self.url} asks to wait for {after / 60:.0f} minutes ({told}); the same command goes on later"
             )
         return _Again("no answer from the endpoint", told, after=after)
@@ -209,7 +211,7 @@ class Endpoint:
         with self._lock:
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= _IN_A_ROW:
-                raise InputError(
+                raise RemoteError(
                     f"{self.url} failed {self._failed_in_a_row} times in a row, each at every try ({failure}); "
                     "the same command goes on later"
                 ) from failure

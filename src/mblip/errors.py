@@ -1,8 +1,9 @@
-"""The one error a person can cause, and how a message names what was meant."""
+"""The errors of this package, and how a message names what was meant."""
 
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import reprlib
 from collections.abc import Callable, Iterable
@@ -14,16 +15,59 @@ LONGEST = 200
 _LONG_QUOTE = re.compile(rf"'(?:[^'\\]|\\.){{{LONGEST},}}'|\"(?:[^\"\\]|\\.){{{LONGEST},}}\"", re.DOTALL)
 
 
-class InputError(Exception):
-    """Input, recipe or environment that the caller can mend.
+class MblipError(Exception):
+    """What this package raises, and a caller may want to catch; always one of the four kinds below.
 
-    The message is one clear sentence that names the file, the row where there is one, and the remedy. The command
-    line prints it without a traceback and exits with code 2. A quoted value is shortened to :data:`LONGEST` characters;
-    :func:`quoted` does so for values that are no texts.
+    The message is one clear sentence that names what failed, why, and the remedy. The command line prints it without a
+    traceback and exits with code 2. A quoted value is shortened to :data:`LONGEST` characters; :func:`quoted` does so for
+    values that are no texts.
     """
 
     def __init__(self, message: str = "", *rest: Any) -> None:
         super().__init__(shorten_quotes(message), *rest)
+
+    def reworded(self, message: str) -> MblipError:
+        """An error of the same kind with another message, for a caller that knows more, such as how to go on."""
+        return next(kind for kind in KINDS if isinstance(self, kind) or kind is MblipError)(message)
+
+
+class InputError(MblipError):
+    """Input, a recipe, an option or an installation that a person can put right."""
+
+
+class RemoteError(MblipError):
+    """An endpoint, a hub or a cluster failed or does not answer; later the same call may work."""
+
+
+class ResourceError(MblipError):
+    """The machine lacks what is needed: memory, disk, open files, a device, room in a queue."""
+
+
+class TrainingError(MblipError):
+    """Training cannot go on: the loss or the gradients are not finite."""
+
+
+KINDS: tuple[type[MblipError], ...] = (InputError, RemoteError, ResourceError, TrainingError, MblipError)
+"""The kinds of errors, and last what they have in common."""
+
+_SCARCE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EIO}
+)
+
+
+def of_system(error: OSError, message: str) -> MblipError:
+    """A refusal of the operating system: ResourceError where the disk or another resource gave out, else InputError.
+
+    Args:
+        error: What was raised.
+        message: What to say.
+    """
+    return ResourceError(message) if is_scarcity(error) else InputError(message)
+
+
+def is_scarcity(error: OSError) -> bool:
+    """Whether the operating system lacked something (disk, memory, open files), rather than refused what was asked."""
+    return error.errno in _SCARCE
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:

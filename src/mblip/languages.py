@@ -1,8 +1,8 @@
-"""The one language table: the 96 languages of the paper, with their codes in every source.
+"""The one language table: the 96 languages of the paper, with their codes in every source, and those that a user adds.
 
 The shares are of mC4's pages and of mT5's smoothed sampling from them. Where the original
 mBLIP code was wrong (``iw`` as "former Hebrew", Traditional Chinese, Sorani for mC4's Kurmanji) the table is right, and
-the original's values are kept for the compatibility profile ``original``.
+the original's values are kept for the compatibility profile ``original``. :mod:`mblip.more_languages` adds to the table.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Language:
         direction: ``ltr`` or ``rtl``.
         nllb: FLORES-200 code, the one NLLB is prompted with; empty if NLLB lacks the language.
         madlad: Target tag of MADLAD-400, such as ``<2sw>``; empty if it lacks the language.
-        mc4_share: Percent of mC4.
+        trainable: Whether a mix may hold it. Benchmarks ask for some languages that no model here was trained on.
+        mc4_share: Percent of mC4; of an added language, its share on the same scale.
         mt5_share: Percent after mT5's smoothing.
         benchmark_codes: Code by benchmark, where it is not ``bcp47``.
         aliases: Other names and outdated codes it is found by.
@@ -53,6 +54,7 @@ class Language:
     direction: str
     nllb: str
     madlad: str
+    trainable: bool
     mc4_share: float
     mt5_share: float
     benchmark_codes: Mapping[str, str]
@@ -89,6 +91,7 @@ def _read_table() -> Iterator[Language]:
                 direction=row["direction"],
                 nllb=row["nllb"],
                 madlad=row["madlad"],
+                trainable=row["trainable"] == "true",
                 mc4_share=float(row["mc4_share_percent"]),
                 mt5_share=float(row["mt5_share_percent"]),
                 benchmark_codes=_pairs(row["benchmark_codes"]),
@@ -105,11 +108,51 @@ def _pairs(text: str) -> dict[str, str]:
 
 _TABLE = tuple(_read_table())
 
-LANGUAGES: dict[str, Language] = {language.code: language for language in _TABLE if language.mc4_share}
-"""The 96 languages by mC4 code, in the order of the table."""
+LANGUAGES: dict[str, Language] = {language.code: language for language in _TABLE if language.trainable}
+"""The 96 languages by mC4 code, in the order of the table, and after them those that were added."""
 
-BENCHMARK_LANGUAGES: dict[str, Language] = {language.code: language for language in _TABLE if not language.mc4_share}
-"""Languages that a benchmark asks for though no model here was trained on them (Croatian and Quechua in XM3600)."""
+BENCHMARK_LANGUAGES: dict[str, Language] = {language.code: language for language in _TABLE if not language.trainable}
+"""Languages that a benchmark asks for and that no mix holds unless a recipe adds them (Croatian and Quechua in XM3600)."""
+
+
+def add_language(language: Language) -> None:
+    """Add a language to :data:`LANGUAGES`, so that everything in this process knows it; the same one again is no change.
+
+    Raises:
+        InputError: The code, or a name, is already that of another language.
+    """
+    held = LANGUAGES.get(language.code)
+    if held is not None and dataclasses.replace(held, mc4_share=language.mc4_share) == language:
+        return
+    if held is not None:
+        raise InputError(
+            f"cannot add the language {language.code!r} ({language.name}): it was added before with another name, script or "
+            "code; use one definition, and see MBLIP_LANGUAGES and more_languages of the recipe"
+        )
+    for name in _names(language):
+        other = exact_language(name)
+        if other is not None and (other.trainable or other.code != language.code):
+            raise InputError(
+                f"cannot add the language {language.code!r} ({language.name}): {name!r} already means {other.name} "
+                f"({other.code!r}); give it another code and names of its own, or leave it out"
+            )
+    LANGUAGES[language.code] = language
+    _index.cache_clear()
+
+
+def added_languages() -> list[Language]:
+    """The languages that were added to the table, in their order."""
+    shipped = {language.code for language in _TABLE if language.trainable}
+    return [language for code, language in LANGUAGES.items() if code not in shipped]
+
+
+UNDETERMINED = "und"
+"""The language of a text that nothing tells, as ISO 639-2 has it; in mixes of texts that others made."""
+
+
+def name_code(code: str) -> str:
+    """The English name of a record's language by its mC4 code, or that it is unknown."""
+    return "unknown" if code == UNDETERMINED else find_language(code).name
 
 
 def find_language(text: str) -> Language:
@@ -154,6 +197,20 @@ def find_code(text: str) -> str:
         return _find_or_list(text).code
     except InputError as error:
         raise ValueError(str(error)) from error
+
+
+def find_trainable(text: str) -> str:
+    """The mC4 code of a language that a mix may hold.
+
+    Raises:
+        InputError: Unknown, or one that benchmarks alone ask for.
+    """
+    code = find_language(text).code
+    if code not in LANGUAGES:
+        raise InputError(
+            f"{text!r} is none of the {len(LANGUAGES)} languages that mixes hold; add it with more_languages of the recipe"
+        )
+    return code
 
 
 def _find_or_list(text: str) -> Language:
@@ -254,11 +311,15 @@ def _parse_tag(text: str) -> str | None:
 @lru_cache(maxsize=1)
 def _index() -> dict[str, tuple[str, Language]]:
     index: dict[str, tuple[str, Language]] = {}
-    for language in _TABLE:
-        flores = (language.nllb, language.nllb.partition("_")[0])
-        names = (language.name, language.own_name, language.code, language.bcp47, *flores, *language.aliases)
-        index.update({_fold(name): (name, language) for name in names if name})
+    for language in {**BENCHMARK_LANGUAGES, **LANGUAGES}.values():
+        index.update({_fold(name): (name, language) for name in _names(language)})
     return index
+
+
+def _names(language: Language) -> list[str]:
+    flores = (language.nllb, language.nllb.partition("_")[0])
+    names = (language.name, language.own_name, language.code, language.bcp47, *flores, *language.aliases)
+    return [name for name in names if name]
 
 
 def _fold(text: str) -> str:
@@ -268,3 +329,20 @@ def _fold(text: str) -> str:
 
 LanguageCode = Annotated[str, AfterValidator(find_code)]
 """A recipe's language: written as any name or tag; held, saved and compared as mC4's code."""
+
+
+YES_NO: dict[str, tuple[str, str]] = {
+    "af": ("ja", "nee"), "ar": ("نعم", "لا"), "az": ("bəli", "xeyr"), "be": ("так", "не"), "bg": ("да", "не"),
+    "bn": ("হ্যাঁ", "না"), "ca": ("sí", "no"), "cs": ("ano", "ne"), "da": ("ja", "nej"), "de": ("ja", "nein"),
+    "el": ("ναι", "όχι"), "en": ("yes", "no"), "es": ("sí", "no"), "et": ("jah", "ei"), "eu": ("bai", "ez"),
+    "fa": ("بله", "نه"), "fi": ("kyllä", "ei"), "fil": ("oo", "hindi"), "fr": ("oui", "non"), "gl": ("si", "non"),
+    "gu": ("હા", "ના"), "hi": ("हाँ", "नहीं"), "hu": ("igen", "nem"), "hy": ("այո", "ոչ"), "id": ("ya", "tidak"),
+    "is": ("já", "nei"), "it": ("sì", "no"), "iw": ("כן", "לא"), "ja": ("はい", "いいえ"), "ka": ("კი", "არა"),
+    "kk": ("иә", "жоқ"), "ko": ("예", "아니요"), "lt": ("taip", "ne"), "lv": ("jā", "nē"), "mk": ("да", "не"),
+    "mr": ("होय", "नाही"), "ms": ("ya", "tidak"), "nl": ("ja", "nee"), "no": ("ja", "nei"), "pl": ("tak", "nie"),
+    "pt": ("sim", "não"), "ro": ("da", "nu"), "ru": ("да", "нет"), "sk": ("áno", "nie"), "sl": ("da", "ne"),
+    "sq": ("po", "jo"), "sr": ("да", "не"), "sv": ("ja", "nej"), "sw": ("ndiyo", "hapana"), "ta": ("ஆம்", "இல்லை"),
+    "te": ("అవును", "కాదు"), "th": ("ใช่", "ไม่ใช่"), "tr": ("evet", "hayır"), "uk": ("так", "ні"), "ur": ("ہاں", "نہیں"),
+    "vi": ("có", "không"), "zh": ("是", "否"),
+}  # fmt: skip
+"""Yes and no by mC4 code, where they were checked by hand: CLDR's own are English, dialogue buttons or misspelt in several."""

@@ -1,127 +1,20 @@
-"""How far a long job is, on standard error: a bar on a terminal; in a log file, a line now and then."""
+"""How a long job tells how far it is: by calling back, since only the command line shows anything."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import TaskID
-
-FIRST, EVERY = 10.0, 60.0  # seconds until the first line, and between lines
+Progress = Callable[[str, int, int | None], None]
+"""Called with the stage, how much of it is done and, where that is known, of how much."""
 
 
-class Progress:
-    """Shows one or more stages with count, rate and time left.
-
-    Rate and time left are those of this process: what an earlier, stopped run had done counts as done, not as fast.
-
-    Args:
-        unit: What is counted, in the plural, such as ``pictures``.
-        bar: Whether a terminal gets a bar; without one (where it would stand in the way of results) it gets nothing.
-        quiet: Say nothing at all, as all but the first of several processes do.
-        console: Where to; standard error by default.
-        clock: Seconds that only go forward.
-    """
-
-    def __init__(
-        self,
-        unit: str,
-        *,
-        bar: bool = True,
-        quiet: bool = False,
-        console: Console | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
-
-        self.console = console or Console(stderr=True, highlight=False, quiet=quiet)
-        self._unit, self._clock = unit, clock
-        self._lines = not self.console.is_terminal and not quiet
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bars = Bars(
-            *columns, TimeRemainingColumn(), console=self.console, transient=True,
-            disable=not bar or quiet or self._lines,
-        )  # fmt: skip
-        self._tasks: dict[str, TaskID] = {}
-        self._stages: dict[str, _Stage] = {}
-
-    def update(self, done: int, total: int | None = None, stage: str = "") -> None:
-        """Tell how far a stage is; the first call of a stage says where this process began.
-
-        Args:
-            done: So many are done.
-            total: Of so many; None where that is not known.
-            stage: Which stage, where there are several.
-        """
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage or self._unit, total=total)
-            self._stages[stage] = _Stage(done, self._clock())
-        self._bars.update(self._tasks[stage], completed=done, total=total)
-        if self._lines and (line := self._stages[stage].line(done, total, self._unit, self._clock())):
-            self.say(f"{stage}: {line}" if stage else line)
-
-    def say(self, text: str) -> None:
-        """Print a line, above the bars where there are any."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+def silent(stage: str, done: int, total: int | None) -> None:
+    """The :data:`Progress` that tells nobody."""
 
 
-@dataclass
-class _Stage:
-    """Where a stage began, and when its next line is due."""
-
-    began_at: int
-    began: float
-    told: float | None = None
-
-    def line(self, done: int, total: int | None, unit: str, now: float) -> str:
-        """What to say now; empty while nothing is due. The end of a stage that had lines before is always told."""
-        due = now - self.began >= FIRST if self.told is None else now - self.told >= EVERY or done == total
-        if not due or done <= self.began_at:
-            return ""
-        self.told = now
-        seconds = max(now - self.began, 1e-9)
-        rate = (done - self.began_at) / seconds
-        count = f"{done:,}" if total is None else f"{done:,} of {total:,}"
-        left = "" if total is None else f", {timedelta(seconds=round(max(0, total - done) / rate))} left"
-        return f"{count} {unit}, {rate:.3g}/s{left}" if rate < 100 else f"{count} {unit}, {rate:,.0f}/s{left}"
-
-
-class _Lines(logging.Handler):
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__()
-        self._say = say
-
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        self._say(prefix + record.getMessage())
-
-
-@contextmanager
-def log_shown(say: Callable[[str], None], level: int = logging.INFO) -> Iterator[None]:
-    """Show what the package logs from a level on, a line each, while a verb is at work."""
-    logger, handler = logging.getLogger("mblip"), _Lines(say)
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(level)
-    logger.propagate = False  # or the handlers of a host program would show it once more
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+def size_text(number: int) -> str:
+    """A number of bytes in the unit that a person would choose, as in ``6.65 GB``."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}" if number < 999.5 * size else f"{number / size:,.0f} {unit}"
+    return f"{number} bytes"

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mblip.errors import InputError, nearest, shorten
+from mblip.more_languages import AddedLanguage, add_languages, parse_languages
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,25 @@ class Section(BaseModel):
 class Recipe(Section):
     """A run, in full. ``title`` and ``paper`` say what it is and which section of the paper it follows."""
 
+    trained_by: ClassVar[str] = ""
+    """Of a kind that ``mblip train`` runs: the address ``module:function`` of ``train(recipe, directory, on_log)``."""
+
     title: str
     paper: str = ""
+    more_languages: tuple[AddedLanguage, ...] = Field(
+        default=(), description="languages beside the 96: the path of a CSV file, or a list of code, name, script, ..."
+    )
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_languages(cls, data: Any) -> Any:
+        """Add the recipe's languages to the table before the fields that name them; also where a worker reads it."""
+        if isinstance(data, dict) and data.get("more_languages"):
+            added = parse_languages(data["more_languages"], "more_languages")
+            add_languages(added, "more_languages")
+            return {**data, "more_languages": added}
+        return data
 
 
 def decisive(section: Section, *, defaults: bool = True) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests import checkpoints
-from tests.unit.inference.conftest import png, serving
+from tests.serving import png, serving
 
 WIDE, PHONE = (1280, 900), (390, 844)
 

@@ -9,12 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from mblip.cli.app import app
-from mblip.config import DataRecipe, Recipe
+from mblip.config import DataRecipe, Recipe, load_recipe
 from mblip.errors import InputError
-from mblip.evaluation.benchmarks.scenes import SceneItem
 from mblip.models import locate
-from mblip.report import experiment
-from mblip.report.experiment import SETTINGS, run_experiment
+from mblip.nano import experiment
+from mblip.nano.benchmark import SceneItem
+from mblip.nano.experiment import SETTINGS, run_experiment
 
 FIGURES = {
     "naming_exact",
@@ -35,7 +35,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
         for s in SETTINGS
     ]
     monkeypatch.setattr(experiment, "SETTINGS", tuple(settings))
-    load = experiment.load_recipe
+    load = load_recipe
 
     def small(kind: type[Recipe], name: str, overrides: tuple[str, ...] = ()) -> Recipe:
         fewer = ("sources.scenes.options.scenes=2000",) if kind is DataRecipe else ()
@@ -126,7 +126,9 @@ def test_a_damaged_base_is_told_before_anything_is_made(
     else:
         weights.unlink()
     shipped = locate._shipped
-    monkeypatch.setattr(locate, "_shipped", lambda name: locate.locate(base) if name == "nano-mlm" else shipped(name))
+    monkeypatch.setattr(
+        locate, "_shipped", lambda *name: locate.locate(base) if name[1] == "nano-mlm" else shipped(*name)
+    )
     with pytest.raises(InputError, match="nano-mlm"):
         run_experiment(tmp_path / "run", False, 1, lambda line: None)
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests import checkpoints
-from tests.unit.inference.conftest import chat, png
+from tests.serving import chat, png
 
 MBLIP = [sys.executable, "-m", "mblip"]
 

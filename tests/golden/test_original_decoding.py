@@ -22,9 +22,9 @@ from mblip.models import VisionLLM, build_model, load_vision_llm, save_run
 from mblip.models.export import export
 from mblip.models.generation import Generator, Request
 from mblip.models.language_model import CausalLanguageModel
+from mblip.models.prepare import prepare_model
 from mblip.models.runs import read_description
 from mblip.models.scoring import score_candidates
-from mblip.training.align import prepare_model
 
 PICTURES = {str(i): np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8) for i in range(3)}
 # Words of the prompts are likely answers too, so that a penalty on the prompt is seen.

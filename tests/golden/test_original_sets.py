@@ -45,8 +45,8 @@ def root(tmp_path: Path) -> Path:
         rows = {str(n): {"question": f"{code} {n}?", "imageId": "n9", "answer": "yes"} for n in (91, 92)}
         data.write(folder / f"xGQA/annotations/few_shot/{code}/test.json", rows)
         data.write(folder / f"xGQA/annotations/few_shot/{code}/dev.json", {"1": rows["91"]})
-    rows = [{"identifier": f"test1-4-{n}-0", "sentence": "Two cats.", "label": "True"} for n in (0, 1)]
-    data.write(folder / "nlvr2/annotations/test.jsonl", rows)
+    pairs = [{"identifier": f"test1-4-{n}-0", "sentence": "Two cats.", "label": "True"} for n in (0, 1)]
+    data.write(folder / "nlvr2/annotations/test.jsonl", pairs)
     data.xflickrco(folder, "en")
     captions = [
         {"sentences": ["A man.", "Someone."], "id": str(n), "img_path": f"{n}.jpg"} for n in (1007129816, 1009434119)

@@ -21,6 +21,7 @@ from torch import nn
 
 from mblip.config import TrainRecipe
 from mblip.models import VisionLLM
+from mblip.models.prepare import prepare_model
 from mblip.training import align
 from mblip.training.loop import read_log
 from mblip.training.run import train
@@ -50,7 +51,7 @@ def steady(recipe: TrainRecipe, device: object) -> VisionLLM:
     return vlm.double()
 
 
-prepare = align.prepare_model
+prepare = prepare_model
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,7 @@ def test_the_layout_of_llava_15_survives_training(tmp_path: Path) -> None:
     folder = llava_checkpoints.of_2023(tmp_path / "of 2023", source)
     first = AutoModelForImageTextToText.from_pretrained(folder).state_dict()
     vlm = load_vision_llm(folder, dtype="fp32")
-    projector = list(vlm.container.projector.parameters())
+    projector = list(llava_checkpoints.mlp(vlm).parameters())
     for parameter in vlm.parameters():
         parameter.requires_grad_(any(parameter is one for one in projector))
     optimizer = torch.optim.AdamW(projector, lr=1e-2)

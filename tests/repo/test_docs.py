@@ -60,7 +60,7 @@ def test_files_exist() -> None:
 
 
 def test_python_examples_import() -> None:
-    named = words(r"(?m)^from (mblip[\w.]*) import")
+    named = words(r"(?m)^from (mblip(?:\.\w+)*) import")
     assert "mblip.storage" in named
     assert [name for name in named if importlib.util.find_spec(name) is None] == []
 
@@ -90,6 +90,18 @@ def test_tables_of_benchmarks_are_those_that_the_benchmarks_declare() -> None:
     assert sorted(named) == sorted(tables.TABLES)
     stale = [page.name for page, text in pages.items() if tables.filled(text) != text]
     assert stale == [], "run python tools/build_benchmark_tables.py"
+
+
+def test_the_plug_in_of_the_how_to_is_the_one_that_the_tests_run() -> None:
+    page = (ROOT / "docs/howto/plugins.md").read_text(encoding="utf-8")
+    files = sorted((ROOT / "tests/fixtures/plugin/mblip_squares").glob("*.py"))
+    assert len(files) == 5
+    assert [file.name for file in files if f"```python\n{file.read_text(encoding='utf-8')}```" not in page] == []
+    registered = re.findall(
+        r"^([a-z_]+) = Registry\(", (ROOT / "src/mblip/plugins.py").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(registered) == 11
+    assert [name for name in registered if f"`plugins.{name}`" not in page] == []
 
 
 def _commands() -> list[tuple[str, list[str]]]:
@@ -150,8 +162,17 @@ def test_changelog_has_the_current_version_or_unreleased_changes() -> None:
     from mblip import __version__
 
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"## [{__version__}]" in changelog or "## [Unreleased]" in changelog
-    assert "Keep a Changelog" in changelog
+    heads = re.findall(r"^## (.*)$", changelog, re.MULTILINE)
+    # First what is not released yet, with at least one change; then each version with its day, the newest of them this one.
+    assert heads[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", head) for head in heads[1:])
+    newest = re.match(r"\[(.*?)\]", heads[1])[1] if heads[1:] else ""  # type: ignore[index]
+    assert newest in ("", __version__)
+    unreleased = re.split(r"^## .*$", changelog, flags=re.MULTILINE)[1]
+    sections = re.findall(r"^### (.*)\n\n((?:(?!^#).*\n)*)", unreleased, re.MULTILINE)
+    assert {name for name, _ in sections} <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert len({name for name, _ in sections}) == len(sections) >= (0 if newest else 1)
+    assert all(text.startswith("- ") for _, text in sections)
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "decisions").glob("*.md")), ids=lambda page: page.stem)

@@ -12,6 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+import mblip
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,11 +55,9 @@ def test_notice_names_every_file_of_others(wheel: zipfile.ZipFile) -> None:
 
 
 def test_metadata(wheel: zipfile.ZipFile) -> None:
-    from mblip import __version__
-
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     about = email.message_from_bytes(wheel.read(name))
-    assert about["Version"] == __version__
+    assert about["Version"] == mblip.__version__
     assert about["License-Expression"] == "MIT"
     assert about["Requires-Python"] == ">=3.11"
     assert "make quickstart" in str(about.get_payload())
@@ -112,3 +113,37 @@ def test_every_declared_dependency_is_imported_by_the_package() -> None:
 
 def test_wheel_is_small_enough_to_try(wheel: zipfile.ZipFile) -> None:
     assert sum(item.compress_size for item in wheel.infolist()) < 32 * 2**20
+
+
+def test_the_citation_and_the_package_have_one_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == mblip.__version__
+    assert citation["license"] == "MIT"
+
+
+def test_the_workflow_runs_what_ci_runs() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    steps = [step.get("run", "") for step in workflow["jobs"]["test"]["steps"]]
+    assert ".ci/run" in steps
+    assert any(step.get("run", "").startswith("make dist") for step in workflow["jobs"]["build"]["steps"])
+
+
+def test_pre_commit_runs_the_linters_of_make_lint() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    entries = [hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in hooks]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    lint = makefile.split("\nlint:")[1].split("\n\n")[0]
+    assert {line.split("$(BIN)/")[1].split()[0] for line in lint.splitlines() if "$(BIN)/" in line} == set(entries)
+
+
+def test_the_oldest_versions_are_those_that_are_allowed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(row for rows in project["optional-dependencies"].values() for row in rows)]
+    bounds = dict(re.match(r"([\w.-]+)(?:\[.*\])?(?:>=([\d.]+))?", row).groups() for row in wanted)  # type: ignore[union-attr]
+    lines = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.removesuffix(".*").split("==") for line in lines if not line.startswith("#"))
+    assert all(line.startswith("#") or line.endswith(".*") for line in lines)  # the last correction of that version
+    assert len(pinned) > 40
+    assert pinned == {
+        name.lower(): bound if "." in bound else f"{bound}.0" for name, bound in bounds.items() if bound is not None
+    }

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from mblip.cli.train import SHOWN, _Progress
+from mblip.cli.train import SHOWN, _TrainingScreen
 from mblip.training.logs import AnsweredSample, Note, StepLog, ValidationLog
 
 
 def told(row: StepLog | ValidationLog | Note) -> list[str]:
     console = Console(file=io.StringIO(), width=60, highlight=False)
-    with _Progress(console) as progress:
+    with _TrainingScreen(console) as progress:
         progress.tell(row)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 

@@ -9,15 +9,13 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mblip import config
+from mblip import plugins
 from mblip.config import (
     AllocationSection,
     DataRecipe,
     EvalRecipe,
     MixSection,
-    PhaseSection,
     Recipe,
-    TextRecipe,
     TrainRecipe,
     find_recipe,
     hash_recipe,
@@ -28,6 +26,7 @@ from mblip.config import (
 )
 from mblip.errors import InputError
 from mblip.models.machine import settle
+from mblip.nano.recipe_kinds import PhaseSection, TextRecipe
 
 MINIMAL = {"title": "t", "stage": "align", "model": {"vision": "nano:a"}, "optim": {"lr": 1e-5}}
 
@@ -190,13 +189,16 @@ def test_recipes_are_frozen() -> None:
 
 
 def test_shipped_recipes_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "recipes", recipes := plugins.Registry("recipe"))
+    (path := tmp_path / "r.yaml").write_text("title: t\n")
     for name in ("train/align", "nano/align", "nano/only"):
-        path = tmp_path / "recipes" / f"{name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("title: t\n")
-    monkeypatch.setattr(config.resources, "files", lambda _: tmp_path)
-    assert sorted(shipped_recipes()) == ["nano/align", "nano/only", "only", "train/align"]
-    assert find_recipe("only") == find_recipe("nano/only.yaml") == tmp_path / "recipes" / "nano" / "only.yaml"
+        recipes.register(name, path, plugins.OWN)
+    # The short names of mblip's own recipes are theirs, also those that are ambiguous.
+    for name in ("train/only", "data/align", "train/foreign"):
+        recipes.register(name, tmp_path / "foreign.yaml", "foreign 1.0")
+    full = ["data/align", "nano/align", "nano/only", "train/align", "train/foreign", "train/only"]
+    assert sorted(shipped_recipes()) == sorted([*full, "foreign", "only"])
+    assert find_recipe("only") == find_recipe("nano/only.yaml") == path != find_recipe("foreign")
     with pytest.raises(InputError, match=r"no recipe file or shipped recipe 'onli'; did you mean 'only'\?"):
         find_recipe("onli")
     with pytest.raises(InputError, match="no recipe file or shipped recipe"):

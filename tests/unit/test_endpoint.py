@@ -14,7 +14,7 @@ from tests.unit.endpoint_stub import completion, endpoint
 
 from mblip import endpoint as module
 from mblip.endpoint import Endpoint, RequestFailed, one_line
-from mblip.errors import InputError
+from mblip.errors import InputError, RemoteError
 from mblip.replies import Reply
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -97,7 +97,6 @@ def test_a_request_that_is_refused_is_not_sent_again(status: int, body: bytes, s
     ((307, b"", {"Location": "http://other/v1"}), "that it has moved to, http://other/v1"),
     ((302, b"", {"Location": "http://other/v1"}), "has moved to"),
     ((429, b'{"error": {"message": "Pay", "code": "insufficient_quota"}}', {}), "look at the account"),
-    ((503, b"", {"Retry-After": "86400"}), "wait for 1440 minutes"),
 ])  # fmt: skip
 def test_what_fails_for_all_stops_at_once(answer: Any, said: str) -> None:
     with endpoint(lambda body, n: answer) as stub, pytest.raises(InputError, match=r"127\.0\.0\.1") as found:
@@ -105,8 +104,18 @@ def test_what_fails_for_all_stops_at_once(answer: Any, said: str) -> None:
     assert said in str(found.value) and len(stub.requests) == 1
 
 
+def test_a_server_that_asks_to_wait_for_a_day_is_not_waited_for() -> None:
+    day = (503, b"", {"Retry-After": "86400"})
+    with (
+        endpoint(lambda body, n: day) as stub,
+        pytest.raises(RemoteError, match=r"127\.0\.0\.1.* wait for 1440 minutes"),
+    ):
+        Endpoint(stub.url).chat(BODY)
+    assert len(stub.requests) == 1
+
+
 def test_an_error_that_comes_as_a_success() -> None:
-    refused = (200, b'{"error": {"message": "Prompt too long"}}', {})
+    refused: tuple[int, bytes, dict[str, str]] = (200, b'{"error": {"message": "Prompt too long"}}', {})
     with (
         endpoint(lambda body, n: refused) as stub,
         pytest.raises(RequestFailed, match="by the endpoint: Prompt too long"),
@@ -143,9 +152,9 @@ def test_nobody_listens() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    with pytest.raises(InputError, match=r"cannot be reached: .*refused.*the same command goes on later"):
+    with pytest.raises(RemoteError, match=r"cannot be reached: .*refused.*the same command goes on later"):
         Endpoint(f"http://127.0.0.1:{port}/v1").chat(BODY)
-    with pytest.raises(InputError, match="cannot be reached"):
+    with pytest.raises(RemoteError, match="cannot be reached"):
         Endpoint("http://nobody.invalid/v1").chat(BODY)
 
 
@@ -155,7 +164,7 @@ def test_an_endpoint_that_is_down_stops_the_run_and_one_bad_request_does_not() -
         for _ in range(9):
             with pytest.raises(RequestFailed):
                 client.chat(BODY)
-        with pytest.raises(InputError, match=r"failed 10 times in a row.*HTTP 503: down.*goes on later"):
+        with pytest.raises(RemoteError, match=r"failed 10 times in a row.*HTTP 503: down.*goes on later"):
             client.chat(BODY)
     with endpoint(lambda body, n: (500, b"", {}) if body["model"] == "bad" else "Hola") as stub:
         client = Endpoint(stub.url)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 import sys
@@ -11,11 +12,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import mblip
 from mblip.config import find_recipe
-from mblip.errors import InputError, guess, nearest, shorten, sort_nearest
+from mblip.endpoint import RequestFailed
+from mblip.errors import (
+    InputError,
+    MblipError,
+    RemoteError,
+    ResourceError,
+    TrainingError,
+    guess,
+    nearest,
+    of_system,
+    shorten,
+    sort_nearest,
+)
 from mblip.evaluation.benchmarks import find_benchmark
 from mblip.evaluation.metrics.segmentation import SEGMENTERS, segmenter
 from mblip.models.speedups import SPEEDUPS, speed_up
+from mblip.storage import UnreadableImage
 from mblip.storage.cells import PictureCells
 
 
@@ -39,7 +54,7 @@ def test_guess(name: str, hint: str) -> None:
 def run_verb(body: str) -> subprocess.CompletedProcess[str]:
     script = (
         "import mblip.cli.app as a\n"
-        "from mblip.errors import InputError\n"
+        "from mblip.errors import *\n"
         "@a.app.command()\n"
         f"def boom() -> None:\n    {body}\n"
         "a.main()\n"
@@ -50,6 +65,59 @@ def run_verb(body: str) -> subprocess.CompletedProcess[str]:
 def test_input_error_is_one_sentence_and_exit_code_2() -> None:
     done = run_verb("raise InputError('photo.jpg is empty; remove it')")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "mblip: photo.jpg is empty; remove it\n")
+
+
+@pytest.mark.parametrize("kind", ["InputError", "RemoteError", "ResourceError", "TrainingError", "MblipError"])
+def test_every_kind_of_error_is_one_sentence_and_exit_code_2(kind: str) -> None:
+    done = run_verb(f"raise {kind}('it failed; mend it')")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "mblip: it failed; mend it\n")
+
+
+@pytest.mark.parametrize(("raised", "says"), [
+    ("OSError(28, 'No space left on device', '/x/y')", "No space left on device (/x/y): make room"),
+    ("OSError(24, 'Too many open files')", "Too many open files: make room"),
+    ("MemoryError()", "out of memory: lower the batch size"),
+    ("__import__('torch').OutOfMemoryError('CUDA out of memory. Tried to allocate 1 GiB')", "out of memory: lower"),
+    ("RuntimeError(\"DefaultCPUAllocator: can't allocate memory: you tried\")", "out of memory: lower"),
+])  # fmt: skip
+def test_a_resource_that_gave_out_anywhere_is_one_sentence_too(raised: str, says: str) -> None:
+    done = run_verb(f"raise {raised}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mblip: {says}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("raised", ["OSError(13, 'Permission denied', '/x')", "RuntimeError('a mistake of ours')"])
+def test_what_nobody_foresaw_keeps_its_traceback(raised: str) -> None:
+    done = run_verb(f"raise {raised}")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_a_refusal_of_the_system_is_of_the_kind_that_helps() -> None:
+    numbers = {errno.ENOSPC: ResourceError, errno.EDQUOT: ResourceError, errno.EMFILE: ResourceError,
+               errno.EACCES: InputError, errno.ENOENT: InputError, errno.EROFS: InputError}  # fmt: skip
+    for number, kind in numbers.items():
+        assert type(of_system(OSError(number, "why"), "what; do that")) is kind, number
+
+
+def test_another_wording_keeps_the_kind() -> None:
+    for kind in (InputError, RemoteError, ResourceError, TrainingError):
+        again = kind("short").reworded("longer")
+        assert type(again) is kind and str(again) == "longer"
+    assert type(UnreadableImage("a.jpg", "it is cut off").reworded("row 3: it is cut off")) is InputError
+    assert type(RequestFailed("broken answer", "x", passing=True).reworded("y")) is RemoteError
+
+
+def test_the_kinds_are_siblings_and_have_a_short_way_to_them() -> None:
+    assert mblip.MblipError is MblipError
+    for kind in (InputError, RemoteError, ResourceError, TrainingError):
+        assert kind.__bases__ == (MblipError,) and getattr(mblip, kind.__name__) is kind
+
+
+def test_the_errors_are_there_without_torch() -> None:
+    script = (
+        "import sys, mblip; mblip.InputError; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_interrupt_says_that_the_command_continues() -> None:

@@ -6,7 +6,8 @@ import io
 
 from rich.console import Console
 
-from mblip.progress import EVERY, FIRST, Progress
+from mblip.cli._progress import EVERY, FIRST, ProgressBars
+from mblip.progress import size_text
 
 
 class _Clock:
@@ -18,9 +19,9 @@ class _Clock:
 
 def _run(steps: list[tuple[float, int]], total: int | None, stage: str = "", **options: bool) -> list[str]:
     clock, out = _Clock(), io.StringIO()
-    with Progress("pictures", console=Console(file=out, width=40), clock=clock, **options) as progress:
+    with ProgressBars("pictures", console=Console(file=out, width=40), clock=clock, **options) as progress:
         for clock.now, done in steps:
-            progress.update(done, total, stage)
+            progress(stage, done, total)
     return out.getvalue().splitlines()
 
 
@@ -54,10 +55,23 @@ def test_a_job_that_stands_still_has_no_time_left_to_tell() -> None:
 
 def test_a_terminal_has_a_bar_and_no_lines() -> None:
     clock, out = _Clock(), io.StringIO()
-    with Progress("pictures", console=Console(file=out, width=100, force_terminal=True), clock=clock) as progress:
-        progress.update(0, 100)
+    with ProgressBars("pictures", console=Console(file=out, width=100, force_terminal=True), clock=clock) as progress:
+        progress("", 0, 100)
         clock.now = 50
-        progress.update(100, 100)
+        progress("", 100, 100)
         progress.say("[a] was left out")
     assert "100/100" in out.getvalue() and "[a] was left out" in out.getvalue()
     assert "pictures," not in out.getvalue()
+
+
+def test_bytes_are_told_in_the_unit_of_people() -> None:
+    assert [size_text(number) for number in (0, 999, 1500, 6_645_013_297, 147_897_477_120)] == [
+        "0 bytes", "999 bytes", "1.5 kB", "6.65 GB", "148 GB",
+    ]  # fmt: skip
+    out = io.StringIO()
+    seconds = iter([0.0, 0.0, 20.0])
+    console = Console(file=out, force_terminal=False, width=200)
+    progress = ProgressBars("bytes", in_bytes=True, console=console, clock=lambda: next(seconds))
+    progress("fetching", 0, 4_000_000_000)
+    progress("fetching", 1_000_000_000, 4_000_000_000)
+    assert out.getvalue() == "fetching: 1 GB of 4 GB, 50 MB/s, 0:01:00 left\n"

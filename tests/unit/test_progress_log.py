@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from mblip.progress import log_shown
+from mblip.cli._progress import log_shown
 
 
 def test_lines_are_shown_while_a_verb_works_and_the_logger_is_as_before() -> None:

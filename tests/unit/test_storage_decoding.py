@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, features
 
 from mblip.processing.images import open_picture
 from mblip.storage import FolderStore, UnreadableImage, decode_image, open_images
@@ -170,7 +170,7 @@ def test_a_phones_picture_names_the_extra_that_reads_it(
 def test_a_film_under_a_pictures_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnreadableImage, match="it is a film"):
         decode_image(_ftyp(b"isom", b"mp42"), "IMG_0001.JPG")
-    monkeypatch.setattr(module.features, "check", lambda name: False)
+    monkeypatch.setattr(features, "check", lambda name: False)
     with pytest.raises(UnreadableImage, match="AVIF, which this Pillow does not read"):
         decode_image(_ftyp(b"avif", b"mif1"), "x.avif")
 

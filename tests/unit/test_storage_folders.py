@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -143,7 +144,7 @@ def test_a_file_beside_tars_does_not_change_what_the_folder_is(tmp_path: Path, b
         store.get("1")
 
 
-def _parquet(path: Path, cells: list[object], column: str = "image", group: int = 2) -> Path:
+def _parquet(path: Path, cells: Sequence[object], column: str = "image", group: int = 2) -> Path:
     table = pa.table({column: pa.array(cells), "text": pa.array([str(n) for n in range(len(cells))])})
     pq.write_table(table, path, row_group_size=group)
     return path

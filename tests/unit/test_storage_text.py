@@ -19,7 +19,7 @@ from mblip.storage import check_text, not_utf8, read_jsonl
 
 
 def _table(path: Path) -> list[Any]:
-    return list(read_table("s", path, {"image": "file", "caption": "text"}, "caption", "own"))
+    return list(read_table("s", path, "caption", "own", {"image": "file", "caption": "text"}))
 
 
 READERS: dict[str, tuple[Callable[[Path], Any], str]] = {

@@ -1,4 +1,4 @@
-"""The ``mblip`` command: collects the verbs and turns an InputError into one sentence and exit code 2."""
+"""The ``mblip`` command: collects the verbs and turns an error of the package into one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import logging
 import os
 import pkgutil
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 import mblip
 import mblip.cli
-from mblip.errors import InputError, nearest, quoted, shorten
+from mblip.errors import InputError, MblipError, is_scarcity, nearest, quoted, shorten
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
+_NO_MEMORY = "can't allocate memory"  # what torch says of the machine's own
 
 # Plain help: typer's coloured one spends a third of the time of `mblip --help` on importing what draws it.
 app = typer.Typer(
@@ -85,11 +86,21 @@ def _tell_what_there_is(verbs: typer.Typer) -> None:
 
 
 for _module in pkgutil.iter_modules(mblip.cli.__path__):
-    if _module.name != "app":
+    if _module.name != "app" and not _module.name.startswith("_"):
         importlib.import_module(f"mblip.cli.{_module.name}").register(app)
 
 
 _tell_what_there_is(app)
+
+
+def _stop(sentence: str) -> NoReturn:
+    print(f"mblip: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the machine's or an accelerator's memory ran out; torch, which raises the latter, takes seconds to import."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in str(error)
 
 
 def main() -> None:
@@ -104,15 +115,25 @@ def main() -> None:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of optional kernels at import
     try:
+        if os.environ.get("MBLIP_LANGUAGES"):
+            # Slow to import, and `mblip --help` should answer at once.
+            from mblip.more_languages import add_from_environment
+
+            add_from_environment()
         app(prog_name="mblip")
-    except InputError as error:
-        print(f"mblip: {error}", file=sys.stderr)
-        sys.exit(2)
+    except MblipError as error:
+        _stop(str(error))
     except OSError as error:  # any path of any verb may be it, wherever it is first looked at
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno == errno.ENAMETOOLONG:
+            _stop(f"no file can have a name as long as {quoted(str(error.filename))}")
+        elif is_scarcity(error):
+            place = f" ({error.filename})" if error.filename else ""
+            _stop(f"{error.strerror or error}{place}: make room, then run the same command")
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
             raise
-        print(f"mblip: no file can have a name as long as {quoted(str(error.filename))}", file=sys.stderr)
-        sys.exit(2)
+        _stop("out of memory: lower the batch size, choose a smaller or a quantised model, or free memory")
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             print("mblip: interrupted; the same command continues where it stopped", file=sys.stderr)

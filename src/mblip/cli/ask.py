@@ -32,7 +32,9 @@ def ask(
 ) -> None:
     """Ask a model a question about a picture."""
     from mblip.languages import find_languages
+    from mblip.models.locate import know_languages
 
+    know_languages(model)
     if len(named := find_languages(language)) > 1:
         raise InputError("--language names more than one language; an answer has one")
     code = named[0].code if named else ""
@@ -41,15 +43,16 @@ def ask(
     check_pictures([picture])
     chosen = choose_model(model)
     from mblip.inference.detecting import language_of  # takes seconds: after the options have proved valid
-    from mblip.inference.nano_notice import is_nano, nano_notice
+    from mblip.inference.notices import notice_for
     from mblip.inference.prompts import is_a_prompt
     from mblip.processing.images import open_picture
 
     if not code and not is_a_prompt(question):
         code = language_of(question)
     predictor = open_model(chosen, quantization)
-    if is_nano(predictor.vlm) and (notice := nano_notice(predictor.vlm, open_picture(picture))):
-        print(f"mblip: {notice}", file=sys.stderr)
+    notice = notice_for(predictor.vlm)
+    if notice and (told := notice(open_picture(picture))):
+        print(f"mblip: {told}", file=sys.stderr)
     text = predictor.answer(picture, question, code or None, num_beams=beams)
     row = {"image": str(picture), "question": question, "language": code, "answer": text, "model": chosen}
     print(json.dumps(row, ensure_ascii=False) if as_json else text)

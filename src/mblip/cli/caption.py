@@ -55,26 +55,30 @@ def caption(
 ) -> None:
     """Caption pictures in one or more languages. Exit code 1: some could not be read."""
     from mblip.languages import LANGUAGES, find_languages
+    from mblip.models.locate import know_languages, locate
 
+    know_languages(model)
     codes = [found.code for found in find_languages(language)]
     if not codes:
         raise InputError("--language names no language; for example --language sw,de,ja")
     if unknown := [code for code in codes if code not in LANGUAGES]:
-        raise InputError(f"no model here was trained on {unknown[0]!r}; mblip languages lists those that were")
+        raise InputError(
+            f"no model here was trained on {unknown[0]!r}; mblip languages lists those that were, and MBLIP_LANGUAGES names a "
+            "file of further ones"
+        )
     if resume and to is None:
         raise InputError("--resume goes on with a file: name it with --to")
     from mblip.inference.choosing import check_pictures, choose_model
 
     check_pictures(pictures)
     chosen = choose_model(model)
+    from mblip.cli._progress import ProgressBars
     from mblip.inference.caption_file import CaptionFile, SkippedList  # seconds: after the checks
     from mblip.inference.captioning import caption_pictures
     from mblip.inference.choosing import open_model
     from mblip.inference.finding import find_pictures
-    from mblip.inference.nano_notice import is_nano, nano_notice
-    from mblip.models.locate import locate
+    from mblip.inference.notices import notice_for
     from mblip.processing.images import open_picture
-    from mblip.progress import Progress
     from mblip.storage import UnreadableImage, alone, no_empty_folders
 
     found = find_pictures(pictures, column)
@@ -87,7 +91,7 @@ def caption(
         file = CaptionFile(to, chosen, resume, encoding) if to else None
         skipped = SkippedList(to) if to else None
         # On a terminal that also shows the captions, a bar would only be in their way.
-        progress = stack.enter_context(Progress("pictures", bar=bool(to) or not sys.stdout.isatty()))
+        progress = stack.enter_context(ProgressBars("pictures", bar=bool(to) or not sys.stdout.isatty()))
         if not model:
             progress.say(f"model: {chosen}, whose files are on this machine")
         done = file.done if file else ()
@@ -96,20 +100,21 @@ def caption(
         try:
             if left:
                 predictor = open_model(chosen, quantization)
-                for picture in left[:NOTICED] if is_nano(predictor.vlm) else ():
+                notice = notice_for(predictor.vlm)
+                for picture in left[:NOTICED] if notice else ():
                     with suppress(UnreadableImage):  # which is said in its turn
-                        if isinstance(picture, str) and (notice := nano_notice(predictor.vlm, open_picture(picture))):
-                            progress.say(f"mblip: {picture}: {notice}")
+                        if notice and isinstance(picture, str) and (told := notice(open_picture(picture))):
+                            progress.say(f"mblip: {picture}: {told}")
                             break
                 results = caption_pictures(
                     predictor, chosen, left, codes, done, batch_size,
                     num_beams=beams, max_new_tokens=max_tokens,
                 )  # fmt: skip
-            if notice := found.left_out():
-                progress.say(f"mblip: {notice}")
+            if left_out := found.left_out():
+                progress.say(f"mblip: {left_out}")
             unusable = chain((UnreadableImage(*each) for each in found.skipped), results)
             before = len(found.pictures) - len(left)
-            progress.update(before, total)
+            progress("", before, total)
             for count, result in enumerate(unusable, start=before + 1):
                 if isinstance(result, UnreadableImage):
                     unreadable += 1
@@ -122,7 +127,7 @@ def caption(
                     for row in result:
                         shown = dataclasses.asdict(row)
                         print(json.dumps(shown, ensure_ascii=False) if as_json else "\t".join(list(shown.values())[:3]))
-                progress.update(count, total)
+                progress("", count, total)
         except BaseException:
             if file and skipped:
                 file.close()

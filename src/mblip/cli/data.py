@@ -6,17 +6,17 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mblip.cli._progress import ProgressBars
 from mblip.errors import InputError
 
 if TYPE_CHECKING:
+    from mblip.catalogue.entries import DataSet
     from mblip.config import DataRecipe
-    from mblip.corpora.jobs import Progress as Report
 
 data = typer.Typer(no_args_is_help=True, help="From raw English corpora to an instruction mix.")
 
@@ -45,10 +45,12 @@ def plan(recipe: RecipeName, overrides: Overrides = None, work: Work = None, as_
     chosen = _load(recipe, overrides)
     from mblip.mixture import plan_what_is_there  # takes a second: after the recipe has proved valid
 
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         found = plan_what_is_there(chosen, work, progress)
     for name, why in found.missing.items():
         print(f"not counted: {name}: {why}", file=sys.stderr)
+    if found.missing:
+        print(f"mblip doctor {recipe} says what is lacking, mblip data download {recipe} fetches it", file=sys.stderr)
     for name, drops in found.drops.items():
         for reason, count in drops.items():
             print(f"left out of {name}: {count:,} {reason}", file=sys.stderr)
@@ -68,7 +70,7 @@ def sample(
     chosen = _load(recipe, overrides)
     from mblip.mixture import check_samples
 
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         stages = check_samples(chosen, work, progress)
     for name, stage in stages.items():
         drops = sum(stage.manifest.drops.values())
@@ -98,7 +100,7 @@ def translate(
     if extra_body:
         overrides = [*(overrides or []), f"translation.options.extra_body={_json_object(extra_body)}"]
     chosen = _load(recipe, overrides)
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         check_samples(chosen, work, progress)
     if missing := untranslatable(chosen, work):
         names = ", ".join(f"{LANGUAGES[code].name} ({count:,})" for code, count in missing.items())
@@ -110,7 +112,7 @@ def translate(
     if executor != "local" and not launch(executor, chosen, work, dict(_pairs(option or []))):
         print("submitted or unfinished; run the same command again when the jobs are done")
         return
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         manifests = translate_sources(chosen, work, workers=workers, progress=progress)
     for name, manifest in manifests.items():
         print(f"{name}: {manifest.rows:,} examples in {len(manifest.by_language)} languages")
@@ -137,7 +139,7 @@ def match(
     """Find wrong captions that nearly fit: those at some ranks of nearness to each image."""
     from mblip.corpora.neighbours import match_captions
 
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         found = match_captions(
             captions, to, ranks=ranks, model=model, store=store, vectors=(image_vectors, text_vectors), start=start,
             count=count, index=index, original=original, progress=progress,
@@ -160,7 +162,7 @@ def images(
     from mblip.corpora.sampling import sampled_urls
 
     wanted = sampled_urls(_load(recipe, overrides), work)
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         counts = download_images(wanted, to, tar=not folder, limits=Limits(threads=threads), progress=progress)
     for reason, count in sorted(counts.items()):
         print(f"{count:,} {reason}")
@@ -182,7 +184,7 @@ def mix(
     """Build a mix: allot, translate, write instructions, shuffle, remove duplicates."""
     from mblip.mixture import build_mix, export_mix
 
-    with _progress() as progress:
+    with ProgressBars("done") as progress:
         manifest = build_mix(_load(recipe, overrides), to, work=work, workers=workers, progress=progress)
     if export:
         export_mix(to, export, to / "export" / ("llava.json" if export == "llava" else f"{export}.jsonl"))
@@ -214,12 +216,12 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what a folder of examples or instructions holds: counts, drops and some records."""
-    from mblip.languages import find_languages
+    from mblip.languages import UNDETERMINED, find_languages
     from mblip.mixture.inspecting import count_only, pick_records
     from mblip.storage import read_manifest
 
     manifest = read_manifest(folder)
-    codes = [found.code for found in find_languages(language)]
+    codes = [UNDETERMINED] if language == UNDETERMINED else [found.code for found in find_languages(language)]
     records = pick_records(folder, manifest, rows, codes, task)
     if as_json:
         content = {"manifest": dataclasses.asdict(manifest), "records": [dataclasses.asdict(row) for row in records]}
@@ -230,6 +232,93 @@ def inspect(
         print(f"{count:,} left out: {reason}")
     for record in records:
         print(json.dumps(dataclasses.asdict(record), ensure_ascii=False))
+
+
+@data.command()
+def download(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Data sets of the catalogue, recipes, suites, benchmarks, or checkpoints of the Hub.",
+            metavar="NAME...",
+        ),
+    ] = None,
+    to: Annotated[Path, typer.Option(help="Data folder.", file_okay=False)] = Path("data"),
+    catalogue: Annotated[Path | None, typer.Option(help="A catalogue of your own, beside the shipped one.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Files at a time.")] = 4,
+    remove_archives: Annotated[
+        bool, typer.Option("--remove-archives", help="Delete archives that were unpacked.")
+    ] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List what there is, with sizes and licences.")] = False,
+) -> None:
+    """Fetch data sets, benchmarks and checkpoints: shows size and licence first, resumes, verifies, unpacks."""
+    from mblip.catalogue.describing import describe_plan
+    from mblip.catalogue.download import ask_sizes, make_plan, run_plan
+    from mblip.catalogue.entries import load_catalogue
+    from mblip.catalogue.wanted import find_wanted
+
+    known = load_catalogue(catalogue)
+    if listing:
+        _print_catalogue(known)
+        return
+    if not names:
+        raise InputError("name what to download: data sets, recipes or suites; mblip data download --list shows them")
+    wanted = find_wanted(names, known)
+    found = make_plan(wanted.sets, to, keep=True, say=lambda text: print(text, file=sys.stderr))
+    ask_sizes(found)
+    for line in describe_plan(found, wanted.sets):
+        print(line)
+    for path, source in wanted.unknown.items():
+        print(f"not in the catalogue: {path} (of source {source})")
+    if found.open:
+        found.check_space()
+        if not yes:
+            if not (sys.stdin.isatty() and sys.stdout.isatty()):
+                raise InputError("nothing was fetched, because nobody can be asked here; add --yes to fetch it")
+            if not typer.confirm("Fetch it?"):
+                raise typer.Exit(1)
+        with ProgressBars("bytes", in_bytes=True) as shown:
+            run_plan(found, jobs=jobs, remove_archives=remove_archives, say=shown.say, progress=shown)
+    for command in wanted.next:
+        print(f"then: {command}")
+    if found.to_ask_for:
+        print(f"{len(found.to_ask_for)} files must be asked for, as said above", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@data.command()
+def engine(
+    source: Annotated[str, typer.Argument(help="nllb-600m, nllb-1.3b, nllb-3.3b, madlad-3b, a Hub id or a folder.")],
+    to: Annotated[Path, typer.Option(help="Folder of the engine's model.", file_okay=False)],
+    quantization: Annotated[
+        str, typer.Option(help="int8, int8_float32, bfloat16, float32, ... of CTranslate2.")
+    ] = "int8",
+) -> None:
+    """Convert NLLB-200 or MADLAD-400 to CTranslate2, for the engine ctranslate2 of a data recipe."""
+    from mblip.translation.engines.converting import convert_engine
+
+    made = convert_engine(source, to, quantization)
+    print(f"{to}: {made.kind} ({made.licence}), {made.bytes:,} bytes")
+    print(f"use it with: translation.engine=ctranslate2 'translation.options={{model: {to}}}'")
+
+
+def _print_catalogue(known: dict[str, DataSet]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from mblip.catalogue.describing import describe_catalogue
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("name", "size", "licence", "what"):
+        table.add_column(header, overflow="fold")
+    for row in describe_catalogue(known):
+        table.add_row(*row)
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console.width = 240
+    console.print(table, markup=False)
 
 
 def _json_object(text: str) -> str:
@@ -287,12 +376,3 @@ def _print_counts(counts: dict[str, dict[str, dict[str, int]]]) -> None:
                 totals[code] = totals.get(code, 0) + count
     console.print("  ".join(f"{code} {count:,}" for code, count in sorted(totals.items())), highlight=False)
     console.print(f"{sum(totals.values()):,} examples in {len(totals)} languages")
-
-
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """Bars on standard error, one a stage, with rate and time left; in a log file a line now and then."""
-    from mblip.progress import Progress
-
-    with Progress("done") as shown:
-        yield lambda stage, done, total: shown.update(done, total, stage)

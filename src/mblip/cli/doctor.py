@@ -25,12 +25,19 @@ def doctor(
     what: Annotated[
         str,
         typer.Argument(
-            help="A folder of benchmarks, or a model: run, checkpoint, Hub id or nano:NAME.", metavar="DATA_ROOT|MODEL"
+            help="A folder of benchmarks, a recipe, a suite, or a model: run, checkpoint, Hub id or nano:NAME.",
+            metavar="DATA_ROOT|RECIPE|SUITE|MODEL",
         ),
     ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Fields of a recipe to change.", metavar="[FIELD=VALUE]...")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="Of a suite: the folder of its benchmarks.", file_okay=False)] = Path(
+        "data"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list (data) or object (model).")] = False,
 ) -> None:
-    """Say what a folder of benchmarks lacks and where to get it, or what keeps a model from being used (exit code 1)."""
+    """Say what data or a model lack and what to do: benchmarks, a recipe's files, a model (exit code 1 where it lacks any)."""
     folder = Path(what)
     is_model = any((folder / name).is_file() for name in ("config.json", "mblip.json"))
     if folder.is_dir() and not is_model:
@@ -38,13 +45,15 @@ def doctor(
 
         _show_data(list(check_data(folder)), folder, as_json)
         return
-    if not folder.exists() and "/" not in what and not what.startswith("nano:"):  # it would be looked for on the Hub
-        raise InputError(
-            f"there is no folder {what!r}; make it and ask again to see what belongs into it, or name a model of the Hub "
-            "as ORG/NAME"
-        )
-    from mblip.models.locate import find_local
+    from mblip.models.locate import collection_of, find_local
 
+    if _doctor_of_recipe(what, tuple(overrides or ()), data, as_json):
+        return
+    if not folder.exists() and "/" not in what and not collection_of(what):  # it would be looked for on the Hub
+        raise InputError(
+            f"there is no folder {what!r}, and no recipe or benchmark of this name; make it and ask again to see "
+            "what belongs into it, or name a model of the Hub as ORG/NAME"
+        )
     find_local(what)
     from mblip.models.doctor import check_model  # takes seconds
 
@@ -52,6 +61,58 @@ def doctor(
     _show_model(report, as_json)
     if not report.is_usable:
         raise typer.Exit(1)
+
+
+def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, as_json: bool) -> bool:
+    """Check what a recipe or suite needs; False where there is none of this name."""
+    from mblip.catalogue.entries import load_catalogue
+    from mblip.catalogue.wanted import find_wanted, open_recipe, sets_of_benchmark
+    from mblip.config import DataRecipe, EvalRecipe, TrainRecipe
+
+    recipe = open_recipe(what, overrides)
+    known = load_catalogue()
+    if isinstance(recipe, EvalRecipe) or (recipe is None and sets_of_benchmark(what, known)):
+        from mblip.evaluation.benchmarks import evaluated
+        from mblip.evaluation.doctor import check_data
+
+        names = recipe.benchmarks if isinstance(recipe, EvalRecipe) else (what,)
+        if not data.is_dir():
+            raise InputError(
+                f"there is no folder {data}; fetch the benchmarks with: mblip data download {what} --to {data}, or name where "
+                "they are with --data"
+            )
+        chosen = [benchmark.name for name in names for benchmark in evaluated(name) if benchmark.files]
+        found = list(check_data(data, chosen))
+        _show_data(found, data, as_json)
+        if not all(finding.is_complete for finding in found):
+            if not as_json:
+                print(f"get all of it: mblip data download {what} --to {data}")
+            raise typer.Exit(1)
+        return True
+    if isinstance(recipe, DataRecipe | TrainRecipe):
+        from mblip.catalogue.checking import check_needs
+
+        needs = list(check_needs(recipe, find_wanted([recipe], known), known))
+        if as_json:
+            from dataclasses import asdict
+
+            print(json.dumps([asdict(need) for need in needs], ensure_ascii=False, indent=2))
+        else:
+            for need in needs:
+                print(f"{need.state:8} {need.what} ({need.role}){f': {need.problem}' if need.problem else ''}")
+                if need.remedy:
+                    print(f"         do: {need.remedy}")
+            lacking = sum(need.state != "there" for need in needs)
+            print(
+                f"{len(needs) - lacking} of {len(needs)} there"
+                + (f"; all at once: mblip data download {what}" if lacking else "")
+            )
+        if any(need.state != "there" for need in needs):
+            raise typer.Exit(1)
+        return True
+    if recipe is not None:  # of nano's bases, made from seeds
+        print(json.dumps([]) if as_json else f"{what} needs no data")
+    return recipe is not None
 
 
 def _show_model(report: ModelReport, as_json: bool) -> None:
@@ -97,6 +158,15 @@ def _show_data(findings: list[Finding], root: Path, as_json: bool) -> None:
             )
         if len(complete) < len(rows):
             print(f"  get: {rows[0].source}")
+            if sets := _sets(name):
+                print(f"  or: mblip data download {' '.join(sets)} --to {root}")
+
+
+def _sets(benchmark: str) -> list[str]:
+    from mblip.catalogue.entries import load_catalogue
+    from mblip.catalogue.wanted import sets_of_benchmark
+
+    return sets_of_benchmark(benchmark, load_catalogue())
 
 
 def _names(codes: list[str]) -> str:

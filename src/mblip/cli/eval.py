@@ -52,6 +52,16 @@ def evaluate(
         ),
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder below which annotations and images are.")] = Path("data"),
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Your own test set: CSV, TSV, JSON lines, JSON or Parquet; with --task and --language."),
+    ] = None,
+    task: Annotated[str, typer.Option(help="What the table holds: caption, vqa or choice.")] = "",
+    language: Annotated[str, typer.Option(help="Language of the table, by any name or code.")] = "",
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(help="Its columns by role, such as image=file,caption=text; usual names need none."),
+    ] = None,
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/eval-MODEL by default.")] = None,
     languages: Annotated[
         str, typer.Option(help="Evaluate only these languages, by any name or code, separated by commas.")
@@ -107,17 +117,27 @@ def evaluate(
 ) -> None:
     """Evaluate a model zero-shot as the paper does. The same command goes on after an interruption."""
     from mblip.languages import find_languages
-    from mblip.models.locate import exists, find_model, locate
+    from mblip.models.locate import exists, find_model, know_languages, locate
 
     for option, value in (("quantization", quantization), ("sets", sets), ("pictures", pictures)):
         if value and value not in _CHOICES[option]:
             raise InputError(f"--{option} is one of {', '.join(_CHOICES[option])}, not {value!r}")
+    if not endpoint:
+        know_languages(model)
     codes = tuple(language.code for language in find_languages(languages))
-    names = [part for value in [*(suite or ["quick"]), *(more or [])] for part in value.split(",") if part]
+    names = [
+        part for value in [*(suite or ([] if table else ["quick"])), *(more or [])] for part in value.split(",") if part
+    ]
     fetched = not endpoint and model != "dummy" and not exists(Path(model)) and find_model(model) is None
+    from mblip.config import EvalRecipe
     from mblip.evaluation.suites import load_suite, needs_data
+    from mblip.evaluation.tables import table_section
 
-    recipe = load_suite(names)
+    recipe = load_suite(names) if names else EvalRecipe(title=f"{table}")
+    if table or task or language or columns:
+        recipe = recipe.model_copy(
+            update={"tables": (*recipe.tables, table_section(table, task, language, columns or ()))}
+        )
     if not data.is_dir() and needs_data(recipe):
         raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
     if fetched:
@@ -129,22 +149,15 @@ def evaluate(
     recipe = recipe if chat is None else recipe.model_copy(update={"chat": chat})
     stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")
     directory = to or Path("runs") / f"eval-{stem}"
+    from mblip.cli._progress import ProgressBars, log_shown
     from mblip.evaluation.evaluate import Machine, evaluate  # takes seconds: after the options have proved valid
-    from mblip.progress import Progress
 
-    machine = Machine(endpoint, quantization, dtype, batch_size, _fields(extra_body))
-    with Progress("answers", quiet=os.environ.get("RANK", "0") != "0") as progress, _stopped(directory):
-        scores = evaluate(
-            model,
-            recipe,
-            data,
-            directory,
-            images or (),
-            allow_missing,
-            machine,
-            progress=progress.update,
-            tell=progress.say,
-        )
+    machine = Machine(
+        endpoint, quantization, dtype, batch_size, _fields(extra_body), tuple(images or ()), allow_missing
+    )
+    bars = ProgressBars("answers", quiet=os.environ.get("RANK", "0") != "0")
+    with bars as progress, log_shown(progress.say), _stopped(directory):
+        scores = evaluate(model, recipe, data, directory, machine, progress=progress)
     if as_json and scores:
         from dataclasses import asdict
 

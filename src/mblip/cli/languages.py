@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,9 +19,16 @@ def register(app: typer.Typer) -> None:
 
 def languages(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list with every column.")] = False,
+    more: Annotated[
+        Path | None, typer.Option(help="Check a CSV file of further languages, and list them after the 96.")
+    ] = None,
     profile: Annotated[Profile, typer.Option(help="original: the names and codes of the original mBLIP.")] = "correct",
 ) -> None:
-    """List the 96 languages with their names and codes."""
+    """List the 96 languages with their names and codes, and those that a file adds."""
+    if more:
+        from mblip.more_languages import add_languages, read_languages
+
+        add_languages(read_languages(more), str(more))
     rows = [language.in_profile(profile) for language in LANGUAGES.values()]
     if as_json:
         print(json.dumps([dataclasses.asdict(row) for row in rows], ensure_ascii=False, indent=2))

@@ -42,7 +42,8 @@ def plan(
 
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
     if not isinstance(resolved, TrainRecipe):
-        raise InputError(f"{recipe} is of kind {resolved.kind}; mblip plan is about the training of a vision-LLM")
+        kind = getattr(resolved, "kind", type(resolved).__name__)
+        raise InputError(f"{recipe} is of kind {kind}; mblip plan is about the training of a vision-LLM")
     resolved = settle(resolved, on_gpu=True)
     for name in filter(None, (resolved.model.run, resolved.model.vision, resolved.model.llm)):
         find_local(name)

@@ -23,7 +23,7 @@ def quickstart(
     """Translate a mix, align an English vision model to a multilingual language model, evaluate, report."""
     from rich.console import Console
 
-    from mblip.report.experiment import run_experiment
+    from mblip.nano.experiment import run_experiment
 
     console = Console(highlight=False)
     report = run_experiment(to, ablations, seeds, console.print)

@@ -47,14 +47,16 @@ def report(
     for run in runs:
         if not run.is_dir():
             raise InputError(f"there is no directory {run}; give one that mblip eval or mblip quickstart has written")
-    from mblip.report.quickstart import is_quickstart, rewrite_quickstart
+    from mblip import plugins
     from mblip.report.tables import to_json
     from mblip.report.write import NAME, report_runs
 
-    if is_quickstart(runs[0]):
+    other = next(((name, kind) for name, kind in plugins.reports.usable() if kind.wrote(runs[0])), None)
+    if other:
+        name, kind = other
         if len(runs) > 1 or to:
-            raise InputError(f"{runs[0]} is a quickstart; its report stays in it and stands alone: name nothing else")
-        found = rewrite_quickstart(runs[0])
+            raise InputError(f"{runs[0]} is a {name}; its report stays in it and stands alone: name nothing else")
+        found = kind.rewrite(runs[0])
         directory = runs[0]
     else:
         directory = to or (runs[0] if len(runs) == 1 else Path("runs") / NAME)

@@ -17,8 +17,10 @@ def register(app: typer.Typer) -> None:
 
 
 def score(
-    benchmark: Annotated[str, typer.Argument(help="xgqa, xvnli, marvl, maxm, vqa, pope, chair or captions.")],
-    data: Annotated[Path, typer.Option(help="Annotation file of the benchmark, or a folder that holds it.")],
+    benchmark: Annotated[str, typer.Argument(help="xgqa, xvnli, marvl, maxm, vqa, pope, chair, captions; or table.")],
+    data: Annotated[
+        Path, typer.Option(help="Annotation file of the benchmark, or a folder that holds it; or the table.")
+    ],
     predictions: Annotated[
         Path,
         typer.Option(help="File of predictions: JSON, JSON lines, CSV, TSV or Parquet, of any harness or of mblip."),
@@ -32,17 +34,28 @@ def score(
         bool,
         typer.Option("--allow-missing", help="Score only the items that have a prediction; the others are counted."),
     ] = False,
+    task: Annotated[str, typer.Option(help="What a table holds: caption, vqa or choice.")] = "",
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(help="Columns of a table by role, such as image=file,caption=text; usual names need none."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score predictions as the official scorer does, with a fingerprint of everything the numbers depend on."""
     for option, path in (("--data", data), ("--predictions", predictions)):
-        if not path.exists():
+        if not path.exists() and not (benchmark == "table" and "*" in path.name):
             raise InputError(f"{option}: there is no {path}")
     from mblip.evaluation.benchmarks import find_benchmark
     from mblip.evaluation.metric import find_metric
     from mblip.evaluation.scoring import score_predictions
+    from mblip.evaluation.tables import TABLE, own_table
 
-    asked = find_benchmark(benchmark)
+    if benchmark == TABLE:
+        asked = own_table(data, task, language, columns or (), allow_missing)
+    elif task or columns:
+        raise InputError(f"--task and --columns are for a table of your own: mblip score {TABLE}, not {benchmark}")
+    else:
+        asked = find_benchmark(benchmark)
     result, _ = score_predictions(asked, data, predictions, language, variant, segmenter, allow_missing)
     if as_json:
         fields = {"metrics": result.metrics, "n": result.n, "fingerprint": result.fingerprint}

@@ -38,8 +38,8 @@ def train(
     """
     from rich.console import Console
 
+    from mblip.cli._progress import log_shown
     from mblip.config import TrainRecipe, load_train_recipe
-    from mblip.progress import log_shown
     from mblip.training.inputs import check_paths
 
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
@@ -51,8 +51,8 @@ def train(
     console = Console(highlight=False)
     directory = to or Path("runs") / Path(recipe).stem
     try:
-        with _Progress(console) as progress, log_shown(progress.say):
-            run(resolved, directory, progress.tell)
+        with _TrainingScreen(console) as screen, log_shown(screen.say):
+            run(resolved, directory, screen.tell)
     except Stopped as stopped:
         print(f"mblip: {stopped}", file=sys.stderr)
         raise typer.Exit(TERMINATED) from stopped
@@ -60,7 +60,7 @@ def train(
         console.print(f"{directory}: done", soft_wrap=True)
 
 
-class _Progress:
+class _TrainingScreen:
     """A bar with rates and time left on a terminal, a line for each row of the log elsewhere."""
 
     def __init__(self, console: Console) -> None:

@@ -22,8 +22,9 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mblip.corpora.jobs import Progress, silent
+from mblip.catalogue.answers import retry_after
 from mblip.errors import InputError
+from mblip.progress import Progress, silent
 from mblip.storage import JsonlWriter, UnreadableImage, atomic_path, atomic_write, decode_image, read_jsonl
 
 AGENT = f"mblip/{metadata.version('mblip')} (research; images of a training set)"
@@ -166,7 +167,7 @@ class _Fetcher:
                     problem = f"HTTP {error.code}"
                     if error.code not in (429, 500, 502, 503, 504):
                         return Fetched(key, url, problem=problem), b""
-                    wait = _retry_after(error, wait)
+                    wait = _wait_asked_for(error, wait)
                 except (OSError, ValueError) as error:
                     problem = f"no connection: {error}"
                 finally:
@@ -191,6 +192,6 @@ class _Refused(Exception):
     """An image that may not or shall not be taken."""
 
 
-def _retry_after(error: urllib.error.HTTPError, wait: float | None) -> float | None:
-    said = error.headers.get("Retry-After", "") if error.headers else ""
-    return min(60.0, float(said)) if wait is not None and said.isdecimal() else wait
+def _wait_asked_for(error: urllib.error.HTTPError, wait: float | None) -> float | None:
+    asked = retry_after(error.headers.get("Retry-After", "")) if error.headers else None
+    return wait if wait is None or asked is None else min(60.0, asked)

@@ -23,8 +23,7 @@ from pathlib import Path
 
 from mblip.corpora.raw import first_character, stream_fields, stream_json
 from mblip.errors import InputError
-from mblip.languages import LANGUAGES, exact_language
-from mblip.nano.words import YES_NO
+from mblip.languages import LANGUAGES, YES_NO, exact_language
 from mblip.schema import Drop, Example
 from mblip.storage.folders import is_picture
 

@@ -10,23 +10,17 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
-from mblip.errors import InputError
+from mblip.errors import ResourceError
+from mblip.progress import Progress
 
 T = TypeVar("T")
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many are done and, where it is known, of how many."""
-
-
-def silent(stage: str, done: int, total: int | None) -> None:
-    """The :data:`Progress` that tells nobody."""
 
 
 def run_jobs(step: Callable[[T], None], jobs: Sequence[T], workers: int, what: str, progress: Progress) -> None:
     """Do a step for every job; the step must leave the same files whoever does it.
 
     Raises:
-        InputError: A worker was killed.
+        ResourceError: A worker was killed, mostly because memory ran out.
     """
     done = 0
     if workers == 1 or len(jobs) < 2:
@@ -43,7 +37,7 @@ def run_jobs(step: Callable[[T], None], jobs: Sequence[T], workers: int, what: s
                 done += 1
                 progress(what, done, len(jobs))
     except BrokenProcessPool as error:
-        raise InputError(
+        raise ResourceError(
             f"a worker was killed while {what}, mostly for want of memory; run the same command again with fewer workers"
         ) from error
 

@@ -45,6 +45,7 @@ def read(
     image_key: str = COCO_TRAIN_KEY,
     most_sentences: int = 3,
     instructions: bool = False,
+    text_only: bool = False,
 ) -> Iterator[Example | Drop]:
     """Yield the turns of a file.
 
@@ -58,6 +59,7 @@ def read(
         most_sentences: A conversation's answers with more full stops are left out, as in the paper.
         instructions: Keep what was asked of a description too, as ``instruction``, to be translated and shown as the prompt:
             the original's way, by the templates ``llava``.
+        text_only: Keep the turns of rows without an image, which LLaVA's larger mixes have, as ``text`` examples.
     """
     seen: set[int] = set()
 
@@ -76,7 +78,9 @@ def read(
         for number in range(0, len(turns), 2):
             name = f"{talk}-{number // 2}"
             question, answer = _turn(turns[number], "human"), _turn(turns[number + 1], "gpt")
-            if not images:
+            if not images and text_only:
+                yield Text(name, "text", (), {"prompt": question, "answer": answer})
+            elif not images:
                 yield Drop(f"{source}/{name}", source, "no image", question)
             elif task == "description":
                 asked = {"instruction": question} if instructions else {}

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mblip.corpora.jobs import Progress, silent
 from mblip.corpora.matching import caption_rows
+from mblip.devices import choose_device
 from mblip.errors import InputError
+from mblip.progress import Progress, silent
 from mblip.storage import ImageStore, UnreadableImage, atomic_write, open_images
 
 Vectors = NDArray[np.float32]
@@ -242,7 +243,7 @@ class _Encoder:
             raise InputError(f"{model} is no CLIP or SigLIP checkpoint: {str(error).splitlines()[0]}") from error
         if not hasattr(self._model, "get_image_features"):
             raise InputError(f"{model} is a {self._model.config.model_type} model; take a CLIP or SigLIP checkpoint")
-        self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self._device = choose_device(device)
         self._model.to(self._device).eval()
         self.size: int = self._model.config.vision_config.image_size
         self._length: int = self._model.config.text_config.max_position_embeddings

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,18 @@ Stamps = dict[str, dict[str, Any]]
 """By path: its state at a glance, and the hash of its content."""
 
 
-def raw_files(source: SourceSection, read: Any) -> list[Path]:
-    """The files and folders that the options of a source name, told by the types of its reader's parameters."""
-    hints = typing.get_type_hints(read)
+def raw_files(source: SourceSection, read: Any, without: Collection[str] = ()) -> list[Path]:
+    """The files and folders that the options of a source name, told by the types of its reader's parameters.
+
+    Args:
+        source: Of a recipe.
+        read: Its reader's function.
+        without: Options to leave out.
+    """
+    hints = {name: hint for name, hint in typing.get_type_hints(read).items() if name not in without}
     named = [source.options[name] for name, hint in hints.items() if name in source.options and _is_path(hint)]
-    return [_stamped(Path(path)) for path in named if path]
+    listed = [path for value in named for path in (value if isinstance(value, list | tuple) else [value])]
+    return [_stamped(Path(path)) for path in listed if path]
 
 
 def stamp_files(paths: list[Path]) -> Stamps:

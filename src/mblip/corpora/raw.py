@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mblip.errors import InputError, quoted, shorten_quotes
+from mblip.errors import InputError, of_system, quoted, shorten_quotes
 from mblip.schema import Drop, Example
 from mblip.storage import check_text, not_utf8, read_jsonl
 
@@ -225,14 +225,16 @@ class _Scanner:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._decoder = json.JSONDecoder()
-        self._window, self._place, self._ended, self._passed = "", 0, False, 0
+        self._window, self._place, self._passed = "", 0, 0
 
     def __enter__(self) -> _Scanner:
         check_text(self.path)
         try:
             self._file = self.path.open(encoding="utf-8-sig")
         except OSError as error:
-            raise InputError(f"cannot read {self.path}: {error.strerror}; download it, or name where it is") from error
+            raise of_system(
+                error, f"cannot read {self.path}: {error.strerror}; download it, or name where it is"
+            ) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -329,7 +331,7 @@ class _Scanner:
         except UnicodeDecodeError as error:
             raise not_utf8(self.path) from error
         except OSError as error:
-            raise InputError(f"cannot read {self.path}: {error.strerror}") from error
+            raise of_system(error, f"cannot read {self.path}: {error.strerror}") from error
         self._passed += self._place
         self._window, self._place = self._window[self._place :] + block, 0
         return bool(block)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from pydantic import ConfigDict, ValidationError, validate_call
 
+from mblip import plugins
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora.provenance import raw_files
 from mblip.corpora.raw import hash_text
@@ -24,20 +23,28 @@ from mblip.storage import ImageStore, UnreadableImage, language_of, open_images
 
 READERS = (
     "aokvqa",
+    "chat",
     "coco",
     "flickr30k",
     "gqa",
     "imagenet",
     "llava",
     "matching",
+    "mblip_train",
     "nlvr2",
-    "scenes",
+    "parallel",
     "table",
     "vqav2",
     "web_capfilt",
     "xvnli",
 )
-"""Modules of this package with a ``read(source, ...)``; its parameters are the options a recipe may give."""
+"""Modules of this package with a ``read(source, ...)``; its parameters are the options a recipe may give. Optional are
+``urls(...)`` of the same options, the address of each image by its key, and ``words(example)``, the English words that
+``translation.never_shown`` keeps from some languages. Other packages register modules of this kind
+(:data:`mblip.plugins.corpora`)."""
+
+for _name in READERS:
+    plugins.corpora.register(_name, f"mblip.corpora.{_name}", plugins.OWN)
 
 BAD = ("bad row", "duplicate id", "unusable text", "missing image", "damaged image")
 """Reasons of drops that are mistakes in the data, and not the reader's choice."""
@@ -115,15 +122,15 @@ def nothing_read(source: SourceSection, first: Drop | None) -> InputError:
     return InputError(f"source {source.name!r} yields no example; {why}; check its options")
 
 
-def reader_module(source: SourceSection) -> ModuleType:
-    """The module of this package that reads a source.
+def reader_module(source: SourceSection) -> Any:
+    """The module that reads a source, see :data:`READERS`.
 
     Raises:
-        InputError: There is none of this name.
+        InputError: There is none of this name, or its package is damaged.
     """
-    if source.reader not in READERS:
-        raise InputError(f"source {source.name!r}: no reader {source.reader!r}{nearest(source.reader, READERS)}")
-    return importlib.import_module(f"mblip.corpora.{source.reader}")
+    if source.reader not in plugins.corpora:
+        raise InputError(f"source {source.name!r}: no reader {source.reader!r}{plugins.corpora.hint(source.reader)}")
+    return plugins.corpora[source.reader]
 
 
 def _checked(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from mblip import plugins
+from mblip.catalogue.wanted import check_raw_files
 from mblip.config import DataRecipe, SourceSection
-from mblip.corpora.jobs import Progress, silent
 from mblip.corpora.provenance import changed_file, load_stamps, raw_files, save_stamps, stamp_files
 from mblip.corpora.reading import nothing_read, read_source, reader_module
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError
+from mblip.progress import Progress, silent
 from mblip.schema import Drop, Example
 from mblip.storage import (
     JsonlWriter,
@@ -51,6 +53,15 @@ class EnglishStage:
     def reader(self) -> ShardReader[Example]:
         """The examples."""
         return ShardReader(self.folder, Example)
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Examples by task and language, of all parts of the source together."""
+        found: dict[str, Counter[str]] = {}
+        for tasks in self.manifest.counts.values():
+            for task, languages in tasks.items():
+                found.setdefault(task, Counter()).update(languages)
+        return {task: dict(sorted(languages.items())) for task, languages in sorted(found.items())}
 
     @cached_property
     def tasks(self) -> dict[str, int]:
@@ -96,8 +107,29 @@ def sample_sources(recipe: DataRecipe, work: Path, progress: Progress = silent) 
             of another recipe or of raw files that have changed since.
     """
     check_names(recipe)
+    check_raw(recipe, work)
     with no_empty_folders(stage_folder(work, "")):
         return {source.name: sample_source(recipe, source, work, progress) for source in recipe.sources}
+
+
+def check_raw(recipe: DataRecipe, work: Path) -> None:
+    """Make sure that the raw files of all sources that are still to be read are there.
+
+    Raises:
+        InputError: Some are not; names all of them, and the command that fetches them.
+    """
+    unread = [
+        source
+        for source in recipe.sources
+        if source.reader != "matching" and not (stage_folder(work, source.name) / "manifest.json").is_file()
+    ]
+    modules = {source.name: reader_module(source) for source in unread}
+    paths = [
+        path
+        for source in unread
+        for path in raw_files(source, modules[source.name].read, getattr(modules[source.name], "FOR_PICTURES", ()))
+    ]
+    check_raw_files(paths, f"the sources {', '.join(source.name for source in unread)}")
 
 
 def check_names(recipe: DataRecipe) -> None:
@@ -149,17 +181,21 @@ def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progres
         save_stamps(folder / STAMPS, wanted, stamp_files(raw_files(source, reader_module(source).read)))
     try:
         _write(recipe, source, folder, progress)
-    except InputError:
+    except MblipError:
         if not _finished(folder)[0] and not (folder / _SCRATCH).exists():  # nothing to go on from
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    licences = {licence for (column,) in ShardReader(folder, Example).columns("licence") for licence in column}
+    licences: dict[str, set[str]] = {}  # by what the rows call their source, which may be a part of this one
+    for names, column in ShardReader(folder, Example).columns("source", "licence"):
+        for name, licence in dict.fromkeys(zip(names, column, strict=True)):
+            licences.setdefault(name, set()).add(licence)
     write_manifest(
         folder,
         Example,
         seed=recipe.seed,
         recipe_hash=wanted,
-        licences={source.name: "; ".join(sorted(licences))},
+        licences={name: "; ".join(sorted(found)) for name, found in licences.items()},
+        packages=plugins.corpora.versions(source.reader),
     )
     shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
     return EnglishStage(work, source.name)

@@ -4,6 +4,10 @@ Licence: the person's to say. A raw record is whatever the columns are; with ``c
 the row ``{"file": "a.jpg", "text": "A red boat."}`` becomes a ``caption`` example with the image ``a.jpg``.
 A cell with a list of texts (in CSV the JSON of one) becomes an example each. Parquet of the Hugging Face Hub has the pictures
 in its cells, ``{bytes, path}``: their keys are ``FILE#ROW``, with rows from 0, and the same file is the source's ``images``.
+
+Two tasks need no picture: ``text`` rows have a ``prompt`` and an ``answer``, used as they are; ``translation`` rows have a
+``source`` and a ``target``. Such text-only rows keep what the language model knows of its languages (Pikabea et al. 2025,
+arXiv 2503.22577).
 """
 
 from __future__ import annotations
@@ -16,45 +20,56 @@ from pathlib import Path
 from mblip.corpora.raw import BadRow, Row, Text, make_examples, take_text, take_texts
 from mblip.corpora.rows import read_rows
 from mblip.errors import InputError, quoted
-from mblip.languages import LANGUAGES, find_language
+from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
 from mblip.storage.cells import picture_columns
 from mblip.storage.text import NO_ADDRESSES, is_address
 
 IMAGES = ("image", "second_image")
+TEXT_ONLY = {"text": ("prompt", "answer"), "translation": ("source", "target")}
+"""The tasks that need no picture, and the roles of their texts, which are also their columns where none are mapped."""
 
 
 def read(
     source: str,
     path: Path,
-    columns: dict[str, str],
     task: str,
     licence: str,
+    columns: dict[str, str] | None = None,
     language: str = "en",
     language_column: str = "",
+    source_language: str = "en",
 ) -> Iterator[Example | Drop]:
     """Yield the rows of a table.
 
     Args:
         source: First part of the ids; the second is the column mapped to ``id``, or the row's number.
         path: See :func:`mblip.corpora.rows.read_rows`.
-        columns: Role -> column: ``image`` (and ``second_image``), and each text by the role that templates call it,
-            such as caption, question, answer.
         task: The task of all rows, by which templates are chosen.
         licence: SPDX identifier or your own words.
+        columns: Role -> column: ``image`` (and ``second_image``), and each text by the role that templates call it,
+            such as caption, question, answer. The tasks :data:`TEXT_ONLY` have columns of their roles' names by default,
+            and no picture where ``image`` is not mapped or a row's cell is empty.
         language: Of all texts, in any form that ``mblip languages`` lists. With another language than English set
             the source's ``translate`` to false.
         language_column: Column that holds each row's language instead.
+        source_language: Of the ``source`` of translations, whose ``target`` is in ``language``.
 
     Raises:
         InputError: Another kind of file, or one that lacks a column.
     """
-    if "image" not in columns:
-        raise InputError(f"source {source!r}: columns must map 'image' to a column of {path}")
+    columns = columns or {role: role for role in TEXT_ONLY.get(task, ())}
+    if "image" not in columns and task not in TEXT_ONLY:
+        raise InputError(
+            f"source {source!r}: columns must map 'image' to a column of {path}; tasks without pictures are "
+            f"{' and '.join(TEXT_ONLY)}"
+        )
+    if lacking := [role for role in TEXT_ONLY.get(task, ()) if role not in columns]:
+        raise InputError(f"source {source!r}: columns must map {lacking[0]!r}, which rows of the task {task!r} have")
     roles = {role: column for role, column in columns.items() if role not in (*IMAGES, "id")}
     if not roles:
         raise InputError(f"source {source!r}: columns map no text of {path}, such as caption, question or answer")
-    code = _language(language)
+    code, of_source = find_trainable(language), find_trainable(source_language)
     pictures = picture_columns(path) if path.suffix.lower() == ".parquet" else []
 
     def make(numbered: tuple[int, Row | BadRow]) -> Iterator[Text]:
@@ -65,12 +80,12 @@ def read(
         images = tuple(
             f"{path.name}#{number - 1}" if columns[role] in pictures else _image(row, columns[role])
             for role in IMAGES
-            if role in columns
+            if role in columns and not (task in TEXT_ONLY and _is_empty(row, columns[role]))
         )
         own = code
         if language_column:
             try:
-                own = _language(take_text(row, language_column))
+                own = find_trainable(take_text(row, language_column))
             except InputError as error:
                 raise BadRow(str(error)) from error
         name = str(number)
@@ -85,17 +100,11 @@ def read(
             raise BadRow(f"{roles[odd]!r} holds {len(several[odd])} texts where another column holds {count}")
         for place in range(count):
             texts = {role: texts[place if len(texts) > 1 else 0] for role, texts in several.items()}
-            yield Text(f"{name}-{place}" if count > 1 else name, task, images, texts, own)
+            languages: str | dict[str, str] = own if task != "translation" else {"source": of_source, "target": own}
+            yield Text(f"{name}-{place}" if count > 1 else name, task, images, texts, languages)
 
     rows = read_rows(path, _wanted(columns, language_column, pictures))
     return make_examples(source, licence, path, enumerate(rows, start=1), make)
-
-
-def _language(text: str) -> str:
-    code = find_language(text).code
-    if code not in LANGUAGES:
-        raise InputError(f"{text!r} is none of the {len(LANGUAGES)} languages that mixes hold")
-    return code
 
 
 def _wanted(columns: dict[str, str], language_column: str, pictures: list[str]) -> list[str]:
@@ -111,6 +120,11 @@ def _image(row: Row, column: str) -> str:
     if is_address(key):
         raise BadRow(f"{column!r} is {quoted(key)}: {NO_ADDRESSES}")
     return key
+
+
+def _is_empty(row: Row, column: str) -> bool:
+    cell = row.get(column) if isinstance(row, dict) else None
+    return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
 def _texts(row: Row, column: str) -> list[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mblip.errors import InputError, nearest
 from mblip.evaluation.metric import Metric
 from mblip.languages import find_language
+from mblip.storage import ImageStore
 
 # Beam search with 5 beams everywhere; the lengths follow the kind of answer (protocol of the paper).
 SHORT_ANSWER: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "min_new_tokens": 1, "length_penalty": -1.0}
@@ -33,12 +34,16 @@ class Item:
         images: Keys of its pictures, in order.
         text: The question, statement or hypothesis; empty for captions.
         gold: What the answer is scored against, in the benchmark's own form.
+        candidates: The answers there are to this item, where each has its own.
+        asked: What stands for ``{text}`` in the prompt, where that is not the text alone.
     """
 
     id: str
     images: tuple[str, ...]
     text: str
     gold: Any
+    candidates: tuple[str, ...] = ()
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ class Benchmark:
         english_files: Where those in English lie instead, where they lie elsewhere.
         choice: Which of the items are asked, where another file says so.
         mark: A pattern found near the beginning of its files that others of the same name lack.
-        images: Folders below a root (or tars of these names) that its pictures may be in; ``nano:scenes`` composes them.
+        images: Folders below a root (or tars of these names) that its pictures may be in; or an image store ``SCHEME:NAME``.
         candidates: The answers there are, where there are few; what candidate scoring chooses from.
         english: The benchmark that stands for its English, where that is another one.
         tells_language: Whether answers are sentences in the language asked for, so that their language can be told.
@@ -114,6 +119,10 @@ class Benchmark:
         partial: Whether the data may have items without a prediction (CHAIR, whose data are a look-up table).
         optional: Whether an item needs no prediction because none could be right.
         kind: The task that an item is of, where a benchmark has several: a limit takes as many pictures of each.
+        path: The annotations themselves, where they are a person's own file.
+        parts: All files of them, where there are several.
+        own_pictures: The store of pictures that stand in the annotations.
+        chooses: Whether each item has candidates of its own.
     """
 
     name: str
@@ -141,6 +150,10 @@ class Benchmark:
     english: str = ""
     tells_language: bool = False
     source: str = ""
+    path: Path | None = None
+    parts: tuple[Path, ...] = ()
+    own_pictures: ImageStore | None = None
+    chooses: bool = False
 
     @property
     def yes_or_no(self) -> bool:
@@ -158,6 +171,8 @@ class Benchmark:
         Raises:
             InputError: There is none, or several of which any could be meant.
         """
+        if self.path:
+            return self.path
         if root.is_file() or not self.files:
             return root
         if not root.is_dir():
@@ -199,10 +214,6 @@ class Benchmark:
             if found:
                 return found[0]
         return None
-
-    def ask(self, item: Item, language: str) -> str:
-        """The prompt for an item, in the paper's words."""
-        return self.prompt.format(text=item.text, language=find_language(language).name)
 
     def choose_variant(self, name: str) -> str:
         """A variant by name, the default for an empty one.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError
 from mblip.evaluation.benchmark import Benchmark, list_annotations
 from mblip.evaluation.benchmarks import EVALUATED
 from mblip.evaluation.pictures import Pictures, find_pictures
@@ -48,8 +48,12 @@ class Finding:
         return not self.problem and not self.missing
 
 
-def check_data(root: Path) -> Iterator[Finding]:
+def check_data(root: Path, names: Collection[str] = ()) -> Iterator[Finding]:
     """Look at every benchmark in each of its languages.
+
+    Args:
+        root: The folder that holds the benchmarks.
+        names: Only these benchmarks; none for all.
 
     Raises:
         InputError: There is no such folder.
@@ -58,6 +62,8 @@ def check_data(root: Path) -> Iterator[Finding]:
         raise InputError(f"{root} is not a folder; name the one that holds the benchmarks")
     listing = list_annotations(root)
     for benchmark in EVALUATED.values():
+        if names and benchmark.name not in names:
+            continue
         pictures = find_pictures(benchmark.images, root)
         known: dict[str, bool] = {}
         with files_kept():
@@ -78,7 +84,7 @@ def _check(
         found = benchmark.find(root, language, listing)
         path = str(found)
         items = read_items(benchmark, found, language)
-    except InputError as error:
+    except MblipError as error:
         return Finding(benchmark.name, language, path, str(error), 0, 0, 0, "", places, benchmark.source)
     keys = list(dict.fromkeys(key for item in items for key in item.images))
     for key in keys:

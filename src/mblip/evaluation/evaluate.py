@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -21,23 +21,25 @@ from mblip.evaluation.metrics.fidelity import Detector, LinguaDetector
 from mblip.evaluation.predictions import Matched
 from mblip.evaluation.results import MISSING, ItemScore, Run, read_missing, read_predictions, write_items
 from mblip.evaluation.scoring import describe_data, score_items
+from mblip.evaluation.tables import read_tables
 from mblip.evaluation.tasks import Task, load_tasks
 from mblip.mixture.templates import was_seen
+from mblip.progress import Progress, silent
 from mblip.replies import RULES
 from mblip.schema import Score
 from mblip.storage import UnreadableImage, sha256_file
 
 if TYPE_CHECKING:
-    from mblip.evaluation.runner import Processes, Progress
+    from mblip.evaluation.runner import Processes
 
-Tell = Callable[[str], None]
+_log = logging.getLogger(__name__)
 _PLACEHOLDER = "⟨text⟩"
 _NAMED = 5  # items without an answer that an error names
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a model is run with; none of it is part of the benchmark.
+    """How an evaluation is run; none of it is part of the benchmark.
 
     Attributes:
         endpoint: See :func:`~mblip.evaluation.answerers.load_answerer`, as the next three.
@@ -45,6 +47,8 @@ class Machine:
         dtype: ``fp32``, ``bf16`` or empty.
         batch_size: Texts that run together, or requests under way at an endpoint.
         extra_body: Fields that every request to an endpoint has besides; one that is None is left out.
+        images: Image stores to look in before the benchmarks' own folders.
+        allow_missing: Leave out items without a picture, answer or prediction, counted, instead of refusing.
     """
 
     endpoint: str = ""
@@ -52,6 +56,15 @@ class Machine:
     dtype: str = ""
     batch_size: int = 64
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    images: Sequence[str] = ()
+    allow_missing: bool = False
+
+    def load(self, model: str, device: Any = None, chat: bool | None = None) -> Answerer:
+        """The model that these options are for; ``chat`` as :func:`~mblip.evaluation.answerers.load_answerer` takes it."""
+        return load_answerer(
+            model, endpoint=self.endpoint, quantization=self.quantization, dtype=self.dtype, batch_size=self.batch_size,
+            extra_body=self.extra_body, device=device, chat=chat,
+        )  # fmt: skip
 
 
 def evaluate(
@@ -59,16 +72,14 @@ def evaluate(
     recipe: EvalRecipe,
     root: Path,
     directory: Path,
-    images: Sequence[str] = (),
-    allow_missing: bool = False,
     machine: Machine = Machine(),
     processes: Processes | None = None,
-    progress: Progress = lambda done, total: None,
-    tell: Tell = lambda line: None,
+    progress: Progress = silent,
 ) -> list[Score]:
     """Evaluate a model, or a file of predictions, and write the run directory (:mod:`mblip.evaluation.results`).
 
-    A directory that holds a part of it goes on; scores of other benchmarks in it stay.
+    A directory that holds a part of it goes on; scores of other benchmarks in it stay. A benchmark that the model cannot take
+    is left out, and a warning in the log says why.
 
     Args:
         model: See :func:`~mblip.evaluation.answerers.load_answerer`; or a file of predictions of one benchmark in one
@@ -76,12 +87,9 @@ def evaluate(
         recipe: What is evaluated, and how.
         root: Annotations and images are below it.
         directory: Where to.
-        images: Image stores to look in before the benchmarks' own folders.
-        allow_missing: Leave out items without a picture, answer or prediction, counted, instead of refusing.
-        machine: How the model is run.
+        machine: How it is run.
         processes: Who shares the work; by default the ones Accelerate knows.
         progress: See :func:`~mblip.evaluation.runner.answer_tasks`.
-        tell: Told in a line which benchmark is left out, since the model cannot take it.
 
     Returns:
         The scores, in the order of the recipe; empty in all processes but the first.
@@ -91,12 +99,13 @@ def evaluate(
     """
     benchmarks = list(dict.fromkeys(found.name for name in recipe.benchmarks for found in evaluated(name)))
     chosen = [evaluated(name)[0] for name in benchmarks]
+    existing = not machine.endpoint and is_predictions(model)
+    chosen += read_tables(recipe, root, machine.images, machine.allow_missing, pictures=not existing)
     _check_protocol(chosen, recipe.protocol)
     _check_variant(chosen, recipe.variant)
-    existing = not machine.endpoint and is_predictions(model)
     tasks = load_tasks(
-        chosen, root, recipe.languages, recipe.prompts, images, recipe.limit, allow_missing, pictures=not existing,
-        sets=recipe.sets, as_stored=recipe.pictures == "original",
+        chosen, root, recipe.languages, recipe.prompts, machine.images, recipe.limit, machine.allow_missing,
+        pictures=not existing, sets=recipe.sets, as_stored=recipe.pictures == "original",
     )  # fmt: skip
     detector = _detector(chosen)
     if processes is None:  # after what is missing has been named: torch takes seconds
@@ -105,16 +114,14 @@ def evaluate(
         processes = PartialState()
     if existing:
         return (
-            _score_existing(tasks, Path(model), recipe, directory, allow_missing, detector)
+            _score_existing(tasks, Path(model), recipe, directory, machine.allow_missing, detector)
             if processes.is_main_process
             else []
         )
     from mblip.evaluation.runner import answer_tasks
 
-    device = getattr(processes, "device", None)
-    options = {option.name: getattr(machine, option.name) for option in dataclasses.fields(machine)}
-    answerer = load_answerer(model, **options, device=device, chat=recipe.chat)
-    tasks = _possible(tasks, answerer, tell if processes.is_main_process else lambda line: None)
+    answerer = machine.load(model, getattr(processes, "device", None), recipe.chat)
+    tasks = _possible(tasks, answerer, says_why=processes.is_main_process)
     how = {task.benchmark.name: _how(task.benchmark, recipe.protocol, answerer) for task in tasks}
     run = Run(
         answerer.model, answerer.kind, answerer.identity, recipe.protocol, recipe.prompts, recipe.limit, decoding=how,
@@ -133,11 +140,11 @@ def evaluate(
             return []
         trained = getattr(answerer, "trained_prompts", None)
         seen = {task.name: was_seen(task.prompt, trained, (item.text for item in task.items)) for task in tasks}
-        return _score_run(tasks, run, recipe.variant, directory, allow_missing, detector, seen, tell)
+        return _score_run(tasks, run, recipe.variant, directory, machine.allow_missing, detector, seen)
 
 
-def _possible(tasks: Sequence[Task], answerer: Answerer, tell: Tell) -> list[Task]:
-    """The tasks that a model can take; what it cannot is told and left out.
+def _possible(tasks: Sequence[Task], answerer: Answerer, *, says_why: bool) -> list[Task]:
+    """The tasks that a model can take; what it cannot is left out, with a warning where that is wanted.
 
     Raises:
         InputError: It can take none.
@@ -153,20 +160,20 @@ def _possible(tasks: Sequence[Task], answerer: Answerer, tell: Tell) -> list[Tas
     if not possible:
         raise InputError("; ".join(f"{name}: {why}" for name, why in reasons.items()))
     for name, why in reasons.items():
-        if why:
-            tell(f"{name} is skipped: {why}")
+        if why and says_why:
+            _log.warning("%s is skipped: %s", name, why)
     return possible
 
 
 def _how(benchmark: Benchmark, protocol: str, answerer: Answerer) -> dict[str, Any]:
     """How answers come about, for the fingerprint."""
     if protocol == "candidates":
-        return {"candidates": list(benchmark.candidates)}
+        return {"candidates": list(benchmark.candidates) or "the options of each item"}
     return {"decoding": answerer.decoding(benchmark.decoding)}
 
 
 def _check_protocol(benchmarks: Sequence[Benchmark], protocol: str) -> None:
-    open_ended = [benchmark.name for benchmark in benchmarks if not benchmark.candidates]
+    open_ended = [benchmark.name for benchmark in benchmarks if not (benchmark.candidates or benchmark.chooses)]
     if protocol == "candidates" and open_ended:
         raise InputError(
             f"candidates can be scored only where the answers are given, which those of {', '.join(open_ended)} are not; "
@@ -221,7 +228,6 @@ def _score_run(
     allow_missing: bool,
     detector: Detector | None,
     seen: Mapping[str, bool | None],
-    tell: Tell,
 ) -> list[Score]:
     """Score every task whose answers are complete, and then say which are not.
 
@@ -233,7 +239,6 @@ def _score_run(
         allow_missing: Leave items without an answer out, counted.
         detector: Tells the language of answers.
         seen: By name of the task, whether its prompt was seen in training; None where nobody knows.
-        tell: Is told of what is skipped.
 
     Raises:
         InputError: Items have no answer, and may not be left out; names them with the reasons.
@@ -264,7 +269,9 @@ def _score_run(
         if scores and len(without) == len(task.items) and len(task.items[0].images) > 1:
             # What takes one picture and not two says so to each item.
             why = read_missing(directory, task.benchmark.name, task.language).get(without[0].id, "it gave no answer")
-            tell(f"{name} is skipped, as the model answers none of its items, which show several pictures: {why}")
+            _log.warning(
+                "%s is skipped, as the model answers none of its items, which show several pictures: %s", name, why
+            )
             del lacking[name]
     if lacking:
         raise InputError(_complaint(list(lacking.values()), directory))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError
+from mblip.errors import InputError, of_system
 from mblip.evaluation.about import write_about
 from mblip.evaluation.benchmark import Benchmark
 from mblip.evaluation.results import (
@@ -23,6 +23,8 @@ from mblip.evaluation.results import (
     write_run,
     write_scores,
 )
+from mblip.languages import LANGUAGES
+from mblip.more_languages import carried
 from mblip.schema import Score
 from mblip.storage import alone, no_empty_folders
 
@@ -41,7 +43,9 @@ def held(directory: Path) -> Iterator[None]:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cannot write {directory}: {error.strerror}; choose another folder with --to") from error
+            raise of_system(
+                error, f"cannot write {directory}: {error.strerror}; choose another folder with --to"
+            ) from error
         with alone(directory, "evaluating"):
             yield
 
@@ -76,12 +80,15 @@ def keep_run(directory: Path, run: Run) -> None:
                 f"template, processor, effective decoding), so that it is not continued; {_ELSEWHERE}"
             )
         shared = run.decoding.keys() & held.decoding.keys()
-        for name in (field.name for field in dataclasses.fields(Run) if field.name != "decoding"):
+        for name in (
+            field.name for field in dataclasses.fields(Run) if field.name not in ("decoding", "more_languages")
+        ):
             _compare(directory, name, getattr(held, name), getattr(run, name))
         for benchmark in sorted(shared):
             _compare(directory, f"decoding of {benchmark}", held.decoding[benchmark], run.decoding[benchmark])
         run = dataclasses.replace(run, decoding={**held.decoding, **run.decoding})
-    write_run(directory, run)
+    # Reading what is held has added its languages to those of this process.
+    write_run(directory, dataclasses.replace(run, more_languages=carried(LANGUAGES)))
 
 
 def keep_scores(directory: Path, scores: list[Score], benchmarks: Iterable[Benchmark]) -> list[Score]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mblip.storage import ImageStore, UnreadableImage, open_images
+from mblip.storage import ImageStore, UnreadableImage, image_scheme, open_images
 
 
 class Pictures:
@@ -17,9 +17,9 @@ class Pictures:
         places: What they were opened from.
     """
 
-    def __init__(self, places: Sequence[str], as_stored: bool = False) -> None:
+    def __init__(self, places: Sequence[str], as_stored: bool = False, own: ImageStore | None = None) -> None:
         self.places = tuple(places)
-        self._stores: list[ImageStore] = [open_images(place, as_stored) for place in places]
+        self._stores: list[ImageStore] = [*([own] if own else []), *(open_images(place, as_stored) for place in places)]
 
     def get(self, key: str) -> Image.Image:
         """The image, upright, in RGB.
@@ -41,26 +41,31 @@ class Pictures:
 
 
 def find_pictures(
-    names: Sequence[str], root: Path | None, extra: Sequence[str] = (), as_stored: bool = False
+    names: Sequence[str],
+    root: Path | None,
+    extra: Sequence[str] = (),
+    as_stored: bool = False,
+    own: ImageStore | None = None,
 ) -> Pictures:
     """The pictures of a benchmark.
 
     Args:
         names: Its folders (:attr:`Benchmark.images`).
         root: Below it they are looked for; a tar of a folder's name, such as ``coco/val2014.tar``, serves too. None finds
-            only those that are composed when asked for.
+            only those of a plug-in's image scheme.
         extra: Image stores to look in first.
         as_stored: See :func:`~mblip.storage.decode_image`.
+        own: A store that is at hand, to look in before all others; without the folders by name.
 
     Raises:
         InputError: An extra store does not exist, or a tar cannot be read.
     """
     found = list(extra)
-    for name in names:
-        if name == "nano:scenes":
+    for name in names if own is None else ():
+        if image_scheme(name):
             found.append(name)
         elif root and (root / name).is_dir():
             found.append(str(root / name))
         elif root and (tar := root / f"{name}.tar").is_file():
             found.append(str(tar))
-    return Pictures(found, as_stored)
+    return Pictures(found, as_stored, own)

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mblip.errors import InputError
+from mblip.errors import InputError, of_system
 from mblip.languages import find_language
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def read_values(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise of_system(error, f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
     decoder, values, place = json.JSONDecoder(object_pairs_hook=_unique), [], _after_blanks(text, 0)

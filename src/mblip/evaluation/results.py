@@ -29,7 +29,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError
+from mblip.errors import InputError, of_system
+from mblip.more_languages import add_languages
 from mblip.schema import Prediction, Score
 from mblip.storage import JsonlWriter, parse_record, read_records, write_json
 
@@ -54,6 +55,7 @@ class Run:
         decoding: How answers came about, by benchmark: the effective settings of generation, or the candidates.
         sets: ``official`` or ``paper``, see :mod:`mblip.evaluation.sets`.
         pictures: ``correct``, or ``original`` for pictures as they are stored.
+        more_languages: Languages beside the 96 that were known when the run was begun.
     """
 
     model: str
@@ -66,6 +68,7 @@ class Run:
     decoding: dict[str, Any] = field(default_factory=dict)
     sets: str = "official"
     pictures: str = "correct"
+    more_languages: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ def read_run(directory: Path) -> Run:
     run = parse_record(Run, _read_json(path, dict), str(path))
     if run.format not in READ:
         raise InputError(f"{path} has format {run.format}; this version reads {FORMAT}: evaluate again")
+    add_languages(run.more_languages, str(path))
     return run
 
 
@@ -201,8 +205,9 @@ def _read_json(path: Path, kind: type) -> Any:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}; give a directory that mblip eval has written"
+        raise of_system(
+            error,
+            f"cannot read {path}: {error.strerror}; give a directory that mblip eval has written",
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); run mblip eval on its directory again") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -13,15 +13,13 @@ from PIL import Image
 
 from mblip.errors import InputError
 from mblip.evaluation.answerers.base import Answerer, Group, NoAnswer, OpenImage
-from mblip.evaluation.benchmarks.scenes import GENERATION, NAME, SceneItem
 from mblip.evaluation.results import MISSING, PREDICTIONS, Missing, predictions_path, task_path
 from mblip.evaluation.tasks import Task
-from mblip.models.generation import Generator, Request
-from mblip.models.vision_llm import VisionLLM
+from mblip.models.generation import Request
+from mblip.progress import Progress, silent
 from mblip.schema import Prediction
-from mblip.storage import ImageStore, JsonlAppender, JsonlWriter, UnreadableImage, read_records
+from mblip.storage import JsonlAppender, JsonlWriter, UnreadableImage, read_records
 
-Progress = Callable[[int, int], None]
 _ELSEWHERE = "evaluate to another folder"
 
 
@@ -43,7 +41,7 @@ def answer_tasks(
     directory: Path,
     processes: Processes,
     protocol: str = "generation",
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> None:
     """Answer every item of every task; what is answered already is kept.
 
@@ -57,7 +55,7 @@ def answer_tasks(
         directory: The run directory.
         processes: Who else works on it.
         protocol: ``generation``, or ``candidates`` to choose from each benchmark's answers.
-        progress: Told how many of this process's requests are done, and of how many.
+        progress: Is told how many of this process's requests are done; the stage is empty.
 
     Raises:
         InputError: The directory holds answers to something else, or the model cannot answer at all.
@@ -72,10 +70,12 @@ def answer_tasks(
     known = [_read(directory, task) for task in tasks]
     processes.wait_for_everyone()
     groups: dict[str, list[tuple[int, Request]]] = {}
+    choices = [{item.id: item.candidates for item in task.items if item.candidates} for task in tasks]
     for number, (task, requests) in enumerate(zip(tasks, _shares(tasks, processes), strict=True)):
         for request in requests:
             if request.id not in known[number]:
-                groups.setdefault(_alike(task, answerer, protocol), []).append((number, request))
+                own = choices[number].get(request.id, task.benchmark.candidates)
+                groups.setdefault(_alike(task, answerer, protocol, own), []).append((number, request))
     total = sum(map(len, groups.values()))
     with ExitStack() as stack:
         appenders: dict[Path, JsonlAppender] = {}
@@ -93,7 +93,7 @@ def answer_tasks(
             else:
                 row = (request.id, task.benchmark.name, task.language, request.images, request.prompt, answer)
                 append(task, PREDICTIONS, Prediction(*row))
-            progress(done, total)
+            progress("", done, total)
     processes.wait_for_everyone()
     if processes.is_main_process:
         for task in tasks:
@@ -152,10 +152,10 @@ def _ask(
     )
 
 
-def _alike(task: Task, answerer: Answerer, protocol: str) -> str:
+def _alike(task: Task, answerer: Answerer, protocol: str, candidates: Sequence[str]) -> str:
     """What requests must have in common to run together."""
     if protocol == "candidates":
-        return json.dumps({"candidates": task.benchmark.candidates})
+        return json.dumps({"candidates": list(candidates)})
     return json.dumps(answerer.decoding(task.benchmark.decoding), sort_keys=True)
 
 
@@ -217,32 +217,3 @@ def _merge(directory: Path, task: Task) -> None:
     for path in (*files, *lists):
         if ".part" in path.name:
             path.unlink()
-
-
-def run_scenes(
-    vlm: VisionLLM,
-    items: Sequence[SceneItem],
-    store: ImageStore,
-    predictions: Path,
-    batch: int = 256,
-    progress: Progress = lambda done, total: None,
-) -> dict[str, str]:
-    """Answer every item about a scene; returns item id -> answer."""
-    answers: dict[str, str] = {}
-    if predictions.exists():
-        JsonlAppender(predictions).close()  # removes a line that a killed run left unfinished
-        answers = {row.id: row.answer for row in read_records(predictions, Prediction)}
-    waiting = {item.id: item for item in items if item.id not in answers}
-    generator = Generator(vlm, store.get, batch_size=batch, **GENERATION)
-    # A batch takes as many steps as its longest answer: names, in two, do not wait for lists.
-    by_task: dict[str, list[Request]] = {}
-    for item in waiting.values():
-        by_task.setdefault(item.task, []).append(Request(item.id, (item.image,), item.prompt))
-    found = chain.from_iterable(generator.answers(requests) for requests in by_task.values())
-    with JsonlAppender(predictions) as appender:
-        for done, (request, answer) in enumerate(found, start=1):
-            language = waiting[request.id].language
-            appender.append(Prediction(request.id, NAME, language, request.images, request.prompt, answer))
-            answers[request.id] = answer
-            progress(done, len(waiting))
-    return {item.id: answers[item.id] for item in items}

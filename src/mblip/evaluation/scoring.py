@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mblip import plugins
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored
 from mblip.evaluation.metric import find_metric
@@ -104,7 +105,8 @@ def score_items(
         **known,
         **fingerprint,
         **scored.notes,
-        "versions": _versions(_LIBRARIES if protocol == "predictions" else (*_LIBRARIES, *_MODEL_LIBRARIES)),
+        "versions": _versions(_LIBRARIES if protocol == "predictions" else (*_LIBRARIES, *_MODEL_LIBRARIES))
+        | plugins.benchmarks.versions(benchmark.name),
     }
     fidelity = scored.metrics.get("language_fidelity")
     if detector and benchmark.tells_language:
@@ -128,6 +130,12 @@ def score_items(
 
 def describe_data(benchmark: Benchmark, path: Path, language: str, chosen_by: Path | None = None) -> dict[str, str]:
     """What annotations are called in a fingerprint, and the hash of them: of the files, or of items that were made."""
+    if len(benchmark.parts) > 1:
+        hashes = " ".join(map(sha256_file, benchmark.parts))
+        return {
+            "data": f"{path.name} to {benchmark.parts[-1].name}",
+            "data_sha256": hashlib.sha256(hashes.encode()).hexdigest(),
+        }
     if benchmark.files:
         chosen = {"chosen_by": chosen_by.name, "chosen_by_sha256": sha256_file(chosen_by)} if chosen_by else {}
         return {"data": path.name, "data_sha256": sha256_file(path), **chosen}
@@ -189,9 +197,9 @@ def _language_in(data: Path, benchmark: Benchmark) -> str:
         for code in benchmark.languages
         for spelling in (code, find_language(code).bcp47, find_language(code).code_in(benchmark.name))
     }
-    folder, stem = data.absolute().parent.name, data.stem.removesuffix(_TRANSLATED)
+    folder, stem = data.absolute().parent.name, data.stem.removesuffix(_TRANSLATED).removesuffix("_test")
     # IGLUE's machine translations lie in the folder of the language that they were made from.
-    words = [*([folder] if stem == data.stem else ()), *re.split(r"[-_.]", stem)[-1:]]
+    words = [*([folder] if not data.stem.endswith(_TRANSLATED) else ()), *re.split(r"[-_.]", stem)[-1:]]
     found = [spelled[word] for word in words if word in spelled]
     return found[-1] if found else ""
 

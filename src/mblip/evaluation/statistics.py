@@ -50,28 +50,6 @@ def bootstrap_interval(
     return _percentiles(_resampled_means(np.asarray(values, dtype=np.float64), images, resamples, seed))
 
 
-def paired_bootstrap(
-    first: ArrayLike, second: ArrayLike, images: Sequence[Hashable], resamples: int = RESAMPLES, seed: int = 0
-) -> Comparison:
-    """Compare two runs on the same items; every draw takes the same pictures from both.
-
-    Args:
-        first: Scores of the first run, [items].
-        second: Scores of the second, in the same order.
-        images: The picture of each item.
-        resamples: How many draws.
-        seed: Of the draws.
-
-    Raises:
-        ValueError: The runs do not have the same number of items.
-    """
-    ours, theirs = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if ours.shape != theirs.shape:
-        raise ValueError(f"{len(ours)} items against {len(theirs)}")
-    difference = ours - theirs
-    return _compare(float(difference.mean()), _resampled_means(difference, images, resamples, seed))
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """The values of a metric in one language and the picture of each, both [items]."""

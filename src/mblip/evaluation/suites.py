@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mblip import plugins
 from mblip.config import EvalRecipe, load_recipe, shipped_recipes
 from mblip.errors import InputError, nearest
-from mblip.evaluation.benchmarks import EVALUATED, MADE, evaluated
+from mblip.evaluation.benchmarks import EVALUATED, MADE, evaluated, family
 
 _FOLDER = "eval/"
 
@@ -26,15 +27,21 @@ def load_suite(names: Sequence[str]) -> EvalRecipe:
         recipe = load_recipe(EvalRecipe, shipped.get(names[0], Path(names[0])))
     else:
         recipe = EvalRecipe(title=", ".join(names), benchmarks=tuple(names))
-        known = [*shipped, *EVALUATED, *MADE]
-        unknown = [name for name in names if name not in known and not any(n.startswith(f"{name}_") for n in EVALUATED)]
+        unknown = [name for name in names if name not in shipped and not family(name)]
         if unknown:
-            raise InputError(f"unknown suite or benchmark {unknown[0]!r}{nearest(unknown[0], known)}")
+            known = [*shipped, *EVALUATED, *MADE]
+            raise InputError(
+                f"unknown suite or benchmark {unknown[0]!r}{nearest(unknown[0], known)}{plugins.lacking()}"
+            )
     for name in recipe.benchmarks:
         evaluated(name)
+    if not (recipe.benchmarks or recipe.tables):
+        raise InputError(f"the suite {names[0]!r} names neither benchmarks nor tables; add one")
     return recipe
 
 
 def needs_data(recipe: EvalRecipe) -> bool:
-    """Whether any of its benchmarks reads files."""
-    return any(benchmark.files for name in recipe.benchmarks for benchmark in evaluated(name))
+    """Whether any of its benchmarks or tables reads files below the data root."""
+    return any(not Path(table.path).is_absolute() for table in recipe.tables) or any(
+        benchmark.files for name in recipe.benchmarks for benchmark in evaluated(name)
+    )

@@ -56,7 +56,7 @@ class Task:
         """The request for an item, by the benchmark's own names of item and images."""
         from mblip.models.generation import Request  # takes seconds: what is missing is said before
 
-        return Request(item.id, item.images, self.prompt.format(text=item.text))
+        return Request(item.id, item.images, self.prompt.format(text=item.asked or item.text))
 
 
 def load_tasks(
@@ -110,7 +110,7 @@ def load_tasks(
             continue
         if any(not item.text for item in every) and "{text}" in benchmark.prompt:
             raise InputError(f"{path} has answers without questions; put the file of questions beside it")
-        store = find_pictures(benchmark.images, root, images, as_stored)
+        store = find_pictures(benchmark.images, root, images, as_stored, benchmark.own_pictures)
         store = opened.setdefault(store.places, store)
         missing = set(store.missing(key for item in items for key in item.images))
         asked = [item for item in items if missing.isdisjoint(item.images)]

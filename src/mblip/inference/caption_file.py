@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mblip.corpora.raw import hash_text
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError, of_system
 from mblip.storage import Appender, JsonlAppender, atomic_path, encode_record, not_utf8
 
 ENDINGS = (".jsonl", ".csv", ".parquet")
@@ -116,7 +116,7 @@ class CaptionFile:
         """Keep the captions of one picture.
 
         Raises:
-            InputError: The disk is full or gone; all rows before are kept.
+            ResourceError: The disk is full or gone; all rows before are kept.
         """
         data = b"".join(map(encode_record, captions)) if self._grown.suffix == ".jsonl" else self._csv(captions)
         self._append(data)
@@ -125,7 +125,7 @@ class CaptionFile:
         """Sync the file; of Parquet write it, whole: the rows that were there before, then those of the journal.
 
         Raises:
-            InputError: The disk is full or gone; all rows are kept.
+            ResourceError: The disk is full or gone; all rows are kept.
         """
         if self._ending == ".csv" and not self._file.size:
             self._append(self._csv(()))  # the header alone
@@ -135,8 +135,10 @@ class CaptionFile:
             if self._file.size or not self.path.exists():
                 try:
                     self._write_parquet()
-                except InputError as error:
-                    raise InputError(f"{error}; all rows are kept in {self._journal}: go on with --resume") from error
+                except MblipError as error:
+                    raise error.reworded(
+                        f"{error}; all rows are kept in {self._journal}: go on with --resume"
+                    ) from error
             self._journal.unlink()
 
     def close(self) -> None:
@@ -148,8 +150,8 @@ class CaptionFile:
     def _append(self, data: bytes) -> None:
         try:
             self._file.append(data)
-        except InputError as error:
-            raise InputError(f"{error}: free the space, then go on with --resume") from error
+        except MblipError as error:
+            raise error.reworded(f"{error}: free the space, then go on with --resume") from error
 
     def _csv(self, captions: Sequence[Caption]) -> bytes:
         text = io.StringIO(newline="")
@@ -234,7 +236,7 @@ class SkippedList:
         """Note a picture.
 
         Raises:
-            InputError: The disk is full or gone.
+            ResourceError: The disk is full or gone.
         """
         if self._file is None:
             self.path.unlink(missing_ok=True)
@@ -271,7 +273,7 @@ class _Lines:
         except UnicodeDecodeError as error:
             raise not_utf8(self.path) from error
         except OSError as error:
-            raise InputError(f"cannot read {self.path}: {error.strerror}") from error
+            raise of_system(error, f"cannot read {self.path}: {error.strerror}") from error
         self.ended = True
 
     def take(self) -> None:

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI
 
 # Before gradio is imported: the page tells nobody that it is used, and works without a network.
@@ -21,24 +20,21 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
-from mblip.errors import InputError
+from mblip import plugins
+from mblip.errors import MblipError
 from mblip.inference.demo_gate import Function, Gate, number, one_of, some_of, text, upload
 from mblip.inference.demo_sessions import STATES, Sessions
 from mblip.inference.detecting import language_of
-from mblip.inference.nano_notice import nano_notice
+from mblip.inference.notices import notice_for
 from mblip.inference.predictor import Predictor
 from mblip.inference.server.app import prompt_tokens
-from mblip.inference.server.batching import Busy
 from mblip.inference.server.pictures import Pictures
 from mblip.inference.server.schema import MAX_CHARACTERS
 from mblip.inference.uploads import Uploads
 from mblip.languages import LANGUAGES, Language
 from mblip.models.generation import Answer
-from mblip.nano.scenes import render, sample_scene
-from mblip.nano.words import load_lexicon
 
 _OWN = ""  # in the list of languages: that of the question
-_EXAMPLES = 4
 _CSS = """
 .answers {display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem}
 .answers article {border: 1px solid var(--border-color-primary); border-radius: .5rem; padding: .75rem 1rem; min-width: 0}
@@ -91,6 +87,7 @@ def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int) -> Fas
 
 
 def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple[Any, dict[str, Function]]:
+    examples, notice = _examples(uploads.folder), notice_for(model.vlm)
     choices = [(f"{language.own_name} · {language.name}", language.code) for language in LANGUAGES.values()]
 
     async def generate(
@@ -108,10 +105,10 @@ def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple
             asked += [
                 asyncio.ensure_future(batcher.answer(prompt, [opened], generation, 1, None)) for prompt in prompts
             ]
-            return [answer.text for (answer,) in await asyncio.gather(*asked)], nano_notice(model.vlm, opened[1])
+            return [answer.text for (answer,) in await asyncio.gather(*asked)], notice and notice(opened[1])
         except FileNotFoundError as error:  # an older upload, removed for newer ones
             raise gr.Error("The picture is no longer here: upload it again.", print_exception=False) from error
-        except (InputError, Busy) as error:
+        except MblipError as error:
             raise _shown(error) from error
         finally:
             for one in asked:
@@ -121,20 +118,20 @@ def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple
         if not codes:
             raise gr.Error("Pick at least one language.", print_exception=False)
         languages = [LANGUAGES[code] for code in codes]
-        texts, notice = await generate(
+        texts, told = await generate(
             picture, [model.prompts.for_caption(language.name) for language in languages], settings
         )
-        return _cards(list(zip(languages, texts, strict=True)), notice)
+        return _cards(list(zip(languages, texts, strict=True)), told)
 
     async def ask(picture: str | None, question: str, code: str, *settings: float) -> str:
         if not question.strip():
             raise gr.Error("Write a question first.", print_exception=False)
         try:
             language = LANGUAGES[code or await asyncio.to_thread(language_of, question)]
-        except InputError as error:
+        except MblipError as error:
             raise _shown(error) from error
-        (answer,), notice = await generate(picture, [model.prompts.for_question(question, language.name)], settings)
-        return _cards([(language, answer)], notice)
+        (answer,), told = await generate(picture, [model.prompts.for_question(question, language.name)], settings)
+        return _cards([(language, answer)], told)
 
     with gr.Blocks(title="mblip", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown(f"# mblip\nCaptions and answers by `{html.escape(name)}`.")
@@ -143,7 +140,8 @@ def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple
                 picture = gr.Image(label="Picture", sources=["upload", "clipboard"], type="filepath", height=320)
                 # The file as it is: we, not gradio, say what is wrong with it. (A subclass would write a .pyi beside us.)
                 picture.preprocess = lambda upload: upload and upload.path
-                gr.Examples(_examples(uploads.folder), picture, label="Examples", elem_id="examples")
+                if examples:
+                    gr.Examples(examples, picture, label="Examples", elem_id="examples")
             with gr.Column():
                 languages = gr.Dropdown(
                     choices, value=["sw", "ar", "ja"], multiselect=True, label="Caption in",
@@ -177,13 +175,14 @@ def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple
     }  # fmt: skip
     shown = {"picture": upload(uploads)}
     asked = {"question": text(MAX_CHARACTERS), "language": one_of(_OWN, *LANGUAGES)}
-    return blocks, {
+    functions = {
         "caption": Function(numbers["caption"], shown | {"languages": some_of(*LANGUAGES)} | settings_checks),
         "ask": Function(numbers["ask"], shown | asked | settings_checks),
-        "load_example": Function(
-            numbers["load_example"], {"example": number(0, _EXAMPLES - 1, whole=True)}, queued=False
-        ),
     }
+    if examples:
+        example = {"example": number(0, len(examples) - 1, whole=True)}
+        functions["load_example"] = Function(numbers["load_example"], example, queued=False)
+    return blocks, functions
 
 
 def _generation(beams: float, temperature: float, penalty: float, tokens: float) -> dict[str, Any]:
@@ -211,11 +210,5 @@ def _shown(error: Exception) -> Any:
 
 
 def _examples(folder: Path) -> list[str]:
-    """Emoji scenes, drawn here: they need no network, and the nano models know them."""
-    concepts = sorted(load_lexicon().emoji)
-    paths = []
-    for count in range(_EXAMPLES):
-        scene = sample_scene(np.random.default_rng(count), 1 + count % 2, concepts)
-        paths.append(str(folder / f"scene-{count + 1}.png"))
-        render(scene, 256).save(paths[-1])
-    return paths
+    """The example pictures that plug-ins have, the nano world's among them."""
+    return [str(path) for _, write in plugins.demo_pictures.usable() for path in write(folder)]

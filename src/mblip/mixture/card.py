@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mblip.config import DataRecipe, load_recipe
 from mblip.errors import InputError
-from mblip.languages import LANGUAGES
+from mblip.languages import LANGUAGES, UNDETERMINED, name_code
 from mblip.storage import Manifest, atomic_write, read_manifest
 from mblip.translation.engines import engine_licence
 
@@ -31,11 +31,11 @@ def write_card(folder: Path) -> str:
 def card_text(manifest: Manifest, recipe: DataRecipe) -> str:
     """The card of a mix as Markdown, with the front matter that dataset hubs read."""
     translated = any(source.translate for source in recipe.sources) and set(manifest.by_language) != {"en"}
-    tags = [LANGUAGES[code].bcp47 for code in manifest.by_language]
+    tags = [LANGUAGES[code].bcp47 for code in manifest.by_language if code != UNDETERMINED]
     lines = ["---", "language:", *(f"- '{tag}'" for tag in tags), "task_categories:", "- image-text-to-text", "---", ""]
     lines += [f"# {recipe.title}", ""]
     lines += [
-        f"{manifest.rows:,} instructions in {len(manifest.by_language)} languages, written by mblip "
+        f"{manifest.rows:,} instructions in {len(tags)} languages, written by mblip "
         f"{manifest.versions['mblip']} with seed {manifest.seed}. `recipe.yaml` makes it again, byte for byte. "
         "The images are not here: rows carry keys into an image store.",
         "",
@@ -64,7 +64,7 @@ def card_text(manifest: Manifest, recipe: DataRecipe) -> str:
             lines.append(f"| {source} | {task} | {total:,} | {len(languages)} | {english / total:.1%} |")
     lines += ["", "## Languages", "", "| code | language | instructions | share |", "|---|---|---:|---:|"]
     for code, count in sorted(manifest.by_language.items(), key=lambda item: (-item[1], item[0])):
-        lines.append(f"| {code} | {LANGUAGES[code].name} | {count:,} | {count / manifest.rows:.2%} |")
+        lines.append(f"| {code} | {name_code(code)} | {count:,} | {count / manifest.rows:.2%} |")
     if manifest.drops:
         lines += ["", "## Left out", "", "Each one with its reason in `exclusions.jsonl`.", "", "| reason | examples |"]
         lines += ["|---|---:|", *(f"| {reason} | {count:,} |" for reason, count in manifest.drops.items())]

@@ -37,7 +37,7 @@ def _llava(instructions: Iterable[Instruction], to: Path) -> None:
             marks = "<image>\n" * len(row.images)
             turns = [{"from": "human", "value": marks + row.prompt}, {"from": "gpt", "value": row.answer}]
             # LLaVA's layout has one image a row, by its name; several come as a list.
-            image: Row = {"image": row.images[0] if len(row.images) == 1 else list(row.images)}
+            image: Row = {"image": row.images[0] if len(row.images) == 1 else list(row.images)} if row.images else {}
             text = json.dumps({"id": row.id} | image | {"conversations": turns}, ensure_ascii=False)
             file.write(("[\n" if number == 0 else ",\n") + text)
         file.write("\n]\n")

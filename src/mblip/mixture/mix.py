@@ -23,17 +23,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mblip import plugins
 from mblip.config import DataRecipe, save_recipe
-from mblip.corpora.jobs import Progress, run_jobs, silent
+from mblip.corpora.jobs import run_jobs
 from mblip.corpora.provenance import changed_file, load_stamps, save_stamps
 from mblip.corpora.sampling import STAMPS, EnglishStage
 from mblip.errors import InputError
 from mblip.mixture.card import write_card
 from mblip.mixture.exclusion import evaluation_images, image_identity
 from mblip.mixture.plan import check_samples, plan_mix
-from mblip.mixture.templates import Template, Templates, load_templates, normal_prompt
+from mblip.mixture.templates import Template, Templates, has_prompt, load_templates, normal_prompt
 from mblip.mixture.templates.rendering import find_templates
 from mblip.mixture.templates.translating import translate_templates
+from mblip.progress import Progress, silent
 from mblip.schema import Drop, Example, Instruction
 from mblip.storage import (
     EXCLUSIONS,
@@ -124,12 +126,15 @@ def build_mix(
     save_recipe(recipe, folder / "recipe.yaml")
     stamps = {path: stamp for stage in stages.values() for path, stamp in load_stamps(stage.folder / STAMPS)[1].items()}
     save_stamps(folder / STAMPS, identity, stamps)
-    licences = {name: stage.manifest.licences[name] for name, stage in stages.items()}
-    tasks = {task for stage in stages.values() for counts in stage.manifest.counts.values() for task in counts}
-    prompts = _prompts(recipe, boxes_folder, tasks)
+    licences = {name: licence for stage in stages.values() for name, licence in stage.manifest.licences.items()}
+    tasks = {task for stage in stages.values() for task in stage.tasks}
+    own = any(has_prompt(example) for stage in stages.values() for example in stage.first_examples())
+    prompts = {} if own else _prompts(recipe, boxes_folder, tasks)  # those that others wrote are not known
     manifest = write_manifest(
         folder, Instruction, seed=recipe.seed, recipe_hash=identity, licences=licences, prompts=prompts,
         evaluation_prompts_seen=_seen_in_evaluation(prompts),
+        packages=plugins.corpora.versions(*(source.reader for source in recipe.sources))
+        | plugins.engines.versions(recipe.translation.engine),
     )  # fmt: skip
     write_card(folder)
     shutil.rmtree(folder / WORK)
@@ -140,7 +145,8 @@ def mix_hash(recipe: DataRecipe) -> str:
     """SHA-256 over everything in the recipe and its template files that shapes the mix."""
     files = {name: sha256_file(find_templates(name)) for name in recipe.templates}
     files |= {name: sha256_file(name) for name in recipe.exclude_images}
-    without = {"title", "paper"} if recipe.images else {"title", "paper", "images"}
+    without = {"title", "paper"} | ({"images"} if not recipe.images else set())
+    without |= {"more_languages"} if not recipe.more_languages else set()  # mixes without keep their hashes
     content = recipe.model_dump(mode="json", exclude=without) | {"files": files}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -225,7 +231,8 @@ def _deal(chunk: _Chunk) -> None:
 def _write_boxes(chunk: _Chunk, instructions: list[Instruction]) -> None:
     seed = chunk.part.recipe.seed
     digests = b"".join(
-        _hash(seed, *row.images) + _hash(seed, row.id) + _hash(0, *row.images, row.prompt, row.answer)
+        # Rows without a picture are spread by their ids: they would all be in one box.
+        _hash(seed, *(row.images or (row.id,))) + _hash(seed, row.id) + _hash(0, *row.images, row.prompt, row.answer)
         for row in instructions
     )
     hashes = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 3)
@@ -311,7 +318,9 @@ def _translate_templates(recipe: DataRecipe, work: Path, boxes_folder: Path) -> 
 def _prompts(recipe: DataRecipe, boxes_folder: Path, tasks: Container[str]) -> dict[str, list[str]]:
     """The prompts that instructions were made with, by task."""
     found: dict[str, list[str]] = {}
-    rows = [template for _, template in load_templates(recipe.templates, recipe.profile).english()]
+    templates = load_templates(recipe.templates, recipe.profile)
+    rows = [template for _, template in templates.english()]
+    rows += [template for found in templates.text_only.values() for template in found]
     if recipe.translated_templates:
         rows += read_records(boxes_folder / _TEMPLATES, Template)
     for row in rows:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora import Counted, EnglishStage, check_names, count_examples, sample_source, sample_sources
-from mblip.corpora.jobs import Progress, silent
-from mblip.errors import InputError, nearest
+from mblip.corpora.reading import reader_module
+from mblip.errors import InputError, MblipError, nearest
 from mblip.mixture.exclusion import evaluation_images
-from mblip.mixture.templates import Templates, load_templates
+from mblip.mixture.templates import Templates, has_prompt, load_templates
+from mblip.progress import Progress, silent
 from mblip.schema import Example
 from mblip.translation import check_engine, check_languages, plan_counts
 
@@ -58,7 +59,7 @@ def plan_what_is_there(recipe: DataRecipe, work: Path | None = None, progress: P
     for source in recipe.sources:
         try:
             plan.counts[source.name], plan.drops[source.name] = _count(recipe, source, templates, work, progress)
-        except InputError as error:
+        except MblipError as error:
             plan.missing[source.name] = str(error)
     return plan
 
@@ -69,7 +70,7 @@ def _count(
     """Examples of a source by task and language, and what was left out of it."""
     if work:
         stage = sample_source(recipe, source, work, progress)
-        read = Counted(stage.manifest.counts[source.name], stage.manifest.drops, stage.first_examples())
+        read = Counted(stage.counts, stage.manifest.drops, stage.first_examples())
     else:
         read = count_examples(recipe, source)
     _check_source(source, read.examples, read.first, templates)
@@ -92,7 +93,7 @@ def check_samples(recipe: DataRecipe, work: Path, progress: Progress = silent) -
     stages = sample_sources(recipe, work, progress)
     for source in recipe.sources:
         stage = stages[source.name]
-        _check_source(source, stage.manifest.counts[source.name], stage.first_examples(), templates)
+        _check_source(source, stage.counts, stage.first_examples(), templates)
     return stages
 
 
@@ -101,8 +102,9 @@ def _check_source(
 ) -> None:
     """Check what was read of a source: templates that fit each of its tasks, and nothing to translate but English."""
     known = _tasks(templates)
+    as_they_are = {example.task for example in first if has_prompt(example)}
     for task, languages in counts.items():
-        if task not in known:
+        if task not in known and task not in as_they_are:
             raise InputError(f"source {source.name!r}: no template is for its task {task!r}{nearest(task, known)}")
         for code in languages:
             if source.translate and code != "en":
@@ -115,7 +117,7 @@ def _check_source(
 
 
 def _tasks(templates: Templates) -> set[str]:
-    return {task for task, _ in templates.english()}
+    return {task for task, _ in templates.english()} | templates.text_only.keys()
 
 
 def check_recipe(recipe: DataRecipe) -> Templates:
@@ -129,6 +131,12 @@ def check_recipe(recipe: DataRecipe) -> Templates:
     templates = load_templates(recipe.templates, recipe.profile)
     known = _tasks(templates)
     check_engine(recipe.translation.engine, recipe.translation.options)
+    if recipe.translation.never_shown and not any(hasattr(reader_module(source), "words") for source in recipe.sources):
+        names = ", ".join(dict.fromkeys(source.reader for source in recipe.sources))
+        raise InputError(
+            f"translation.never_shown: the corpora of this recipe ({names}) do not say which words their examples are about; "
+            "set it to 0"
+        )
     evaluation_images(recipe.exclude_images)
     named = {"translation.short_answers.tasks": recipe.translation.short_answers.tasks}
     for section in [recipe.allocation, *(source.allocation for source in recipe.sources if source.allocation)]:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mblip.errors import InputError
+from mblip.errors import InputError, of_system
 
 
 class Checkpoint:
@@ -109,7 +109,9 @@ def read_json(path: Path) -> dict[str, Any]:
             raise InputError(
                 f"{path.parent} is a run, no part to build a model from: go on from it with model.run={path.parent}"
             ) from error
-        raise InputError(f"{path} cannot be read ({error.strerror}); is {path.parent} a whole checkpoint?") from error
+        raise of_system(
+            error, f"{path} cannot be read ({error.strerror}); is {path.parent} a whole checkpoint?"
+        ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); copy the checkpoint again") from error
     if not isinstance(data, dict):

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from mblip.config import ModelSection
-from mblip.errors import InputError
+from mblip.errors import MblipError
 from mblip.models.checkpoint import Checkpoint
 from mblip.models.containers import LlavaContainer, container_kind
 from mblip.models.containers.llava import image_side
@@ -61,7 +61,7 @@ def check_model(name: str | Path) -> ModelReport:
             config = base_config(folder)
             kinds = {True: _check_vision_llm, False: _check_part}
             kinds[container_kind(config) is not None](folder, config, report)
-    except InputError as error:
+    except MblipError as error:
         report.problems.append(str(error))
     return report
 
@@ -101,7 +101,7 @@ def _check_vision_llm(folder: Path, config: Any, report: ModelReport) -> None:
         try:
             placeholder = kind.processor(image_processor, tokenizer, config).image_token
             _ = template and ChatFrame(tokenizer, template, placeholder).takes_parts
-        except InputError as error:
+        except MblipError as error:
             report.problems.append(f"{folder}: {error}")
     report.facts["parameters"] = _parameters(config)
     with torch.device("meta"):
@@ -111,7 +111,7 @@ def _check_vision_llm(folder: Path, config: Any, report: ModelReport) -> None:
 def _check_part(folder: Path, config: Any, report: ModelReport) -> None:
     try:
         tower = tower_of(config, "")
-    except InputError:
+    except MblipError:
         _check_language_model(folder, config, report)
         return
     report.kind = "vision-language model of the LLaVA family" if tower.family else "image encoder"

@@ -134,7 +134,7 @@ class Generator:
                 yield whole.text
             return whole
         features, index = self._features([request])
-        pieces = _Pieces(self.model.decode, has_prompt=not self.model.is_encoder_decoder)
+        pieces = _Pieces(self.model.decode)
         wishes = {"streamer": pieces, "stopping_criteria": StoppingCriteriaList([_Stop(pieces.abandoned)])}
 
         options = {**self.generation, **wishes}
@@ -265,7 +265,7 @@ class _Pieces(BaseStreamer):  # type: ignore[misc]
     which the whole answer does not have.
     """
 
-    def __init__(self, decode: Callable[[Tensor], list[str]], has_prompt: bool) -> None:
+    def __init__(self, decode: Callable[[Tensor], list[str]]) -> None:
         self.abandoned = threading.Event()
         self._decode = decode
         self._ids: list[int] = []
@@ -273,7 +273,6 @@ class _Pieces(BaseStreamer):  # type: ignore[misc]
         self._queue: queue.Queue[str | None] = queue.Queue()
         # The first thing that comes is the prompt, or the decoder's start token.
         self._first = True
-        self._has_prompt = has_prompt
 
     def put(self, value: Tensor) -> None:
         """Take the next token."""

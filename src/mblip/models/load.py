@@ -9,7 +9,7 @@ import torch
 
 from mblip.errors import InputError
 from mblip.models.finish import finish
-from mblip.models.locate import locate
+from mblip.models.locate import know_languages, locate
 from mblip.models.quantize import Quantization
 from mblip.models.runs import DESCRIPTION, load_run
 from mblip.models.stock import load_stock
@@ -41,6 +41,7 @@ def load_vision_llm(
         InputError: Nothing there, not a vision-LLM, incomplete, damaged, or in need of code that comes with it.
     """
     folder = locate(name)
+    know_languages(folder)
     if (folder / DESCRIPTION).is_file():
         return load_run(folder, quantization, dtype, device_map, merge)
     if not (folder / "config.json").is_file():

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 import re
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError, guess, nearest, shorten
+from mblip import plugins
+from mblip.errors import InputError, MblipError, RemoteError, ResourceError, guess, is_scarcity, nearest, shorten
+from mblip.more_languages import add_languages
 
-NANO = "nano:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)
+_COLLECTION = re.compile(r"([a-z][a-z0-9+.-]+):(?!/)")
 _OUR_FOLDERS = ("runs", "exported")
 _FILE_ENDINGS = (".json", ".yaml", ".yml", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".zip", ".gz")
 _FEW = 30
-_TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
 
 def locate(name: str | Path, weights: bool = True) -> Path:
     """The folder of a checkpoint.
 
     Args:
-        name: ``nano:NAME`` (shipped with the package), a folder, or a Hub id, ``org/name`` or ``org/name@revision``,
-            which is downloaded unless the local cache has it.
+        name: ``nano:NAME`` (shipped with the package; others register such collections too), a folder, or a Hub id,
+            ``org/name`` or ``org/name@revision``, which is downloaded unless the local cache has it.
         weights: Without them, a Hub checkpoint's configuration and tokeniser alone are fetched.
 
     Raises:
@@ -42,8 +42,8 @@ def find_local(name: str | Path) -> Path | None:
         InputError: It is a path, or a shipped checkpoint, and there is none of that name.
     """
     text = str(name)
-    if text.startswith(NANO):
-        return _shipped(text.removeprefix(NANO))
+    if collection := collection_of(text):
+        return _shipped(collection, text.partition(":")[2])
     try:
         path = Path(text).expanduser()
     except RuntimeError as error:  # ~nobody
@@ -53,8 +53,15 @@ def find_local(name: str | Path) -> Path | None:
     if exists(path):
         raise InputError(f"{path} is a file; name the folder that holds the checkpoint")
     if isinstance(name, Path) or is_path(text):
-        raise InputError(f"there is no checkpoint folder {shorten(text)!r}{_beside(path)}")
+        missing = plugins.lacking() if _COLLECTION.match(text) else ""
+        raise InputError(f"there is no checkpoint folder {shorten(text)!r}{_beside(path)}{missing}")
     return None
+
+
+def collection_of(name: str) -> str:
+    """The registered collection that a checkpoint's name begins with, such as ``nano`` for ``nano:nano-mlm``; mostly none."""
+    found = _COLLECTION.match(name)
+    return found[1] if found and found[1] in plugins.checkpoints else ""
 
 
 def find_model(name: str | Path) -> Path | None:
@@ -80,6 +87,29 @@ def find_model(name: str | Path) -> Path | None:
             f"the run {folder} is not finished (it has no mblip.json): go on with mblip train, then ask again"
         )
     raise InputError(f"{folder} holds neither a model (config.json) nor a run (mblip.json)")
+
+
+def know_languages(name: str | Path) -> None:
+    """Add the languages that a model on this machine was trained in beside the 96; nothing for one that is not here yet.
+
+    Raises:
+        InputError: They are damaged, or clash with languages that are known already.
+    """
+    try:
+        folder = find_model(name) if str(name) else None
+    except InputError:  # whoever loads the model says so, in its turn
+        return
+    for file in ("mblip.json", "config.json"):  # a run's description, a stock checkpoint's configuration
+        path = (folder or Path()) / file
+        if folder is None or not path.is_file():
+            continue
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8")).get("more_languages") or []
+        except (OSError, ValueError, AttributeError):  # whoever loads the model says what is wrong
+            return
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise InputError(f"{path}: more_languages is not a list of languages; copy the model again")
+        add_languages(rows, str(path))
 
 
 def is_path(text: str) -> bool:
@@ -131,11 +161,11 @@ def revision_of(folder: Path) -> str | None:
     return folder.name if folder.parent.name == "snapshots" else None
 
 
-def _shipped(name: str) -> Path:
-    bases = Path(str(resources.files("mblip"))) / "nano" / "bases"
-    known = sorted(path.name for path in bases.iterdir() if path.is_dir()) if bases.is_dir() else []
+def _shipped(collection: str, name: str) -> Path:
+    bases: Path = plugins.checkpoints[collection]
+    known = sorted(path.name for path in bases.iterdir() if path.is_dir())
     if name not in known:
-        raise InputError(f"no checkpoint nano:{name} is shipped with the package{nearest(name, known)}")
+        raise InputError(f"no checkpoint {collection}:{name} is shipped with the package{nearest(name, known)}")
     return bases / name
 
 
@@ -144,37 +174,31 @@ def _from_hub(name: str, weights: bool) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
     from tqdm.auto import tqdm
 
+    from mblip.catalogue.hub import not_given, wanted_files
+
     repository, _, revision = name.partition("@")
     wanted: dict[str, Any] = {"repo_id": repository, "revision": revision or None}
     # tqdm's own bar, which shows on a terminal alone: the Hub's is off on the command line, as transformers' with it.
     bar: dict[str, Any] = {"tqdm_class": tqdm}
     try:
-        patterns = [*_TEXT_FILES, *(_weight_files(repository, revision) if weights else [])]
-        return Path(snapshot_download(**wanted, **bar, allow_patterns=patterns))
-    except _not_given() as error:
+        return Path(snapshot_download(**wanted, **bar, allow_patterns=wanted_files(repository, revision, weights)))
+    except not_given() as error:
         try:
             return Path(snapshot_download(**wanted, local_files_only=True))
         except (LocalEntryNotFoundError, OSError):
-            raise InputError(
-                f"{name!r} is neither a folder nor a checkpoint in the local Hugging Face cache, and the Hub does not "
-                f"give it ({type(error).__name__}): check the spelling and the connection, or name a folder"
-            ) from error
+            raise _refusal(name, error) from error
 
 
-def _not_given() -> tuple[type[Exception], ...]:
-    """What the Hub's client raises; without a connection, what comes from the library that its version stands on."""
-    found: list[type[Exception]] = [OSError, ValueError]
-    for library in ("httpx", "httpx2"):
-        with suppress(ImportError):
-            found.append(importlib.import_module(library).HTTPError)
-    return tuple(found)
+def _refusal(name: str, error: Exception) -> MblipError:
+    from huggingface_hub import constants
 
-
-def _weight_files(repository: str, revision: str) -> list[str]:
-    """Patterns of the weights to fetch: safetensors where there are any, never both formats."""
-    from huggingface_hub import constants, list_repo_files
-
-    if constants.HF_HUB_OFFLINE:
-        return ["*.safetensors", "*.bin"]
-    top = [file for file in list_repo_files(repository, revision=revision or None) if "/" not in file]
-    return [file for file in top if file.endswith(".safetensors")] or [file for file in top if file.endswith(".bin")]
+    if isinstance(error, OSError) and is_scarcity(error):
+        return ResourceError(
+            f"cannot keep {name!r} in the Hugging Face cache: {error.strerror}; free the space, or move it with HF_HOME"
+        )
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    mistaken = constants.HF_HUB_OFFLINE or isinstance(error, ValueError) or status in (400, 401, 403, 404)
+    return (InputError if mistaken else RemoteError)(
+        f"{name!r} is neither a folder nor a checkpoint in the local Hugging Face cache, and the Hub does not "
+        f"give it ({type(error).__name__}): check the spelling and the connection, or name a folder"
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mblip.models.checkpoint import fingerprint
-from mblip.models.locate import NANO, revision_of
+from mblip.models.locate import collection_of, revision_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Base:
     @classmethod
     def of(cls, name: str | Path, folder: Path) -> Base:
         """The base that ``name`` was located as."""
-        local = Path(name).expanduser().is_dir() and not str(name).startswith(NANO)
+        local = Path(name).expanduser().is_dir() and not collection_of(str(name))
         shown = str(folder.resolve()) if local else str(name).partition("@")[0]
         return cls(shown, revision_of(folder), fingerprint(folder))
 

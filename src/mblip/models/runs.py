@@ -17,11 +17,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError
 from mblip.models.build import build_model
 from mblip.models.checkpoint import fingerprint, read_json
 from mblip.models.finish import finish
-from mblip.models.locate import NANO, locate
+from mblip.models.locate import collection_of, locate
 from mblip.models.lora import load_lora, merge_lora, save_lora
 from mblip.models.origin import Base, Origin
 from mblip.models.parts import parameters_by_part
@@ -77,6 +77,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
         "prompt_templates": list(getattr(vlm.model.config, "prompt_templates", None) or []),
         "answer_separator": None if vlm.is_encoder_decoder else vlm.layout_for(False).separator,
         "trained_prompts": getattr(vlm.model.config, "trained_prompts", None),
+        "more_languages": getattr(vlm.model.config, "more_languages", None) or [],
     }
     write_json(folder / DESCRIPTION, description)
 
@@ -98,6 +99,7 @@ class Description:
         eyes: What built the eyes, beside the bases; see :attr:`~mblip.models.containers.Container.eye_settings`.
         chat: Whether the run was trained with the language model's chat template; None where it could have none.
         trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None where the run does not say.
+        more_languages: Languages beside the 96 that the run was trained in.
     """
 
     bases: dict[str, Base]
@@ -111,6 +113,7 @@ class Description:
     trained_prompts: dict[str, Any] | None
     eyes: dict[str, Any]
     chat: bool | None
+    more_languages: list[dict[str, Any]]
 
 
 def read_description(folder: Path) -> Description:
@@ -135,6 +138,7 @@ def read_description(folder: Path) -> Description:
             trained_prompts=raw.get("trained_prompts"),
             eyes=dict(raw.get("eyes") or {}),
             chat=raw.get("chat"),
+            more_languages=list(raw.get("more_languages", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / DESCRIPTION} is damaged ({error!r}); copy the run again") from error
@@ -185,6 +189,8 @@ def load_run(
         vlm.model.config.prompt_templates = run.prompt_templates
     if run.trained_prompts is not None:
         vlm.model.config.trained_prompts = run.trained_prompts
+    if run.more_languages:
+        vlm.model.config.more_languages = run.more_languages
     finish(vlm, quantization, device_map)
     if attached:
         load_lora(vlm, attached)
@@ -199,11 +205,11 @@ def _separator(value: Any) -> str | None:
 
 def _check_base(folder: Path, part: str, base: Base) -> None:
     # What an older version of this package shipped nobody can bring back.
-    remedy = "train it again" if base.name.startswith(NANO) else "bring the old one back"
+    remedy = "train it again" if collection_of(base.name) else "bring the old one back"
     try:
         found = fingerprint(locate(base.name))
-    except InputError as error:
-        raise InputError(
+    except MblipError as error:
+        raise error.reworded(
             f"{folder} stands on the {part} checkpoint {base.name}, which is gone ({error}); {remedy}"
         ) from error
     if found != base.fingerprint:

@@ -158,6 +158,18 @@ class VisionLLM(nn.Module):
         """What the language model reads of each image: [images, 3, H, W] -> [images, tokens, width]."""
         return self.container.encode_images(pixel_values)
 
+    def _no_features(self) -> Tensor:
+        """The features of a batch of texts without images [0, image tokens, width].
+
+        They hang on every weight that learns outside the language model, whose gradients are then zero and not missing:
+        where several processes train, each waits for the gradient of every weight in every batch.
+        """
+        own = {id(parameter) for parameter in self.language_model.parameters()}
+        others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in own]
+        nothing = sum((parameter.flatten()[:0].sum() for parameter in others), torch.zeros((), device=self.device))
+        width = self.llm.hidden_size
+        return nothing * torch.zeros(0, self.container.tokens_per_image, width, device=self.device)
+
     # Images before words
 
     def embed(self, input_ids: Tensor, image_features: Tensor, image_index: Tensor) -> Tensor:
@@ -236,7 +248,8 @@ class VisionLLM(nn.Module):
         """The states that the output head reads [texts, tokens, width], and what each of them should predict."""
         features = batch.get("image_features")
         if features is None:
-            features = self.encode_images(batch["pixel_values"])
+            pixels = batch["pixel_values"]
+            features = self.encode_images(pixels) if len(pixels) else self._no_features()
         embedded = self.embed(batch["input_ids"], features, batch["image_index"])
         hidden = None
         if "packed_rows" in self.speedups:  # None where a row for each text is as cheap

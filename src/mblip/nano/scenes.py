@@ -106,18 +106,6 @@ def render(scene: Scene, size: int = SIZE) -> Image.Image:
     return Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
 
 
-class SceneStore:
-    """The image store ``nano:scenes``: the picture of any scene key."""
-
-    def get(self, key: str) -> Image.Image:
-        """Draw the picture of a key.
-
-        Raises:
-            ValueError: Not a scene key.
-        """
-        return render(Scene.from_key(key))
-
-
 @lru_cache(maxsize=8192)
 def _sprite(emoji: str, edge: int) -> NDArray[np.float32]:
     """[edge, edge, RGBA], colour premultiplied (0..255), alpha 0..1."""

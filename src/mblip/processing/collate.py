@@ -30,6 +30,8 @@ class Collator:
     def __call__(self, instructions: Sequence[Instruction], seed: Sequence[int]) -> dict[str, Tensor] | None:
         """pixel_values [images, 3, H, W], image_index [texts, images of a text], and the layout's ids and labels.
 
+        A batch of texts without pictures has no images.
+
         Returns:
             None where no text has all its pictures.
         """
@@ -54,5 +56,13 @@ class Collator:
             [row.prompt for row in kept], [row.answer for row in kept], [len(row.images) for row in kept],
             self.section.max_prompt_tokens, self.section.max_answer_tokens, self.section.end_cut_answers,
         )  # fmt: skip
-        stacked = torch.from_numpy(np.stack([pixels[key] for key in used]))
-        return {"pixel_values": stacked, "image_index": torch.tensor(index), **texts}
+        images = torch.from_numpy(np.stack([pixels[key] for key in used])) if used else self._no_images
+        return {
+            "pixel_values": images,
+            "image_index": torch.tensor(index, dtype=torch.long).view(len(kept), width),
+            **texts,
+        }
+
+    @property
+    def _no_images(self) -> Tensor:
+        return torch.empty(0, 3, self.transform.size, self.transform.size)

@@ -11,55 +11,55 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mblip.config import MixSection
 from mblip.errors import InputError, nearest
+from mblip.processing.rows import MAPPED_FROM, Rows, open_rows
 from mblip.schema import Instruction
-from mblip.storage import ShardReader, read_manifest
 
-_COLUMNS = ["id", "source", "task", "images", "prompt", "answer", "prompt_language", "answer_language"]
+Places = NDArray[Any]  # of uint32 where that suffices, else int64
 
 
 class Mix:
-    """The instructions of a mix that a recipe selects, as an Arrow table (about 150 bytes a row).
+    """The instructions of a mix that a recipe selects.
+
+    Of the rows themselves nothing is held where they are many (:mod:`mblip.processing.rows`); which are selected and how they
+    fall into groups takes four to eight bytes a row.
+
+    Attributes:
+        text_only: Rows without a picture; each stands alone where texts of one picture stand together.
 
     Raises:
         InputError: No mix there, or a selection that leaves nothing.
     """
 
-    def __init__(self, section: MixSection) -> None:
+    def __init__(self, section: MixSection, mapped_from: int = MAPPED_FROM) -> None:
         folder = Path(section.mix)
-        read_manifest(folder)
-        paths = ShardReader(folder, Instruction).paths
-        table = pa.concat_tables([pq.read_table(path, columns=_COLUMNS) for path in paths])
+        self._rows = open_rows(folder, mapped_from)
+        masks = [_selected(batch, section) for batch in self._rows.batches(*_SELECTING)]
         for column, wanted in (("task", section.tasks), ("answer_language", section.languages)):
             if wanted:
-                known = pc.unique(table[column]).to_pylist()
-                missing = [value for value in wanted if value not in known]
-                if missing:
+                known = sorted(
+                    {value for batch in self._rows.batches(column) for value in batch[0].unique().to_pylist()}
+                )
+                if missing := [value for value in wanted if value not in known]:
                     raise InputError(f"{folder} has no {column} {missing[0]!r}{nearest(missing[0], known)}")
-                table = table.filter(pc.is_in(table[column], pa.array(wanted)))
-        if section.exclude_languages:
-            excluded = pa.array(section.exclude_languages)
-            for column in ("answer_language", "prompt_language"):
-                table = table.filter(pc.invert(pc.is_in(table[column], excluded)))
-        if table.num_rows == 0:
+        mask = np.concatenate(masks) if masks else np.empty(0, dtype=bool)
+        if not mask.any():
             raise InputError(f"{folder}: the recipe's tasks and languages leave no instruction")
-        self._group(table)
+        self._select(None if mask.all() else np.flatnonzero(mask).astype(_places(len(mask))))
 
-    def _group(self, table: pa.Table) -> None:
-        self.table = table.combine_chunks()
-        joined = pc.binary_join(self.table["images"].combine_chunks(), "\x00")
-        groups = joined.dictionary_encode().indices.to_numpy()
-        self._rows = np.argsort(groups, kind="stable")
-        self._starts = np.concatenate([[0], np.cumsum(np.bincount(groups))])
+    def _select(self, chosen: Places | None) -> None:
+        """Take these of all rows (None: all of them), and find which belong together."""
+        self._chosen = chosen
+        self._count = len(self._rows) if chosen is None else len(chosen)
+        self._starts, self._order, self.text_only = _group(self._rows, chosen)
 
     def split(self, texts: int, seed: int) -> tuple[Self, Self]:
         """The mix without, and with only, some pictures that have at least so many texts together.
@@ -67,50 +67,187 @@ class Mix:
         Raises:
             InputError: That would leave nothing to train on.
         """
-        pictures = np.random.default_rng([seed, len(self)]).permutation(self.pictures)
+        pictures = np.random.default_rng([seed, len(self)]).permutation(self._groups)
         sizes = np.diff(self._starts)[pictures]
-        count = int(np.searchsorted(np.cumsum(sizes), texts)) + 1
-        if count >= self.pictures:
+        count = int(np.searchsorted(np.cumsum(sizes, dtype=np.int64), texts)) + 1
+        if count >= self._groups:
             raise InputError(
                 f"validation_texts {texts} leaves nothing to train on: the mix has {len(self)} instructions"
             )
         held = np.zeros(len(self), dtype=bool)
         for picture in pictures[:count]:
-            held[self._rows[self._starts[picture] : self._starts[picture + 1]]] = True
+            held[self._members(int(picture))] = True
         return self._only(~held), self._only(held)
+
+    def part(self, *, text_only: bool) -> Self:
+        """The rows without a picture alone, or those with one."""
+        found = np.concatenate([_without_picture(batch) for batch in self._rows.batches("images")])
+        return self._only((found if self._chosen is None else found[self._chosen]) == text_only)
 
     def _only(self, wanted: NDArray[np.bool_]) -> Self:
         mix = type(self).__new__(type(self))
-        mix._group(self.table.filter(pa.array(wanted)))
+        mix._rows = self._rows
+        places = np.flatnonzero(wanted).astype(_places(len(self._rows)))
+        mix._select(places if self._chosen is None else self._chosen[places])
         return mix
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return self._count
 
     @property
     def pictures(self) -> int:
         """How many different pictures (or sets of pictures) the rows speak of."""
+        return self._groups - self.text_only
+
+    @property
+    def _groups(self) -> int:
         return len(self._starts) - 1
 
-    def take(self, rows: NDArray[np.int64]) -> list[Instruction]:
-        """The instructions at these rows."""
-        columns = self.table.take(pa.array(rows)).to_pydict()
-        columns["images"] = [tuple(keys) for keys in columns["images"]]
-        return [
-            Instruction(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)
-        ]
+    def image_keys(self) -> list[str]:
+        """Every picture that the rows speak of, once."""
+        keys: dict[str, None] = {}
+        for batch in self._rows.batches("images"):
+            keys.update(dict.fromkeys(pc.unique(pc.list_flatten(batch[0])).to_pylist()))
+        return list(keys)
 
-    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+    def take(self, rows: Places) -> list[Instruction]:
+        """The instructions at these rows."""
+        return self._rows.take(rows if self._chosen is None else self._chosen[rows])
+
+    def _members(self, group: int) -> Places:
+        """The rows of a group."""
+        start, stop = int(self._starts[group]), int(self._starts[group + 1])
+        return np.arange(start, stop) if self._order is None else self._order[start:stop]
+
+    def order(self, seed: int, epoch: int) -> Order:
         """All rows, pictures shuffled, the texts of a picture side by side and shuffled among themselves."""
+        return Order(self, seed, epoch)
+
+
+class Order:
+    """The order of an epoch, of which a step asks for a few rows.
+
+    The generator draws a permutation of the groups, and then a number for each row, by which the rows of a group are ordered.
+    Those numbers are drawn where they are needed: the generator can be moved to any place of its sequence.
+    """
+
+    def __init__(self, mix: Mix, seed: int, epoch: int) -> None:
+        self._mix = mix
         rng = np.random.default_rng([seed, epoch])
-        pictures = rng.permutation(self.pictures)
-        rows = self._rows[np.argsort(rng.random(len(self._rows)), kind="stable")]  # shuffles texts ...
-        rank = np.empty(self.pictures, dtype=np.int64)
-        rank[pictures] = np.arange(self.pictures)
-        owner = np.repeat(np.arange(self.pictures), np.diff(self._starts))
-        owner_of_row = np.empty(len(rows), dtype=np.int64)
-        owner_of_row[self._rows] = owner
-        return rows[np.argsort(rank[owner_of_row[rows]], kind="stable")]  # ... and brings pictures together
+        self._groups = rng.permutation(mix._groups).astype(_places(mix._groups))
+        self._state: Any = rng.bit_generator.state
+        sizes = np.diff(mix._starts)[self._groups]
+        self._ends = np.cumsum(sizes, dtype=_places(len(mix)))
+
+    def __getitem__(self, places: slice) -> NDArray[np.int64]:
+        """The rows at some adjacent places of the order."""
+        start, stop, _ = places.indices(len(self._mix))
+        if start >= stop:
+            return np.empty(0, dtype=np.int64)
+        first, last = np.searchsorted(self._ends, [start, stop - 1], side="right").tolist()
+        begins = int(self._ends[first - 1]) if first else 0
+        rows = np.concatenate([self._texts(int(group)) for group in self._groups[first : last + 1]])
+        return rows[start - begins : stop - begins]
+
+    def _texts(self, group: int) -> NDArray[np.int64]:
+        members = self._mix._members(group).astype(np.int64)
+        if len(members) == 1:
+            return members
+        generator = np.random.PCG64()
+        generator.state = self._state
+        generator.advance(int(self._mix._starts[group]))
+        return members[np.argsort(np.random.Generator(generator).random(len(members)), kind="stable")]
+
+
+_SELECTING = ("task", "answer_language", "prompt_language")
+
+
+def _selected(batch: pa.RecordBatch, section: MixSection) -> NDArray[np.bool_]:
+    """Which rows of a batch a recipe asks for."""
+    mask = np.ones(batch.num_rows, dtype=bool)
+    for column, wanted in (("task", section.tasks), ("answer_language", section.languages)):
+        if wanted:
+            mask &= _is_in(batch.column(column), wanted)
+    for column in ("answer_language", "prompt_language"):
+        if section.exclude_languages:
+            mask &= ~_is_in(batch.column(column), section.exclude_languages)
+    return mask
+
+
+def _is_in(column: pa.Array, values: Sequence[str]) -> NDArray[np.bool_]:
+    if isinstance(column, pa.DictionaryArray):
+        column = column.dictionary_decode()
+    found: NDArray[np.bool_] = pc.is_in(column, pa.array(values)).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _without_picture(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = pc.equal(pc.list_value_length(batch.column("images")), 0).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _places(count: int) -> type[np.uint32] | type[np.int64]:
+    """The type that numbers so many rows in the fewest bytes."""
+    return np.uint32 if count < 2**32 else np.int64
+
+
+def _group(rows: Rows, chosen: Places | None) -> tuple[Places, Places | None, int]:
+    """Which rows are of one picture (or set of pictures).
+
+    Groups are numbered by their first rows; rows without a picture come after them, each a group of its own.
+
+    Returns:
+        Where each group begins in the order of the groups, and where the last ends; the row at each place of that order,
+        None where it is the order of the rows; and how many rows have no picture.
+    """
+    count = len(rows) if chosen is None else len(chosen)
+    starts, keys, empties = list[Places](), list[NDArray[np.int64]](), list[NDArray[np.bool_]]()
+    at = done = 0
+    before: str | None = None
+    for batch in rows.batches("images"):
+        column, empty = batch.column("images"), _without_picture(batch)
+        done, end = done + batch.num_rows, done
+        if chosen is not None:
+            own = chosen[np.searchsorted(chosen, end) : np.searchsorted(chosen, done)] - end
+            column, empty = column.take(pa.array(own)), empty[own]
+        if not len(column):
+            continue
+        joined = pc.binary_join(column, "\x00")
+        changed = np.ones(len(column), dtype=bool)
+        changed[0] = joined[0].as_py() != before
+        changed[1:] = pc.not_equal(joined[1:], joined[:-1]).to_numpy(zero_copy_only=False)
+        changed |= empty
+        begun = np.flatnonzero(changed)
+        texts = joined.take(pa.array(begun)).to_pylist()
+        keys.append(
+            np.fromiter(map(hash, texts), np.int64, len(texts))
+        )  # the same within a process, and no longer needed
+        starts.append((at + begun).astype(_places(count)))
+        empties.append(empty[begun])
+        before = joined[-1].as_py()
+        at += len(column)
+    ends = np.append(np.concatenate(starts), np.array([count], dtype=_places(count)))
+    key, empty = np.concatenate(keys), np.concatenate(empties)
+    without = int(empty.sum())
+    # A mix of this package has the rows of a picture side by side, so that no picture comes a second time.
+    if not without and _are_different(key):
+        return ends, None, 0
+    key[empty] = 0
+    _, first, groups = np.unique(key, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    groups = rank[groups]
+    if without:
+        groups[empty] = len(first) + np.arange(without)
+        groups = np.unique(groups, return_inverse=True)[1]
+    each = np.repeat(groups, np.diff(ends))
+    order = np.argsort(each, kind="stable").astype(_places(count))
+    return np.concatenate([[0], np.cumsum(np.bincount(each))]).astype(_places(count)), order, without
+
+
+def _are_different(numbers: NDArray[np.int64]) -> bool:
+    found = np.sort(numbers)
+    return not (found[1:] == found[:-1]).any()
 
 
 class GroupedBatches:
@@ -152,7 +289,7 @@ def deal(
     of similar size and equal number. Which texts make up the step, and so its gradient, is not touched.
 
     Args:
-        pictures: Of each text.
+        pictures: Of each text; an empty tuple, of a text without a picture, is like no other.
         lengths: Of each text, in tokens, in each tensor that pads it (see :meth:`TextLayout.lengths`).
         micro_batch: Most texts at once.
         ranks: Number of processes; at most as many as texts.
@@ -165,7 +302,7 @@ def deal(
         return [[list(range(len(pictures)))]]
     texts: dict[Hashable, list[int]] = {}
     for position, picture in enumerate(pictures):
-        texts.setdefault(picture, []).append(position)
+        texts.setdefault((None, position) if picture == () else picture, []).append(position)
     pieces = [found[i : i + limit] for found in texts.values() for i in range(0, len(found), limit)]
     packs = _packed(pieces, np.array(lengths), limit)
     while len(packs) % ranks:

@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 
 from mblip.evaluation.statistics import resource_group
 from mblip.languages import find_language
@@ -45,9 +46,15 @@ class Bar(NamedTuple):
     reference: float | None = None
 
 
-def render(template: str, **values: Any) -> str:
-    """A page, from a template in ``templates/`` and the values and functions that it names."""
-    return _environment().get_template(template).render(values)
+def render(template: str, folder: Path | None = None, **values: Any) -> str:
+    """A page, from a template and the values and functions that it names.
+
+    Args:
+        template: Its file in ``templates/``, or in another folder; there it may extend those of ``templates/``.
+        folder: That other folder.
+        **values: What the template names.
+    """
+    return _environment(folder).get_template(template).render(values)
 
 
 def ticks(largest: float) -> list[float]:
@@ -60,9 +67,10 @@ def ticks(largest: float) -> list[float]:
 
 
 @cache
-def _environment() -> Environment:
+def _environment(folder: Path | None) -> Environment:
+    ours = PackageLoader("mblip.report")
     environment = Environment(
-        loader=PackageLoader("mblip.report"),
+        loader=ChoiceLoader([FileSystemLoader(folder), ours]) if folder else ours,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

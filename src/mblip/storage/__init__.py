@@ -6,12 +6,19 @@ from mblip.storage.files import (
     atomic_folder,
     atomic_path,
     atomic_write,
-    hash_directory,
     no_empty_folders,
     sha256_file,
     write_json,
 )
-from mblip.storage.images import FolderStore, ImageStore, ParquetStore, TarStore, open_images
+from mblip.storage.images import (
+    FolderStore,
+    ImageStore,
+    ParquetStore,
+    TarStore,
+    image_scheme,
+    open_images,
+    other_stores,
+)
 from mblip.storage.jsonl import JsonlAppender, JsonlWriter, encode_record, parse_record, read_jsonl, read_records
 from mblip.storage.locks import alone
 from mblip.storage.manifest import (
@@ -48,11 +55,12 @@ __all__ = [
     "convert_image",
     "decode_image",
     "encode_record",
-    "hash_directory",
+    "image_scheme",
     "language_of",
     "no_empty_folders",
     "not_utf8",
     "open_images",
+    "other_stores",
     "parse_record",
     "read_drops",
     "read_jsonl",

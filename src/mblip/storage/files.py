@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from mblip.errors import InputError
+from mblip.errors import MblipError, of_system
 
 
 @contextmanager
@@ -24,7 +24,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     what it held before and the temporary file is removed; one left by a killed process goes at the next write.
 
     Raises:
-        InputError: The operating system refused to write; names the file and its reason.
+        ResourceError: The disk is full.
+        InputError: The operating system refuses to write there; names the file and its reason.
     """
     path = Path(path)
     with _temporary(path) as temporary:
@@ -89,15 +90,16 @@ class Appender:
             self.size = os.fstat(self._file).st_size if end is None else end
             os.ftruncate(self._file, self.size)
         except OSError as error:
-            raise InputError(
-                f"cannot write {self.path}: {error.strerror}; choose a folder that can be written"
+            raise of_system(
+                error,
+                f"cannot write {self.path}: {error.strerror}; choose a folder that can be written",
             ) from error
 
     def append(self, data: bytes) -> None:
         """Add a piece.
 
         Raises:
-            InputError: The disk is full or gone; what was appended before is kept.
+            ResourceError: The disk is full or gone; what was appended before is kept.
         """
         if self._file is None:
             raise ValueError(f"{self.path} is closed")
@@ -115,7 +117,7 @@ class Appender:
         """Sync to disk and close.
 
         Raises:
-            InputError: The disk is full or gone.
+            ResourceError: The disk is full or gone.
         """
         if self._file is None:
             return
@@ -127,8 +129,8 @@ class Appender:
         finally:
             os.close(file)
 
-    def _refused(self, error: OSError) -> InputError:
-        return InputError(f"cannot write {self.path}: {error.strerror}; what came before is kept")
+    def _refused(self, error: OSError) -> MblipError:
+        return of_system(error, f"cannot write {self.path}: {error.strerror}; what came before is kept")
 
 
 @contextmanager
@@ -160,26 +162,7 @@ def sha256_file(path: str | Path) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-
-
-def hash_directory(path: str | Path) -> str:
-    """SHA-256 over the names and bytes of all files below a folder; hidden files do not count.
-
-    The same content gives the same value on any machine, whatever the dates and the order on disk.
-
-    Raises:
-        InputError: Not a folder, or a file in it cannot be read.
-    """
-    root = Path(path)
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder")
-    names = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
-    digest = hashlib.sha256()
-    for name in names:
-        if not any(part.startswith(".") for part in name.split("/")):
-            digest.update(f"{name}\0{sha256_file(root / name)}\n".encode())
-    return digest.hexdigest()
+        raise of_system(error, f"cannot read {path}: {error.strerror}") from error
 
 
 @contextmanager
@@ -195,8 +178,9 @@ def _temporary(path: Path) -> Iterator[Path]:
         named = Path(os.fsdecode(error.filename)) if error.filename is not None else temporary
         if named not in (path, *path.parents) and temporary not in (named, *named.parents):
             raise
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; free the space or choose a folder that can be written"
+        raise of_system(
+            error,
+            f"cannot write {path}: {error.strerror or error}; free the space or choose a folder that can be written",
         ) from error
     finally:
         _remove(temporary)

@@ -1,4 +1,4 @@
-"""Image stores: a folder, WebDataset tars, Parquet with pictures in its cells, or the nano scenes, all asked by key.
+"""Image stores: a folder, WebDataset tars, Parquet with pictures in its cells, or what a plug-in has, all asked by key.
 
 An unreadable image is an error that carries its key and the reason. It never becomes a blank picture.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from mblip.errors import InputError, quoted
+from mblip import plugins
+from mblip.errors import InputError, MblipError, of_system, quoted
 from mblip.storage.cells import PictureCells, picture_column
 from mblip.storage.decoding import UnreadableImage, decode_image
 from mblip.storage.files import atomic_write
@@ -170,25 +172,13 @@ class ParquetStore:
         return name in self._cells and row.isdecimal() and int(row) < len(self._cells[name])
 
 
-class _SceneStore:
-    """The emoji scenes, drawn when asked for; the key alone says what is in them."""
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+")  # of two characters or more: C: is a drive
 
-    def get(self, key: str, at_least: int = 0) -> Image.Image:
-        from mblip.nano.scenes import SceneStore
 
-        try:
-            return SceneStore().get(key)
-        except ValueError as error:
-            raise UnreadableImage(key, str(error)) from error
-
-    def __contains__(self, key: str) -> bool:
-        from mblip.nano.scenes import Scene
-
-        try:
-            Scene.from_key(key)
-        except ValueError:
-            return False
-        return True
+def image_scheme(uri: str) -> str:
+    """The registered scheme that an image store's name begins with, such as ``nano`` for ``nano:scenes``; mostly none."""
+    scheme, colon, _ = uri.partition(":")
+    return scheme if colon and _SCHEME.fullmatch(scheme) and scheme in plugins.image_schemes else ""
 
 
 def open_images(uri: str | Path, as_stored: bool = False) -> ImageStore:
@@ -197,15 +187,16 @@ def open_images(uri: str | Path, as_stored: bool = False) -> ImageStore:
     Args:
         uri: A folder; a ``.tar``, or several by glob (``data/*.tar``) or range (``data/{000..099}.tar``), or the folder
             that holds them and no pictures; ``.parquet`` with pictures in its cells, one or several likewise; or
-            ``nano:scenes``, the emoji scenes that the package composes by itself.
+            ``SCHEME:NAME`` with a registered scheme, such as ``nano:scenes``, the emoji scenes that are drawn when asked for.
         as_stored: How its files are decoded, see :func:`~mblip.storage.decode_image`.
 
     Raises:
         InputError: There is no such store.
     """
     text = str(uri)
-    if text == "nano:scenes":
-        return _SceneStore()
+    if scheme := image_scheme(text):
+        store: ImageStore = plugins.image_schemes[scheme](text.partition(":")[2], as_stored)
+        return store
     if text.endswith((".tar", ".parquet")) and not Path(text).is_dir():
         # Path.glob wants a relative pattern.
         paths = [path for pattern in _expand_ranges(text) for path in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207
@@ -215,8 +206,14 @@ def open_images(uri: str | Path, as_stored: bool = False) -> ImageStore:
         tars = sorted(path for path in Path(text).glob("*.tar") if not is_junk(path.name))
         return TarStore(list(tars), as_stored) if tars and _holds_no_pictures(text) else FolderStore(text, as_stored)
     raise InputError(
-        f"{quoted(text)} is no image store: name a folder, a .tar, a .parquet or a pattern of them, or nano:scenes"
+        f"{quoted(text)} is no image store: name a folder, a .tar, a .parquet or a pattern of them{other_stores()}"
     )
+
+
+def other_stores() -> str:
+    """The rest of a sentence that lists what image stores there are: those of plug-ins."""
+    schemes = [f"{scheme}:NAME" for scheme in plugins.image_schemes]
+    return f", or {', '.join(schemes)}{plugins.lacking()}" if schemes else plugins.lacking()
 
 
 def _holds_no_pictures(folder: str) -> bool:
@@ -241,7 +238,7 @@ def _tar_index(path: Path) -> np.ndarray[Any, Any]:
     try:
         status = path.stat()
     except OSError as error:
-        raise InputError(f"cannot read the tar {path}: {error.strerror}") from error
+        raise of_system(error, f"cannot read the tar {path}: {error.strerror}") from error
     stamp = np.array([status.st_size, status.st_mtime_ns], np.int64)
     saved = path.with_name(path.name + ".index.npz")
     with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(saved) as file:
@@ -257,7 +254,7 @@ def _tar_index(path: Path) -> np.ndarray[Any, Any]:
     except (tarfile.TarError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable, uncompressed tar: {error}") from error
     index = np.array(rows, _INDEX_TYPE)
-    with suppress(InputError), atomic_write(saved) as file:  # a read-only folder costs a rebuild next time
+    with suppress(MblipError), atomic_write(saved) as file:  # a read-only folder costs a rebuild next time
         np.savez(file, stamp=stamp, index=index)
     return index
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
-from mblip.errors import InputError, quoted
+from mblip.errors import InputError, of_system, quoted
 from mblip.storage.files import Appender, atomic_write
 from mblip.storage.text import reading_text
 
@@ -88,7 +88,7 @@ class JsonlAppender:
         """Add one record, a dataclass or a dictionary.
 
         Raises:
-            InputError: The disk is full or gone; what was appended before is kept.
+            ResourceError: The disk is full or gone; what was appended before is kept.
         """
         self._file.append(encode_record(record))
 
@@ -190,5 +190,5 @@ def _end_of_last_line(path: Path) -> int:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+        raise of_system(error, f"cannot write {path}: {error.strerror}") from error
     return 0

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mblip.errors import InputError
+from mblip.errors import InputError, of_system
+
+
+class BusyError(InputError):
+    """Another process holds what was to be written."""
 
 
 @contextmanager
@@ -23,7 +27,8 @@ def alone(path: str | Path, doing: str) -> Iterator[None]:
         doing: What the other process does there, such as ``training``.
 
     Raises:
-        InputError: Another process holds it, or it cannot be opened.
+        BusyError: Another process holds it.
+        InputError: It cannot be opened.
     """
     path = Path(os.path.realpath(path))  # one file has one lock, whatever links lead to it
     lock = path if path.is_dir() else path.with_name(f".{path.name}.lock")
@@ -49,8 +54,9 @@ def _open(lock: Path) -> int:
         lock.parent.mkdir(parents=True, exist_ok=True)
         return os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise InputError(
-            f"cannot write {lock}: {error.strerror or error}; choose a folder that can be written"
+        raise of_system(
+            error,
+            f"cannot write {lock}: {error.strerror or error}; choose a folder that can be written",
         ) from error
 
 
@@ -60,7 +66,7 @@ def _take(held: int, path: Path, doing: str) -> bool:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         kind = "directory" if path.is_dir() else "file"
-        raise InputError(f"{path}: another process is {doing} there; wait for it, or name another {kind}") from None
+        raise BusyError(f"{path}: another process is {doing} there; wait for it, or name another {kind}") from None
     except OSError:  # a file system without locks
         return True
     return os.fstat(held).st_nlink > 0

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mblip.errors import InputError
+from mblip.more_languages import add_languages, carried
 from mblip.schema import Drop, Example, Instruction
 from mblip.storage.files import sha256_file, write_json
 from mblip.storage.jsonl import parse_record, read_records
@@ -42,6 +43,7 @@ class Manifest:
             where that is not known.
         evaluation_prompts_seen: Those among them that benchmarks are evaluated with: what these measure with the model of
             such a mix is not zero-shot.
+        more_languages: Those among its languages that a recipe added to the table, so that who reads the folder knows them.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class Manifest:
     shards: dict[str, str]
     prompts: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     evaluation_prompts_seen: list[str] = dataclasses.field(default_factory=list)
+    more_languages: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def by_source(self) -> dict[str, int]:
@@ -96,11 +99,22 @@ def write_manifest(
     licences: Mapping[str, str],
     prompts: Mapping[str, list[str]] | None = None,
     evaluation_prompts_seen: Iterable[str] = (),
+    packages: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Count what the shards and the exclusion files of a folder hold and write ``manifest.json``.
 
     Call it last: a folder without a manifest is an unfinished one. Counting from the files themselves gives the same
     manifest for any number of writers.
+
+    Args:
+        folder: The folder.
+        kind: Of its records.
+        seed: Of the recipe.
+        recipe_hash: Of what made it.
+        licences: By source.
+        prompts: Those of its instructions, by task.
+        evaluation_prompts_seen: Those of them that the evaluation asks.
+        packages: Versions of other packages that shaped the bytes.
 
     Raises:
         InputError: No shards, a damaged one, or a source without a licence.
@@ -118,11 +132,12 @@ def write_manifest(
         seed=seed,
         recipe_hash=recipe_hash,
         licences={source: licences[source] for source in counts},
-        versions=_versions(),
+        versions=_versions() | dict(packages or {}),
         shards={path.name: sha256_file(path) for path in reader.paths},
         prompts=dict(prompts or {}),
         evaluation_prompts_seen=list(evaluation_prompts_seen),
     )
+    manifest.more_languages = carried(manifest.by_language)
     totals = {"by_source": manifest.by_source, "by_task": manifest.by_task, "by_language": manifest.by_language}
     write_json(Path(folder) / MANIFEST, dataclasses.asdict(manifest) | totals)
     return manifest
@@ -153,6 +168,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise InputError(f"{path} does not hold a JSON object")
     totals = {name: row.pop(name, None) for name in ("by_source", "by_task", "by_language")}
     manifest = parse_record(Manifest, row, str(path))
+    add_languages(manifest.more_languages, str(path))
     present = {file.name for file in Path(folder).glob("*.parquet")}
     for name in sorted(present ^ manifest.shards.keys()):
         raise InputError(f"{path} lists other shards than the folder holds: {name} is only in one of them")

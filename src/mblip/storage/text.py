@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mblip.errors import InputError
+from mblip.errors import InputError, of_system
 
 NO_ADDRESSES = (
     "it is an address, and pictures are not fetched here: download it first (mblip data images, or img2dataset)"
 )
 
-_ADDRESS = re.compile(r"(?!nano:)[a-z][a-z0-9+.-]+:/|data:|www\.", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/|data:|www\.", re.IGNORECASE)
 _BLOCK = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
 _UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)  # before UTF-16, whose mark one of them begins with
@@ -40,7 +40,7 @@ def reading_text(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise not_utf8(path) from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise of_system(error, f"cannot read {path}: {error.strerror}") from error
 
 
 def check_text(path: Path) -> None:

@@ -19,6 +19,7 @@ from mblip.models.parts import parameters_by_part
 from mblip.models.prepare import prepare_model
 from mblip.models.runs import DESCRIPTION, save_run
 from mblip.models.vision_llm import VisionLLM
+from mblip.more_languages import carried
 from mblip.storage import read_manifest
 from mblip.training.checkpoints import newest_checkpoint
 from mblip.training.feed import Feed, check_data, find_mix, unreadable_pictures
@@ -85,6 +86,10 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
             vlm.model.config.prompt_templates = [*(name for name in before if name not in templates), *templates]
         if steps:
             vlm.model.config.trained_prompts = trained_prompts(vlm, recipe, mix)
+            if added := carried(read_manifest(mix).by_language):
+                before = getattr(vlm.model.config, "more_languages", None) or []
+                known = {row["code"] for row in added}
+                vlm.model.config.more_languages = [*(row for row in before if row["code"] not in known), *added]
         save_run(vlm, directory, _stored_in_full(recipe))
     return {**row, "unreadable_images": len(unreadable_pictures(directory))}
 

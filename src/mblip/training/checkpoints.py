@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError, ResourceError
 from mblip.storage import atomic_folder, sha256_file, write_json
 
 FOLDER = "checkpoints"
@@ -89,7 +89,7 @@ def find_damage(folder: Path) -> str:
         try:
             if sha256_file(folder / name) != digest:
                 return f"{name} is not what was written"
-        except InputError as error:
+        except MblipError as error:
             return str(error)
     return ""
 
@@ -107,7 +107,8 @@ def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Tensor], state: 
         keep: How many checkpoints stay.
 
     Raises:
-        InputError: The disk is full or cannot be written.
+        ResourceError: The disk is full.
+        InputError: The folder cannot be written.
     """
     target = run / FOLDER / f"step-{step:08d}"
     with atomic_folder(target) as folder:
@@ -117,7 +118,7 @@ def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Tensor], state: 
             torch.save({"step": step, **state}, folder / STATE)
         except (SafetensorError, RuntimeError) as error:  # how the two libraries say that the disk is full
             told = f"cannot write {target}: the disk seems full; free the space, then run the same command"
-            raise InputError(told) from error
+            raise ResourceError(told) from error
         write_json(folder / SUMS, {name: sha256_file(folder / name) for name in (WEIGHTS, STATE)})
     for old in checkpoints(run)[:-keep]:
         shutil.rmtree(old)

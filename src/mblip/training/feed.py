@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from PIL import Image
 
 from mblip.config import DataRecipe, MixSection, TrainRecipe, load_recipe
+from mblip.corpora.table import TEXT_ONLY
 from mblip.errors import InputError
 from mblip.mixture import build_mix
 from mblip.models.vision_llm import VisionLLM
@@ -22,7 +22,7 @@ from mblip.processing.grouping import GroupedBatches, Mix, deal
 from mblip.processing.text import IGNORED
 from mblip.processing.transforms import TrainTransform
 from mblip.schema import Instruction
-from mblip.storage import ImageStore, JsonlAppender, UnreadableImage, open_images, read_jsonl
+from mblip.storage import ImageStore, JsonlAppender, UnreadableImage, open_images, read_jsonl, read_manifest
 from mblip.training.inputs import check_paths
 from mblip.training.loop import Batch
 
@@ -38,7 +38,7 @@ def check_data(recipe: TrainRecipe) -> None:
         InputError: See :func:`~mblip.training.inputs.check_paths`; or an image store cannot be opened.
     """
     check_paths(recipe)
-    for field, images in _stores(recipe.data).items():
+    for field, images in _stores(recipe.data, _has_pictures(recipe.data)).items():
         if not images.endswith(".tar"):  # whose index may take minutes
             _open_store(field, images)
 
@@ -59,7 +59,13 @@ def find_mix(recipe: TrainRecipe, directory: Path, anew: bool = False) -> Path:
         return Path(section.mix)
     source = section.source.model_copy(update={"translate": False})
     title = f"{_OWN}{recipe.title}"
-    data = DataRecipe(title=title, seed=recipe.seed, sources=(source,), templates=section.templates)
+    data = DataRecipe(
+        title=title,
+        seed=recipe.seed,
+        sources=(source,),
+        templates=section.templates,
+        more_languages=recipe.more_languages,
+    )
     folder = directory / "mix"
     made_by = folder / "recipe.yaml"
     if anew and made_by.is_file() and load_recipe(DataRecipe, made_by).title.startswith(_OWN):
@@ -74,8 +80,10 @@ def find_mix(recipe: TrainRecipe, directory: Path, anew: bool = False) -> Path:
 
 def _check_pictures(section: MixSection, folder: Path) -> None:
     """One's own table may name pictures otherwise than the store does: better told now, all at once."""
+    keys = Mix(MixSection(mix=str(folder))).image_keys()
+    if not keys:
+        return
     store = _open_store("data.images", section.images)
-    keys = pc.unique(pc.list_flatten(Mix(MixSection(mix=str(folder))).table["images"])).to_pylist()
     missing = [key for key in keys if key not in store]
     if len(missing) > section.max_unreadable * len(keys):
         raise InputError(
@@ -84,9 +92,16 @@ def _check_pictures(section: MixSection, folder: Path) -> None:
         )
 
 
-def _stores(section: MixSection) -> dict[str, str]:
-    """The image stores that a recipe names, by the field that does."""
-    stores = {"data.images": section.images}
+def _has_pictures(section: MixSection) -> bool:
+    """Whether a row of the recipe's data may have a picture."""
+    if section.source is not None:
+        return section.source.reader not in ("chat", "parallel") and section.source.options.get("task") not in TEXT_ONLY
+    return any(task not in TEXT_ONLY for task in section.tasks or read_manifest(section.mix).by_task)
+
+
+def _stores(section: MixSection, has_pictures: bool = True) -> dict[str, str]:
+    """The image stores that a recipe names, by the field that does; texts without pictures need none."""
+    stores = {"data.images": section.images} if section.images or has_pictures else {}
     if section.replay and section.replay_images:
         stores["data.replay_images"] = section.replay_images
     return stores
@@ -140,8 +155,9 @@ class Feed:
         self._recipe, self._rank, self._ranks, self._layout = recipe, rank, ranks, vlm.layout
         mix = Mix(section.model_copy(update={"mix": str(folder)}))
         as_stored = section.pictures == "original"
-        stores = {field: _open_store(field, uri, as_stored) for field, uri in _stores(section).items()}
-        store = stores["data.images"]
+        wanted = _stores(section, mix.pictures > 0)
+        stores = {field: _open_store(field, uri, as_stored) for field, uri in wanted.items()}
+        store = stores.get("data.images", NO_PICTURES)
         self.held: tuple[list[Instruction], ImageStore] = ([], store)
         if recipe.validate_every:
             mix, apart = mix.split(recipe.validation_texts, recipe.seed)
@@ -156,7 +172,10 @@ class Feed:
             raise InputError(
                 f"{folder} has {len(mix)} texts to train on{held}, fewer than the {size - replayed} of one batch: {remedy}"
             )
-        self._sources = [Source(GroupedBatches(mix, recipe.seed, size - replayed), store)]
+        self._sources = [
+            Source(GroupedBatches(part, recipe.seed, texts), store)
+            for part, texts in _shared(mix, size - replayed, section.text_share)
+        ]
         self.steps_per_epoch = self._sources[0].batches.steps_per_epoch
         if section.replay:
             old = Mix(MixSection(mix=section.replay))
@@ -200,6 +219,47 @@ class Feed:
             lengths = self._layout.lengths([row.prompt for row in rows], [row.answer for row in rows])
         parts = deal([row.images for row in rows], lengths, self._recipe.optim.micro_batch, self._ranks)
         return [[rows[position] for position in positions] for positions in parts[self._rank]]
+
+
+def _shared(mix: Mix, size: int, text_share: float | None) -> list[tuple[Mix, int]]:
+    """The parts of a mix that every batch draws from, and how many texts of each; those with pictures first.
+
+    Raises:
+        InputError: The mix has no text of a kind, or the share leaves one side without a text.
+    """
+    if text_share is None:
+        return [(mix, size)]
+    texts = round(size * text_share)
+    if not mix.text_only or not mix.pictures:
+        lacks = "no row without a picture" if mix.pictures else "no row with a picture"
+        raise InputError(f"data.text_share is set, but the mix has {lacks}: leave it out")
+    if not 0 < texts < size:
+        raise InputError(
+            f"data.text_share {text_share} of {size} texts leaves one side without a text: raise the batch, or change the share"
+        )
+    parts = [(mix.part(text_only=False), size - texts), (mix.part(text_only=True), texts)]
+    for part, count in parts:
+        if len(part) < count:
+            kind = "without" if part.text_only else "with"
+            raise InputError(
+                f"the mix has {len(part)} texts {kind} a picture, fewer than the {count} of one batch: lower "
+                "optim.global_batch, or change data.text_share"
+            )
+    return parts
+
+
+class _NoPictures:
+    """The store of data without pictures."""
+
+    def get(self, key: str, at_least: int = 0) -> Image.Image:
+        """Never asked for one."""
+        raise UnreadableImage(key, "the data has no pictures")
+
+    def __contains__(self, key: str) -> bool:
+        return False
+
+
+NO_PICTURES = _NoPictures()
 
 
 class _Pictures:

@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 
 from mblip.config import TrainRecipe
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError
 from mblip.models.locate import exists, find_local, is_folder
 
 
@@ -20,8 +20,8 @@ def check_paths(recipe: TrainRecipe) -> None:
         if name := getattr(recipe.model, field):
             try:
                 find_local(name)
-            except InputError as error:
-                raise InputError(f"model.{field}: {error}") from error
+            except MblipError as error:
+                raise error.reworded(f"model.{field}: {error}") from error
     section = recipe.data
     if bool(section.mix) == bool(section.source):
         raise InputError("set one of data.mix (a folder that mblip data mix has made) and data.source")
@@ -34,11 +34,27 @@ def check_paths(recipe: TrainRecipe) -> None:
                 f"{field}: there is no mix {folder}: make it with mblip data mix RECIPE --to {folder}, or {other}"
             )
     replayed = section.replay_images if section.replay else ""
+    missing: dict[str, str] = {}
     for field, store in {"data.images": section.images, "data.replay_images": replayed}.items():
-        if store and ":" not in store and not glob.has_magic(store) and not exists(Path(store)):
-            raise InputError(
-                f"{field}: {store!r} is no image store: name a folder, a .tar or a pattern of them, or nano:scenes"
-            )
+        if store and not (glob.has_magic(store) or "{" in store or exists(Path(store))):
+            from mblip.storage import image_scheme, other_stores
+
+            if not image_scheme(store):
+                missing[store] = (
+                    f"{field}: {store!r} is no image store: name a folder, a .tar or a pattern of them{other_stores()}"
+                )
     path = section.source and section.source.options.get("path")
     if isinstance(path, str) and not exists(Path(path)):
-        raise InputError(f"there is no {path}: put it there, or name another with data.source.options.path=FILE")
+        missing[path] = f"there is no {path}: put it there, or name another with data.source.options.path=FILE"
+    if missing:
+        raise InputError("; ".join([*missing.values(), *_download(list(missing))]))
+
+
+def _download(paths: list[str]) -> list[str]:
+    """The command that fetches those of the paths that the catalogue has."""
+    from mblip.catalogue.entries import load_catalogue
+    from mblip.catalogue.wanted import finds
+
+    catalogue = load_catalogue()
+    names = dict.fromkeys(hit[0].name for path in paths if (hit := finds(path, catalogue)))
+    return [f"fetch with: mblip data download {' '.join(names)} --to data"] if names else []

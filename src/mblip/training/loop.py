@@ -23,7 +23,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mblip.errors import InputError
+from mblip.errors import InputError, ResourceError, TrainingError
 from mblip.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint, sound_checkpoint
 from mblip.training.logs import Note, OnLog, StepLog, read_log
 from mblip.training.parallel import clip_gradients, distribute, exchanging, fill, load_optimizer, start, whole
@@ -110,8 +110,9 @@ def fit(job: Job) -> dict[str, Any]:
     ``on_log`` is told of checkpoints that are damaged in a :class:`~mblip.training.logs.Note`.
 
     Raises:
-        InputError: Every checkpoint is damaged, the loss is not finite (names the batch and the last good checkpoint),
-            memory ran out (names the setting to turn), or the disk is full.
+        InputError: Every checkpoint is damaged.
+        TrainingError: The loss or the gradients are not finite; names the batch and the last good checkpoint.
+        ResourceError: Memory ran out (names the setting to turn), or the disk is full.
         Stopped: On SIGTERM, after a checkpoint.
     """
     accelerator = start()
@@ -186,7 +187,7 @@ def _accumulate(
     if not math.isfinite(totals["loss_sum"]):
         found = torch.stack(losses).isfinite().tolist()
         where = job.describe(step, found.index(False)) if False in found else "a batch of another process"
-        raise InputError(f"the loss became {totals['loss_sum']} in {where}; {_last_good(job)}")
+        raise TrainingError(f"the loss became {totals['loss_sum']} in {where}; {_last_good(job)}")
     return totals
 
 
@@ -204,7 +205,9 @@ def _scale_and_clip(job: Job, parameters: list[nn.Parameter], scale: float) -> f
 def _check_finite(job: Job, step: int, totals: dict[str, float], norm: float) -> None:
     if not math.isfinite(norm):
         loss = totals["loss_sum"] / totals["tokens"]
-        raise InputError(f"the gradients became {norm} at step {step + 1}, at a loss of {loss:.3g}; {_last_good(job)}")
+        raise TrainingError(
+            f"the gradients became {norm} at step {step + 1}, at a loss of {loss:.3g}; {_last_good(job)}"
+        )
 
 
 def _last_good(job: Job) -> str:
@@ -227,14 +230,14 @@ def enough_memory(where: str, remedy: str) -> Iterator[None]:
     """Say where memory ran out and what to do about it, be it an accelerator's or the machine's.
 
     Raises:
-        InputError: It ran out.
+        ResourceError: It ran out.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
             raise
-        raise InputError(f"out of memory {where}: {remedy}") from error
+        raise ResourceError(f"out of memory {where}: {remedy}") from error
 
 
 @contextlib.contextmanager

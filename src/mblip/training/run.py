@@ -8,16 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mblip.config import (
-    AnyTrainRecipe,
-    TextRecipe,
-    TrainRecipe,
-    VisionRecipe,
-    hash_recipe,
-    load_recipe,
-    save_recipe,
-)
-from mblip.errors import InputError
+from mblip import plugins
+from mblip.config import Recipe, TrainRecipe, hash_recipe, load_recipe, save_recipe
+from mblip.errors import InputError, MblipError, of_system
 from mblip.models.machine import settle
 from mblip.settings import contents, decisive
 from mblip.storage import alone, write_json
@@ -29,7 +22,7 @@ from mblip.training.logs import Note, OnLog
 DONE = "done.json"
 
 
-def train(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog = lambda row: None) -> dict[str, Any]:
+def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> dict[str, Any]:
     """Run a recipe in ``directory``, going on from its newest sound checkpoint; a finished run is left as it is.
 
     Args:
@@ -65,8 +58,9 @@ def train(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog = lambda row: N
         directory.mkdir(parents=True, exist_ok=True)
         there = {path.name for path in directory.iterdir()}
     except OSError as error:
-        raise InputError(
-            f"cannot write {directory}: {error.strerror or error}; choose a folder that can be written"
+        raise of_system(
+            error,
+            f"cannot write {directory}: {error.strerror or error}; choose a folder that can be written",
         ) from error
     with alone(directory, "training"):  # two runs that write to one would mix their checkpoints
         # Before anybody asks whether there is one: what starts anew is prepared otherwise than what goes on.
@@ -75,7 +69,7 @@ def train(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog = lambda row: N
             _check_folders(recipe, directory)
             save_recipe(recipe, saved)
             last = _run(recipe, directory, on_log)
-        except InputError:
+        except MblipError:
             new = {path.name for path in directory.iterdir()} - there
             if new <= {saved.name, IDENTITY}:  # nothing was done
                 for name in new:
@@ -88,21 +82,13 @@ def train(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog = lambda row: N
     return last
 
 
-def _run(recipe: AnyTrainRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
-    if isinstance(recipe, TextRecipe):
-        from mblip.training.text import train_text
-
-        return train_text(recipe, directory, on_log)
-    if isinstance(recipe, VisionRecipe):
-        from mblip.training.vision import train_vision
-
-        return train_vision(recipe, directory, on_log)
-    from mblip.training.align import train_vision_llm
-
-    return train_vision_llm(recipe, directory, on_log)
+def _run(recipe: Recipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
+    """Train by the function of the recipe's kind."""
+    last: dict[str, Any] = plugins.load(recipe.trained_by)(recipe, directory, on_log)
+    return last
 
 
-def _difference(recipe: AnyTrainRecipe, saved: Path) -> str:
+def _difference(recipe: Recipe, saved: Path) -> str:
     """In what the recipe that a run directory was begun with asks for another result; empty where it asks for the same."""
     try:
         before = load_recipe(type(recipe), saved)
@@ -115,14 +101,14 @@ def _difference(recipe: AnyTrainRecipe, saved: Path) -> str:
     return f" ({field} is {there.get(field)!r} there, {now.get(field)!r} now)"
 
 
-def _check_folders(recipe: AnyTrainRecipe, directory: Path) -> None:
+def _check_folders(recipe: Recipe, directory: Path) -> None:
     """Compare what the mixes of a recipe hold with what the run was begun on; what is not there is told of later."""
     folders = {field: folder for field, folder in contents(recipe) if Path(folder).is_dir()}
     if folders:
         check_contents(directory, {field: mix_digest(Path(folder)) for field, folder in folders.items()}, folders)
 
 
-def _other_content(recipe: AnyTrainRecipe, directory: Path, saved: Path) -> str:
+def _other_content(recipe: Recipe, directory: Path, saved: Path) -> str:
     """In which folder's content a finished run differs from what is asked for, where that names another folder."""
     before, held = dict(contents(load_recipe(type(recipe), saved))), None
     for field, folder in contents(recipe):

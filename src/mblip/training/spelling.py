@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from mblip.config import MixSection
-from mblip.processing.grouping import Mix
+from mblip.processing.rows import open_rows
 
 _TEXTS = 5000  # answers that are looked at
 _SHOWN = 5
@@ -28,7 +27,8 @@ def spelled_in_bytes(tokenizer: Any, word: str) -> bool:
 
 def warn_of_bytes(tokenizer: Any, mix: Path) -> str:
     """A sentence about the words of a mix's answers that the tokeniser spells in bytes; empty where there are none."""
-    answers = islice(Mix(MixSection(mix=str(mix))).table["answer"].to_pylist(), _TEXTS)
+    rows = (batch.column("answer").to_pylist() for batch in open_rows(mix).batches("answer"))
+    answers = islice(chain.from_iterable(rows), _TEXTS)
     words = list(dict.fromkeys(word for answer in answers for word in re.findall(r"[^\W\d_]{2,}", answer)))
     lost = [word for word in words if spelled_in_bytes(tokenizer, word)]
     if not lost:

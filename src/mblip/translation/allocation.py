@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from mblip.config import AllocationSection
 from mblip.errors import InputError, nearest
-from mblip.languages import LANGUAGES
+from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES, UNDETERMINED
 
-CODES = tuple(LANGUAGES)
-"""The code that each number in an allocation stands for."""
+Allocation = dict[str, NDArray[np.uint16]]
+"""By task: the place in :func:`codes` of the language of its first, second, ... example."""
 
-Allocation = dict[str, NDArray[np.uint8]]
-"""By task: the place in :data:`CODES` of the language of its first, second, ... example."""
+
+def codes() -> tuple[str, ...]:
+    """The code that each number in an allocation stands for: those of the table, and then of the languages added to it."""
+    return tuple(LANGUAGES)
 
 
 def plan_counts(section: AllocationSection, task: str, total: int) -> dict[str, int]:
@@ -36,24 +38,24 @@ def plan_counts(section: AllocationSection, task: str, total: int) -> dict[str, 
         counts["en"] = round(section.english_share * total)
         del shares["en"]
     counts |= apportion(total - sum(counts.values()), shares, section.floor)
-    return {code: counts[code] for code in CODES if counts.get(code)}
+    return {code: counts[code] for code in codes() if counts.get(code)}
 
 
 def language_shares(section: AllocationSection, task: str) -> dict[str, float]:
     """The weight of each language that a task may go to, English by its natural share."""
     check_languages(section)
-    allowed = allowed_languages(section) & set(section.task_languages.get(task, CODES))
-    codes = [code for code in CODES if code in allowed]
-    if not codes:
+    allowed = allowed_languages(section) & set(section.task_languages.get(task, codes()))
+    found = [code for code in codes() if code in allowed]
+    if not found:
         raise InputError(f"the allocation leaves no language for the task {task!r}; look at its lists of languages")
     if section.method == "uniform":
-        return dict.fromkeys(codes, 1.0)
-    return {code: float(LANGUAGES[code].mc4_share ** (1 / section.temperature)) for code in codes}
+        return dict.fromkeys(found, 1.0)
+    return {code: float(LANGUAGES[code].mc4_share ** (1 / section.temperature)) for code in found}
 
 
 def allowed_languages(section: AllocationSection) -> frozenset[str]:
-    """The codes of the languages that a mix may hold at all."""
-    return frozenset(section.languages or CODES) - set(section.exclude_languages)
+    """The codes of the languages that a mix may hold at all; without a list, texts of an unknown language too."""
+    return frozenset(section.languages or (*codes(), UNDETERMINED)) - set(section.exclude_languages)
 
 
 def check_languages(section: AllocationSection) -> None:
@@ -64,10 +66,16 @@ def check_languages(section: AllocationSection) -> None:
     """
     lists = {"languages": section.languages, "exclude_languages": section.exclude_languages}
     lists |= {f"task_languages.{task}": codes for task, codes in section.task_languages.items()}
-    for field, codes in lists.items():
-        for code in codes:
+    for field, named in lists.items():
+        for code in named:
             if code not in LANGUAGES:
-                raise InputError(f"allocation.{field}: unknown language {code!r}{nearest(code, LANGUAGES)}")
+                known = BENCHMARK_LANGUAGES.get(code)
+                reason = (
+                    f"; mixes do not hold {known.name}: add it with more_languages"
+                    if known
+                    else nearest(code, LANGUAGES)
+                )
+                raise InputError(f"allocation.{field}: unknown language {code!r}{reason}")
     if section.english_share and "en" not in allowed_languages(section):
         raise InputError("allocation.english_share is set, but English is not among the languages")
 
@@ -101,10 +109,10 @@ def allocate(section: AllocationSection, source: str, tasks: Mapping[str, int], 
     Raises:
         InputError: As in :func:`plan_counts`; or tasks to be kept ``apart`` of different length.
     """
-    allocation = {}
+    allocation, places = {}, {code: place for place, code in enumerate(codes())}
     for task, total in tasks.items():
         counts = plan_counts(section, task, total)
-        numbers = np.array([CODES.index(code) for code in counts], np.uint8)
+        numbers = np.array([places[code] for code in counts], np.uint16)
         ordered = np.repeat(numbers, list(counts.values()))
         allocation[task] = _rng(seed, source, task).permutation(ordered)
     for first, second in section.apart:
@@ -131,7 +139,7 @@ def _largest_remainder(total: int, shares: Mapping[str, float]) -> dict[str, int
     return counts
 
 
-def _keep_apart(first: NDArray[np.uint8], second: NDArray[np.uint8], rng: np.random.Generator) -> None:
+def _keep_apart(first: NDArray[np.uint16], second: NDArray[np.uint16], rng: np.random.Generator) -> None:
     """Swap entries of ``second`` until no place holds the same language in both, as far as that can be."""
     for _ in range(100):
         same = np.flatnonzero(first == second)

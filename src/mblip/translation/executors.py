@@ -13,7 +13,7 @@ from typing import Any
 
 from mblip.config import DataRecipe
 from mblip.corpora.sampling import sample_sources
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, RemoteError, nearest
 from mblip.translation.stage import Part, claim_sources, finish, write_part
 
 EXECUTORS = ("slurm", "ray")
@@ -70,7 +70,7 @@ def _run(executor: str, parts: Sequence[Part], work: Path, settings: dict[str, A
         try:
             ray.init(address=address, log_to_driver=False)
         except ConnectionError as error:
-            raise InputError(f"no Ray cluster answers at {address!r}; start one with ray start --head") from error
+            raise RemoteError(f"no Ray cluster answers at {address!r}; start one with ray start --head") from error
     RayPipelineExecutor([step], len(parts), logging_dir=str(logs), **settings).run()
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from mblip.config import FilterSection
+from mblip.detecting import lingua_languages
 from mblip.errors import InputError
 from mblip.languages import LANGUAGES, Profile
 from mblip.translation.numerals import spoken_numbers
@@ -202,17 +203,10 @@ def language_confidence(text: str, language: str) -> float | None:
 @lru_cache(maxsize=1)
 def _detector() -> tuple[Any, dict[str, Any]]:
     try:
-        from lingua import Language, LanguageDetectorBuilder
+        from lingua import LanguageDetectorBuilder
     except ImportError as error:
         raise InputError("filters.language_words needs lingua; pip install 'mblip[translate]'") from error
-    by_iso = {language.iso_code_639_1.name.lower(): language for language in Language.all()}
-    aliases = {"no": "nb", "fil": "tl"}  # lingua has Bokmål, and Tagalog under its own name
-    known = {}
-    for code, row in LANGUAGES.items():
-        iso = aliases.get(code, row.bcp47)
-        if iso in by_iso:
-            known[code] = by_iso[iso]
-    return LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build(), known
+    return LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build(), lingua_languages()
 
 
 @lru_cache(maxsize=1 << 16)

@@ -11,7 +11,7 @@ def never_shown(word: str, language: str, share: float) -> bool:
     """Whether this share of (word, language) pairs, chosen by a hash, holds the pair; English is never held out.
 
     Args:
-        word: The English word, such as a concept of the nano lexicon.
+        word: The English word, as the example's corpus knows it.
         language: mC4 code.
         share: ``translation.never_shown`` of the data recipe.
     """

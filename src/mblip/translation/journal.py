@@ -52,7 +52,7 @@ class Journal:
         """Keep an answer, unless another try may give a better one.
 
         Raises:
-            InputError: The disk is full or gone; what was kept before stays.
+            ResourceError: The disk is full or gone; what was kept before stays.
         """
         line: dict[str, Any] = {"source": source, "target": target, "text": text}
         if isinstance(result, Untranslated):

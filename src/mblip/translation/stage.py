@@ -19,10 +19,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from mblip import plugins
 from mblip.config import DataRecipe, ShortAnswerSection, SourceSection
-from mblip.corpora.jobs import Progress, run_jobs, silent
+from mblip.corpora.jobs import run_jobs
+from mblip.corpora.reading import reader_module
 from mblip.corpora.sampling import EnglishStage, sample_sources, stage_folder
 from mblip.errors import InputError
+from mblip.progress import Progress, silent
 from mblip.replies import RULES
 from mblip.schema import Drop, Example
 from mblip.storage import (
@@ -38,10 +41,10 @@ from mblip.storage import (
     read_manifest,
     write_manifest,
 )
-from mblip.translation.allocation import CODES, Allocation, allocate, allowed_languages, plan_counts
+from mblip.translation.allocation import Allocation, allocate, allowed_languages, codes, plan_counts
 from mblip.translation.engines import Engine, lacking
 from mblip.translation.journal import Journal
-from mblip.translation.translating import ANSWER, Told, Translator, nobody
+from mblip.translation.translating import ANSWER, Told, Translator, no_words, nobody
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ def _identity(part: Part, engine: Engine) -> dict[str, Any]:
         "model": getattr(engine, "identity", ""),
         "replies": RULES,
         "mblip": metadata.version("mblip"),
+        **plugins.engines.versions(part.recipe.translation.engine),
     }
 
 
@@ -151,12 +155,12 @@ def _allotted(part: Part, examples: Sequence[Example]) -> list[str]:
     if not part.source.translate:
         return [language_of(example.languages.values()) for example in examples]
     allocation = _allocation(part.recipe.model_dump_json(), part.source.name, part.work)
-    seen = dict(part.offsets)
+    seen, names = dict(part.offsets), codes()
     languages = []
     for example in examples:
         place = seen.get(example.task, 0)
         seen[example.task] = place + 1
-        languages.append(CODES[allocation[example.task][place]])
+        languages.append(names[allocation[example.task][place]])
     return languages
 
 
@@ -286,14 +290,17 @@ def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: English
             raise InputError(f"{folder} lacks {part.mark.name}: translating is not finished; run it again")
     if not list(folder.glob("*.parquet")):
         raise InputError(f"every example of {source.name!r} was dropped; {folder}/exclusions-*.jsonl say why")
-    licences = {source.name: stage.manifest.licences[source.name]}
+    licences = stage.manifest.licences
     identity = translation_hash(recipe, source, work)
-    return write_manifest(folder, Example, seed=recipe.seed, recipe_hash=identity, licences=licences)
+    packages = plugins.corpora.versions(source.reader) | plugins.engines.versions(recipe.translation.engine)
+    return write_manifest(folder, Example, seed=recipe.seed, recipe_hash=identity, licences=licences, packages=packages)
 
 
 def translation_hash(recipe: DataRecipe, source: SourceSection, work: Path) -> str:
     """SHA-256 over everything that shapes the translated examples of a source: the recipe and the English shards."""
     content = recipe.model_dump(mode="json", include={"seed", "bad_rows", "allocation", "translation", "profile"})
+    if recipe.more_languages:
+        content["more_languages"] = [language.model_dump(mode="json") for language in recipe.more_languages]
     del content["translation"]["max_failed"]  # a tolerance; it may be raised for what was stopped by it
     if recipe.images:
         content["images"] = recipe.images
@@ -356,7 +363,9 @@ def _allocation(recipe: str, source: str, work: Path) -> Allocation:
 def _translator(recipe: str, source: str, work: Path) -> Translator:
     parsed = DataRecipe.model_validate_json(recipe)
     frequent = _frequent_answers(EnglishStage(work, source), parsed.translation.short_answers)
-    return Translator(parsed.translation, frequent, parsed.profile)
+    section = next(section for section in parsed.sources if section.name == source)
+    words = getattr(reader_module(section), "words", no_words) if parsed.translation.never_shown else no_words
+    return Translator(parsed.translation, frequent, parsed.profile, words)
 
 
 def _frequent_answers(stage: EnglishStage, section: ShortAnswerSection) -> frozenset[str]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mblip.config import TranslationSection
 from mblip.endpoint import one_line
 from mblip.errors import InputError
 from mblip.languages import Profile
-from mblip.nano.words import load_lexicon
 from mblip.schema import Drop, Example
 from mblip.translation.engines import Engine, Result, Untranslated, open_engine, stream
-from mblip.translation.engines.lexicon import SEPARATOR
 from mblip.translation.filters import rejection
 from mblip.translation.holdout import never_shown
 from mblip.translation.journal import Journal
@@ -33,8 +31,17 @@ _LEAST_FAILURES = 20
 """Fewer failures than these never stop a translation: of three rows one may be refused."""
 
 
+Words = Callable[[Example], Iterable[str]]
+"""The English words of an example that ``never_shown`` keeps from some languages."""
+
+
 def nobody(answered: int, total: int) -> None:
     """The one who listens by default."""
+
+
+def no_words(example: Example) -> tuple[str, ...]:
+    """No words, the default."""
+    return ()
 
 
 class Translator:
@@ -44,17 +51,22 @@ class Translator:
         section: The recipe's.
         frequent: Short answers that occur often enough to be translated, in small letters.
         profile: ``original`` for the languages and scripts that the original mBLIP translated into.
+        words: Those of an example that the recipe's ``never_shown`` keeps from some languages, as its corpus knows them.
 
     Raises:
         InputError: The engine cannot be opened.
     """
 
     def __init__(
-        self, section: TranslationSection, frequent: frozenset[str] = frozenset(), profile: Profile = "correct"
+        self,
+        section: TranslationSection,
+        frequent: frozenset[str] = frozenset(),
+        profile: Profile = "correct",
+        words: Words = no_words,
     ) -> None:
         self.section = section
         self.engine: Engine = open_engine(section.engine, section.options, profile)
-        self._frequent, self._profile = frequent, profile
+        self._frequent, self._profile, self._words = frequent, profile, words
         self._asked, self._failures = 0, Counter[str]()
 
     def translate(
@@ -211,7 +223,7 @@ class Translator:
                     return _drop(example, language, problem, f"{role}: {text}" + (f" -> {result}" if result else ""))
             translated[role], languages[role] = result, language
         if self.section.never_shown:
-            for word in _concepts(example):
+            for word in self._words(example):
                 if never_shown(word, language, self.section.never_shown):
                     return _drop(example, language, "never shown", word)
         return Example(example.id, example.source, example.task, example.images, translated, languages, example.licence)
@@ -231,11 +243,6 @@ def _storable(result: Result) -> Result:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def _concepts(example: Example) -> list[str]:
-    known = load_lexicon().emoji
-    return [word for text in example.texts.values() for word in text.split(SEPARATOR) if word in known]
 
 
 def _drop(example: Example, language: str, reason: str, detail: str) -> Drop:

@@ -228,7 +228,7 @@ def test_images_that_were_not_fetched_have_no_neighbours(captions: Path, tmp_pat
     for number in range(0, ROWS, 2):
         (images / f"{number}.png").write_bytes((captions.parents[2] / "images" / f"{number}.png").read_bytes())
     (images / "0.png").write_bytes(b"")
-    options = {"model": str(tmp_path / "model"), "ranks": "1,2"}
+    options: dict[str, Any] = {"model": str(tmp_path / "model"), "ranks": "1,2"}
     found = match_captions(captions, tmp_path / "near.npy", store=str(images), **options)
     assert (found[1::2] == -1).all() and (found[0] == -1).all() and (found[2::2] >= 0).all()
     (tmp_path / "nothing").mkdir()

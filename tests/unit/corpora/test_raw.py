@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mblip.storage import read_jsonl
 
 
 def _value(draw: random.Random, depth: int) -> Any:
-    kinds = [
+    kinds: list[Callable[[], Any]] = [
         lambda: draw.choice([None, True, False]),
         lambda: draw.randint(-(10**12), 10**12),
         lambda: draw.random() * 1e9,

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.folders import hash_directory
+from tests.killed import kill, stopped_at
 
 from mblip.config import AllocationSection, DataRecipe, SourceSection, save_recipe
 from mblip.corpora import reading, sample_sources, sampling
 from mblip.corpora.provenance import changed_file, stamp_files
 from mblip.errors import InputError
 from mblip.mixture import build_mix
-from mblip.storage import hash_directory
 from mblip.translation import translate_sources
 
 
@@ -144,17 +145,16 @@ def test_process_killed_while_reading(table: Path, tmp_path: Path) -> None:
         for n in range(3000, 90_000):
             file.write(json.dumps({"image": f"{n}.jpg", "text": f"text {n}", "id": str(n)}) + "\n")
     save_recipe(_recipe(table, "drop"), tmp_path / "recipe.yaml")
-    command = [sys.executable, "-m", "mblip", "data", "sample", str(tmp_path / "recipe.yaml"), "--work"]
+    arguments = ["data", "sample", str(tmp_path / "recipe.yaml"), "--work"]
+    command = [sys.executable, "-m", "mblip", *arguments]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     folder = tmp_path / "work/english/own"
-    for wanted in (1, 3):
-        killed = subprocess.Popen([*command, str(tmp_path / "work")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while len(list(folder.glob("exclusions-*.jsonl"))) < wanted and killed.poll() is None:
-            time.sleep(0.002)
-        killed.kill()
-        killed.communicate()
+    held = 0
+    for calls in (25, 45):  # a part is 20 calls
+        kill(stopped_at("reading", calls, *arguments, str(tmp_path / "work")))
         finished = {p: p.stat().st_mtime_ns for p in folder.glob("exclusions-*.jsonl")}
-        assert wanted <= len(finished)
+        assert held < len(finished)
+        held = len(finished)
     assert not (folder / "manifest.json").exists()
     subprocess.run([*command, str(tmp_path / "work")], check=True, capture_output=True)
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
@@ -193,6 +193,16 @@ def test_nothing_stays_of_a_refused_reading(table: Path, tmp_path: Path) -> None
     (tmp_path / "own").mkdir()
     refused(tmp_path / "own", missing)
     assert list((tmp_path / "own").iterdir()) == []  # the folder that was there stays
-    both = _recipe(table, "drop").sources + _recipe(tmp_path / "none.jsonl", names=("other",)).sources
+    with pytest.raises(InputError, match=r"a raw file is missing: .*none.jsonl"):  # told before anything is read
+        sample_sources(
+            DataRecipe(
+                title="t",
+                sources=_recipe(table, "drop").sources + _recipe(tmp_path / "none.jsonl", names=("o",)).sources,
+            ),
+            tmp_path / "own",
+        )
+    assert list((tmp_path / "own").iterdir()) == []
+    (tmp_path / "empty.jsonl").touch()
+    both = _recipe(table, "drop").sources + _recipe(tmp_path / "empty.jsonl", names=("other",)).sources
     refused(tmp_path / "own", DataRecipe(title="t", sources=both, bad_rows="drop"))
     assert [path.name for path in (tmp_path / "own/english").iterdir()] == ["own"]  # what was read stays

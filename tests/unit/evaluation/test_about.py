@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from mblip import plugins
 from mblip.cli.app import app
 from mblip.errors import InputError
 from mblip.evaluation import benchmarks
@@ -42,7 +43,7 @@ def test_a_new_benchmark_is_one_file_and_is_reported_where_it_is_unknown(
     monkeypatch.setattr(benchmarks, "__path__", [*benchmarks.__path__, str(folder)])
     [found] = [benchmark for benchmark in benchmarks.load_benchmarks() if benchmark.name == "one_file"]
     with monkeypatch.context() as known:
-        known.setitem(MADE, "one_file", found)
+        known.setitem(plugins.benchmarks._things, "one_file", {plugins.OWN: found})
         command = ["eval", "dummy", "--suite", "one_file", "--to", str(tmp_path / "run")]
         done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0 and "one_file             en   mistakes 12.500 %" in done.stdout

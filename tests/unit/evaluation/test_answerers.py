@@ -16,7 +16,7 @@ from PIL import Image
 from tests import checkpoints
 from tests.unit.evaluation.models import vipllava as build_vipllava
 
-from mblip.errors import InputError
+from mblip.errors import InputError, RemoteError
 from mblip.evaluation.answerers import Group, NoAnswer, load_answerer, openai
 from mblip.evaluation.benchmark import SHORT_ANSWER
 from mblip.models.generation import Request
@@ -173,6 +173,7 @@ class Endpoint(BaseHTTPRequestHandler):
         content = body["messages"][0]["content"]
         pictures = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
         sizes = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size for url in pictures]
+        reply: dict[str, Any]
         status, reply = 200, {"choices": [{"message": {"content": f" {sizes} {content[-1]['text']} "}}]}
         if "secret" in content[-1]["text"]:
             status, reply = 401, {"error": "no such key"}
@@ -228,7 +229,7 @@ def test_endpoints_that_refuse_or_are_none(endpoint: str) -> None:
     answerer = load_answerer("m", endpoint=endpoint)
     with pytest.raises(InputError, match=r"answered HTTP 401: .*no such key"):
         answers(answerer, [Request("1", (), "secret")])
-    with pytest.raises(InputError, match=r"cannot be reached.*the same command goes on later"):
+    with pytest.raises(RemoteError, match=r"cannot be reached.*the same command goes on later"):
         answers(load_answerer("m", endpoint="http://127.0.0.1:9/v1"), REQUESTS[:1])
     with pytest.raises(InputError, match="must be an http"):
         load_answerer("m", endpoint="localhost:8000")

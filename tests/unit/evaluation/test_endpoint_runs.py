@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from mblip.cli.app import app
 from mblip.config import EvalRecipe
-from mblip.errors import InputError
+from mblip.errors import InputError, RemoteError
 from mblip.evaluation.answerers import openai
 from mblip.evaluation.benchmarks import EVALUATED
 from mblip.evaluation.evaluate import Machine, evaluate
@@ -110,8 +110,8 @@ def run(
     root: Path, url: str, to: str = "out", *, model: str = "m", allow_missing: bool = False, **machine: Any
 ) -> Score:
     recipe = EvalRecipe(title="test", benchmarks=("pope_random",))
-    options = Machine(endpoint=url, **{"batch_size": 4, **machine})
-    (score,) = evaluate(model, recipe, root, root.parent / to, (), allow_missing, options)
+    options = Machine(endpoint=url, allow_missing=allow_missing, **{"batch_size": 4, **machine})
+    (score,) = evaluate(model, recipe, root, root.parent / to, options)
     return score
 
 
@@ -322,12 +322,14 @@ def test_an_endpoint_that_answers_nobody_is_not_asked_everything(
     monkeypatch.setattr(openai, "_SILENT", 5)
     root = pope(tmp_path / "data", 60)
     Stub.behave = lambda handler, question: handler.say(None, "length")
-    with pytest.raises(InputError, match=r"none of the first 5 requests had an answer.*turn its reasoning off"):
+    with pytest.raises(RemoteError, match=r"none of the first 5 requests had an answer.*turn its reasoning off"):
         run(root, stub)
     assert sum(Stub.asked.values()) < 20
 
 
-def test_a_model_that_takes_one_picture_skips_the_benchmarks_of_two(tmp_path: Path, stub: str) -> None:
+def test_a_model_that_takes_one_picture_skips_the_benchmarks_of_two(
+    tmp_path: Path, stub: str, caplog: pytest.LogCaptureFixture
+) -> None:
     root = pope(tmp_path / "data", 4)
     data.nlvr2(root)
     data.pictures(root, EVALUATED["nlvr2"], "en")
@@ -339,11 +341,10 @@ def test_a_model_that_takes_one_picture_skips_the_benchmarks_of_two(tmp_path: Pa
             handler.say("yes")
 
     Stub.behave = one_picture
-    lines: list[str] = []
     recipe = EvalRecipe(title="test", benchmarks=("nlvr2", "pope_random"))
-    scores = evaluate("m", recipe, root, tmp_path / "out", machine=Machine(endpoint=stub), tell=lines.append)
+    scores = evaluate("m", recipe, root, tmp_path / "out", machine=Machine(endpoint=stub))
     assert [score.benchmark for score in scores] == ["pope_random"]
-    (line,) = lines
+    (line,) = caplog.messages
     assert line.startswith("nlvr2 (en) is skipped") and "At most 1 image(s)" in line
 
 

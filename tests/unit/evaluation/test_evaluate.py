@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from mblip.cli.app import app
 from mblip.config import EvalRecipe
-from mblip.errors import InputError
+from mblip.errors import InputError, RemoteError
 from mblip.evaluation import evaluate as module
 from mblip.evaluation.answerers import Group, NoAnswer
 from mblip.evaluation.answerers.dummy import DummyAnswerer
@@ -48,7 +48,7 @@ def recipe(*benchmarks: str, **settings: Any) -> EvalRecipe:
 
 def run(root: Path, *benchmarks: str, to: str = "out", model: str = "dummy", **settings: Any) -> list[Score]:
     options = {name: settings.pop(name) for name in ("images", "allow_missing") if name in settings}
-    return evaluate(model, recipe(*benchmarks, **settings), root, root.parent / to, **options)
+    return evaluate(model, recipe(*benchmarks, **settings), root, root.parent / to, Machine(**options))
 
 
 @pytest.mark.parametrize("name", EVALUATED)
@@ -122,7 +122,7 @@ def test_nothing_stays_of_a_run_without_an_answer(root: Path, monkeypatch: pytes
     monkeypatch.setattr("mblip.endpoint._WAITS", (0.01, 0.02))
     out = root.parent / "out"
     for to in (out, out / "deeper"):
-        with pytest.raises(InputError, match="cannot be reached"):
+        with pytest.raises(RemoteError, match="cannot be reached"):
             evaluate("m", recipe("xgqa", languages=("en",)), root, to, machine=dead)
         assert not out.exists()
     run(root, "marvl", languages=("sw",))

@@ -16,6 +16,7 @@ from mblip.cli.app import app
 from mblip.errors import InputError
 from mblip.evaluation import raw
 from mblip.evaluation.benchmarks import BENCHMARKS, captions, find_benchmark
+from mblip.evaluation.prompts import load_prompts
 from mblip.evaluation.scoring import score_predictions
 from mblip.evaluation.tasks import load_tasks
 from mblip.schema import Prediction
@@ -79,7 +80,7 @@ COCO = {
     ],
 }
 COCO_RESULTS = [{"image_id": 7, "caption": "a dog is running"}, {"image_id": 8, "caption": "a man with a cat"}]
-XFLICKRCO = [
+XFLICKRCO: list[dict[str, Any]] = [
     {"sentences": ["Ein Hund läuft."], "id": "1007129816", "img_path": "1007129816.jpg"},
     {"sentences": ["Ein Mann hält eine Katze."], "id": 414071, "img_path": "COCO_val2014_000000414071.jpg"},
 ]
@@ -438,9 +439,7 @@ def test_a_score_names_everything_it_depends_on(tmp_path: Path) -> None:
 def test_prompts_are_those_of_the_paper() -> None:
     def prompt(name: str, text: str, language: str) -> str:
         benchmark = BENCHMARKS[name]
-        from mblip.evaluation.benchmark import Item
-
-        return benchmark.ask(Item("1", (), text, None), language)
+        return load_prompts("paper", [benchmark])[name, language].format(text=text)
 
     assert prompt("xgqa", "Wo?", "de") == "Question: Wo? Short answer in English:"
     assert prompt("xvnli", "Il lit.", "fr") == (
@@ -451,8 +450,8 @@ def test_prompts_are_those_of_the_paper() -> None:
     )
     assert prompt("maxm", "Qui ?", "fr") == "Question: Qui ? Short answer in French:"
     assert prompt("vqa", "Who?", "en") == "Question: Who? Short answer in English:"
-    assert prompt("pope", "Is there a dog?", "en") == "Is there a dog?"
-    assert prompt("captions", "", "sw") == "Caption in Swahili: "
+    assert prompt("pope_random", "Is there a dog?", "en") == "Is there a dog?"
+    assert prompt("xm3600", "", "sw") == "Caption in Swahili: "
     assert prompt("chair", "", "en") == "Describe the image in English with as much detail as possible."
 
 
@@ -508,7 +507,7 @@ def test_captions_of_a_root_are_not_those_of_xvnli(tmp_path: Path) -> None:
 
 def test_doubled_blanks_make_no_other_question(score: Any) -> None:
     asked = [{**POPE[0], "text": "Is there  a dog in the image? "}, POPE[1]]
-    answers = [{"question": " ".join(row["text"].split()), "answer": "no"} for row in asked]
+    answers = [{"question": " ".join(str(row["text"]).split()), "answer": "no"} for row in asked]
     assert score("pope", asked, answers, "lines", "lines")[1] == 2
     assert score("pope", POPE, [{**answers[0], "question": asked[0]["text"]}, answers[1]], "lines", "lines")[1] == 2
 

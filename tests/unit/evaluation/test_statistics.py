@@ -1,16 +1,18 @@
 """Intervals, tests and means over languages."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from mblip.evaluation.statistics import (
+    Comparison,
     Sample,
     bootstrap_interval,
     holm,
     language_groups,
     macro_averages,
     macro_intervals,
-    paired_bootstrap,
     paired_languages,
     resource_group,
 )
@@ -48,30 +50,32 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert bootstrap_interval(values, range(50), 500) != bootstrap_interval(values, range(50), 500, seed=1)
 
 
+def _compared(first: Any, second: Any, draws: int, seed: int = 0) -> Comparison:
+    sample = Sample(first, range(len(first)))
+    return paired_languages({"de": sample}, {"de": second}, draws, seed)["de"]
+
+
 def test_paired_runs() -> None:
     rng = np.random.default_rng(0)
     first = rng.random(500) < 0.6
-    same = paired_bootstrap(first, first, range(500), 1000)
+    same = _compared(first, first, 1000)
     assert (same.difference, same.p_value) == (0, 1)
     worse = first & (rng.random(500) < 0.8)
-    better = paired_bootstrap(first, worse, range(500), 1000)
+    better = _compared(first, worse, 1000)
     assert better.difference == pytest.approx(first.mean() - worse.mean())
     assert better.interval[0] > 0 and better.p_value < 0.01
 
 
 def test_p_values_without_a_difference_are_spread_evenly() -> None:
     rng = np.random.default_rng(2)
-    values = [
-        paired_bootstrap(rng.random(200) < 0.5, rng.random(200) < 0.5, range(200), 300, seed).p_value
-        for seed in range(150)
-    ]
+    values = [_compared(rng.random(200) < 0.5, rng.random(200) < 0.5, 300, seed).p_value for seed in range(150)]
     assert 0.4 < np.mean(values) < 0.6
     assert np.mean(np.array(values) < 0.05) < 0.12
 
 
 def test_unequal_runs_are_refused() -> None:
     with pytest.raises(ValueError, match="3 items against 2"):
-        paired_bootstrap([1, 2, 3], [1, 2], range(3))
+        _compared([1, 2, 3], [1, 2], 10)
     with pytest.raises(ValueError, match="2 scores with 3 images"):
         bootstrap_interval([1, 0], range(3))
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
-from tests.unit.inference.conftest import png
+from tests.serving import png
 from tests.unit.inference.siege import FIELDS, Attack, Siege, rest
 
 _KEPT = 64  # uploads of the largest size

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.unit.inference.conftest import chat, png
+from tests.serving import chat, png
 
 Attack = Callable[[], bytes]
-FIELDS = {
+FIELDS: dict[str, list[Any]] = {
     "caption": [None, ["sw"], 1, 0, 1.5, 4],
     "ask": [None, "what is it?", "en", 1, 0, 1.5, 4],
     "load_example": [0],

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mblip.errors import InputError
+from mblip.errors import InputError, ResourceError
 from mblip.inference.caption_file import Caption, CaptionFile, SkippedList
 
 KINDS = ["jsonl", "csv", "parquet"]
@@ -227,7 +227,7 @@ def _fill(path: Path, rows: int, kept: list[int]) -> None:
 @pytest.mark.parametrize("limit", [10, 1000, 1001, 1030, 4096])
 def test_on_a_full_disk_all_whole_rows_are_kept(tmp_path: Path, kind: str, limit: int) -> None:
     path, kept = tmp_path / f"a.{kind}", list[int]()
-    with pytest.raises(InputError) as told, _disk_of(limit):
+    with pytest.raises(ResourceError) as told, _disk_of(limit):
         _fill(path, 200, kept)
     says = f"cannot write {_grown(path)}: File too large; what came before is kept: free the space, then go on with --resume"
     assert str(told.value) == says
@@ -244,7 +244,7 @@ def test_a_disk_that_is_too_full_for_the_parquet_file_keeps_the_journal(tmp_path
     file = CaptionFile(path, "m", resume=False)
     for number in range(200):
         file.add([Caption(f"{number}.jpg", "sw", f"a cat {number * 7919}", "m")])
-    with pytest.raises(InputError) as told, _disk_of(500):
+    with pytest.raises(ResourceError) as told, _disk_of(500):
         file.finish()
     assert str(told.value).startswith(f"cannot write {path}: ")
     assert f"all rows are kept in {_grown(path)}: go on with --resume" in str(told.value)

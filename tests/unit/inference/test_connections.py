@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.unit.inference.conftest import NAME, chat, png, serving
+from tests.serving import NAME, chat, png, serving
 from tests.unit.inference.siege import Siege
 
 from mblip.errors import InputError

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from tests import checkpoints
-from tests.unit.inference.conftest import NAME, chat, png, serving
+from tests.serving import NAME, chat, png, serving
 from tests.unit.inference.raid import Raid
 from tests.unit.inference.siege import FIELDS
 
@@ -135,7 +135,18 @@ def test_old_uploads_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("mblip.inference.uploads.time", later)  # not for the servers that run beside
     uploads.add("y", b"")
     assert sum(path.is_file() for path in tmp_path.rglob("*")) == 1
-    for name in ("", None, 7, [], {}, "uploads", names[0], str(tmp_path), names[-1].replace("uploads", "uploads/.")):
+    others: list[Any] = [
+        "",
+        None,
+        7,
+        [],
+        {},
+        "uploads",
+        names[0],
+        str(tmp_path),
+        names[-1].replace("uploads", "uploads/."),
+    ]
+    for name in others:
         assert uploads.find(name) is None
 
 

@@ -22,7 +22,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from tests.unit.inference.conftest import NAME, chat, data_url, png
+from tests.serving import NAME, chat, data_url, png
 
 from mblip.inference.server import pictures as pictures_module
 from mblip.inference.server.pictures import BadPicture, Pictures, is_public
@@ -149,7 +149,7 @@ PROMPTS = [
 ]  # fmt: skip
 
 FIELDS: list[dict[str, Any]] = [
-    {"max_tokens": value} for value in (0, -1, 1.5, "8", True, [], {})
+    {"max_tokens": value} for value in (0, -1, 1.5, "8", True, list[int](), dict[str, int]())
 ] + [{"temperature": value} for value in (-1, 2.1, 10**400, "hot", [1])] + [
     {"top_p": value} for value in (0, -0.1, 1.1, "x")
 ] + [{"n": value} for value in (0, -1, 9, 10**9, "2", 1.5)] + [
@@ -390,7 +390,7 @@ def test_schemathesis_finds_no_server_error(server: str) -> None:
 
     schema = schemathesis.openapi.from_url(f"{server}/openapi.json")
     tried: list[str] = []
-    operations = [result.ok() for result in schema.get_all_operations()]
+    operations = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
     assert {operation.path for operation in operations} >= {"/v1/chat/completions", "/v1/models", "/health", "/metrics"}
     for operation in operations:
         # What takes no input has no invalid one.

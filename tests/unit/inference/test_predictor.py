@@ -55,7 +55,7 @@ def test_lists_in_lists_out(model: Predictor, pictures: list[Path]) -> None:
 def test_every_kind_of_picture_gives_the_same_answer(model: Predictor, pictures: list[Path]) -> None:
     with Image.open(pictures[0]) as opened:
         image = opened.convert("RGB")
-    kinds = [pictures[0], str(pictures[0]), pictures[0].read_bytes(), image, np.asarray(image)]
+    kinds: list[Any] = [pictures[0], str(pictures[0]), pictures[0].read_bytes(), image, np.asarray(image)]
     assert len(set(model.caption(kinds, language="de", max_new_tokens=6))) == 1
     assert model.caption(np.stack([np.asarray(image)] * 2), language="de", max_new_tokens=6) == (
         model.caption(kinds[:2], language="de", max_new_tokens=6)
@@ -303,6 +303,7 @@ PUBLIC = {
     "VisionLLM.generate": "self, images, prompts, **generation",
     "VisionLLM.generate_ids": "self, prompts, image_features, image_index, *, image_keys, prefixes, **generation",
     "VisionLLM.encode": "self, images",
+    **dict.fromkeys(("MblipError", "InputError", "RemoteError", "ResourceError", "TrainingError"), "message, rest"),
 }
 
 

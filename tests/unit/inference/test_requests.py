@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from tests.unit.inference.conftest import NAME, data_url, png
+from tests.serving import NAME, data_url, png
 
+from mblip.errors import InputError
 from mblip.inference.predictor import Predictor
 
 PATH = "/v1/chat/completions"
@@ -40,7 +41,7 @@ def expected(server: str) -> str:
 
 
 NOTHING: dict[str, dict[str, Any]] = {
-    name: {**ASKED, **fields}
+    name: {**ASKED, **dict(fields)}  # type: ignore[call-overload]
     for name, fields in {
         **{f"{field} null": {field: None} for field in (
             "n", "stream", "temperature", "top_p", "seed", "stop", "model", "user", "tools", "audio", "prediction", "logit_bias",
@@ -180,7 +181,7 @@ def test_max_tokens_are_cut_to_the_models_room(server: str, monkeypatch: pytest.
         patched.setattr(config, "is_encoder_decoder", False)
         patched.setattr(config, "max_position_embeddings", 40, raising=False)
         assert app.room_for_answer(tiny, 33) == 7
-        with pytest.raises(app.InputError, match="have 40 tokens; the language model has 40 positions"):
+        with pytest.raises(InputError, match="have 40 tokens; the language model has 40 positions"):
             app.room_for_answer(tiny, 40)
     client = openai.OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0)
     chunks = list(

@@ -7,11 +7,12 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.folders import hash_directory
+from tests.killed import kill, stopped_at
 
 from mblip.config import AllocationSection, DataRecipe, SourceSection, load_recipe, save_recipe
 from mblip.errors import InputError
@@ -19,7 +20,7 @@ from mblip.mixture import build_mix, plan_mix, plan_what_is_there
 from mblip.mixture import mix as module
 from mblip.mixture.plan import PartialPlan
 from mblip.schema import Instruction
-from mblip.storage import ShardReader, check_shards, hash_directory, read_drops
+from mblip.storage import ShardReader, check_shards, read_drops
 from mblip.translation import never_shown
 
 SMALL = ("sources.scenes.options.scenes=600", "sources.scenes.options.texts=6")
@@ -198,12 +199,8 @@ def test_interrupted_run_goes_on(
 
 
 def test_killed_run_goes_on(whole: Path, tmp_path: Path) -> None:
-    killed = subprocess.Popen([*COMMAND, str(tmp_path / "mix")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "mix").glob(".work/boxes/*/*.arrow")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.kill()
-    killed.wait()
+    kill(stopped_at("writing instructions", 1, *COMMAND[COMMAND.index("mblip") + 1 :], str(tmp_path / "mix")))
+    assert list((tmp_path / "mix").glob(".work/boxes/*/*.arrow"))
     assert not (tmp_path / "mix" / "manifest.json").exists()
     subprocess.run([*COMMAND, str(tmp_path / "mix")], check=True, capture_output=True)
     assert hash_directory(tmp_path / "mix") == hash_directory(whole)

@@ -109,7 +109,7 @@ def test_prompts_in_other_languages_take_turns_with_the_english_ones() -> None:
     }  # fmt: skip
     assert len({drop.id for drop in lost}) == len(lost) and {drop.language for drop in lost} == {""}
     templates.add(found)
-    prompts = {"de": set(), "fr": set()}
+    prompts: dict[str, set[str]] = {"de": set(), "fr": set()}
     languages = set()
     for row in range(40):
         for code, seen in prompts.items():
@@ -141,7 +141,7 @@ def test_prompts_without_words_need_no_translation() -> None:
 def test_fields_of_prompts_survive_a_real_translation_program(apertium: str) -> None:
     translator = Translator(TranslationSection(engine="apertium"))
     templates = load_templates(("paper",))
-    codes = [code for code in ("ca", "eo", "es", "gl") if ("en", code) in translator.engine._modes]
+    codes = [code for code in ("ca", "eo", "es", "gl") if ("en", code) in vars(translator.engine)["_modes"]]
     found, lost = translate_templates(templates, codes, translator.translate_texts)
     with_fields = sum(bool(template.prompt_roles) for _, template in templates.english())
     kept = [template for template in found if template.prompt_roles]

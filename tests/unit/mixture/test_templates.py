@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from mblip.mixture import load_templates
 from mblip.schema import Example
 
 
-def _example(task: str, row: int = 0, language: str = "de", **texts: str) -> Example:
+def _example(task: str, row: Any = 0, language: str = "de", **texts: str) -> Example:
     return Example(f"nano/{row}", "nano", task, ("k",), texts, dict.fromkeys(texts, language), "own")
 
 

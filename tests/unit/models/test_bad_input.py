@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ import torch
 from tests import checkpoints
 
 from mblip.config import ModelSection
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError, RemoteError, ResourceError
 from mblip.models import build_model, load_vision_llm
 from mblip.models.doctor import check_model
 from mblip.models.skeleton import container_config
@@ -63,7 +66,37 @@ def test_no_connection(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.list_repo_files", unreachable)
-    refused(r"nobody/nothing' is neither .* \(ConnectError\): check the spelling", "nobody/nothing")
+    with pytest.raises(RemoteError, match=r"nobody/nothing' is neither .* \(ConnectError\): check the spelling"):
+        load_vision_llm("nobody/nothing")
+
+
+def test_what_the_hub_refuses_is_told_from_what_fails_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for raised, kind in (
+        (OSError(errno.ENOSPC, "No space left on device"), ResourceError),
+        (_Answered(404), InputError),
+        (_Answered(401), InputError),
+        (_Answered(503), RemoteError),
+        (_Answered(429), RemoteError),
+        (ValueError("no name of a repository"), InputError),
+        (ConnectionError("no route"), RemoteError),
+    ):
+        monkeypatch.setattr("huggingface_hub.list_repo_files", partial(_raise, raised))
+        with pytest.raises(MblipError, match="nobody/nothing") as found:
+            load_vision_llm("nobody/nothing")
+        assert type(found.value) is kind, raised
+
+
+class _Answered(OSError):
+    """An error of the Hub's client, which carries the response."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.response = SimpleNamespace(status_code=status)
+
+
+def _raise(error: Exception, *_: Any, **__: Any) -> Any:
+    raise error
 
 
 @pytest.mark.parametrize("safetensors", [True, False])

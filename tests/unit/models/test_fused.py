@@ -27,7 +27,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {family: checkpoints.blip2(tmp_path_factory.mktemp(family) / "model", family) for family in FUSED}
 
 
-def prepared(folder: Path, quantization: str | None, dtype: str, dropout: float = 0.0) -> VisionLLM:
+def prepared(folder: Path, quantization: Any, dtype: str, dropout: float = 0.0) -> VisionLLM:
     vlm = load_vision_llm(folder, dtype=dtype, quantization=quantization)
     add_lora(vlm, 4, 16, dropout)
     set_trainable(vlm, PartsSection())

@@ -116,7 +116,7 @@ def test_the_eyes_of_the_llava_family(kind: str, tmp_path: Path) -> None:
     assert all(torch.equal(held[name], value) for name, value in source.model.vision_tower.state_dict().items())
     assert vlm.container.tokens_per_image == llava_checkpoints.PATCHES
     if kind == "vipllava":  # with a norm between tower and MLP, without which the MLP would be another
-        assert vlm.container.projector.linear_1.in_features == 48
+        assert llava_checkpoints.mlp(vlm).linear_1.in_features == 48
         with pytest.raises(InputError, match=r"no plain two-layer MLP \(projector_layernorm"):
             build_model(tmp_path / "eyes", llm, projection="keep")
     else:
@@ -129,7 +129,7 @@ def test_layers_and_strategy_by_choice(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"vision_feature_layer": [1, -1], "vision_feature_select_strategy": "full"}
     vlm = build_model(tower, llm, dtype="fp32", **settings)
     assert vlm.container.tokens_per_image == llava_checkpoints.PATCHES + 1
-    assert vlm.container.projector.linear_1.in_features == 2 * 24
+    assert llava_checkpoints.mlp(vlm).linear_1.in_features == 2 * 24
     add_lora(vlm, 2, 4, 0.0)
     save_run(vlm, tmp_path / "run")
     again = load_vision_llm(tmp_path / "run", dtype="fp32")
@@ -160,7 +160,8 @@ def test_what_goes_not_together_is_refused_in_a_sentence(tmp_path: Path) -> None
 @pytest.mark.parametrize("family", ["bloom", "opt", "cohere"])
 def test_heads_that_the_stock_class_cannot_tie_or_scale(family: str, tmp_path: Path) -> None:
     """BLOOM's and OPT's tables have names of their own, and Cohere multiplies its logits: the head becomes a table apart."""
-    llm = checkpoints.llm(tmp_path / "llm", family, **({"logit_scale": 0.25} if family == "cohere" else {}))
+    factor: dict[str, Any] = {"logit_scale": 0.25} if family == "cohere" else {}
+    llm = checkpoints.llm(tmp_path / "llm", family, **factor)
     vlm = build_model(llava_checkpoints.tower(tmp_path / "eyes"), llm, dtype="fp32")
     trained = AutoTokenizer.from_pretrained(llm)(PROMPTS[0], return_tensors="pt")["input_ids"]
     wanted = AutoModelForCausalLM.from_pretrained(llm).eval()(trained).logits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -24,9 +26,9 @@ def test_against_all_logits_in_fp64(dtype: str, of_loss: float, of_gradient: flo
     kind = getattr(torch, dtype)
     weight, bias = torch.randn(VOCABULARY, WIDTH).to(kind), torch.randn(VOCABULARY).to(kind)
     states, targets = torch.randn(TOKENS, WIDTH).to(kind), torch.randint(0, VOCABULARY, (TOKENS,))
-    ours = [t.clone().requires_grad_() for t in (states, weight, bias)]
+    ours: Any = [t.clone().requires_grad_() for t in (states, weight, bias)]
     exact = [t.double().requires_grad_() for t in (states, weight, bias)]
-    total = loss_sum(*ours, targets, softcap)
+    total = loss_sum(ours[0], ours[1], ours[2], targets, softcap)
     (3 * total).backward()  # type: ignore[no-untyped-call]
     # What is compared is the sum of rounded logits: those of a head in bf16 are products rounded to bf16.
     logits = F.linear(ours[0], ours[1], ours[2]).double() if dtype == "bfloat16" else F.linear(*exact)
@@ -34,7 +36,9 @@ def test_against_all_logits_in_fp64(dtype: str, of_loss: float, of_gradient: flo
     wanted = F.cross_entropy(logits, targets, reduction="sum")
     assert total.dtype == torch.float32
     assert float(total.detach()) == pytest.approx(float(wanted.detach()), rel=of_loss)
-    assert float(token_losses(*ours, targets, softcap).sum()) == pytest.approx(float(wanted.detach()), rel=of_loss)
+    assert float(token_losses(ours[0], ours[1], ours[2], targets, softcap).sum()) == pytest.approx(
+        float(wanted.detach()), rel=of_loss
+    )
     whole = F.linear(*exact)
     whole = softcap * torch.tanh(whole / softcap) if softcap else whole
     (3 * F.cross_entropy(whole, targets, reduction="sum")).backward()  # type: ignore[no-untyped-call]

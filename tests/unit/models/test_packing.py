@@ -178,8 +178,8 @@ def test_a_batch_of_another_layout_is_left_as_it_is(tmp_path: Path) -> None:
 def test_what_is_read_and_what_is_written_stand_in_one_row() -> None:
     rng = np.random.default_rng(3)
     read, written = rng.integers(2, 30, 12), rng.integers(1, 12, 12)
-    masks = [torch.tensor(np.arange(max(counts)) < counts[:, None]).long() for counts in (read, written)]
-    pair = pack_pairs(*masks, 512)
+    first, second = (torch.tensor(np.arange(max(counts)) < counts[:, None]).long() for counts in (read, written))
+    pair = pack_pairs(first, second, 512)
     assert pair is not None
     across, back = pair[1].across(pair[0])[:, 0], pair[1].backward()[:, 0]
     for text in range(12):
@@ -189,7 +189,7 @@ def test_what_is_read_and_what_is_written_stand_in_one_row() -> None:
             assert [(row, int(seen)) for seen in across[row, column].nonzero()[:, 0]] == sources
             assert [(row, int(seen)) for seen in back[row, column].nonzero()[:, 0]] == places[: order + 1]
     assert bool(across.any(2).all())
-    for packing, mask in zip(pair, masks, strict=True):
+    for packing, mask in zip(pair, (first, second), strict=True):
         values = torch.arange(mask.numel()).view_as(mask)
         assert torch.equal(packing.unpack(packing.pack(values))[mask.bool()], values[mask.bool()])
 

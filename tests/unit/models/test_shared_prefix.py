@@ -43,7 +43,8 @@ def counting(vlm: VisionLLM) -> list[int]:
         words = options.get("input_ids") if words is None else words
         read.append(words.shape[0] * words.shape[1])
 
-    vlm.llm.base.register_forward_pre_hook(note, with_kwargs=True)
+    llm: Any = vlm.llm
+    llm.base.register_forward_pre_hook(note, with_kwargs=True)
     return read
 
 

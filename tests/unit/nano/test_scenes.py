@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from mblip.languages import LANGUAGES
+from mblip.languages import LANGUAGES, YES_NO
 from mblip.nano.scenes import Scene, render, sample_scene
-from mblip.nano.words import YES_NO, load_lexicon
+from mblip.nano.words import load_lexicon
 
 
 def test_the_lexicon_names_what_it_says() -> None:

@@ -38,7 +38,7 @@ def test_a_large_jpeg_is_decoded_small_but_never_so_small_that_a_crop_is_blown_u
 def test_pixels_are_normalised_and_mirrored_half_of_the_time() -> None:
     image = photo(60, 60)
     plain = TrainTransform(60, MEAN, STD, (1.0, 1.0))(image, np.random.default_rng(0))
-    wanted = (np.asarray(image, np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    wanted = (np.asarray(image, np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     assert np.abs(plain - wanted.transpose(2, 0, 1)).max() < 1e-6
     flipping = TrainTransform(60, MEAN, STD, (1.0, 1.0), flip=True)
     mirrored = [np.array_equal(flipping(image, np.random.default_rng(seed)), plain[:, :, ::-1]) for seed in range(200)]

@@ -33,10 +33,10 @@ def aligning(mix: Path) -> Callable[..., TrainRecipe]:
 
 
 @pytest.fixture
-def in_processes() -> Callable[[int, Callable[[], None]], list[int]]:
+def in_processes() -> Callable[[int, Callable[[], object]], list[int]]:
     """Run a function in so many processes that torch.distributed joins, as a launcher would; their exit codes."""
 
-    def run(count: int, work: Callable[[], None]) -> list[int]:
+    def run(count: int, work: Callable[[], object]) -> list[int]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,7 +121,7 @@ def _killed(function: str, times: int) -> Callable[[pytest.MonkeyPatch], None]:
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         owner, _, name = function.rpartition(".")
-        place = {"": module, "torch": module.torch, "shutil": module.shutil}[owner]
+        place: Any = {"": module, "torch": torch, "shutil": shutil}[owner]
         real, calls = getattr(place, name), [0]
 
         def dies(*args: object, **options: object) -> object:

@@ -10,22 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from mblip.config import DataRecipe, TextRecipe, TrainRecipe, VisionRecipe, hash_recipe, load_recipe
+from mblip.config import DataRecipe, TrainRecipe, hash_recipe, load_recipe
 from mblip.errors import InputError
 from mblip.mixture import build_mix
+from mblip.nano.recipe_kinds import TextRecipe, VisionRecipe
 from mblip.settings import Section
 from mblip.training import align
 from mblip.training.identity import IDENTITY
-from mblip.training.loop import fit
+from mblip.training.loop import Job, fit
 from mblip.training.run import train
 
 Make = Callable[..., TrainRecipe]
 FREE = {
-    "TrainRecipe": "title paper checkpointing sharding speedups samples tracker checkpoint_every keep_checkpoints log_every",
+    "TrainRecipe": "title paper more_languages checkpointing sharding speedups samples tracker checkpoint_every "
+    "keep_checkpoints log_every",
     "MixSection": "max_unreadable workers",
     "OptimSection": "micro_batch",
-    "TextRecipe": "title paper checkpoint_every log_every",
-    "VisionRecipe": "title paper checkpoint_every log_every",
+    "TextRecipe": "title paper more_languages checkpoint_every log_every",
+    "VisionRecipe": "title paper more_languages checkpoint_every log_every",
 }
 
 
@@ -57,7 +59,7 @@ def test_every_field_of_a_training_recipe_says_whether_it_decides_what_is_learnt
 def stopped(recipe: TrainRecipe, run: Path, monkeypatch: pytest.MonkeyPatch, after: int = 2) -> None:
     """Run a recipe until a step, with a checkpoint after it, as a power cut would."""
 
-    def cut(job: align.Job) -> object:
+    def cut(job: Job) -> object:
         batches = job.batches
 
         def ends(step: int) -> object:

@@ -16,7 +16,7 @@ from mblip.training.loop import Stopped, read_log
 from mblip.training.run import train
 
 Make = Callable[..., TrainRecipe]
-Launch = Callable[[int, Callable[[], None]], list[int]]
+Launch = Callable[[int, Callable[[], object]], list[int]]
 
 
 def first_gradients(run: Path) -> list[torch.Tensor]:
@@ -39,7 +39,7 @@ def test_two_processes_train_as_one(aligning: Make, in_processes: Launch, tmp_pa
     recipe = aligning("parts.llm=lora", "lora.dropout=0", "optim.lora_lr=2e-3", *options)
     train(recipe, tmp_path / "one")
     both = recipe.model_copy(update={"sharding": sharding})
-    assert in_processes(2, lambda: train(both, tmp_path / "two") and None) == [0, 0]
+    assert in_processes(2, lambda: train(both, tmp_path / "two")) == [0, 0]
     same(tmp_path / "one", tmp_path / "two")
     gradients = [first_gradients(tmp_path / run) for run in ("one", "two")]
     largest = max(float(gradient.abs().max()) for gradient in gradients[0])

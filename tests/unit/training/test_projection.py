@@ -3,12 +3,13 @@ import torch
 
 from mblip.errors import InputError
 from mblip.models.build import build_model
+from mblip.models.containers.blip2_eyes import new_image_processor
 from mblip.models.vision_llm import VisionLLM
 from mblip.nano.scenes import Scene, sample_scene
+from mblip.nano.vision import pixels
 from mblip.nano.words import load_lexicon
 from mblip.training.loop import Batch
 from mblip.training.projection import fit_projection
-from mblip.training.vision import image_processor, pixels
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def _batches(vlm: VisionLLM, scenes: list[Scene], answers: list[str]) -> list[Ba
         part = slice(start, start + 200)
         texts = answers[part]
         batch = vlm.layout.pairs(["Caption in English:"] * len(texts), texts, [1] * len(texts))
-        images = pixels(scenes[part], image_processor())
+        images = pixels(scenes[part], new_image_processor(64))
         batches.append({**batch, "pixel_values": images, "image_index": torch.arange(len(texts))[:, None]})
     return batches
 

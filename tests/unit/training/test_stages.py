@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mblip.config import TrainRecipe
-from mblip.errors import InputError
+from mblip.errors import InputError, ResourceError, TrainingError
 from mblip.models import VisionLLM, load_vision_llm, parameters_by_part
 from mblip.models.prepare import prepare_model
 from mblip.models.scoring import score_candidates
@@ -158,7 +158,7 @@ def test_bf16_trains_on_every_quantisation(aligning: Make, tmp_path: Path, kind:
 
 def test_validation_measures_by_task_and_language_and_leaves_the_training_alone(aligning: Make, tmp_path: Path) -> None:
     recipe = aligning("validate_every=2", "validation_texts=20", "samples=6", "optim.micro_batch=7")
-    told = []
+    told: list[object] = []
     train(recipe, tmp_path / "run", told.append)
     rows = read_log(tmp_path / "run/validation.jsonl")
     assert [row["step"] for row in rows] == [2, 4]
@@ -196,7 +196,7 @@ def test_a_broken_batch_is_named_by_its_texts(aligning: Make, tmp_path: Path, mo
     steps = [0]
     monkeypatch.setattr(align, "text_loss", broken)
     recipe = aligning("checkpoint_every=2")
-    with pytest.raises(InputError) as error:
+    with pytest.raises(TrainingError) as error:
         train(recipe, tmp_path / "run")
     feed = Feed(recipe, Path(recipe.data.mix), tmp_path, prepare_model(recipe))
     first = feed._instructions(2)[1][0].id
@@ -211,7 +211,7 @@ def test_a_model_that_does_not_fit_names_what_to_change(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(align, "prepare_model", full)
-    with pytest.raises(InputError, match=r"out of memory while the model was loaded: set model\.quantization=nf4"):
+    with pytest.raises(ResourceError, match=r"out of memory while the model was loaded: set model\.quantization=nf4"):
         train(aligning(), tmp_path)
-    with pytest.raises(InputError, match="loaded: take a smaller language model; mblip plan shows"):
+    with pytest.raises(ResourceError, match="loaded: take a smaller language model; mblip plan shows"):
         train(aligning("parts.llm=full"), tmp_path)

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.endpoint_stub import completion, endpoint
 
 from mblip import endpoint as endpoint_module
+from mblip import plugins
 from mblip.errors import InputError
 from mblip.languages import LANGUAGES
 from mblip.translation.engines import ENGINES, Untranslated, lacking, open_engine
@@ -48,7 +49,7 @@ def nllb(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def test_ctranslate2_and_transformers_agree(nllb: tuple[str, str]) -> None:
-    slow = open_engine("transformers", {"model": nllb[0], "device": "cpu"})
+    slow: Any = open_engine("transformers", {"model": nllb[0], "device": "cpu"})
     fast = open_engine("ctranslate2", {"model": nllb[1], "device": "cpu", "threads": 1})
     assert slow.name == "transformers hf (float32)" and fast.name == "ctranslate2 ct2 (float32)"
     assert slow.licence == fast.licence == "CC-BY-NC-4.0 (NLLB-200)"
@@ -64,7 +65,7 @@ def test_ctranslate2_and_transformers_agree(nllb: tuple[str, str]) -> None:
 
 
 def test_batches_are_sorted_and_bounded(nllb: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = open_engine("transformers", {"model": nllb[0], "device": "cpu", "batch_tokens": 60})
+    engine: Any = open_engine("transformers", {"model": nllb[0], "device": "cpu", "batch_tokens": 60})
     sizes: list[tuple[int, int]] = []
     generate = engine._generate
 
@@ -101,8 +102,10 @@ def test_the_recipes_profile_reaches_the_engine(nllb: tuple[str, str]) -> None:
     from mblip.translation import Translator
 
     section = TranslationSection(engine="transformers", options={"model": nllb[0], "device": "cpu"})
-    assert Translator(section).engine._vocabulary.token("ku") == "kmr_Latn"
-    assert Translator(section, profile="original").engine._vocabulary.token("ku") == "ckb_Arab"
+    plain: Any = Translator(section).engine
+    assert plain._vocabulary.token("ku") == "kmr_Latn"
+    original: Any = Translator(section, profile="original").engine
+    assert original._vocabulary.token("ku") == "ckb_Arab"
     assert Translator(TranslationSection(), profile="original").engine.name.startswith("lexicon")
 
 
@@ -133,7 +136,7 @@ def test_madlad_marks_the_target_in_the_text(tmp_path: Path) -> None:
         decoder_start_token_id=0, initializer_factor=5.0,
     )  # fmt: skip
     T5ForConditionalGeneration(config).eval().save_pretrained(tmp_path)
-    engine = open_engine("transformers", {"model": str(tmp_path), "device": "cpu"})
+    engine: Any = open_engine("transformers", {"model": str(tmp_path), "device": "cpu"})
     assert engine.licence.startswith("Apache-2.0")
     row = engine._vocabulary.encode(["A dog."], "en", "sw")[0]
     assert fast.convert_ids_to_tokens(row)[0] == "<2sw>"
@@ -151,7 +154,7 @@ def test_models_that_are_none(tmp_path: Path, nllb: tuple[str, str]) -> None:
 
 
 def test_apertium_really_translates(apertium: str) -> None:
-    engine = open_engine("apertium", {})
+    engine: Any = open_engine("apertium", {})
     spanish = engine.translate(["A dog and a red apple.", "Two cats", "A dog\nand a cat"], "en", "es")
     assert spanish == ["Un perro y una manzana roja.", "Dos gatos", "Un perro y un gato"]
     assert engine.translate(["Hund"], "en", "de") == [None]  # no such pair
@@ -203,7 +206,7 @@ def test_endpoint_that_refuses_one_text_or_all(monkeypatch: pytest.MonkeyPatch) 
         "nasty": "I'm sorry, but I can't help with that.", "a big dog in the house": "The dog is in the house.",
     }  # fmt: skip
     with endpoint(lambda body, _: answers.get(body["messages"][1]["content"], "Sawa.")) as stub:
-        engine = open_engine("openai", {"url": stub.url, "model": "m"})
+        engine: Any = open_engine("openai", {"url": stub.url, "model": "m"})
         texts = ["fine", "filtered", "strange", "broken", "down", "cut", "nasty", "a big dog in the house"]
         assert engine.translate(texts, "en", "sw") == [
             "Sawa.", Untranslated("refused by the endpoint", "HTTP 400: The response was filtered."),
@@ -231,25 +234,25 @@ def test_one_slow_request_holds_up_no_other() -> None:
         return body["messages"][1]["content"] + "!"
 
     with endpoint(answer) as stub:
-        engine = open_engine("openai", {"url": stub.url, "model": "m", "requests": 2})
+        engine: Any = open_engine("openai", {"url": stub.url, "model": "m", "requests": 2})
         found = list(engine.stream([str(n) for n in range(12)], "en", "sw", {3, 4}))
     assert found[-1] == (0, "0!") and sorted(found) == [(n, f"{n}!") for n in range(12) if n not in (3, 4)]
 
 
 def test_a_row_too_long_costs_itself_alone(nllb: tuple[str, str]) -> None:
     long = "shop " * 400
-    slow = open_engine("transformers", {"model": nllb[0], "device": "cpu", "max_tokens": 8})
+    slow: Any = open_engine("transformers", {"model": nllb[0], "device": "cpu", "max_tokens": 8})
     fast = open_engine("ctranslate2", {"model": nllb[1], "device": "cpu", "threads": 1, "max_tokens": 8})
     for engine in (slow, fast):
         alone = engine.translate(["A dog.", "Why?"], "en", "de")
         found = engine.translate(["A dog.", long, "Why?", long + "s"], "en", "de")
         assert [found[0], found[2]] == alone
         assert all(isinstance(row, Untranslated) and row.reason == "no translation" for row in (found[1], found[3]))
-        assert all("512" in row.detail for row in (found[1], found[3]))
+        assert all("512" in getattr(row, "detail", "") for row in (found[1], found[3]))
 
 
 def test_an_output_that_reaches_the_limit_is_cut_off(nllb: tuple[str, str]) -> None:
-    slow = open_engine("transformers", {"model": nllb[0], "device": "cpu", "max_tokens": 5})
+    slow: Any = open_engine("transformers", {"model": nllb[0], "device": "cpu", "max_tokens": 5})
     fast = open_engine("ctranslate2", {"model": nllb[1], "device": "cpu", "threads": 1, "max_tokens": 5})
     for engine in (slow, fast):
         [found] = engine.translate(["The quick brown fox jumps over the lazy dog."], "en", "de")
@@ -265,7 +268,7 @@ def test_an_output_that_reaches_the_limit_is_cut_off(nllb: tuple[str, str]) -> N
 def test_batches_do_not_depend_on_what_is_done(nllb: tuple[str, str]) -> None:
     texts = [f"{'word ' * (n % 7)}number {n}" for n in range(40)]
     for name, model in zip(("transformers", "ctranslate2"), nllb, strict=True):
-        engine = open_engine(name, {"model": model, "device": "cpu", "max_tokens": 6, "batch_tokens": 200})
+        engine: Any = open_engine(name, {"model": model, "device": "cpu", "max_tokens": 6, "batch_tokens": 200})
         whole = list(engine.stream(texts, "en", "de"))
         assert sorted(number for number, _ in whole) == list(range(40))
         done = {number for number, _ in whole[:25]}
@@ -299,7 +302,7 @@ def test_apertium_that_hangs_or_fails_on_one_text(tmp_path: Path) -> None:
     program = tmp_path / "apertium-slow"
     program.write_text(_SCRIPT)
     program.chmod(0o755)
-    engine = open_engine("apertium", {"program": str(program), "timeout": 0.5})
+    engine: Any = open_engine("apertium", {"program": str(program), "timeout": 0.5})
     started = time.monotonic()
     found = engine.translate(["one", "hang up", "two", "fail it", "three", "swallow"], "en", "es")
     assert time.monotonic() - started < 8
@@ -310,4 +313,5 @@ def test_apertium_that_hangs_or_fails_on_one_text(tmp_path: Path) -> None:
 
 
 def test_every_engine_is_tested() -> None:
-    assert ENGINES == ("apertium", "ctranslate2", "lexicon", "openai", "transformers")
+    assert ENGINES == ("apertium", "ctranslate2", "openai", "transformers")
+    assert set(plugins.engines) == {*ENGINES, "lexicon"}  # whose tests are with the nano world's

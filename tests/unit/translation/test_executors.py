@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.folders import hash_directory
 
 from mblip.config import DataRecipe, load_recipe
 from mblip.errors import InputError
-from mblip.storage import hash_directory
 from mblip.translation import translate_sources
 from mblip.translation.executors import launch
 from mblip.translation.stage import write_part

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.folders import hash_directory
 from tests.unit.endpoint_stub import endpoint
 
 from mblip import endpoint as endpoint_module
 from mblip.config import DataRecipe, load_recipe
-from mblip.errors import InputError
+from mblip.errors import InputError, RemoteError, ResourceError
 from mblip.mixture import build_mix
-from mblip.storage import hash_directory, read_jsonl
+from mblip.storage import read_jsonl
 from mblip.translation import stage, translate_sources, translating
 from mblip.translation.engines import Untranslated
 from mblip.translation.journal import Journal
@@ -234,7 +235,7 @@ def test_what_may_pass_is_asked_again_next_time(tmp_path: Path, monkeypatch: pyt
     down = [True]
     with endpoint(lambda body, n: (503, b"busy", {}) if down[0] and n > 10 else _translated(body)) as stub:
         recipe = load_recipe(DataRecipe, _recipe(tmp_path, stub.url, 60))
-        with pytest.raises(InputError, match=r"failed 1\d times in a row.*HTTP 503: busy.*goes on later"):
+        with pytest.raises(RemoteError, match=r"failed 1\d times in a row.*HTTP 503: busy.*goes on later"):
             translate_sources(recipe, tmp_path / "work")
         down[0] = False
         stage._translator.cache_clear()
@@ -296,7 +297,9 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, room: int) -> None:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, before[1]))
         try:
-            with pytest.raises(InputError, match=r"cannot write .*a\.jsonl: File too large; what came before is kept"):
+            with pytest.raises(
+                ResourceError, match=r"cannot write .*a\.jsonl: File too large; what came before is kept"
+            ):
                 journal.keep("en", "sw", "c", "d" * 50)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

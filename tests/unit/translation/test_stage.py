@@ -13,11 +13,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.folders import hash_directory
+from tests.killed import kill, stopped_at
 
 from mblip.config import DataRecipe, load_recipe
-from mblip.errors import InputError
+from mblip.errors import InputError, ResourceError
 from mblip.mixture import build_mix, plan_mix
-from mblip.storage import check_shards, hash_directory
+from mblip.storage import check_shards
 from mblip.translation import stage as module
 from mblip.translation import translate_sources
 
@@ -57,21 +59,15 @@ def test_mix_of_the_stage_is_the_mix_without_it(whole: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_any_point(whole: Path, tmp_path: Path, seed: int) -> None:
-    command = [sys.executable, "-m", "mblip", "data", "translate", "nano_scenes", *OVERRIDES, "--work", str(tmp_path)]
+    arguments = ["data", "translate", "nano_scenes", *OVERRIDES, "--work", str(tmp_path)]
     draw = random.Random(seed)
     folder = tmp_path / "translated/scenes"
-    for target in (0, draw.randint(1, 4), draw.randint(5, 8)):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while len(list(folder.glob("*.parquet"))) < target and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.001)
-        time.sleep(draw.random() * (0.02 if target else 0.8))
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+    for stage, calls in (("reading", 1), ("translating", draw.randint(2, 9)), ("translating", draw.randint(2, 9))):
+        kill(stopped_at(stage, calls, *arguments))
         finished = {path: path.stat().st_mtime_ns for path in folder.glob("exclusions-*.jsonl")}
         # A shard without its mark is the one part that is made again.
         assert len(list(folder.glob("*.parquet"))) - len(finished) in (0, 1)
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "mblip", *arguments], check=True, capture_output=True)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert hash_directory(tmp_path) == hash_directory(whole)
 
@@ -83,19 +79,16 @@ def test_two_workers(whole: Path, tmp_path: Path) -> None:
 
 
 def test_workers_end_with_a_killed_parent_and_leave_what_goes_on(whole: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mblip", "data", "translate", "nano_scenes", *OVERRIDES, "--workers", "2"]
-    command += ["--work", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "translated").rglob("exclusions-*.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    arguments = ["data", "translate", "nano_scenes", *OVERRIDES, "--workers", "2", "--work", str(tmp_path)]
+    process = stopped_at("translating", 2, *arguments)
     workers = _children(process.pid)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL and len(workers) >= 2
+    kill(process)
+    deadline = time.monotonic() + 120
+    assert len(workers) >= 2 and list((tmp_path / "translated").rglob("exclusions-*.jsonl"))
     while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "mblip", *arguments], check=True, capture_output=True)
     assert hash_directory(tmp_path) == hash_directory(whole)
 
 
@@ -111,9 +104,10 @@ def _parent(stat: Path) -> int:
 
 
 def test_a_worker_that_is_killed_is_a_clear_error(tmp_path: Path) -> None:
-    from mblip.corpora.jobs import run_jobs, silent
+    from mblip.corpora.jobs import run_jobs
+    from mblip.progress import silent
 
-    with pytest.raises(InputError, match=r"a worker was killed while translating, .* fewer workers"):
+    with pytest.raises(ResourceError, match=r"a worker was killed while translating, .* fewer workers"):
         run_jobs(_kill_this_process, [1, 2, 3], 2, "translating", silent)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_paragraphs_go_sentence_by_sentence_and_equal_ones_once() -> None:
         _example(2, "caption", caption="A dog runs."),
         _example(3, "caption", caption="A dog runs. Nobody knows this."),
     ]
-    records = translator.translate(examples, ["de", "de", "en", "de"])
+    records: list[Any] = translator.translate(examples, ["de", "de", "en", "de"])
     assert [r.texts["caption"] for r in records[:2]] == [
         "Ein Hund rennt. Zwei Katzen sitzen.",
         "Zwei Katzen sitzen.\nEin Hund rennt.",

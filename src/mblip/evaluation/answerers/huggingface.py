@@ -15,7 +15,7 @@ import torch
 from jinja2 import TemplateError
 from PIL import Image
 
-from mblip.errors import InputError
+from mblip.errors import InputError, ResourceError
 from mblip.evaluation.answerers import identity
 from mblip.evaluation.answerers.base import Group, NoAnswer, OpenImage
 from mblip.models.generation import Request
@@ -131,7 +131,7 @@ class HuggingFaceAnswerer:
         try:
             return list(self._generate(batch, pictures, decoding))
         except torch.OutOfMemoryError as error:
-            raise InputError(
+            raise ResourceError(
                 f"{self.model}: {len(batch)} texts at a time do not fit into the memory; lower --batch-size"
             ) from error
         except _REFUSALS as error:

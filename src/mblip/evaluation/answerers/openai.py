@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mblip.endpoint import Endpoint, RequestFailed
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError, RemoteError
 from mblip.evaluation.answerers.base import Group, NoAnswer, OpenImage
 from mblip.models.generation import Request
 from mblip.replies import RULES, Reply, without_reasoning
@@ -94,7 +94,7 @@ class OpenAIAnswerer:
                     except BaseException as error:
                         found.put((request, error))
                         raise
-            except (Empty, InputError):
+            except (Empty, MblipError):
                 return
             finally:
                 found.put(None)
@@ -129,15 +129,15 @@ class OpenAIAnswerer:
                         refused[pictures] = answer.why
                     elif silent[pictures] == _SILENT:
                         stop.set()
-                        failure = failure or InputError(
+                        failure = failure or RemoteError(
                             f"none of the first {_SILENT} requests had an answer, the last since {answer.why}; the same "
                             "command goes on when that is mended"
                         )
                 yield request, answer
         finally:
             stop.set()
-        if isinstance(failure, InputError) and "the same command" not in str(failure):
-            raise InputError(f"{failure}; the same command then goes on") from failure
+        if isinstance(failure, MblipError) and "the same command" not in str(failure):
+            raise failure.reworded(f"{failure}; the same command then goes on") from failure
         if failure:
             raise failure
 

@@ -1,10 +1,15 @@
-"""The benchmarks, one file each: every module here lists its own in ``BENCHMARKS``; :data:`BENCHMARKS` has all by name."""
+"""The benchmarks, one file each: every module here lists its own in ``BENCHMARKS``. Other packages register theirs.
+
+:data:`BENCHMARKS`, :data:`EVALUATED` and :data:`MADE` are views of one registry (:data:`mblip.plugins.benchmarks`).
+"""
 
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 
+from mblip import plugins
 from mblip.errors import InputError, nearest
 from mblip.evaluation.benchmark import Benchmark
 
@@ -15,27 +20,78 @@ def load_benchmarks() -> list[Benchmark]:
     return [found for name in modules for found in import_module(f"{__name__}.{name}").BENCHMARKS]
 
 
-_ALL = load_benchmarks()
+for _benchmark in load_benchmarks():
+    plugins.benchmarks.register(_benchmark.name, _benchmark, plugins.OWN)
 
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL if benchmark.files}
 
-EVALUATED: dict[str, Benchmark] = {name: benchmark for name, benchmark in BENCHMARKS.items() if benchmark.images}
-"""Those that a model can be asked: ``pope``, ``chair`` and ``captions`` alone score files of several."""
+class _Chosen(Mapping[str, Benchmark]):
+    """The registered benchmarks that something holds of; those of damaged packages are left out."""
 
-MADE: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL if not benchmark.files}
+    def __init__(self, holds: Callable[[Benchmark], bool]) -> None:
+        self._holds = holds
+
+    def __getitem__(self, name: str) -> Benchmark:
+        found = _registered(name)
+        if not self._holds(found):
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, found in plugins.benchmarks.usable() if self._holds(found))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _registered(name: str) -> Benchmark:
+    """The benchmark.
+
+    Raises:
+        KeyError: Nobody has registered the name.
+        InputError: It cannot be had, or calls itself otherwise.
+    """
+    found: Benchmark = plugins.benchmarks[name]
+    if found.name != name:
+        owner = plugins.benchmarks.owners(name)[0]
+        raise InputError(f"the benchmark {name!r} of {owner} calls itself {found.name!r}; tell its authors")
+    return found
+
+
+def _can_be_asked(benchmark: Benchmark) -> bool:
+    return bool(benchmark.images) or not benchmark.files
+
+
+BENCHMARKS: Mapping[str, Benchmark] = _Chosen(lambda benchmark: bool(benchmark.files))
+"""Those that read annotations."""
+
+EVALUATED: Mapping[str, Benchmark] = _Chosen(lambda benchmark: bool(benchmark.files and benchmark.images))
+"""Those of them that a model can be asked: ``pope``, ``chair`` and ``captions`` alone score files of several."""
+
+MADE: Mapping[str, Benchmark] = _Chosen(lambda benchmark: not benchmark.files)
 """Those whose items and pictures are made, so that a model can be asked them without data."""
+
+
+def family(name: str) -> list[str]:
+    """The benchmarks that a name stands for: its own, and ``pope_random`` and so on for ``pope``.
+
+    A family is of one package: what another one calls ``pope_mine`` is never asked for as ``pope``.
+    """
+    names = [key for key in plugins.benchmarks if key == name or key.startswith(f"{name}_")]
+    owners = [plugins.benchmarks.owners(key) for key in names]
+    first = next((owner for key, owner in zip(names, owners, strict=True) if key == name), owners[0] if owners else [])
+    return [key for key, owner in zip(names, owners, strict=True) if set(owner) & set(first)]
 
 
 def evaluated(name: str) -> list[Benchmark]:
     """The benchmark of a name, or the family of it: ``pope`` for ``pope_random``, ``pope_popular`` and so on.
 
     Raises:
-        InputError: There is none; names the nearest.
+        InputError: There is none; names the nearest. Or its package is damaged.
     """
-    known = {**EVALUATED, **MADE}
-    found = [benchmark for key, benchmark in known.items() if key == name or key.startswith(f"{name}_")]
+    found = [benchmark for benchmark in map(_registered, family(name)) if _can_be_asked(benchmark)]
     if not found:
-        raise InputError(f"unknown benchmark {name!r}{nearest(name, known)}")
+        known = [*EVALUATED, *MADE]
+        raise InputError(f"unknown benchmark {name!r}{nearest(name, known)}{plugins.lacking()}")
     return found
 
 
@@ -43,9 +99,8 @@ def find_benchmark(name: str) -> Benchmark:
     """A benchmark by name.
 
     Raises:
-        InputError: There is none; names the nearest.
+        InputError: There is none; names the nearest. Or its package is damaged.
     """
-    known = {**BENCHMARKS, **MADE}
-    if name not in known:
-        raise InputError(f"unknown benchmark {name!r}{nearest(name, known)}")
-    return known[name]
+    if name not in plugins.benchmarks:
+        raise InputError(f"unknown benchmark {name!r}{plugins.benchmarks.hint(name)}")
+    return _registered(name)

@@ -22,6 +22,7 @@ from mblip.evaluation.metrics.captions import caption_scores
 from mblip.evaluation.metrics.ngrams import METRICS, ORDERS
 from mblip.evaluation.metrics.segmentation import default_segmenter, segmenter_scheme
 from mblip.evaluation.raw import Row, image_name, read_kept, read_values, rows, take, take_id
+from mblip.evaluation.released import is_released
 from mblip.languages import find_language
 
 _XM3600_LANGUAGES = (
@@ -39,6 +40,8 @@ def read(path: Path, language: str) -> list[Item]:
     """The images of a file with their references in a language."""
     values = read_kept(path, _without_forms) if begins_with(path, _XM3600_MARK) else read_values(path)
     first = values[0]
+    if is_released(values):
+        raise InputError(f"{path} holds no captions to compare with; give the file with _coco_ in its name beside it")
     if isinstance(first, dict) and "annotations" in first:
         return list(_coco(first, path))
     if isinstance(first, dict) and "dataset" in first:
@@ -150,8 +153,8 @@ _COCO_IMAGES = ("coco/val2014", "coco/images/val2014", "coco/images", "val2014",
 XFLICKRCO = dataclasses.replace(
     BENCHMARK,
     name="xflickrco",
-    files=("annotations/{code}/test.jsonl", "{code}/test.jsonl"),
-    mark='"sentences"',
+    files=("annotations/{code}/test.jsonl", "{code}/test.jsonl", "flickr/*_coco_{code}.json"),
+    mark='"(?:sentences|images|annotations)"',
     images=("flickr30k/images", "flickr30k-images", *_COCO_IMAGES),
     tells_language=True,
     source=(
@@ -164,9 +167,9 @@ XM3600 = dataclasses.replace(  # scored by CIDEr alone, as in the paper
     score=partial(score, metrics=("CIDEr",)),
     metrics=(CIDER,),
     name="xm3600",
-    files=("captions.jsonl",),
+    files=("captions.jsonl", "xm3600_coco_{code}.json"),
     languages=_XM3600_LANGUAGES,
-    mark=_XM3600_MARK,
+    mark=f'{_XM3600_MARK}|"(?:images|annotations)"',
     images=("xm3600/images", "crossmodal-3600/images", "images"),
     tells_language=True,
     source="https://google.github.io/crossmodal-3600 (captions.jsonl and the archive of images)",

@@ -16,22 +16,36 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmark import LONG_CAPTION, Benchmark, Item, Options, Scored
 from mblip.evaluation.metric import Metric
 from mblip.evaluation.metrics.chair import chair_objects, chair_scores, object_names
-from mblip.evaluation.raw import image_name, read_values, rows, take, take_id
+from mblip.evaluation.raw import Row, image_name, read_values, rows, take, take_id
+from mblip.evaluation.released import gold_texts_of, is_released, read_released
 
 
 def read(path: Path, language: str) -> list[Item]:
     """The images of a file with their objects."""
+    values = read_values(path)
+    if is_released(values):
+        return read_released(values, path, _released_objects)
     items = []
-    for where, row in rows(read_values(path), path):
+    for where, row in rows(values, path):
         objects = take(row, "objects", list, where)
         if not all(isinstance(name, str) for name in objects):
             raise InputError(f"{where}: 'objects' must be a list of texts, not {objects!r}")
-        unknown = set(objects) - object_names()
-        if unknown:
-            raise InputError(f"{where} has the object {min(unknown)!r}, which is none of COCO's 80; correct it")
+        _check(objects, where)
         image = take_id(row, "image", where)
         items.append(Item(image, (image,), "", tuple(objects)))
     return items
+
+
+def _released_objects(row: Row, where: str) -> tuple[str, ...]:
+    objects = gold_texts_of(row, where)
+    _check(objects, where)
+    return objects
+
+
+def _check(objects: Sequence[str], where: str) -> None:
+    unknown = set(objects) - object_names()
+    if unknown:
+        raise InputError(f"{where} has the object {min(unknown)!r}, which is none of COCO's 80; correct it")
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
@@ -47,7 +61,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
 BENCHMARK = Benchmark(
     name="chair",
     languages=("en",),
-    files=("coco_ground_truth_segmentation.json",),
+    files=("coco_ground_truth_segmentation.json", "hallucinations/*chair*.json"),
     read=read,
     prompt="Describe the image in {language} with as much detail as possible.",
     decoding=LONG_CAPTION,

@@ -17,6 +17,7 @@ from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, S
 from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
 from mblip.evaluation.raw import Row, read_values, rows, take, take_id, take_language, take_truth
+from mblip.evaluation.released import GOLD, MARK, is_released, read_released
 
 # A classifier's words for the two answers.
 _SAID = {"true": "yes", "false": "no", "1": "yes", "0": "no", "1.0": "yes", "0.0": "no"}
@@ -24,9 +25,11 @@ _SAID = {"true": "yes", "false": "no", "1": "yes", "0": "no", "1.0": "yes", "0.0
 
 def read(path: Path, language: str) -> list[Item]:
     """The statements of a file of MaRVL, or of NLVR2 for English."""
+    values = read_values(path)
+    if is_released(values):
+        return read_released(values, path, _released_gold, language)
     return [
-        _nlvr2(row, where) if "identifier" in row else _marvl(row, where, language)
-        for where, row in rows(read_values(path), path)
+        _nlvr2(row, where) if "identifier" in row else _marvl(row, where, language) for where, row in rows(values, path)
     ]
 
 
@@ -51,6 +54,10 @@ def _nlvr2(row: Row, where: str) -> Item:
     return Item(name, images, take(row, "sentence", str, where), "yes" if label else "no")
 
 
+def _released_gold(row: Row, where: str) -> str:
+    return "yes" if take_truth(row, GOLD, where) else "no"
+
+
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
     """Accuracy after the VQA normalisation; true and false count as yes and no.
 
@@ -68,7 +75,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
 BENCHMARK = Benchmark(
     name="marvl",
     languages=("id", "sw", "ta", "tr", "zh"),
-    files=("zero_shot/annotations/marvl-{code}.jsonl", "marvl-{code}.jsonl"),
+    files=("zero_shot/annotations/marvl-{code}.jsonl", "marvl-{code}.jsonl", "marvl_test_{code}.json"),
     read=read,
     prompt='Based on the two images, is it correct to say "{text}"? Yes or no? Answer in English:',
     decoding=SHORT_ANSWER,
@@ -89,8 +96,8 @@ NLVR2 = dataclasses.replace(
     BENCHMARK,
     name="nlvr2",
     languages=("en",),
-    files=("nlvr2/annotations/dev.jsonl", "dev.jsonl", "dev.json", "balanced_dev.json"),
-    mark='"identifier"',
+    files=("nlvr2/annotations/dev.jsonl", "dev.jsonl", "dev.json", "balanced_dev.json", "nlvr_dev_{code}.json"),
+    mark=f'"identifier"|{MARK}',
     images=("nlvr2/images/dev", "nlvr2/images", "nlvr2/dev", "images"),
     english="",
     source="github.com/lil-lab/nlvr, nlvr2/data; images: the form in its README",

@@ -14,15 +14,20 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.evaluation.metric import ACCURACY
 from mblip.evaluation.metrics.answers import any_match, one_spelling
-from mblip.evaluation.raw import read_object, rows, take, take_id
+from mblip.evaluation.raw import read_values, rows, take, take_id
+from mblip.evaluation.released import gold_texts_of, is_released, read_released
 
 _NORMALISERS = {"default": "case, blanks", "nfc": "NFC, Thai and Lao vowel am as one character, case, blanks"}
 
 
 def read(path: Path, language: str) -> list[Item]:
     """The questions of a file."""
+    values = read_values(path)
+    if is_released(values):
+        return read_released(values, path, gold_texts_of, language)
+    data = values[0] if len(values) == 1 and isinstance(values[0], dict) else {}
     items = []
-    for where, row in rows(take(read_object(path), "annotations", list, str(path)), path):
+    for where, row in rows(take(data, "annotations", list, str(path)), path):
         image = take_id(row, "image_id", where).removesuffix(".jpg")
         for place, pair in rows(take(row, "qa_pairs", list, where), path):
             golds = take(pair, "processed_answers", list, f"{where}, {place.rpartition(', ')[2]}")
@@ -48,7 +53,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
 BENCHMARK = Benchmark(
     name="maxm",
     languages=("en", "fr", "hi", "iw", "ro", "th", "zh"),
-    files=("maxm_v1_{code}.json",),
+    files=("maxm_v1_{code}.json", "maxm_{code}_test.json"),
     read=read,
     prompt="Question: {text} Short answer in {language}:",
     decoding=SHORT_ANSWER,

@@ -18,12 +18,16 @@ from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED, Metric
 from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
 from mblip.evaluation.metrics.pope import pope_scores, says_yes
 from mblip.evaluation.raw import read_values, rows, take, take_id, take_truth
+from mblip.evaluation.released import GOLD, is_released, read_released
 
 
 def read(path: Path, language: str) -> list[Item]:
     """The questions of a file."""
+    values = read_values(path)
+    if is_released(values):
+        return read_released(values, path, lambda row, where: take_truth(row, GOLD, where))
     items = []
-    for where, row in rows(read_values(path), path):
+    for where, row in rows(values, path):
         label = take_truth(row, "label", where)
         image, text = take(row, "image", str, where), take(row, "text", str, where)
         items.append(Item(take_id(row, "question_id", where), (image,), text, label))
@@ -75,7 +79,8 @@ def _split(name: str, file: str, images: tuple[str, ...], folder: str) -> Benchm
     source = f"questions: github.com/RUCAIBox/POPE, {folder}; images: " + (
         "https://cs.stanford.edu/people/dorarad/gqa/download.html" if "gqa" in file else "COCO's val2014.zip"
     )
-    return dataclasses.replace(BENCHMARK, name=name, files=(file,), images=images, source=source)
+    released = (f"hallucinations/*{name.removeprefix('pope_')}*.json",) if "seem" not in name else ()
+    return dataclasses.replace(BENCHMARK, name=name, files=(file, *released), images=images, source=source)
 
 
 COCO = tuple(_split(f"pope_{kind}", f"coco_pope_{kind}.json", _COCO_IMAGES, "output/coco") for kind in _SPLITS)

@@ -15,11 +15,14 @@ from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, S
 from mblip.evaluation.metric import ACCURACY, RELAXED
 from mblip.evaluation.metrics.answers import exact_match, normalized_match, relaxed_match
 from mblip.evaluation.raw import Row, read_values, rows, take, take_id
+from mblip.evaluation.released import gold_text, is_released, read_released
 
 
 def read(path: Path, language: str) -> list[Item]:
-    """The questions of a file in either layout."""
+    """The questions of a file in any layout."""
     values = read_values(path)
+    if is_released(values):
+        return read_released(values, path, gold_text, language)
     if len(values) == 1 and isinstance(values[0], dict) and "question_id" not in values[0]:
         fields = values[0].items()
         return [_from_object(number, row, f"{path}, question {number}") for number, row in fields]
@@ -53,11 +56,12 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
 
 
 _FILES = ("zero_shot/testdev_balanced_questions_{code}.json", "testdev_balanced_questions_{code}.json")
+_RELEASED = "xgqa_input_test_{code}.json"
 
 BENCHMARK = Benchmark(
     name="xgqa",
     languages=("bn", "de", "en", "id", "ko", "pt", "ru", "zh"),
-    files=_FILES,
+    files=(*_FILES, _RELEASED),
     read=read,
     prompt="Question: {text} Short answer in English:",
     decoding=SHORT_ANSWER,
@@ -65,7 +69,7 @@ BENCHMARK = Benchmark(
     metrics=(ACCURACY, RELAXED),
     variants=("iglue", "mblip"),
     extra=True,
-    english_files=(*_FILES, "gqa/annotations/testdev.json"),
+    english_files=(*_FILES, "gqa/annotations/testdev.json", _RELEASED),
     images=("gqa/images", "xGQA/images", "images"),
     source=(
         "questions: github.com/e-bug/iglue, datasets/xGQA and, for English, datasets/gqa; images: "

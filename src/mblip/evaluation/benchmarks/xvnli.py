@@ -14,7 +14,8 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
-from mblip.evaluation.raw import read_values, rows, take, take_id
+from mblip.evaluation.raw import Row, read_values, rows, take, take_id
+from mblip.evaluation.released import GOLD, MARK, is_released, read_released
 
 ANSWERS = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
 UNDECIDED = "-"
@@ -22,8 +23,11 @@ UNDECIDED = "-"
 
 def read(path: Path, language: str) -> list[Item]:
     """The pairs of a file, undecided ones included."""
+    values = read_values(path)
+    if is_released(values):
+        return read_released(values, path, _released_gold, language)
     items = []
-    for where, row in rows(read_values(path), path):
+    for where, row in rows(values, path):
         label = take(row, "gold_label", str, where)
         if label not in ANSWERS and label != UNDECIDED:
             raise InputError(
@@ -33,6 +37,13 @@ def read(path: Path, language: str) -> list[Item]:
         gold = ANSWERS.get(label, UNDECIDED)
         items.append(Item(take_id(row, "pairID", where), (f"{photo}.jpg",), take(row, "sentence2", str, where), gold))
     return items
+
+
+def _released_gold(row: Row, where: str) -> str:
+    gold = take(row, GOLD, str, where)
+    if gold not in ANSWERS.values():
+        raise InputError(f"{where} has the {GOLD} {gold!r}; it should be {', '.join(ANSWERS.values())}")
+    return gold
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
@@ -56,7 +67,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
 BENCHMARK = Benchmark(
     name="xvnli",
     languages=("ar", "en", "es", "fr", "ru"),
-    files=("{code}/test.jsonl",),
+    files=("{code}/test.jsonl", "xvnli_input_test_{code}.json"),
     read=read,
     prompt='Is it guaranteed true that "{text}"? Yes, no, or maybe? Answer in English:',
     decoding=SHORT_ANSWER,
@@ -66,7 +77,7 @@ BENCHMARK = Benchmark(
     id_keys=("pairID",),
     answer_keys=("answer", "label"),
     optional=lambda item: item.gold == UNDECIDED,
-    mark='"gold_label"',
+    mark=f'"gold_label"|{MARK}',
     images=("flickr30k/images", "flickr30k-images", "images"),
     candidates=tuple(ANSWERS.values()),
     source=(

@@ -8,12 +8,11 @@ language there is no figure at all; its fidelity is None, it is listed, and it i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Protocol
 
+from mblip.detecting import lingua_languages
 from mblip.errors import InputError
 from mblip.evaluation.metrics.segmentation import without_halves
-from mblip.languages import LANGUAGES
 
 # Told apart by chance on short texts: of 300 Indonesian captions lingua called 188 Malay. A detector that chooses among
 # languages with only one of a group has no such trouble (300 of 300 right).
@@ -47,7 +46,7 @@ class LinguaDetector:
             import lingua
         except ImportError as error:
             raise InputError("language fidelity needs lingua; pip install 'mblip[eval]'") from error
-        by_code = _lingua_languages()
+        by_code = lingua_languages()
         chosen = sorted(set(by_code) if languages is None else set(languages) & set(by_code))
         if len(chosen) < 2:
             raise InputError(f"lingua knows fewer than two of the languages {sorted(languages or ())}")
@@ -106,13 +105,3 @@ def mean_fidelity(fidelity: Mapping[str, float | None]) -> dict[str, Any]:
         "languages": len(known),
         "unknown": sorted(language for language, value in fidelity.items() if value is None),
     }
-
-
-@lru_cache(maxsize=1)
-def _lingua_languages() -> dict[str, Any]:
-    import lingua
-
-    by_iso = {language.iso_code_639_1.name.lower(): language for language in lingua.Language.all()}
-    own_codes = {"no": "nb", "fil": "tl"}  # lingua has Bokmål, and Tagalog under its own name
-    codes = {code: own_codes.get(code, language.bcp47) for code, language in LANGUAGES.items()}
-    return {code: by_iso[iso] for code, iso in codes.items() if iso in by_iso}

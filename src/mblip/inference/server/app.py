@@ -21,8 +21,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 import mblip
-from mblip.errors import InputError
-from mblip.inference.nano_notice import nano_notice
+from mblip.errors import InputError, MblipError
+from mblip.inference.notices import notice_for
 from mblip.inference.predictor import Predictor
 from mblip.inference.server.batching import Batcher, Busy
 from mblip.inference.server.errors import CLIENT_GONE, error_response, problem
@@ -89,6 +89,7 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
     app = FastAPI(title="mblip", version=mblip.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.pictures = Pictures(model.shrink, remote=settings.remote_images, max_bytes=settings.max_bytes)
     app.state.metrics = metrics
+    app.state.notice = notice_for(model.vlm)
     own = host_name(settings.host) or settings.host
     loopback = is_loopback(own)
     # The last one added is the first to see a request.
@@ -155,7 +156,8 @@ async def _chat(request: Request, model: Predictor, name: str) -> Response:
                 pictures += await request.app.state.pictures.open([url], uploads)
             except BadPicture as error:
                 return error_response(400, f"{place}: {error}", param=place)
-        notices = {nano_notice(model.vlm, picture) for _, picture in pictures}
+        notice = request.app.state.notice
+        notices = {notice(picture) for _, picture in pictures} if notice else set()
         batcher: Batcher = request.app.state.batcher
         tokens += len(pictures) * model.vlm.container.tokens_per_image
         room = room_for_answer(model, tokens)
@@ -271,7 +273,7 @@ async def _events(
                 place, piece = await anext(pieces)
             except StopAsyncIteration:
                 break
-            except (RuntimeError, ValueError, InputError):
+            except (RuntimeError, ValueError, MblipError):
                 yield event({"error": problem("the answer could not be finished", "internal_error")})
                 return
     for index, answer in answers.items():

@@ -19,12 +19,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from mblip.errors import ResourceError
 from mblip.inference.predictor import for_people
 from mblip.models.generation import Answer, Generator, Request
 from mblip.models.vision_llm import VisionLLM
 
 
-class Busy(Exception):
+class Busy(ResourceError):
     """The queue is full; ``retry_after`` says in how many seconds there should be room."""
 
     def __init__(self, retry_after: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from mblip.errors import InputError
+from mblip.errors import of_system
 from mblip.inference.server.connections import Connection, Limits
 
 # For a task that does not end when its client is gone.
@@ -35,8 +35,9 @@ def listen(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
-        raise InputError(
-            f"cannot listen on {host}:{port} ({error.strerror}): choose another --port or --host"
+        raise of_system(
+            error,
+            f"cannot listen on {host}:{port} ({error.strerror}): choose another --port or --host",
         ) from error
     return bound
 

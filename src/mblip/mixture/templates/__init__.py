@@ -1,12 +1,13 @@
 """Instruction templates, one YAML file a set: task -> prompts with the answer each wants."""
 
-from mblip.mixture.templates.rendering import Template, Templates, load_templates, shipped_templates
+from mblip.mixture.templates.rendering import Template, Templates, has_prompt, load_templates, shipped_templates
 from mblip.mixture.templates.seen import describe_prompts, normal_prompt, was_seen
 
 __all__ = [
     "Template",
     "Templates",
     "describe_prompts",
+    "has_prompt",
     "load_templates",
     "normal_prompt",
     "shipped_templates",

@@ -12,10 +12,14 @@ from typing import Any
 
 import yaml
 
+from mblip import plugins
 from mblip.errors import InputError, nearest
 from mblip.languages import LANGUAGES, Profile
 from mblip.schema import Example, Instruction
 from mblip.storage import reading_text
+
+TEXT_ONLY = "text"
+"""The shipped file for rows without a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,30 @@ class Template:
     language: str = "en"
 
 
-class Templates:
-    """The templates of all tasks."""
+for _path in sorted((Path(str(resources.files("mblip.mixture"))) / "templates").glob("*.yaml")):
+    plugins.templates.register(_path.stem, _path, plugins.OWN)
 
-    def __init__(self, by_task: dict[str, list[Template]], profile: Profile = "correct") -> None:
+
+class Templates:
+    """The templates of all tasks.
+
+    Args:
+        by_task: Those of the recipe.
+        profile: ``original`` for the names of languages in the original's prompts.
+        text_only: Those of rows without a picture, for tasks that the recipe has none for.
+
+    Attributes:
+        text_only: As above.
+    """
+
+    def __init__(
+        self,
+        by_task: dict[str, list[Template]],
+        profile: Profile = "correct",
+        text_only: dict[str, list[Template]] | None = None,
+    ) -> None:
         self._english = by_task
+        self.text_only = {task: rows for task, rows in (text_only or {}).items() if task not in by_task}
         self._own: dict[tuple[str, str], list[Template]] = {}
         self._names = {code: language.in_profile(profile).name for code, language in LANGUAGES.items()}
 
@@ -60,7 +83,7 @@ class Templates:
         return prompt.replace("{language}", self._names[language])
 
     def check(self, example: Example) -> None:
-        """Make sure that every template of an example's task can show it.
+        """Make sure that every template of an example's task can show it; one with a prompt of its own needs none.
 
         Raises:
             InputError: As in :meth:`render`.
@@ -73,11 +96,15 @@ class Templates:
     def render(self, example: Example) -> Instruction:
         """Make an instruction; which of the task's templates is used follows from the example's id.
 
+        An example that has a prompt of its own (the role ``prompt``) is used as it is, with its ``answer``.
+
         Raises:
             InputError: No template for the task, or the example lacks a text that the template shows.
         """
         choices = self._choices(example)
         languages = example.languages
+        if choices is _AS_IT_IS:
+            return _as_it_is(example)
         own = self._own.get((example.task, languages.get(choices[0].answer_roles[0], "")), choices)
         template = own[zlib.crc32(example.id.encode()) % len(own)]
         try:
@@ -99,11 +126,38 @@ class Templates:
         )
 
     def _choices(self, example: Example) -> list[Template]:
-        choices = self._english.get(example.task)
+        if has_prompt(example):
+            return _AS_IT_IS
+        choices = self._english.get(example.task) or self.text_only.get(example.task)
         if not choices:
             hint = nearest(example.task, self._english)
             raise InputError(f"example {example.id!r}: no template for the task {example.task!r}{hint}")
         return choices
+
+
+_AS_IT_IS = [Template("", "{prompt}", "{answer}", ("prompt",), ("answer",))]
+
+
+def has_prompt(example: Example) -> bool:
+    """Whether an example has a prompt of its own, so that no template makes one."""
+    return "prompt" in example.texts
+
+
+def _as_it_is(example: Example) -> Instruction:
+    texts, languages = example.texts, example.languages
+    for role in ("prompt", "answer"):
+        if role not in texts:
+            raise _lacks(example, role, _AS_IT_IS[0])
+    return Instruction(
+        example.id,
+        example.source,
+        example.task,
+        example.images,
+        texts["prompt"],
+        texts["answer"],
+        languages["prompt"],
+        languages["answer"],
+    )
 
 
 def _lacks(example: Example, role: str, template: Template) -> InputError:
@@ -113,6 +167,8 @@ def _lacks(example: Example, role: str, template: Template) -> InputError:
 def load_templates(names: tuple[str, ...], profile: Profile = "correct") -> Templates:
     """Load template files, shipped ones by name and others by path; a task in several files has the later's.
 
+    Rows without a picture have templates of their own (:data:`TEXT_ONLY`) where these have none.
+
     Raises:
         InputError: No such file, or not a mapping of tasks to lists of prompt and answer.
     """
@@ -120,13 +176,13 @@ def load_templates(names: tuple[str, ...], profile: Profile = "correct") -> Temp
     for name in names:
         path = find_templates(name)
         by_task |= {task: _parse_task(path, task, rows) for task, rows in _read(path).items()}
-    return Templates(by_task, profile)
+    path = find_templates(TEXT_ONLY)
+    return Templates(by_task, profile, {task: _parse_task(path, task, rows) for task, rows in _read(path).items()})
 
 
 def shipped_templates() -> dict[str, Path]:
-    """The template files of the package by name."""
-    folder = Path(str(resources.files("mblip.mixture"))) / "templates"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    """The template files of mblip and of other packages by name."""
+    return dict(plugins.templates.usable())
 
 
 def find_templates(name: str) -> Path:
@@ -135,12 +191,12 @@ def find_templates(name: str) -> Path:
     Raises:
         InputError: There is neither.
     """
-    shipped = shipped_templates()
-    if name in shipped:
-        return shipped[name]
+    if name in plugins.templates:
+        path: Path = plugins.templates[name]
+        return path
     if Path(name).is_file():
         return Path(name)
-    raise InputError(f"no template file or shipped templates {name!r}{nearest(name, shipped)}")
+    raise InputError(f"no template file or shipped templates {name!r}{plugins.templates.hint(name)}")
 
 
 def _read(path: Path) -> dict[str, Any]:

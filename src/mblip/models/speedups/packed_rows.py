@@ -106,7 +106,9 @@ def pack_causal(
         [()] * len(heads) if ids is None else [tuple(row[:end]) for row, end in zip(ids.tolist(), heads, strict=True)]
     )
     for text, (images, before) in enumerate(zip(image_index.tolist(), words, strict=True)):
-        members.setdefault((*(image for image in images if image >= 0), before), []).append(text)
+        shared = tuple(image for image in images if image >= 0)
+        # A text without an image shares nothing.
+        members.setdefault((*shared, before) if shared else text, []).append(text)
     groups = list(members.values())
     sizes = [(_size(group, lengths, heads),) for group in groups]
     rows = _rows(sizes, width, len(lengths) * _cost(attention_mask.shape[1], width))

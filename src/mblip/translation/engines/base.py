@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError, validate_call
 
+from mblip import plugins
 from mblip.endpoint import one_line
 from mblip.errors import InputError, nearest
 from mblip.languages import Profile
 
 T = TypeVar("T")
 
-ENGINES = ("apertium", "ctranslate2", "lexicon", "openai", "transformers")
-"""Modules of this package with an ``open_engine(**options)`` and a ``LICENCE`` of the translations."""
+ENGINES = ("apertium", "ctranslate2", "openai", "transformers")
+"""Modules of this package with an ``open_engine(**options)`` and a ``LICENCE`` of the translations. Optional is
+``lacking(languages, options, profile)``, those of some languages that English cannot be translated into. Other packages
+register modules of this kind (:data:`mblip.plugins.engines`)."""
+
+for _name in ENGINES:
+    plugins.engines.register(_name, f"mblip.translation.engines.{_name}", plugins.OWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +143,17 @@ def lacking(name: str, options: Mapping[str, Any], languages: Sequence[str], pro
     return list(finder(languages, options, profile)) if finder else []
 
 
-def _module(name: str) -> ModuleType:
-    if name not in ENGINES:
-        raise InputError(f"translation.engine: there is no engine {name!r}{nearest(name, ENGINES)}")
-    return importlib.import_module(f"mblip.translation.engines.{name}")
+def _module(name: str) -> Any:
+    if name not in plugins.engines:
+        raise InputError(f"translation.engine: there is no engine {name!r}{plugins.engines.hint(name)}")
+    return plugins.engines[name]
 
 
 def open_engine(name: str, options: Mapping[str, Any], profile: Profile = "correct") -> Engine:
     """Open an engine with its options.
 
     Args:
-        name: One of :data:`ENGINES`.
+        name: One of :data:`ENGINES`, or of another package.
         options: Of its ``open_engine``.
         profile: ``original`` for the language codes of the original mBLIP, in engines that are told codes.
 

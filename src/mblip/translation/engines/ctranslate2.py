@@ -14,17 +14,17 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from mblip.errors import InputError
+from mblip.errors import InputError, ResourceError
 from mblip.languages import Profile
-from mblip.translation.engines.base import Result, collect, halving
+from mblip.translation.engines.base import Result, halving
 from mblip.translation.engines.seq2seq import LICENCE as LICENCE
-from mblip.translation.engines.seq2seq import Vocabulary, batches, identity_of
+from mblip.translation.engines.seq2seq import Seq2SeqEngine, Vocabulary, batches, identity_of
 from mblip.translation.engines.seq2seq import lacking as lacking
 
 _BATCHES = 4  # in one call; CTranslate2 works on some of them at a time where it has several workers
 
 
-class CTranslate2Engine:
+class CTranslate2Engine(Seq2SeqEngine):
     """A converted checkpoint; see :func:`open_engine`."""
 
     def __init__(
@@ -48,33 +48,19 @@ class CTranslate2Engine:
                 f"{model} is no CTranslate2 model (no model.bin); convert one: ct2-transformers-converter --model NAME "
                 f"--output_dir {model} --quantization int8 --copy_files tokenizer.json tokenizer_config.json"
             )
-        self._vocabulary = Vocabulary(tokenizer or model, profile)
+        super().__init__(Vocabulary(tokenizer or model, profile))
+        if device == "cuda" and not ctranslate2.get_cuda_device_count():
+            raise ResourceError("there is no CUDA device for device=cuda: set device=cpu, or run on a machine with one")
         try:
             self._translator = ctranslate2.Translator(model, device, compute_type=compute_type, intra_threads=threads)
         except (RuntimeError, ValueError) as error:
             raise InputError(f"CTranslate2 cannot load {model}: {error}") from error
         self._beams, self._batch_tokens, self._max_tokens = beams, batch_tokens, max_tokens
         self.name = f"ctranslate2 {Path(model).name} ({self._translator.compute_type})"
-        self.licence = self._vocabulary.licence
         self.identity = identity_of(model)
 
-    def knows(self, source: str, target: str) -> bool:
-        """Whether the model has both languages."""
-        return self._vocabulary.knows(source, target)
-
-    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Result]:
-        """See :class:`~mblip.translation.engines.base.Engine`."""
-        return collect(self.stream(texts, source, target), len(texts))
-
-    def stream(
-        self, texts: Sequence[str], source: str, target: str, done: Container[int] = ()
-    ) -> Iterator[tuple[int, Result]]:
+    def _stream_rows(self, rows: list[list[int]], mark: str, done: Container[int]) -> Iterator[tuple[int, Result]]:
         """Translate some batches at a time, sorted by length; a row beyond the model's positions is not translated."""
-        mark = self._vocabulary.token(target)
-        if mark is None:
-            yield from ((number, None) for number in range(len(texts)))
-            return
-        rows = self._vocabulary.encode(list(texts), source, target)
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         for block in batches(rows, _BATCHES * self._batch_tokens, order):
             if not all(row in done for row in block):
@@ -121,5 +107,6 @@ def open_engine(
 
     Raises:
         InputError: Not installed, not converted, or no tokeniser.
+        ResourceError: CUDA is asked for, and there is no such device.
     """
     return CTranslate2Engine(model, tokenizer, device, compute_type, beams, batch_tokens, max_tokens, threads, profile)

@@ -40,7 +40,8 @@ class OpenAIEngine:
         """See :class:`~mblip.translation.engines.base.Engine`.
 
         Raises:
-            InputError: No request will do, or none is answered any more.
+            InputError: No request will do: the key, the address or the model is wrong.
+            RemoteError: The endpoint does not answer any more.
         """
         return collect(self.stream(texts, source, target), len(texts))
 
@@ -50,7 +51,7 @@ class OpenAIEngine:
         """Ask for each text that is not done; each result comes as soon as its reply does.
 
         Raises:
-            InputError: As in :meth:`translate`.
+            InputError, RemoteError: As in :meth:`translate`.
         """
         self._endpoint.open()
         waiting = (number for number in range(len(texts)) if number not in done)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mblip.endpoint import one_line
 from mblip.errors import InputError
 from mblip.languages import Profile, find_language
-from mblip.translation.engines.base import Result, Untranslated
+from mblip.translation.engines.base import Result, Untranslated, collect
 
 LICENCE = "CC-BY-NC-4.0 for NLLB-200, Apache-2.0 for MADLAD-400"
 
@@ -87,6 +88,46 @@ class Vocabulary:
         if not ended and limit <= 8 * asked + 32:
             return Untranslated("cut off", one_line(text))
         return text or None
+
+
+class Seq2SeqEngine(ABC):
+    """An engine on an NLLB or MADLAD checkpoint; how the checkpoint is run is what its kinds add.
+
+    Args:
+        vocabulary: The checkpoint's tokeniser.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self.licence = vocabulary.licence
+
+    def knows(self, source: str, target: str) -> bool:
+        """Whether the model has both languages."""
+        return self._vocabulary.knows(source, target)
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Result]:
+        """See :class:`~mblip.translation.engines.base.Engine`."""
+        return collect(self.stream(texts, source, target), len(texts))
+
+    def stream(
+        self, texts: Sequence[str], source: str, target: str, done: Container[int] = ()
+    ) -> Iterator[tuple[int, Result]]:
+        """See :func:`~mblip.translation.engines.base.stream`; nothing is translated into a language that the model lacks."""
+        mark = self._vocabulary.token(target)
+        if mark is None:
+            yield from ((number, None) for number in range(len(texts)))
+            return
+        yield from self._stream_rows(self._vocabulary.encode(list(texts), source, target), mark, done)
+
+    @abstractmethod
+    def _stream_rows(self, rows: list[list[int]], mark: str, done: Container[int]) -> Iterator[tuple[int, Result]]:
+        """Translate rows of token numbers; each result comes with the number of its row, in any order.
+
+        Args:
+            rows: Texts with the marks of their languages.
+            mark: The token of the language to translate into.
+            done: Rows that need no translation; they may come again with their batch.
+        """
 
 
 def lacking(languages: Sequence[str], options: Mapping[str, Any], profile: Profile) -> list[str]:

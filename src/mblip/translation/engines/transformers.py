@@ -6,15 +6,16 @@ import sys
 from collections.abc import Container, Iterator, Sequence
 from typing import Any, Literal
 
+from mblip.devices import choose_device
 from mblip.errors import InputError
 from mblip.languages import Profile
-from mblip.translation.engines.base import Result, Untranslated, collect, halving
+from mblip.translation.engines.base import Result, Untranslated, halving
 from mblip.translation.engines.seq2seq import LICENCE as LICENCE
-from mblip.translation.engines.seq2seq import Vocabulary, batches, identity_of
+from mblip.translation.engines.seq2seq import Seq2SeqEngine, Vocabulary, batches, identity_of
 from mblip.translation.engines.seq2seq import lacking as lacking
 
 
-class TransformersEngine:
+class TransformersEngine(Seq2SeqEngine):
     """A checkpoint of transformers; see :func:`open_engine`."""
 
     def __init__(
@@ -31,8 +32,8 @@ class TransformersEngine:
         import torch
         from transformers import AutoModelForSeq2SeqLM
 
-        self._vocabulary = Vocabulary(model, profile)
-        self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        super().__init__(Vocabulary(model, profile))
+        self._device = choose_device(device)
         try:
             self._model: Any = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=getattr(torch, dtype))
         except (OSError, ValueError, KeyError) as error:
@@ -40,26 +41,10 @@ class TransformersEngine:
         self._model.to(self._device).eval()
         self._beams, self._batch_tokens, self._max_tokens, self._sort = beams, batch_tokens, max_tokens, sort
         self.name = f"transformers {model.rstrip('/').rpartition('/')[2]} ({dtype})"
-        self.licence = self._vocabulary.licence
         self.identity = identity_of(model) or str(getattr(self._model.config, "_commit_hash", "") or "")
 
-    def knows(self, source: str, target: str) -> bool:
-        """Whether the model has both languages."""
-        return self._vocabulary.knows(source, target)
-
-    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Result]:
-        """See :class:`~mblip.translation.engines.base.Engine`."""
-        return collect(self.stream(texts, source, target), len(texts))
-
-    def stream(
-        self, texts: Sequence[str], source: str, target: str, done: Container[int] = ()
-    ) -> Iterator[tuple[int, Result]]:
+    def _stream_rows(self, rows: list[list[int]], mark: str, done: Container[int]) -> Iterator[tuple[int, Result]]:
         """Translate batch by batch, sorted by length, so that there is little padding."""
-        mark = self._vocabulary.token(target)
-        if mark is None:
-            yield from ((number, None) for number in range(len(texts)))
-            return
-        rows = self._vocabulary.encode(list(texts), source, target)
         order = sorted(range(len(rows)), key=lambda row: len(rows[row])) if self._sort else list(range(len(rows)))
         forced = None
         if self._vocabulary.kind == "nllb":
@@ -113,5 +98,6 @@ def open_engine(
 
     Raises:
         InputError: No such checkpoint, or neither NLLB nor MADLAD.
+        ResourceError: CUDA is asked for, and there is no such device.
     """
     return TransformersEngine(model, device, dtype, beams, batch_tokens, max_tokens, sort, profile)

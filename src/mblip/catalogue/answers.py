@@ -1,0 +1,135 @@
+"""One request and its answer: redirects that may be followed, and what the fields of an answer say."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from urllib.parse import unquote, urljoin, urlsplit
+
+import httpx
+
+from mblip.catalogue.names import shown
+from mblip.errors import InputError
+
+AGENT = f"mblip/{metadata.version('mblip')} (research data)"
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often and how long is tried.
+
+    Attributes:
+        tries: In a row without progress; a try that brings a hundredth of the file, or 64 KiB, counts as progress.
+        first_wait: Seconds before the second try; doubled each time, each a random half to the whole of it.
+        longest_wait: Of these.
+        longest_retry_after: Seconds that a server may ask for; where it asks for more, the file is given up for now.
+        timeout: Seconds without a byte, or for a connection.
+        redirects: In a row.
+    """
+
+    tries: int = 8
+    first_wait: float = 0.5
+    longest_wait: float = 60.0
+    longest_retry_after: float = 600.0
+    timeout: float = 30.0
+    redirects: int = 10
+
+
+def open_client(patience: Patience) -> httpx.Client:
+    """A client for :func:`fetch`; the system's proxies are used, but never for this machine itself."""
+    mounts: dict[str, httpx.BaseTransport | None] = {f"all://{host}": None for host in _LOCAL}
+    return httpx.Client(
+        headers={"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
+        timeout=httpx.Timeout(patience.timeout), mounts=mounts,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def open_answer(
+    client: httpx.Client, method: str, url: str, headers: dict[str, str], patience: Patience
+) -> Iterator[httpx.Response]:
+    """The answer after all redirects. Names and passwords of the address go to its own host alone."""
+    parts = urlsplit(url)
+    auth = httpx.BasicAuth(unquote(parts.username or ""), unquote(parts.password or "")) if parts.username else None
+    origin, here = (parts.scheme, parts.hostname, parts.port), _without_login(url)
+    for _ in range(patience.redirects + 1):
+        parts = urlsplit(here)
+        own = auth if (parts.scheme, parts.hostname, parts.port) == origin else None
+        request = client.build_request(method, here, headers=headers)
+        answer = client.send(request, stream=True, auth=own, follow_redirects=False)
+        try:
+            if answer.status_code not in (301, 302, 303, 307, 308) or "Location" not in answer.headers:
+                yield answer
+                return
+            here = _next(here, answer.headers["Location"], url)
+        finally:
+            answer.close()
+    raise InputError(
+        f"{shown(url)} leads from one address to the next, more than {patience.redirects} times; mend the address"
+    )
+
+
+def _next(here: str, location: str, url: str) -> str:
+    try:
+        target = _without_login(urljoin(here, location))
+        parts = urlsplit(target)
+        scheme, host, _ = parts.scheme, parts.hostname, parts.port  # each of which may raise
+    except ValueError:
+        scheme, host, target = "", None, ""
+    if scheme not in ("http", "https") or not host:
+        raise InputError(f"{shown(url)} leads to something that is no web address; mend the address")
+    if urlsplit(here).scheme == "https" and scheme == "http":
+        raise InputError(
+            f"{shown(url)} leads from https to {shown(target)}, which anybody on the way could change; it is not fetched"
+        )
+    return target
+
+
+def _without_login(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+
+
+def length_of(answer: httpx.Response) -> int | None:
+    """The length of the file that an answer names; None where it names none, or that of something packed."""
+    text = answer.headers.get("Content-Length", "")
+    encoded = answer.headers.get("Content-Encoding", "identity").lower() not in ("identity", "")
+    return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) and not encoded else None
+
+
+def range_of(answer: httpx.Response) -> tuple[int | None, int | None]:
+    """First byte and total length that an answer names."""
+    found = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    if not found:
+        return None, None
+    return (int(found[1]) if found[1] else None), (int(found[3]) if found[3] != "*" else None)
+
+
+def validator_of(answer: httpx.Response) -> str:
+    """A strong ETag; or the date of change, where it is old enough to tell two versions apart (RFC 9110, 8.8.2.2)."""
+    tag = str(answer.headers.get("ETag", ""))
+    if tag.startswith('"') and tag.endswith('"') and len(tag) > 2:
+        return tag
+    changed, now = answer.headers.get("Last-Modified", ""), answer.headers.get("Date", "")
+    try:
+        old = email.utils.parsedate_to_datetime(now) - email.utils.parsedate_to_datetime(changed)
+    except (ValueError, TypeError):
+        return ""
+    return changed if old.total_seconds() >= 1 else ""
+
+
+def retry_after(text: str) -> float | None:
+    """Seconds that a ``Retry-After`` asks for, as a number or a date; None where it is neither."""
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None

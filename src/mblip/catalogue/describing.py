@@ -1,0 +1,91 @@
+"""What is to be fetched, in words: size and licence first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mblip.catalogue.download import Item, Plan
+from mblip.catalogue.entries import DataSet, SetFile
+from mblip.catalogue.names import shown
+from mblip.progress import size_text
+
+_MANY = 6  # files of a set that are shown one by one
+
+
+def describe_plan(plan: Plan, sets: Iterable[DataSet]) -> list[str]:
+    """What a download would fetch, a paragraph for each data set, and the sum."""
+    lines = []
+    for entry in sets:
+        items = [item for item in plan.items if item.entry is entry]
+        lines.append(f"{entry.name}: {entry.title}" if entry.title else entry.name)
+        lines.append(
+            f"  licence: {entry.licence or 'not stated in the catalogue'}{f'; {entry.page}' if entry.page else ''}"
+        )
+        lines += [f"  {line}" for line in _standings(items)]
+        asked = [item for item in items if item.standing == "to ask for"]
+        if entry.ask and (asked or any(item.standing != "complete" for item in items)):
+            lines.append(f"  to be asked for: {entry.ask}")
+        lines += [f"    put it at {item.target}" for item in asked]
+        if entry.notes:
+            lines.append(f"  note: {entry.notes}")
+    lines.append(_sum(plan))
+    return lines
+
+
+def describe_catalogue(catalogue: Mapping[str, DataSet]) -> list[tuple[str, str, str, str]]:
+    """Name, size, licence and title of each data set."""
+    return [(entry.name, size_of(entry), entry.licence, entry.title) for entry in catalogue.values()]
+
+
+def size_of(entry: DataSet) -> str:
+    """Size of a data set as far as it is stated."""
+    unknown = [file for file in entry.files if file.url and file.bytes is None and file.about_bytes is None]
+    if not entry.files:
+        return "see " + ", ".join(entry.needs) if entry.needs else "-"
+    if entry.bytes is None:
+        return "not stated" if unknown else "to ask for"
+    about = "" if entry.is_exact or not any(file.about_bytes for file in entry.files) else "about "
+    return f"{about}{size_text(entry.bytes)}{f' and {len(unknown)} files more' if unknown else ''}"
+
+
+def _standings(items: list[Item]) -> list[str]:
+    lines = []
+    complete = [item for item in items if item.standing == "complete"]
+    if complete:
+        lines.append(f"there already: {len(complete)} of {len(items)} files")
+    todo = [item for item in items if item.standing in ("missing", "damaged", "packed")]
+    lines += [_line(item) for item in todo[:_MANY]]
+    if len(todo) > _MANY:
+        rest = todo[_MANY:]
+        known = sum(item.left or 0 for item in rest)
+        lines.append(f"and {len(rest)} files more, {size_text(known)} or more")
+    return lines
+
+
+def _line(item: Item) -> str:
+    if item.standing == "packed":
+        return f"{item.file.target}: there, to be unpacked"
+    about = "about " if item.size is not None and item.file.bytes is None and item.file.about_bytes else ""
+    size = "size unknown" if item.size is None else f"{about}{size_text(item.size)}"
+    have = f", {size_text(item.have)} of it there already" if item.have else ""
+    why = f" again, because {item.why}" if item.standing == "damaged" else ""
+    return f"{_name(item.file)}: {size}{have}{why}, from {_from(item.file)}"
+
+
+def _name(file: SetFile) -> str:
+    return "checkpoint, into the cache of the Hub" if file.is_checkpoint else file.target
+
+
+def _from(file: SetFile) -> str:
+    return file.url if file.hub else shown(file.url)
+
+
+def _sum(plan: Plan) -> str:
+    if not plan.open:
+        return "nothing is to be fetched" if plan.to_ask_for else "everything is there"
+    unknown = f", and {plan.unknown} files whose size nobody states" if plan.unknown else ""
+    fetched = [item for item in plan.open if item.standing != "packed"]
+    packed = len(plan.open) - len(fetched)
+    unpacked = f"; {packed} archives to unpack" if packed else ""
+    count = f"{len(fetched)} files" if len(fetched) != 1 else "1 file"
+    return f"to fetch: {count}, {size_text(plan.left)}{unknown}{unpacked}, into {plan.folder}"

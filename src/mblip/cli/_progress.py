@@ -1,0 +1,144 @@
+"""How far a long job is, on standard error: a bar on a terminal; in a log file, a line now and then."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+from mblip.progress import size_text
+
+FIRST, EVERY = 10.0, 60.0  # seconds until the first line, and between lines
+
+
+class ProgressBars:
+    """A :data:`~mblip.progress.Progress` that shows one or more stages with count, rate and time left.
+
+    Rate and time left are those of this process: what an earlier, stopped run had done counts as done, not as fast.
+
+    Args:
+        unit: What is counted, in the plural, such as ``pictures``.
+        bar: Whether a terminal gets a bar; without one (where it would stand in the way of results) it gets nothing.
+        quiet: Say nothing at all, as all but the first of several processes do.
+        in_bytes: What is counted are bytes, shown as kB, MB or GB.
+        console: Where to; standard error by default.
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        unit: str,
+        *,
+        bar: bool = True,
+        quiet: bool = False,
+        in_bytes: bool = False,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        self.console = console or Console(stderr=True, highlight=False, quiet=quiet)
+        self._unit, self._clock, self._in_bytes = unit, clock, in_bytes
+        self._lines = not self.console.is_terminal and not quiet
+        counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
+        columns = (TextColumn("{task.description}"), BarColumn(), *counts, TimeElapsedColumn())
+        self._bars = Progress(
+            *columns, TimeRemainingColumn(), console=self.console, transient=True,
+            disable=not bar or quiet or self._lines,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+        self._stages: dict[str, _Stage] = {}
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """Tell how far a stage is; the first call of a stage says where this process began.
+
+        Args:
+            stage: Which stage; empty where there is but one.
+            done: So many are done.
+            total: Of so many; None where that is not known.
+        """
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage or self._unit, total=total)
+            self._stages[stage] = _Stage(done, self._clock(), in_bytes=self._in_bytes)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+        if self._lines and (line := self._stages[stage].line(done, total, self._unit, self._clock())):
+            self.say(f"{stage}: {line}" if stage else line)
+
+    def say(self, text: str) -> None:
+        """Print a line, above the bars where there are any."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+
+@dataclass
+class _Stage:
+    """Where a stage began, and when its next line is due."""
+
+    began_at: int
+    began: float
+    told: float | None = None
+    in_bytes: bool = False
+
+    def line(self, done: int, total: int | None, unit: str, now: float) -> str:
+        """What to say now; empty while nothing is due. The end of a stage that had lines before is always told."""
+        due = now - self.began >= FIRST if self.told is None else now - self.told >= EVERY or done == total
+        if not due or done <= self.began_at:
+            return ""
+        self.told = now
+        seconds = max(now - self.began, 1e-9)
+        rate = (done - self.began_at) / seconds
+        count = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+        left = "" if total is None else f", {timedelta(seconds=round(max(0, total - done) / rate))} left"
+        if self.in_bytes:
+            count = size_text(done) if total is None else f"{size_text(done)} of {size_text(total)}"
+            return f"{count}, {size_text(round(rate))}/s{left}"
+        return f"{count} {unit}, {rate:.3g}/s{left}" if rate < 100 else f"{count} {unit}, {rate:,.0f}/s{left}"
+
+
+class _Lines(logging.Handler):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        self._say(prefix + record.getMessage())
+
+
+@contextmanager
+def log_shown(say: Callable[[str], None], level: int = logging.INFO) -> Iterator[None]:
+    """Show what the package logs from a level on, a line each, while a verb is at work."""
+    logger, handler = logging.getLogger("mblip"), _Lines(say)
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False  # or the handlers of a host program would show it once more
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before

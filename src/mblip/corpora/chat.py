@@ -1,0 +1,97 @@
+"""Chats without pictures, as instruction data for language models comes: JSON lines with ``messages``.
+
+Licence: that of the data. Download: from its own page. Raw record::
+
+    {"messages": [{"role": "user", "content": "Habari?"}, {"role": "assistant", "content": "Nzuri."}]}
+
+(``conversations`` with ``from`` and ``value``, as ShareGPT writes them, are read too.) Each reply becomes a ``text`` example:
+what was said before it is the prompt, and the reply the answer, both as they are. They keep what the language model can do
+with text while it learns to see (arXiv 2503.22577).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_rows, take, take_id, take_text
+from mblip.errors import InputError
+from mblip.languages import find_trainable
+from mblip.schema import Drop, Example
+
+_SPEAKERS = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+
+
+def read(
+    source: str,
+    path: Path,
+    licence: str,
+    language: str = "en",
+    language_column: str = "",
+    max_characters: int = 2000,
+) -> Iterator[Example | Drop]:
+    """Yield the replies of a file.
+
+    Args:
+        source: First part of the ids; the second is the row's ``id`` or number, and the reply's place.
+        path: ``.jsonl``, or ``.json`` with a list.
+        licence: SPDX identifier or your own words.
+        language: Of all chats, by any name or code. With another than English set the source's ``translate`` to false.
+        language_column: Field that holds each chat's language instead.
+        max_characters: Replies whose prompt or answer is longer are left out: training would cut them.
+
+    Raises:
+        InputError: The file cannot be read, or the language is unknown.
+    """
+    code = find_trainable(language)
+
+    def make(numbered: tuple[int, Row]) -> Iterator[Text | Drop]:
+        position, row = numbered
+        own = code
+        if language_column:
+            try:
+                own = find_trainable(take_text(row, language_column))
+            except InputError as error:
+                raise BadRow(str(error)) from error
+        name = take_id(row, "id") if isinstance(row, dict) and row.get("id") not in (None, "") else str(position)
+        said: list[str] = []
+        last = ""
+        for number, (speaker, text) in enumerate(_messages(row)):
+            if speaker == "assistant":
+                if last != "user":
+                    raise BadRow("a reply of the assistant must follow a message of the user")
+                prompt, place = "\n".join(said), f"{name}-{number}"
+                if max(len(prompt), len(text)) > max_characters:
+                    yield Drop(f"{source}/{place}", source, "long text", f"over {max_characters} characters", "text")
+                else:
+                    yield Text(place, "text", (), {"prompt": prompt, "answer": text}, own)
+            said.append(text)
+            last = speaker
+        if "assistant" not in (speaker for speaker, _ in _messages(row)):
+            raise BadRow("it has no reply of the assistant")
+
+    return make_examples(source, licence, path, enumerate(stream_rows(path), start=1), make)
+
+
+def _messages(row: Row) -> list[tuple[str, str]]:
+    field, role, content = ("messages", "role", "content")
+    if isinstance(row, dict) and "messages" not in row and "conversations" in row:
+        field, role, content = ("conversations", "from", "value")
+    found = []
+    for message in take(row, field, list):
+        speaker = take_text(message, role)
+        if speaker not in _SPEAKERS:
+            raise BadRow(f"{role!r} must be one of {', '.join(_SPEAKERS)}, not {speaker!r}")
+        found.append((_SPEAKERS[speaker], _content(message, content)))
+    return found
+
+
+def _content(message: Any, name: str) -> str:
+    """The text of a message, which may come in parts."""
+    parts = message.get(name) if isinstance(message, dict) else None
+    if not isinstance(parts, list):
+        return take_text(message, name)
+    if other := next((part for part in parts if not isinstance(part, dict) or part.get("type") != "text"), None):
+        raise BadRow(f"a chat without pictures has parts of type 'text' alone, not {str(other)[:80]!r}")
+    return "\n".join(take_text(part, "text") for part in parts)

@@ -1,0 +1,375 @@
+"""A person's own test set as a benchmark: a table of captions, of questions, or of questions with options.
+
+Whatever a table is written in, its rows come from :mod:`mblip.corpora.rows` and its columns from
+:mod:`mblip.evaluation.table_columns`. Captions are scored as xFlickrCo's are, questions as xGQA's, so that equal rows give
+equal metrics. A row that cannot be used stops the evaluation with its number and reason; where missing items
+are allowed it is left out, and the fingerprint counts it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mblip.corpora.raw import BadRow
+from mblip.corpora.rows import read_rows
+from mblip.errors import InputError, quoted
+from mblip.eval_recipe import TableSection
+from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored
+from mblip.evaluation.benchmarks import BENCHMARKS, MADE, captions
+from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
+from mblip.evaluation.metrics.choices import letter
+from mblip.evaluation.raw import image_name
+from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, find_columns, listed_in
+from mblip.evaluation.table_options import read_options, right_option
+from mblip.evaluation.table_pictures import CellPictures, TablePictures, cell_key, is_base64
+from mblip.evaluation.table_scores import VARIANTS, score_answers, score_choices
+from mblip.languages import find_language
+from mblip.storage import ImageStore
+from mblip.storage.cells import picture_columns
+from mblip.storage.text import NO_ADDRESSES, is_address
+
+Score = Callable[[Sequence[Item], Sequence[str], Options], Scored]
+
+_QUESTION = "Question: {text} Short answer in {language}:"
+_LETTER = "{text}\nAnswer with the letter of the right option:"
+_BAD_SHOWN = 3
+_LOOKED_AT = 1000  # rows whose names are the columns, where a file has no header
+_BLANK = (
+    "pictures have a blank caption to compare with, which counts as one without words; fill it, or take its row out"
+)
+
+
+@dataclasses.dataclass
+class _Row:
+    """What a row says, before rows of one item are put together."""
+
+    number: int
+    name: str
+    images: tuple[str, ...]
+    text: str
+    golds: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+class TableBenchmark:
+    """The items and the score of a table in a language.
+
+    Args:
+        section: What is in it.
+        paths: The file, or the files that it was cut into, in order.
+        language: mC4 code.
+        allow_missing: Leave out rows that cannot be used, instead of refusing.
+        pictures: Whether the pictures are needed.
+        by_likelihood: Options are not shown, but scored.
+        root: Folder that absolute paths of pictures are below.
+        as_stored: How pictures in the table are read (:func:`~mblip.storage.decode_image`).
+    """
+
+    def __init__(
+        self,
+        section: TableSection,
+        paths: Sequence[Path],
+        language: str,
+        allow_missing: bool = False,
+        pictures: bool = True,
+        by_likelihood: bool = False,
+        root: Path | None = None,
+        as_stored: bool = False,
+    ) -> None:
+        self.section, self.paths, self.path, self.language = section, tuple(paths), paths[0], language
+        self.store: ImageStore | None = None
+        self._allow_missing, self._pictures, self._by_likelihood = allow_missing, pictures, by_likelihood
+        self._root, self._as_stored = root, as_stored
+        self._counts: Counter[str] = Counter()
+        self._in_cells: tuple[str, ...] = ()
+        self._spooled = False
+        self._items = self._read()
+
+    def benchmark(self) -> Benchmark:
+        """The table as a benchmark."""
+        section = self.section
+        normal = self._normal_id()
+        shared: dict[str, Any] = {
+            "name": section.name or table_name(self.path),
+            "languages": (self.language,),
+            "files": (self.path.name,),
+            "path": self.path,
+            "parts": self.paths,
+            "read": lambda path, language: list(self._items),
+            "images": section.images or (str(self.path.absolute().parent),),
+            "own_pictures": self.store,
+            "source": section.source or "pictures are named as below the folder of the table, or of --images",
+            "normal_id": normal,
+            # Predictions for rows that were passed over are none of these items.
+            "extra": bool(self._counts["rows_left_out"] or self._counts["rows_of_others"]),
+        }
+        if section.task == "caption":
+            base = captions.XFLICKRCO
+            return dataclasses.replace(
+                base,
+                **shared,
+                english_files=(),
+                mark="",
+                prompt=self._prompt(base.prompt),
+                score=self._noting(captions.score),
+            )
+        kind: dict[str, Any] = {
+            "prompt": self._prompt(_QUESTION),
+            "decoding": SHORT_ANSWER,
+            "score": self._noting(score_answers),
+            "metrics": (ACCURACY, RELAXED),
+            "variants": VARIANTS,
+        }
+        if section.task == "choice":
+            kind |= {
+                "score": self._noting(score_choices),
+                "metrics": (ACCURACY, UNPARSED),
+                "variants": ("default",),
+                "chooses": True,
+            }
+            if not self._by_likelihood:
+                kind["prompt"] = self._prompt(_LETTER)
+        return Benchmark(**shared, **kind)
+
+    def _prompt(self, usual: str) -> str:
+        prompt, spoken = self.section.prompt or usual, self.section.answer_language
+        try:
+            prompt.format(text="", language="")
+        except (LookupError, ValueError) as error:
+            raise InputError(
+                f"the prompt {prompt!r} of the table {self.path.name} may hold {{text}} and {{language}} alone ({error})"
+            ) from error
+        return prompt.replace("{language}", find_language(spoken).name) if spoken else prompt
+
+    def _noting(self, score: Score) -> Score:
+        """A score that says in its notes what became of the rows."""
+        notes: dict[str, Any] = {name: count for name, count in self._counts.items() if count}
+        if count := notes.get("blank_references"):
+            notes["remark"] = f"{count:,} {_BLANK}"
+        if self.section.task == "choice":
+            notes["options"] = "by likelihood" if self._by_likelihood else "by letter"
+
+        def noted(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
+            scored = score(items, answers, options)
+            return dataclasses.replace(scored, notes={**scored.notes, "task": self.section.task, **notes})
+
+        return noted
+
+    # --- reading
+
+    def _read(self) -> list[Item]:
+        bad: list[str] = []
+        found: list[_Row] = []
+        before, columns = 0, Columns({})
+        for path in self.paths:
+            self._file = path
+            held, rows = self._open()
+            columns = find_columns(path, held, self.section.task, self.section.columns)
+            for column in self.section.where:
+                if column not in held:
+                    raise InputError(f"{path} has no column {column!r}, by which its rows are chosen")
+            number = 0
+            for number, row in enumerate(rows, start=1):
+                try:
+                    if isinstance(row, BadRow):
+                        raise row
+                    if not isinstance(row, dict):
+                        raise BadRow(f"it must be an object, not {quoted(row)}")
+                    if self._is_wanted(row, columns):
+                        found.append(self._row(number, before + number, row, columns))
+                except BadRow as error:
+                    bad.append(f"{path}, row {number}: {error}")
+            before += number
+        if bad and not (self._allow_missing and found):
+            more = f"; and {len(bad) - _BAD_SHOWN} more" if len(bad) > _BAD_SHOWN else ""
+            raise InputError(
+                f"{'; '.join(bad[:_BAD_SHOWN])}{more}; mend {'them' if len(bad) > 1 else 'it'}, or leave "
+                f"{'them' if len(bad) > 1 else 'it'} out, counted, with --allow-missing"
+            )
+        self._counts["rows_left_out"] = len(bad)
+        if not found:
+            said = f" in {self.language!r}" if "language" in columns.names else ""
+            raise InputError(f"{self.path} holds no rows{said} to evaluate")
+        return self._put_together(found)
+
+    def _open(self) -> tuple[list[str], Iterator[Any]]:
+        """The names of the columns, and the rows; of Parquet without the pictures in them."""
+        if self._file.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            pictures = picture_columns(self._file)
+            held = list(pq.read_schema(self._file).names)
+            wanted = find_columns(self._file, held, self.section.task, self.section.columns)
+            named = (*wanted.names["image"], *wanted.names.get("second_image", ()))
+            self._in_cells = tuple(name for name in named if name in pictures)
+            if self._in_cells and self._pictures:
+                store = self.store = self.store or CellPictures(self._as_stored)
+                if isinstance(store, CellPictures):
+                    store.add(self._file, self._in_cells)
+            all_named = list(dict.fromkeys([*wanted.all(), *self.section.where]))
+            structs = {
+                f.name for f in pq.read_schema(self._file) if hasattr(f.type, "num_fields") and f.type.num_fields
+            }
+            read = [
+                f"{n}.path" if n in pictures and n in structs else n
+                for n in all_named
+                if n not in pictures or n in structs
+            ]
+            return held, read_rows(self._file, read)
+        rows = read_rows(self._file)
+        first = list(islice(rows, _LOOKED_AT))
+        held = list(dict.fromkeys(name for row in first if isinstance(row, dict) for name in row))
+        if not held:
+            what = f": {first[0]}" if first and isinstance(first[0], BadRow) else ""
+            raise InputError(f"{self._file} holds no rows{what}")
+        return held, chain(first, rows)
+
+    def _is_wanted(self, row: Mapping[str, Any], columns: Columns) -> bool:
+        if any(
+            cell_text(row, column, may_be_blank=True).strip() != value for column, value in self.section.where.items()
+        ):
+            self._counts["rows_of_others"] += 1
+            return False
+        if "language" not in columns.names:
+            return True
+        said = cell_text(row, columns.one("language")).strip()
+        if pair := re.match(r"[(\[]\s*['\"]([^'\"]+)['\"]", said):  # CVQA: ('Japanese', 'Japan')
+            said = pair[1]
+        if said == self.section.codes.get(self.language):
+            return True
+        try:
+            mine = find_language(said).code == self.language
+        except InputError:
+            mine = False
+        self._counts["rows_of_others"] += not mine
+        return mine
+
+    def _row(self, number: int, count: int, row: Mapping[str, Any], columns: Columns) -> _Row:
+        name = cell_text(row, columns.one("id")).strip() if "id" in columns.names else ""
+        images, picture = self._images(number, count, row, columns, name)
+        if self.section.task == "caption":
+            golds = tuple(cell_texts(row, columns.names["caption"]))
+            return _Row(count, name or picture, images, "", golds)
+        text = cell_text(row, columns.one("question"))
+        if "hint" in columns.names and (hint := cell_text(row, columns.one("hint"), may_be_blank=True).strip()):
+            text = f"{hint}\n{text}"
+        if self.section.task == "vqa":
+            golds = tuple(
+                self.section.answers.get(gold.strip(), gold.strip())
+                for gold in cell_texts(row, columns.names["answer"])
+            )
+            if not golds:
+                raise BadRow(f"{columns.one('answer')!r} is blank")
+            return _Row(count, name or str(count), images, text, golds)
+        options, labels = read_options(row, columns)
+        gold = options[right_option(row, columns, options, labels, self.section.answers)]
+        return _Row(count, name or str(count), images, text, (gold,), tuple(options))
+
+    def _images(
+        self, number: int, count: int, row: Mapping[str, Any], columns: Columns, name: str
+    ) -> tuple[tuple[str, ...], str]:
+        """Keys of a row's pictures, and what a person calls the first of them."""
+        keys, said, naming = list[str](), list[str](), columns.one("image_name")
+        for place, column in enumerate((*columns.names["image"], *columns.names.get("second_image", ()))):
+            cell = row.get(column)
+            if place and (cell is None or cell == "") and column != columns.one("second_image"):
+                continue  # the second, third, ... picture of a row that has one
+            if column in self._in_cells:
+                path = cell.get("path") if isinstance(cell, dict) else None
+                keys.append(cell_key(self._file, number - 1, column))
+                said.append(path if isinstance(path, str) and path else str(count))
+                continue
+            called = cell_text(row, naming, may_be_blank=True).strip() if naming else ""
+            listed = listed_in(cell) if isinstance(cell, str) and is_base64(cell[2:]) else cell
+            for value in listed if isinstance(listed, list) else [cell]:
+                own = called or name or str(count)
+                key = self._key(value, f"{own}-{len(keys) + 1}" if keys else own, column)
+                keys.append(key)
+                said.append(key)
+        return tuple(keys), said[0]
+
+    def _key(self, value: Any, name: str, column: str) -> str:
+        """The key of one picture: a path, or the name that a picture which stands in the table is kept by."""
+        data = value.get("bytes") if isinstance(value, dict) else None
+        value = value.get("path") or data if isinstance(value, dict) and not isinstance(data, bytes) else value
+        text = "" if isinstance(data, bytes) else cell_text({column: value}, column).strip()
+        if data or is_base64(text):
+            self._spooled = True
+            if self._pictures:
+                store = self.store = self.store or TablePictures(self._as_stored)
+                if isinstance(store, TablePictures):
+                    store.add(name, data if isinstance(data, bytes) else text)
+            return name
+        if self._spooled:  # VLMEvalKit: the number of the row that holds the picture
+            return text
+        if is_address(text):
+            raise BadRow(f"{column!r} is {quoted(text)}: {NO_ADDRESSES}")
+        path = PurePosixPath(text)
+        if path.is_absolute():
+            root = (self._root or self.path.parent).absolute()
+            if not path.is_relative_to(root.as_posix()):
+                raise BadRow(f"{column!r} is {quoted(text)}, which is not below {root}; name that folder with --images")
+            text = path.relative_to(root.as_posix()).as_posix()
+        if ".." in PurePosixPath(text).parts:
+            raise BadRow(f"{column!r} is {quoted(text)}, which leads out of the folder of pictures")
+        return text.removeprefix("./")
+
+    def _put_together(self, rows: list[_Row]) -> list[Item]:
+        """Rows of one picture (captions) or of one id and question (questions) are one item with several references."""
+        if self.section.task == "caption":
+            return self._put_captions(rows)
+        items: dict[str, _Row] = {}
+        for row in rows:
+            before = items.setdefault(row.name, row)
+            if before is row:
+                continue
+            if (before.text, before.images, before.options) != (row.text, row.images, row.options) or row.options:
+                raise InputError(
+                    f"{self.path}, row {row.number} has the id {row.name!r} of row {before.number}, but asks something else; "
+                    "give each question an id of its own, or map another column with --columns id=COLUMN"
+                )
+            before.golds = tuple(dict.fromkeys((*before.golds, *row.golds)))
+        return [_item(row, shows_options=not self._by_likelihood) for row in items.values()]
+
+    def _put_captions(self, rows: list[_Row]) -> list[Item]:
+        by_picture: dict[tuple[str, ...], list[_Row]] = {}
+        for row in rows:
+            by_picture.setdefault(row.images if not self._in_cells else (row.name,), []).append(row)
+        names = [{row.name for row in group} for group in by_picture.values()]
+        every = [name for group in names for name in group]
+        # An id that a picture shares with no other names it; one for each caption names none.
+        own = all(len(group) == 1 for group in names) and len(set(every)) == len(names)
+        items = []
+        for group in by_picture.values():
+            texts = tuple(text for row in group for text in row.golds)
+            self._counts["blank_references"] += not texts
+            items.append(Item(group[0].name if own else group[0].images[0], group[0].images, "", texts or ("",)))
+        return items
+
+    def _normal_id(self) -> Any:
+        """As benchmarks spell pictures where that keeps the items apart, else as they stand."""
+        if self.section.task != "caption":
+            return str
+        ids = [image_name(item.id) for item in self._items]
+        return image_name if len(set(ids)) == len(ids) else str
+
+
+def table_name(path: Path) -> str:
+    """What results call a table: the file's name in small letters; another name than the benchmarks have."""
+    name = re.sub(r"[^\w.]+", "_", path.stem.lower()).strip("_.") or "table"
+    return f"table_{name}" if name in BENCHMARKS or name in MADE else name
+
+
+def _item(row: _Row, shows_options: bool) -> Item:
+    if row.options and not shows_options:
+        return Item(row.name, row.images, row.text, row.golds[0], row.options)
+    if row.options:
+        lettered = "\n".join(f"{letter(place)}. {option}" for place, option in enumerate(row.options))
+        return Item(row.name, row.images, row.text, row.golds[0], row.options, f"{row.text}\n{lettered}")
+    return Item(row.name, row.images, row.text, row.golds)

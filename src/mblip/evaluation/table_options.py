@@ -1,0 +1,68 @@
+"""The options of a question in a table, and which of them is right, however the table writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mblip.corpora.raw import BadRow
+from mblip.errors import quoted
+from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, without_labels
+
+
+def read_options(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], list[str]]:
+    """The options of a row and their labels: a list, or the cells of several columns, of which the last may be blank.
+
+    Raises:
+        BadRow: Fewer than two, a gap among them, or two alike.
+    """
+    names = columns.names["options"]
+    if len(names) == 1:
+        options = cell_texts(row, names)
+    else:
+        cells = [cell_text(row, name, may_be_blank=True).strip() for name in names]
+        while cells and cells[-1] in ("", "nan"):
+            cells.pop()
+        if "" in cells:
+            raise BadRow(f"option {names[cells.index('')]!r} is blank, but {names[len(cells) - 1]!r} is not")
+        options = cells
+    options, labels = without_labels([option.strip() for option in options])
+    if len(options) < 2:
+        raise BadRow(f"{len(options)} option is no choice; {', '.join(map(repr, names))} must hold at least two")
+    if len(options) > 26:
+        raise BadRow(f"{len(options)} options are more than there are letters")
+    if len(set(options)) < len(options):
+        again = next(option for option in options if options.count(option) > 1)
+        raise BadRow(f"two options are {quoted(again)}")
+    return options, labels
+
+
+def right_option(
+    row: Mapping[str, Any], columns: Columns, options: Sequence[str], labels: Sequence[str], answers: Mapping[str, str]
+) -> int:
+    """The place of the right option: told by its words, its letter, or its number from 0 or 1.
+
+    Raises:
+        BadRow: It is none of the options.
+    """
+    for base, role in enumerate(("answer_index", "answer_number")):
+        if role in columns.names:
+            text = cell_text(row, columns.one(role)).strip()
+            place = int(text) - base if text.lstrip("-").isdecimal() else -1
+            if not 0 <= place < len(options):
+                raise BadRow(f"{columns.one(role)!r} is {quoted(text)}, not one of {base} to {base + len(options) - 1}")
+            return place
+    column = columns.one("answer")
+    text = cell_text(row, column).strip()
+    text = answers.get(text, text)
+    if text in options:
+        return options.index(text)
+    label = re.sub(r"[\s().:]", "", text).upper()
+    if label in labels:
+        return labels.index(label)
+    number = "; a number is named with --columns answer_index=COLUMN (from 0) or answer_number=COLUMN (from 1)"
+    raise BadRow(
+        f"{column!r} is {quoted(text)}, neither a letter of the {len(options)} options nor one of them"
+        f"{number if text.isdecimal() else ''}"
+    )

@@ -1,0 +1,113 @@
+"""The tables of a recipe, or of the command line, as benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mblip.config import EvalRecipe
+from mblip.errors import InputError, nearest
+from mblip.eval_recipe import TableSection
+from mblip.evaluation.benchmark import Benchmark
+from mblip.evaluation.benchmarks import BENCHMARKS, MADE
+from mblip.evaluation.table import TableBenchmark, table_name
+from mblip.evaluation.table_columns import TASKS, parse_columns
+from mblip.languages import find_language
+
+TABLE = "table"
+"""What ``mblip score`` calls a person's own table."""
+
+
+def table_files(path: Path, source: str = "") -> list[Path]:
+    """A table's file, or those of a pattern such as ``test-*.parquet``, by name.
+
+    Raises:
+        InputError: There is none.
+    """
+    if path.is_file():
+        return [path]
+    found = sorted(path.parent.glob(path.name)) if "*" in path.name else []
+    if not found:
+        where = f" ({source}); choose among its languages with --languages" if source else ""
+        raise InputError(f"there is no table {path}{where}")
+    return found
+
+
+def table_section(table: Path | None, task: str, language: str, columns: Sequence[str]) -> TableSection:
+    """A table as the command line names it.
+
+    Raises:
+        InputError: Something is missing or unknown.
+    """
+    if table is None:
+        raise InputError("--task, --language and --columns say what is in a table; name it with --table FILE")
+    table_files(table)
+    if task not in TASKS:
+        said = (
+            f"there is no task {task!r}{nearest(task, TASKS)}"
+            if task
+            else f"a table needs --task, {' or '.join(TASKS)}"
+        )
+        raise InputError(said)
+    if not language:
+        raise InputError(f"a table needs --language, that of the texts in {table}")
+    code = find_language(language).code
+    return TableSection(path=str(table.absolute()), task=task, languages=(code,), columns=parse_columns(columns))
+
+
+def own_table(table: Path, task: str, language: str, columns: Sequence[str], allow_missing: bool = False) -> Benchmark:
+    """A table as a benchmark that predictions are scored against; its pictures are not read.
+
+    Raises:
+        InputError: As in :func:`table_section`, or the table cannot be used.
+    """
+    section = table_section(table, task, language, columns)
+    (code,) = section.languages
+    return TableBenchmark(
+        section.model_copy(update={"name": TABLE}), table_files(table), code, allow_missing, pictures=False
+    ).benchmark()
+
+
+def read_tables(
+    recipe: EvalRecipe, root: Path, images: Sequence[str] = (), allow_missing: bool = False, pictures: bool = True
+) -> list[Benchmark]:
+    """Read the tables of a recipe in the languages that it asks for.
+
+    Args:
+        recipe: Its tables, languages, protocol and reading of pictures.
+        root: Their paths are below it.
+        images: Image stores that a person named; absolute paths of pictures must be below the first.
+        allow_missing: Leave out rows that cannot be used, counted.
+        pictures: Whether the pictures are needed.
+
+    Raises:
+        InputError: A table is missing or cannot be used, two have one name, or none is in the languages.
+    """
+    found: list[Benchmark] = []
+    for section in recipe.tables:
+        name = section.name or table_name(Path(section.path))
+        if name in BENCHMARKS or name in MADE:
+            raise InputError(f"the table {section.path} is called {name!r} as a benchmark is; give it another name")
+        for code in section.languages:
+            if recipe.languages and code not in recipe.languages:
+                continue
+            spelled = section.codes.get(code, find_language(code).bcp47)
+            path = root / section.path.replace("{code}", spelled)
+            paths = table_files(path, section.source)
+            if any((other.name, other.languages) == (name, (code,)) for other in found):
+                raise InputError(f"two tables are called {name!r} in {code!r}; give one of them another name")
+            table = TableBenchmark(
+                section.model_copy(update={"name": name}),
+                paths,
+                code,
+                allow_missing,
+                pictures,
+                by_likelihood=recipe.protocol == "candidates",
+                root=Path(images[0]) if images else None,
+                as_stored=recipe.pictures == "original",
+            )
+            found.append(table.benchmark())
+    if recipe.tables and not recipe.benchmarks and not found:
+        held = dict.fromkeys(code for section in recipe.tables for code in section.languages)
+        raise InputError(f"no table is in {', '.join(recipe.languages)}; there are {', '.join(held)}")
+    return found

@@ -1,0 +1,152 @@
+"""The quickstart's report: one offline HTML page and the same figures as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mblip.languages import LANGUAGES
+from mblip.nano.plugin import FOLDER
+from mblip.nano.scenes import Scene
+from mblip.nano.scenes import render as render_scene
+from mblip.report.render import Bar, Cell, Table, render, ticks
+from mblip.storage import atomic_write
+from mblip.training.curves import draw_lines
+
+_TITLE = "A nano mBLIP, end to end"
+LIMITS = (
+    "What these figures can say: the pictures are known objects in new scenes, one picture a concept, and the language "
+    "model has read the same words as text, one vocabulary piece a name, its word vectors started from the dictionary. "
+    "They show that the method works end to end, not how a model sees photographs."
+)
+_NAMES = {
+    "naming_exact": "naming, exact",
+    "naming_exact_never_shown": "naming, pairs never shown",
+    "two_object_caption": "captions of two objects",
+    "presence": "presence (yes/no)",
+    "counting": "counting",
+    "language_fidelity": "language fidelity",
+}
+# What all settings were asked.
+_COLUMNS = {
+    "naming_exact": "naming",
+    "naming_exact_never_shown": "never shown",
+    "two_object_caption": "two objects",
+    "language_fidelity": "in language",
+}
+
+
+_SHOWN, _HELD = "pairs shown with a picture", "pairs never shown"
+_Group = tuple[str, list[tuple[str, Bar]]]
+
+
+def write_report(report: dict[str, Any], directory: Path, samples: list[dict[str, Any]]) -> None:
+    """Write ``report.html`` and ``report.md`` beside ``report.json``."""
+    with atomic_write(directory / "report.html", "w") as file:
+        file.write(_page(report, samples))
+    with atomic_write(directory / "report.md", "w") as file:
+        file.write(_markdown(report))
+
+
+def _page(report: dict[str, Any], samples: list[dict[str, Any]]) -> str:
+    headline, mix = report["headline"], report["mix"]
+    minutes, memory = report["seconds"] / 60, report["peak_memory_mib"] / 1024
+    size = (
+        f"{headline['languages']} languages, {mix['rows']:,} instructions, {minutes:.1f} minutes, "
+        f"{memory:.2f} GiB at most."
+    )
+    counts = {**mix["tasks"], **{f"left out: {why}": count for why, count in mix["drops"].items()}}
+    return render(
+        "quickstart.html.j2",
+        FOLDER / "pages",
+        title=_TITLE,
+        size=size,
+        limits=LIMITS,
+        figures=[(title, *_interval(headline[name])) for name, title in _NAMES.items() if name in headline],
+        runs=[_SHOWN, _HELD],
+        samples=samples,
+        picture=_picture,
+        ablations=_ablations(report["ablations"], report["setting"]),
+        gap=_gap(report["ablations"]),
+        languages=_languages(report["languages"]),
+        axis=ticks(1),
+        curve=_curve(report["curve"]),
+        mix=Table(["task", "instructions"], [[Cell(name), Cell(f"{count:,}")] for name, count in counts.items()], (1,)),
+    )
+
+
+def _picture(key: str) -> str:
+    """A scene as a data URL."""
+    buffer = io.BytesIO()
+    render_scene(Scene.from_key(key), 160).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _interval(figure: dict[str, Any] | None) -> tuple[str, str]:
+    """A share and its interval."""
+    if figure is None:
+        return "not asked", ""
+    low, high = figure["ci95"]
+    return f"{figure['value']:.1%}", f"{low:.1%} to {high:.1%}"
+
+
+def _ablations(ablations: dict[str, Any], headline: str) -> Table:
+    head = ["setting", *_COLUMNS.values(), "seeds", "what it is, and what the paper says"]
+    rows = []
+    for name, result in ablations.items():
+        # The interval below its value, so that the whole table fits a page.
+        figures = [Cell(*_interval(result["headline"].get(column))) for column in _COLUMNS]
+        setting = Cell(name, "the figures above" if name == headline else "")
+        rows.append([setting, *figures, Cell(str(result["seeds"])), Cell(result["says"], result["claim"])])
+    return Table(head, rows, range(1, len(head) - 1))
+
+
+def _gap(ablations: dict[str, Any]) -> Iterator[_Group]:
+    for name, result in ablations.items():
+        named = {code: row["naming_exact"]["value"] for code, row in result["languages"].items()}
+        english = named.pop("en")
+        mean = sum(named.values()) / len(named)
+        yield name, [(_SHOWN, Bar(f"{english:.0%} / {mean:.0%}", mean, None, english))]
+
+
+def _languages(languages: dict[str, Any]) -> Iterator[_Group]:
+    for code, row in languages.items():
+        figures = {_SHOWN: row["naming_exact"], _HELD: row.get("naming_exact_never_shown")}
+        bars = [(name, Bar(f"{f['value']:.0%}", f["value"], f["ci95"])) for name, f in figures.items() if f is not None]
+        yield LANGUAGES[code].name, bars
+
+
+def _curve(rows: Sequence[dict[str, Any]]) -> str:
+    """The loss as an SVG element of an HTML page, which needs no name spaces; nothing where nothing was trained."""
+    if not rows:
+        return ""
+    points = [(row["step"], row["loss"]) for row in rows]
+    svg = draw_lines({"Loss (nats per token)": {"": points}}, "Loss of the alignment over its steps")
+    return re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+
+
+def _markdown(report: dict[str, Any]) -> str:
+    lines = [f"# {_TITLE}", "", LIMITS, "", "| figure | value | 95 % interval |", "|---|---|---|"]
+    for name, title in _NAMES.items():
+        if figure := report["headline"].get(name):
+            lines.append(f"| {title} | {' | '.join(_interval(figure))} |")
+    lines += ["", f"| setting | {' | '.join(_COLUMNS.values())} | seeds |", "|---|---|---|---|---|---|"]
+    for name, result in report["ablations"].items():
+        figures = [_interval(result["headline"].get(column)) for column in _COLUMNS]
+        cells = [f"{value} ({interval})" if interval else value for value, interval in figures]
+        mark = " (the figures above)" if name == report["setting"] else ""
+        lines.append(f"| {name}{mark} | {' | '.join(cells)} | {result['seeds']} |")
+    lines += [
+        "",
+        "| language | " + " | ".join(sorted(report["tasks"])) + " |",
+        "|---" * (len(report["tasks"]) + 1) + "|",
+    ]
+    for code, row in report["languages"].items():
+        tasks = row["tasks"]
+        cells = [f"{tasks[task]['value']:.0%}" if task in tasks else "" for task in sorted(report["tasks"])]
+        lines.append(f"| {LANGUAGES[code].name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,72 @@
+"""The quickstart's page, drawn anew from what it left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import UndefinedError
+
+from mblip.config import DataRecipe, load_recipe
+from mblip.errors import InputError
+from mblip.evaluation.results import PREDICTIONS, RUN
+from mblip.nano.benchmark import TASKS, load_items
+from mblip.nano.words import load_lexicon
+from mblip.schema import Prediction
+from mblip.storage import read_records
+
+_AGAIN = "run mblip quickstart on its folder again"
+_SHOWN = ("sw", "ar", "ja", "hi", "ru", "th", "yo", "iw")
+ANSWERS = "scenes"
+"""Folder of a run that holds its answers, as a run of ``mblip eval`` does."""
+_OLD_ANSWERS = "predictions.jsonl"  # where earlier versions kept them
+
+
+def wrote(directory: Path) -> bool:
+    """Whether a folder is one that ``mblip quickstart`` wrote."""
+    answers = (*directory.glob(f"*-1/{ANSWERS}"), *directory.glob(f"*-1/{_OLD_ANSWERS}"))
+    return (directory / "report.json").is_file() and bool(answers) and not (directory / RUN).exists()
+
+
+def rewrite(directory: Path) -> dict[str, Any]:
+    """Write ``report.html`` and ``report.md`` of a quickstart from its ``report.json`` and the answers of its first run.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        InputError: A file is damaged or of another version.
+    """
+    from mblip.nano.page import write_report  # takes seconds, and every mblip report asks whether a folder is ours
+
+    path = directory / "report.json"
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        write_report(report, directory, samples(directory / f"{report['setting']}-1"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); {_AGAIN}") from error
+    except (KeyError, TypeError, AttributeError, UndefinedError) as error:
+        raise InputError(f"{path} was not written by this version ({error} is not as expected); {_AGAIN}") from error
+    return report
+
+
+def samples(run: Path) -> list[dict[str, Any]]:
+    """The first scene of each task in languages of many scripts, with what a run answered."""
+    languages = [code for code in _SHOWN if code in load_lexicon().languages]
+    held_out = load_recipe(DataRecipe, "data/nano_scenes").translation.never_shown
+    answers = read_answers(run / ANSWERS)
+    if (old := run / _OLD_ANSWERS).is_file():
+        answers = {row.id: row.answer for row in read_records(old, Prediction)} | answers
+    return [
+        {"image": item.image, "task": item.task, "language": item.language, "prompt": item.prompt,
+         "answer": answers[item.id], "reference": item.reference}
+        for item in load_items(languages, 1, TASKS, held_out)
+        if item.id in answers
+    ]  # fmt: skip
+
+
+def read_answers(directory: Path) -> dict[str, str]:
+    """The answers that a folder holds, by the id of their item."""
+    paths = sorted((directory / PREDICTIONS).glob("*.jsonl"))
+    return {row.id: row.answer for path in paths for row in read_records(path, Prediction)}

@@ -1,0 +1,161 @@
+"""The instructions of a mix as record batches: in memory where they are few, else mapped from a file beside the mix.
+
+Parquet cannot be read row by row, and a training step wants rows from all over the mix. So a large mix is unpacked once into
+an Arrow file, whose pages the system reads as they are asked for, shares among all processes of the machine, and gives up when
+memory is short. The file is made again when the mix is another; it may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mblip.errors import InputError
+from mblip.schema import Instruction
+from mblip.storage import Manifest, ShardReader, alone, atomic_path, read_manifest
+from mblip.storage.locks import BusyError
+
+COLUMNS = ["id", "source", "task", "images", "prompt", "answer", "prompt_language", "answer_language"]
+MAPPED_FROM = 1_000_000
+"""Rows from which a mix is mapped: fewer take less than half a gigabyte in memory."""
+UNPACKED = ".unpacked"
+_PATIENCE = 0.5  # seconds between two looks at what another process unpacks
+_BATCH = 1 << 17  # rows of one record batch in the file
+_REPEATED = ("source", "task", "prompt_language", "answer_language")  # few values: stored as numbers
+
+
+class Rows:
+    """The rows of a mix, in the order of its shards.
+
+    Args:
+        batches: Record batches of :data:`COLUMNS`.
+    """
+
+    def __init__(self, batches: Sequence[pa.RecordBatch]) -> None:
+        self._batches = list(batches)
+        self._ends = np.cumsum([batch.num_rows for batch in self._batches], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
+        """Batch by batch, these columns."""
+        for batch in self._batches:
+            yield batch.select(list(columns))
+
+    def take(self, rows: NDArray[np.integer]) -> list[Instruction]:
+        """The instructions at these rows."""
+        found: list[Instruction | None] = [None] * len(rows)
+        owners = np.searchsorted(self._ends, rows, side="right")
+        for number in np.unique(owners).tolist():
+            batch, places = self._batches[number], np.flatnonzero(owners == number)
+            inside = rows[places].astype(np.int64) - (int(self._ends[number]) - batch.num_rows)
+            for place, values in zip(places.tolist(), batch.take(pa.array(inside)).to_pylist(), strict=True):
+                found[place] = Instruction(**{**values, "images": tuple(values["images"])})
+        return [instruction for instruction in found if instruction is not None]
+
+
+def open_rows(folder: Path, mapped_from: int = MAPPED_FROM) -> Rows:
+    """The rows of a mix.
+
+    Args:
+        folder: Of the mix.
+        mapped_from: Rows from which they are mapped.
+
+    Raises:
+        InputError: No mix there, or there is nowhere to unpack it, such as on a full disk.
+    """
+    manifest = read_manifest(folder)
+    paths = ShardReader(folder, Instruction).paths
+    if manifest.rows < mapped_from:
+        tables = [pq.read_table(path, columns=COLUMNS) for path in paths]
+        return Rows(pa.concat_tables(tables).combine_chunks().to_batches())
+    return Rows(_mapped(_unpacked(folder, manifest, paths)))
+
+
+def _unpacked(folder: Path, manifest: Manifest, paths: Sequence[Path]) -> Path:
+    """The Arrow file of a mix, made if it is not there: beside the mix, or where that cannot be written in a cache."""
+    digest = hashlib.sha256(json.dumps(manifest.shards, sort_keys=True).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mblip"
+    places = [folder / UNPACKED, cache / "unpacked"]
+    for place in places:
+        if (place / f"{digest}.arrow").is_file():
+            return place / f"{digest}.arrow"
+    writable = [place for place in places if _is_writable(place)]
+    if not writable:
+        raise InputError(
+            f"neither {places[0]} nor {places[1]} can be written, where the mix is to be unpacked: make one so"
+        )
+    place, file = writable[0], writable[0] / f"{digest}.arrow"
+    while not file.is_file():
+        try:
+            with alone(file, "unpacking the mix"):
+                if not file.is_file():
+                    for old in place.glob("*.arrow") if place.parent == folder else ():
+                        old.unlink()  # of what the folder held before
+                    _unpack(paths, file)
+        except BusyError:  # another process of this machine wants the same
+            time.sleep(_PATIENCE)
+    return file
+
+
+def _is_writable(place: Path) -> bool:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            return True
+    except OSError:
+        return False
+
+
+def _unpack(paths: Sequence[Path], to: Path) -> None:
+    schema = pa.schema(
+        [
+            pa.field(name, pa.dictionary(pa.int32(), pa.string()) if name in _REPEATED else _type(name))
+            for name in COLUMNS
+        ]
+    )
+    values: dict[str, pa.Array] = {}
+    for name in _REPEATED:  # one dictionary for the whole file, which the file format asks for
+        found: dict[str, None] = {}
+        for path in paths:
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH, columns=[name]):
+                found.update(dict.fromkeys(batch.column(0).unique().to_pylist()))
+        values[name] = pa.array(list(found), pa.string())
+    with (
+        atomic_path(to) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as file,
+    ):
+        for path in paths:
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH, columns=COLUMNS):
+                arrays = [
+                    pa.DictionaryArray.from_arrays(pc.index_in(batch.column(name), values[name]), values[name])
+                    if name in _REPEATED
+                    else batch.column(name)
+                    for name in COLUMNS
+                ]
+                file.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+def _type(name: str) -> pa.DataType:
+    return pa.list_(pa.string()) if name == "images" else pa.string()
+
+
+def _mapped(path: Path) -> list[pa.RecordBatch]:
+    try:
+        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        return [file.get_batch(number) for number in range(file.num_record_batches)]
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path} is damaged ({error}): delete it, and it is made again") from error

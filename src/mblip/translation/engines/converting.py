@@ -1,0 +1,124 @@
+"""NLLB-200 and MADLAD-400 made ready for CTranslate2, once, by CTranslate2's own converter."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from mblip.catalogue.entries import HubAddress, load_catalogue
+from mblip.errors import InputError, nearest
+from mblip.storage import atomic_folder
+from mblip.translation.engines.seq2seq import Vocabulary
+
+_TOKENIZER = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "sentencepiece.bpe.model",
+    "spiece.model",
+)  # fmt: skip
+# What torch, safetensors and the converter raise of weights that are cut off or of another model.
+_BROKEN = (
+    SafetensorError, pickle.UnpicklingError, OSError, ValueError, RuntimeError, KeyError, AttributeError, EOFError,
+    NotImplementedError,
+)  # fmt: skip
+_KINDS = {"nllb": "NLLB-200", "madlad": "MADLAD-400"}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted checkpoint.
+
+    Attributes:
+        kind: ``NLLB-200`` or ``MADLAD-400``.
+        licence: Of the official weights.
+        bytes: Of the model.
+    """
+
+    kind: str
+    licence: str
+    bytes: int
+
+
+def convert_engine(source: str, to: Path, quantization: str = "int8") -> Converted:
+    """Convert a checkpoint into a folder that the engine ``ctranslate2`` opens; the folder appears whole or not at all.
+
+    Args:
+        source: A name of the catalogue (``nllb-600m``, ...), a folder, or a Hub id; what is not here is fetched.
+        to: A new folder.
+        quantization: CTranslate2's type of the weights.
+
+    Raises:
+        InputError: CTranslate2 is not installed, the folder is there already, there is no such checkpoint, it is neither
+            NLLB nor MADLAD, or the type is unknown or wrong for it.
+    """
+    try:
+        import ctranslate2
+        from ctranslate2.specs.model_spec import ACCEPTED_MODEL_TYPES
+    except ImportError as error:
+        raise InputError("the conversion needs CTranslate2; pip install 'mblip[translate]'") from error
+    if quantization not in ACCEPTED_MODEL_TYPES:
+        raise InputError(f"CTranslate2 has no type {quantization!r}{nearest(quantization, ACCEPTED_MODEL_TYPES)}")
+    if (to / "model.bin").is_file():
+        raise InputError(f"{to} holds a converted model already; use it, or name another folder")
+    if to.exists() and any(to.iterdir()):
+        raise InputError(f"{to} is not empty; name a new folder for the engine")
+    folder = _find(source)
+    vocabulary = Vocabulary(str(folder), "correct")
+    if vocabulary.kind == "madlad" and quantization in ("float16", "int8_float16"):
+        raise InputError(f"MADLAD-400 overflows in {quantization}; take int8, bfloat16 or float32")
+    _check_weights(folder)
+    copied = [name for name in _TOKENIZER if (folder / name).is_file()]
+    with atomic_folder(to) as made:
+        converter = ctranslate2.converters.TransformersConverter(str(folder), copy_files=copied, low_cpu_mem_usage=True)
+        try:
+            converter.convert(str(made), quantization=quantization, force=True)
+        except _BROKEN as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the checkpoint
+                raise
+            told = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"CTranslate2 cannot convert {folder}: {told}; name a whole checkpoint of NLLB or MADLAD, or download it again"
+            ) from error
+        for name in copied:  # where the converter made one of its own
+            if not (made / name).is_file():
+                shutil.copyfile(folder / name, made / name)
+    return Converted(_KINDS[vocabulary.kind], vocabulary.licence, (to / "model.bin").stat().st_size)
+
+
+def _find(source: str) -> Path:
+    if Path(source).is_dir():
+        return Path(source)
+    catalogue = load_catalogue()
+    address = (
+        next((file.hub for file in catalogue[source].files if file.is_checkpoint), None)
+        if source in catalogue
+        else None
+    )
+    if address is None:
+        engines = [name for name in catalogue if name.startswith(("nllb", "madlad"))]
+        if source.count("/") != 1 or source.startswith((".", "/", "~")):
+            raise InputError(
+                f"there is no checkpoint {source!r}{nearest(source, engines)}, or name a folder or a Hub id"
+            )
+        repository, _, revision = source.partition("@")
+        address = HubAddress(repository=repository, revision=revision)
+    from mblip.catalogue.hub import find_checkpoint
+
+    return find_checkpoint(address)
+
+
+def _check_weights(folder: Path) -> None:
+    """Make sure of what the converter would say less clearly."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} has no readable config.json; name the folder of a checkpoint") from error
+    if config.get("model_type") not in ("m2m_100", "t5"):
+        raise InputError(
+            f"{folder} holds a {config.get('model_type')!r} model, and neither NLLB (m2m_100) nor MADLAD (t5)"
+        )
+    if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise InputError(f"{folder} has no weights (*.safetensors or *.bin); download it again")
