@@ -39,7 +39,7 @@ def counting(vlm: VisionLLM) -> list[int]:
     read: list[int] = []
 
     def note(_: Any, given: tuple[Any, ...], options: dict[str, Any]) -> None:
-        words = options.get("inputs_embeds")
+        words: Any = options.get("inputs_embeds")
         words = options.get("input_ids") if words is None else words
         read.append(words.shape[0] * words.shape[1])
 
