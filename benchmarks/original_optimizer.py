@@ -80,9 +80,9 @@ def train(detail: str, steps: int, seed: int) -> float:
         for name in ("_decays", "cosine"):
             stack.enter_context(patch.object(loop, name, _acting(getattr(loop, name), name in DETAILS[detail])))
         loop.fit(
-            loop.Job(
+            loop.LoopConfig(
                 vlm,
-                [loop.Group("all", trained, 5e-3)],
+                [loop.ParameterGroup("all", trained, 5e-3)],
                 batches,
                 text_loss,
                 steps,

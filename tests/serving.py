@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mblip.inference.server import Limits
-from mblip.inference.server.running import listen, server_of
+from mblip.inference.server.server import listen, server_of
 
 NAME = "tiny"
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mblip.models import VisionLLM
-from mblip.processing.grouping import deal
+from mblip.processing.grouping import assign_micro_batches
 from mblip.processing.text import IGNORED
 from step.batches import Batch
 from step.texts import Example
@@ -20,7 +20,7 @@ def parts(rows: Sequence[Example], size: int, encoder_decoder: bool, grouped: bo
     lengths = [(len(row.prompt), len(row.answer)) if by_length else (0,) for row in rows]
     if not encoder_decoder:
         lengths = [(sum(pair),) for pair in lengths]
-    [found] = deal(pictures, lengths, size)
+    [found] = assign_micro_batches(pictures, lengths, size)
     return found
 
 

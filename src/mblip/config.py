@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from mblip import plugins
 from mblip.errors import InputError, nearest, of_system
 from mblip.eval_recipe import EvalRecipe as EvalRecipe
-from mblip.eval_recipe import Pictures
+from mblip.eval_recipe import PictureReading
 from mblip.languages import LanguageCode
 from mblip.model_recipe import LoraSection as LoraSection
 from mblip.model_recipe import ModelSection as ModelSection
@@ -109,7 +109,7 @@ class MixSection(Section):
     )
     crop_scale: tuple[Share, Share] = Field(default=(0.5, 1.0), description="least and most of a picture, by area")
     flip: bool = False
-    pictures: Pictures = "correct"
+    pictures: PictureReading = "correct"
 
 
 class OptimSection(Section):

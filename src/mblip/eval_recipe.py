@@ -9,7 +9,7 @@ from pydantic import Field
 from mblip.languages import LanguageCode
 from mblip.settings import Recipe, Section
 
-Pictures = Annotated[
+PictureReading = Annotated[
     Literal["correct", "original"], Field(description="original: as stored, neither turned nor laid on white")
 ]
 
@@ -52,7 +52,7 @@ class EvalRecipe(Recipe):
         default="official", description="paper: the items that the original scored, where these are others"
     )
     variant: str = Field(default="", description="of the metrics, where a benchmark has it; mblip is the original's")
-    pictures: Pictures = "correct"
+    pictures: PictureReading = "correct"
     protocol: Literal["generation", "candidates"] = Field(
         default="generation", description="candidates: choose the likeliest of the given answers"
     )

@@ -134,8 +134,8 @@ def override_field(data: dict[str, Any], keys: list[str], text: str, override: s
             named = {str(item["name"]): item for item in data if isinstance(item, dict) and "name" in item}
             items = {str(number): item for number, item in enumerate(data)} | named
             if key not in items:
-                told = nearest(key, named) if named else f"; it has {len(data)}, numbered from 0"
-                raise InputError(f"override {override!r}: {parent!r} has no item {key!r}{told}")
+                message = nearest(key, named) if named else f"; it has {len(data)}, numbered from 0"
+                raise InputError(f"override {override!r}: {parent!r} has no item {key!r}{message}")
             data = items[key]
         else:
             data = data.setdefault(key, {})
@@ -169,8 +169,8 @@ def explain(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] != "extra_forbidden":
         if first["type"] == "value_error":  # in our own words, which have capitals
             return f"field {field!r}: {first['msg'].removeprefix('Value error, ')}"
-        told = _TOLD.get(first["type"], first["msg"].lower())
-        return f"field {field!r}: {told} (got {shorten(repr(first['input']))})"
+        message = _TOLD.get(first["type"], first["msg"].lower())
+        return f"field {field!r}: {message} (got {shorten(repr(first['input']))})"
     section: Any = kind
     for part in location[:-1]:
         if part.isdigit():  # an item of a list of sections

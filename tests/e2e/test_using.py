@@ -67,7 +67,7 @@ def test_refusals_are_one_sentence(tmp_path: Path, arguments: list[str], says: s
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setattr("mblip.inference.choosing._at_hand", lambda name: False)
+    monkeypatch.setattr("mblip.inference.resolve._at_hand", lambda name: False)
     monkeypatch.setattr(sys, "argv", ["mblip", *arguments])
     with pytest.raises(SystemExit) as stopped:
         main()

@@ -182,7 +182,7 @@ def test_a_stock_checkpoint_is_loaded_without_what_only_runs_and_questions_need(
     script = (
         "import sys\n"
         "from mblip.inference.caption_file import CaptionFile\n"
-        "from mblip.inference.choosing import open_model\n"
+        "from mblip.inference.resolve import open_model\n"
         "open_model('nano:nano-blip2-en')\n"
         "print(sorted({'peft', 'bitsandbytes', 'lingua', 'fastapi', 'gradio'} & set(sys.modules)))\n"
     )

@@ -25,7 +25,7 @@ from mblip.config import (
     shipped_recipes,
 )
 from mblip.errors import InputError
-from mblip.models.machine import settle
+from mblip.models.auto_settings import resolve_auto
 from mblip.nano.recipe_kinds import PhaseSection, TextRecipe
 
 MINIMAL = {"title": "t", "stage": "align", "model": {"vision": "nano:a"}, "optim": {"lr": 1e-5}}
@@ -238,7 +238,7 @@ def test_the_same_languages_are_the_same_recipe(tmp_path: Path) -> None:
     ("on_gpu", "expected"), [(True, ("bf16", ("llm",), "int8")), (False, ("fp32", (), "none"))], ids=["GPU", "CPU"]
 )
 def test_auto_is_what_is_fastest_on_the_machine(on_gpu: bool, expected: tuple[object, ...]) -> None:
-    recipe = settle(load_recipe(TrainRecipe, "finetune_own"), on_gpu)
+    recipe = resolve_auto(load_recipe(TrainRecipe, "finetune_own"), on_gpu)
     assert (recipe.precision, recipe.checkpointing, recipe.model.quantization) == expected
 
 
@@ -246,4 +246,4 @@ def test_auto_is_what_is_fastest_on_the_machine(on_gpu: bool, expected: tuple[ob
 def test_what_is_set_stays_as_it_is_set(on_gpu: bool) -> None:
     changes = ("precision=bf16", "checkpointing=[vision]", "model.quantization=nf4")
     recipe = load_recipe(TrainRecipe, "finetune_own", changes)
-    assert settle(recipe, on_gpu) == recipe
+    assert resolve_auto(recipe, on_gpu) == recipe

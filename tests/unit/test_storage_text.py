@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mblip.corpora.raw import stream_rows
+from mblip.corpora.json_stream import stream_rows
 from mblip.corpora.table import read as read_table
 from mblip.errors import InputError
 from mblip.mixture.exclusion import evaluation_images

@@ -14,7 +14,7 @@ from mblip.catalogue.entries import DataSet, SetFile
 from mblip.catalogue.receipts import look_at, receipt_of, write_receipt
 from mblip.errors import InputError
 from mblip.progress import Progress, silent
-from mblip.storage import alone, sha256_file
+from mblip.storage import exclusive_lock, sha256_file
 
 Standing = Literal["complete", "missing", "damaged", "packed", "to ask for"]
 
@@ -246,7 +246,7 @@ class _Work:
             self.tally.update(item, item.size or 0, item.size or 0)
             self.say(f"{item.file.hub.repository}: in {folder}")
             return
-        with alone(item.target, "downloading"):
+        with exclusive_lock(item.target, "downloading"):
             now = _item(item.entry, item.file, _root(item))
             if now.standing in ("missing", "damaged"):  # another process may have been faster
                 self._fetch(item)

@@ -38,11 +38,11 @@ def ask(
     if len(named := find_languages(language)) > 1:
         raise InputError("--language names more than one language; an answer has one")
     code = named[0].code if named else ""
-    from mblip.inference.choosing import check_pictures, choose_model, open_model
+    from mblip.inference.resolve import check_pictures, choose_model, open_model
 
     check_pictures([picture])
     chosen = choose_model(model)
-    from mblip.inference.detecting import language_of  # takes seconds: after the options have proved valid
+    from mblip.inference.language_id import language_of  # takes seconds: after the options have proved valid
     from mblip.inference.notices import notice_for
     from mblip.inference.prompts import is_a_prompt
     from mblip.processing.images import open_picture

@@ -68,18 +68,18 @@ def caption(
         )
     if resume and to is None:
         raise InputError("--resume goes on with a file: name it with --to")
-    from mblip.inference.choosing import check_pictures, choose_model
+    from mblip.inference.resolve import check_pictures, choose_model
 
     check_pictures(pictures)
     chosen = choose_model(model)
     from mblip.cli._progress import ProgressBars
     from mblip.inference.caption_file import CaptionFile, SkippedList  # seconds: after the checks
     from mblip.inference.captioning import caption_pictures
-    from mblip.inference.choosing import open_model
     from mblip.inference.finding import find_pictures
     from mblip.inference.notices import notice_for
+    from mblip.inference.resolve import open_model
     from mblip.processing.images import open_picture
-    from mblip.storage import UnreadableImage, alone, no_empty_folders
+    from mblip.storage import UnreadableImage, exclusive_lock, no_empty_folders
 
     found = find_pictures(pictures, column)
     locate(chosen)  # what has to be downloaded shows its own bar
@@ -87,7 +87,7 @@ def caption(
     with ExitStack() as stack:
         if to:
             stack.enter_context(no_empty_folders(to.parent))
-            stack.enter_context(alone(to, "writing captions"))
+            stack.enter_context(exclusive_lock(to, "writing captions"))
         file = CaptionFile(to, chosen, resume, encoding) if to else None
         skipped = SkippedList(to) if to else None
         # On a terminal that also shows the captions, a bar would only be in their way.

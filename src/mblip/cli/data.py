@@ -158,12 +158,12 @@ def images(
     folder: Annotated[bool, typer.Option("--folder", help="Write files instead of WebDataset tars.")] = False,
 ) -> None:
     """Fetch the images of the sampled examples whose corpora list addresses; a stopped run goes on."""
-    from mblip.corpora.downloading import Limits, download_images
+    from mblip.corpora.downloading import DownloadLimits, download_images
     from mblip.corpora.sampling import sampled_urls
 
     wanted = sampled_urls(_load(recipe, overrides), work)
     with ProgressBars("done") as progress:
-        counts = download_images(wanted, to, tar=not folder, limits=Limits(threads=threads), progress=progress)
+        counts = download_images(wanted, to, tar=not folder, limits=DownloadLimits(threads=threads), progress=progress)
     for reason, count in sorted(counts.items()):
         print(f"{count:,} {reason}")
 

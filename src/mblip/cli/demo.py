@@ -48,13 +48,13 @@ def demo(
     quantization: Quantization = "auto",
 ) -> None:
     """Open a page in the browser to try a model on. The API of mblip serve is under /v1."""
-    from mblip.inference.choosing import choose_model, read_keys, served_name
+    from mblip.inference.resolve import choose_model, read_keys, served_name
 
     chosen, keys = choose_model(model), read_keys(api_keys)
-    from mblip.inference.choosing import open_model
     from mblip.inference.demo import mount_demo
+    from mblip.inference.resolve import open_model
     from mblip.inference.server import Limits, Settings, create_app, listed_hosts, listed_origins
-    from mblip.inference.server.running import listen, run
+    from mblip.inference.server.server import listen, run
 
     settings = Settings(
         queue=queue, max_bytes=max_mb << 20, keys=keys, host=host, hosts=listed_hosts(allowed_hosts or ()),

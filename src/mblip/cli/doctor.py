@@ -12,8 +12,8 @@ import typer
 from mblip.errors import InputError
 
 if TYPE_CHECKING:
-    from mblip.evaluation.doctor import Finding
-    from mblip.models.doctor import ModelReport
+    from mblip.evaluation.data_check import Finding
+    from mblip.models.model_check import ModelReport
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +41,7 @@ def doctor(
     folder = Path(what)
     is_model = any((folder / name).is_file() for name in ("config.json", "mblip.json"))
     if folder.is_dir() and not is_model:
-        from mblip.evaluation.doctor import check_data
+        from mblip.evaluation.data_check import check_data
 
         _show_data(list(check_data(folder)), folder, as_json)
         return
@@ -55,7 +55,7 @@ def doctor(
             "what belongs into it, or name a model of the Hub as ORG/NAME"
         )
     find_local(what)
-    from mblip.models.doctor import check_model  # takes seconds
+    from mblip.models.model_check import check_model  # takes seconds
 
     report = check_model(what)
     _show_model(report, as_json)
@@ -73,7 +73,7 @@ def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, as_json
     known = load_catalogue()
     if isinstance(recipe, EvalRecipe) or (recipe is None and sets_of_benchmark(what, known)):
         from mblip.evaluation.benchmarks import evaluated
-        from mblip.evaluation.doctor import check_data
+        from mblip.evaluation.data_check import check_data
 
         names = recipe.benchmarks if isinstance(recipe, EvalRecipe) else (what,)
         if not data.is_dir():

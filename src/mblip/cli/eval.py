@@ -150,14 +150,14 @@ def evaluate(
     stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")
     directory = to or Path("runs") / f"eval-{stem}"
     from mblip.cli._progress import ProgressBars, log_shown
-    from mblip.evaluation.evaluate import Machine, evaluate  # takes seconds: after the options have proved valid
+    from mblip.evaluation.evaluate import RuntimeOptions, evaluate  # takes seconds: after the options have proved valid
 
-    machine = Machine(
+    runtime = RuntimeOptions(
         endpoint, quantization, dtype, batch_size, _fields(extra_body), tuple(images or ()), allow_missing
     )
     bars = ProgressBars("answers", quiet=os.environ.get("RANK", "0") != "0")
     with bars as progress, log_shown(progress.say), _stopped(directory):
-        scores = evaluate(model, recipe, data, directory, machine, progress=progress)
+        scores = evaluate(model, recipe, data, directory, runtime, progress=progress)
     if as_json and scores:
         from dataclasses import asdict
 

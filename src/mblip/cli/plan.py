@@ -37,14 +37,14 @@ def plan(
     """Estimate what a recipe needs (parameters, memory, GPUs, steps, hours) without loading a weight."""
     from mblip.config import TrainRecipe, load_train_recipe
     from mblip.errors import InputError
+    from mblip.models.auto_settings import resolve_auto
     from mblip.models.locate import find_local
-    from mblip.models.machine import settle
 
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
     if not isinstance(resolved, TrainRecipe):
         kind = getattr(resolved, "kind", type(resolved).__name__)
         raise InputError(f"{recipe} is of kind {kind}; mblip plan is about the training of a vision-LLM")
-    resolved = settle(resolved, on_gpu=True)
+    resolved = resolve_auto(resolved, on_gpu=True)
     for name in filter(None, (resolved.model.run, resolved.model.vision, resolved.model.llm)):
         find_local(name)
     import torch  # takes seconds: after what is not there has been named

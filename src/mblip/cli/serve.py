@@ -58,12 +58,12 @@ def serve(
     ] = False,
 ) -> None:
     """Serve a model as OpenAI's chat API. It stops on Ctrl-C or SIGTERM, when all that was begun is answered."""
-    from mblip.inference.choosing import choose_model, read_keys, served_name
+    from mblip.inference.resolve import choose_model, read_keys, served_name
 
     chosen, keys = choose_model(model), read_keys(api_keys)
-    from mblip.inference.choosing import open_model
+    from mblip.inference.resolve import open_model
     from mblip.inference.server import Limits, Settings, create_app, listed_hosts, listed_origins
-    from mblip.inference.server.running import listen, run
+    from mblip.inference.server.server import listen, run
 
     settings = Settings(
         batch_size, wait_ms / 1000, queue, 1024, max_mb << 20, remote_images, keys, host,

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mblip.corpora.coco import image_numbers
-from mblip.corpora.raw import (
+from mblip.corpora.json_stream import (
     BadRow,
     Row,
     Text,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mblip.corpora.raw import BadRow, Row, Text, make_examples, stream_rows, take, take_id, take_text
+from mblip.corpora.json_stream import BadRow, Row, Text, make_examples, stream_rows, take, take_id, take_text
 from mblip.errors import InputError
 from mblip.languages import find_trainable
 from mblip.schema import Drop, Example

@@ -34,7 +34,7 @@ _WAITS = (1.0, 4.0)  # seconds before the second and third try
 
 
 @dataclass(frozen=True)
-class Limits:
+class DownloadLimits:
     """How an image is asked for.
 
     Attributes:
@@ -67,7 +67,7 @@ def download_images(
     *,
     tar: bool = True,
     per_shard: int = 1000,
-    limits: Limits | None = None,
+    limits: DownloadLimits | None = None,
     progress: Progress = silent,
 ) -> dict[str, int]:
     """Fetch (key, address) pairs into a folder; how many came and how many failed for which reason.
@@ -83,7 +83,7 @@ def download_images(
     Raises:
         InputError: The folder cannot be written, or holds shards of another list.
     """
-    fetcher = _Fetcher(limits or Limits())
+    fetcher = _Fetcher(limits or DownloadLimits())
     counts: dict[str, int] = {}
     done = 0
     for number, shard in enumerate(_shards(images, per_shard)):
@@ -136,7 +136,7 @@ def _store(folder: Path, number: int, results: list[tuple[Fetched, bytes]], tar:
 
 
 class _Fetcher:
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: DownloadLimits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
         self._hosts: dict[str, tuple[threading.Lock, list[float]]] = {}

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mblip.corpora.coco import Split, read_karpathy
-from mblip.corpora.raw import Row, Text, make_examples, take_id, take_text, take_texts
+from mblip.corpora.json_stream import Row, Text, make_examples, take_id, take_text, take_texts
 from mblip.schema import Drop, Example
 from mblip.storage import read_jsonl
 

@@ -21,7 +21,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from mblip.corpora.raw import first_character, stream_fields, stream_json
+from mblip.corpora.json_stream import first_character, stream_fields, stream_json
 from mblip.errors import InputError
 from mblip.languages import LANGUAGES, YES_NO, exact_language
 from mblip.schema import Drop, Example

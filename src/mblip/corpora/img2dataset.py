@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mblip.corpora.raw import hash_text
+from mblip.corpora.json_stream import hash_text
 from mblip.errors import InputError
 
 

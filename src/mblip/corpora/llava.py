@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from mblip.corpora.raw import (
+from mblip.corpora.json_stream import (
     BadRow,
     Row,
     Text,

@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from mblip.corpora.json_stream import BadRow, Row, hash_text, image_name, stream_json, take
 from mblip.corpora.named_language import language_called, named_language
-from mblip.corpora.raw import BadRow, Row, hash_text, image_name, stream_json, take
 from mblip.corpora.released_parts import BY_NAME, Part, PartTeller, picture_kind
 from mblip.detecting import detect_languages, has_detector
 from mblip.errors import InputError, nearest

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from mblip.corpora.raw import Text, make_examples
+from mblip.corpora.json_stream import Text, make_examples
 from mblip.errors import InputError
 from mblip.languages import find_trainable
 from mblip.schema import Drop, Example

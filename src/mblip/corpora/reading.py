@@ -15,8 +15,8 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from mblip import plugins
 from mblip.config import DataRecipe, SourceSection
+from mblip.corpora.json_stream import hash_text
 from mblip.corpora.provenance import raw_files
-from mblip.corpora.raw import hash_text
 from mblip.errors import InputError, nearest
 from mblip.schema import Drop, Example
 from mblip.storage import ImageStore, UnreadableImage, language_of, open_images

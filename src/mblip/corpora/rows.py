@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from mblip.corpora.raw import BadRow, stream_rows
+from mblip.corpora.json_stream import BadRow, stream_rows
 from mblip.errors import InputError, quoted
 from mblip.storage import read_jsonl, reading_text
 
@@ -18,7 +18,9 @@ _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """Yield the rows of a table: mostly objects; a :class:`~mblip.corpora.raw.BadRow` for one that is none, which says why.
+    """Yield the rows of a table: mostly objects.
+
+    A row that is none is a :class:`~mblip.corpora.json_stream.BadRow`, which says why.
 
     Columns without a name and rows without a cell that is filled, as spreadsheets leave them, are passed over.
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mblip.corpora.raw import BadRow, Row, Text, make_examples, take_text, take_texts
+from mblip.corpora.json_stream import BadRow, Row, Text, make_examples, take_text, take_texts
 from mblip.corpora.rows import read_rows
 from mblip.errors import InputError, quoted
 from mblip.languages import find_trainable

@@ -19,7 +19,17 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from mblip.corpora.raw import BadRow, Row, Text, image_name, make_examples, stream_json, take, take_key, take_text
+from mblip.corpora.json_stream import (
+    BadRow,
+    Row,
+    Text,
+    image_name,
+    make_examples,
+    stream_json,
+    take,
+    take_key,
+    take_text,
+)
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
 

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mblip.corpora.img2dataset import FetchedImages
-from mblip.corpora.raw import BadRow, Row, Text, hash_text, make_examples, stream_json, take_text
+from mblip.corpora.json_stream import BadRow, Row, Text, hash_text, make_examples, stream_json, take_text
 from mblip.errors import InputError
 from mblip.schema import Drop, Example
 from mblip.storage import atomic_write

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mblip.corpora.raw import BadRow, Row, Text, make_examples, take_id, take_text, take_texts
+from mblip.corpora.json_stream import BadRow, Row, Text, make_examples, take_id, take_text, take_texts
 from mblip.schema import Drop, Example
 from mblip.storage import read_jsonl
 

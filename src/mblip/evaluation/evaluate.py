@@ -38,7 +38,7 @@ _NAMED = 5  # items without an answer that an error names
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class RuntimeOptions:
     """How an evaluation is run; none of it is part of the benchmark.
 
     Attributes:
@@ -72,7 +72,7 @@ def evaluate(
     recipe: EvalRecipe,
     root: Path,
     directory: Path,
-    machine: Machine = Machine(),
+    runtime: RuntimeOptions = RuntimeOptions(),
     processes: Processes | None = None,
     progress: Progress = silent,
 ) -> list[Score]:
@@ -87,7 +87,7 @@ def evaluate(
         recipe: What is evaluated, and how.
         root: Annotations and images are below it.
         directory: Where to.
-        machine: How it is run.
+        runtime: How it is run.
         processes: Who shares the work; by default the ones Accelerate knows.
         progress: See :func:`~mblip.evaluation.runner.answer_tasks`.
 
@@ -99,12 +99,12 @@ def evaluate(
     """
     benchmarks = list(dict.fromkeys(found.name for name in recipe.benchmarks for found in evaluated(name)))
     chosen = [evaluated(name)[0] for name in benchmarks]
-    existing = not machine.endpoint and is_predictions(model)
-    chosen += read_tables(recipe, root, machine.images, machine.allow_missing, pictures=not existing)
+    existing = not runtime.endpoint and is_predictions(model)
+    chosen += read_tables(recipe, root, runtime.images, runtime.allow_missing, pictures=not existing)
     _check_protocol(chosen, recipe.protocol)
     _check_variant(chosen, recipe.variant)
     tasks = load_tasks(
-        chosen, root, recipe.languages, recipe.prompts, machine.images, recipe.limit, machine.allow_missing,
+        chosen, root, recipe.languages, recipe.prompts, runtime.images, recipe.limit, runtime.allow_missing,
         pictures=not existing, sets=recipe.sets, as_stored=recipe.pictures == "original",
     )  # fmt: skip
     detector = _detector(chosen)
@@ -114,13 +114,13 @@ def evaluate(
         processes = PartialState()
     if existing:
         return (
-            _score_existing(tasks, Path(model), recipe, directory, machine.allow_missing, detector)
+            _score_existing(tasks, Path(model), recipe, directory, runtime.allow_missing, detector)
             if processes.is_main_process
             else []
         )
     from mblip.evaluation.runner import answer_tasks
 
-    answerer = machine.load(model, getattr(processes, "device", None), recipe.chat)
+    answerer = runtime.load(model, getattr(processes, "device", None), recipe.chat)
     tasks = _possible(tasks, answerer, says_why=processes.is_main_process)
     how = {task.benchmark.name: _how(task.benchmark, recipe.protocol, answerer) for task in tasks}
     run = Run(
@@ -140,7 +140,7 @@ def evaluate(
             return []
         trained = getattr(answerer, "trained_prompts", None)
         seen = {task.name: was_seen(task.prompt, trained, (item.text for item in task.items)) for task in tasks}
-        return _score_run(tasks, run, recipe.variant, directory, machine.allow_missing, detector, seen)
+        return _score_run(tasks, run, recipe.variant, directory, runtime.allow_missing, detector, seen)
 
 
 def _possible(tasks: Sequence[Task], answerer: Answerer, *, says_why: bool) -> list[Task]:

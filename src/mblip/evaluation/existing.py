@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mblip.errors import InputError
+from mblip.evaluation.json_files import TABLES
 from mblip.evaluation.predictions import Matched, match_answers, read_answers
-from mblip.evaluation.raw import TABLES
 from mblip.evaluation.results import PREDICTIONS, predictions_path
 from mblip.evaluation.tasks import Task
 from mblip.schema import Prediction

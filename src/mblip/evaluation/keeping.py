@@ -26,7 +26,7 @@ from mblip.evaluation.results import (
 from mblip.languages import LANGUAGES
 from mblip.more_languages import carried
 from mblip.schema import Score
-from mblip.storage import alone, no_empty_folders
+from mblip.storage import exclusive_lock, no_empty_folders
 
 _ELSEWHERE = "name another folder with --to"
 _LONGEST = 80
@@ -46,7 +46,7 @@ def held(directory: Path) -> Iterator[None]:
             raise of_system(
                 error, f"cannot write {directory}: {error.strerror}; choose another folder with --to"
             ) from error
-        with alone(directory, "evaluating"):
+        with exclusive_lock(directory, "evaluating"):
             yield
 
 

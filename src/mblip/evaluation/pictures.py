@@ -10,7 +10,7 @@ from PIL import Image
 from mblip.storage import ImageStore, UnreadableImage, image_scheme, open_images
 
 
-class Pictures:
+class PictureSources:
     """Several image stores as one; a key is looked for in the order of the stores.
 
     Attributes:
@@ -46,7 +46,7 @@ def find_pictures(
     extra: Sequence[str] = (),
     as_stored: bool = False,
     own: ImageStore | None = None,
-) -> Pictures:
+) -> PictureSources:
     """The pictures of a benchmark.
 
     Args:
@@ -68,4 +68,4 @@ def find_pictures(
             found.append(str(root / name))
         elif root and (tar := root / f"{name}.tar").is_file():
             found.append(str(tar))
-    return Pictures(found, as_stored, own)
+    return PictureSources(found, as_stored, own)

@@ -16,7 +16,7 @@ from typing import Any
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item
-from mblip.evaluation.raw import Row, image_name, read_rows, rows, take_language
+from mblip.evaluation.json_files import Row, image_name, read_rows, rows, take_language
 from mblip.replies import without_reasoning
 
 # What a model said; before "answer" what can be nothing else, since files of predictions may repeat the right answer.

@@ -12,7 +12,7 @@ from typing import Any
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Item
-from mblip.evaluation.raw import Row, rows, take, take_id, take_language
+from mblip.evaluation.json_files import Row, rows, take, take_id, take_language
 
 GOLD = "text_label"
 MARK = f'"{GOLD}"'

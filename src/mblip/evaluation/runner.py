@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from mblip.errors import InputError
-from mblip.evaluation.answerers.base import Answerer, Group, NoAnswer, OpenImage
+from mblip.evaluation.answerers.base import Answerer, NoAnswer, OpenImage, RequestGroup
 from mblip.evaluation.results import MISSING, PREDICTIONS, Missing, predictions_path, task_path
 from mblip.evaluation.tasks import Task
 from mblip.models.generation import Request
@@ -144,7 +144,7 @@ def _answers(
 def _ask(
     answerer: Answerer, waiting: Mapping[str, Mapping[str, Request]], open_image: OpenImage, protocol: str
 ) -> Iterator[tuple[Request, str | NoAnswer]]:
-    groups = [Group(list(asked.values()), json.loads(alike)) for alike, asked in waiting.items() if asked]
+    groups = [RequestGroup(list(asked.values()), json.loads(alike)) for alike, asked in waiting.items() if asked]
     if protocol != "candidates":
         return answerer.answers(groups, open_image)
     return chain.from_iterable(

@@ -15,10 +15,10 @@ import numpy as np
 from mblip import plugins
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored
+from mblip.evaluation.json_files import take_language
 from mblip.evaluation.metric import find_metric
 from mblip.evaluation.metrics.fidelity import Detector, is_separable
 from mblip.evaluation.predictions import match_answers, read_answers
-from mblip.evaluation.raw import take_language
 from mblip.evaluation.statistics import bootstrap_interval
 from mblip.languages import find_language
 from mblip.replies import RULES

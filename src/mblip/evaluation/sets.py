@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from mblip.errors import InputError, nearest
 from mblip.evaluation.benchmark import Benchmark, Choice, Item
 from mblip.evaluation.benchmarks.vqa import read as read_vqa
-from mblip.evaluation.raw import read_object, rows, take
+from mblip.evaluation.json_files import read_object, rows, take
 
 Sets = Literal["official", "paper"]
 VQA_QUESTIONS = 5_000

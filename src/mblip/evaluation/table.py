@@ -16,15 +16,15 @@ from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mblip.corpora.raw import BadRow
+from mblip.corpora.json_stream import BadRow
 from mblip.corpora.rows import read_rows
 from mblip.errors import InputError, quoted
 from mblip.eval_recipe import TableSection
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored
 from mblip.evaluation.benchmarks import BENCHMARKS, MADE, captions
+from mblip.evaluation.json_files import image_name
 from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.choices import letter
-from mblip.evaluation.raw import image_name
 from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, find_columns, listed_in
 from mblip.evaluation.table_options import read_options, right_option
 from mblip.evaluation.table_pictures import CellPictures, TablePictures, cell_key, is_base64

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mblip.corpora.raw import BadRow
+from mblip.corpora.json_stream import BadRow
 from mblip.errors import quoted
 from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, without_labels
 

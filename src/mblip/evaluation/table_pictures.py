@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mblip.corpora.raw import BadRow
+from mblip.corpora.json_stream import BadRow
 from mblip.errors import InputError
 from mblip.storage import UnreadableImage, decode_image
 from mblip.storage.cells import PictureCells

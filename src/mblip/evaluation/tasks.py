@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item, list_annotations
-from mblip.evaluation.pictures import Pictures, find_pictures
+from mblip.evaluation.json_files import files_kept
+from mblip.evaluation.pictures import PictureSources, find_pictures
 from mblip.evaluation.prompts import load_prompts
-from mblip.evaluation.raw import files_kept
 from mblip.evaluation.scoring import read_items
 from mblip.evaluation.sets import choose_sets
 from mblip.languages import find_language
@@ -44,7 +44,7 @@ class Task:
     items_in_data: int
     without_image: int
     prompt: str
-    pictures: Pictures
+    pictures: PictureSources
     chosen_by: Path | None = None
 
     @property
@@ -94,7 +94,7 @@ def load_tasks(
     if not chosen:
         raise InputError(f"{', '.join(b.name for b in benchmarks)}: none is in {', '.join(languages)}")
     templates = load_prompts(prompts, list(benchmarks))
-    opened: dict[tuple[str, ...], Pictures] = {}
+    opened: dict[tuple[str, ...], PictureSources] = {}
     listing = list_annotations(root)
     tasks = []
     paths = _find(chosen, root, listing)
@@ -106,7 +106,7 @@ def load_tasks(
     for (benchmark, code), (path, other), every in zip(chosen, paths, read, strict=True):
         prompt, items = templates[benchmark.name, code], _limited(every, limit, benchmark.kind)
         if not pictures:
-            tasks.append(Task(benchmark, code, path, items, len(every), 0, prompt, Pictures(()), other))
+            tasks.append(Task(benchmark, code, path, items, len(every), 0, prompt, PictureSources(()), other))
             continue
         if any(not item.text for item in every) and "{text}" in benchmark.prompt:
             raise InputError(f"{path} has answers without questions; put the file of questions beside it")
@@ -155,7 +155,7 @@ def _limited(items: list[Item], limit: int | None, kind: Callable[[Item], str]) 
 
 
 def _complaint(
-    benchmark: Benchmark, code: str, items: Sequence[Item], missing: Iterable[str], pictures: Pictures, root: Path
+    benchmark: Benchmark, code: str, items: Sequence[Item], missing: Iterable[str], pictures: PictureSources, root: Path
 ) -> str:
     lost = sorted(missing)
     keys = {key for item in items for key in item.images}

@@ -11,7 +11,7 @@ __all__ = ["GENERATION", "Predictor", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; what is wrong with the input is said before (mblip.inference.choosing).
+    # torch takes seconds to import; what is wrong with the input is said before (mblip.inference.resolve).
     if name in __all__:
         from mblip.inference import predictor
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mblip.corpora.raw import hash_text
+from mblip.corpora.json_stream import hash_text
 from mblip.errors import InputError, MblipError, of_system
 from mblip.storage import Appender, JsonlAppender, atomic_path, encode_record, not_utf8
 

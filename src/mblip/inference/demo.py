@@ -24,11 +24,11 @@ from mblip import plugins
 from mblip.errors import MblipError
 from mblip.inference.demo_gate import Function, Gate, number, one_of, some_of, text, upload
 from mblip.inference.demo_sessions import STATES, Sessions
-from mblip.inference.detecting import language_of
+from mblip.inference.language_id import language_of
 from mblip.inference.notices import notice_for
 from mblip.inference.predictor import Predictor
 from mblip.inference.server.app import prompt_tokens
-from mblip.inference.server.pictures import Pictures
+from mblip.inference.server.pictures import RequestPictures
 from mblip.inference.server.schema import MAX_CHARACTERS
 from mblip.inference.uploads import Uploads
 from mblip.languages import LANGUAGES, Language
@@ -95,7 +95,7 @@ def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple
     ) -> tuple[list[str], str | None]:
         if not picture:
             raise gr.Error("Choose a picture first.", print_exception=False)
-        pictures: Pictures = app.state.pictures
+        pictures: RequestPictures = app.state.pictures
         asked: list[asyncio.Future[list[Answer]]] = []
         try:
             for prompt in prompts:

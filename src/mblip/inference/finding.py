@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mblip.corpora.raw import BadRow
+from mblip.corpora.json_stream import BadRow
 from mblip.corpora.rows import TABLES, read_rows
 from mblip.errors import InputError, nearest, quoted
 from mblip.storage import reading_text

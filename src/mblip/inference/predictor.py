@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import LogitsProcessorList
 
 from mblip.errors import InputError
-from mblip.inference.detecting import language_of
+from mblip.inference.language_id import language_of
 from mblip.inference.loops import NoLoops
 from mblip.inference.prompts import Prompts, prompts_from, templates_of_run
 from mblip.languages import find_language

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mblip.corpora.raw import first_character, stream_members, stream_rows
+from mblip.corpora.json_stream import first_character, stream_members, stream_rows
 from mblip.errors import InputError
 from mblip.storage import read_jsonl, reading_text
 

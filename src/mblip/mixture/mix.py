@@ -121,8 +121,8 @@ def build_mix(
             file.write(path.read_bytes())
     if not len(ShardReader(folder, Instruction)):
         reasons = Counter(drop.reason for drop in read_drops(folder))
-        told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-        raise InputError(f"no example reached the mix ({told}); {folder / EXCLUSIONS} says of each why")
+        message = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        raise InputError(f"no example reached the mix ({message}); {folder / EXCLUSIONS} says of each why")
     save_recipe(recipe, folder / "recipe.yaml")
     stamps = {path: stamp for stage in stages.values() for path, stamp in load_stamps(stage.folder / STAMPS)[1].items()}
     save_stamps(folder / STAMPS, identity, stamps)

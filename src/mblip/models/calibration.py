@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mblip.config import TrainRecipe
-from mblip.models.machine import settle
+from mblip.models.auto_settings import resolve_auto
 from mblip.models.planning import Plan, synthetic_states
 from mblip.models.prepare import compute_dtype, make_trainable, without_values
 from mblip.models.quantize import check_kind, quantize
@@ -33,7 +33,7 @@ def calibrate(plan: Plan, recipe: TrainRecipe, device: torch.device, repeats: in
     Raises:
         torch.OutOfMemoryError: It does not fit.
     """
-    recipe = settle(recipe, on_gpu=device.type != "cpu")
+    recipe = resolve_auto(recipe, on_gpu=device.type != "cpu")
     dtype = compute_dtype(recipe)
     kind = check_kind(recipe.model.quantization) or "none"
     # A quantised model must never have to fit the device as a whole before it is quantised.

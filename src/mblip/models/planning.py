@@ -20,9 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from mblip.config import MixSection, TrainRecipe
 from mblip.errors import InputError
+from mblip.models.auto_settings import resolve_auto
 from mblip.models.language_model import CausalLanguageModel, Seq2SeqLanguageModel
 from mblip.models.loss import chunk_rows
-from mblip.models.machine import settle
 from mblip.models.parts import count_parameters, parameters_by_part
 from mblip.models.prepare import prepare_shape
 from mblip.models.quantize import linear_layers
@@ -119,7 +119,7 @@ def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
     Raises:
         InputError: The bases are not there, or do not fit each other or the recipe.
     """
-    recipe = settle(recipe, on_gpu=True)
+    recipe = resolve_auto(recipe, on_gpu=True)
     with torch.device("meta"):
         vlm = prepare_shape(recipe)
     learning = count_parameters(vlm, trainable=True)

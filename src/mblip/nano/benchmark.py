@@ -22,7 +22,7 @@ from mblip.mixture.templates import load_templates
 from mblip.nano.plugin import TEMPLATES
 from mblip.nano.scenes import Scene, sample_scene
 from mblip.nano.words import load_lexicon
-from mblip.translation.holdout import never_shown
+from mblip.translation.holdout import is_held_out
 
 NAME = "scenes"
 TASKS = ("naming", "naming_never_shown", "caption_1", "caption_2", "caption_3", "counting", "presence", "matching")
@@ -62,7 +62,7 @@ def load_items(
     items = []
     for language in languages:
         named = [concept for concept in lexicon.concepts if lexicon.name(concept, language)]
-        held = [concept for concept in named if never_shown(concept, language, held_out)]
+        held = [concept for concept in named if is_held_out(concept, language, held_out)]
         shown = [concept for concept in named if concept not in set(held)]
         for task in tasks:
             pool = held if task == "naming_never_shown" else shown

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from mblip.config import DataRecipe, TrainRecipe, load_recipe
 from mblip.evaluation.answerers.mblip import MblipAnswerer
 from mblip.evaluation.benchmark import Item
-from mblip.evaluation.pictures import Pictures
+from mblip.evaluation.pictures import PictureSources
 from mblip.evaluation.runner import answer_tasks
 from mblip.evaluation.tasks import Task
 from mblip.mixture import build_mix
@@ -171,7 +171,7 @@ def _answers(run: Path, name: str, items: Sequence[SceneItem]) -> dict[str, str]
 
 def _tasks(items: Sequence[SceneItem]) -> Iterator[Task]:
     """What the runner is given to ask some items: for each task of theirs one, in all languages, and so one file of answers."""
-    pictures = Pictures(BENCHMARK.images)
+    pictures = PictureSources(BENCHMARK.images)
     grouped: dict[str, list[Item]] = {}
     for item in items:
         grouped.setdefault(item.task, []).append(as_item(item))

@@ -13,7 +13,7 @@ from mblip.languages import LANGUAGES
 from mblip.nano.plugin import FOLDER
 from mblip.nano.scenes import Scene
 from mblip.nano.scenes import render as render_scene
-from mblip.report.render import Bar, Cell, Table, render, ticks
+from mblip.report.render import Bar, Table, TableCell, render, ticks
 from mblip.storage import atomic_write
 from mblip.training.curves import draw_lines
 
@@ -75,7 +75,11 @@ def _page(report: dict[str, Any], samples: list[dict[str, Any]]) -> str:
         languages=_languages(report["languages"]),
         axis=ticks(1),
         curve=_curve(report["curve"]),
-        mix=Table(["task", "instructions"], [[Cell(name), Cell(f"{count:,}")] for name, count in counts.items()], (1,)),
+        mix=Table(
+            ["task", "instructions"],
+            [[TableCell(name), TableCell(f"{count:,}")] for name, count in counts.items()],
+            (1,),
+        ),
     )
 
 
@@ -99,9 +103,9 @@ def _ablations(ablations: dict[str, Any], headline: str) -> Table:
     rows = []
     for name, result in ablations.items():
         # The interval below its value, so that the whole table fits a page.
-        figures = [Cell(*_interval(result["headline"].get(column))) for column in _COLUMNS]
-        setting = Cell(name, "the figures above" if name == headline else "")
-        rows.append([setting, *figures, Cell(str(result["seeds"])), Cell(result["says"], result["claim"])])
+        figures = [TableCell(*_interval(result["headline"].get(column))) for column in _COLUMNS]
+        setting = TableCell(name, "the figures above" if name == headline else "")
+        rows.append([setting, *figures, TableCell(str(result["seeds"])), TableCell(result["says"], result["claim"])])
     return Table(head, rows, range(1, len(head) - 1))
 
 

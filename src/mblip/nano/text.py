@@ -25,7 +25,7 @@ from mblip.nano.recipe_kinds import PhaseSection, TextRecipe
 from mblip.nano.scenes import CELLS, NOTHING, Scene, sample_scene
 from mblip.nano.words import Lexicon, load_lexicon
 from mblip.training.logs import OnLog
-from mblip.training.loop import Batch, Group, Job, fit
+from mblip.training.loop import Batch, LoopConfig, ParameterGroup, fit
 
 # The very prompts that the mix will use; their fixed words are whole pieces.
 PROMPTS = {task: template.prompt for task, template in load_templates((str(TEMPLATES),)).english()}
@@ -271,9 +271,9 @@ def train_text(recipe: TextRecipe, directory: Path, on_log: OnLog) -> dict[str, 
     words = [(name, p) for name, p in model.named_parameters() if p.shape[0] == len(tokenizer)]
     body = [(name, p) for name, p in model.named_parameters() if p.shape[0] != len(tokenizer)]
     steps = sum(phase.steps for phase in recipe.phases)
-    row = fit(Job(
-        model=model, groups=[Group("body", body, recipe.lr), Group("words", words, recipe.word_lr)], batches=batches,
-        loss=text_loss, steps=steps, seed=recipe.seed, directory=directory, warmup=recipe.warmup_steps,
+    row = fit(LoopConfig(
+        model=model, groups=[ParameterGroup("body", body, recipe.lr), ParameterGroup("words", words, recipe.word_lr)],
+        batches=batches, loss=text_loss, steps=steps, seed=recipe.seed, directory=directory, warmup=recipe.warmup_steps,
         floor=recipe.min_lr_share, stop=recipe.stop, weight_decay=0.0, checkpoint_every=recipe.checkpoint_every,
         log_every=recipe.log_every, on_log=on_log,
     ))  # fmt: skip

@@ -24,7 +24,7 @@ from mblip.nano.recipe_kinds import VisionRecipe
 from mblip.nano.scenes import CELLS, SIZE, Scene, render, sample_scene
 from mblip.nano.words import load_lexicon
 from mblip.training.logs import OnLog
-from mblip.training.loop import Batch, Group, Job, fit
+from mblip.training.loop import Batch, LoopConfig, ParameterGroup, fit
 
 EMPTY = 0  # the class of a cell without an object
 BETWEEN = 1  # what a query says that reports no cell
@@ -119,8 +119,8 @@ def train_vision(recipe: VisionRecipe, directory: Path, on_log: OnLog) -> dict[s
     )  # fmt: skip
     model = CellClassifier(vision, qformer, recipe.queries, len(load_lexicon().concepts) + FIRST_CONCEPT)
     processor = new_image_processor(SIZE)
-    row = fit(Job(
-        model=model, groups=[Group("model", list(model.named_parameters()), recipe.lr)],
+    row = fit(LoopConfig(
+        model=model, groups=[ParameterGroup("model", list(model.named_parameters()), recipe.lr)],
         batches=lambda step: [draw(recipe, step, processor)], loss=cell_loss, steps=recipe.steps, seed=recipe.seed,
         directory=directory, warmup=recipe.warmup_steps, weight_decay=0.01, checkpoint_every=recipe.checkpoint_every,
         log_every=recipe.log_every, on_log=on_log,

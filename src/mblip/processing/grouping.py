@@ -279,7 +279,7 @@ class GroupedBatches:
         return self._order(self.seed, epoch)[place * self.global_batch : (place + 1) * self.global_batch]
 
 
-def deal(
+def assign_micro_batches(
     pictures: Sequence[Hashable], lengths: Sequence[Sequence[int]], micro_batch: int, ranks: int = 1
 ) -> list[list[list[int]]]:
     """Cut a global batch into micro-batches for each process, so that little is padded and no picture encoded twice.

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mblip.errors import InputError
 from mblip.schema import Instruction
-from mblip.storage import Manifest, ShardReader, alone, atomic_path, read_manifest
+from mblip.storage import Manifest, ShardReader, atomic_path, exclusive_lock, read_manifest
 from mblip.storage.locks import BusyError
 
 COLUMNS = ["id", "source", "task", "images", "prompt", "answer", "prompt_language", "answer_language"]
@@ -100,7 +100,7 @@ def _unpacked(folder: Path, manifest: Manifest, paths: Sequence[Path]) -> Path:
     place, file = writable[0], writable[0] / f"{digest}.arrow"
     while not file.is_file():
         try:
-            with alone(file, "unpacking the mix"):
+            with exclusive_lock(file, "unpacking the mix"):
                 if not file.is_file():
                     for old in place.glob("*.arrow") if place.parent == folder else ():
                         old.unlink()  # of what the folder held before

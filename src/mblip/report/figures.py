@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mblip.evaluation.metric import Metric
 from mblip.languages import find_language
 from mblip.report.published import Source
-from mblip.report.render import Bar, Cell, Table, render, ticks
+from mblip.report.render import Bar, Table, TableCell, render, ticks
 from mblip.report.samples import SampleCard
 from mblip.report.summary import BenchmarkSummary, Estimate, PairedTest, Report, RunScores
 from mblip.report.values import GROUPS, p_value, show_estimate, show_share
@@ -48,7 +48,7 @@ def _means(benchmarks: Sequence[BenchmarkSummary]) -> Table:
     head = ["benchmark", "run", "English", "others", "gap", *GROUPS.values(), "in language", "languages"]
     rows = []
     for benchmark in benchmarks:
-        name = Cell(benchmark.name, benchmark.metric.title, strong=True)
+        name = TableCell(benchmark.name, benchmark.metric.title, strong=True)
         for run, result in benchmark.runs.items():
             estimates = [
                 result.english,
@@ -59,18 +59,18 @@ def _means(benchmarks: Sequence[BenchmarkSummary]) -> Table:
             english, *others = (_cell(estimate, benchmark.metric) for estimate in estimates)
             if result.english_from not in ("", benchmark.name):
                 english = english._replace(small=f"{english.small} of {result.english_from}".strip())
-            fidelity, count = Cell(show_share(result.fidelity)), Cell(str(len(result.scores)))
-            rows.append([name, Cell(run), english, *others, fidelity, count])
-            name = Cell("")
+            fidelity, count = TableCell(show_share(result.fidelity)), TableCell(str(len(result.scores)))
+            rows.append([name, TableCell(run), english, *others, fidelity, count])
+            name = TableCell("")
     # No column of nothing, such as that of a group none of the languages is in.
     kept = [column for column in range(len(head)) if any(row[column].text for row in rows)]
     return Table([head[column] for column in kept], [[row[column] for column in kept] for row in rows])
 
 
-def _cell(estimate: Estimate | None, metric: Metric) -> Cell:
+def _cell(estimate: Estimate | None, metric: Metric) -> TableCell:
     """A value above its interval."""
     value, _, interval = show_estimate(estimate, metric).partition(" [")
-    return Cell(value, interval.rstrip("]").replace(", ", " to "))
+    return TableCell(value, interval.rstrip("]").replace(", ", " to "))
 
 
 def _axis(benchmark: BenchmarkSummary) -> list[float]:
@@ -135,19 +135,19 @@ def _fidelity_bar(benchmark: BenchmarkSummary, result: RunScores, score: Score) 
 
 def _alone(report: Report) -> Iterator[Table]:
     """Benchmarks of one language, with all their metrics; those with the same metrics share a table."""
-    kinds: dict[tuple[Metric, ...], list[list[Cell]]] = {}
+    kinds: dict[tuple[Metric, ...], list[list[TableCell]]] = {}
     for benchmark in report.benchmarks:
         if len(benchmark.languages) > 1:
             continue
         (code,) = benchmark.languages
-        name = Cell(benchmark.name, "" if code == "en" else find_language(code).name, strong=True)
+        name = TableCell(benchmark.name, "" if code == "en" else find_language(code).name, strong=True)
         for run, result in benchmark.runs.items():
             (score,) = result.scores.values()
             values = {benchmark.metrics[key]: (value, score.ci95.get(key)) for key, value in score.metrics.items()}
             shown = [_cell(Estimate(*value), metric) for metric, value in values.items()]
             rows = kinds.setdefault(tuple(values), [])
-            once = Cell("") if any(row[0] == name for row in rows) else name
-            rows.append([once, Cell(run), *shown, Cell(f"{score.n:,}")])
+            once = TableCell("") if any(row[0] == name for row in rows) else name
+            rows.append([once, TableCell(run), *shown, TableCell(f"{score.n:,}")])
     for metrics, rows in kinds.items():
         yield Table(["benchmark", "run", *(metric.title for metric in metrics), "items"], rows)
 
@@ -167,24 +167,24 @@ def _tests(report: Report) -> Iterator[tuple[str, Table]]:
         if len(test.adjusted) == 1:
             (code,) = test.adjusted
             title = f"{test.benchmark}, {find_language(code).name}, {test.second}"
-            alone.append([Cell(title), *_difference(test, code)])
+            alone.append([TableCell(title), *_difference(test, code)])
             continue
         rows = []
         for name in test.rows:
             group = GROUPS.get(name) or {"all": "all languages", "without_english": "without English"}.get(name)
-            title_cell = Cell(group, strong=True) if group else Cell(find_language(name).name)
+            title_cell = TableCell(group, strong=True) if group else TableCell(find_language(name).name)
             corrected = p_value(test.adjusted[name]) if name in test.adjusted else ""
-            rows.append([title_cell, *_difference(test, name), Cell(corrected)])
+            rows.append([title_cell, *_difference(test, name), TableCell(corrected)])
         heading = f"{test.benchmark}: {test.second} against {test.first}"
         yield heading, Table(["", "difference", "p", "p, corrected"], rows, (1, 2, 3))
     if alone:
         yield f"In one language, against {report.tests[0].first}", Table(["", "difference", "p"], alone, (1, 2))
 
 
-def _difference(test: PairedTest, name: str) -> tuple[Cell, Cell]:
+def _difference(test: PairedTest, name: str) -> tuple[TableCell, TableCell]:
     found = test.rows[name]
     estimate = Estimate(found.difference, found.interval)
-    return Cell(show_estimate(estimate, test.metric, signed=True)), Cell(p_value(found.p_value))
+    return TableCell(show_estimate(estimate, test.metric, signed=True)), TableCell(p_value(found.p_value))
 
 
 def _published(report: Report, sources: Sequence[Source]) -> Iterator[tuple[str, Table]]:
@@ -197,9 +197,11 @@ def _published(report: Report, sources: Sequence[Source]) -> Iterator[tuple[str,
         rows = []
         for run, result in benchmark.runs.items():
             shown = [_cell(estimate, metric) for estimate in (result.english, result.means.get("without_english"))]
-            rows.append([Cell(run, strong=True), *shown, Cell(show_share(result.fidelity)), Cell("this report")])
+            rows.append(
+                [TableCell(run, strong=True), *shown, TableCell(show_share(result.fidelity)), TableCell("this report")]
+            )
         for row in theirs:
             values = ["" if value is None else metric.show(value) for value in (row.english, row.others)]
             number = f"[{sources.index(row.source) + 1}]"
-            rows.append([Cell(text) for text in (row.model, *values, show_share(row.language_fidelity), number)])
+            rows.append([TableCell(text) for text in (row.model, *values, show_share(row.language_fidelity), number)])
         yield benchmark.name, Table(head, rows, (1, 2, 3))

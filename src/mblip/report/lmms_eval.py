@@ -23,7 +23,7 @@ from mblip.evaluation.about import About, describe, read_about
 from mblip.evaluation.benchmark import Benchmark, Item, Options, gold_texts
 from mblip.evaluation.benchmarks import find_benchmark
 from mblip.evaluation.metric import Metric
-from mblip.evaluation.pictures import Pictures
+from mblip.evaluation.pictures import PictureSources
 from mblip.evaluation.results import SCORES, read_items, read_predictions, read_run, read_scores
 from mblip.evaluation.tasks import Task
 from mblip.schema import Score
@@ -215,8 +215,8 @@ def _item(doc: dict[str, Any]) -> Item:
 
 
 @lru_cache(maxsize=64)
-def _pictures(places: tuple[str, ...]) -> Pictures:
-    return Pictures(places)
+def _pictures(places: tuple[str, ...]) -> PictureSources:
+    return PictureSources(places)
 
 
 def _samples(run: Path, score: Score) -> list[dict[str, Any]]:

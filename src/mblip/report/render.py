@@ -18,7 +18,7 @@ from mblip.report.values import show_share
 COLOURS = ("#3b6fd4", "#d98a2b", "#2f9e78", "#a24bb8", "#c2455b", "#6b7280")
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """One cell of a table: a text, and what stands smaller below it."""
 
     text: str
@@ -30,7 +30,7 @@ class Table(NamedTuple):
     """A table; ``numbers`` are the columns that are set right: by default all but two."""
 
     head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     numbers: Sequence[int] = range(2, 100)
 
 

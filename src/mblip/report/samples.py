@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mblip.evaluation.pictures import Pictures, find_pictures
+from mblip.evaluation.pictures import PictureSources, find_pictures
 from mblip.evaluation.results import read_items, read_predictions
 from mblip.languages import find_language
 from mblip.report.summary import Report
@@ -135,7 +135,7 @@ def _spread(keys: list[tuple[str, ...]], count: int) -> list[tuple[str, ...]]:
     return [keys[number * len(keys) // count] for number in range(count)]
 
 
-def _data_url(key: str, pictures: Pictures) -> str | None:
+def _data_url(key: str, pictures: PictureSources) -> str | None:
     try:
         picture = pictures.get(key)
     except UnreadableImage:

@@ -20,7 +20,7 @@ from mblip.storage.images import (
     other_stores,
 )
 from mblip.storage.jsonl import JsonlAppender, JsonlWriter, encode_record, parse_record, read_jsonl, read_records
-from mblip.storage.locks import alone
+from mblip.storage.locks import exclusive_lock
 from mblip.storage.manifest import (
     EXCLUSIONS,
     Manifest,
@@ -46,7 +46,6 @@ __all__ = [
     "ShardWriter",
     "TarStore",
     "UnreadableImage",
-    "alone",
     "atomic_folder",
     "atomic_path",
     "atomic_write",
@@ -55,6 +54,7 @@ __all__ = [
     "convert_image",
     "decode_image",
     "encode_record",
+    "exclusive_lock",
     "image_scheme",
     "language_of",
     "no_empty_folders",

@@ -16,7 +16,7 @@ class BusyError(InputError):
 
 
 @contextmanager
-def alone(path: str | Path, doing: str) -> Iterator[None]:
+def exclusive_lock(path: str | Path, doing: str) -> Iterator[None]:
     """Hold a folder, or a file that is to be written, against every other process. A process that dies lets go.
 
     A folder is held itself. A file may be replaced meanwhile, so that ``.NAME.lock`` beside it is held instead, which goes

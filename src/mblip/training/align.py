@@ -22,10 +22,10 @@ from mblip.models.vision_llm import VisionLLM
 from mblip.more_languages import carried
 from mblip.storage import read_manifest
 from mblip.training.checkpoints import newest_checkpoint
-from mblip.training.feed import Feed, check_data, find_mix, unreadable_pictures
 from mblip.training.identity import check_contents, mix_digest, model_digests
+from mblip.training.loader import TrainLoader, check_data, prepare_mix, unreadable_pictures
 from mblip.training.logs import Note, OnLog
-from mblip.training.loop import Batch, Group, Job, enough_memory, fit
+from mblip.training.loop import Batch, LoopConfig, ParameterGroup, enough_memory, fit
 from mblip.training.parallel import gather, start
 from mblip.training.projection import fit_projection
 from mblip.training.spelling import warn_of_bytes
@@ -48,7 +48,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
     check_data(recipe)
     processes = start()
     with processes.main_process_first():
-        mix = find_mix(recipe, directory, processes.is_main_process and newest_checkpoint(directory) is None)
+        mix = prepare_mix(recipe, directory, processes.is_main_process and newest_checkpoint(directory) is None)
         if processes.is_main_process and recipe.data.source:  # a mix that the recipe names was compared before
             check_contents(directory, {"data.source": mix_digest(mix)}, {"data.source": str(mix)})
     # Whoever uses the model asks it in the words that it was trained on.
@@ -59,7 +59,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
     if processes.is_main_process:
         names = {f"model.{part}": getattr(recipe.model, part) for part in ("vision", "llm", "run")}
         check_contents(directory, model_digests(vlm, recipe.model.run), names)
-    feed = Feed(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
+    feed = TrainLoader(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
     if recipe.model.fit_words and not recipe.model.run and newest_checkpoint(directory) is None:
         fit_to_words(vlm, recipe, mix, directory)
     if recipe.stage == "finetune" and processes.is_main_process and (warning := warn_of_bytes(vlm.tokenizer, mix)):
@@ -68,7 +68,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
     validator = None
     if recipe.validate_every:
         validator = Validator(vlm, recipe, feed.held, directory, on_log, writes=processes.is_main_process)
-    row = fit(Job(
+    row = fit(LoopConfig(
         model=vlm, groups=learning_groups(vlm, recipe.optim), batches=feed.micro_batches, loss=text_loss, steps=steps,
         seed=recipe.seed, directory=directory, warmup=min(recipe.optim.warmup_steps, steps // 2),
         floor=recipe.optim.min_lr_share, weight_decay=recipe.optim.weight_decay, betas=recipe.optim.betas,
@@ -111,7 +111,7 @@ def fit_to_words(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, directory: Path
     """
     tasks = recipe.data.model_copy(update={"tasks": recipe.model.fit_words})
     try:
-        feed = Feed(recipe.model_copy(update={"data": tasks}), mix, directory, vlm)
+        feed = TrainLoader(recipe.model_copy(update={"data": tasks}), mix, directory, vlm)
     except InputError as error:
         remedy = "name tasks of the mix whose answers tell what the queries see, or set model.fit_words=[]"
         raise InputError(f"model.fit_words: {error}; {remedy}") from error
@@ -146,11 +146,13 @@ def check_stage(recipe: TrainRecipe) -> None:
         raise InputError("accelerate was told to use FSDP, but the recipe says sharding=none: set sharding=full")
 
 
-def learning_groups(vlm: VisionLLM, optim: OptimSection) -> list[Group]:
+def learning_groups(vlm: VisionLLM, optim: OptimSection) -> list[ParameterGroup]:
     """The trainable parameters with the rate of their part."""
     rates = {"lora": optim.lora_lr, "projection": optim.projection_lr or optim.lr}
     found = parameters_by_part(vlm, trainable=True)
-    return [Group(part, parameters, rates.get(part, optim.lr)) for part, parameters in found.items() if parameters]
+    return [
+        ParameterGroup(part, parameters, rates.get(part, optim.lr)) for part, parameters in found.items() if parameters
+    ]
 
 
 def count_steps(optim: OptimSection, per_epoch: int) -> int:

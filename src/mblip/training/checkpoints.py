@@ -117,8 +117,8 @@ def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Tensor], state: 
             save_file(own, folder / WEIGHTS)
             torch.save({"step": step, **state}, folder / STATE)
         except (SafetensorError, RuntimeError) as error:  # how the two libraries say that the disk is full
-            told = f"cannot write {target}: the disk seems full; free the space, then run the same command"
-            raise ResourceError(told) from error
+            message = f"cannot write {target}: the disk seems full; free the space, then run the same command"
+            raise ResourceError(message) from error
         write_json(folder / SUMS, {name: sha256_file(folder / name) for name in (WEIGHTS, STATE)})
     for old in checkpoints(run)[:-keep]:
         shutil.rmtree(old)

@@ -26,11 +26,19 @@ from torch import Tensor, nn
 from mblip.errors import InputError, ResourceError, TrainingError
 from mblip.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint, sound_checkpoint
 from mblip.training.logs import Note, OnLog, StepLog, read_log
-from mblip.training.parallel import clip_gradients, distribute, exchanging, fill, load_optimizer, start, whole
+from mblip.training.parallel import (
+    clip_gradients,
+    copy_into,
+    distribute,
+    gather_full,
+    load_optimizer,
+    start,
+    sync_gradients,
+)
 from mblip.training.schedule import cosine
 from mblip.training.tracking import Log
 
-__all__ = ["Batch", "Group", "Job", "Stopped", "enough_memory", "fit", "read_log"]
+__all__ = ["Batch", "LoopConfig", "ParameterGroup", "Stopped", "enough_memory", "fit", "read_log"]
 
 Batch = dict[str, Tensor]
 
@@ -40,7 +48,7 @@ class Stopped(Exception):
 
 
 @dataclass
-class Group:
+class ParameterGroup:
     """Parameters that share a peak learning rate; weight decay leaves out biases and norms (paper, section 3.3)."""
 
     name: str
@@ -49,7 +57,7 @@ class Group:
 
 
 @dataclass
-class Job:
+class LoopConfig:
     """What the loop runs.
 
     Attributes:
@@ -71,7 +79,7 @@ class Job:
     """
 
     model: nn.Module
-    groups: list[Group]
+    groups: list[ParameterGroup]
     batches: Callable[[int], list[Batch]]
     loss: Callable[[nn.Module, Batch], dict[str, Tensor]]
     steps: int
@@ -104,7 +112,7 @@ class Job:
         return self.steps if self.stop is None else min(self.stop, self.steps)
 
 
-def fit(job: Job) -> dict[str, Any]:
+def fit(config: LoopConfig) -> dict[str, Any]:
     """Train to the last step, from the newest sound checkpoint where there is one; return the last log row.
 
     ``on_log`` is told of checkpoints that are damaged in a :class:`~mblip.training.logs.Note`.
@@ -116,51 +124,51 @@ def fit(job: Job) -> dict[str, Any]:
         Stopped: On SIGTERM, after a checkpoint.
     """
     accelerator = start()
-    names = {id(parameter): name for name, parameter in job.model.named_parameters()}
-    places = {name: names[id(parameter)] for group in job.groups for name, parameter in group.parameters}
-    model = distribute(job.model, accelerator, job.sharding)
-    own = dict(job.model.named_parameters())  # shards, where the model was sharded
+    names = {id(parameter): name for name, parameter in config.model.named_parameters()}
+    places = {name: names[id(parameter)] for group in config.groups for name, parameter in group.parameters}
+    model = distribute(config.model, accelerator, config.sharding)
+    own = dict(config.model.named_parameters())  # shards, where the model was sharded
     named = {name: own[place] for name, place in places.items()}
-    optimizer = torch.optim.AdamW(_decay_groups(job, named), betas=job.betas, fused=True)
+    optimizer = torch.optim.AdamW(_decay_groups(config, named), betas=config.betas, fused=True)
     with accelerator.main_process_first():
-        newest = sound_checkpoint(job.directory, lambda text: job.on_log(Note(text)))
+        newest = sound_checkpoint(config.directory, lambda text: config.on_log(Note(text)))
     first = _resume(newest, named, optimizer)
-    log = Log(job.directory, first, job.last, job.tracker, job.on_log, writes=accelerator.is_main_process)
-    with log, _termination() as terminated, contextlib.closing(_prefetched(job, first)) as prefetched:
-        if job.validate and job.validate_first and first == 0:
-            with enough_memory("in the validation before the first step", job.memory_remedy):
-                job.validate(0, log)
+    log = Log(config.directory, first, config.last, config.tracker, config.on_log, writes=accelerator.is_main_process)
+    with log, _termination() as terminated, contextlib.closing(_prefetched(config, first)) as prefetched:
+        if config.validate and config.validate_first and first == 0:
+            with enough_memory("in the validation before the first step", config.memory_remedy):
+                config.validate(0, log)
         for step, micro_batches in prefetched:
-            torch.manual_seed(_step_seed(job.seed, step, accelerator.process_index))
+            torch.manual_seed(_step_seed(config.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
-                share = cosine(step, job.steps, job.warmup, job.floor, from_zero=job.profile == "original")
+                share = cosine(step, config.steps, config.warmup, config.floor, from_zero=config.profile == "original")
                 group["lr"] = group["peak_lr"] * share
-            with enough_memory(f"at step {step + 1}", job.memory_remedy):
-                totals = _accumulate(job, step, micro_batches, model, accelerator, terminated.is_set())
-                whole_step = totals["taught"] if job.profile == "original" else totals["tokens"]
-                norm = _scale_and_clip(job, list(named.values()), accelerator.num_processes / max(whole_step, 1.0))
-                _check_finite(job, step, totals, norm)
+            with enough_memory(f"at step {step + 1}", config.memory_remedy):
+                totals = _accumulate(config, step, micro_batches, model, accelerator, terminated.is_set())
+                whole_step = totals["taught"] if config.profile == "original" else totals["tokens"]
+                norm = _scale_and_clip(config, list(named.values()), accelerator.num_processes / max(whole_step, 1.0))
+                _check_finite(config, step, totals, norm)
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             done = step + 1
             log.count(**{name: totals[name] for name in ("examples", "images", "tokens") if name in totals})
-            if done % job.log_every == 0 or done == job.last:
+            if done % config.log_every == 0 or done == config.last:
                 log.write(_row(done, totals, norm, optimizer, accelerator.num_processes), accelerator.device)
-            stopping = totals["stop"] > 0 and done < job.last
-            if stopping or (done % job.checkpoint_every == 0 and done < job.last):
-                tensors, state = whole(named), {"optimizer": whole(optimizer.state_dict())}
+            stopping = totals["stop"] > 0 and done < config.last
+            if stopping or (done % config.checkpoint_every == 0 and done < config.last):
+                tensors, state = gather_full(named), {"optimizer": gather_full(optimizer.state_dict())}
                 if accelerator.is_main_process:
-                    save_checkpoint(job.directory, done, tensors, state, job.keep_checkpoints)
+                    save_checkpoint(config.directory, done, tensors, state, config.keep_checkpoints)
             if stopping:
                 raise Stopped(f"stopped after step {done}, which is saved; the same command goes on from there")
-            if job.validate and job.validate_every and (done % job.validate_every == 0 or done == job.last):
-                with enough_memory(f"in the validation after step {done}", job.memory_remedy):
-                    job.validate(done, log)
+            if config.validate and config.validate_every and (done % config.validate_every == 0 or done == config.last):
+                with enough_memory(f"in the validation after step {done}", config.memory_remedy):
+                    config.validate(done, log)
     return log.row
 
 
 def _accumulate(
-    job: Job, step: int, micro_batches: list[Batch], model: nn.Module, accelerator: Accelerator, stop: bool
+    config: LoopConfig, step: int, micro_batches: list[Batch], model: nn.Module, accelerator: Accelerator, stop: bool
 ) -> dict[str, float]:
     """Add up the gradients of a step, and its named values over all micro-batches and processes."""
     sums: dict[str, Tensor] = {}
@@ -168,11 +176,11 @@ def _accumulate(
     wide = torch.float32 if accelerator.device.type == "mps" else torch.float64  # which Apple's do not have
     for index, batch in enumerate(micro_batches):
         batch = {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
-        casting = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=job.precision == "bf16")
-        with casting, exchanging(accelerator, model, index == len(micro_batches) - 1):
-            values = job.loss(model, batch)
+        casting = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16")
+        with casting, sync_gradients(accelerator, model, index == len(micro_batches) - 1):
+            values = config.loss(model, batch)
             loss = values["loss_sum"]
-            if job.profile == "original":
+            if config.profile == "original":
                 values["taught"] = (values["tokens"] > 0).to(loss.dtype)
                 loss = loss / values["tokens"].clamp(min=1)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -186,12 +194,12 @@ def _accumulate(
     totals = dict(zip(("stop", "micro_batches", *names), everyone, strict=True))
     if not math.isfinite(totals["loss_sum"]):
         found = torch.stack(losses).isfinite().tolist()
-        where = job.describe(step, found.index(False)) if False in found else "a batch of another process"
-        raise TrainingError(f"the loss became {totals['loss_sum']} in {where}; {_last_good(job)}")
+        where = config.describe(step, found.index(False)) if False in found else "a batch of another process"
+        raise TrainingError(f"the loss became {totals['loss_sum']} in {where}; {_last_good(config)}")
     return totals
 
 
-def _scale_and_clip(job: Job, parameters: list[nn.Parameter], scale: float) -> float:
+def _scale_and_clip(config: LoopConfig, parameters: list[nn.Parameter], scale: float) -> float:
     """Make the gradients those of the mean over the step's tokens (or micro-batches), and clip them; their norm before.
 
     Processes average their gradients, hence ``scale`` is the number of processes / tokens of all of them.
@@ -199,19 +207,19 @@ def _scale_and_clip(job: Job, parameters: list[nn.Parameter], scale: float) -> f
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.mul_(scale)
-    return clip_gradients(parameters, job.clip)
+    return clip_gradients(parameters, config.clip)
 
 
-def _check_finite(job: Job, step: int, totals: dict[str, float], norm: float) -> None:
+def _check_finite(config: LoopConfig, step: int, totals: dict[str, float], norm: float) -> None:
     if not math.isfinite(norm):
         loss = totals["loss_sum"] / totals["tokens"]
         raise TrainingError(
-            f"the gradients became {norm} at step {step + 1}, at a loss of {loss:.3g}; {_last_good(job)}"
+            f"the gradients became {norm} at step {step + 1}, at a loss of {loss:.3g}; {_last_good(config)}"
         )
 
 
-def _last_good(job: Job) -> str:
-    checkpoint = newest_checkpoint(job.directory)
+def _last_good(config: LoopConfig) -> str:
+    checkpoint = newest_checkpoint(config.directory)
     kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "that was before the first checkpoint"
     return f"{kept}: lower the learning rate or look at that batch"
 
@@ -259,12 +267,12 @@ def _termination() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _decay_groups(job: Job, named: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
+def _decay_groups(config: LoopConfig, named: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
     groups = []
-    for group in job.groups:
+    for group in config.groups:
         parameters = {name: named[name] for name, _ in group.parameters}
-        decays = {name: _decays(name, parameter, job.profile) for name, parameter in parameters.items()}
-        for decay, wanted in ((job.weight_decay, True), (0.0, False)):
+        decays = {name: _decays(name, parameter, config.profile) for name, parameter in parameters.items()}
+        for decay, wanted in ((config.weight_decay, True), (0.0, False)):
             if members := [parameter for name, parameter in parameters.items() if decays[name] is wanted]:
                 settings = {"lr": group.lr, "peak_lr": group.lr, "weight_decay": decay, "name": group.name}
                 groups.append({"params": members, **settings})
@@ -281,19 +289,19 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 
-def _prefetched(job: Job, first: int) -> Generator[tuple[int, list[Batch]], None, None]:
+def _prefetched(config: LoopConfig, first: int) -> Generator[tuple[int, list[Batch]], None, None]:
     """Steps with their batches, the following ones being made by ``job.workers`` threads meanwhile."""
-    if job.workers == 0:
-        for step in range(first, job.last):
-            yield step, job.batches(step)
+    if config.workers == 0:
+        for step in range(first, config.last):
+            yield step, config.batches(step)
         return
-    pool = ThreadPoolExecutor(job.workers)
+    pool = ThreadPoolExecutor(config.workers)
     try:
         pending: deque[Future[list[Batch]]] = deque()
         ahead = first
-        for step in range(first, job.last):
-            while ahead < min(job.last, step + 2 * job.workers):
-                pending.append(pool.submit(job.batches, ahead))
+        for step in range(first, config.last):
+            while ahead < min(config.last, step + 2 * config.workers):
+                pending.append(pool.submit(config.batches, ahead))
                 ahead += 1
             yield step, pending.popleft().result()
     finally:
@@ -308,6 +316,6 @@ def _resume(newest: Path | None, named: dict[str, nn.Parameter], optimizer: torc
     if set(tensors) != set(named):
         raise InputError(f"checkpoint {newest} trains other parts than this recipe: use a new output directory")
     for name, parameter in named.items():
-        fill(parameter, tensors[name])
+        copy_into(parameter, tensors[name])
     load_optimizer(optimizer, state["optimizer"])
     return int(state["step"])

@@ -59,7 +59,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextlib.contextmanager
-def exchanging(accelerator: Accelerator, model: nn.Module, last: bool) -> Iterator[None]:
+def sync_gradients(accelerator: Accelerator, model: nn.Module, last: bool) -> Iterator[None]:
     """Processes exchange gradients once a step, with the last micro-batch."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
@@ -69,23 +69,23 @@ def exchanging(accelerator: Accelerator, model: nn.Module, last: bool) -> Iterat
             yield
 
 
-def whole(value: Any) -> Any:
+def gather_full(value: Any) -> Any:
     """A value with every sharded tensor in it gathered; all processes must call it."""
     if isinstance(value, DTensor):
         return value.full_tensor()
     if isinstance(value, dict):
-        return {key: whole(item) for key, item in value.items()}
-    return [whole(item) for item in value] if isinstance(value, list) else value
+        return {key: gather_full(item) for key, item in value.items()}
+    return [gather_full(item) for item in value] if isinstance(value, list) else value
 
 
-def fill(parameter: Tensor, value: Tensor) -> None:
+def copy_into(parameter: Tensor, value: Tensor) -> None:
     """Copy a whole tensor into a parameter, or this process's part of it into a shard."""
     with torch.no_grad():
         parameter.copy_(_like(parameter, value))
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Give an optimiser, of whole or of sharded parameters, a state that :func:`whole` has gathered."""
+    """Give an optimiser, of whole or of sharded parameters, a state that :func:`gather_full` has gathered."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {
         number: {
@@ -115,4 +115,4 @@ def gather(model: nn.Module) -> None:
 
 def clip_gradients(parameters: list[nn.Parameter], limit: float) -> float:
     """Scale the gradients of all together to a norm of at most ``limit``; the norm before."""
-    return float(whole(torch.nn.utils.clip_grad_norm_(parameters, limit)))
+    return float(gather_full(torch.nn.utils.clip_grad_norm_(parameters, limit)))

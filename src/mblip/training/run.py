@@ -11,9 +11,9 @@ from typing import Any
 from mblip import plugins
 from mblip.config import Recipe, TrainRecipe, hash_recipe, load_recipe, save_recipe
 from mblip.errors import InputError, MblipError, of_system
-from mblip.models.machine import settle
+from mblip.models.auto_settings import resolve_auto
 from mblip.settings import contents, decisive
-from mblip.storage import alone, write_json
+from mblip.storage import exclusive_lock, write_json
 from mblip.training.checkpoints import newest_checkpoint, sound_checkpoint
 from mblip.training.curves import draw_curves
 from mblip.training.identity import IDENTITY, check_contents, mix_digest, read_contents
@@ -41,7 +41,7 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
     if isinstance(recipe, TrainRecipe):
         import torch
 
-        recipe = settle(recipe, on_gpu=torch.cuda.is_available())
+        recipe = resolve_auto(recipe, on_gpu=torch.cuda.is_available())
     saved, finished = directory / "recipe.yaml", directory / DONE
     other = _difference(recipe, saved) if finished.is_file() or newest_checkpoint(directory) else ""
     if finished.is_file():
@@ -62,7 +62,7 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
             error,
             f"cannot write {directory}: {error.strerror or error}; choose a folder that can be written",
         ) from error
-    with alone(directory, "training"):  # two runs that write to one would mix their checkpoints
+    with exclusive_lock(directory, "training"):  # two runs that write to one would mix their checkpoints
         # Before anybody asks whether there is one: what starts anew is prepared otherwise than what goes on.
         sound_checkpoint(directory, lambda text: on_log(Note(text)))
         try:

@@ -18,7 +18,7 @@ from mblip.models.generation import Generator, Request
 from mblip.models.language_model import eval_mode
 from mblip.models.vision_llm import VisionLLM
 from mblip.processing.collate import Collator
-from mblip.processing.grouping import deal
+from mblip.processing.grouping import assign_micro_batches
 from mblip.processing.transforms import TrainTransform
 from mblip.schema import Instruction
 from mblip.storage import ImageStore, UnreadableImage, atomic_write
@@ -104,7 +104,7 @@ class Validator:
         """The loss in nats a token: ``by_task``, ``by_language``, and of ``all`` under an empty name."""
         sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
         lengths = self._vlm.layout.lengths([row.prompt for row in self._rows], [row.answer for row in self._rows])
-        [parts] = deal([row.images for row in self._rows], lengths, self._recipe.optim.micro_batch)
+        [parts] = assign_micro_batches([row.images for row in self._rows], lengths, self._recipe.optim.micro_batch)
         for positions in parts:
             rows = [self._rows[position] for position in positions]
             batch = self._collate(rows, (0,)) or {}

@@ -2,7 +2,7 @@
 
 from mblip.translation.allocation import Allocation, allocate, apportion, check_languages, codes, plan_counts
 from mblip.translation.engines import Engine, check_engine, open_engine
-from mblip.translation.holdout import never_shown
+from mblip.translation.holdout import is_held_out
 from mblip.translation.stage import translate_sources, untranslatable
 from mblip.translation.translating import Translator
 
@@ -15,7 +15,7 @@ __all__ = [
     "check_engine",
     "check_languages",
     "codes",
-    "never_shown",
+    "is_held_out",
     "open_engine",
     "plan_counts",
     "translate_sources",

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 
 @lru_cache(maxsize=1 << 16)
-def never_shown(word: str, language: str, share: float) -> bool:
+def is_held_out(word: str, language: str, share: float) -> bool:
     """Whether this share of (word, language) pairs, chosen by a hash, holds the pair; English is never held out.
 
     Args:

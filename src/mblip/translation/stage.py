@@ -34,8 +34,8 @@ from mblip.storage import (
     Manifest,
     ShardReader,
     ShardWriter,
-    alone,
     atomic_write,
+    exclusive_lock,
     language_of,
     open_images,
     read_manifest,
@@ -44,7 +44,7 @@ from mblip.storage import (
 from mblip.translation.allocation import Allocation, allocate, allowed_languages, codes, plan_counts
 from mblip.translation.engines import Engine, lacking
 from mblip.translation.journal import Journal
-from mblip.translation.translating import ANSWER, Told, Translator, no_words, nobody
+from mblip.translation.translating import ANSWER, OnTranslated, Translator, no_words, nobody
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ def parts_of(recipe: DataRecipe, source: SourceSection, work: Path, rows: int) -
         yield Part(recipe, source, work, number, start, stop, tuple(offsets.items()))
 
 
-def translate_part(part: Part, answers: Path, told: Told = nobody) -> list[Example | Drop]:
+def translate_part(part: Part, answers: Path, on_translated: OnTranslated = nobody) -> list[Example | Drop]:
     """The examples of a part in their languages; one result for each, in order.
 
     Args:
         part: The range.
         answers: File of the :class:`~mblip.translation.journal.Journal`, for the caller to remove when the results are
             safe.
-        told: Is told how many of the part's texts the engine has answered.
+        on_translated: Is told how many of the part's texts the engine has answered.
 
     Raises:
         InputError: As in :meth:`mblip.translation.Translator.translate`.
@@ -128,10 +128,10 @@ def translate_part(part: Part, answers: Path, told: Told = nobody) -> list[Examp
         translator = _translator(part.recipe.model_dump_json(), part.source.name, part.work)
         wanted = [examples[place] for place in kept], [languages[place] for place in kept]
         if getattr(translator.engine, "cheap", False):
-            translated = translator.translate(*wanted, told=told)
+            translated = translator.translate(*wanted, on_translated=on_translated)
         else:
             with Journal(answers, _identity(part, translator.engine)) as journal:
-                translated = translator.translate(*wanted, journal, told)
+                translated = translator.translate(*wanted, journal, on_translated)
         for place, result in zip(kept, translated, strict=True):
             results[place] = result
     return results
@@ -174,7 +174,7 @@ def _left_out(example: Example, language: str, allowed: frozenset[str], images: 
     return None
 
 
-def write_part(part: Part, told: Told = nobody) -> None:
+def write_part(part: Part, on_translated: OnTranslated = nobody) -> None:
     """Translate a part and write it, unless it is there.
 
     Raises:
@@ -182,12 +182,12 @@ def write_part(part: Part, told: Told = nobody) -> None:
     """
     if part.mark.exists():
         return
-    with alone(part.mark, "translating"):
+    with exclusive_lock(part.mark, "translating"):
         if part.mark.exists():
             return
         drops: list[Drop] = []
         with ShardWriter(part.folder, Example, stem=part.stem) as shards:
-            for record in translate_part(part, part.answers, told):
+            for record in translate_part(part, part.answers, on_translated):
                 if isinstance(record, Drop):
                     drops.append(record)
                 else:
@@ -232,7 +232,7 @@ def translate_sources(
     return {source.name: finish(recipe, source, work, stages[source.name]) for source in sources}
 
 
-def _within(part: Part, done: int, total: int, progress: Progress) -> Told:
+def _within(part: Part, done: int, total: int, progress: Progress) -> OnTranslated:
     return lambda answered, texts: progress("translating", done + part.rows * answered // max(1, texts), total)
 
 

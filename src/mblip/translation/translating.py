@@ -14,7 +14,7 @@ from mblip.languages import Profile
 from mblip.schema import Drop, Example
 from mblip.translation.engines import Engine, Result, Untranslated, open_engine, stream
 from mblip.translation.filters import rejection
-from mblip.translation.holdout import never_shown
+from mblip.translation.holdout import is_held_out
 from mblip.translation.journal import Journal
 from mblip.translation.sentences import has_words, join_sentences, split_sentences
 
@@ -23,7 +23,7 @@ ANSWER = "answer"
 Outcome = tuple[str, str]
 """A translation, or the words of the engine that has none, and why it is not used (empty if it is)."""
 
-Told = Callable[[int, int], None]
+OnTranslated = Callable[[int, int], None]
 """Is told how many of how many texts an engine has answered."""
 
 _NOTHING: Outcome = ("", "no translation")
@@ -74,7 +74,7 @@ class Translator:
         examples: Sequence[Example],
         languages: Sequence[str],
         journal: Journal | None = None,
-        told: Told = nobody,
+        on_translated: OnTranslated = nobody,
     ) -> list[Example | Drop]:
         """Translate each example into its language; one result for each, in order.
 
@@ -84,7 +84,7 @@ class Translator:
             examples: English ones.
             languages: mC4 code for each.
             journal: What an earlier, stopped run was answered, which is not asked again, and where answers are kept.
-            told: Is told how far it is.
+            on_translated: Is told how far it is.
 
         Raises:
             InputError: No text can be translated, or more than ``max_failed`` of them could not.
@@ -101,13 +101,15 @@ class Translator:
                     answers.setdefault(language, {})[text] = _NOTHING
         before, total = 0, sum(map(len, texts.values())) + sum(map(len, answers.values()))
         for language, wanted in texts.items():
-            found = self._translate_texts(list(wanted), language, journal, _part(told, before, len(wanted), total))
+            found = self._translate_texts(
+                list(wanted), language, journal, _part(on_translated, before, len(wanted), total)
+            )
             wanted.update(self._judge(found, language))
             before += len(wanted)
         for language, wanted in answers.items():
             wanted.update(self._judge(self._translate_answers(list(wanted), language, journal), language))
             before += len(wanted)
-            told(before, total)
+            on_translated(before, total)
         return [
             example
             if language == "en"
@@ -121,13 +123,15 @@ class Translator:
         return {text: result if isinstance(result, str) else None for text, result in found.items()}
 
     def _translate_texts(
-        self, texts: list[str], language: str, journal: Journal | None, told: Told
+        self, texts: list[str], language: str, journal: Journal | None, on_translated: OnTranslated
     ) -> dict[str, Result]:
         parts = {text: split_sentences(text) for text in texts}
         sentences = dict.fromkeys(sentence for split in parts.values() for sentence, _ in split)
         # Engines make up text for a bare number or sign.
         wordless: dict[str, Result] = {sentence: sentence for sentence in sentences if not has_words(sentence)}
-        found = wordless | self._ask([s for s in sentences if s not in wordless], "en", language, journal, told)
+        found = wordless | self._ask(
+            [s for s in sentences if s not in wordless], "en", language, journal, on_translated
+        )
         results: dict[str, Result] = {}
         for text, split in parts.items():
             translated = [found[sentence] for sentence, _ in split]
@@ -139,7 +143,7 @@ class Translator:
         return results
 
     def _ask(
-        self, texts: list[str], source: str, target: str, journal: Journal | None, told: Told = nobody
+        self, texts: list[str], source: str, target: str, journal: Journal | None, on_translated: OnTranslated = nobody
     ) -> dict[str, Result]:
         """The engine's results for distinct texts, those that the journal has not asked again."""
         kept = journal.answers(source, target) if journal else {}
@@ -147,7 +151,7 @@ class Translator:
         done = {number for number, text in enumerate(texts) if text in kept}
         for result in found.values():
             self._count(result)
-        told(len(found), len(texts))
+        on_translated(len(found), len(texts))
         if len(done) == len(texts):
             return found
         for number, result in stream(self.engine, texts, source, target, done):
@@ -158,7 +162,7 @@ class Translator:
             if journal:
                 journal.keep(source, target, text, result)
             self._count(result)
-            told(len(found), len(texts))
+            on_translated(len(found), len(texts))
         return found
 
     def _count(self, result: Result) -> None:
@@ -224,14 +228,14 @@ class Translator:
             translated[role], languages[role] = result, language
         if self.section.never_shown:
             for word in self._words(example):
-                if never_shown(word, language, self.section.never_shown):
+                if is_held_out(word, language, self.section.never_shown):
                     return _drop(example, language, "never shown", word)
         return Example(example.id, example.source, example.task, example.images, translated, languages, example.licence)
 
 
-def _part(told: Told, before: int, texts: int, total: int) -> Told:
+def _part(on_translated: OnTranslated, before: int, texts: int, total: int) -> OnTranslated:
     """Counts the sentences of some texts as the share of all texts that they are."""
-    return lambda answered, sentences: told(before + round(texts * answered / max(1, sentences)), total)
+    return lambda answered, sentences: on_translated(before + round(texts * answered / max(1, sentences)), total)
 
 
 def _storable(result: Result) -> Result:

@@ -131,12 +131,12 @@ def test_several_at_once(site: Site, tmp_path: Path) -> None:
 
 
 def test_only_one_process_writes_a_file(site: Site, tmp_path: Path) -> None:
-    from mblip.storage import alone
+    from mblip.storage import exclusive_lock
 
     own = catalogue(tmp_path, mine={"files": [stated(site, "/a", CONTENT), stated(site, "/b", CONTENT)]})
     plan = make_plan(read_catalogue(own).values(), tmp_path / "data")
     with (
-        alone(tmp_path / "data/a", "downloading"),
+        exclusive_lock(tmp_path / "data/a", "downloading"),
         pytest.raises(InputError, match="another process is downloading there"),
     ):
         run_plan(plan, patience=FAST)

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from mblip.corpora import downloading
-from mblip.corpora.downloading import Limits, download_images
+from mblip.corpora.downloading import DownloadLimits, download_images
 from mblip.errors import InputError
 from mblip.storage import open_images
 
@@ -83,7 +83,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
     server.server_close()
 
 
-LIMITS = Limits(threads=4, delay=0.0, timeout=5.0, most_bytes=4000)
+LIMITS = DownloadLimits(threads=4, delay=0.0, timeout=5.0, most_bytes=4000)
 
 
 def _numbers(server: _Server, count: int) -> list[tuple[str, str]]:
@@ -120,7 +120,7 @@ def test_tars_are_an_image_store_and_are_never_fetched_twice(server: _Server, tm
 
 
 def test_one_request_at_a_time_to_a_host_and_a_pause_between(server: _Server, tmp_path: Path) -> None:
-    download_images(_numbers(server, 6), tmp_path, limits=Limits(threads=6, delay=0.05))
+    download_images(_numbers(server, 6), tmp_path, limits=DownloadLimits(threads=6, delay=0.05))
     times = sorted(when for _, when in server.asked)
     assert min(b - a for a, b in itertools.pairwise(times)) > 0.045
 

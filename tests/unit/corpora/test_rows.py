@@ -12,7 +12,7 @@ import pytest
 
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora import read_source
-from mblip.corpora.raw import BadRow
+from mblip.corpora.json_stream import BadRow
 from mblip.corpora.rows import read_rows
 from mblip.errors import LONGEST, InputError, quoted
 from mblip.schema import Drop

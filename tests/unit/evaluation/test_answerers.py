@@ -17,7 +17,7 @@ from tests import checkpoints
 from tests.unit.evaluation.models import vipllava as build_vipllava
 
 from mblip.errors import InputError, RemoteError
-from mblip.evaluation.answerers import Group, NoAnswer, load_answerer, openai
+from mblip.evaluation.answerers import NoAnswer, RequestGroup, load_answerer, openai
 from mblip.evaluation.benchmark import SHORT_ANSWER
 from mblip.models.generation import Request
 from mblip.models.scoring import score_candidates
@@ -33,7 +33,7 @@ REQUESTS = [
 
 
 def answers(answerer: Any, requests: list[Request] = REQUESTS) -> dict[str, Any]:
-    found = list(answerer.answers([Group(requests, answerer.decoding(SHORT_ANSWER))], PICTURES.__getitem__))
+    found = list(answerer.answers([RequestGroup(requests, answerer.decoding(SHORT_ANSWER))], PICTURES.__getitem__))
     assert len(found) == len(requests)
     return {request.id: answer for request, answer in found}
 
@@ -265,10 +265,10 @@ def test_an_unreadable_picture_comes_out_of_every_kind(endpoint: str, vipllava: 
     ours = checkpoints.blip2(tmp_path / "t5")
     for answerer in (load_answerer("dummy"), load_answerer(str(vipllava)), load_answerer(str(ours))):
         with pytest.raises(UnreadableImage, match="'r' cannot be used"):
-            list(answerer.answers([Group(REQUESTS[:1], answerer.decoding(SHORT_ANSWER))], broken))
+            list(answerer.answers([RequestGroup(REQUESTS[:1], answerer.decoding(SHORT_ANSWER))], broken))
     # Requests to an endpoint are under way together: one without a picture must not end the others.
     answerer = load_answerer("m", endpoint=endpoint)
-    ((_, found),) = answerer.answers([Group(REQUESTS[:1], answerer.decoding(SHORT_ANSWER))], broken)
+    ((_, found),) = answerer.answers([RequestGroup(REQUESTS[:1], answerer.decoding(SHORT_ANSWER))], broken)
     assert isinstance(found, NoAnswer) and "'r' cannot be used" in found.why
 
 

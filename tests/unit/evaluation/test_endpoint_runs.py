@@ -25,7 +25,7 @@ from mblip.config import EvalRecipe
 from mblip.errors import InputError, RemoteError
 from mblip.evaluation.answerers import openai
 from mblip.evaluation.benchmarks import EVALUATED
-from mblip.evaluation.evaluate import Machine, evaluate
+from mblip.evaluation.evaluate import RuntimeOptions, evaluate
 from mblip.evaluation.results import read_missing, read_predictions, read_run
 from mblip.schema import Score
 
@@ -110,7 +110,7 @@ def run(
     root: Path, url: str, to: str = "out", *, model: str = "m", allow_missing: bool = False, **machine: Any
 ) -> Score:
     recipe = EvalRecipe(title="test", benchmarks=("pope_random",))
-    options = Machine(endpoint=url, allow_missing=allow_missing, **{"batch_size": 4, **machine})
+    options = RuntimeOptions(endpoint=url, allow_missing=allow_missing, **{"batch_size": 4, **machine})
     (score,) = evaluate(model, recipe, root, root.parent / to, options)
     return score
 
@@ -121,14 +121,14 @@ import os, sys
 from pathlib import Path
 import mblip.evaluation.runner, accelerate
 from mblip.config import EvalRecipe
-from mblip.evaluation.evaluate import Machine, evaluate
+from mblip.evaluation.evaluate import RuntimeOptions, evaluate
 root, url, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()
     if not child:
         recipe = EvalRecipe(title="test", benchmarks=("pope_random",))
-        evaluate("m", recipe, root, out, machine=Machine(endpoint=url, batch_size=8))
+        evaluate("m", recipe, root, out, runtime=RuntimeOptions(endpoint=url, batch_size=8))
         os._exit(0)
     print(child, flush=True)
     os.waitpid(child, 0)
@@ -225,7 +225,7 @@ def test_benchmarks_that_are_decoded_otherwise_do_not_wait_either(tmp_path: Path
 
     Stub.behave = one_slow
     recipe = EvalRecipe(title="test", benchmarks=("pope_random", "coco"))
-    scores = evaluate("m", recipe, root, out, machine=Machine(endpoint=stub, batch_size=2))
+    scores = evaluate("m", recipe, root, out, runtime=RuntimeOptions(endpoint=stub, batch_size=2))
     assert [score.n for score in scores] == [6, 1] and seen == [True]
 
 
@@ -288,9 +288,9 @@ def test_strange_characters_in_an_answer_break_neither_scores_nor_the_rerun(
     data.pictures(root, EVALUATED["coco"], "en")
     Stub.behave = lambda handler, question: handler.say(answer)
     recipe = EvalRecipe(title="test", benchmarks=("pope_random", "coco"))
-    first = evaluate("m", recipe, root, tmp_path / "out", machine=Machine(endpoint=stub))
+    first = evaluate("m", recipe, root, tmp_path / "out", runtime=RuntimeOptions(endpoint=stub))
     count = sum(Stub.asked.values())
-    assert evaluate("m", recipe, root, tmp_path / "out", machine=Machine(endpoint=stub)) == first
+    assert evaluate("m", recipe, root, tmp_path / "out", runtime=RuntimeOptions(endpoint=stub)) == first
     assert sum(Stub.asked.values()) == count == 4
 
 
@@ -342,7 +342,7 @@ def test_a_model_that_takes_one_picture_skips_the_benchmarks_of_two(
 
     Stub.behave = one_picture
     recipe = EvalRecipe(title="test", benchmarks=("nlvr2", "pope_random"))
-    scores = evaluate("m", recipe, root, tmp_path / "out", machine=Machine(endpoint=stub))
+    scores = evaluate("m", recipe, root, tmp_path / "out", runtime=RuntimeOptions(endpoint=stub))
     assert [score.benchmark for score in scores] == ["pope_random"]
     (line,) = caplog.messages
     assert line.startswith("nlvr2 (en) is skipped") and "At most 1 image(s)" in line
@@ -434,5 +434,5 @@ def test_extra_fields_reach_the_endpoint(tmp_path: Path, stub: str) -> None:
             EvalRecipe(title="t", benchmarks=("pope_random",)),
             root,
             tmp_path / "d",
-            machine=Machine(extra_body={"a": 1}),
+            runtime=RuntimeOptions(extra_body={"a": 1}),
         )

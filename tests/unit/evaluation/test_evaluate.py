@@ -18,10 +18,10 @@ from mblip.cli.app import app
 from mblip.config import EvalRecipe
 from mblip.errors import InputError, RemoteError
 from mblip.evaluation import evaluate as module
-from mblip.evaluation.answerers import Group, NoAnswer
+from mblip.evaluation.answerers import NoAnswer, RequestGroup
 from mblip.evaluation.answerers.dummy import DummyAnswerer
 from mblip.evaluation.benchmarks import EVALUATED
-from mblip.evaluation.evaluate import Machine, evaluate
+from mblip.evaluation.evaluate import RuntimeOptions, evaluate
 from mblip.evaluation.results import read_items, read_predictions, read_run, read_scores
 from mblip.evaluation.suites import load_suite
 from mblip.models.generation import Request
@@ -48,7 +48,7 @@ def recipe(*benchmarks: str, **settings: Any) -> EvalRecipe:
 
 def run(root: Path, *benchmarks: str, to: str = "out", model: str = "dummy", **settings: Any) -> list[Score]:
     options = {name: settings.pop(name) for name in ("images", "allow_missing") if name in settings}
-    return evaluate(model, recipe(*benchmarks, **settings), root, root.parent / to, Machine(**options))
+    return evaluate(model, recipe(*benchmarks, **settings), root, root.parent / to, RuntimeOptions(**options))
 
 
 @pytest.mark.parametrize("name", EVALUATED)
@@ -91,7 +91,7 @@ class Counting(DummyAnswerer):
         self.asked: list[str] = []
         self.stop = stop
 
-    def answers(self, groups: Sequence[Group], open_image: Any) -> Iterator[tuple[Request, str]]:
+    def answers(self, groups: Sequence[RequestGroup], open_image: Any) -> Iterator[tuple[Request, str]]:
         for request, answer in super().answers(groups, open_image):
             if self.stop is not None and len(self.asked) == self.stop:
                 raise KeyboardInterrupt
@@ -118,12 +118,12 @@ def test_a_killed_run_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_nothing_stays_of_a_run_without_an_answer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dead = Machine(endpoint="http://127.0.0.1:9/v1")
+    dead = RuntimeOptions(endpoint="http://127.0.0.1:9/v1")
     monkeypatch.setattr("mblip.endpoint._WAITS", (0.01, 0.02))
     out = root.parent / "out"
     for to in (out, out / "deeper"):
         with pytest.raises(RemoteError, match="cannot be reached"):
-            evaluate("m", recipe("xgqa", languages=("en",)), root, to, machine=dead)
+            evaluate("m", recipe("xgqa", languages=("en",)), root, to, runtime=dead)
         assert not out.exists()
     run(root, "marvl", languages=("sw",))
     held = sorted(path for path in out.rglob("*") if path.is_file())
@@ -138,7 +138,7 @@ class Silent(DummyAnswerer):
 
     word = "dog"
 
-    def answers(self, groups: Sequence[Group], open_image: Any) -> Iterator[tuple[Request, Any]]:
+    def answers(self, groups: Sequence[RequestGroup], open_image: Any) -> Iterator[tuple[Request, Any]]:
         for request, answer in super().answers(groups, open_image):
             yield request, NoAnswer("it gave no text") if self.word in request.prompt else answer
 
@@ -343,7 +343,7 @@ def test_two_processes_equal_one(root: Path, tmp_path: Path) -> None:
     model = "nano:nano-blip2-en"
     one, two = tmp_path / "one", tmp_path / "two"
     suite = ("xgqa", "marvl")
-    evaluate(model, recipe(*suite, languages=("en", "de", "sw")), root, one, machine=Machine(dtype="fp32"))
+    evaluate(model, recipe(*suite, languages=("en", "de", "sw")), root, one, runtime=RuntimeOptions(dtype="fp32"))
     # What a single process answered before it was killed is kept by two.
     kept = one / "predictions/xgqa-de.jsonl"
     (two / "predictions").mkdir(parents=True)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from mblip.cli.app import app
 from mblip.errors import InputError
-from mblip.evaluation import raw
+from mblip.evaluation import json_files as raw
 from mblip.evaluation.benchmarks import BENCHMARKS, captions, find_benchmark
 from mblip.evaluation.prompts import load_prompts
 from mblip.evaluation.scoring import score_predictions

@@ -18,9 +18,9 @@ from tests import checkpoints
 from mblip.errors import InputError
 from mblip.inference.caption_file import CaptionFile
 from mblip.inference.captioning import caption_pictures
-from mblip.inference.choosing import choose_model
 from mblip.inference.finding import find_pictures as find
 from mblip.inference.predictor import Predictor, load_model
+from mblip.inference.resolve import choose_model
 from mblip.models.vision_llm import VisionLLM
 from mblip.storage import UnreadableImage
 
@@ -173,7 +173,7 @@ def test_gone_on_with_the_captions_are_those_of_a_run_that_was_never_stopped(
 
 def test_no_model_is_chosen_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mblip.inference.choosing._at_hand", lambda name: False)
+    monkeypatch.setattr("mblip.inference.resolve._at_hand", lambda name: False)
     with pytest.raises(InputError, match=r"Gregor/mblip-mt0-xl downloads it .* or mblip quickstart, then"):
         choose_model()
     run = tmp_path / "runs/quickstart/multilingual-1"
@@ -182,5 +182,5 @@ def test_no_model_is_chosen_for_a_person(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(InputError, match="or --model runs/quickstart/multilingual-1"):
         choose_model()
     assert choose_model(str(run)) == str(run)
-    monkeypatch.setattr("mblip.inference.choosing._at_hand", lambda name: True)
+    monkeypatch.setattr("mblip.inference.resolve._at_hand", lambda name: True)
     assert choose_model() == "Gregor/mblip-mt0-xl"

@@ -19,11 +19,11 @@ from tests.serving import NAME, chat, png, serving
 from tests.unit.inference.siege import Siege
 
 from mblip.errors import InputError
-from mblip.inference.choosing import served_name
 from mblip.inference.predictor import Predictor
+from mblip.inference.resolve import served_name
 from mblip.inference.server import Limits, Settings, create_app, listed_hosts, listed_origins
 from mblip.inference.server.guard import host_name
-from mblip.inference.server.running import listen, server_of
+from mblip.inference.server.server import listen, server_of
 from mblip.models.generation import Generator
 
 PATH = "/v1/chat/completions"

@@ -25,7 +25,7 @@ from PIL import Image
 from tests.serving import NAME, chat, data_url, png
 
 from mblip.inference.server import pictures as pictures_module
-from mblip.inference.server.pictures import BadPicture, Pictures, is_public
+from mblip.inference.server.pictures import BadPicture, RequestPictures, is_public
 from mblip.languages import LANGUAGES
 
 PATH = "/v1/chat/completions"
@@ -350,7 +350,7 @@ def test_remote_pictures(web: tuple[int, list[str]], monkeypatch: pytest.MonkeyP
 
     def fetch(path: str, host: str = "public.test", **limits: Any) -> bytes | str:
         async def scenario() -> bytes | str:
-            pictures = Pictures(lambda image: image, remote=True, resolve=resolve, **limits)
+            pictures = RequestPictures(lambda image: image, remote=True, resolve=resolve, **limits)
             try:
                 ((_, image),) = await pictures.open([f"http://{host}:{port}{path}"], {})
             except BadPicture as error:
@@ -413,7 +413,7 @@ def test_schemathesis_finds_no_server_error(server: str) -> None:
 
 def test_data_urls_are_pictures() -> None:
     async def opened(url: str) -> bytes:
-        ((_, image),) = await Pictures(lambda image: image).open([url], {})
+        ((_, image),) = await RequestPictures(lambda image: image).open([url], {})
         return image.tobytes()
 
     plain = asyncio.run(opened(data_url(png())))
@@ -440,7 +440,7 @@ def test_a_picture_asked_about_again_is_not_decoded_again() -> None:
         return data.getvalue()
 
     files = {side: file(side) for side in (*range(1, 70), 1100)}
-    pictures = Pictures(shrink)
+    pictures = RequestPictures(shrink)
     asyncio.run(asked(1, 2, 1, 2, 1))
     assert decoded == [(1, 1), (2, 2)]
     asyncio.run(asked(*range(3, 65), 1, 65, 1, 2))  # 64 are kept, the ones used last: 2 went for 65

@@ -17,7 +17,7 @@ from tests import checkpoints
 import mblip
 from mblip.errors import InputError
 from mblip.inference import predictor
-from mblip.inference.detecting import language_of
+from mblip.inference.language_id import language_of
 from mblip.inference.loops import NoLoops
 from mblip.inference.predictor import GENERATION, Predictor, load_model
 from mblip.inference.prompts import is_a_prompt, prompts_from, templates_of_run

@@ -20,7 +20,7 @@ from tests import checkpoints
 from mblip.config import ModelSection
 from mblip.errors import InputError, MblipError, RemoteError, ResourceError
 from mblip.models import build_model, load_vision_llm
-from mblip.models.doctor import check_model
+from mblip.models.model_check import check_model
 from mblip.models.skeleton import container_config
 
 PICTURE = np.zeros((8, 8, 3), dtype=np.uint8)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests import checkpoints
 
-from mblip.inference import choosing
+from mblip.inference import resolve as choosing
 from mblip.models import cpu_int8
 from mblip.models.cpu_int8 import MIN_WIDTH, Int8Linear, to_int8
 from mblip.models.quantize import linear_layers

@@ -33,8 +33,8 @@ from transformers import (
 from mblip import load_model
 from mblip.errors import InputError
 from mblip.models import add_lora, build_model, load_vision_llm, save_run
-from mblip.models.doctor import check_model
 from mblip.models.export import export, probe
+from mblip.models.model_check import check_model
 from mblip.models.quantize import Quantization, quantization_of
 
 PICTURES = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8)) for i in range(3)]

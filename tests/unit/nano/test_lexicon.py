@@ -12,7 +12,7 @@ from mblip.languages import YES_NO
 from mblip.nano.corpus import words
 from mblip.nano.words import load_lexicon
 from mblip.schema import Drop, Example
-from mblip.translation import Translator, never_shown, open_engine
+from mblip.translation import Translator, is_held_out, open_engine
 
 
 def _example(task: str, **texts: str) -> Example:
@@ -53,24 +53,24 @@ def test_unknown_engine_or_option(name: str, options: dict[str, str], message: s
 def test_never_shown_is_a_fifth_of_the_pairs_and_never_english() -> None:
     lexicon = load_lexicon()
     pairs = [(word, language) for word in lexicon.concepts for language in lexicon.languages if language != "en"]
-    held = [pair for pair in pairs if never_shown(*pair, 0.2)]
+    held = [pair for pair in pairs if is_held_out(*pair, 0.2)]
     assert 0.19 < len(held) / len(pairs) < 0.21
-    assert not any(never_shown(word, "en", 0.99) for word in lexicon.concepts)
+    assert not any(is_held_out(word, "en", 0.99) for word in lexicon.concepts)
     # A larger share holds out the same pairs and more.
-    assert all(never_shown(*pair, 0.3) for pair in held)
+    assert all(is_held_out(*pair, 0.3) for pair in held)
 
 
 def test_pairs_held_out_are_fixed() -> None:
     """The evaluation asks for these pairs of models trained long ago: the hash must never change."""
-    held = [language for language in load_lexicon().languages if never_shown("fox", language, 0.2)]
+    held = [language for language in load_lexicon().languages if is_held_out("fox", language, 0.2)]
     assert " ".join(held) == "bn el et fa ka ku lb lv mi ml mt my pa pl ru tg vi"
 
 
 def test_drops_name_reason_task_and_language() -> None:
     translator = Translator(TranslationSection(never_shown=0.2), words=words)
     lexicon = load_lexicon()
-    held = next(c for c in lexicon.concepts if never_shown(c, "de", 0.2))
-    free = next(c for c in lexicon.concepts if not never_shown(c, "de", 0.2))
+    held = next(c for c in lexicon.concepts if is_held_out(c, "de", 0.2))
+    free = next(c for c in lexicon.concepts if not is_held_out(c, "de", 0.2))
     cases = [
         (_example("naming", answer=free), "de"),
         (_example("naming", answer=held), "en"),

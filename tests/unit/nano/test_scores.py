@@ -11,7 +11,7 @@ from mblip.nano.benchmark import BENCHMARK, TASKS, is_faithful, is_right, load_i
 from mblip.nano.scenes import Scene
 from mblip.nano.scores import score_scenes
 from mblip.nano.words import load_lexicon
-from mblip.translation.holdout import never_shown
+from mblip.translation.holdout import is_held_out
 
 
 def test_items_ask_what_their_scene_answers() -> None:
@@ -24,7 +24,7 @@ def test_items_ask_what_their_scene_answers() -> None:
         names = [lexicon.name(concept, item.language) for concept in scene.concepts]
         if item.task.startswith(("naming", "caption")):
             assert item.reference == ", ".join(n for n in names if n)
-        held = [never_shown(concept, item.language, 0.2) for concept in scene.concepts]
+        held = [is_held_out(concept, item.language, 0.2) for concept in scene.concepts]
         assert all(held) if item.task == "naming_never_shown" else not any(held)
         if item.task == "counting":
             asked = item.prompt.removeprefix("How many ").removesuffix("?")

@@ -6,7 +6,7 @@ from PIL import Image
 
 from mblip.config import MixSection
 from mblip.errors import InputError
-from mblip.processing.grouping import GroupedBatches, Mix, deal
+from mblip.processing.grouping import GroupedBatches, Mix, assign_micro_batches
 from mblip.processing.transforms import TrainTransform, random_box
 from mblip.schema import Instruction
 from mblip.storage import ShardWriter, write_manifest
@@ -46,7 +46,7 @@ def texts_of(dealt: list[list[list[int]]]) -> list[int]:
 def test_a_batch_is_dealt_whole_in_equal_numbers_and_small_enough(ranks: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     pictures = np.sort(rng.integers(0, 20, size=48)).tolist()
-    dealt = deal(pictures, rng.integers(5, 60, size=(48, 2)).tolist(), 8, ranks)
+    dealt = assign_micro_batches(pictures, rng.integers(5, 60, size=(48, 2)).tolist(), 8, ranks)
     assert texts_of(dealt) == list(range(48))
     assert len({len(rank) for rank in dealt}) == 1
     assert max(len(batch) for rank in dealt for batch in rank) <= 8
@@ -55,7 +55,7 @@ def test_a_batch_is_dealt_whole_in_equal_numbers_and_small_enough(ranks: int, se
 def test_pictures_stay_together_and_lengths_come_together() -> None:
     pictures = [place // 2 for place in range(64)]
     lengths = [int(length) for length in np.random.default_rng(0).integers(4, 100, size=32).repeat(2)]
-    [batches] = deal(pictures, [(length,) for length in lengths], 8)
+    [batches] = assign_micro_batches(pictures, [(length,) for length in lengths], 8)
     assert [len(batch) for batch in batches] == [8] * 8
     owners = [{pictures[position] for position in batch} for batch in batches]
     assert sum(map(len, owners)) == 32  # no picture in two batches
@@ -69,16 +69,16 @@ def test_pictures_stay_together_and_lengths_come_together() -> None:
 def test_prompts_and_answers_that_are_padded_apart_are_matched_both() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.permutation([(5, 30), (30, 5)] * 32)  # every sum is the same: it says nothing
-    apart = deal(list(range(64)), lengths.tolist(), 8)[0]
+    apart = assign_micro_batches(list(range(64)), lengths.tolist(), 8)[0]
     assert sum(8 * int(lengths[batch].max(0).sum()) for batch in apart) == lengths.sum()
-    [together] = deal(list(range(64)), lengths.sum(1, keepdims=True).tolist(), 8)
+    [together] = assign_micro_batches(list(range(64)), lengths.sum(1, keepdims=True).tolist(), 8)
     assert sum(8 * int(lengths[batch].max(0).sum()) for batch in together) > 1.5 * lengths.sum()
 
 
 def test_a_batch_of_one_picture_is_cut_and_processes_never_go_empty() -> None:
-    assert deal(["a"] * 5, [(1,)] * 5, 2) == [[[0, 1], [2, 3], [4]]]
-    assert deal(["a"] * 4, [(1,)] * 4, 8, ranks=4) == [[[0]], [[1]], [[2]], [[3]]]
-    assert deal(["a", "b"], [(9,), (1,)], 8) == [[[0, 1]]]
+    assert assign_micro_batches(["a"] * 5, [(1,)] * 5, 2) == [[[0, 1], [2, 3], [4]]]
+    assert assign_micro_batches(["a"] * 4, [(1,)] * 4, 8, ranks=4) == [[[0]], [[1]], [[2]], [[3]]]
+    assert assign_micro_batches(["a", "b"], [(9,), (1,)], 8) == [[[0, 1]]]
 
 
 def test_pictures_are_held_out_whole(folder: Path) -> None:

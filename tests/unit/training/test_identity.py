@@ -17,7 +17,7 @@ from mblip.nano.recipe_kinds import TextRecipe, VisionRecipe
 from mblip.settings import Section
 from mblip.training import align
 from mblip.training.identity import IDENTITY
-from mblip.training.loop import Job, fit
+from mblip.training.loop import LoopConfig, fit
 from mblip.training.run import train
 
 Make = Callable[..., TrainRecipe]
@@ -59,7 +59,7 @@ def test_every_field_of_a_training_recipe_says_whether_it_decides_what_is_learnt
 def stopped(recipe: TrainRecipe, run: Path, monkeypatch: pytest.MonkeyPatch, after: int = 2) -> None:
     """Run a recipe until a step, with a checkpoint after it, as a power cut would."""
 
-    def cut(job: Job) -> object:
+    def cut(job: LoopConfig) -> object:
         batches = job.batches
 
         def ends(step: int) -> object:

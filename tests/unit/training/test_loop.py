@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mblip.errors import InputError, ResourceError, TrainingError
-from mblip.training.loop import Group, Job, Stopped, fit, read_log
+from mblip.training.loop import LoopConfig, ParameterGroup, Stopped, fit, read_log
 from mblip.training.schedule import cosine
 
 
@@ -25,15 +25,15 @@ def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Te
     return {"loss_sum": error.sum(), "tokens": torch.tensor(len(error))}
 
 
-def job(directory: Path, steps: int = 20, **changes: object) -> Job:
+def job(directory: Path, steps: int = 20, **changes: object) -> LoopConfig:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Tanh(), nn.Linear(8, 1))
     settings: dict[str, object] = {"checkpoint_every": 4, "log_every": 1, "warmup": 3, "seed": 5, "batches": batches}
-    settings |= {"loss": loss, "groups": [Group("all", list(model.named_parameters()), 0.05)], **changes}
-    return Job(model=model, steps=steps, directory=directory, **settings)  # type: ignore[arg-type]
+    settings |= {"loss": loss, "groups": [ParameterGroup("all", list(model.named_parameters()), 0.05)], **changes}
+    return LoopConfig(model=model, steps=steps, directory=directory, **settings)  # type: ignore[arg-type]
 
 
-def weights(done: Job) -> list[torch.Tensor]:
+def weights(done: LoopConfig) -> list[torch.Tensor]:
     return [p.detach().clone() for p in done.model.parameters()]
 
 
@@ -180,8 +180,8 @@ def test_memory_that_runs_out_names_the_setting_to_turn(tmp_path: Path) -> None:
 def test_biases_and_norms_do_not_decay_and_each_group_has_its_rate(tmp_path: Path) -> None:
     one = job(tmp_path, steps=1, warmup=0, weight_decay=0.5)
     parameters = dict(one.model.named_parameters())
-    one.groups = [Group("fast", [("0.weight", parameters["0.weight"]), ("0.bias", parameters["0.bias"])], 0.1),
-                  Group("slow", [("3.weight", parameters["3.weight"]), ("3.bias", parameters["3.bias"])], 0.0)]  # fmt: skip
+    one.groups = [ParameterGroup("fast", [("0.weight", parameters["0.weight"]), ("0.bias", parameters["0.bias"])], 0.1),
+                  ParameterGroup("slow", [(name, parameters[name]) for name in ("3.weight", "3.bias")], 0.0)]  # fmt: skip
     with torch.no_grad():  # no gradient reaches the first layer: what moves there is decay alone
         parameters["3.weight"].zero_()
     before = {name: value.detach().clone() for name, value in parameters.items()}
@@ -312,9 +312,9 @@ def reckoned(steps: int, rate: float, warmup: int, decay: float) -> Normed:
 
 def fitted(directory: Path, profile: str, steps: int = 12) -> Normed:
     model = Normed()
-    groups = [Group("all", list(model.named_parameters()), 0.05)]
+    groups = [ParameterGroup("all", list(model.named_parameters()), 0.05)]
     fit(
-        Job(
+        LoopConfig(
             model=model, groups=groups, batches=uneven, loss=uneven_loss, steps=steps, seed=0, directory=directory, warmup=4,
             weight_decay=0.3, profile=profile,
         )
@@ -342,9 +342,9 @@ def test_what_decays_in_each_profile(tmp_path: Path) -> None:
         ("original", {"dense.weight", "queries", "layernorm.weight"}),
     ):
         model, before = Normed(), dict(Normed().named_parameters())
-        groups = [Group("all", list(model.named_parameters()), 0.05)]
+        groups = [ParameterGroup("all", list(model.named_parameters()), 0.05)]
         fit(
-            Job(
+            LoopConfig(
                 model=model, groups=groups, batches=uneven, loss=no_loss, steps=3, seed=0, directory=tmp_path / profile,
                 weight_decay=0.3, profile=profile,
             )
@@ -368,9 +368,9 @@ def test_the_mean_of_each_profile(tmp_path: Path) -> None:
         model = nn.Linear(4, 1, bias=False)
         nn.init.zeros_(model.weight)
         fit(
-            Job(
-                model=model, groups=[Group("all", list(model.named_parameters()), 0.1)], batches=uneven, loss=uneven_loss,
-                steps=1, seed=0, directory=tmp_path / profile, log_every=1, profile=profile,
+            LoopConfig(
+                model=model, groups=[ParameterGroup("all", list(model.named_parameters()), 0.1)], batches=uneven,
+                loss=uneven_loss, steps=1, seed=0, directory=tmp_path / profile, log_every=1, profile=profile,
             )
         )  # fmt: skip
         (row,) = read_log(tmp_path / profile / "metrics.jsonl")

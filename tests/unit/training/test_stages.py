@@ -17,7 +17,7 @@ from mblip.models.scoring import score_candidates
 from mblip.nano.scenes import Scene, render
 from mblip.training import align
 from mblip.training.align import text_loss
-from mblip.training.feed import Feed
+from mblip.training.loader import TrainLoader
 from mblip.training.logs import ValidationLog, read_log
 from mblip.training.run import train
 
@@ -124,7 +124,7 @@ def test_checkpointing_recomputes_the_named_parts_and_changes_nothing(
         vlm = prepare_model(recipe)
         assert "packed_rows" in vlm.speedups
         counts = passes(vlm)
-        [batch, *_] = Feed(recipe, mix, tmp_path, vlm).micro_batches(0)
+        [batch, *_] = TrainLoader(recipe, mix, tmp_path, vlm).micro_batches(0)
         text_loss(vlm, batch)["loss"].backward()
         gradients.append({name: p.grad.clone() for name, p in vlm.named_parameters() if p.grad is not None})
         assert counts == {name: 2 if name in parts else 1 for name in ("vision", "qformer", "llm")}
@@ -164,7 +164,7 @@ def test_validation_measures_by_task_and_language_and_leaves_the_training_alone(
     assert [row["step"] for row in rows] == [2, 4]
     assert [row.step for row in told if isinstance(row, ValidationLog)] == [2, 4]
     vlm = load_vision_llm(tmp_path / "run", dtype="fp32")
-    feed = Feed(recipe, Path(recipe.data.mix), tmp_path, vlm)
+    feed = TrainLoader(recipe, Path(recipe.data.mix), tmp_path, vlm)
     held, store = feed.held
     trained_on = {key for step in range(60) for batch in feed._instructions(step) for r in batch for key in r.images}
     assert not {f"0/{row.images[0]}" for row in held} & trained_on
@@ -198,7 +198,7 @@ def test_a_broken_batch_is_named_by_its_texts(aligning: Make, tmp_path: Path, mo
     recipe = aligning("checkpoint_every=2")
     with pytest.raises(TrainingError) as error:
         train(recipe, tmp_path / "run")
-    feed = Feed(recipe, Path(recipe.data.mix), tmp_path, prepare_model(recipe))
+    feed = TrainLoader(recipe, Path(recipe.data.mix), tmp_path, prepare_model(recipe))
     first = feed._instructions(2)[1][0].id
     assert f"became nan in micro-batch 1 of step 3 (texts {first}, " in str(error.value)
     assert "step-00000002" in str(error.value)

@@ -17,10 +17,10 @@ from mblip.errors import InputError
 from mblip.mixture import build_mix
 from mblip.models import VisionLLM, load_vision_llm
 from mblip.models.speedups import speed_up
-from mblip.processing.grouping import Mix, deal
+from mblip.processing.grouping import Mix, assign_micro_batches
 from mblip.schema import Instruction
 from mblip.storage import ShardReader, read_manifest
-from mblip.training.feed import Feed
+from mblip.training.loader import TrainLoader
 from mblip.training.logs import Note, StepLog, ValidationLog
 from mblip.training.loop import read_log
 from mblip.training.run import train
@@ -64,7 +64,7 @@ def test_each_text_stands_alone_and_is_drawn_once_an_epoch(both: Path) -> None:
 
 
 def test_texts_without_a_picture_are_not_kept_together() -> None:
-    [parts] = deal([(), "a", (), "a", ()], [(9,), (1,), (1,), (1,), (9,)], 2)
+    [parts] = assign_micro_batches([(), "a", (), "a", ()], [(9,), (1,), (1,), (1,), (9,)], 2)
     assert sorted(map(sorted, parts)) == [[0, 4], [1, 3], [2]]
 
 
@@ -118,7 +118,7 @@ def test_a_share_of_texts_is_in_every_batch_and_an_epoch_is_one_of_the_pictures(
     train(aligning(f"data.mix={both}", "data.tasks=[]", "optim.steps=0"), tmp_path / "start")
     vlm = load_vision_llm(tmp_path / "start")
     recipe = aligning(f"data.mix={both}", "data.tasks=[]", "data.text_share=0.25", "optim.global_batch=16")
-    feed = Feed(recipe, both, tmp_path, vlm)
+    feed = TrainLoader(recipe, both, tmp_path, vlm)
     pictured = len(Mix(MixSection(mix=str(both)))) - TEXTS
     assert feed.steps_per_epoch == pictured // 12
     drawn: list[str] = []

@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from mblip.errors import InputError
-from mblip.evaluation.answerers.base import Answerer, Group, NoAnswer, OpenImage
+from mblip.evaluation.answerers.base import Answerer, NoAnswer, OpenImage, RequestGroup
 from mblip.evaluation.answerers.dummy import DummyAnswerer
 
-__all__ = ["Answerer", "Group", "NoAnswer", "OpenImage", "load_answerer"]
+__all__ = ["Answerer", "NoAnswer", "OpenImage", "RequestGroup", "load_answerer"]
 
 DUMMY = "dummy"
 OUR_KINDS = ("blip-2", "llava")

@@ -28,7 +28,7 @@ class NoAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RequestGroup:
     """Requests that are decoded alike.
 
     Attributes:
@@ -69,7 +69,9 @@ class Answerer(Protocol):
         """
         ...
 
-    def answers(self, groups: Sequence[Group], open_image: OpenImage) -> Iterator[tuple[Request, str | NoAnswer]]:
+    def answers(
+        self, groups: Sequence[RequestGroup], open_image: OpenImage
+    ) -> Iterator[tuple[Request, str | NoAnswer]]:
         """Every request once with its answer, in any order.
 
         Raises:

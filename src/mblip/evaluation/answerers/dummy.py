@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mblip.evaluation.answerers.base import Group, OpenImage
+    from mblip.evaluation.answerers.base import OpenImage, RequestGroup
     from mblip.models.generation import Request
 
 
@@ -27,7 +27,7 @@ class DummyAnswerer:
         """It takes everything."""
         return ""
 
-    def answers(self, groups: Sequence[Group], open_image: OpenImage) -> Iterator[tuple[Request, str]]:
+    def answers(self, groups: Sequence[RequestGroup], open_image: OpenImage) -> Iterator[tuple[Request, str]]:
         """``yes`` or ``no``."""
         return self.choices([r for group in groups for r in group.requests], open_image, ("yes", "no"))
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from mblip.errors import InputError, ResourceError
 from mblip.evaluation.answerers import identity
-from mblip.evaluation.answerers.base import Group, NoAnswer, OpenImage
+from mblip.evaluation.answerers.base import NoAnswer, OpenImage, RequestGroup
 from mblip.models.generation import Request
 from mblip.models.locate import revision_of
 
@@ -98,7 +98,9 @@ class HuggingFaceAnswerer:
             return f"the processor of {self.model} does not take {len(request.images)} pictures a prompt: {_sentence(error)}"
         return ""
 
-    def answers(self, groups: Sequence[Group], open_image: OpenImage) -> Iterator[tuple[Request, str | NoAnswer]]:
+    def answers(
+        self, groups: Sequence[RequestGroup], open_image: OpenImage
+    ) -> Iterator[tuple[Request, str | NoAnswer]]:
         """See the protocol; texts of about one length run together.
 
         Raises:

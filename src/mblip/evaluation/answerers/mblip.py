@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mblip.evaluation.answerers import identity
-from mblip.evaluation.answerers.base import Group, OpenImage
+from mblip.evaluation.answerers.base import OpenImage, RequestGroup
 from mblip.models.generation import Generator, Request
 from mblip.models.load import load_vision_llm
 from mblip.storage import sha256_file
@@ -78,7 +78,7 @@ class MblipAnswerer:
         """It takes any number of pictures."""
         return ""
 
-    def answers(self, groups: Sequence[Group], open_image: OpenImage) -> Iterator[tuple[Request, str]]:
+    def answers(self, groups: Sequence[RequestGroup], open_image: OpenImage) -> Iterator[tuple[Request, str]]:
         """See the protocol."""
         self._generator.open_image = open_image
         for group in groups:

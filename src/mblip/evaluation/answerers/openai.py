@@ -13,7 +13,7 @@ from typing import Any
 
 from mblip.endpoint import Endpoint, RequestFailed
 from mblip.errors import InputError, MblipError, RemoteError
-from mblip.evaluation.answerers.base import Group, NoAnswer, OpenImage
+from mblip.evaluation.answerers.base import NoAnswer, OpenImage, RequestGroup
 from mblip.models.generation import Request
 from mblip.replies import RULES, Reply, without_reasoning
 from mblip.storage import UnreadableImage
@@ -66,7 +66,9 @@ class OpenAIAnswerer:
         """Only asking tells."""
         return ""
 
-    def answers(self, groups: Sequence[Group], open_image: OpenImage) -> Iterator[tuple[Request, str | NoAnswer]]:
+    def answers(
+        self, groups: Sequence[RequestGroup], open_image: OpenImage
+    ) -> Iterator[tuple[Request, str | NoAnswer]]:
         """See the protocol; each answer as it comes, so that a slow one holds up no other.
 
         Raises:

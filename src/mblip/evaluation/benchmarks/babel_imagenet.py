@@ -14,8 +14,8 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.json_files import read_object, read_values
 from mblip.evaluation.metric import ACCURACY
-from mblip.evaluation.raw import read_object, read_values
 from mblip.languages import LANGUAGES, exact_language
 from mblip.storage.folders import is_picture
 

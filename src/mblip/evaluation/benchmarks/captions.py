@@ -17,11 +17,11 @@ from typing import Any
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import CAPTION, Benchmark, Item, Options, Scored, begins_with
+from mblip.evaluation.json_files import Row, image_name, read_kept, read_values, rows, take, take_id
 from mblip.evaluation.metric import CIDER, Metric
 from mblip.evaluation.metrics.captions import caption_scores
 from mblip.evaluation.metrics.ngrams import METRICS, ORDERS
 from mblip.evaluation.metrics.segmentation import default_segmenter, segmenter_scheme
-from mblip.evaluation.raw import Row, image_name, read_kept, read_values, rows, take, take_id
 from mblip.evaluation.released import is_released
 from mblip.languages import find_language
 

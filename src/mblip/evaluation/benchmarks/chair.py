@@ -14,9 +14,9 @@ import numpy as np
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import LONG_CAPTION, Benchmark, Item, Options, Scored
+from mblip.evaluation.json_files import Row, image_name, read_values, rows, take, take_id
 from mblip.evaluation.metric import Metric
 from mblip.evaluation.metrics.chair import chair_objects, chair_scores, object_names
-from mblip.evaluation.raw import Row, image_name, read_values, rows, take, take_id
 from mblip.evaluation.released import gold_texts_of, is_released, read_released
 
 

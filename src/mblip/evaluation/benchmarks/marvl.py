@@ -14,9 +14,9 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.json_files import Row, read_values, rows, take, take_id, take_language, take_truth
 from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
-from mblip.evaluation.raw import Row, read_values, rows, take, take_id, take_language, take_truth
 from mblip.evaluation.released import GOLD, MARK, is_released, read_released
 
 # A classifier's words for the two answers.

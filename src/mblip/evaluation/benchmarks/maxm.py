@@ -12,9 +12,9 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.json_files import read_values, rows, take, take_id
 from mblip.evaluation.metric import ACCURACY
 from mblip.evaluation.metrics.answers import any_match, one_spelling
-from mblip.evaluation.raw import read_values, rows, take, take_id
 from mblip.evaluation.released import gold_texts_of, is_released, read_released
 
 _NORMALISERS = {"default": "case, blanks", "nfc": "NFC, Thai and Lao vowel am as one character, case, blanks"}

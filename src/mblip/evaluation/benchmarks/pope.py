@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.json_files import read_values, rows, take, take_id, take_truth
 from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED, Metric
 from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
 from mblip.evaluation.metrics.pope import pope_scores, says_yes
-from mblip.evaluation.raw import read_values, rows, take, take_id, take_truth
 from mblip.evaluation.released import GOLD, is_released, read_released
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.json_files import Row, read_object, read_values, rows, take, take_id
 from mblip.evaluation.metric import ACCURACY
 from mblip.evaluation.metrics.answers import vqa_accuracy_2021, vqa_accuracy_before_2021, vqa_accuracy_mblip
-from mblip.evaluation.raw import Row, read_object, read_values, rows, take, take_id
 
 _COCO_SPLIT = re.compile(r"(?:train|val|test)20\d\d")
 _ACCURACY = {

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
+from mblip.evaluation.json_files import Row, read_values, rows, take, take_id
 from mblip.evaluation.metric import ACCURACY, RELAXED
 from mblip.evaluation.metrics.answers import exact_match, normalized_match, relaxed_match
-from mblip.evaluation.raw import Row, read_values, rows, take, take_id
 from mblip.evaluation.released import gold_text, is_released, read_released
 
 

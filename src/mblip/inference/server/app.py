@@ -27,7 +27,7 @@ from mblip.inference.predictor import Predictor
 from mblip.inference.server.batching import Batcher, Busy
 from mblip.inference.server.errors import CLIENT_GONE, error_response, problem
 from mblip.inference.server.guard import CHAT, LOOPBACK_ORIGINS, Front, Guard, Metrics, host_name, is_loopback
-from mblip.inference.server.pictures import BadPicture, Pictures
+from mblip.inference.server.pictures import BadPicture, RequestPictures
 from mblip.inference.server.schema import MAX_IMAGES, MAX_PROMPT_TOKENS, MAX_TOKENS, ChatRequest, Completion, explain
 from mblip.models.generation import Answer
 
@@ -87,7 +87,7 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
         await batcher.close()
 
     app = FastAPI(title="mblip", version=mblip.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.pictures = Pictures(model.shrink, remote=settings.remote_images, max_bytes=settings.max_bytes)
+    app.state.pictures = RequestPictures(model.shrink, remote=settings.remote_images, max_bytes=settings.max_bytes)
     app.state.metrics = metrics
     app.state.notice = notice_for(model.vlm)
     own = host_name(settings.host) or settings.host

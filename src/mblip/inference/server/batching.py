@@ -33,11 +33,11 @@ class Busy(ResourceError):
         self.retry_after = retry_after
 
 
-Pictures = Sequence[tuple[str, Image.Image]]
+NamedPictures = Sequence[tuple[str, Image.Image]]
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class QueuedRequest:
     """A prompt in the queue.
 
     Attributes:
@@ -49,7 +49,7 @@ class Job:
     """
 
     prompt: str
-    pictures: Pictures
+    pictures: NamedPictures
     generation: Mapping[str, Any]
     answer: asyncio.Future[Answer]
     seed: int | None = None
@@ -62,7 +62,7 @@ class Job:
         """Whether it runs without others: a seed counts from the first token drawn, a stream has one reader."""
         return self.seed is not None or self.tell is not None
 
-    def runs_with(self, other: Job) -> bool:
+    def runs_with(self, other: QueuedRequest) -> bool:
         """Whether both may stand in one batch."""
         return self is other or not (self.alone or other.alone or self.generation != other.generation)
 
@@ -90,7 +90,7 @@ class Batcher:
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.batch_size, self.wait, self.queue, self.on_batch = batch_size, wait, queue, on_batch
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[QueuedRequest] = deque()
         self._changed = asyncio.Event()
         self._closing = False
         self._seconds = 1.0  # that a batch took lately
@@ -107,7 +107,7 @@ class Batcher:
         return len(self._waiting)
 
     async def answer(
-        self, prompt: str, pictures: Pictures, generation: Mapping[str, Any], n: int, seed: int | None
+        self, prompt: str, pictures: NamedPictures, generation: Mapping[str, Any], n: int, seed: int | None
     ) -> list[Answer]:
         """Answer a prompt ``n`` times. Cancelling it takes it out of the queue, or stops a batch that nobody wants.
 
@@ -122,7 +122,7 @@ class Batcher:
             self._leave(jobs)
 
     async def stream(
-        self, prompt: str, pictures: Pictures, generation: Mapping[str, Any], n: int, seed: int | None
+        self, prompt: str, pictures: NamedPictures, generation: Mapping[str, Any], n: int, seed: int | None
     ) -> AsyncIterator[tuple[int, str | Answer]]:
         """Answer a prompt ``n`` times in pieces as they come, each with the number of its answer; at last all whole.
 
@@ -164,20 +164,20 @@ class Batcher:
         self._thread.shutdown()
 
     def _jobs(
-        self, prompt: str, pictures: Pictures, generation: Mapping[str, Any], n: int, seed: int | None
-    ) -> list[Job]:
+        self, prompt: str, pictures: NamedPictures, generation: Mapping[str, Any], n: int, seed: int | None
+    ) -> list[QueuedRequest]:
         loop = asyncio.get_running_loop()
         seeds = [None if seed is None else (seed + place) % 2**63 for place in range(n)]
-        return [Job(prompt, pictures, generation, loop.create_future(), one) for one in seeds]
+        return [QueuedRequest(prompt, pictures, generation, loop.create_future(), one) for one in seeds]
 
-    def _enter(self, jobs: Sequence[Job]) -> None:
+    def _enter(self, jobs: Sequence[QueuedRequest]) -> None:
         if self._closing or len(self._waiting) + len(jobs) > self.queue:
             batches = math.ceil((len(self._waiting) + len(jobs)) / self.batch_size)
             raise Busy(max(1, math.ceil(batches * self._seconds)))
         self._waiting.extend(jobs)
         self._changed.set()
 
-    def _leave(self, jobs: Sequence[Job]) -> None:
+    def _leave(self, jobs: Sequence[QueuedRequest]) -> None:
         for job in jobs:
             job.abandoned.set()
             job.answer.cancel()
@@ -198,7 +198,7 @@ class Batcher:
                 _settle(batch, outcome)
             self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - started)
 
-    async def _next(self) -> list[Job]:
+    async def _next(self) -> list[QueuedRequest]:
         """The jobs of the next batch; none when the last was answered after closing."""
         while True:
             self._changed.clear()
@@ -218,7 +218,7 @@ class Batcher:
             else:
                 await self._changed.wait()
 
-    def _run(self, batch: Sequence[Job]) -> list[Answer]:
+    def _run(self, batch: Sequence[QueuedRequest]) -> list[Answer]:
         """In the model's thread: the answers of a batch."""
         first = batch[0]
         self._pictures = {key: picture for job in batch for key, picture in job.pictures}
@@ -234,7 +234,7 @@ class Batcher:
         finally:
             self._pictures = {}
 
-    def _tell(self, job: Job) -> Answer:
+    def _tell(self, job: QueuedRequest) -> Answer:
         assert job.tell is not None
         pieces = self._generator.stream(_request(job))
         try:
@@ -250,7 +250,7 @@ class Batcher:
 class _NobodyWaits(StoppingCriteria):  # type: ignore[misc]
     """Ends a batch whose jobs were all abandoned."""
 
-    def __init__(self, batch: Sequence[Job]) -> None:
+    def __init__(self, batch: Sequence[QueuedRequest]) -> None:
         self.batch = batch
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
@@ -258,7 +258,7 @@ class _NobodyWaits(StoppingCriteria):  # type: ignore[misc]
         return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
 
 
-def _request(job: Job) -> Request:
+def _request(job: QueuedRequest) -> Request:
     return Request("", tuple(key for key, _ in job.pictures), job.prompt)
 
 
@@ -267,7 +267,7 @@ async def _outcome(work: asyncio.Future[list[Answer]]) -> list[Answer] | BaseExc
     return outcome
 
 
-def _settle(batch: Sequence[Job], outcome: list[Answer] | BaseException) -> None:
+def _settle(batch: Sequence[QueuedRequest], outcome: list[Answer] | BaseException) -> None:
     for place, job in enumerate(batch):
         if job.answer.done():
             continue

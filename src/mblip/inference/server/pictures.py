@@ -31,7 +31,7 @@ class BadPicture(InputError):
     """A picture that a client sent or named cannot be used."""
 
 
-class Pictures:
+class RequestPictures:
     """Fetches and decodes what requests name.
 
     Args:

@@ -18,7 +18,7 @@ from mblip.endpoint import one_line
 from mblip.errors import InputError
 from mblip.languages import Profile, exact_language
 from mblip.translation.engines import base
-from mblip.translation.engines.base import Result, halving
+from mblip.translation.engines.base import Result, retry_in_halves
 
 _MARK = re.compile(r"[*#@](?=\w)")
 
@@ -53,7 +53,7 @@ class ApertiumEngine:
         if mode is None or not texts:
             return [None] * len(texts)
         lines = [" ".join(text.split()) for text in texts]
-        translated = halving(lambda part: self._lines(part, mode), lines, _Failed)
+        translated = retry_in_halves(lambda part: self._lines(part, mode), lines, _Failed)
         return [
             self._clean(line, result) if isinstance(result, str) else result
             for line, result in zip(lines, translated, strict=True)

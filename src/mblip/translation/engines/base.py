@@ -95,7 +95,7 @@ def collect(results: Iterator[tuple[int, Result]], count: int) -> list[Result]:
     return ordered
 
 
-def halving(
+def retry_in_halves(
     call: Callable[[Sequence[T]], Sequence[Result]], rows: Sequence[T], failures: type[Exception]
 ) -> list[Result]:
     """Call with all rows; where that fails, with halves of them, so that one bad row is found and costs no other.
@@ -111,7 +111,7 @@ def halving(
         if len(rows) == 1:
             return [Untranslated("no translation", one_line(str(error) or type(error).__name__))]
     half = len(rows) // 2
-    return halving(call, rows[:half], failures) + halving(call, rows[half:], failures)
+    return retry_in_halves(call, rows[:half], failures) + retry_in_halves(call, rows[half:], failures)
 
 
 def check_engine(name: str, options: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from mblip.errors import InputError, ResourceError
 from mblip.languages import Profile
-from mblip.translation.engines.base import Result, halving
+from mblip.translation.engines.base import Result, retry_in_halves
 from mblip.translation.engines.seq2seq import LICENCE as LICENCE
 from mblip.translation.engines.seq2seq import Seq2SeqEngine, Vocabulary, batches, identity_of
 from mblip.translation.engines.seq2seq import lacking as lacking
@@ -64,7 +64,9 @@ class CTranslate2Engine(Seq2SeqEngine):
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         for block in batches(rows, _BATCHES * self._batch_tokens, order):
             if not all(row in done for row in block):
-                found = halving(lambda part: self._block(part, mark), [rows[row] for row in block], RuntimeError)
+                found = retry_in_halves(
+                    lambda part: self._block(part, mark), [rows[row] for row in block], RuntimeError
+                )
                 yield from zip(block, found, strict=True)
 
     def _block(self, rows: Sequence[list[int]], mark: str) -> list[Result]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mblip.devices import choose_device
 from mblip.errors import InputError
 from mblip.languages import Profile
-from mblip.translation.engines.base import Result, Untranslated, halving
+from mblip.translation.engines.base import Result, Untranslated, retry_in_halves
 from mblip.translation.engines.seq2seq import LICENCE as LICENCE
 from mblip.translation.engines.seq2seq import Seq2SeqEngine, Vocabulary, batches, identity_of
 from mblip.translation.engines.seq2seq import lacking as lacking
@@ -54,7 +54,7 @@ class TransformersEngine(Seq2SeqEngine):
             yield row, Untranslated("no translation", f"{len(rows[row]):,} tokens; the model takes {most:,}")
         for batch in batches(rows, self._batch_tokens, [row for row in order if len(rows[row]) <= most]):
             if not all(row in done for row in batch):
-                generated = halving(
+                generated = retry_in_halves(
                     lambda part: self._generate(part, forced), [rows[row] for row in batch], RuntimeError
                 )
                 yield from zip(batch, generated, strict=True)

@@ -18,7 +18,7 @@ from mblip.errors import InputError
 from mblip.mixture import build_mix
 from mblip.models.vision_llm import VisionLLM
 from mblip.processing.collate import Collator
-from mblip.processing.grouping import GroupedBatches, Mix, deal
+from mblip.processing.grouping import GroupedBatches, Mix, assign_micro_batches
 from mblip.processing.text import IGNORED
 from mblip.processing.transforms import TrainTransform
 from mblip.schema import Instruction
@@ -43,7 +43,7 @@ def check_data(recipe: TrainRecipe) -> None:
             _open_store(field, images)
 
 
-def find_mix(recipe: TrainRecipe, directory: Path, anew: bool = False) -> Path:
+def prepare_mix(recipe: TrainRecipe, directory: Path, anew: bool = False) -> Path:
     """The folder of the recipe's mix; of a single corpus it is made in the run, texts in the languages they have.
 
     Args:
@@ -120,19 +120,19 @@ def unreadable_pictures(directory: Path) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Source:
+class MixSource:
     """The texts of each step that come from one mix, and where its pictures are."""
 
     batches: GroupedBatches
     store: ImageStore
 
 
-class Feed:
+class TrainLoader:
     """The micro-batches of each step for one process.
 
     Args:
         recipe: What to train on.
-        folder: Of the mix (see :func:`find_mix`).
+        folder: Of the mix (see :func:`prepare_mix`).
         directory: Where unreadable pictures are listed, by each process in a file of its own.
         vlm: Whose layout and picture size the batches have.
         rank: This process.
@@ -173,17 +173,17 @@ class Feed:
                 f"{folder} has {len(mix)} texts to train on{held}, fewer than the {size - replayed} of one batch: {remedy}"
             )
         self._sources = [
-            Source(GroupedBatches(part, recipe.seed, texts), store)
+            MixSource(GroupedBatches(part, recipe.seed, texts), store)
             for part, texts in _shared(mix, size - replayed, section.text_share)
         ]
         self.steps_per_epoch = self._sources[0].batches.steps_per_epoch
         if section.replay:
             old = Mix(MixSection(mix=section.replay))
             self._sources.append(
-                Source(GroupedBatches(old, recipe.seed, replayed), stores.get("data.replay_images", store))
+                MixSource(GroupedBatches(old, recipe.seed, replayed), stores.get("data.replay_images", store))
             )
         listed = directory / (UNREADABLE if rank == 0 else f"unreadable-{rank}.jsonl")
-        self._pictures = _Pictures(self._sources, section, listed)
+        self._pictures = _PictureReader(self._sources, section, listed)
         transform = TrainTransform.of(vlm.processor.image_processor, section.crop_scale, section.flip)
         self._collate = Collator(self._pictures, transform, vlm.layout, section)
 
@@ -217,7 +217,7 @@ class Feed:
         lengths: list[tuple[int, ...]] = [(0,)] * len(rows)
         if len(rows) > self._recipe.optim.micro_batch:
             lengths = self._layout.lengths([row.prompt for row in rows], [row.answer for row in rows])
-        parts = deal([row.images for row in rows], lengths, self._recipe.optim.micro_batch, self._ranks)
+        parts = assign_micro_batches([row.images for row in rows], lengths, self._recipe.optim.micro_batch, self._ranks)
         return [[rows[position] for position in positions] for positions in parts[self._rank]]
 
 
@@ -262,13 +262,13 @@ class _NoPictures:
 NO_PICTURES = _NoPictures()
 
 
-class _Pictures:
+class _PictureReader:
     """The pictures of several stores as one, the number of the store first in the key.
 
     Those that cannot be read are counted, listed in a file, and past the recipe's share stop the run.
     """
 
-    def __init__(self, sources: Sequence[Source], section: MixSection, listed: Path) -> None:
+    def __init__(self, sources: Sequence[MixSource], section: MixSection, listed: Path) -> None:
         self._sources, self._section, self._path = sources, section, listed
         self._pictures = sum(source.batches.mix.pictures for source in sources)
         self._lock = threading.Lock()

@@ -7,7 +7,7 @@ from typing import Any
 from mblip.config import TrainRecipe
 
 
-def settle(recipe: TrainRecipe, on_gpu: bool) -> TrainRecipe:
+def resolve_auto(recipe: TrainRecipe, on_gpu: bool) -> TrainRecipe:
     """The recipe with what stands on ``auto`` set to what fits a GPU's memory, or to what is fastest on a CPU.
 
     On a CPU int8, bf16 and recomputed layers only cost time.

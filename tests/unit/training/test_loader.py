@@ -17,7 +17,7 @@ from mblip.nano.scenes import Scene, render
 from mblip.schema import Instruction
 from mblip.storage import ShardWriter, read_jsonl, read_manifest, write_manifest
 from mblip.training.checkpoints import save_checkpoint
-from mblip.training.feed import Feed, find_mix, unreadable_pictures
+from mblip.training.loader import TrainLoader, prepare_mix, unreadable_pictures
 from mblip.training.run import train
 
 Make = Callable[..., TrainRecipe]
@@ -58,8 +58,8 @@ def own(aligning: Make, photos: Path, *overrides: str) -> TrainRecipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": source})})
 
 
-def feed(recipe: TrainRecipe, vlm: VisionLLM, directory: Path, rank: int = 0, ranks: int = 1) -> Feed:
-    return Feed(recipe, find_mix(recipe, directory), directory, vlm, rank, ranks)
+def feed(recipe: TrainRecipe, vlm: VisionLLM, directory: Path, rank: int = 0, ranks: int = 1) -> TrainLoader:
+    return TrainLoader(recipe, prepare_mix(recipe, directory), directory, vlm, rank, ranks)
 
 
 def test_a_folder_and_a_csv_become_batches_that_encode_each_picture_once(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mblip.corpora import raw
+from mblip.corpora import json_stream as raw
 from mblip.errors import InputError
 from mblip.storage import read_jsonl
 

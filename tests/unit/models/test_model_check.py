@@ -8,7 +8,7 @@ import pytest
 from tests import checkpoints
 
 from mblip.models import add_lora, load_vision_llm, save_run
-from mblip.models.doctor import check_model
+from mblip.models.model_check import check_model
 
 
 @pytest.mark.parametrize("family", ["mt5", "bloom"])

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mblip.cli.app import app
 from mblip.errors import InputError
 from mblip.evaluation.benchmarks import EVALUATED
-from mblip.evaluation.doctor import Finding, check_data
+from mblip.evaluation.data_check import Finding, check_data
 
 
 def findings(root: Path) -> dict[tuple[str, str], Finding]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from mblip.errors import InputError, MblipError
 from mblip.evaluation.benchmark import Benchmark, list_annotations
 from mblip.evaluation.benchmarks import EVALUATED
-from mblip.evaluation.pictures import Pictures, find_pictures
-from mblip.evaluation.raw import files_kept
+from mblip.evaluation.json_files import files_kept
+from mblip.evaluation.pictures import PictureSources, find_pictures
 from mblip.evaluation.scoring import read_items
 
 
@@ -76,7 +76,7 @@ def _check(
     language: str,
     root: Path,
     listing: list[Path],
-    pictures: Pictures,
+    pictures: PictureSources,
     known: dict[str, bool],
 ) -> Finding:
     path, places = "", tuple(str(root / name) for name in benchmark.images)
