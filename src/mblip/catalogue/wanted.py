@@ -64,6 +64,8 @@ def find_wanted(names: Sequence[str | Recipe], catalogue: Mapping[str, DataSet])
         if isinstance(recipe, EvalRecipe):
             for benchmark in recipe.benchmarks:
                 _add(wanted, catalogue, sets_of_benchmark(benchmark, catalogue, recipe.title))
+            for table in recipe.tables:  # got from where its makers publish it
+                wanted.unknown[table.path] = f"{table.name}, {table.source}" if table.source else table.name
         elif isinstance(recipe, DataRecipe):
             _add_sources(wanted, catalogue, recipe)
         elif isinstance(recipe, TrainRecipe):

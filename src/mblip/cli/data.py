@@ -267,7 +267,7 @@ def download(
     wanted = find_wanted(names, known)
     found = make_plan(wanted.sets, to, keep=True, say=lambda text: print(text, file=sys.stderr))
     ask_sizes(found)
-    for line in describe_plan(found, wanted.sets):
+    for line in describe_plan(found, wanted.sets) if wanted.sets else ():
         print(line)
     for path, source in wanted.unknown.items():
         print(f"not in the catalogue: {path} (of source {source})")
