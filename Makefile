@@ -60,7 +60,7 @@ dist: .venv/.dev  ## Build the sdist and the wheel into dist/ and try each in an
 	@rm -rf dist
 	@test -z "$(TAG)" || test "$(TAG)" = "v$$($(BIN)/python -c 'import mblip; print(mblip.__version__)')" \
 		|| { echo "the tag $(TAG) is not the version in src/mblip/__init__.py: change one of them"; exit 1; }
-	@grep -qF "## $$($(BIN)/python -c 'import mblip; print(mblip.__version__)')" CHANGELOG.md \
+	@grep -qF "## [$$($(BIN)/python -c 'import mblip; print(mblip.__version__)')]" CHANGELOG.md \
 		|| { echo "CHANGELOG.md has no section for this version: add it"; exit 1; }
 	$(BIN)/python -m hatchling build --directory dist
 	@set -e; for made in dist/*.whl dist/*.tar.gz; do \
