@@ -9,14 +9,12 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
+from tests.commands import complaint
 
 from mblip.cli.app import app
 from mblip.config import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
-# click's UsageError: typer carries a click of its own, so that it has to be had from there.
-USAGE_ERROR = typer.BadParameter.__base__
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -32,7 +30,7 @@ def words(pattern: str) -> dict[str, set[str]]:
 
 def test_pages_were_found() -> None:
     assert len(PAGES) >= 10
-    assert {"index.md", "tutorial.md", "paper_map.md", "log.md"} <= {page.name for page in PAGES}
+    assert {"index.md", "tutorial.md", "claims.md", "glossary.md", "log.md"} <= {page.name for page in PAGES}
 
 
 def test_readme_names_the_two_commands() -> None:
@@ -122,40 +120,17 @@ def _commands() -> list[tuple[str, list[str]]]:
     return found
 
 
-def _complaint(words: list[str]) -> str:
-    """What is wrong with a command, or nothing."""
-    import typer.main
-
-    command = typer.main.get_command(app)
-    rest = list(words)
-    while hasattr(command, "commands"):
-        name = rest.pop(0) if rest else ""
-        if name in ("", "...") or name.isupper() or name.startswith("--") or "|" in name:
-            return ""
-        if name not in command.commands:
-            return f"no verb {name!r}"
-        command = command.commands[name]
-    if "--help" in rest:
-        return ""
-    context = command.context_class(command, info_name=words[0])
-    try:
-        _, extra, _ = command.make_parser(context).parse_args(args=rest)
-    except USAGE_ERROR as error:
-        return error.format_message()
-    return f"no place for {' '.join(extra)!r}" if extra else ""
-
-
 def test_commands_that_pages_name_have_these_verbs_and_options() -> None:
     commands = _commands()
     assert len(commands) >= 30
-    assert [(page, " ".join(words), why) for page, words in commands if (why := _complaint(words))] == []
+    assert [(page, " ".join(words), why) for page, words in commands if (why := complaint(words))] == []
 
 
 def test_a_command_that_does_not_exist_would_be_found() -> None:
-    assert _complaint(["reprot", "RUN"]) == "no verb 'reprot'"
-    assert _complaint(["report", "RUN", "--two", "x"]).startswith("No such option: --two")
-    assert _complaint(["serve", "runs/mine"]) == "no place for 'runs/mine'"
-    assert _complaint(["data", "mix", "nano_scenes", "--to", "x"]) == ""
+    assert complaint(["reprot", "RUN"]) == "no verb 'reprot'"
+    assert complaint(["report", "RUN", "--two", "x"]).startswith("No such option: --two")
+    assert complaint(["serve", "runs/mine"]) == "no place for 'runs/mine'"
+    assert complaint(["data", "mix", "nano_scenes", "--to", "x"]) == ""
 
 
 def test_changelog_has_the_current_version_or_unreleased_changes() -> None:
