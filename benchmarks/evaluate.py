@@ -1,5 +1,8 @@
 """Answers a second against stock generation, in one run: python benchmarks/evaluate.py [--images N] [--batch N] [--full].
 
+``--container llava [--image-tokens 576] [--beams N]`` measures a LLaVA: SigLIP 192 x 12, an MLP and a Llama 256 x 10,
+whose keys and values of an image all questions about it share (``mblip.models.speedups.shared_prefix``).
+
 Two jobs: the shape of xGQA (8 languages x 24 questions an image, answers of 3 tokens) and that of XM3600 (a caption of 20
 tokens in each of 36 languages an image). Both sides have the same random weights, prompts, pictures and beams (5), and give
 the same answers, which is asserted. Stock is transformers' Blip2ForConditionalGeneration and Blip2Processor as harnesses
@@ -21,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
@@ -31,12 +34,19 @@ from transformers import (
     Blip2Processor,
     Blip2QFormerConfig,
     Blip2VisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
     MT5Config,
     PreTrainedTokenizerFast,
+    SiglipVisionConfig,
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from mblip.models.generation import Generator, Request
+from mblip.models.speedups import speed_up
 from mblip.models.vision_llm import VisionLLM
 
 QUERIES = 32
@@ -46,14 +56,54 @@ JOBS = {
 }
 
 
-def processor(pieces: int) -> Blip2Processor:
+def tokenizer(pieces: int, ends: bool) -> PreTrainedTokenizerFast:
     words = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", "<image>"])}
     words |= {f"w{number}": number for number in range(len(words), pieces)}
     core = Tokenizer(WordLevel(words, unk_token="<unk>"))
     core.pre_tokenizer = Whitespace()
-    core.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    text = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-    return Blip2Processor(BlipImageProcessorPil(size={"height": 224, "width": 224}), text, num_query_tokens=QUERIES)
+    if ends:
+        core.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def processor(pieces: int) -> Blip2Processor:
+    pixels = BlipImageProcessorPil(size={"height": 224, "width": 224})
+    return Blip2Processor(pixels, tokenizer(pieces, ends=True), num_query_tokens=QUERIES)
+
+
+def build_llava(image_tokens: int, device: str) -> VisionLLM:
+    pieces, side = 12_000, round(image_tokens**0.5)
+    vision = SiglipVisionConfig(
+        hidden_size=192, intermediate_size=768, num_hidden_layers=12, num_attention_heads=6, image_size=16 * side,
+        patch_size=16, vision_use_head=False,
+    )  # fmt: skip
+    text = LlamaConfig(
+        vocab_size=pieces, hidden_size=256, intermediate_size=512, num_hidden_layers=10, num_attention_heads=4,
+        num_key_value_heads=4, eos_token_id=1, pad_token_id=0, tie_word_embeddings=False,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=3, vision_feature_layer=-1,
+        vision_feature_select_strategy="full", image_seq_length=side**2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = LlavaForConditionalGeneration(config).eval()
+    # Pictures and words must both make a difference, and no two words may be about as likely as each other.
+    for parameter in model.model.multi_modal_projector.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    for parameter in model.model.language_model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.08)
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
+    torch.nn.init.normal_(model.lm_head.weight, std=0.2)
+    words = tokenizer(pieces, ends=False)
+    words.add_tokens(AddedToken("<image>", special=True, normalized=False), special_tokens=True)
+    words.padding_side = "left"
+    pixels = SiglipImageProcessorPil(size={"height": 16 * side, "width": 16 * side})
+    parts = {"patch_size": 16, "vision_feature_select_strategy": "full"}
+    vlm = VisionLLM(model, LlavaProcessor(pixels, words, **parts))
+    print(f"speed-ups that cannot be used: {speed_up(vlm) or 'none'}")
+    return vlm
 
 
 def build(full: bool, device: str) -> VisionLLM:
@@ -99,14 +149,17 @@ def job(images: int, languages: int, texts: int, words: tuple[int, int], pieces:
 
 def stock(vlm: VisionLLM, pictures: dict[str, Image.Image], requests: Sequence[Request], batch: int, how: dict) -> dict:
     answers = {}
+    before = "<image>\n" if vlm.container.images_in_text else ""
     for start in range(0, len(requests), batch):
         part = requests[start : start + batch]
         inputs = vlm.processor(
-            images=[pictures[request.images[0]] for request in part], text=[request.prompt for request in part],
+            images=[pictures[request.images[0]] for request in part], text=[before + request.prompt for request in part],
             padding=True, return_tensors="pt",
         ).to(vlm.device, vlm.model.dtype)  # fmt: skip
         with torch.inference_mode():
             ids = vlm.model.generate(**inputs, **how)
+        if before:
+            ids = ids[:, inputs["input_ids"].shape[1] :]
         texts = vlm.processor.batch_decode(ids, skip_special_tokens=True)
         answers.update((request.id, text.strip()) for request, text in zip(part, texts, strict=True))
     return answers
@@ -152,17 +205,47 @@ def expected(config: Blip2Config, texts: int, prompts: Sequence[int], batch: int
     return stock / (image / texts + encoder(mean) + cross(mean) + decoder(mean))
 
 
+def expected_llava(config: LlavaConfig, texts: int, words: Sequence[int], batch: int, tokens: int, beams: int) -> float:
+    """As :func:`expected`, of a LLaVA; ``words`` are the tokens of each prompt without those of its image."""
+    vision, text = config.vision_config, config.text_config
+    patches, width = config.image_seq_length, vision.hidden_size
+    layer = 2 * patches * (4 * width**2 + 2 * width * vision.intermediate_size) + 4 * patches**2 * width
+    model = text.hidden_size
+    image = vision.num_hidden_layers * layer + 2 * patches * (width * model + model**2)
+    each = 2 * (4 * model**2 + 3 * model * text.intermediate_size)
+
+    def read(count: float, before: float) -> float:
+        return text.num_hidden_layers * count * (each + 4 * model * (before + count / 2))
+
+    def write(before: float) -> float:
+        step = text.num_hidden_layers * (each + 4 * model * (before + tokens / 2)) + 2 * model * text.vocab_size
+        return beams * tokens * step
+
+    mean = sum(words) / len(words)
+    padded = [max(words[start : start + batch]) for start in range(0, len(words), batch)]
+    longest = sum(padded) / len(padded)
+    # Stock reads a prompt anew for every beam.
+    stock = image + beams * read(patches + longest, 0) + write(patches + longest)
+    ours = (image + read(patches, 0)) / texts + read(mean, patches) + write(patches + mean)
+    return stock / ours
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--container", default="blip2", choices=("blip2", "llava"))
+    parser.add_argument("--image-tokens", type=int, default=576, help="of a LLaVA; a square")
+    parser.add_argument("--beams", type=int, default=5)
+    parser.add_argument("--languages", type=int, help="instead of the job's own, for a shorter run")
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # Processor time is what a quiet machine would take; a GPU's work shows in the wall clock alone.
     clock = time.process_time if device == "cpu" else time.perf_counter
-    vlm = build(options.full, device)
+    llava = options.container == "llava"
+    vlm = build_llava(options.image_tokens, device) if llava else build(options.full, device)
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (options.images, 6, 8, 3), np.uint8)
     pictures = {
@@ -170,10 +253,10 @@ def main() -> None:
     }
     print(f"{device}, {torch.get_num_threads()} threads, batches of {options.batch}, torch {torch.__version__}")
     for name in options.jobs:
-        shape = JOBS[name]
+        shape = {**JOBS[name], **({"languages": options.languages} if options.languages else {})}
         parts = job(options.images, shape["languages"], shape["texts"], shape["words"], len(vlm.tokenizer))
         how = {
-            "num_beams": 5, "max_new_tokens": shape["tokens"], "min_new_tokens": shape["tokens"],
+            "num_beams": options.beams, "max_new_tokens": shape["tokens"], "min_new_tokens": shape["tokens"],
             "length_penalty": shape["length_penalty"], "do_sample": False,
         }  # fmt: skip
         warm = parts[0][: options.batch]
@@ -190,9 +273,14 @@ def main() -> None:
         differing = sum(ours[key] != theirs[key] for key in theirs)
         assert len(set(ours.values())) > len(ours) / 10, "the answers do not depend on what is asked"
         assert not differing or options.full, f"{differing} of {len(theirs)} answers differ"
-        lengths = [QUERIES + len(request.prompt.split()) + 1 for request in every]
+        words = [len(request.prompt.split()) for request in every]
+        lengths = [QUERIES + count + 1 for count in words]
         per_image = shape["languages"] * shape["texts"]
-        predicted = expected(vlm.model.config, per_image, lengths, options.batch, shape["tokens"])
+        if llava:
+            each = (vlm.model.config, per_image, words, options.batch, shape["tokens"], options.beams)
+            predicted = expected_llava(*each)
+        else:
+            predicted = expected(vlm.model.config, per_image, lengths, options.batch, shape["tokens"])
         rates = [len(theirs) / seconds for seconds in (between - started, ended - between)]
         print(
             f"{name}: {len(theirs):,} texts on {options.images} images; stock {rates[0]:.2f}/s, mblip {rates[1]:.2f}/s: "

@@ -3,14 +3,17 @@
     python benchmarks/train_step.py                                 # CPU, middle size, some 15 minutes of one core
     python benchmarks/train_step.py --steps 1 --texts-per-image 2   # shorter; --no-shares, --vision-layers 2 shorten too
     python benchmarks/train_step.py --llm bloomz                    # the same with a decoder-only language model
+    python benchmarks/train_step.py --container llava --image-tokens 576 --texts-per-image 2   # SigLIP, MLP, Qwen3
     python benchmarks/train_step.py --full --count                  # FLOPs of the paper's sizes, on any machine
     python benchmarks/train_step.py --device cuda --full            # ViT-g, Q-Former, mT0-XL int8; also --llm bloomz (NF4)
     python benchmarks/train_step.py --device cuda --full --cap-gib 12 --steps 20
 
-Stock (step/stock.py) is transformers' Blip2ForConditionalGeneration with PEFT's LoRA as the original trained it; ours
+Stock (step/stock.py) is transformers' Blip2ForConditionalGeneration (or LlavaForConditionalGeneration) with PEFT's LoRA as the
+original trained it; ours
 (step/ours.py) is mblip's forward on micro-batches dealt by mblip.processing.grouping. Both take the same optimiser step;
 losses must agree. The middle size is a ViT of 384 x 12, a Q-Former of 384 x 6 and an mT5-small with its real vocabulary of
-250,112; texts follow the paper's mix (step/texts.py); nothing comes from a network or a disk. Making the batches
+250,112, or a SigLIP of 384 x 12, an MLP and a Qwen3 of 512 x 8 with its 151,936; texts follow the paper's mix
+(step/texts.py); nothing comes from a network or a disk. Making the batches
 (pictures, ids) is not timed: in training that is the work of threads beside.
 
 Row (a) has the same precision and checkpointing on both sides. Row (b) gives each side its fastest setting that needs no
@@ -81,12 +84,17 @@ class Bench:
         self.micro_batch, self.global_batch = arguments.micro_batch, arguments.global_batch
         full = arguments.full
         middle = partial(models.middle_config, arguments.vision_layers)
-        config = (models.full_config if full else middle)(arguments.llm)
-        kind = {"mt0": "int8", "bloomz": "nf4"}[arguments.llm] if full and not arguments.count else "none"
+        if arguments.container == "llava":
+            tokens = arguments.image_tokens
+            config = models.full_llava_config() if full else models.llava_config(arguments.vision_layers, tokens)
+        else:
+            config = (models.full_config if full else middle)(arguments.llm)
+        usual = "nf4" if arguments.container == "llava" else {"mt0": "int8", "bloomz": "nf4"}[arguments.llm]
+        kind = usual if full and not arguments.count else "none"
         kind = arguments.quantization or kind
         self.vlm, self.quantized = models.build(config, kind, self.dtype, self.device, not arguments.count)
         self.can_pack = not speed_up(self.vlm, ["packed_rows"])
-        self.plain_vision = self.vlm.model.vision_model
+        self.plain_vision = self.vlm.container.vision
         self.compiled_vision = torch.compile(self.plain_vision, dynamic=True)  # at its first call
         learning = [parameter for parameter in self.vlm.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(learning, lr=0.0, fused=True)
@@ -109,7 +117,11 @@ class Bench:
     def prepare(self, variant: Variant) -> None:
         """Set the model to the variant's way of computing."""
         # First: a compiled module keeps its forward where unfuse takes away others.
-        self.vlm.model.vision_model = self.compiled_vision if variant.compiled else self.plain_vision
+        vision = self.compiled_vision if variant.compiled else self.plain_vision
+        if self.arguments.container == "llava":
+            self.vlm.model.model.vision_tower = vision
+        else:
+            self.vlm.model.vision_model = vision
         model = self.vlm.language_model
         if variant.checkpointing:
             recompute_layers(self.vlm, ("llm",))
@@ -319,6 +331,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--full", action="store_true", help="the paper's sizes instead of middle ones")
     parser.add_argument("--llm", default="mt0", choices=("mt0", "bloomz"))
+    parser.add_argument("--container", default="blip2", choices=("blip2", "llava"))
+    parser.add_argument("--image-tokens", type=int, default=196, help="of a LLaVA of the middle size; a square")
     parser.add_argument("--quantization", choices=("none", "int8", "nf4"), help="instead of the paper's, with --full")
     parser.add_argument("--global-batch", type=int, default=64)
     parser.add_argument("--micro-batch", type=int, default=8)

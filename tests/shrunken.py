@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tests import checkpoints
+from tests import checkpoints, llava_checkpoints
 
 from mblip.config import TrainRecipe, load_recipe
 from mblip.schema import Instruction
@@ -17,7 +17,11 @@ from mblip.storage import ShardWriter, write_manifest
 from mblip.training.run import train
 
 # What stands for the language model that a recipe names.
-FAMILIES = {"mt0": "mt5", "bloomz": "bloom", "qwen3": "qwen3", "gemma-3": "gemma3", "aya": "cohere"}
+FAMILIES = {
+    "mt0": "mt5", "bloomz": "bloom", "qwen3": "qwen3", "gemma-3": "gemma3", "aya": "cohere", "salamandra": "llama",
+}  # fmt: skip
+# What stands for its eyes, where they are no BLIP-2's.
+EYES = {"siglip2": "siglip", "llava": "llava"}
 PICTURES = 12
 
 
@@ -51,6 +55,8 @@ def build_world(folder: Path) -> Path:
         writer.extend(rows)
     write_manifest(folder / "mix", Instruction, seed=0, recipe_hash="x", licences={"m": "MIT"})
     checkpoints.blip2(folder / "blip2", "t5")
+    llava_checkpoints.tower(folder / "siglip")
+    llava_checkpoints.llava(folder / "llava", "clip", "llama")
     for family in FAMILIES.values():
         checkpoints.llm(folder / family, family)
     exact = ("precision=fp32", "model.quantization=none")  # in bf16 their weights hang on the order of roundings
@@ -77,7 +83,8 @@ def shrunken(name: str, world: Path, *overrides: str) -> TrainRecipe:
         small.append(f"model.run={world / 'aligned'}")
     elif not whole.model.llm.startswith(("nano:", "runs/nano/")):
         family = next(family for part, family in FAMILIES.items() if part in whole.model.llm.lower())
-        small += [f"model.vision={world / 'blip2'}", f"model.llm={world / family}"]
+        eyes = next((kind for part, kind in EYES.items() if part in whole.model.vision.lower()), "blip2")
+        small += [f"model.vision={world / eyes}", f"model.llm={world / family}"]
     else:
         small += ["model.vision=nano:nano-blip2-en", "model.llm=nano:nano-mlm"]
     if whole.model.fit_words:

@@ -9,7 +9,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Blip2Config, Blip2QFormerConfig, Blip2VisionConfig, BloomConfig, MT5Config
+from transformers import (
+    Blip2Config,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    BloomConfig,
+    LlavaConfig,
+    MT5Config,
+    Qwen3Config,
+    SiglipVisionConfig,
+)
 
 from mblip.config import PartsSection
 from mblip.models import VisionLLM
@@ -68,8 +77,39 @@ def full_config(llm: str) -> Blip2Config:
     )  # fmt: skip
 
 
+def llava_config(layers: int, image_tokens: int) -> LlavaConfig:
+    """SigLIP 384 x 12 (or so many layers) on so many patches, an MLP, Qwen3 512 x 8 with its real vocabulary."""
+    side = round(image_tokens**0.5)
+    if side**2 != image_tokens:
+        raise SystemExit(f"--image-tokens {image_tokens} is not the square of a number")
+    vision = SiglipVisionConfig(
+        hidden_size=384, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=6, image_size=16 * side,
+        patch_size=16, vision_use_head=False,
+    )  # fmt: skip
+    text = Qwen3Config(
+        vocab_size=151_936, hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,
+        num_key_value_heads=4, head_dim=64, tie_word_embeddings=False, use_cache=False, eos_token_id=END, pad_token_id=0,
+    )  # fmt: skip
+    return _llava(vision, text)
+
+
+def full_llava_config() -> LlavaConfig:
+    """SigLIP2 So400m (729 patches) before Qwen3-4B, by the shapes that the package ships."""
+    text: Any = base_config("Qwen/Qwen3-4B")
+    text.use_cache = False
+    return _llava(base_config("google/siglip2-so400m-patch14-384"), text)
+
+
+def _llava(vision: Any, text: Any) -> LlavaConfig:
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, vision_feature_layer=-1, vision_feature_select_strategy="full"
+    )
+    config.image_seq_length = (vision.image_size // vision.patch_size) ** 2
+    return config
+
+
 def build(
-    config: Blip2Config, kind: str, dtype: torch.dtype, device: torch.device, weights: bool = True
+    config: Blip2Config | LlavaConfig, kind: str, dtype: torch.dtype, device: torch.device, weights: bool = True
 ) -> tuple[VisionLLM, bool]:
     """Random weights (or none written), the language model quantised, what learns in fp32; whether it was quantised."""
     if kind != "none" and find_spec("bitsandbytes") is None:
@@ -95,8 +135,9 @@ def build(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     vlm.train()
-    vlm.model.vision_model.eval()
+    vlm.container.vision.eval()
     vlm.model.config.image_token_index = config.text_config.vocab_size - 1
     # All that the forward asks of the processor.
-    vlm.processor = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0, eos_token_id=END))  # type: ignore[assignment]
+    tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=END, convert_ids_to_tokens=str)
+    vlm.processor = SimpleNamespace(tokenizer=tokenizer)  # type: ignore[assignment]
     return vlm, kind != "none"

@@ -18,66 +18,16 @@ from mblip.errors import InputError, nearest, of_system
 from mblip.eval_recipe import EvalRecipe as EvalRecipe
 from mblip.eval_recipe import Pictures
 from mblip.languages import LanguageCode
+from mblip.model_recipe import LoraSection as LoraSection
+from mblip.model_recipe import ModelSection as ModelSection
+from mblip.model_recipe import PartsSection as PartsSection
 from mblip.more_languages import parse_languages
 from mblip.settings import Identity, Section, another_kind, decisive, explain, override_field, parse_yaml
 from mblip.settings import Recipe as Recipe
 
-Mode = Literal["frozen", "lora", "full"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 R = TypeVar("R", bound="Recipe")
-
-
-class ModelSection(Section):
-    """Where the parts of the model come from.
-
-    Each of ``vision`` (a BLIP-2 checkpoint: ViT, Q-Former, projection) and ``llm`` is a Hub id, a directory or
-    ``nano:NAME`` for a checkpoint shipped with the package; ``run`` continues from a run directory instead.
-    """
-
-    identity: ClassVar[Identity] = Identity.of(
-        "vision llm run qformer projection fit_words quantization merge answer_separator"
-    )
-
-    vision: str = ""
-    llm: str = ""
-    run: str = ""
-    qformer: Literal["keep", "random"] = "keep"
-    projection: Literal["keep", "random"] = "random"
-    fit_words: tuple[str, ...] = Field(
-        default=(),
-        description="tasks whose answers tell token by token what the queries see: the projection is fitted to them",
-    )
-    quantization: Literal["none", "int8", "nf4", "auto"] = Field(
-        "none", description="auto: int8 on a GPU, none on a CPU"
-    )
-    merge: bool = Field(default=True, description="with run: merge its LoRA into the LLM and start a fresh one")
-    answer_separator: Literal["", " "] | None = Field(
-        default=None,
-        description="what stands between prompt and answer of a decoder-only LLM: nothing, as in the original's training, "
-        "or a blank; left out, what the model was trained with, and a blank for a new one",
-    )
-
-
-class PartsSection(Section):
-    """How each part of the model learns."""
-
-    identity: ClassVar[Identity] = Identity.of("vision qformer projection llm")
-
-    vision: Literal["frozen", "full"] = "frozen"
-    qformer: Literal["frozen", "full"] = "full"
-    projection: Literal["frozen", "full"] = "full"
-    llm: Mode = "lora"
-
-
-class LoraSection(Section):
-    """LoRA on every linear layer of the language model (paper, section 3.2)."""
-
-    identity: ClassVar[Identity] = Identity.of("rank alpha dropout")
-
-    rank: int = Field(default=8, gt=0)
-    alpha: int = Field(default=16, gt=0)
-    dropout: float = Field(default=0.05, ge=0, lt=1)
 
 
 class AllocationSection(Section):
@@ -219,8 +169,8 @@ class TrainRecipe(Recipe):
         default=(),
         description="parts whose layers are computed again for the gradient; auto: llm on a GPU, none on a CPU",
     )
-    speedups: tuple[Literal["packed_rows", "shared_beams", "fused_layers"], ...] = Field(
-        default=("packed_rows", "shared_beams", "fused_layers"),
+    speedups: tuple[Literal["packed_rows", "shared_beams", "shared_prefix", "fused_layers"], ...] = Field(
+        default=("packed_rows", "shared_beams", "shared_prefix", "fused_layers"),
         description="those that the model can use are on; [] is the plain path",
     )
     sharding: Literal["none", "full"] = Field(default="none", description="over the processes; none copies the model")

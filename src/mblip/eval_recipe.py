@@ -56,4 +56,8 @@ class EvalRecipe(Recipe):
     protocol: Literal["generation", "candidates"] = Field(
         default="generation", description="candidates: choose the likeliest of the given answers"
     )
+    chat: bool | None = Field(
+        default=None,
+        description="of a LLaVA: by its language model's chat template or not; left out, as it was trained",
+    )
     limit: int | None = Field(default=None, gt=0, description="images of each benchmark and language, at most")

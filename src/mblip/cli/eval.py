@@ -97,6 +97,13 @@ def evaluate(
     extra_body: Annotated[
         str, typer.Option(help='Fields of every request to the endpoint, as JSON: {"top_k": 1}; null takes one away.')
     ] = "",
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--no-chat",
+            help="Of a LLaVA: by its chat template, or by plain prompts; by default as it was trained.",
+        ),
+    ] = None,
     quantization: Annotated[
         str, typer.Option(help="Quantization of the language model, for models of mblip: none, int8 or nf4.")
     ] = "none",
@@ -139,6 +146,7 @@ def evaluate(
     changes = {"languages": codes, "limit": limit, "prompts": prompts, "protocol": protocol}
     changes |= {"sets": sets, "variant": variant, "pictures": pictures}
     recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value})
+    recipe = recipe if chat is None else recipe.model_copy(update={"chat": chat})
     stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")
     directory = to or Path("runs") / f"eval-{stem}"
     from mblip.cli._progress import ProgressBars, log_shown

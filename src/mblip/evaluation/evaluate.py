@@ -59,11 +59,11 @@ class Machine:
     images: Sequence[str] = ()
     allow_missing: bool = False
 
-    def load(self, model: str, device: Any = None) -> Answerer:
-        """The model that these options are for."""
+    def load(self, model: str, device: Any = None, chat: bool | None = None) -> Answerer:
+        """The model that these options are for; ``chat`` as :func:`~mblip.evaluation.answerers.load_answerer` takes it."""
         return load_answerer(
             model, endpoint=self.endpoint, quantization=self.quantization, dtype=self.dtype, batch_size=self.batch_size,
-            extra_body=self.extra_body, device=device,
+            extra_body=self.extra_body, device=device, chat=chat,
         )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def evaluate(
         )
     from mblip.evaluation.runner import answer_tasks
 
-    answerer = machine.load(model, getattr(processes, "device", None))
+    answerer = machine.load(model, getattr(processes, "device", None), recipe.chat)
     tasks = _possible(tasks, answerer, says_why=processes.is_main_process)
     how = {task.benchmark.name: _how(task.benchmark, recipe.protocol, answerer) for task in tasks}
     run = Run(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,9 +14,10 @@ from mblip.models.finish import finish
 from mblip.models.locate import locate
 from mblip.models.origin import Base, Origin
 from mblip.models.quantize import Quantization
-from mblip.models.reading import load_language_model
-from mblip.models.tokens import end_as_the_tokenizer, place_image_token
+from mblip.models.reading import load_language_model, read_config
+from mblip.models.tokens import IMAGE_TOKEN, end_as_the_tokenizer, place_image_token, stop_as_generation_does
 from mblip.models.vision_llm import VisionLLM
+from mblip.processing.framing import template_with_images
 
 
 def build_model(
@@ -28,19 +30,29 @@ def build_model(
     quantization: Quantization | None = None,
     dtype: torch.dtype | str | None = None,
     device_map: Any = None,
+    bridge: Literal["qformer", "mlp"] | None = None,
+    vision_feature_layer: int | Sequence[int] | None = None,
+    vision_feature_select_strategy: Literal["default", "full"] | None = None,
 ) -> VisionLLM:
-    """Put a language model behind the vision model and Q-Former of a BLIP-2 checkpoint, whose own LLM is never read.
+    """Put a language model behind the eyes of a checkpoint, whose own language model, if it has one, is never read.
 
     Args:
-        vision: BLIP-2 checkpoint: Hub id, folder or ``nano:NAME``.
-        llm: Causal or encoder-decoder checkpoint of transformers, likewise.
+        vision: Hub id, folder or ``nano:NAME`` of a BLIP-2, of a vision tower (SigLIP, SigLIP2, CLIP, DINOv2, any other
+            with patch states that transformers' LLaVA can hold), or of a checkpoint of the LLaVA family.
+        llm: Causal checkpoint of transformers, likewise; behind a Q-Former also an encoder-decoder.
         qformer: Keep the checkpoint's Q-Former and queries, or draw new ones.
-        projection: Keep the checkpoint's projection (the widths must agree), or draw a new one.
+        projection: Keep the checkpoint's projection or MLP (the widths must agree), or draw a new one.
         seed: Seed of what is drawn.
         quantization: ``int8`` or ``nf4`` for the language model alone.
-        dtype: Of vision and language model; None for what the language model was saved in. Q-Former, queries and
-            projection are always fp32, since they learn.
+        dtype: Of vision and language model; None for what the language model was saved in. The bridge is always fp32,
+            since it learns.
         device_map: A device, or what Accelerate's ``dispatch_model`` takes.
+        bridge: What stands between eyes and language model: ``qformer`` (of a BLIP-2) or ``mlp`` (two layers, in
+            transformers' LLaVA); None for what suits the eyes.
+        vision_feature_layer: With an MLP, the layer, or layers, of the tower whose states are read; None for what the
+            checkpoint says, and for a bare tower the last but one where it has a class token, else the last.
+        vision_feature_select_strategy: With an MLP, ``default`` drops the tower's first state, ``full`` keeps all; None
+            for what the checkpoint says, and for a bare tower ``default`` where it has a class token.
 
     Returns:
         The model in evaluation mode.
@@ -49,14 +61,22 @@ def build_model(
         InputError: A checkpoint is missing, incomplete, damaged or of the wrong kind or size.
     """
     vision_folder, llm_folder = locate(vision), locate(llm)
-    kind, eyes = eyes_of(vision_folder)
+    layer = vision_feature_layer
+    layer = layer if layer is None or isinstance(layer, int) else list(layer)
+    kind, eyes = eyes_of(vision_folder, bridge, layer, vision_feature_select_strategy)
+    kind.check_language_model(read_config(llm_folder))  # said before gigabytes are read
+    image_processor = kind.read_image_processor(vision_folder, eyes)
     language_model, tokenizer = load_language_model(llm_folder, dtype)
     end_as_the_tokenizer(language_model, tokenizer)
     image_token = place_image_token(language_model, tokenizer)
+    if kind.images_in_text:
+        stop_as_generation_does(language_model)
+        if tokenizer.chat_template:
+            tokenizer.chat_template = template_with_images(tokenizer.chat_template, IMAGE_TOKEN)
     container = kind.build(
         eyes, Checkpoint(vision_folder), language_model, image_token, bridge=qformer, projection=projection, seed=seed
     )
-    processor = kind.processor(kind.read_image_processor(vision_folder, eyes), tokenizer, container.config)
+    processor = kind.processor(image_processor, tokenizer, container.config)
     vlm = VisionLLM(container.model, processor)
     vlm.origin = Origin({"vision": Base.of(vision, vision_folder), "llm": Base.of(llm, llm_folder)})
     return finish(vlm, quantization, device_map)

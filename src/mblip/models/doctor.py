@@ -12,13 +12,16 @@ from safetensors import safe_open
 from mblip.config import ModelSection
 from mblip.errors import MblipError
 from mblip.models.checkpoint import Checkpoint
-from mblip.models.containers import container_kind
+from mblip.models.containers import LlavaContainer, container_kind
+from mblip.models.containers.llava import image_side
+from mblip.models.containers.towers import load_tower, tower_of
 from mblip.models.locate import locate
 from mblip.models.parts import count_parameters
-from mblip.models.reading import not_blip2, read_tokenizer, sees_images
+from mblip.models.reading import no_container, read_chat_template, read_tokenizer, sees_images
 from mblip.models.runs import DESCRIPTION, read_description
 from mblip.models.skeleton import base_config, container_config, language_model_skeleton, skeleton
 from mblip.models.tokens import IMAGE_TOKEN, check_image_token
+from mblip.processing.framing import ChatFrame
 
 
 @dataclass
@@ -56,8 +59,8 @@ def check_model(name: str | Path) -> ModelReport:
             report.problems.append(f"{folder} holds neither a model (config.json) nor a run ({DESCRIPTION})")
         else:
             config = base_config(folder)
-            check = _check_vision_llm if container_kind(config) else _check_language_model
-            check(folder, config, report)
+            kinds = {True: _check_vision_llm, False: _check_part}
+            kinds[container_kind(config) is not None](folder, config, report)
     except MblipError as error:
         report.problems.append(str(error))
     return report
@@ -84,7 +87,7 @@ def _check_vision_llm(folder: Path, config: Any, report: ModelReport) -> None:
     tokenizer = read_tokenizer(folder)
     kind = container_kind(config)
     assert kind is not None
-    kind.read_image_processor(folder, config)
+    image_processor = kind.read_image_processor(folder, config)
     rows = config.get_text_config().vocab_size
     if of_2023:
         free = rows - len(tokenizer)
@@ -92,16 +95,41 @@ def _check_vision_llm(folder: Path, config: Any, report: ModelReport) -> None:
         report.facts["image token"] = f"none; {free} embedding rows belong to no token, and loading {place}"
     else:
         report.facts["image token"] = f"{IMAGE_TOKEN} is {check_image_token(config, tokenizer, folder)}"
+    if kind.images_in_text:
+        template = read_chat_template(folder) or tokenizer.chat_template
+        report.facts["chat template"] = "prompts are written by it" if template else "none"
+        try:
+            placeholder = kind.processor(image_processor, tokenizer, config).image_token
+            _ = template and ChatFrame(tokenizer, template, placeholder).takes_parts
+        except MblipError as error:
+            report.problems.append(f"{folder}: {error}")
     report.facts["parameters"] = _parameters(config)
     with torch.device("meta"):
         _check_weights(folder, skeleton(config, torch.float32).model, config, report)
+
+
+def _check_part(folder: Path, config: Any, report: ModelReport) -> None:
+    try:
+        tower = tower_of(config, "")
+    except MblipError:
+        _check_language_model(folder, config, report)
+        return
+    report.kind = "vision-language model of the LLaVA family" if tower.family else "image encoder"
+    eyes = LlavaContainer.eyes_from(tower.config, tower.family)
+    LlavaContainer.read_image_processor(folder, eyes)
+    load_tower(tower, Checkpoint(folder), torch.float32)
+    report.facts |= {
+        "images": f"{image_side(eyes)} x {image_side(eyes)} pixels",
+        "image tokens": f"{eyes.image_seq_length} by layer {eyes.vision_feature_layer}, {eyes.vision_feature_select_strategy}",
+        "use": "as model.vision, with model.bridge=mlp",
+    }
 
 
 def _check_language_model(folder: Path, config: Any, report: ModelReport) -> None:
     kind = config.model_type
     if sees_images(kind) or config.get_text_config() is not config or hasattr(config, "vision_config"):
         report.kind = "vision-language model" if sees_images(kind) else "neither a vision-LLM nor a language model"
-        report.problems.append(f"{folder} is a {kind!r} checkpoint, {not_blip2(kind)}")
+        report.problems.append(f"{folder} is a {kind!r} checkpoint, {no_container(kind)}")
         return
     report.kind = "language model"
     tokenizer = read_tokenizer(folder)
@@ -124,7 +152,10 @@ def _check_weights(folder: Path, model: Any, config: Any, report: ModelReport) -
     """Whether every weight of this shape is in the files; of tied ones any name will do."""
     weights = Checkpoint(folder)
     size = sum(path.stat().st_size for path in weights.files)
-    prefix = "language_model." if container_kind(config) else ""
+    kind = container_kind(config)
+    prefix = "language_model." if kind else ""
+    if prefix and not any(name.startswith(prefix) for name in weights.names):
+        prefix = "model.language_model."
     report.facts |= {
         "language model": config.get_text_config().model_type,
         "output head": "tied to the embeddings"
@@ -133,6 +164,8 @@ def _check_weights(folder: Path, model: Any, config: Any, report: ModelReport) -
         "weights": f"{len(weights.files)} {weights.files[0].suffix[1:]} files, {size / 2**30:.2f} GiB",
         "stored as": str(weights.dtype(prefix)).removeprefix("torch."),
     }
+    if kind and kind.check_files(folder, config):
+        return
     if _head_is_apart(model, weights):
         head = model.get_output_embeddings()
         report.facts["output head"] = "a table of its own"

@@ -77,7 +77,10 @@ def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> flo
     unquantize(vlm.language_model, vlm.llm.dtype)
     error = None if reference is None else float((probe(vlm) - reference).norm() / reference.norm())
     if not vlm.is_encoder_decoder:
-        vlm.model.config.answer_separator = vlm.layout.separator
+        vlm.model.config.answer_separator = vlm.layout_for(False).separator
+    if vlm.container.images_in_text:
+        vlm.model.config.chat_prompts = vlm.chats
+    vlm.model.generation_config = vlm.language_model.generation_config
     with atomic_folder(folder) as partial:
         vlm.model.save_pretrained(partial)
         _say_start(partial / "config.json", vlm)
@@ -138,26 +141,49 @@ def model_card(
 
 # {title}
 
-A multilingual vision-language model: BLIP-2's vision model and Q-Former before a `{config.text_config.model_type}` language
-model, in the stock format of transformers. {vlm.container.tokens_per_image} image tokens stand before every prompt, which the
-processor puts there. The licences of the models that it was made from apply.
+A multilingual vision-language model: {vlm.container.eyes_name} before a `{config.text_config.model_type}` language model,
+in the stock format of transformers. An image takes {vlm.container.tokens_per_image} tokens of a prompt, which the processor
+puts there. The licences of the models that it was made from apply.
 
 ```python
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model, processor = AutoModelForImageTextToText.from_pretrained("."), AutoProcessor.from_pretrained(".", backend="pil")
-inputs = processor(images=Image.open("photo.jpg"), text="{_caption_prompt(config)}", return_tensors="pt")
-print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_tokens=50), skip_special_tokens=True)[0])
-```
-
-Name the language in the prompt: without a prompt (`processor(images=...)` alone) the model answers, as stock BLIP-2 does,
-but was not trained to. BLIP-2's processor has no chat template: give pipelines `images` and `text`, not messages.
+{_usage(vlm)}
 
 ## Made from
 
 {chr(10).join(made) or "- not recorded"}
 """
+
+
+def _usage(vlm: VisionLLM) -> str:
+    """How stock code asks the model, after its first lines, and what to mind."""
+    prompt = _caption_prompt(vlm.model.config)
+    if not vlm.container.images_in_text:
+        return f"""inputs = processor(images=Image.open("photo.jpg"), text="{prompt}", return_tensors="pt")
+print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_tokens=50), skip_special_tokens=True)[0])
+```
+
+Name the language in the prompt: without a prompt (`processor(images=...)` alone) the model answers, as stock BLIP-2 does,
+but was not trained to. BLIP-2's processor has no chat template: give pipelines `images` and `text`, not messages."""
+    if not vlm.chats:
+        return f"""inputs = processor(images=Image.open("photo.jpg"), text="<image>\\n{prompt}", return_tensors="pt")
+ids = model.generate(**inputs, num_beams=5, max_new_tokens=50)[:, inputs["input_ids"].shape[1] :]
+print(processor.batch_decode(ids, skip_special_tokens=True)[0])
+```
+
+Name the language in the prompt. `<image>` and a line break stand before it."""
+    return f"""said = [{{"type": "image", "image": Image.open("photo.jpg")}}, {{"type": "text", "text": "{prompt}"}}]
+inputs = processor.apply_chat_template(
+    [{{"role": "user", "content": said}}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+ids = model.generate(**inputs, num_beams=5, max_new_tokens=50)[:, inputs["input_ids"].shape[1] :]
+print(processor.batch_decode(ids, skip_special_tokens=True)[0])
+```
+
+Name the language in the prompt. The model was trained with this chat template."""
 
 
 def _caption_prompt(config: Any) -> str:

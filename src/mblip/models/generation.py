@@ -22,6 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from mblip.models.language_model import eval_mode
 from mblip.models.scoring import score_answers
+from mblip.models.speedups.shared_prefix import Prefixes, bytes_per_token
 from mblip.models.vision_llm import VisionLLM, check_lengths
 from mblip.processing.images import Picture
 
@@ -66,6 +67,8 @@ class Generator:
         batch_size: Texts that are generated together.
         image_batch: Images that are encoded together.
         cached_images: Encoded images that are kept, the ones used last.
+        prefix_bytes: Bytes of keys and values of images that are kept for later questions about them, where the language
+            model can go on from them (:mod:`mblip.models.speedups.shared_prefix`).
         **generation: What transformers' ``generate`` takes, such as ``num_beams=5``.
     """
 
@@ -77,6 +80,7 @@ class Generator:
         batch_size: int = 64,
         image_batch: int = 32,
         cached_images: int = 4096,
+        prefix_bytes: int = 1 << 30,
         **generation: Any,
     ) -> None:
         self.model = model
@@ -85,6 +89,7 @@ class Generator:
         self.image_batch = image_batch
         self.cached_images = cached_images
         self.generation = generation
+        self.prefixes = Prefixes(prefix_bytes) if "shared_prefix" in model.speedups else None
         self._encoded: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -113,7 +118,8 @@ class Generator:
             features, index = self._features(batch)
             prompts = [request.prompt for request in batch]
             with eval_mode(self.model):
-                scores = score_answers(self.model, prompts, features, index, answers, self.batch_size)
+                seen: dict[str, Any] = {"image_keys": [request.images for request in batch], "prefixes": self.prefixes}
+                scores = score_answers(self.model, prompts, features, index, answers, self.batch_size, **seen)
             yield from zip(batch, scores.tolist(), strict=True)
 
     def stream(self, request: Request) -> Generator_[str, None, Answer]:
@@ -133,7 +139,8 @@ class Generator:
 
         options = {**self.generation, **wishes}
         with ThreadPoolExecutor(1, "mblip-stream") as thread:
-            answer = thread.submit(self.model.generate_ids, [request.prompt], features, index, **options)
+            seen: dict[str, Any] = {"image_keys": [request.images], "prefixes": self.prefixes}
+            answer = thread.submit(self.model.generate_ids, [request.prompt], features, index, **seen, **options)
             answer.add_done_callback(lambda _: pieces.close())
             try:
                 yield from pieces
@@ -145,7 +152,10 @@ class Generator:
         for places in self._batches(requests, self.batch_size):
             batch = [requests[place] for place in places]
             features, index = self._features(batch)
-            ids = self.model.generate_ids([request.prompt for request in batch], features, index, **self.generation)
+            ids = self.model.generate_ids(
+                [request.prompt for request in batch], features, index,
+                image_keys=[request.images for request in batch], prefixes=self.prefixes, **self.generation,
+            )  # fmt: skip
             yield from zip(places, self._counted(ids), strict=True)
 
     def _counted(self, ids: Tensor) -> list[Answer]:
@@ -162,7 +172,7 @@ class Generator:
     def _batches(self, requests: Sequence[Request], size: int) -> Iterator[list[int]]:
         """Places of requests that run together.
 
-        Those of one image fall into one window, which has no more images than the cache, and within a window the
+        Those of one image fall into one window, which has no more images than the caches, and within a window the
         longest come first: what does not fit the memory then fails at once.
         """
         if not requests:
@@ -173,11 +183,16 @@ class Generator:
         by_image: dict[tuple[str, ...], list[int]] = {}
         for place, request in enumerate(requests):
             by_image.setdefault(request.images, []).append(place)
+        most = self.cached_images
+        # Where images have several texts each: those that keep their keys and values, but enough to fill a batch.
+        shared = most
+        if self.prefixes is not None and len(requests) >= 2 * len(by_image):
+            shared = max(1, self.prefixes.limit // (image * bytes_per_token(self.model.llm)))
         windows: list[list[int]] = [[]]
         images: set[str] = set()
         for keys, places in by_image.items():
             images.update(keys)
-            if windows[-1] and len(images) > self.cached_images:
+            if windows[-1] and (len(images) > most or (len(images) > shared and len(windows[-1]) >= size)):
                 windows.append([])
                 images = set(keys)
             windows[-1] += places

@@ -74,6 +74,8 @@ def recompute_layers(vlm: VisionLLM, parts: Collection[str]) -> None:
     """
     modules = {**vlm.container.encoders, "llm": vlm.language_model}
     for part in parts:
+        if part not in modules:
+            raise InputError(f"checkpointing: a {vlm.container.model_type} model has no {part}; leave it out")
         if not modules[part].supports_gradient_checkpointing:
             raise InputError(f"checkpointing: {type(modules[part]).__name__} does not support it; leave {part} out")
         # Newer versions of transformers have a new name for it, and warn of the old one.

@@ -38,13 +38,18 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
     if section.run:
         vlm = load_vision_llm(section.run, merge=section.merge, **options)
     elif section.vision and section.llm:
-        parts = (section.vision, section.llm, section.qformer, section.projection)
-        vlm = build_model(*parts, seed=recipe.seed, **options)
+        options |= {"qformer": section.qformer, "projection": section.projection, **section.eye_settings}
+        vlm = build_model(section.vision, section.llm, seed=recipe.seed, **options)
     else:
         raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
     _check_separator(vlm, recipe)
     if section.answer_separator is not None:
         vlm.model.config.answer_separator = section.answer_separator
+    if section.chat is not None:
+        vlm.layout_for(section.chat)  # says what stands in the way
+        vlm.model.config.chat_prompts = section.chat
+    elif vlm.container.images_in_text:
+        vlm.model.config.chat_prompts = vlm.chats  # decided now: a run must not change with what it is loaded with
     make_trainable(vlm, recipe)
     speed_up(vlm, recipe.speedups)
     return vlm
@@ -84,7 +89,7 @@ def make_trainable(vlm: VisionLLM, recipe: TrainRecipe) -> None:
 
 def without_values(speedups: Collection[str]) -> list[str]:
     """The speed-ups that do not have to be tried on a model's values."""
-    return [name for name in speedups if name != "packed_rows"]
+    return [name for name in speedups if name not in ("packed_rows", "shared_prefix")]
 
 
 def compute_dtype(recipe: TrainRecipe) -> torch.dtype:

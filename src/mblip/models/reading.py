@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -58,16 +59,16 @@ def sees_images(model_type: str | None) -> bool:
     return model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
-def not_blip2(model_type: str | None) -> str:
-    """What to say of a checkpoint that stands where BLIP-2 is needed."""
+def no_container(model_type: str | None) -> str:
+    """What to say of a checkpoint that stands where a whole vision-LLM of a kind that is built here is needed."""
     if sees_images(model_type):
-        return "a vision-language model, but not BLIP-2: of all commands only mblip eval takes it, as it is"
-    return "not BLIP-2; a language model goes under llm="
+        return "a vision-language model, but not BLIP-2 or LLaVA: of all commands only mblip eval takes it, as it is"
+    return "not BLIP-2 or LLaVA; a language model goes under llm=, an image encoder under vision="
 
 
 def not_a_language_model(model_type: str | None) -> str:
     """What to say of a checkpoint that stands where a language model is needed."""
-    if model_type != "blip-2" and sees_images(model_type):
+    if model_type not in ("blip-2", "llava") and sees_images(model_type):
         return "a vision-language model, which is not a language model alone: mblip eval takes it, as it is"
     return "which is not a language model alone"
 
@@ -86,13 +87,24 @@ def text_class(config: Any, name: str | Path) -> Any:
     return auto
 
 
-def from_pretrained(auto: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """Transformers' loader with its report, its errors put into a sentence."""
+def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None, **options: Any) -> tuple[Any, Any]:
+    """Transformers' loader with its report, its errors put into a sentence.
+
+    Args:
+        auto: A model class, or one of transformers' ``Auto...`` classes.
+        folder: Where the files lie.
+        state: Tensors by name, instead of those of the files.
+        **options: Of the loader.
+
+    Raises:
+        InputError: It cannot be loaded.
+    """
     verbosity = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()  # what it would warn of, check_loaded decides
+    place = {"pretrained_model_name_or_path": folder if state is None else None, "state_dict": state}
     try:
         model, report = auto.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
+            **place, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
         )
     except pickle.UnpicklingError as error:
         raise InputError(f"{folder} holds a pickle of more than tensors; convert it to safetensors") from error
@@ -122,10 +134,7 @@ def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix
     Raises:
         InputError: As said; names the first weight.
     """
-    mismatched = [entry[0] for entry in report["mismatched_keys"]]
-    for problem, names in (("missing", report["missing_keys"]), ("of another size", mismatched)):
-        if names:
-            raise InputError(f"{folder}: {len(names)} weights are {problem}, the first being {min(names)}")
+    check_complete(report, folder)
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     raw = read_json(folder / "config.json")
     apart = raw.get("text_config", raw).get("tie_word_embeddings") is False
@@ -136,6 +145,22 @@ def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix
                 f"{folder}: 1 weight is missing, {stored}, the output head that config.json says is not tied to the embeddings"
             )
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
+
+
+def check_complete(report: dict[str, Any], folder: Path) -> None:
+    """Whether every weight was read.
+
+    Args:
+        report: What :func:`from_pretrained` says of the loading.
+        folder: For the message.
+
+    Raises:
+        InputError: Weights are missing or of another size; names the first.
+    """
+    mismatched = [entry[0] for entry in report["mismatched_keys"]]
+    for problem, names in (("missing", report["missing_keys"]), ("of another size", mismatched)):
+        if names:
+            raise InputError(f"{folder}: {len(names)} weights are {problem}, the first being {min(names)}")
 
 
 def choose_dtype(dtype: torch.dtype | str | None, weights: Checkpoint, prefix: str, config: Any) -> torch.dtype:
@@ -167,7 +192,7 @@ def read_config(folder: Path) -> Any:
     raw = read_json(folder / "config.json")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, TypeError) as error:
+    except (ValueError, KeyError, OSError, TypeError, StrictDataclassError) as error:
         if "auto_map" in raw:
             raise InputError(
                 f"{folder} needs code that comes with the checkpoint (auto_map), which is refused"
@@ -175,6 +200,24 @@ def read_config(folder: Path) -> Any:
         kind = raw.get("model_type")
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder / 'config.json'}: model_type {kind!r} cannot be read: {reason}") from error
+
+
+def read_chat_template(folder: Path) -> str | None:
+    """The chat template that a checkpoint's processor has, in today's files or in those of before; None where there is none.
+
+    Raises:
+        InputError: A file is damaged.
+    """
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file} is damaged ({error}); copy the checkpoint again") from error
+    for name in ("chat_template.json", "processor_config.json"):
+        if (folder / name).is_file() and isinstance(found := read_json(folder / name).get("chat_template"), str):
+            return found
+    return None
 
 
 def read_tokenizer(folder: Path) -> Any:

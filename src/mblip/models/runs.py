@@ -1,6 +1,6 @@
 """Run directories: what was trained, and on which base checkpoints it stands.
 
-``bridge.safetensors`` (Q-Former, queries, projection), ``adapter/`` (the LoRA, PEFT format), ``mblip.json``, and
+``bridge.safetensors`` (Q-Former, queries, projection; or the MLP), ``adapter/`` (the LoRA, PEFT format), ``mblip.json``, and
 ``adapters/N/`` for those of earlier runs, which are merged into the language model in order when the run is loaded,
 before it is quantised. A part that was trained in full is stored in full, the language model never merged.
 """
@@ -69,12 +69,13 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
         "format": FORMAT,
         "bases": {part: asdict(base) for part, base in origin.bases.items()},
         "image_token_index": vlm.container.image_token_id,
+        **({"eyes": vlm.container.eye_settings, "chat": vlm.chats} if vlm.container.images_in_text else {}),
         "adapters": adapters,
         "adapter_attached": bool(vlm.llm.lora_layers),
         "full": sorted(full),
         "trained_on": quantization_of(vlm.language_model),
         "prompt_templates": list(getattr(vlm.model.config, "prompt_templates", None) or []),
-        "answer_separator": None if vlm.is_encoder_decoder else vlm.layout.separator,
+        "answer_separator": None if vlm.is_encoder_decoder else vlm.layout_for(False).separator,
         "trained_prompts": getattr(vlm.model.config, "trained_prompts", None),
         "more_languages": getattr(vlm.model.config, "more_languages", None) or [],
     }
@@ -95,6 +96,8 @@ class Description:
         prompt_templates: Files of the templates that the run was trained with.
         answer_separator: What stood between prompt and answer of a decoder-only model; None where the run does not say
             (an encoder-decoder, or a run from before this was written): then what the tokeniser makes of both in one line.
+        eyes: What built the eyes, beside the bases; see :attr:`~mblip.models.containers.Container.eye_settings`.
+        chat: Whether the run was trained with the language model's chat template; None where it could have none.
         trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None where the run does not say.
         more_languages: Languages beside the 96 that the run was trained in.
     """
@@ -108,6 +111,8 @@ class Description:
     prompt_templates: list[str]
     answer_separator: str | None
     trained_prompts: dict[str, Any] | None
+    eyes: dict[str, Any]
+    chat: bool | None
     more_languages: list[dict[str, Any]]
 
 
@@ -131,6 +136,8 @@ def read_description(folder: Path) -> Description:
             prompt_templates=list(raw.get("prompt_templates", ())),
             answer_separator=_separator(raw.get("answer_separator")),
             trained_prompts=raw.get("trained_prompts"),
+            eyes=dict(raw.get("eyes") or {}),
+            chat=raw.get("chat"),
             more_languages=list(raw.get("more_languages", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -165,7 +172,7 @@ def load_run(
     if "model" in bases:
         vlm = load_stock(locate(bases["model"].name), bases["model"].name, dtype)
     else:
-        vlm = build_model(bases["vision"].name, bases["llm"].name, dtype=dtype)
+        vlm = build_model(bases["vision"].name, bases["llm"].name, dtype=dtype, **run.eyes)
     if vlm.container.image_token_id != run.image_token_index:
         raise InputError(f"{folder}: the image token has another id in the base's tokeniser than when it was trained")
     for file in ("bridge", *run.full):
@@ -176,6 +183,8 @@ def load_run(
     vlm.origin = Origin(bases, adapters, attached)
     if not vlm.is_encoder_decoder:  # whatever the base was trained with: the run was trained with its own
         vlm.model.config.answer_separator = run.answer_separator
+    if run.chat is not None:
+        vlm.model.config.chat_prompts = run.chat
     if run.prompt_templates:  # part of the configuration, so that an export has them as well
         vlm.model.config.prompt_templates = run.prompt_templates
     if run.trained_prompts is not None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
 from mblip.models.language_model import CausalLanguageModel, Seq2SeqLanguageModel, eval_mode
+from mblip.models.speedups.shared_prefix import Prefixes, heads_of, inputs, is_worth_it
 from mblip.models.vision_llm import VisionLLM
 from mblip.processing.images import Picture
 from mblip.processing.text import IGNORED, pad_rows
@@ -26,6 +28,8 @@ def score_answers(
     image_index: Tensor,
     answers: Sequence[str],
     rows: int = 64,
+    image_keys: Sequence[Hashable] | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Tensor:
     """Log-probability of each answer to each prompt [prompts, answers].
 
@@ -39,6 +43,8 @@ def score_answers(
         image_index: [prompts, images of a prompt], rows of ``image_features``; -1 where a prompt has fewer.
         answers: What is scored, each with its end token.
         rows: Answers that run together.
+        image_keys: See :meth:`VisionLLM.generate_ids`.
+        prefixes: Likewise.
 
     Returns:
         Natural logarithms in fp32, summed over the tokens of an answer and its end token.
@@ -48,9 +54,20 @@ def score_answers(
         counts = (image_index >= 0).sum(1).tolist()
         batch = {name: value.to(vlm.device) for name, value in vlm.layout.prompts(prompts, counts).items()}
         embedded = vlm.embed(batch["input_ids"], image_features, image_index)
-        read = _read_by_encoder if vlm.is_encoder_decoder else _read_by_decoder
-        states = read(vlm, embedded, batch["attention_mask"])
         targets = [row for prompt in prompts for row in vlm.layout.targets([prompt] * len(answers), answers)]
+        if vlm.is_encoder_decoder:
+            states = _read_by_encoder(vlm, embedded, batch["attention_mask"])
+        else:
+            seen = image_keys or [tuple(row) for row in image_index.tolist()]
+            heads = heads_of(batch["input_ids"], batch["attention_mask"], vlm.layout.image_token_id, seen)
+            longest = {"max_new_tokens": max(map(len, targets), default=0)}
+            shares = "shared_prefix" in vlm.speedups
+            if shares and is_worth_it(vlm.llm, heads, batch["attention_mask"], prefixes, longest):
+                given = inputs(vlm.llm, embedded, batch["attention_mask"], heads, 1, prefixes)
+                states = _read_by_decoder(vlm, given["inputs_embeds"], *_cache_and_mask(given))
+            else:
+                empty = DynamicCache(config=vlm.language_model.config)
+                states = _read_by_decoder(vlm, embedded, empty, batch["attention_mask"])
         owners = torch.arange(len(prompts), device=vlm.device).repeat_interleave(len(answers))
         for start in range(0, len(targets), rows):
             part = slice(start, start + rows)
@@ -86,11 +103,16 @@ def _read_by_encoder(vlm: VisionLLM, embedded: Tensor, mask: Tensor) -> States:
     return states
 
 
-def _read_by_decoder(vlm: VisionLLM, embedded: Tensor, mask: Tensor) -> States:
+def _cache_and_mask(given: dict[str, Any]) -> tuple[Any, Tensor]:
+    return next(value for value in given.values() if isinstance(value, Cache)), given["attention_mask"]
+
+
+def _read_by_decoder(vlm: VisionLLM, embedded: Tensor, read: Any, mask: Tensor) -> States:
+    """How answers go on from prompts [prompts, tokens, width], of which the first tokens may be in the cache already."""
     llm = vlm.llm
     assert isinstance(llm, CausalLanguageModel)
-    read = DynamicCache(config=llm.model.config)
-    last = llm.hidden_states(embedded, mask, cache=read)[:, -1:]  # rows are padded on the left
+    words = embedded[:, read.get_seq_length() :]
+    last = llm.hidden_states(words, mask, cache=read)[:, -1:]  # rows are padded on the left
 
     def states(owners: Tensor, labels: Tensor) -> Tensor:
         first = last[owners]

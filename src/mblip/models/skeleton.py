@@ -16,9 +16,10 @@ from transformers.initialization import no_init_weights
 from mblip.config import ModelSection, TrainRecipe, load_recipe, shipped_recipes
 from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
-from mblip.models.containers import CONTAINERS, container_kind
+from mblip.models.containers import BRIDGES, CONTAINERS, LlavaContainer, bridge_for, container_kind
+from mblip.models.containers.towers import tower_of
 from mblip.models.locate import locate
-from mblip.models.reading import not_a_language_model, not_blip2, read_config, text_class
+from mblip.models.reading import no_container, not_a_language_model, read_config, text_class
 from mblip.models.runs import DESCRIPTION
 from mblip.models.vision_llm import VisionLLM
 
@@ -57,25 +58,27 @@ def container_config(section: ModelSection) -> PretrainedConfig:
         folder = Path(section.run).expanduser()
         recipe = shipped_recipes().get(folder.name)
         if (folder / DESCRIPTION).is_file():
-            bases = read_json(folder / DESCRIPTION).get("bases", {})
-            named = {part: base["id"] for part, base in bases.items()}
-            return container_config(ModelSection(run=named.pop("model", ""), **named))
+            described = read_json(folder / DESCRIPTION)
+            named = {part: base["id"] for part, base in described.get("bases", {}).items()}
+            return container_config(ModelSection(run=named.pop("model", ""), **named, **(described.get("eyes") or {})))
         if recipe and not folder.exists():  # a run that is still to come: its recipe says what it will be
             return container_config(load_recipe(TrainRecipe, recipe).model)
         whole = base_config(section.run)
         if container_kind(whole) is None:
             raise InputError(
-                f"model.run: {section.run} is a {whole.model_type!r} checkpoint, {not_blip2(whole.model_type)}"
+                f"model.run: {section.run} is a {whole.model_type!r} checkpoint, {no_container(whole.model_type)}"
             )
         return whole
     if not (section.vision and section.llm):
         raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
     eyes, llm = base_config(section.vision), base_config(section.llm)
+    what = f"model.vision: {section.vision} is a {eyes.model_type!r} checkpoint"
+    settings = section.eye_settings
+    if BRIDGES[bridge_for(eyes.model_type, settings.pop("bridge"))] is LlavaContainer:
+        facts = tower_of(eyes, what)
+        eyes = LlavaContainer.eyes_from(facts.config, facts.family, *settings.values())
     kind = container_kind(eyes)
-    if kind is None:
-        raise InputError(
-            f"model.vision: {section.vision} is a {eyes.model_type!r} checkpoint, {not_blip2(eyes.model_type)}"
-        )
+    assert kind is not None
     if container_kind(llm) or llm.get_text_config() is not llm:
         raise InputError(
             f"model.llm: {section.llm} is a {llm.model_type!r} checkpoint, {not_a_language_model(llm.model_type)}"

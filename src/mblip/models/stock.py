@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from mblip.models.containers import eyes_of
+from mblip.models.containers import whole_of
 from mblip.models.origin import Base, Origin
-from mblip.models.reading import read_tokenizer
+from mblip.models.reading import read_chat_template, read_tokenizer
 from mblip.models.tokens import check_image_token, place_image_token
 from mblip.models.vision_llm import VisionLLM
 
@@ -25,8 +25,10 @@ def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None, 
     Raises:
         InputError: See :func:`~mblip.models.load.load_vision_llm`.
     """
-    kind, config = eyes_of(folder)
+    kind, config = whole_of(folder)
     tokenizer = read_tokenizer(folder)
+    if kind.images_in_text:
+        tokenizer.chat_template = read_chat_template(folder) or tokenizer.chat_template
     image_processor = kind.read_image_processor(folder, config)
     if config.image_token_index is not None:
         check_image_token(config, tokenizer, folder)

@@ -78,6 +78,22 @@ def end_as_the_tokenizer(language_model: Any, tokenizer: Any) -> None:
         language_model.config.get_text_config().eos_token_id = tokenizer.eos_token_id
 
 
+def stop_as_generation_does(language_model: Any) -> None:
+    """Let answers also end with what the checkpoint's generation settings name, such as the end of a turn in a chat.
+
+    A language model that ends with one token and whose settings name several ends with any of them.
+    """
+    named = language_model.generation_config.eos_token_id
+    config, known = language_model.config.get_text_config(), end_tokens(language_model)
+    more = [
+        token
+        for token in ([] if named is None else named if isinstance(named, list) else [named])
+        if token not in known
+    ]
+    if more:
+        config.eos_token_id = [*known, *more]
+
+
 def align_special_tokens(language_model: Any, tokenizer: Any) -> None:
     """Give the configuration what it lacks of the tokeniser's tokens, and let generation follow it alone.
 

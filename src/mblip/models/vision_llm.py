@@ -7,7 +7,7 @@ replaces, and can be left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,8 +20,9 @@ from mblip.models.containers import container_of
 from mblip.models.head import place_output_head
 from mblip.models.language_model import CausalLanguageModel, LanguageModel, Seq2SeqLanguageModel, eval_mode
 from mblip.models.origin import Origin
-from mblip.models.speedups import packed_rows, shared_beams
-from mblip.models.tokens import end_token
+from mblip.models.speedups import packed_rows, shared_beams, shared_prefix
+from mblip.models.tokens import end_token, end_tokens
+from mblip.processing.framing import ChatFrame, Frame, PlainFrame
 from mblip.processing.images import Picture, open_picture
 from mblip.processing.text import IGNORED, TextLayout
 
@@ -82,13 +83,59 @@ class VisionLLM(nn.Module):
         """Where the inputs go."""
         return self.container.device
 
-    @cached_property
+    @property
     def layout(self) -> TextLayout:
-        """How this model's prompts and answers become tokens."""
+        """How this model's prompts and answers become tokens: by its chat template, where :attr:`chats` says so."""
+        return self.layout_for(None)
+
+    @property
+    def chats(self) -> bool:
+        """Whether prompts are written by the language model's chat template unless a call says otherwise.
+
+        As the model was trained (``chat_prompts`` in its configuration); where that says nothing, if there is a template.
+        """
+        said: bool | None = getattr(self.model.config, "chat_prompts", None)
+        has_template = self.container.images_in_text and bool(self.chat_template)
+        return has_template if said is None else said and has_template
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template, in Jinja; None where there is none."""
+        template: str | None = getattr(self.processor, "chat_template", None)
+        return template
+
+    def layout_for(self, chat: bool | None) -> TextLayout:
+        """The layout with the chat template or without; None for what :attr:`chats` says.
+
+        Raises:
+            InputError: A chat template is asked for and there is none, or it does not show images.
+        """
+        chosen = self.chats if chat is None else chat
+        if chosen and not (self.container.images_in_text and self.chat_template):
+            where = (
+                "this model has no chat template" if self.container.images_in_text else "BLIP-2 takes no chat template"
+            )
+            raise InputError(f"chat=True: {where}; leave it out, or say chat=False")
+        return self._with_template if chosen else self._without_template
+
+    @cached_property
+    def _with_template(self) -> TextLayout:
+        assert self.chat_template is not None
+        return self._layout(ChatFrame(self.tokenizer, self.chat_template, self._image_token))
+
+    @cached_property
+    def _without_template(self) -> TextLayout:
+        return self._layout(PlainFrame(self._image_token) if self.container.images_in_text else None)
+
+    @property
+    def _image_token(self) -> str:
+        return str(self.tokenizer.convert_ids_to_tokens(self.container.image_token_id))
+
+    def _layout(self, frame: Frame | None) -> TextLayout:
         image_token, tokens = self.container.image_token_id, self.container.tokens_per_image
         end = end_token(self.language_model, self.tokenizer)
         separator = getattr(self.model.config, "answer_separator", None)
-        return TextLayout(self.tokenizer, image_token, end, tokens, self.is_encoder_decoder, separator)
+        return TextLayout(self.tokenizer, image_token, end, tokens, self.is_encoder_decoder, separator, frame)
 
     # Images
 
@@ -248,7 +295,8 @@ class VisionLLM(nn.Module):
         Args:
             images: One picture, or a list of pictures, for each prompt: paths, bytes, PIL images or arrays.
             prompts: As many texts.
-            **generation: What transformers' ``generate`` takes, such as ``num_beams=5``.
+            **generation: What transformers' ``generate`` takes, such as ``num_beams=5``, and ``chat``, see
+                :meth:`generate_ids`.
 
         Returns:
             The answers alone, without special tokens.
@@ -268,7 +316,14 @@ class VisionLLM(nn.Module):
         return self.decode(self.generate_ids(prompts, features, image_index, **generation))
 
     def generate_ids(
-        self, prompts: Sequence[str], image_features: Tensor, image_index: Tensor, **generation: Any
+        self,
+        prompts: Sequence[str],
+        image_features: Tensor,
+        image_index: Tensor,
+        *,
+        image_keys: Sequence[Hashable] | None = None,
+        prefixes: shared_prefix.Prefixes | None = None,
+        **generation: Any,
     ) -> Tensor:
         """Answers as token ids [texts, tokens], without the prompt, from encoded images.
 
@@ -276,19 +331,27 @@ class VisionLLM(nn.Module):
             prompts: The texts.
             image_features: [images, tokens, width].
             image_index: [texts, images of a text], see :meth:`embed`.
+            image_keys: With ``prefixes``: what tells the images of each text from those of any other call.
+            prefixes: What earlier calls have left of images that are asked about again
+                (:mod:`mblip.models.speedups.shared_prefix`).
             **generation: What transformers' ``generate`` takes; 50 new tokens where no length is given. Penalties
-                (``repetition_penalty``, ``no_repeat_ngram_size``) count the answer's tokens alone.
+                (``repetition_penalty``, ``no_repeat_ngram_size``) count the answer's tokens alone. ``chat=False`` leaves
+                the language model's chat template out, ``chat=True`` takes it; see :attr:`chats`.
 
         Raises:
             InputError: More than one answer a prompt is asked for.
         """
         if generation.get("num_return_sequences", 1) != 1:
             raise InputError("num_return_sequences gives several answers a prompt: repeat the prompt instead")
+        layout = self.layout_for(generation.pop("chat", None))
         counts = (image_index >= 0).sum(1).tolist()
-        batch = {name: value.to(self.device) for name, value in self.layout.prompts(prompts, counts).items()}
+        batch = {name: value.to(self.device) for name, value in layout.prompts(prompts, counts).items()}
+        if layout.frame is not None and layout.frame.end_token_id is not None:
+            known = end_tokens(self.language_model)
+            generation.setdefault("eos_token_id", [*known, *({layout.end_token_id} - set(known))])
         if not {"max_new_tokens", "max_length"} & generation.keys():
             generation["max_new_tokens"] = DEFAULT_NEW_TOKENS
-        generation.setdefault("pad_token_id", self.layout.pad_token_id)
+        generation.setdefault("pad_token_id", layout.pad_token_id)
         with torch.no_grad(), eval_mode(self):
             mask = batch["attention_mask"]
             embedded = self.embed(batch["input_ids"], image_features, image_index)
@@ -297,6 +360,11 @@ class VisionLLM(nn.Module):
             shares = "shared_beams" in self.speedups and beams > 1
             if shares:
                 inputs = shared_beams.inputs(self.llm, embedded, mask, beams)
+            elif "shared_prefix" in self.speedups:
+                seen = image_keys or [tuple(row) for row in image_index.tolist()]
+                heads = shared_prefix.heads_of(batch["input_ids"], mask, layout.image_token_id, seen)
+                if shared_prefix.is_worth_it(self.llm, heads, mask, prefixes, generation):
+                    inputs = shared_prefix.inputs(self.llm, embedded, mask, heads, beams, prefixes)
             # The prompt's ids are not passed, so that penalties count the answer alone, as in the original. The stock
             # class passes those of a decoder-only model and penalises the prompt's words too (docs/differences.md).
             if not self.is_encoder_decoder:

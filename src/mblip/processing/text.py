@@ -1,8 +1,9 @@
 """Prompts and answers to token ids, in the layout that the language model's kind needs.
 
-A row is the image placeholders (queries x images of that row), then the prompt (paper, section 3.1). An encoder-decoder
-gets the answer as decoder labels; a decoder-only model gets prompt and answer in one row, with the loss on the answer
-alone. What differs by family is asked of the tokeniser, never looked up by name.
+A row is the image placeholders (queries x images of that row), then the prompt (paper, section 3.1), or what a frame
+writes around both (:mod:`mblip.processing.framing`). An encoder-decoder gets the answer as decoder labels; a decoder-only
+model gets prompt and answer in one row, with the loss on the answer alone. What differs by family is asked of the tokeniser,
+never looked up by name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mblip.errors import InputError
+from mblip.processing.framing import Frame
 
 IGNORED = -100
 # A fast tokeniser keeps the truncation of the call under way inside itself: two threads would get one another's.
@@ -35,6 +37,7 @@ class TextLayout:
         is_encoder_decoder: Which of the two layouts.
         separator: What stands between prompt and answer of a decoder-only model; None for what its tokeniser makes of
             both written in one line.
+        frame: What is written around prompts that hold their images; None where the images stand before everything.
     """
 
     def __init__(
@@ -45,12 +48,15 @@ class TextLayout:
         queries: int,
         is_encoder_decoder: bool,
         separator: str | None = None,
+        frame: Frame | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_token_id = image_token_id
-        self.end_token_id = end_token_id
+        own_end = frame.end_token_id if frame else None
+        self.end_token_id = end_token_id if own_end is None else own_end
         self.queries = queries
         self.is_encoder_decoder = is_encoder_decoder
+        self.frame = frame
         self._separator = separator
 
     @property
@@ -67,6 +73,8 @@ class TextLayout:
         BPE), nothing where a word's first piece carries it anyway (SentencePiece): whichever gives the ids of both
         written in one line.
         """
+        if self.frame is not None and self.frame.separator is not None:
+            return self.frame.separator
         if self._separator is not None:
             return self._separator
         together = self._ids(["a: b"], special=False)[0]
@@ -123,6 +131,8 @@ class TextLayout:
         return {**self._padded(rows), "labels": pad_rows(labels, IGNORED)}
 
     def _sources(self, prompts: Sequence[str], images: Sequence[int], limit: int | None) -> list[list[int]]:
+        if self.frame is not None:
+            return self._framed(self.frame, prompts, images, limit)
         rows = self._ids(prompts, limit=limit)
         for row, prompt in zip(rows, prompts, strict=True):
             if self.image_token_id in row:
@@ -130,6 +140,34 @@ class TextLayout:
                 raise InputError(f"the prompt {prompt!r} holds {token}, which stands for the image; write it otherwise")
         prefix = [self.image_token_id] * self.queries
         return [prefix * count + row for row, count in zip(rows, images, strict=True)]
+
+    def _framed(
+        self, frame: Frame, prompts: Sequence[str], images: Sequence[int], limit: int | None
+    ) -> list[list[int]]:
+        """The ids of prompts as their frame writes them, each image's placeholder as often as it has tokens."""
+        texts = prompts if limit is None else [self._cut(prompt, limit) for prompt in prompts]
+        written = [frame.write(text, count) for text, count in zip(texts, images, strict=True)]
+        made = []
+        for row, prompt, count in zip(self._ids(written, frame.adds_special_tokens), prompts, images, strict=True):
+            if row.count(self.image_token_id) != count:
+                token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+                raise InputError(f"the prompt {prompt!r} holds {token}, which stands for the image; write it otherwise")
+            repeats = (self.queries if token == self.image_token_id else 1 for token in row)
+            made.append([token for token, times in zip(row, repeats, strict=True) for _ in range(times)])
+        return made
+
+    def _cut(self, text: str, limit: int) -> str:
+        """The text up to so many tokens."""
+        if len(text.encode("utf-8", "surrogatepass")) <= limit:  # a token is at least a byte
+            return text
+        ids = self._ids([text], special=False)[0]
+        return text if len(ids) <= limit else str(self.tokenizer.decode(ids[:limit]))
+
+    def _is_glued(self, prompt: str) -> bool:
+        """Whether an answer follows its prompt with nothing between."""
+        if self.frame is not None and self.frame.separator is not None:
+            return False  # it says itself what stands between
+        return not prompt or prompt[-1].isspace()
 
     def targets(
         self,
@@ -149,7 +187,7 @@ class TextLayout:
         """
         texts = list(answers)
         if not self.is_encoder_decoder and self.separator:
-            glued = [not prompt or prompt[-1].isspace() for prompt in prompts]
+            glued = [self._is_glued(prompt) for prompt in prompts]
             texts = [text if glue else self.separator + text for glue, text in zip(glued, texts, strict=True)]
         rows = self._ids(texts, special=False)
         if not end_cut_answers or limit is None:

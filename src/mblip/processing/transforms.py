@@ -33,7 +33,10 @@ class TrainTransform:
     def of(cls, image_processor: Any, scale: tuple[float, float], flip: bool) -> TrainTransform:
         """With the size and normalisation of a stock image processor."""
         mean, std = tuple(image_processor.image_mean), tuple(image_processor.image_std)
-        return cls(int(image_processor.size["height"]), mean, std, scale, flip)
+        crops = getattr(image_processor, "do_center_crop", False) and image_processor.crop_size
+        size = dict(image_processor.crop_size if crops else image_processor.size)
+        side = size.get("height") or size.get("shortest_edge") or size["longest_edge"]
+        return cls(int(side), mean, std, scale, flip)
 
     @property
     def needed(self) -> int:

@@ -7,10 +7,16 @@ from pathlib import Path
 from tests import checkpoints
 
 
-def llava(folder: Path) -> Path:
-    """A LLaVA with random weights, in stock classes and layout."""
+def vipllava(folder: Path) -> Path:
+    """A VipLLaVA with random weights, in stock classes and layout: a kind that is not built here."""
     import torch
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaProcessor,
+        VipLlavaConfig,
+        VipLlavaForConditionalGeneration,
+    )
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     text = checkpoints.tokenizer("unigram-bos")
@@ -24,8 +30,8 @@ def llava(folder: Path) -> Path:
     )  # fmt: skip
     token = text.convert_tokens_to_ids("<image>")
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(
-        LlavaConfig(vision_config=vision, text_config=language, image_token_index=token, vision_feature_layer=-1)
+    model = VipLlavaForConditionalGeneration(
+        VipLlavaConfig(vision_config=vision, text_config=language, image_token_index=token, vision_feature_layers=[-1])
     )
     checkpoints.randomize(model, 0)
     model.save_pretrained(folder)

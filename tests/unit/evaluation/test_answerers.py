@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests import checkpoints
-from tests.unit.evaluation.models import llava as build_llava
+from tests.unit.evaluation.models import vipllava as build_vipllava
 
 from mblip.errors import InputError, RemoteError
 from mblip.evaluation.answerers import Group, NoAnswer, load_answerer, openai
@@ -39,22 +39,22 @@ def answers(answerer: Any, requests: list[Request] = REQUESTS) -> dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_llava(tmp_path_factory.mktemp("llava"))
+def vipllava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_vipllava(tmp_path_factory.mktemp("vipllava"))
 
 
-def test_any_model_of_hugging_face_through_its_chat_template(llava: Path) -> None:
+def test_any_model_of_hugging_face_through_its_chat_template(vipllava: Path) -> None:
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    answerer = load_answerer(str(llava), batch_size=3)
+    answerer = load_answerer(str(vipllava), batch_size=3)
     assert answerer.kind == "huggingface" and len(answerer.identity["fingerprint"]) == 64
     found = answers(answerer)
     assert len(set(found.values())) == 4  # the picture and the question both matter
     # The same question in stock code, alone and unpadded.
     processor, model = (
-        AutoProcessor.from_pretrained(llava, backend="pil"),
-        AutoModelForImageTextToText.from_pretrained(llava),
+        AutoProcessor.from_pretrained(vipllava, backend="pil"),
+        AutoModelForImageTextToText.from_pretrained(vipllava),
     )
     inputs = processor(
         images=[PICTURES["r"]], text="USER: <image> what is on the house ASSISTANT:", return_tensors="pt"
@@ -62,23 +62,23 @@ def test_any_model_of_hugging_face_through_its_chat_template(llava: Path) -> Non
     with torch.no_grad():
         ids = model.generate(**inputs, **SHORT_ANSWER, do_sample=False)[:, inputs["input_ids"].shape[1] :]
     assert found["1"] == processor.tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()
-    assert answers(load_answerer(str(llava), batch_size=1)) == found
+    assert answers(load_answerer(str(vipllava), batch_size=1)) == found
 
 
-def test_models_that_cannot_be_asked(llava: Path, tmp_path: Path) -> None:
+def test_models_that_cannot_be_asked(vipllava: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot score candidates, which only mblip's models can"):
-        list(load_answerer(str(llava)).choices(REQUESTS, PICTURES.__getitem__, ("yes", "no")))
+        list(load_answerer(str(vipllava)).choices(REQUESTS, PICTURES.__getitem__, ("yes", "no")))
     with pytest.raises(InputError, match="unknown precision 'fp8'"):
-        load_answerer(str(llava), dtype="fp8")
+        load_answerer(str(vipllava), dtype="fp8")
     with pytest.raises(InputError, match="quantise it before"):
-        load_answerer(str(llava), quantization="int8")
+        load_answerer(str(vipllava), quantization="int8")
     with pytest.raises(InputError, match="does not load as an image-text-to-text model"):
         load_answerer(str(checkpoints.llm(tmp_path / "llm", "llama")))
     with pytest.raises(InputError, match="there is no checkpoint folder"):
         load_answerer("./nowhere")
     silent = tmp_path / "silent"
     silent.mkdir()
-    for path in llava.iterdir():
+    for path in vipllava.iterdir():
         if path.name != "chat_template.jinja":
             (silent / path.name).write_bytes(path.read_bytes())
     bare = load_answerer(str(silent))
@@ -258,12 +258,12 @@ def test_content_of_another_kind_is_no_answer(endpoint: str, content: Any) -> No
     assert isinstance(found, NoAnswer) and "broken answer" in found.why
 
 
-def test_an_unreadable_picture_comes_out_of_every_kind(endpoint: str, llava: Path, tmp_path: Path) -> None:
+def test_an_unreadable_picture_comes_out_of_every_kind(endpoint: str, vipllava: Path, tmp_path: Path) -> None:
     def broken(key: str) -> Image.Image:
         raise UnreadableImage(key, "the file is empty")
 
     ours = checkpoints.blip2(tmp_path / "t5")
-    for answerer in (load_answerer("dummy"), load_answerer(str(llava)), load_answerer(str(ours))):
+    for answerer in (load_answerer("dummy"), load_answerer(str(vipllava)), load_answerer(str(ours))):
         with pytest.raises(UnreadableImage, match="'r' cannot be used"):
             list(answerer.answers([Group(REQUESTS[:1], answerer.decoding(SHORT_ANSWER))], broken))
     # Requests to an endpoint are under way together: one without a picture must not end the others.
@@ -273,7 +273,7 @@ def test_an_unreadable_picture_comes_out_of_every_kind(endpoint: str, llava: Pat
 
 
 def test_a_processor_that_raises_ends_in_one_sentence_or_leaves_an_item_out(
-    llava: Path, monkeypatch: pytest.MonkeyPatch
+    vipllava: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for error in (
         ValueError("bad\nsize"),
@@ -282,7 +282,7 @@ def test_a_processor_that_raises_ends_in_one_sentence_or_leaves_an_item_out(
         IndexError(),
         RuntimeError("sizes must match"),
     ):
-        answerer: Any = load_answerer(str(llava), batch_size=2)
+        answerer: Any = load_answerer(str(vipllava), batch_size=2)
 
         def broken(*_: Any, error: Exception = error, **__: Any) -> Any:
             raise error
@@ -295,7 +295,7 @@ def test_a_processor_that_raises_ends_in_one_sentence_or_leaves_an_item_out(
             assert f"does not take 2 pictures a prompt: {type(error).__name__}" in answerer.refusal(
                 REQUESTS[2], PICTURES.__getitem__
             )
-    answerer = load_answerer(str(llava), batch_size=2)
+    answerer = load_answerer(str(vipllava), batch_size=2)
     whole = answerer._inputs
 
     def one_broken(batch: Any, pictures: Any) -> Any:

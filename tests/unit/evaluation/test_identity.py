@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests import checkpoints
-from tests.unit.evaluation.models import llava as build_llava
+from tests.unit.evaluation.models import vipllava as build_vipllava
 
 from mblip.errors import InputError
 from mblip.evaluation.answerers import Answerer, load_answerer
@@ -21,8 +21,8 @@ from mblip.evaluation.results import FORMAT, RUN, Run, read_run, write_run
 
 
 @pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_llava(tmp_path_factory.mktemp("llava"))
+def vipllava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_vipllava(tmp_path_factory.mktemp("vipllava"))
 
 
 def described(answerer: Answerer) -> Run:
@@ -58,7 +58,7 @@ def another_token(folder: Path) -> None:
     path.write_text(json.dumps(held))
 
 
-OF_LLAVA: dict[str, tuple[Callable[[Path], None], str]] = {
+OF_VIPLLAVA: dict[str, tuple[Callable[[Path], None], str]] = {
     "system prompt": (system_prompt, "chat template"),
     "repetition penalty": (
         edit("generation_config.json", repetition_penalty=1.3), "decoding of pope, decoding, repetition_penalty None, not 1.3"
@@ -72,38 +72,38 @@ OF_LLAVA: dict[str, tuple[Callable[[Path], None], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", OF_LLAVA)
-def test_what_decides_the_answers_of_a_model_of_hugging_face(llava: Path, tmp_path: Path, what: str) -> None:
-    change, name = OF_LLAVA[what]
-    other = shutil.copytree(llava, tmp_path / "other")
-    keep_run(tmp_path / "out", described(load_answerer(str(llava))))
+@pytest.mark.parametrize("what", OF_VIPLLAVA)
+def test_what_decides_the_answers_of_a_model_of_hugging_face(vipllava: Path, tmp_path: Path, what: str) -> None:
+    change, name = OF_VIPLLAVA[what]
+    other = shutil.copytree(vipllava, tmp_path / "other")
+    keep_run(tmp_path / "out", described(load_answerer(str(vipllava))))
     keep_run(tmp_path / "out", described(load_answerer(str(other))))  # the same in another folder is the same
     change(other)
     with pytest.raises(InputError, match=f"holds an evaluation with .*{name}.*; name another folder with --to"):
         keep_run(tmp_path / "out", described(load_answerer(str(other))))
 
 
-def test_settings_that_decide_nothing_are_no_change(llava: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(llava, tmp_path / "other")
-    keep_run(tmp_path / "out", described(load_answerer(str(llava))))
+def test_settings_that_decide_nothing_are_no_change(vipllava: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(vipllava, tmp_path / "other")
+    keep_run(tmp_path / "out", described(load_answerer(str(vipllava))))
     edit("generation_config.json", transformers_version="4.0", temperature=0.3, do_sample=True, max_length=999)(other)
     edit("config.json", transformers_version="4.0")(other)
     keep_run(tmp_path / "out", described(load_answerer(str(other))))
 
 
 @pytest.mark.parametrize(("dtype", "name"), [("bf16", "dtype"), ("", "")])
-def test_precision_is_named(llava: Path, tmp_path: Path, dtype: str, name: str) -> None:
-    keep_run(tmp_path, described(load_answerer(str(llava))))
+def test_precision_is_named(vipllava: Path, tmp_path: Path, dtype: str, name: str) -> None:
+    keep_run(tmp_path, described(load_answerer(str(vipllava))))
     if not name:
-        keep_run(tmp_path, described(load_answerer(str(llava), dtype=dtype)))
+        keep_run(tmp_path, described(load_answerer(str(vipllava), dtype=dtype)))
         return
     with pytest.raises(InputError, match=f"holds an evaluation with {name} 'float32', not 'bfloat16'"):
-        keep_run(tmp_path, described(load_answerer(str(llava), dtype=dtype)))
+        keep_run(tmp_path, described(load_answerer(str(vipllava), dtype=dtype)))
 
 
-def test_the_image_backend_is_named_and_chosen(llava: Path, tmp_path: Path) -> None:
+def test_the_image_backend_is_named_and_chosen(vipllava: Path, tmp_path: Path) -> None:
     ours = load_answerer(str(checkpoints.blip2(tmp_path / "ours")))
-    assert load_answerer(str(llava)).identity["image backend"] == "pil (CLIPImageProcessorPil)"
+    assert load_answerer(str(vipllava)).identity["image backend"] == "pil (CLIPImageProcessorPil)"
     assert ours.identity["image backend"] == "pil (BlipImageProcessorPil)"
 
 
@@ -140,7 +140,7 @@ def test_parts_of_our_models_are_named(tmp_path: Path) -> None:
         pytest.fail("no setting of the image processor was changed")
 
 
-def test_an_inherited_setting_decodes_as_it_is_told(llava: Path, tmp_path: Path) -> None:
+def test_an_inherited_setting_decodes_as_it_is_told(vipllava: Path, tmp_path: Path) -> None:
     """What a checkpoint inherits is written down, but not passed a second time; a benchmark's own wish wins."""
     from transformers import GenerationConfig
 

@@ -296,11 +296,12 @@ PUBLIC = {
     "Predictor.answer": "self, images, question, language, **generation",
     "Predictor.generate": "self, images, prompts, **generation",
     "Predictor.score_candidates": "self, images, prompt, answers",
-    "build_model": "vision, llm, qformer, projection, *, seed, quantization, dtype, device_map",
+    "build_model": "vision, llm, qformer, projection, *, seed, quantization, dtype, device_map, bridge, vision_feature_layer, "
+    "vision_feature_select_strategy",
     "VisionLLM": "model, processor",
     "VisionLLM.forward": "self, batch, per_text",
     "VisionLLM.generate": "self, images, prompts, **generation",
-    "VisionLLM.generate_ids": "self, prompts, image_features, image_index, **generation",
+    "VisionLLM.generate_ids": "self, prompts, image_features, image_index, *, image_keys, prefixes, **generation",
     "VisionLLM.encode": "self, images",
     **dict.fromkeys(("MblipError", "InputError", "RemoteError", "ResourceError", "TrainingError"), "message, rest"),
 }

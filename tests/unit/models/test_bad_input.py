@@ -54,7 +54,7 @@ def test_wrong_paths(tmp_path: Path, model: Path) -> None:
     refused("neither a model .config.json. nor a run", tmp_path)
     refused("nobody/nothing' is neither a folder nor", "nobody/nothing")
     refused("no checkpoint nano:nano-mlx .*did you mean 'nano-mlm'", "nano:nano-mlx")
-    refused("is a 'mt5' checkpoint, not BLIP-2; a language model goes under llm=", model / "llm")
+    refused("is a 'mt5' checkpoint, not BLIP-2 or LLaVA; a language model goes under llm=", model / "llm")
 
 
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])  # of the Hub's client, by its version
@@ -291,7 +291,7 @@ def test_a_token_without_an_embedding(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["blip", "instructblip", "llava", "qwen2_vl", "paligemma", "idefics3", "git", "vision-encoder-decoder"]
+    "kind", ["blip", "instructblip", "qwen2_vl", "paligemma", "idefics3", "git", "vision-encoder-decoder"]
 )
 def test_other_vision_language_models_are_told_that_eval_takes_them(kind: str, tmp_path: Path) -> None:
     """Wherever a checkpoint is named: as a model, as eyes, as a language model, to the doctor."""

@@ -191,7 +191,7 @@ def test_a_calibration_gives_hours(folder: Path, quantization: str) -> None:
     [
         ({"vision": "eyes", "llm": "eyes"}, "not a language model alone"),
         ({"vision": "llm", "llm": "llm"}, "not BLIP-2"),
-        ({"run": "llm"}, "not BLIP-2; a language model goes under llm="),
+        ({"run": "llm"}, "not BLIP-2 or LLaVA; a language model goes under llm="),
         ({"vision": "eyes"}, "names no model"),
         ({"vision": "eyes", "llm": "nowhere"}, "no checkpoint folder"),
     ],

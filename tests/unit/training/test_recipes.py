@@ -19,7 +19,7 @@ RECIPES = [name for name in NAMES if isinstance(load_train_recipe(name), TrainRe
 
 
 def test_every_recipe_was_found() -> None:
-    assert len(RECIPES) == 13
+    assert len(RECIPES) == 17
     assert len(NAMES) - len(RECIPES) == 3  # the nano world's vision and text recipes
 
 
@@ -36,6 +36,15 @@ def test_every_recipe_is_planned_at_its_full_size(name: str) -> None:
     assert planned.cards()[16], planned.memory
     if "mt0" in name or "finetune" in name:
         assert planned.trainable == (1_574_912 if recipe.stage == "warmup" else 124_431_872)
+
+
+def test_ones_own_pictures_fine_tune_an_mlp_as_well(world: Path, tmp_path: Path) -> None:
+    train(shrunken("train/siglip2_qwen3_4b_align", world, "model.quantization=none"), tmp_path / "aligned")
+    recipe = shrunken("train/finetune_own", world, f"model.run={tmp_path / 'aligned'}")
+    train(recipe, tmp_path / "run")
+    run = load_vision_llm(tmp_path / "run")
+    assert run.container.model_type == "llava"
+    assert [row["step"] for row in read_log(tmp_path / "run/metrics.jsonl")] == [1, 2]
 
 
 @pytest.mark.parametrize("name", RECIPES)

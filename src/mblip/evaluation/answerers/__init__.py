@@ -14,6 +14,8 @@ from mblip.evaluation.answerers.dummy import DummyAnswerer
 __all__ = ["Answerer", "Group", "NoAnswer", "OpenImage", "load_answerer"]
 
 DUMMY = "dummy"
+OUR_KINDS = ("blip-2", "llava")
+"""Whole checkpoints that are evaluated as mblip's own models are."""
 
 
 def load_answerer(
@@ -25,6 +27,7 @@ def load_answerer(
     batch_size: int = 64,
     extra_body: Mapping[str, Any] = MappingProxyType({}),
     device: Any = None,
+    chat: bool | None = None,
 ) -> Answerer:
     """Load a model to evaluate.
 
@@ -38,10 +41,13 @@ def load_answerer(
         batch_size: Texts that run together, or requests under way at an endpoint.
         extra_body: Fields that every request to an endpoint has besides; one that is None is left out of it.
         device: Where to.
+        chat: Of a LLaVA, whether prompts are written by its language model's chat template; None for as it was trained.
 
     Raises:
         InputError: There is no such model, or it cannot be loaded.
     """
+    if chat is not None and (endpoint or name == DUMMY):
+        raise InputError("--chat is for LLaVA models that run here; leave it out")
     if endpoint:
         from mblip.evaluation.answerers.openai import OpenAIAnswerer
 
@@ -57,12 +63,14 @@ def load_answerer(
     folder = locate(name)
     is_run = (folder / DESCRIPTION).is_file()
     config = folder / "config.json"
-    if not is_run and config.is_file() and read_json(config).get("model_type") != "blip-2":
+    if not is_run and config.is_file() and read_json(config).get("model_type") not in OUR_KINDS:
         if quantization != "none":
             raise InputError(f"{name} is not a model of mblip: quantise it before, and give the quantised checkpoint")
+        if chat is not None:
+            raise InputError(f"{name} is asked by its own chat template: leave --chat out")
         from mblip.evaluation.answerers.huggingface import HuggingFaceAnswerer
 
         return HuggingFaceAnswerer(name, folder, dtype, batch_size, device)
     from mblip.evaluation.answerers.mblip import MblipAnswerer
 
-    return MblipAnswerer(name, Path(folder), quantization, dtype, batch_size, device)
+    return MblipAnswerer(name, Path(folder), quantization, dtype, batch_size, device, chat)

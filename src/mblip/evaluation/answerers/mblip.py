@@ -26,6 +26,7 @@ class MblipAnswerer:
         dtype: Empty for what it was saved in.
         batch_size: Texts that run together.
         device: Where to.
+        chat: Whether prompts are written by the language model's chat template; None for as it was trained.
 
     Raises:
         InputError: It cannot be loaded.
@@ -34,10 +35,20 @@ class MblipAnswerer:
     kind = "mblip"
 
     def __init__(
-        self, name: str, folder: Path, quantization: str, dtype: str, batch_size: int, device: Any = None
+        self,
+        name: str,
+        folder: Path,
+        quantization: str,
+        dtype: str,
+        batch_size: int,
+        device: Any = None,
+        chat: bool | None = None,
     ) -> None:
         chosen: Any = quantization if quantization != "none" else None
         vlm = load_vision_llm(name, quantization=chosen, dtype=dtype or None, device_map=device)
+        layout = vlm.layout_for(chat)
+        if vlm.container.images_in_text:  # decided here, for everything that asks the model after this
+            vlm.model.config.chat_prompts = vlm.chats if chat is None else chat
         self.model = name
         own = sorted([*folder.glob("*.safetensors"), *folder.glob("adapter*/**/*.safetensors")])
         origin = vlm.origin.bases if vlm.origin else {}
@@ -49,10 +60,11 @@ class MblipAnswerer:
             "dtype": str(vlm.language_model.dtype).removeprefix("torch."),
             "quantization": quantization,
             # Both decide what a decoder-only model is taken to answer; penalties once counted the prompt too.
-            **({} if vlm.is_encoder_decoder else {"answer_separator": vlm.layout.separator, "penalties": "answer"}),
+            **({} if vlm.is_encoder_decoder else {"answer_separator": layout.separator, "penalties": "answer"}),
+            **({"chat template": vlm.chats} if vlm.container.images_in_text else {}),
             "configuration": identity.of_configuration(vlm.model.config),
             **identity.of_processor(vlm.processor),
-            "prompt layout": identity.digest(vlm.layout.prompts([_SAMPLE], [1])["input_ids"].tolist()),
+            "prompt layout": identity.digest(layout.prompts([_SAMPLE], [1])["input_ids"].tolist()),
         }
         self._generation_config = vlm.language_model.generation_config
         self.trained_prompts: dict[str, Any] | None = getattr(vlm.model.config, "trained_prompts", None)

@@ -195,12 +195,13 @@ def _parsed(text: bytes) -> Any:
 
 
 def prompt_tokens(model: Predictor, prompt: str) -> int:
-    """The tokens of a prompt.
+    """The tokens of a prompt as the model reads it, but for those of its pictures.
 
     Raises:
-        InputError: They are more than are read.
+        InputError: They are more than are read, or one of them stands for a picture: found out later, it would end the
+            batch for all who are in it.
     """
-    tokens = len(model.vlm.tokenizer(prompt)["input_ids"])
+    tokens = int(model.vlm.layout.prompts([prompt], [0])["input_ids"].shape[1])
     if tokens > MAX_PROMPT_TOKENS:
         raise InputError(f"the prompt has {tokens} tokens; at most {MAX_PROMPT_TOKENS} are read")
     return tokens

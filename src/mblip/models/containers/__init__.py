@@ -9,8 +9,11 @@ from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
 from mblip.models.containers.base import Container, Keep, part_of
 from mblip.models.containers.blip2 import Blip2Container
+from mblip.models.containers.llava import LlavaContainer
 
-CONTAINERS: dict[str, type[Container]] = {kind.model_type: kind for kind in (Blip2Container,)}
+CONTAINERS: dict[str, type[Container]] = {kind.model_type: kind for kind in (Blip2Container, LlavaContainer)}
+# What stands between eyes and language model, by the container that has it.
+BRIDGES: dict[str, type[Container]] = {"qformer": Blip2Container, "mlp": LlavaContainer}
 
 
 def container_of(model: Any) -> Container:
@@ -31,8 +34,8 @@ def container_kind(config: Any) -> type[Container] | None:
     return CONTAINERS.get(config.model_type)
 
 
-def eyes_of(folder: Path) -> tuple[type[Container], Any]:
-    """The container of a checkpoint whose eyes are wanted, and the checkpoint's configuration.
+def whole_of(folder: Path) -> tuple[type[Container], Any]:
+    """The container of a whole checkpoint, and its configuration.
 
     Raises:
         InputError: No container reads it.
@@ -41,4 +44,59 @@ def eyes_of(folder: Path) -> tuple[type[Container], Any]:
     return kind, kind.read_config(folder)
 
 
-__all__ = ["CONTAINERS", "Blip2Container", "Container", "Keep", "container_kind", "container_of", "eyes_of", "part_of"]
+def bridge_for(model_type: str | None, bridge: str | None) -> str:
+    """The bridge behind the eyes of a checkpoint of this kind: the one named, a BLIP-2's own, else an MLP.
+
+    Raises:
+        InputError: The one named cannot be put there.
+    """
+    own = "qformer" if model_type == Blip2Container.model_type else "mlp"
+    chosen = bridge or own
+    if chosen not in BRIDGES:
+        raise InputError(f"bridge {bridge!r} is unknown; it is {' or '.join(BRIDGES)}")
+    if chosen != own:
+        raise InputError(
+            f"bridge=qformer needs the eyes of a BLIP-2, and the vision model is a {model_type!r} checkpoint: use bridge=mlp"
+            if own == "mlp"
+            else "bridge=mlp: transformers' LLaVA cannot hold BLIP-2's vision model: use bridge=qformer, or "
+            "take SigLIP, CLIP or DINOv2"
+        )
+    return chosen
+
+
+def eyes_of(
+    folder: Path, bridge: str | None = None, layer: int | list[int] | None = None, strategy: str | None = None
+) -> tuple[type[Container], Any]:
+    """The container for the eyes of a checkpoint, and a configuration that describes them.
+
+    Args:
+        folder: A BLIP-2, a vision tower, a dual encoder or a checkpoint of the LLaVA family.
+        bridge: ``qformer`` or ``mlp``; None for what suits the checkpoint.
+        layer: See :meth:`LlavaContainer.read_eyes`.
+        strategy: Likewise.
+
+    Raises:
+        InputError: No container can hold them, or the settings are another container's.
+    """
+    kind = BRIDGES[bridge_for(read_json(folder / "config.json").get("model_type"), bridge)]
+    if kind is LlavaContainer:
+        return kind, LlavaContainer.read_eyes(folder, layer, strategy)
+    if layer is not None or strategy is not None:
+        raise InputError("vision_feature_layer and vision_feature_select_strategy are for bridge=mlp: leave them out")
+    return kind, kind.read_config(folder)
+
+
+__all__ = [
+    "BRIDGES",
+    "CONTAINERS",
+    "Blip2Container",
+    "Container",
+    "Keep",
+    "LlavaContainer",
+    "bridge_for",
+    "container_kind",
+    "container_of",
+    "eyes_of",
+    "part_of",
+    "whole_of",
+]

@@ -24,12 +24,18 @@ class Container(ABC):
         model_type: What its ``config.json`` calls it.
         prefixes: The part that each prefix of a parameter's name belongs to.
         bridge: Parts between the eyes and the language model, which every run stores.
+        images_in_text: Whether images stand inside the prompt's text, written as a frame says
+            (:mod:`mblip.processing.framing`); else their tokens stand before everything.
+        eyes_name: Eyes and bridge in words, for model cards.
         model: The stock model.
     """
 
     model_type: ClassVar[str]
     prefixes: ClassVar[Mapping[str, str]]
     bridge: ClassVar[tuple[str, ...]]
+
+    images_in_text: ClassVar[bool] = False
+    eyes_name: ClassVar[str]
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -86,6 +92,11 @@ class Container(ABC):
     def bridge_states(self, pixel_values: Tensor) -> Tensor:
         """What the last projection reads of each image: [images, 3, H, W] -> [images, tokens, bridge width]."""
 
+    @property
+    def eye_settings(self) -> dict[str, Any]:
+        """What :func:`~mblip.models.build.build_model` must be told, beside the bases, to build these eyes again."""
+        return {}
+
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """What the language model reads of each image: [images, 3, H, W] -> [images, tokens, width]."""
         projected: Tensor = self.projection(self.bridge_states(pixel_values).to(self.projection.weight.dtype))
@@ -101,6 +112,24 @@ class Container(ABC):
         Raises:
             InputError: Another kind of checkpoint, or one that would run code of its own.
         """
+
+    @classmethod
+    def check_language_model(cls, text_config: Any) -> None:
+        """Whether a language model of this configuration can stand behind the bridge: any can, unless overridden.
+
+        Raises:
+            InputError: It cannot.
+        """
+        del text_config
+
+    @classmethod
+    def check_files(cls, folder: Path, config: Any) -> bool:
+        """Look whether a checkpoint's files hold every weight, by their headers; False where only the names can tell.
+
+        Raises:
+            InputError: Weights are missing or of another size.
+        """
+        return False
 
     @classmethod
     @abstractmethod

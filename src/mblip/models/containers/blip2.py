@@ -21,7 +21,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint, read_json
 from mblip.models.containers.base import Container, Keep
-from mblip.models.reading import check_loaded, choose_dtype, from_pretrained, not_blip2, read_config
+from mblip.models.reading import check_loaded, choose_dtype, from_pretrained, no_container, read_config
 
 
 class Blip2Container(Container):
@@ -36,6 +36,7 @@ class Blip2Container(Container):
         "language_model.": "llm",
     }
     bridge = ("queries", "qformer", "projection")
+    eyes_name = "BLIP-2's vision model and Q-Former"
 
     @property
     def vision(self) -> nn.Module:
@@ -89,7 +90,9 @@ class Blip2Container(Container):
         if "auto_map" in raw:
             raise InputError(f"{folder} wants to run code that comes with the checkpoint (auto_map), which is refused")
         if raw.get("model_type") != cls.model_type:
-            raise InputError(f"{folder} is a {raw.get('model_type')!r} checkpoint, {not_blip2(raw.get('model_type'))}")
+            raise InputError(
+                f"{folder} is a {raw.get('model_type')!r} checkpoint, {no_container(raw.get('model_type'))}"
+            )
         config = read_config(folder)
         assert isinstance(config, Blip2Config)
         return config

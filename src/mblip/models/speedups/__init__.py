@@ -14,16 +14,17 @@ from typing import Literal, Protocol
 
 from mblip.errors import InputError, nearest
 from mblip.models.language_model import LanguageModel
-from mblip.models.speedups import fused_layers, packed_rows, shared_beams
+from mblip.models.speedups import fused_layers, packed_rows, shared_beams, shared_prefix
 
-Name = Literal["packed_rows", "shared_beams", "fused_layers"]
+Name = Literal["packed_rows", "shared_beams", "shared_prefix", "fused_layers"]
 SPEEDUPS: dict[str, ModuleType] = {
     "packed_rows": packed_rows,
     "shared_beams": shared_beams,
+    "shared_prefix": shared_prefix,
     "fused_layers": fused_layers,
 }
 # Those that generation and scoring use; the others are for training.
-FOR_INFERENCE = ("shared_beams",)
+FOR_INFERENCE = ("shared_beams", "shared_prefix")
 _log = logging.getLogger(__name__)
 
 

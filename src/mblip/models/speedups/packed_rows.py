@@ -1,7 +1,8 @@
 """Texts side by side in one row of a batch: no padding, and for a decoder-only model an image's tokens once for its texts.
 
-The attention masks of a packed row keep each text to itself. A decoder-only model looks back only, and the image stands
-first: its states are the same whatever text follows, so texts of one image share them and continue from its positions.
+The attention masks of a packed row keep each text to itself. A decoder-only model looks back only: the states of an image,
+and of what stands before it, are the same whatever text follows, so texts that begin alike share them and continue from
+their positions.
 The result is that of a row for each text, but for rounding.
 """
 
@@ -80,25 +81,34 @@ class Packing:
         return values.flatten(0, 1)[self.places]
 
 
-def pack_causal(attention_mask: Tensor, placeholders: Tensor, image_index: Tensor, width: int) -> Packing | None:
+def pack_causal(
+    attention_mask: Tensor, placeholders: Tensor, image_index: Tensor, width: int, ids: Tensor | None = None
+) -> Packing | None:
     """Lay out a batch of a decoder-only model.
 
     Args:
         attention_mask: [texts, tokens], padded on the right.
-        placeholders: [texts, tokens], which tokens are the images'; they stand first.
+        placeholders: [texts, tokens], which tokens are the images'.
         image_index: [texts, images of a text], -1 where a text has fewer.
         width: Of the model, which says what attention to long rows costs beside the rest.
+        ids: [texts, tokens], of which those up to the last placeholder are shared by texts where they are the same; without
+            them the placeholders stand first.
 
     Returns:
         None where a row for each text is as cheap, or the batch has another layout.
     """
-    lengths, heads = _lengths(attention_mask), _lengths(placeholders)
+    lengths = _lengths(attention_mask)
+    heads = _lengths(placeholders) if ids is None else _ends(placeholders)
     if lengths is None or heads is None:
         return None
-    members: dict[tuple[int, ...], list[int]] = {}
-    for text, images in enumerate(image_index.tolist()):
+    members: dict[Any, list[int]] = {}
+    words = (
+        [()] * len(heads) if ids is None else [tuple(row[:end]) for row, end in zip(ids.tolist(), heads, strict=True)]
+    )
+    for text, (images, before) in enumerate(zip(image_index.tolist(), words, strict=True)):
         shared = tuple(image for image in images if image >= 0)
-        members.setdefault(shared or (-1 - text,), []).append(text)  # a text without an image shares nothing
+        # A text without an image shares nothing.
+        members.setdefault((*shared, before) if shared else text, []).append(text)
     groups = list(members.values())
     sizes = [(_size(group, lengths, heads),) for group in groups]
     rows = _rows(sizes, width, len(lengths) * _cost(attention_mask.shape[1], width))
@@ -137,6 +147,14 @@ def _lengths(present: Tensor) -> list[int] | None:
         return None
     lengths: list[int] = counts.tolist()
     return lengths
+
+
+def _ends(placeholders: Tensor) -> list[int]:
+    """Tokens of each row up to its last placeholder; 0 where it has none."""
+    there = placeholders.cpu()
+    places = torch.arange(1, there.shape[1] + 1)
+    ends: list[int] = (there * places).amax(1).tolist()
+    return ends
 
 
 def _size(group: list[int], lengths: list[int], heads: list[int]) -> int:
@@ -205,7 +223,7 @@ def hidden_states(llm: LanguageModel, embedded: Tensor, batch: dict[str, Tensor]
     if isinstance(llm, Seq2SeqLanguageModel):
         return _read_pairs(llm, embedded, batch["attention_mask"], batch["labels"], layout.pad_token_id)
     assert isinstance(llm, CausalLanguageModel)
-    return _read_causal(llm, embedded, batch["attention_mask"], placeholders, batch["image_index"])
+    return _read_causal(llm, embedded, batch["attention_mask"], placeholders, batch["image_index"], batch["input_ids"])
 
 
 def _read_pairs(
@@ -222,15 +240,20 @@ def _read_pairs(
 
 
 def _read_causal(
-    llm: CausalLanguageModel, embedded: Tensor, attention_mask: Tensor, placeholders: Tensor, image_index: Tensor
+    llm: CausalLanguageModel,
+    embedded: Tensor,
+    attention_mask: Tensor,
+    placeholders: Tensor,
+    image_index: Tensor,
+    ids: Tensor | None = None,
 ) -> Tensor | None:
-    packing = pack_causal(attention_mask, placeholders, image_index, llm.hidden_size)
+    packing = pack_causal(attention_mask, placeholders, image_index, llm.hidden_size, ids)
     if packing is None:
         return None
     window = getattr(llm.config, "sliding_window", None)
     masks = {
         kind: _mask(llm, packing.backward(window if kind == _SLIDING else None), embedded)
-        for kind in _layer_kinds(llm.config)
+        for kind in layer_kinds(llm.config)
     }
     mask = masks if len(masks) > 1 else next(iter(masks.values()))
     with _distances_of(packing):
@@ -261,7 +284,7 @@ def reason_against(llm: LanguageModel) -> str:
     if isinstance(llm, CausalLanguageModel):
         if not llm.takes_positions and not hasattr(llm.base, _ALIBI):
             return "it cannot be told the positions of its tokens"
-        if other := _layer_kinds(llm.config) - {_FULL, _SLIDING}:
+        if other := layer_kinds(llm.config) - {_FULL, _SLIDING}:
             return f"its layers ({', '.join(sorted(other))}) carry a state along the row"
     ids = torch.arange(1, 25, device=llm.embeddings.weight.device).view(2, 12) % llm.embeddings.num_embeddings
     mask, labels = torch.ones_like(ids), ids.clone()
@@ -333,6 +356,7 @@ def _distances_of(packing: Packing) -> Iterator[None]:
         _POSITIONS.reset(token)
 
 
-def _layer_kinds(config: Any) -> set[str]:
+def layer_kinds(config: Any) -> set[str]:
+    """The kinds of a language model's layers, as transformers' configurations name them."""
     everywhere = _SLIDING if getattr(config, "sliding_window", None) else _FULL
     return set(getattr(config, "layer_types", None) or [everywhere])

@@ -1,0 +1,89 @@
+"""What a training recipe says of the model: its parts, where they come from, and how each learns."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from mblip.settings import Identity, Section
+
+Mode = Literal["frozen", "lora", "full"]
+
+
+class ModelSection(Section):
+    """Where the parts of the model come from.
+
+    Each of ``vision`` (a BLIP-2, a vision tower, or a checkpoint of the LLaVA family) and ``llm`` is a Hub id, a directory or
+    ``nano:NAME`` for a checkpoint shipped with the package; ``run`` continues from a run directory instead.
+    """
+
+    identity: ClassVar[Identity] = Identity.of(
+        "vision llm run bridge vision_feature_layer vision_feature_select_strategy qformer projection fit_words quantization "
+        "merge answer_separator chat"
+    )
+
+    vision: str = ""
+    llm: str = ""
+    run: str = ""
+    bridge: Literal["qformer", "mlp"] | None = Field(
+        default=None, description="between eyes and LLM; left out, a BLIP-2's Q-Former, behind other eyes an MLP"
+    )
+    vision_feature_layer: int | tuple[int, ...] | None = Field(
+        default=None,
+        description="with an MLP, the tower's layer or layers that it reads; left out, as the eyes have it",
+    )
+    vision_feature_select_strategy: Literal["default", "full"] | None = Field(
+        default=None, description="with an MLP: default drops the tower's first state; left out, as the eyes have it"
+    )
+    qformer: Literal["keep", "random"] = "keep"
+    projection: Literal["keep", "random"] = "random"
+    fit_words: tuple[str, ...] = Field(
+        default=(),
+        description="tasks whose answers tell token by token what the queries see: the projection is fitted to them",
+    )
+    quantization: Literal["none", "int8", "nf4", "auto"] = Field(
+        "none", description="auto: int8 on a GPU, none on a CPU"
+    )
+    merge: bool = Field(default=True, description="with run: merge its LoRA into the LLM and start a fresh one")
+    answer_separator: Literal["", " "] | None = Field(
+        default=None,
+        description="what stands between prompt and answer of a decoder-only LLM: nothing, as in the original's training, "
+        "or a blank; left out, what the model was trained with, and a blank for a new one",
+    )
+    chat: bool | None = Field(
+        default=None,
+        description="with an MLP: write prompts by the LLM's chat template; left out, as the model was trained, and for a new "
+        "one if it has a template",
+    )
+
+    @property
+    def eye_settings(self) -> dict[str, Any]:
+        """What decides how the eyes are built, as ``build_model`` takes it."""
+        layer = self.vision_feature_layer
+        return {
+            "bridge": self.bridge,
+            "vision_feature_layer": list(layer) if isinstance(layer, tuple) else layer,
+            "vision_feature_select_strategy": self.vision_feature_select_strategy,
+        }
+
+
+class PartsSection(Section):
+    """How each part of the model learns."""
+
+    identity: ClassVar[Identity] = Identity.of("vision qformer projection llm")
+
+    vision: Literal["frozen", "full"] = "frozen"
+    qformer: Literal["frozen", "full"] = "full"
+    projection: Literal["frozen", "full"] = "full"
+    llm: Mode = "lora"
+
+
+class LoraSection(Section):
+    """LoRA on every linear layer of the language model (paper, section 3.2)."""
+
+    identity: ClassVar[Identity] = Identity.of("rank alpha dropout")
+
+    rank: int = Field(default=8, gt=0)
+    alpha: int = Field(default=16, gt=0)
+    dropout: float = Field(default=0.05, ge=0, lt=1)

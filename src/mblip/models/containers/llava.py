@@ -1,0 +1,390 @@
+"""LLaVA: any image encoder with patch states, a two-layer MLP, and a causal language model (Liu et al., arXiv 2310.03744)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers.initialization import no_init_weights
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+
+from mblip.errors import InputError
+from mblip.models.checkpoint import Checkpoint, read_json
+from mblip.models.containers.base import Container, Keep
+from mblip.models.containers.halves import base_of, causal_view, check_causal, fold_factors, say_no_factor
+from mblip.models.containers.pixels import made_side, read_image_processor
+from mblip.models.containers.towers import (
+    check_layers,
+    empty_tower,
+    load_tower,
+    patch_states,
+    read_tower,
+    side_of,
+    tower_of,
+)
+from mblip.models.head import place_output_head
+from mblip.models.reading import check_complete, choose_dtype, from_pretrained, read_config
+
+# What the files call the projector, today and before.
+_PROJECTORS = ("model.multi_modal_projector.", "multi_modal_projector.")
+
+
+class LlavaContainer(Container):
+    """``LlavaForConditionalGeneration``.
+
+    The stock class holds the language model's base and its output head apart. :attr:`language_model` is a
+    ``...ForCausalLM`` of the very same modules, for everything that asks for a whole language model.
+    """
+
+    model_type = "llava"
+    prefixes: ClassVar[Mapping[str, str]] = {
+        "model.vision_tower.": "vision",
+        "model.multi_modal_projector.": "projection",
+        "model.language_model.": "llm",
+        "lm_head.": "llm",
+    }
+    bridge = ("projection",)
+    images_in_text = True
+    eyes_name = "a vision tower and a two-layer MLP"
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        place_output_head(model)
+        self._language_model = causal_view(model)
+
+    @property
+    def language_model(self) -> Any:
+        """The language model inside, with its output head."""
+        return self._language_model
+
+    @property
+    def vision(self) -> nn.Module:
+        """The image encoder."""
+        vision: nn.Module = self.model.model.vision_tower
+        return vision
+
+    @property
+    def encoders(self) -> Mapping[str, Any]:
+        """The image encoder."""
+        return {"vision": self.model.model.vision_tower}
+
+    @property
+    def projector(self) -> Any:
+        """The two-layer MLP."""
+        return self.model.model.multi_modal_projector
+
+    @property
+    def projection(self) -> nn.Linear:
+        """The second layer of the MLP."""
+        projection: nn.Linear = self.projector.linear_2
+        return projection
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of the image placeholder in prompts."""
+        return int(self.config.image_token_index)
+
+    @property
+    def tokens_per_image(self) -> int:
+        """The patches of an image, as far as the selection strategy keeps them."""
+        return int(self.config.image_seq_length)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images that the image processor makes, in pixels."""
+        return image_side(self.config)
+
+    @property
+    def eye_settings(self) -> dict[str, Any]:
+        """See :attr:`Container.eye_settings`."""
+        return {
+            "bridge": "mlp",
+            "vision_feature_layer": self.config.vision_feature_layer,
+            "vision_feature_select_strategy": self.config.vision_feature_select_strategy,
+        }
+
+    def bridge_states(self, pixel_values: Tensor) -> Tensor:
+        """What the first layer of the MLP makes of each image: [images, 3, H, W] -> [images, tokens, width]."""
+        features = self.features(pixel_values).to(self.projection.weight.dtype)
+        states: Tensor = self.projector.act(self.projector.linear_1(features))
+        return states
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """The states of the feature layers, next to one another, as the configuration selects them.
+
+        [images, 3, H, W] -> [images, tokens, layers x width of the encoder]
+        """
+        layers = self.config.vision_feature_layer
+        numbers = [layers] if isinstance(layers, int) else list(layers)
+        dtype = next(self.vision.parameters()).dtype
+        # A list of layers, so that newer versions of transformers keep no others; older ones take it for a yes.
+        states = self.vision(pixel_values.to(dtype), output_hidden_states=numbers, return_dict=True).hidden_states
+        chosen = torch.cat([states[number] for number in numbers], dim=-1)
+        return chosen[:, 1:] if self.config.vision_feature_select_strategy == "default" else chosen
+
+    @classmethod
+    def read_config(cls, folder: Path) -> LlavaConfig:
+        """The configuration of a LLaVA checkpoint.
+
+        Raises:
+            InputError: Another kind of checkpoint, one that would run code of its own, or a vision model or language model
+                that is not supported.
+        """
+        raw = read_json(folder / "config.json")
+        if "auto_map" in raw:
+            raise InputError(f"{folder} wants to run code that comes with the checkpoint (auto_map), which is refused")
+        config = read_config(folder)
+        assert isinstance(config, LlavaConfig)
+        tower_of(config, f"{folder} is a LLaVA checkpoint")
+        check_causal(config.text_config, f"{folder}: its language model")
+        settle(config, image_side(config))
+        return config
+
+    @classmethod
+    def read_eyes(
+        cls, folder: Path, feature_layer: int | list[int] | None = None, select_strategy: str | None = None
+    ) -> LlavaConfig:
+        """A configuration of the eyes of a checkpoint; that of the language model inside says nothing.
+
+        Args:
+            folder: A tower, a dual encoder, or a checkpoint of the LLaVA family.
+            feature_layer: The layer, or layers, whose states are read; None for the checkpoint's own, and for a tower's the
+                last but one where it has a class token, else the last.
+            select_strategy: ``default`` drops the first state, ``full`` keeps all; None for the checkpoint's own, and for a
+                tower's ``default`` where it has a class token.
+
+        Raises:
+            InputError: There are no eyes that the stock class can hold.
+        """
+        facts = read_tower(folder)
+        if facts.family is None and select_strategy is None and getattr(facts.config, "image_size", None) is None:
+            raise InputError(f"{folder}: the configuration of the vision model says no image_size")
+        return cls.eyes_from(facts.config, facts.family, feature_layer, select_strategy)
+
+    @classmethod
+    def eyes_from(
+        cls, tower: Any, family: Any, feature_layer: int | list[int] | None = None, select_strategy: str | None = None
+    ) -> LlavaConfig:
+        """As :meth:`read_eyes`, from configurations."""
+        side = side_of(tower)
+        own = getattr(family, "vision_feature_layer", getattr(family, "vision_feature_layers", None))
+        patches = (side // int(getattr(tower, "patch_size", side))) ** 2
+        has_class = patch_states(tower, side) > patches
+        if own is None:
+            own = -2 if has_class else -1
+        strategy = getattr(family, "vision_feature_select_strategy", None) or ("default" if has_class else "full")
+        config = LlavaConfig(
+            vision_config=copy.deepcopy(tower),
+            projector_hidden_act=getattr(family, "projector_hidden_act", "gelu"),
+            multimodal_projector_bias=getattr(family, "multimodal_projector_bias", True),
+            vision_feature_layer=own if feature_layer is None else feature_layer,
+            vision_feature_select_strategy=select_strategy or strategy,
+        )
+        if family is not None:
+            config.text_config = family.get_text_config()
+        settle(config, side)
+        return config
+
+    @classmethod
+    def check_language_model(cls, text_config: Any) -> None:
+        """See :meth:`Container.check_language_model`."""
+        if text_config.is_encoder_decoder:
+            check_causal(text_config, "the language model")
+
+    @classmethod
+    def check_files(cls, folder: Path, config: LlavaConfig) -> bool:
+        """See :meth:`Container.check_files`; transformers knows what the files of LLaVA-1.5 call each weight."""
+        _, report = from_pretrained(LlavaForConditionalGeneration, folder, config=config, device_map="meta")
+        check_complete(report, folder)
+        return True
+
+    @classmethod
+    def config_from_parts(cls, eyes: LlavaConfig, text_config: Any, image_token_id: int | None = None) -> LlavaConfig:
+        """The configuration of the eyes and MLP of ``eyes`` before another language model.
+
+        Raises:
+            InputError: The language model has an encoder.
+        """
+        check_causal(text_config, "the language model")
+        config = LlavaConfig(
+            vision_config=eyes.vision_config,
+            text_config=text_config,
+            projector_hidden_act=eyes.projector_hidden_act,
+            multimodal_projector_bias=eyes.multimodal_projector_bias,
+            vision_feature_layer=eyes.vision_feature_layer,
+            vision_feature_select_strategy=eyes.vision_feature_select_strategy,
+            image_seq_length=eyes.image_seq_length,
+            image_token_index=0 if image_token_id is None else image_token_id,
+        )
+        if hasattr(eyes, "image_side"):
+            config.image_side = eyes.image_side
+        return config
+
+    @classmethod
+    def read_image_processor(cls, folder: Path, config: LlavaConfig) -> Any:
+        """The image processor of a checkpoint, which uses PIL and numpy alone (torchvision is never needed).
+
+        The configuration learns how many tokens its images take.
+
+        Raises:
+            InputError: It is damaged, or the vision model does not take the images that it makes.
+        """
+        processor = read_image_processor(folder, config.vision_config)
+        settle(config, made_side(processor, folder))
+        return processor
+
+    @classmethod
+    def processor(cls, image_processor: Any, tokenizer: Any, config: LlavaConfig) -> LlavaProcessor:
+        """The stock processor of image processor and tokeniser.
+
+        Raises:
+            InputError: The tokeniser has no token for images.
+        """
+        placeholder = tokenizer.convert_ids_to_tokens(config.image_token_index)
+        if placeholder is None:
+            raise InputError(
+                f"the tokeniser has no token of id {config.image_token_index} (image_token_index), which stands for an image: "
+                "copy the checkpoint's tokeniser again"
+            )
+        patch = int(config.vision_config.patch_size)
+        dropped = config.vision_feature_select_strategy == "default"
+        others = config.image_seq_length + dropped - (image_side(config) // patch) ** 2
+        return LlavaProcessor(
+            image_processor,
+            tokenizer,
+            patch_size=patch,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+            chat_template=tokenizer.chat_template,
+            image_token=placeholder,
+            num_additional_image_tokens=others,
+        )
+
+    @classmethod
+    def skeleton(cls, config: LlavaConfig, language_model: Any, dtype: torch.dtype) -> Self:
+        """The model around a language model; its own weights are not initialised. The MLP is fp32."""
+        model = _empty(config)
+        model.model.vision_tower = empty_tower(config.vision_config, dtype)
+        model.model.multi_modal_projector = LlavaMultiModalProjector(config)
+        return cls(_around(model, language_model))
+
+    @classmethod
+    def build(
+        cls,
+        eyes: LlavaConfig,
+        weights: Checkpoint,
+        language_model: Any,
+        image_token_id: int,
+        *,
+        bridge: Keep,
+        projection: Keep,
+        seed: int,
+    ) -> Self:
+        """See :meth:`Container.build`; the projection is the MLP, and there is no other bridge."""
+        config = cls.config_from_parts(eyes, language_model.config, image_token_id)
+        facts = tower_of(eyes.vision_config, "the vision model")
+        model = _empty(config)
+        model.model.vision_tower = load_tower(facts, weights, next(language_model.parameters()).dtype)
+        with torch.device("meta"):
+            projector = LlavaMultiModalProjector(config)
+        if projection == "keep":
+            state = _projector_state(weights, projector, eyes)
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            drawn = {
+                name: torch.randn(value.shape, generator=generator) for name, value in projector.named_parameters()
+            }
+            spread = config.initializer_range if hasattr(config, "initializer_range") else 0.02
+            state = {name: value * spread if value.dim() > 1 else value.zero_() for name, value in drawn.items()}
+        projector.load_state_dict(state, assign=True)
+        model.model.multi_modal_projector = projector
+        fold_factors(language_model)
+        return cls(_around(model, language_model))
+
+    @classmethod
+    def load(cls, folder: Path, config: LlavaConfig, dtype: torch.dtype | str | None, learns: bool) -> Self:
+        """See :meth:`Container.load`."""
+        weights = Checkpoint(folder)
+        names = ("model.language_model.", "language_model.")
+        prefix = next((name for name in names if any(key.startswith(name) for key in weights.names)), "")
+        chosen = choose_dtype(dtype, weights, prefix, config.text_config)
+        model, report = from_pretrained(LlavaForConditionalGeneration, folder, config=config, dtype=chosen)
+        check_complete(report, folder)
+        text, said = model.model.language_model.config, model.generation_config
+        say_no_factor(text)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # the stock class follows its generation settings
+            if getattr(said, name) is not None:
+                setattr(text, name, getattr(said, name))
+        if learns:
+            # Read again in fp32, so that no bit is lost on the way.
+            projector = model.model.multi_modal_projector.float()
+            state = {name: value.float() for name, value in _read_projector(weights).items()}
+            projector.load_state_dict(state)
+        return cls(model)
+
+
+def image_side(config: Any) -> int:
+    """Height and width of the images that a LLaVA is given, in pixels: its image processor's, where that is known."""
+    return int(getattr(config, "image_side", None) or side_of(config.vision_config))
+
+
+def settle(config: LlavaConfig, side: int) -> None:
+    """Write into a configuration how many tokens an image of this side takes.
+
+    Raises:
+        InputError: The vision model does not take such images, or has not the layers that are read.
+    """
+    check_layers(config.vision_feature_layer, config.vision_config)
+    states = patch_states(config.vision_config, side)
+    config.image_seq_length = states - (config.vision_feature_select_strategy == "default")
+    if side != side_of(config.vision_config):
+        config.image_side = side
+
+
+def _empty(config: LlavaConfig) -> Any:
+    with torch.device("meta"), no_init_weights():
+        return LlavaForConditionalGeneration(config)
+
+
+def _around(model: Any, language_model: Any) -> Any:
+    """The container with this language model; its configuration holds the language model's own, so they never disagree."""
+    model.model.language_model = base_of(language_model, type(model.model.language_model))
+    model.lm_head = language_model.get_output_embeddings()
+    model.config.text_config = language_model.config
+    model.config.tie_word_embeddings = model.lm_head.weight is language_model.get_input_embeddings().weight
+    return model
+
+
+def _read_projector(weights: Checkpoint) -> dict[str, Tensor]:
+    for prefix in _PROJECTORS:
+        if found := weights.read(prefix):
+            return found
+    return {}
+
+
+def _projector_state(weights: Checkpoint, projector: nn.Module, eyes: LlavaConfig) -> dict[str, Tensor]:
+    """The checkpoint's own MLP, in fp32.
+
+    Raises:
+        InputError: It has none, or one of another width.
+    """
+    found = _read_projector(weights)
+    wanted = projector.state_dict()
+    if wanted.keys() != found.keys():
+        other = min(wanted.keys() ^ found.keys())
+        state = "is missing" if other in wanted else "is there as well"
+        raise InputError(
+            f"projection=keep: {weights.folder} has no plain two-layer MLP ({other} {state}); use projection=random"
+        )
+    for name, empty in wanted.items():
+        if found[name].shape != empty.shape:
+            raise InputError(
+                f"projection=keep needs a language model of width {eyes.text_config.hidden_size}, for which "
+                f"{weights.folder} was trained ({name} is {list(found[name].shape)}, not {list(empty.shape)}); use "
+                "projection=random"
+            )
+    return {name: found[name].float() for name in wanted}

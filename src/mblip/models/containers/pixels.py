@@ -1,0 +1,74 @@
+"""Image processors of any checkpoint, in PIL and numpy alone, and the size of what they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from transformers import AutoImageProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+from mblip.errors import InputError
+from mblip.models.containers.towers import side_of
+
+_FILES = ("preprocessor_config.json", "processor_config.json")
+# A wide and a tall picture: a processor that keeps their shapes makes images of two sizes.
+_TRIALS = ((96, 64), (64, 96))
+
+
+def read_image_processor(folder: Path, tower: Any) -> Any:
+    """The image processor in a folder, or one that suits the tower where the folder has none.
+
+    One that cuts pictures into tiles, as LLaVA-NeXT's does, is replaced by one with its colours that makes one image of
+    each, in the tower's size: the stock class reads one image a picture.
+
+    Args:
+        folder: Of the checkpoint.
+        tower: Configuration of the vision model.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    side = {"height": side_of(tower), "width": side_of(tower)}
+    if not any((folder / name).is_file() for name in _FILES):
+        if "clip" in tower.model_type and "siglip" not in tower.model_type:
+            return CLIPImageProcessorPil(size={"shortest_edge": side["height"]}, crop_size=side)
+        if "siglip" in tower.model_type:
+            return SiglipImageProcessorPil(size=side)
+        raise InputError(
+            f"{folder} has no image processor ({_FILES[0]}), and a {tower.model_type} vision model does not tell which colours "
+            "it takes: copy the checkpoint again"
+        )
+    try:
+        processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+        is_plain = all(len(pixels(processor, size).shape) == 4 for size in _TRIALS[:1])
+    except (ValueError, OSError, TypeError, AttributeError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder} has no image processor that transformers can read: {reason}") from error
+    if is_plain:
+        return processor
+    colours = {name: getattr(processor, name) for name in ("image_mean", "image_std", "resample")}
+    return SiglipImageProcessorPil(size=side, **colours)
+
+
+def pixels(processor: Any, size: tuple[int, int]) -> Any:
+    """What a processor makes of a black picture of this width and height."""
+    return processor(Image.new("RGB", size), return_tensors="np")["pixel_values"]
+
+
+def made_side(processor: Any, folder: Path) -> int:
+    """Height and width of the images that a processor makes.
+
+    Raises:
+        InputError: They are not square, or not of one size.
+    """
+    shapes = {pixels(processor, size).shape[-2:] for size in _TRIALS}
+    sides = {side for shape in shapes for side in shape}
+    if len(sides) != 1:
+        raise InputError(
+            f"{folder}: the image processor makes images of {' and '.join(f'{w} x {h}' for h, w in sorted(shapes))} pixels "
+            "of a wide and a tall picture; set do_center_crop, or a size of one height and width"
+        )
+    return int(sides.pop())

@@ -1,0 +1,155 @@
+"""Vision towers: what a checkpoint's configuration says of its image encoder, and the encoder's weights without the rest."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel
+from transformers.initialization import no_init_weights
+
+from mblip.errors import InputError
+from mblip.models.checkpoint import Checkpoint, read_json
+from mblip.models.reading import check_complete, from_pretrained, read_config, sees_images
+
+# Where transformers' LLaVA kinds keep the tower in their files, today and before.
+TOWER_PREFIXES = ("model.vision_tower.", "vision_tower.")
+# What a dual encoder (CLIP, SigLIP) calls its half that looks at images.
+_HALF = "vision_model."
+# Parts of a tower that no patch state passes through.
+_UNUSED = ("head.", "pooler.", "vision_model.head.")
+
+
+@dataclass(frozen=True)
+class TowerFacts:
+    """What a tower's configuration says, without its weights.
+
+    Attributes:
+        config: Configuration of the tower.
+        family: The LLaVA-family configuration around it; None for a tower's own checkpoint.
+    """
+
+    config: Any
+    family: Any | None
+
+
+def read_tower(folder: Path) -> TowerFacts:
+    """The image encoder in a checkpoint: a tower alone, one half of a dual encoder, or the tower of a LLaVA kind.
+
+    Raises:
+        InputError: There is none that transformers' LLaVA can hold.
+    """
+    kind = read_json(folder / "config.json").get("model_type")
+    config = read_config(folder)
+    return tower_of(config, f"{folder} is a {kind!r} checkpoint")
+
+
+def tower_of(config: Any, what: str) -> TowerFacts:
+    """As :func:`read_tower`, of a configuration; ``what`` begins the error message."""
+    is_family = hasattr(config, "vision_feature_layer") or hasattr(config, "vision_feature_layers")
+    if not is_family and sees_images(config.model_type):
+        raise InputError(
+            f"{what}, a vision-language model, but not BLIP-2 or LLaVA: of all commands only mblip eval takes it, as it is"
+        )
+    inner = config if getattr(config, "vision_config", None) is None else config.vision_config
+    if type(inner) not in AutoModel._model_mapping or not (
+        hasattr(inner, "patch_size") and hasattr(inner, "num_channels")
+    ):
+        hint = "; a language model goes under llm=" if config.get_text_config() is config else ""
+        raise InputError(
+            f"{what}, not BLIP-2, LLaVA or an image encoder of patches that transformers' LLaVA can hold{hint}"
+        )
+    return TowerFacts(inner, config if is_family else None)
+
+
+def load_tower(facts: TowerFacts, weights: Checkpoint, dtype: torch.dtype) -> Any:
+    """The tower with its weights, on the CPU; nothing else of the checkpoint is read.
+
+    Raises:
+        InputError: A weight is missing or of another size.
+    """
+    state = tower_state(weights)
+    kind = AutoModel._model_mapping[type(facts.config)]
+    tower, report = from_pretrained(kind, weights.folder, state, config=facts.config, dtype=dtype)
+    report["missing_keys"] = {name for name in report["missing_keys"] if not name.startswith(_UNUSED)}
+    check_complete(report, weights.folder)
+    return tower
+
+
+def tower_state(weights: Checkpoint) -> dict[str, torch.Tensor]:
+    """The tower's tensors, by the names that its own checkpoint would have."""
+    for prefix in TOWER_PREFIXES:
+        if found := weights.read(prefix):
+            return found
+    if half := weights.read(_HALF):
+        return {_HALF + name: value for name, value in half.items()}
+    return weights.read("")
+
+
+def empty_tower(config: Any, dtype: torch.dtype) -> Any:
+    """A tower whose weights are not initialised, on the device of the context."""
+    with no_init_weights():
+        return AutoModel.from_config(config, dtype=dtype)
+
+
+def side_of(config: Any) -> int:
+    """Height and width of the images that a tower was made for, in pixels.
+
+    Raises:
+        InputError: The configuration names no such size, or one that is not square.
+    """
+    size = getattr(config, "image_size", None)
+    sides = {size} if isinstance(size, int) else set(size or ())
+    if len(sides) != 1:
+        raise InputError(
+            f"a {config.model_type} vision model with images of size {size} is not supported: they must be square"
+        )
+    return int(sides.pop())
+
+
+def patch_states(config: Any, side: int) -> int:
+    """How many states such a tower gives of an image of this side, class and register tokens included.
+
+    Asked of a tower of one layer that has a shape and no values.
+
+    Raises:
+        InputError: It takes no images alone, or gives no states of patches.
+    """
+    shallow = copy.deepcopy(config)
+    if hasattr(shallow, "num_hidden_layers"):
+        shallow.num_hidden_layers = 1
+    images = 2
+    try:
+        with torch.device("meta"), torch.no_grad():
+            tower = AutoModel.from_config(shallow)
+            made = tower(torch.empty(images, 3, side, side), output_hidden_states=True, return_dict=True)
+        shape = tuple(made.hidden_states[-1].shape)
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"transformers' LLaVA gives a vision model images alone, which a {config.model_type} model of {side} x {side} "
+            f"pixels does not take ({reason}): take SigLIP, SigLIP2 of a fixed size, CLIP, DINOv2 or another ViT"
+        ) from error
+    if len(shape) != 3 or shape[0] != images or shape[2] != config.hidden_size:
+        raise InputError(
+            f"a {config.model_type} vision model gives states of shape {list(shape)} for {images} images, not [images, "
+            f"patches, {config.hidden_size}]: transformers' LLaVA cannot read them"
+        )
+    return int(shape[1])
+
+
+def check_layers(layers: Any, config: Any) -> None:
+    """Whether a tower has the layers that features are read from.
+
+    Raises:
+        InputError: It has not.
+    """
+    named = [layers] if isinstance(layers, int) else list(layers)
+    depth = getattr(config, "num_hidden_layers", None)
+    if not named or (depth is not None and any(not -depth - 1 <= layer <= depth for layer in named)):
+        raise InputError(
+            f"vision_feature_layer {layers} is not among the {depth} layers of the {config.model_type} vision model"
+        )

@@ -1,0 +1,376 @@
+"""The keys and values of an image, made once for all that is asked about it, in generation of decoder-only models.
+
+A decoder-only model looks back only: what it keeps of an image, and of the words before it, is the same whatever question
+follows. Stock generation reads them anew for every question, and with beams for every beam, which is most of the work where an
+image takes hundreds of tokens. Here they are read once, go to the rows of all questions of a batch, and wait for those of
+later batches; and the words of a question are read once for all its beams, which are the same until its first answer token.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
+
+from mblip.models.language_model import (
+    CACHE_NAMES,
+    CausalLanguageModel,
+    LanguageModel,
+    cache_name,
+    eval_mode,
+    is_close,
+)
+from mblip.models.speedups.packed_rows import layer_kinds
+
+# Layers that differ in their mask, as transformers' configurations name them.
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+# Tokens that a row has room for before its keys and values are moved to a larger place.
+_ROOM = 64
+
+Layers = list[tuple[Tensor, Tensor]]
+"""Keys and values of one prefix by layer, each [heads, tokens, width]."""
+
+
+class Prefixes:
+    """Keys and values of prefixes, the ones used last, within so many bytes; threads may share one.
+
+    Args:
+        limit: Bytes that are kept between batches.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._kept: OrderedDict[Hashable, Layers] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Prefixes that are kept."""
+        return len(self._kept)
+
+    def get(self, key: Hashable) -> Layers | None:
+        """What is kept of a prefix; None where nothing is."""
+        with self._lock:
+            if (found := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: Hashable, layers: Layers) -> None:
+        """Keep a prefix, and drop those that were not used for longest."""
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = layers
+                self._bytes += _bytes(layers)
+            while self._bytes > self.limit and self._kept:
+                _, dropped = self._kept.popitem(last=False)
+                self._bytes -= _bytes(dropped)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Where the prefixes of a batch end.
+
+    Attributes:
+        lengths: Tokens of each text's prefix; 0 for none.
+        keys: What tells prefixes apart: equal for texts that begin alike.
+    """
+
+    lengths: list[int]
+    keys: list[Hashable]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether any texts begin alike."""
+        with_prefix = [key for key, length in zip(self.keys, self.lengths, strict=True) if length]
+        return len(set(with_prefix)) < len(with_prefix)
+
+
+def heads_of(input_ids: Tensor, attention_mask: Tensor, placeholder: int, images: Sequence[Hashable]) -> Heads:
+    """The prefixes of texts: up to the last image token, and never the whole text.
+
+    Args:
+        input_ids: [texts, tokens], padded on the left.
+        attention_mask: [texts, tokens].
+        placeholder: Id of the image token.
+        images: What tells the images of each text apart.
+    """
+    places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
+    ends = ((input_ids == placeholder) * places).amax(1)
+    starts = input_ids.shape[1] - attention_mask.sum(1)
+    lengths = (torch.minimum(ends, input_ids.new_tensor(input_ids.shape[1] - 1)) - starts).clamp_(min=0).tolist()
+    rows = input_ids.tolist()
+    places_of = zip(rows, starts.tolist(), lengths, images, strict=True)
+    return Heads(lengths, [(seen, *row[start : start + size]) for row, start, size, seen in places_of])
+
+
+def inputs(
+    llm: LanguageModel, embedded: Tensor, mask: Tensor, heads: Heads, beams: int, store: Prefixes | None
+) -> dict[str, Any]:
+    """What ``generate`` takes in place of ``inputs_embeds`` and ``attention_mask``.
+
+    Args:
+        llm: A decoder-only model that :func:`reason_against` has nothing against.
+        embedded: The prompts [texts, tokens, width], padded on the left.
+        mask: [texts, tokens].
+        heads: Their prefixes.
+        beams: Beams of each text.
+        store: What earlier batches have left, and where these prefixes are kept; None to keep nothing.
+    """
+    assert isinstance(llm, CausalLanguageModel)
+    lengths = torch.tensor(heads.lengths, device=embedded.device)
+    longest = max(heads.lengths)
+    tails = mask.sum(1) - lengths
+    tail = int(tails.max())
+    made = _read(llm, embedded, mask, heads, store)
+    order = {key: number for number, key in enumerate(made)}
+    owners = torch.tensor([order.get(key, -1) for key in heads.keys])  # layers may lie on several devices
+    layers = [_Shared(parts, owners, longest) for parts in zip(*made.values(), strict=True)]
+    cache = _Beams(layers, len(embedded), beams)
+    before = torch.arange(longest, device=mask.device) >= longest - lengths[:, None]
+    after = torch.arange(tail, device=mask.device) >= tail - tails[:, None]
+    # Only the length of what is in the cache counts, not the values.
+    words = torch.cat([embedded.new_zeros(len(embedded), longest, embedded.shape[2]), embedded[:, -tail:]], dim=1)
+    return {
+        "inputs_embeds": words,
+        "attention_mask": torch.cat([before, after], dim=1).to(mask.dtype),
+        cache_name(llm.model): cache,
+    }
+
+
+def is_worth_it(
+    llm: LanguageModel, heads: Heads, mask: Tensor, store: Prefixes | None, generation: Mapping[str, Any]
+) -> bool:
+    """Whether a batch can share and gains by it.
+
+    Args:
+        llm: The language model.
+        heads: See :func:`heads_of`.
+        mask: [texts, tokens].
+        store: See :func:`inputs`.
+        generation: Options of ``generate``.
+    """
+    if not any(heads.lengths) or not (heads.is_shared or store is not None):
+        return False
+    if generation.get("use_cache") is False or {"cache_implementation", *CACHE_NAMES} & generation.keys():
+        return False
+    more = generation.get("max_new_tokens")
+    more = generation.get("max_length", 0) if more is None else more
+    words = int((mask.sum(1) - mask.new_tensor(heads.lengths)).max())
+    return fits(llm, max(heads.lengths) + words + more)
+
+
+def fits(llm: LanguageModel, length: int) -> bool:
+    """Whether rows of so many tokens can share: where layers see a window alone, it must hold them, padding included.
+
+    Args:
+        llm: The language model.
+        length: Tokens of prompt and answer.
+    """
+    window = getattr(llm.config, "sliding_window", None)
+    return window is None or _SLIDING not in layer_kinds(llm.config) or length <= window
+
+
+def bytes_per_token(llm: LanguageModel) -> int:
+    """Bytes of the keys and values of one token."""
+    config = llm.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * llm.embeddings.weight.element_size())
+
+
+def concerns(llm: LanguageModel) -> bool:
+    """Whether a kind of model could gain: one that looks back only."""
+    return not llm.is_encoder_decoder
+
+
+def reason_against(llm: LanguageModel) -> str:
+    """Why a model cannot go on from the keys and values of a prefix; empty where it can, and gives what it gives without.
+
+    A layer that keeps something else than keys and values, or positions that are counted along the row, would lose the
+    prefix. So two short texts are tried.
+    """
+    assert isinstance(llm, CausalLanguageModel)
+    if not llm.model._supports_default_dynamic_cache():
+        return "its cache of keys and values is of its own kind"
+    if other := layer_kinds(llm.config) - {_FULL, _SLIDING}:
+        return f"its layers ({', '.join(sorted(other))}) keep more than keys and values"
+    ids = torch.arange(1, 15, device=llm.embeddings.weight.device).view(2, 7) % llm.embeddings.num_embeddings
+    ids[1] = ids[0].roll(2)
+    mask = torch.ones_like(ids)
+    mask[1, :2] = 0
+    heads = Heads([3, 3], ["", ""])
+    with torch.no_grad(), eval_mode(llm.model):
+        embedded = llm.embeddings(ids)
+        try:
+            apart = llm.hidden_states(embedded, mask)
+            given = inputs(llm, embedded, mask, heads, 1, None)
+            cache = given[cache_name(llm.model)]
+            words = given["inputs_embeds"][:, 3:]
+            together = llm.hidden_states(words, given["attention_mask"], cache=cache)
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+            return f"its code does not take such a cache ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+    if not is_close(together[:, -2:], apart[:, -2:]):
+        return "it does not go on from a prefix as it goes on from the whole text"
+    return ""
+
+
+def install(llm: LanguageModel) -> None:
+    """Let the model take the first step of :func:`inputs` once for all beams; whatever else it is given it computes as before.
+
+    The hooks stay on the model and look at nothing but the cache of each call, so several threads may generate at once.
+    """
+    if _first_of_beams not in llm.model._forward_pre_hooks.values():
+        llm.model.register_forward_pre_hook(_first_of_beams, with_kwargs=True)
+        llm.model.register_forward_hook(_to_beams, with_kwargs=True)
+
+
+class _Beams(Cache):  # type: ignore[misc]
+    """The cache of some texts, which several beams of each will read.
+
+    Args:
+        layers: With a row for each text.
+        texts: Number of texts.
+        beams: Beams of each text.
+    """
+
+    def __init__(self, layers: list[Any], texts: int, beams: int) -> None:
+        super().__init__(layers=layers)
+        self.texts, self.beams = texts, beams
+        self.is_spread = beams == 1
+
+
+def _own(options: Mapping[str, Any]) -> _Beams | None:
+    """The cache among a call's arguments that is not spread yet, told by its kind, since its name differs by version."""
+    return next((value for value in options.values() if isinstance(value, _Beams) and not value.is_spread), None)
+
+
+def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """The first step: of each text's equal beams the first, [texts * beams, ...] -> [texts, ...]."""
+    cache = _own(options)
+    if cache is None:
+        return None
+    rows = cache.texts * cache.beams
+
+    def first(value: Any) -> Any:
+        # Without gaps, since for rows with gaps torch may repeat the weights for every text.
+        return value[:: cache.beams].contiguous() if isinstance(value, Tensor) and len(value) == rows else value
+
+    return tuple(map(first, given)), {name: first(value) for name, value in options.items()}
+
+
+def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:
+    """From a row for each text, after the first step, to a row for each beam."""
+    cache = _own(options)
+    if cache is None:
+        return None
+    cache.is_spread = True
+    cache.batch_repeat_interleave(cache.beams)
+    made.logits = made.logits.repeat_interleave(cache.beams, 0)
+    return made
+
+
+class _Shared(DynamicLayer):  # type: ignore[misc]
+    """Keys and values of one layer: a prefix in every row, and room behind it, so that nothing is copied as a row grows.
+
+    Args:
+        layers: Keys and values of each prefix, each [heads, tokens, width].
+        owners: [rows], which of them is a row's; -1 for none.
+        length: Of the longest; shorter ones stand at its end.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], owners: Tensor, length: int) -> None:
+        super().__init__()
+        keys, _ = layers[0]
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self.prefix = self.length = length
+        self._keys, self._values = (self._placed([layer[place] for layer in layers], owners) for place in (0, 1))
+        self._show()
+
+    def _placed(self, parts: Sequence[Tensor], owners: Tensor) -> Tensor:
+        heads, _, width = parts[0].shape
+        placed = parts[0].new_zeros(len(owners), heads, self.prefix + _ROOM, width)
+        for number, part in enumerate(parts):
+            rows = (owners == number).nonzero().squeeze(1)
+            placed[rows, :, self.prefix - part.shape[1] : self.prefix] = part
+        return placed
+
+    def _show(self) -> None:
+        self.keys, self.values = self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Add tokens [rows, heads, tokens, width]; all keys and all values so far."""
+        end = self.length + key_states.shape[2]
+        if end > self._keys.shape[2]:
+            room = (*self._keys.shape[:2], end - self.prefix + _ROOM, self._keys.shape[3])
+            grown = []
+            for old in (self._keys, self._values):
+                grown.append(torch.cat([old[:, :, : self.length], old.new_zeros(room)], dim=2))
+            self._keys, self._values = grown
+        self._keys[:, :, self.length : end], self._values[:, :, self.length : end] = key_states, value_states
+        self.length = end
+        self._show()
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Tokens so far, the prefix with its padding included."""
+        return self.length
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Beams change places within a text, where the prefix is the same."""
+        own = slice(self.prefix, self.length)
+        for whole in (self._keys, self._values):
+            whole[:, :, own] = whole[beam_idx.to(whole.device), :, own]
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Only keep these rows."""
+        self._keys, self._values = (whole[indices.to(whole.device)] for whole in (self._keys, self._values))
+        self._show()
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row so many times."""
+        self._keys, self._values = (whole.repeat_interleave(repeats, 0) for whole in (self._keys, self._values))
+        self._show()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget so many tokens (a negative number) at the end."""
+        self.length -= abs(tokens_to_remove)
+        self._show()
+
+
+def _read(
+    llm: CausalLanguageModel, embedded: Tensor, mask: Tensor, heads: Heads, store: Prefixes | None
+) -> dict[Hashable, Layers]:
+    """Keys and values of the batch's prefixes, each read once, those of one length together."""
+    first: dict[Hashable, int] = {}
+    for text, (key, length) in enumerate(zip(heads.keys, heads.lengths, strict=True)):
+        if length:
+            first.setdefault(key, text)
+    found = {key: store.get(key) if store is not None else None for key in first}
+    by_length: dict[int, list[Hashable]] = {}
+    for key, text in first.items():
+        if found[key] is None:
+            by_length.setdefault(heads.lengths[text], []).append(key)
+    starts = (embedded.shape[1] - mask.sum(1)).tolist()
+    for length, keys in by_length.items():
+        rows = [embedded[first[key], starts[first[key]] : starts[first[key]] + length] for key in keys]
+        cache = DynamicCache()
+        stacked = torch.stack(rows)
+        llm.hidden_states(stacked, torch.ones(stacked.shape[:2], dtype=mask.dtype, device=mask.device), cache=cache)
+        for number, key in enumerate(keys):
+            # A copy of each, since a view of one row would keep the whole batch in memory.
+            layers = [(layer.keys[number].clone(), layer.values[number].clone()) for layer in cache.layers]
+            found[key] = layers
+            if store is not None:
+                store.put(key, layers)
+    return {key: layers for key, layers in found.items() if layers is not None}
+
+
+def _bytes(layers: Layers) -> int:
+    return sum(tensor.numel() * tensor.element_size() for pair in layers for tensor in pair)
