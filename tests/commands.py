@@ -1,11 +1,15 @@
-"""Whether a command line that a page names would be understood, without running it."""
+"""What a page names: whether a command line would be understood, without running it, and the headings to link to."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import typer
 import typer.main
+from markdown.extensions.toc import slugify
 
 from mblip.cli.app import app
 
@@ -32,3 +36,10 @@ def complaint(words: Sequence[str]) -> str:
     except USAGE_ERROR as error:
         return error.format_message()
     return f"no place for {' '.join(extra)!r}" if extra else ""
+
+
+@lru_cache
+def page_headings(page: Path) -> frozenset[str]:
+    """The anchors of a page's headings, as the documentation's build makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return frozenset(slugify(title, "-") for title in re.findall(r"(?m)^#+ (.*)$", text))

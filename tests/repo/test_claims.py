@@ -12,8 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from markdown.extensions.toc import slugify
-from tests.commands import complaint
+from tests.commands import complaint, page_headings
 
 from mblip.config import shipped_recipes
 
@@ -32,12 +31,6 @@ def _tool() -> ModuleType:
 TOOL = _tool()
 DATA = TOOL.load()
 CLAIMS: list[dict[str, Any]] = [claim for group in DATA["groups"] for claim in group["claims"]]
-
-
-@lru_cache
-def headings(page: Path) -> frozenset[str]:
-    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return frozenset(slugify(title, "-") for title in re.findall(r"(?m)^#+ (.*)$", text))
 
 
 @lru_cache
@@ -65,7 +58,7 @@ def trouble(claim: dict[str, Any]) -> list[str]:
         found.append(f"no test {claim['test']}")
     if "link" in claim:
         page, _, heading = claim["link"].partition("#")
-        if not (ROOT / "docs" / page).is_file() or (heading and heading not in headings(ROOT / "docs" / page)):
+        if not (ROOT / "docs" / page).is_file() or (heading and heading not in page_headings(ROOT / "docs" / page)):
             found.append(f"no place {claim['link']}")
     if claim["status"] not in TOOL.STATUSES:
         found.append(f"no status {claim['status']}")

@@ -9,12 +9,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tests.commands import complaint
+from tests.commands import complaint, page_headings
 
 from mblip.cli.app import app
 from mblip.config import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
+MADE = {"cli.md", "recipes.md"}  # pages that the build of the documentation makes
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -55,6 +56,34 @@ def test_files_exist() -> None:
         if not any((base / name).exists() for base in (ROOT, ROOT / "src/mblip"))
     }
     assert missing == {}
+
+
+def _broken_links(page: Path, text: str) -> list[str]:
+    """Links of a page whose file, or heading in it, is not there; those to the web are not followed."""
+    broken = []
+    # Code is no link; in the text of a link it may stand.
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*\]\([^`\n]*`", "", text, flags=re.DOTALL)):
+        if re.match(r"[a-z]+:", target) or Path(target.partition("#")[0]).name in MADE:
+            continue
+        file, _, heading = target.partition("#")
+        path = (page.parent / file).resolve() if file else page
+        headings = page_headings(path) if path.suffix == ".md" and path.is_file() else ()
+        if not path.exists() or (heading and heading not in headings):
+            broken.append(target)
+    return broken
+
+
+def test_links_lead_somewhere() -> None:
+    links = {page: page.read_text(encoding="utf-8").count("](") for page in PAGES}
+    assert sum(links.values()) >= 150
+    found = {page.name: _broken_links(page, page.read_text(encoding="utf-8")) for page in PAGES}
+    assert {name: broken for name, broken in found.items() if broken} == {}
+
+
+def test_a_link_that_leads_nowhere_would_be_found() -> None:
+    page = ROOT / "README.md"
+    text = "[a](docs/log.md#training) [b](docs/log.md#glue) [c](docs/glue.md) `[d](glue)` [e](https://arxiv.org) [f](#glue)"
+    assert _broken_links(page, text) == ["docs/log.md#glue", "docs/glue.md", "#glue"]
 
 
 def test_python_examples_import() -> None:
