@@ -19,7 +19,11 @@ STATUSES = {
     "nano": "measured at nano size",
     "procedure": "procedure only",
 }
-INTRODUCTION = """# Claims
+INTRODUCTION = """---
+hide: [navigation, toc]
+---
+
+# Claims
 
 Made from `docs/claims.yaml` by `python tools/build_claims.py`; change the claims there.
 
@@ -51,7 +55,7 @@ def page(claims: Mapping[str, Any]) -> str:
     parts += [f"| {name} | {MEANINGS[status]} | {found[status]} |\n" for status, name in STATUSES.items()]
     for group in claims["groups"]:
         parts.append(f"\n## {group['title']}\n\n")
-        parts += _table(["Claim", "Done by", "Measured here", "Status"], map(_row, group["claims"]))
+        parts += _table(["Claim", "Done by", "Status, and what was measured here"], map(_row, group["claims"]))
     parts.append(f"\n## Places of the paper\n\n{_places(claims['places'])}")
     return "".join(parts)
 
@@ -60,11 +64,11 @@ def _row(claim: Mapping[str, Any]) -> list[str]:
     place = f" *{claim['place'].capitalize()}.*" if "place" in claim else ""
     done = [f"`{text}`" for text in claim["code"]]
     done += [f"{name} `{claim[name]}`" for name in ("recipe", "command", "test") if name in claim]
-    measured = claim.get("measured", "Nothing.")
+    status = f"**{STATUSES[claim['status']].capitalize()}.** {claim.get('measured', '')}".rstrip()
     if "link" in claim:
-        measured += f" [Account]({claim['link']})" + (f", {claim['date']}" if "date" in claim else "")
-    name = f'<span id="{claim["id"].lower()}">{claim["id"]}</span>'
-    return [f"{name} {claim['claim']}{place}", "<br>".join(done), measured, STATUSES[claim["status"]]]
+        status += f" [Account]({claim['link']})" + (f", {claim['date']}" if "date" in claim else "")
+    name = f'<span id="{claim["id"].lower()}">**{claim["id"]}**</span>'
+    return [f"{name} {claim['claim']}{place}", "<br>".join(done), status]
 
 
 def _places(places: Mapping[str, Any]) -> str:
