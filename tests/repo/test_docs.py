@@ -9,14 +9,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
+from tests.commands import complaint, page_headings
 
 from mblip.cli.app import app
 from mblip.config import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
-# click's UsageError: typer carries a click of its own, so that it has to be had from there.
-USAGE_ERROR = typer.BadParameter.__base__
+MADE = {"cli.md", "recipes.md"}  # pages that the build of the documentation makes
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -32,7 +31,7 @@ def words(pattern: str) -> dict[str, set[str]]:
 
 def test_pages_were_found() -> None:
     assert len(PAGES) >= 10
-    assert {"index.md", "tutorial.md", "paper_map.md", "log.md"} <= {page.name for page in PAGES}
+    assert {"index.md", "tutorial.md", "claims.md", "glossary.md", "log.md"} <= {page.name for page in PAGES}
 
 
 def test_readme_names_the_two_commands() -> None:
@@ -57,6 +56,34 @@ def test_files_exist() -> None:
         if not any((base / name).exists() for base in (ROOT, ROOT / "src/mblip"))
     }
     assert missing == {}
+
+
+def _broken_links(page: Path, text: str) -> list[str]:
+    """Links of a page whose file, or heading in it, is not there; those to the web are not followed."""
+    broken = []
+    # Code is no link; in the text of a link it may stand.
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*\]\([^`\n]*`", "", text, flags=re.DOTALL)):
+        if re.match(r"[a-z]+:", target) or Path(target.partition("#")[0]).name in MADE:
+            continue
+        file, _, heading = target.partition("#")
+        path = (page.parent / file).resolve() if file else page
+        headings = page_headings(path) if path.suffix == ".md" and path.is_file() else ()
+        if not path.exists() or (heading and heading not in headings):
+            broken.append(target)
+    return broken
+
+
+def test_links_lead_somewhere() -> None:
+    links = {page: page.read_text(encoding="utf-8").count("](") for page in PAGES}
+    assert sum(links.values()) >= 150
+    found = {page.name: _broken_links(page, page.read_text(encoding="utf-8")) for page in PAGES}
+    assert {name: broken for name, broken in found.items() if broken} == {}
+
+
+def test_a_link_that_leads_nowhere_would_be_found() -> None:
+    page = ROOT / "README.md"
+    text = "[a](docs/log.md#training) [b](docs/log.md#glue) [c](docs/glue.md) `[d](glue)` [e](https://arxiv.org) [f](#glue)"
+    assert _broken_links(page, text) == ["docs/log.md#glue", "docs/glue.md", "#glue"]
 
 
 def test_python_examples_import() -> None:
@@ -122,40 +149,17 @@ def _commands() -> list[tuple[str, list[str]]]:
     return found
 
 
-def _complaint(words: list[str]) -> str:
-    """What is wrong with a command, or nothing."""
-    import typer.main
-
-    command = typer.main.get_command(app)
-    rest = list(words)
-    while hasattr(command, "commands"):
-        name = rest.pop(0) if rest else ""
-        if name in ("", "...") or name.isupper() or name.startswith("--") or "|" in name:
-            return ""
-        if name not in command.commands:
-            return f"no verb {name!r}"
-        command = command.commands[name]
-    if "--help" in rest:
-        return ""
-    context = command.context_class(command, info_name=words[0])
-    try:
-        _, extra, _ = command.make_parser(context).parse_args(args=rest)
-    except USAGE_ERROR as error:
-        return error.format_message()
-    return f"no place for {' '.join(extra)!r}" if extra else ""
-
-
 def test_commands_that_pages_name_have_these_verbs_and_options() -> None:
     commands = _commands()
     assert len(commands) >= 30
-    assert [(page, " ".join(words), why) for page, words in commands if (why := _complaint(words))] == []
+    assert [(page, " ".join(words), why) for page, words in commands if (why := complaint(words))] == []
 
 
 def test_a_command_that_does_not_exist_would_be_found() -> None:
-    assert _complaint(["reprot", "RUN"]) == "no verb 'reprot'"
-    assert _complaint(["report", "RUN", "--two", "x"]).startswith("No such option: --two")
-    assert _complaint(["serve", "runs/mine"]) == "no place for 'runs/mine'"
-    assert _complaint(["data", "mix", "nano_scenes", "--to", "x"]) == ""
+    assert complaint(["reprot", "RUN"]) == "no verb 'reprot'"
+    assert complaint(["report", "RUN", "--two", "x"]).startswith("No such option: --two")
+    assert complaint(["serve", "runs/mine"]) == "no place for 'runs/mine'"
+    assert complaint(["data", "mix", "nano_scenes", "--to", "x"]) == ""
 
 
 def test_changelog_has_the_current_version_or_unreleased_changes() -> None:

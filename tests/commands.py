@@ -1,0 +1,45 @@
+"""What a page names: whether a command line would be understood, without running it, and the headings to link to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import typer
+import typer.main
+from markdown.extensions.toc import slugify
+
+from mblip.cli.app import app
+
+# click's UsageError: typer carries a click of its own, so that it has to be had from there.
+USAGE_ERROR = typer.BadParameter.__base__
+
+
+def complaint(words: Sequence[str]) -> str:
+    """What is wrong with a command, or nothing."""
+    command = typer.main.get_command(app)
+    rest = list(words)
+    while hasattr(command, "commands"):
+        name = rest.pop(0) if rest else ""
+        if name in ("", "...") or name.isupper() or name.startswith("--") or "|" in name:
+            return ""
+        if name not in command.commands:
+            return f"no verb {name!r}"
+        command = command.commands[name]
+    if "--help" in rest:
+        return ""
+    context = command.context_class(command, info_name=words[0])
+    try:
+        _, extra, _ = command.make_parser(context).parse_args(args=rest)
+    except USAGE_ERROR as error:
+        return error.format_message()
+    return f"no place for {' '.join(extra)!r}" if extra else ""
+
+
+@lru_cache
+def page_headings(page: Path) -> frozenset[str]:
+    """The anchors of a page's headings, as the documentation's build makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return frozenset(slugify(title, "-") for title in re.findall(r"(?m)^#+ (.*)$", text))
