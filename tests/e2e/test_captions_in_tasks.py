@@ -17,7 +17,7 @@ from tests import checkpoints
 
 pytestmark = pytest.mark.slow
 CODES = ["sw", "de", "ja"]
-PICTURES = 300
+PICTURES = 200
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +72,14 @@ def test_four_processes_of_which_one_is_killed(tmp_path: Path, photos: Path, mod
     to = tmp_path / "captions.jsonl"
     command = _command(photos, model, to, "--executor", "local", "--tasks", "4")
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    folder, until = tmp_path / "captions.jsonl.tasks", time.monotonic() + 300
+    folder, until = tmp_path / "captions.jsonl.tasks", time.monotonic() + 600
     while min(_lines(folder).values(), default=0) < 6 or len(_lines(folder)) < 4:
         assert running.poll() is None and time.monotonic() < until
         time.sleep(0.02)
     tasks = _children(running.pid)
     assert len(tasks) == 4
     os.kill(tasks[2] if victim == "task" else running.pid, signal.SIGKILL)
-    _, said = running.communicate(timeout=300)
+    _, said = running.communicate(timeout=600)
     if victim == "task":
         assert running.returncode == 2
         assert "killed by SIGKILL" in said and "(1 of 4 tasks are not finished" in said, said
@@ -92,9 +92,9 @@ def test_four_processes_of_which_one_is_killed(tmp_path: Path, photos: Path, mod
     finished = {mark: mark.stat().st_mtime_ns for mark in folder.glob("*.done")}
     kept = _lines(folder)
     assert min(kept.values()) >= 6
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert again.returncode == 1, again.stderr  # one picture cannot be read
-    assert "300 pictures in sw, de, ja" in again.stderr
+    assert f"{PICTURES} pictures in sw, de, ja" in again.stderr
     assert all(not mark.exists() for mark in finished)
     _check(to, photos)
 
