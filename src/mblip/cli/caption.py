@@ -101,19 +101,14 @@ def caption(
 
     check_pictures(pictures)
     chosen = choose_model(model)
-    from mblip.cli._progress import ProgressBars
-    from mblip.inference.caption_file import CaptionFile, SkippedList  # seconds: after the checks
-    from mblip.inference.caption_plan import Output, make_plan
-    from mblip.inference.captioning import caption_pictures
-    from mblip.inference.choosing import gpus, open_model
     from mblip.inference.finding import find_pictures
-    from mblip.inference.notices import notice_for
-    from mblip.processing.images import open_picture
-    from mblip.storage import UnreadableImage, alone, no_empty_folders
 
     found = find_pictures(pictures, column)
     locate(chosen)  # what has to be downloaded shows its own bar
-    if executor and to:
+    if executor and to:  # without torch, which takes seconds: the tasks import it
+        from mblip.inference.caption_plan import Output, make_plan
+        from mblip.inference.choosing import gpus
+
         output = Output(to, encoding)
         with output.held():
             plan, same = make_plan(
@@ -123,6 +118,14 @@ def caption(
             )  # fmt: skip
             _run_tasks(executor, settings, output, plan, found, same)
         return
+    from mblip.cli._progress import ProgressBars
+    from mblip.inference.caption_file import CaptionFile, SkippedList
+    from mblip.inference.captioning import caption_pictures
+    from mblip.inference.choosing import open_model
+    from mblip.inference.notices import notice_for
+    from mblip.processing.images import open_picture
+    from mblip.storage import UnreadableImage, alone, no_empty_folders
+
     total, unreadable = len(found.pictures) + len(found.skipped), 0
     with ExitStack() as stack:
         if to:

@@ -117,6 +117,7 @@ class Output:
     """
 
     def __init__(self, to: Path, encoding: str = "utf-8") -> None:
+        to = to.resolve() if to.is_symlink() else to  # a link stays one when its file is replaced
         self.to, self.encoding = to, encoding
         self.is_file = not to.is_dir() and bool(to.suffix)
         if self.is_file and to.suffix.lower() not in ENDINGS:

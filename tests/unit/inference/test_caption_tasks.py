@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -290,3 +291,62 @@ def test_wrong_options(
     assert isinstance(result.exception, InputError)
     assert says in str(result.exception)
     assert [file.name for file in tmp_path.iterdir()] == ["photos"]
+
+
+def test_slurm_gets_the_tasks_and_the_second_command_joins_them(
+    tmp_path: Path, quick: None, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dill = pytest.importorskip("dill")
+    pytest.importorskip("datatrove")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")
+    (tmp_path / "bin/sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    _made_up(tmp_path / "photos", 6)
+    options = ["partition=gpu", "time=1:00:00", "mem_per_cpu_gb=4", "gpus_per_task=1"]
+    command = ["caption", "photos", "--language", "sw,de,ja", "--model", model, "--to", "c.csv", "--executor", "slurm"]
+    command += ["--tasks", "3", *(part for option in options for part in ("--option", option))]
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0
+    assert "3 tasks are submitted; the same command waits for them and writes c.csv" in first.output
+    script = (tmp_path / "c.csv.tasks/logs/launch_script.slurm").read_text()
+    for line in (
+        "--partition=gpu",
+        "--time=1:00:00",
+        "--mem-per-cpu=4G",
+        "--gpus=1",
+        "--array=0-2",
+        "--job-name=mblip-caption",
+    ):
+        assert f"#SBATCH {line}\n" in script
+    with (tmp_path / "c.csv.tasks/logs/executor.pik").open("rb") as file:
+        executor = dill.load(file)
+    monkeypatch.chdir("/")  # as on another node
+    for rank in (2, 0, 1):
+        executor.pipeline[0].run(None, rank, 3)
+    monkeypatch.chdir(tmp_path)
+    second = CliRunner().invoke(app, command)
+    assert second.exit_code == 0
+    assert "c.csv: 6 pictures in sw, de, ja" in second.output
+    assert _pairs(tmp_path / "c.csv") == [(f"photos/{n:03}.jpg", code) for n in range(6) for code in CODES]
+
+
+def test_two_commands_do_not_write_one_file(tmp_path: Path) -> None:
+    for to in (tmp_path / "c.csv", tmp_path / "shards"):
+        with (
+            Output(to).held(),
+            pytest.raises(InputError, match="another process is writing captions"),
+            Output(to).held(),
+        ):
+            pass
+
+
+def test_a_link_stays_a_link(tmp_path: Path, quick: None) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "c.csv").symlink_to(tmp_path / "disk/real.csv")
+    output, plan = _plan(tmp_path / "c.csv", _made_up(tmp_path / "photos", 3), "m", 2)
+    _fake(plan)
+    merge(output, plan)
+    assert (tmp_path / "c.csv").is_symlink()
+    assert len(_pairs(tmp_path / "disk/real.csv")) == 9
