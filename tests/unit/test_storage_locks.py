@@ -46,7 +46,7 @@ def test_a_file_is_one_by_whatever_link(tmp_path: Path) -> None:
 def test_a_killed_process_lets_go(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     code = "import sys, time\nfrom mblip.storage import exclusive_lock\n"
-    code += "with alone(sys.argv[1], 'writing'):\n    print('held', flush=True); time.sleep(60)"
+    code += "with exclusive_lock(sys.argv[1], 'writing'):\n    print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout and holder.stdout.readline() == "held\n"
     with pytest.raises(InputError), exclusive_lock(path, "writing"):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,8 +17,11 @@ from mblip.errors import InputError
 
 if TYPE_CHECKING:
     from mblip.inference.caption_file import Caption
+    from mblip.inference.caption_plan import Output, Plan
+    from mblip.inference.finding import Found
     from mblip.storage import UnreadableImage
 
+Executor = Literal["local", "slurm", "ray"]
 NOTICED = 8  # pictures that are looked at for whether a nano model can know them; one notice is enough
 UNREADABLE = 1  # exit code: done, but some pictures could not be read
 
@@ -32,14 +35,19 @@ def caption(
     pictures: Annotated[
         list[str],
         typer.Argument(
-            help="Picture files, folders (with all below), quoted patterns, lists (.txt) or tables (.csv, .tsv, .json, .jsonl, "
-            ".parquet) of paths, Parquet with pictures in its cells.",
+            help="Picture files, folders (with all below), tars, quoted patterns, lists (.txt) or tables (.csv, .tsv, .json, "
+            ".jsonl, .parquet) of paths, Parquet with pictures in its cells.",
             metavar="PATH",
         ),
     ],
     language: Annotated[str, typer.Option(help="Languages of the captions, by any name or code, separated by commas.")],
     model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
-    to: Annotated[Path | None, typer.Option(help="File for the captions: .jsonl, .csv or .parquet.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            help="File for the captions: .jsonl, .csv or .parquet. With --executor also a folder, for a .jsonl of each task."
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the file named with --to where a run stopped.")
     ] = False,
@@ -52,8 +60,22 @@ def caption(
         str, typer.Option(help="Quantization of the language model: auto, none, int8 or nf4.")
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of columns.")] = False,
+    executor: Annotated[
+        Executor | None, typer.Option(help="Caption in tasks: processes of this machine, or jobs of Slurm or Ray.")
+    ] = None,
+    tasks: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of tasks for --executor; by default one for each GPU of this machine."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE for --executor: workers (local), partition, time, gpus_per_task, mem_per_cpu_gb, ..."
+        ),
+    ] = None,
 ) -> None:
     """Caption pictures in one or more languages. Exit code 1: some could not be read."""
+    from mblip.executors import executor_settings, parse_options
     from mblip.languages import LANGUAGES, find_languages
     from mblip.models.locate import know_languages, locate
 
@@ -66,23 +88,44 @@ def caption(
             f"no model here was trained on {unknown[0]!r}; mblip languages lists those that were, and MBLIP_LANGUAGES names a "
             "file of further ones"
         )
+    if executor is None and (tasks or option):
+        raise InputError("--tasks and --option are for --executor local, slurm or ray")
+    if executor and to is None:
+        raise InputError("--executor writes a file or a folder: name it with --to")
+    if executor in ("slurm", "ray") and not tasks:
+        raise InputError(f"--executor {executor} needs --tasks N")
+    settings = executor_settings(executor, parse_options(option or ())) if executor else {}
     if resume and to is None:
         raise InputError("--resume goes on with a file: name it with --to")
     from mblip.inference.resolve import check_pictures, choose_model
 
     check_pictures(pictures)
     chosen = choose_model(model)
-    from mblip.cli._progress import ProgressBars
-    from mblip.inference.caption_file import CaptionFile, SkippedList  # seconds: after the checks
-    from mblip.inference.captioning import caption_pictures
     from mblip.inference.finding import find_pictures
+
+    found = find_pictures(pictures, column)
+    locate(chosen)  # what has to be downloaded shows its own bar
+    if executor and to:  # without torch, which takes seconds: the tasks import it
+        from mblip.inference.caption_plan import Output, make_plan
+        from mblip.inference.resolve import gpus
+
+        output = Output(to, encoding)
+        with output.held():
+            plan, same = make_plan(
+                output, found, model=chosen, languages=codes, sources=pictures, tasks=tasks or gpus(), resume=resume,
+                generation={"num_beams": beams, "max_new_tokens": max_tokens}, quantization=quantization,
+                batch_size=batch_size, encoding=encoding,
+            )  # fmt: skip
+            _run_tasks(executor, settings, output, plan, found, same)
+        return
+    from mblip.cli._progress import ProgressBars
+    from mblip.inference.caption_file import CaptionFile, SkippedList
+    from mblip.inference.captioning import caption_pictures
     from mblip.inference.notices import notice_for
     from mblip.inference.resolve import open_model
     from mblip.processing.images import open_picture
     from mblip.storage import UnreadableImage, exclusive_lock, no_empty_folders
 
-    found = find_pictures(pictures, column)
-    locate(chosen)  # what has to be downloaded shows its own bar
     total, unreadable = len(found.pictures) + len(found.skipped), 0
     with ExitStack() as stack:
         if to:
@@ -139,4 +182,45 @@ def caption(
             progress.say(f"{file.path}: {total - unreadable:,} pictures in {', '.join(codes)}{listed}")
         if unreadable:
             progress.say(f"mblip: {unreadable:,} of {total:,} pictures could not be read")
+            raise typer.Exit(UNREADABLE)
+
+
+def _run_tasks(executor: str, settings: dict[str, Any], output: Output, plan: Plan, found: Found, same: bool) -> None:
+    """Do the tasks of a plan, wherever, and put their captions together when all are done."""
+    from mblip.cli._progress import ProgressBars
+    from mblip.executors import run_job
+    from mblip.inference.caption_plan import planned_skipped
+    from mblip.inference.caption_tasks import caption_job, merge
+    from mblip.storage import UnreadableImage
+
+    job = caption_job(plan)
+    left = {shard.number for shard in job.missing()}
+    before = sum(stop - start for start, stop in map(plan.bounds, set(range(plan.tasks)) - left))
+
+    with ProgressBars("tasks" if executor == "slurm" else "pictures") as progress:
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            progress("", *((done, total) if stage else (before + done, plan.pictures)))
+
+        if left_out := found.left_out():
+            progress.say(f"mblip: {left_out}")
+        if not same:
+            progress.say(
+                "mblip: the pictures have changed since the tasks were planned; those of then are captioned, and --resume adds "
+                "the others to a finished file"
+            )
+        if not run_job(executor, job, settings, tell):
+            progress.say(
+                f"{len(job.missing())} tasks are submitted; the same command waits for them and writes {output.to}"
+            )
+            return
+        known = len(planned_skipped(plan.folder))
+        skipped = merge(output, plan)
+        for each in skipped:
+            progress.say(f"mblip: {UnreadableImage(*each)}")
+        total = plan.pictures + known
+        listed = f"; those skipped are listed in {output.skipped}" if skipped else ""
+        progress.say(f"{output.to}: {total - len(skipped):,} pictures in {', '.join(plan.languages)}{listed}")
+        if skipped:
+            progress.say(f"mblip: {len(skipped):,} of {total:,} pictures could not be read")
             raise typer.Exit(UNREADABLE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -92,6 +91,7 @@ def translate(
     ] = "",
 ) -> None:
     """Translate the sampled examples, part by part; a stopped run goes on, and asks the engine for nothing twice."""
+    from mblip.executors import parse_options
     from mblip.languages import LANGUAGES
     from mblip.mixture import check_samples
     from mblip.translation import translate_sources, untranslatable
@@ -109,8 +109,8 @@ def translate(
             f"'allocation.exclude_languages=[{', '.join(missing)}]' gives them to other languages",
             file=sys.stderr,
         )
-    if executor != "local" and not launch(executor, chosen, work, dict(_pairs(option or []))):
-        print("submitted or unfinished; run the same command again when the jobs are done")
+    if executor != "local" and not launch(executor, chosen, work, parse_options(option or [])):
+        print("submitted; the same command waits for the jobs and goes on")
         return
     with ProgressBars("done") as progress:
         manifests = translate_sources(chosen, work, workers=workers, progress=progress)
@@ -328,14 +328,6 @@ def _json_object(text: str) -> str:
     except (ValueError, RecursionError):
         pass
     raise InputError(f"--extra-body must be a JSON object such as '{{\"max_tokens\": 512}}', not {text[:200]!r}")
-
-
-def _pairs(options: list[str]) -> Iterator[tuple[str, str]]:
-    for text in options:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--option {text!r} must read NAME=VALUE, such as partition=gpu")
-        yield name, value
 
 
 def _load(recipe: str, overrides: list[str] | None) -> DataRecipe:

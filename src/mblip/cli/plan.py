@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from mblip.models.planning import Plan
+    from mblip.models.resources import Resources
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +31,12 @@ def plan(
         typer.Option(
             "--calibrate/--no-calibrate",
             help="Time a few micro-batches with random weights; by default on machines with a GPU.",
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of GPUs: also tell hours, memory of each card, downloads and disk for so many."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -55,10 +62,18 @@ def plan(
     found = plan_training(resolved, texts)
     if calibrate or (calibrate is None and torch.cuda.is_available()):
         run(found, resolved, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    resources = None
+    if gpus:
+        from mblip.models.resources import plan_resources
+
+        resources = plan_resources(resolved, found, gpus)
     if as_json:
-        print(json.dumps(found.as_json(), ensure_ascii=False, indent=2))
-    else:
-        _show(found)
+        more = {"resources": resources.as_json()} if resources else {}
+        print(json.dumps({**found.as_json(), **more}, ensure_ascii=False, indent=2))
+        return
+    _show(found)
+    if resources:
+        _show_resources(resources)
 
 
 def _show(found: Plan) -> None:
@@ -93,3 +108,20 @@ def _show(found: Plan) -> None:
     if found.calibration:
         speed = f"{found.calibration['texts_per_second']:.1f} texts a second on {found.calibration['device']}"
         console.print(f"{speed}: {found.hours:.1f} hours" if found.hours is not None else speed)
+
+
+def _show_resources(found: Resources) -> None:
+    from mblip.progress import size_text
+
+    cards = "1 GPU" if found.gpus == 1 else f"{found.gpus} GPUs"
+    hours = f"{found.hours:.1f}, as one GPU's divided by their number" if found.hours is not None else "unknown; "
+    if found.hours is None:
+        hours += "--calibrate on a machine with such a GPU, with the mix or --texts, tells them"
+    print(f"\non {cards}, {found.texts_per_gpu:,} texts of a step on each")
+    print(f"hours       {hours}")
+    print(f"memory      {found.memory / 2**30:.1f} GiB on each card")
+    more = " and what is unknown" if found.unknown else ""
+    print(f"download    {size_text(found.download)}{more}")
+    print(f"disk        {size_text(found.disk)}{more}, {size_text(found.run)} of it for the run and its checkpoints")
+    for name in found.unknown:
+        print(f"unknown     size of {name}")

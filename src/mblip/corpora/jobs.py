@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from typing import TypeVar
 
 from mblip.errors import ResourceError
+from mblip.executors import end_with_parent
 from mblip.progress import Progress
 
 T = TypeVar("T")
@@ -32,7 +31,7 @@ def run_jobs(step: Callable[[T], None], jobs: Sequence[T], workers: int, what: s
     # Not fork: Arrow has threads of its own.
     context = get_context("spawn")
     try:
-        with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=end_with_parent) as pool:
             for _ in pool.map(step, jobs):
                 done += 1
                 progress(what, done, len(jobs))
@@ -40,15 +39,3 @@ def run_jobs(step: Callable[[T], None], jobs: Sequence[T], workers: int, what: s
         raise ResourceError(
             f"a worker was killed while {what}, mostly for want of memory; run the same command again with fewer workers"
         ) from error
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent is gone: one that was killed tells nobody, and its workers would wait forever."""
-
-    def wait() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

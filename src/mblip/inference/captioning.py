@@ -12,13 +12,14 @@ from PIL import Image
 
 from mblip.errors import InputError
 from mblip.inference.caption_file import Caption
-from mblip.inference.finding import Cell
+from mblip.inference.finding import Place
 from mblip.inference.predictor import Predictor, for_people
 from mblip.languages import LANGUAGES
 from mblip.models.generation import Generator, Request
 from mblip.processing.images import open_picture
 from mblip.storage import UnreadableImage, decode_image
 from mblip.storage.cells import PictureCells
+from mblip.storage.tars import Member
 
 _READERS = 4
 T = TypeVar("T")
@@ -27,7 +28,7 @@ T = TypeVar("T")
 def caption_pictures(
     model: Predictor,
     name: str,
-    pictures: Iterable[str | Cell],
+    pictures: Iterable[Place],
     languages: Sequence[str],
     done: Container[tuple[str, str]] = (),
     batch_size: int = 32,
@@ -40,7 +41,7 @@ def caption_pictures(
     Args:
         model: The model.
         name: What rows call it.
-        pictures: Paths and cells, each once; taken as they are needed.
+        pictures: Where they are, each once; taken as they are needed.
         languages: mC4 codes.
         done: Pairs of picture and language to leave out.
         batch_size: Captions that are generated together.
@@ -60,7 +61,7 @@ def caption_pictures(
     )
     with ThreadPoolExecutor(_READERS, "mblip-read") as readers:
 
-        def read(chunk: Sequence[tuple[str | Cell, list[str]]]) -> Iterator[Image.Image | UnreadableImage]:
+        def read(chunk: Sequence[tuple[Place, list[str]]]) -> Iterator[Image.Image | UnreadableImage]:
             # Cells come one after the other from their file; only decoding them is shared out.
             return readers.map(
                 lambda source: _open(source[0], source[1], model), [cells.source(picture) for picture, _ in chunk]
@@ -95,11 +96,17 @@ class _Cells:
     def __init__(self) -> None:
         self._files: dict[tuple[str, str], PictureCells] = {}
 
-    def source(self, picture: str | Cell) -> tuple[str, str | bytes | UnreadableImage]:
+    def source(self, picture: Place) -> tuple[str, str | bytes | UnreadableImage]:
         """What a picture is called, and what to open: a path or the bytes of a file."""
         if isinstance(picture, str):
             return picture, picture
-        name, key = str(picture), (picture.table, picture.column)
+        name = str(picture)
+        if isinstance(picture, Member):
+            try:
+                return name, picture.read()
+            except UnreadableImage as error:
+                return name, error
+        key = picture.table, picture.column
         try:
             if key not in self._files:
                 self._files[key] = PictureCells(Path(picture.table), picture.column)

@@ -1,4 +1,4 @@
-"""Which pictures a person means: files, folders, patterns, lists and tables, with what is left out of them."""
+"""Which pictures a person means: files, folders, tars, patterns, lists and tables, with what is left out of them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from mblip.storage import reading_text
 from mblip.storage.cells import PictureCells, picture_columns
 from mblip.storage.decoding import EXTENSIONS
 from mblip.storage.folders import is_junk, is_picture, walk_pictures
+from mblip.storage.tars import Member, walk_tar
 from mblip.storage.text import NO_ADDRESSES, is_address
 
 LISTS = (".txt", ".lst")
+TAR = ".tar"
 
 
 class Cell(NamedTuple):
@@ -32,17 +34,21 @@ class Cell(NamedTuple):
         return f"{self.table}#{self.row}"
 
 
+Place = str | Cell | Member
+"""Where a picture is: a path, a cell of Parquet or a member of a tar; its text is its name in results."""
+
+
 @dataclass
 class Found:
     """The pictures that a person means.
 
     Attributes:
-        pictures: Paths, and cells of Parquet; each once.
+        pictures: Paths, cells of Parquet and members of tars; each once.
         skipped: Pictures and folders that are known to be unusable before any is opened: name and reason.
         others: Number of files in folders that are no pictures in a format that is read here, by ending.
     """
 
-    pictures: list[str | Cell] = field(default_factory=list)
+    pictures: list[Place] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
 
@@ -59,15 +65,15 @@ def find_pictures(places: Sequence[str], column: str = "image") -> Found:
     """The pictures that a person means, each once.
 
     Args:
-        places: Picture files; folders, with all below them; patterns such as ``photos/*.jpg``; lists (``.txt``) with a path
-            a line; and tables (:func:`mblip.corpora.rows.read_rows`) with a column of paths, relative to the table's
-            folder, or of pictures.
+        places: Picture files; folders, with all below them, or with tars and no pictures; tars; patterns such as
+            ``photos/*.jpg`` and ``shards/*.tar``; lists (``.txt``) with a path a line; and tables
+            (:func:`mblip.corpora.rows.read_rows`) with a column of paths, relative to the table's folder, or of pictures.
         column: Of the tables.
 
     Raises:
         InputError: There is nothing at a place, or a table lacks the column.
     """
-    found, seen = Found(), set[str | Cell]()
+    found, seen = Found(), set[str]()
     for place in places:
         before = len(found.skipped)
         inside = list(_inside(place, column, found))
@@ -75,21 +81,26 @@ def find_pictures(places: Sequence[str], column: str = "image") -> Found:
             why = f"; {found.skipped[before][0]}: {found.skipped[before][1]}" if len(found.skipped) > before else ""
             raise InputError(f"{place} names no picture{why or _nothing(place, found)}")
         for picture in inside:
-            if picture not in seen:
-                seen.add(picture)
+            if str(picture) not in seen:
+                seen.add(str(picture))
                 found.pictures.append(picture)
     return found
 
 
-def _inside(place: str, column: str, found: Found) -> Iterator[str | Cell]:
+def _inside(place: str, column: str, found: Found) -> Iterator[Place]:
     path = Path(place)
     if is_address(place) and not path.exists():
         raise InputError(f"{quoted(place)} cannot be captioned: {NO_ADDRESSES}")
     if path.is_dir():
         walked = walk_pictures(path)
         found.skipped += walked.refused
-        found.others += walked.others
+        tars = [] if walked.pictures else [tar for tar in sorted(path.glob("*.tar")) if not is_junk(tar.name)]
+        found.others += walked.others - Counter({TAR: len(tars)})
         yield from walked.pictures
+        for tar in tars:
+            yield from _of_tar(tar, found)
+    elif path.suffix.lower() == TAR and path.exists():
+        yield from _of_tar(path, found)
     elif path.suffix.lower() in TABLES:
         yield from _of_table(path, column, found)
     elif path.suffix.lower() in LISTS and path.exists():
@@ -102,11 +113,28 @@ def _inside(place: str, column: str, found: Found) -> Iterator[str | Cell]:
         for match in map(Path, sorted(glob.glob(place, recursive=True))):  # noqa: PTH207
             if is_picture(match.name) and match.is_file():
                 yield str(match)
+            elif match.suffix.lower() == TAR and match.is_file() and not is_junk(match.name):
+                yield from _of_tar(match, found)
             elif match.is_file() and not is_junk(match.name):
                 found.others[match.suffix.lower() or match.name] += 1
     else:
         hint = f"; write {quoted(place.replace(chr(92), '/'))}" if chr(92) in place else ""
         raise InputError(f"there is no picture, folder or table {quoted(place)}{hint}")
+
+
+def _of_tar(path: Path, found: Found) -> Iterator[Place]:
+    """The pictures of a tar; one that is damaged gives those before the damage. The last of several of one name counts."""
+    members: dict[str, Member] = {}
+    try:
+        for number, member in enumerate(walk_tar(path), start=1):
+            if member.name in members:
+                found.skipped.append(
+                    (f"{path}, picture {number}", f"another of its name, {member.name!r}, replaces one before")
+                )
+            members[member.name] = member
+    except InputError as error:
+        found.skipped.append((str(path), str(error)))
+    yield from members.values()
 
 
 def _nothing(place: str, found: Found) -> str:

@@ -112,6 +112,13 @@ def open_model(name: str, quantization: str = "auto", compile_model: bool = Fals
     return model
 
 
+def gpus() -> int:
+    """Number of GPUs that torch sees; 1 where there is none, for the processor counts as one."""
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
 def _at_hand(repository: str) -> bool:
     """Whether the Hub's local cache holds a whole checkpoint."""
     from huggingface_hub import snapshot_download

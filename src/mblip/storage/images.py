@@ -9,7 +9,6 @@ import glob
 import hashlib
 import os
 import re
-import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +24,7 @@ from mblip.storage.cells import PictureCells, picture_column
 from mblip.storage.decoding import UnreadableImage, decode_image
 from mblip.storage.files import atomic_write
 from mblip.storage.folders import find_file, is_junk, is_picture, spellings
+from mblip.storage.tars import Member, walk_tar
 
 
 class ImageStore(Protocol):
@@ -115,17 +115,8 @@ class TarStore:
         row = self._find(key)
         if row is None:
             raise UnreadableImage(key, f"none of {len(self.paths)} tars holds it, the first being {self.paths[0]}")
-        path = self.paths[row["tar"]]
-        try:
-            # Opened anew each time: safe for threads and forked workers, and cheap beside decoding.
-            with path.open("rb") as file:
-                file.seek(int(row["offset"]))
-                data = file.read(int(row["size"]))
-        except OSError as error:
-            raise UnreadableImage(key, f"{path}: {error.strerror}") from error
-        if len(data) < row["size"]:
-            raise UnreadableImage(key, f"{path} is cut off")
-        return decode_image(data, key, at_least, self._as_stored)
+        member = Member(str(self.paths[row["tar"]]), key, int(row["offset"]), int(row["size"]))
+        return decode_image(member.read(key), key, at_least, self._as_stored)
 
     def __contains__(self, key: str) -> bool:
         return self._find(key) is not None
@@ -244,15 +235,7 @@ def _tar_index(path: Path) -> np.ndarray[Any, Any]:
     with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(saved) as file:
         if np.array_equal(file["stamp"], stamp) and file["index"].dtype == _INDEX_TYPE:
             return np.array(file["index"])
-    try:
-        with tarfile.open(path, "r:") as tar:
-            rows = [
-                (_name_hash(member.name.removeprefix("./")), member.offset_data, member.size, 0)
-                for member in tar
-                if member.isreg() and not member.issparse() and is_picture(member.name)
-            ]
-    except (tarfile.TarError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable, uncompressed tar: {error}") from error
+    rows = [(_name_hash(member.name), member.offset, member.size, 0) for member in walk_tar(path)]
     index = np.array(rows, _INDEX_TYPE)
     with suppress(MblipError), atomic_write(saved) as file:  # a read-only folder costs a rebuild next time
         np.savez(file, stamp=stamp, index=index)

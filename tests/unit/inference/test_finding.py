@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import sys
+import tarfile
 import unicodedata
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from tests import checkpoints
 
 from mblip.errors import InputError
 from mblip.inference.finding import find_pictures
-from mblip.storage import decoding
+from mblip.storage import UnreadableImage, decoding
+from mblip.storage.tars import Member
 
 
 def _photo(kind: str = "JPEG", color: int = 90, **options: object) -> bytes:
@@ -210,3 +212,67 @@ def test_parquet_of_the_hub(model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert skipped == {
         "hf.parquet#21": "not a readable image (in no format that is known here)", "hf.parquet#22": "its cell is empty",
     }  # fmt: skip
+
+
+def _tar(path: Path, *names: str, mode: str = "w") -> Path:
+    """A tar of pictures, each with a text beside it, and a link that leads out."""
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for number, name in enumerate(names):
+            for member, data in ((name, _photo(color=number)), (f"{name}.json", b"{}")):
+                entry = tarfile.TarInfo(member)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    return path
+
+
+@pytest.mark.parametrize("place", ["shards", "shards/*.tar"])
+def test_pictures_in_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    _tar(tmp_path / "shards/1.tar", "./a/x.jpg", "猫.PNG", "._x.jpg")
+    _tar(tmp_path / "shards/2.tar", "z.jpg", "y.jpg")
+    (tmp_path / "shards/stats.json").write_text("{}")
+    found = find_pictures([place, "shards/1.tar"])
+    names = ["shards/1.tar#a/x.jpg", "shards/1.tar#猫.PNG", "shards/2.tar#z.jpg", "shards/2.tar#y.jpg"]
+    assert [str(picture) for picture in found.pictures] == names
+    assert found.skipped == []
+    assert found.others == ({".json": 1} if place == "shards" else {})
+    members = [picture for picture in found.pictures if isinstance(picture, Member)]
+    assert [member.read() for member in members[:2]] == [_photo(color=0), _photo(color=1)]
+
+
+def test_tars_beside_pictures_are_counted_and_not_opened(tmp_path: Path) -> None:
+    _tar(tmp_path / "1.tar", "x.jpg")
+    (tmp_path / "y.jpg").write_bytes(_photo())
+    found = find_pictures([str(tmp_path)])
+    assert [Path(str(picture)).name for picture in found.pictures] == ["y.jpg"]
+    assert found.left_out() == "left out 1 files that are no pictures known here: 1 .tar"
+
+
+def test_a_damaged_tar_gives_what_comes_before_the_damage(tmp_path: Path) -> None:
+    tar = _tar(tmp_path / "1.tar", "x.jpg", "y.jpg", "y.jpg")
+    whole = tar.read_bytes()
+    (first, second), skipped = find_pictures([str(tar)]).pictures, find_pictures([str(tar)]).skipped
+    assert isinstance(first, Member) and isinstance(second, Member)
+    assert second.read() == _photo(color=2)  # as unpacking leaves it
+    assert skipped == [(f"{tar}, picture 3", "another of its name, 'y.jpg', replaces one before")]
+    tar.write_bytes(whole[: second.offset - 2048 - 300])  # in the first y.jpg
+    found = find_pictures([str(tar)])
+    assert str(found.pictures[0]) == f"{tar}#x.jpg"
+    assert "not a readable, uncompressed tar" in found.skipped[-1][1]
+    with pytest.raises(UnreadableImage, match="is cut off"):
+        second.read()
+    tar.unlink()
+    with pytest.raises(UnreadableImage, match="No such file"):
+        first.read()
+
+
+@pytest.mark.parametrize("kind", ["packed", "text"])
+def test_a_tar_that_cannot_be_read_is_told(tmp_path: Path, kind: str) -> None:
+    tar = tmp_path / "1.tar"
+    tar.write_text("no tar") if kind == "text" else _tar(tar, "x.jpg", mode="w:gz")
+    with pytest.raises(InputError, match=r"1.tar names no picture; .*not a readable, uncompressed tar"):
+        find_pictures([str(tar)])

@@ -1,0 +1,104 @@
+"""What a training takes of several GPUs, the network and the disk, as far as the catalogue and a calibration can tell."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mblip.catalogue.download import Item, make_plan
+from mblip.catalogue.entries import load_catalogue
+from mblip.catalogue.wanted import find_wanted
+from mblip.config import TrainRecipe
+from mblip.errors import InputError
+from mblip.models.planning import Plan
+
+_LEARNED, _CHECKPOINT = 4, 12  # bytes a trainable parameter: fp32; with AdamW's two moments
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What ``mblip plan --gpus N`` tells beside the plan.
+
+    Attributes:
+        gpus: Number of GPUs, a process each.
+        texts_per_gpu: Of a step's global batch.
+        hours: Those of one GPU divided by their number, which leaves out what the GPUs tell each other; None without a
+            calibration.
+        memory: Bytes on each card; with ``sharding: full`` the weights, gradients and moments are spread over the cards.
+        download: Bytes still to be fetched, as far as their sizes are stated.
+        data: Bytes on the disk of all that is fetched, and unpacked where that size is stated.
+        unknown: Names of files and data sets whose size nobody states.
+        run: Bytes of the run directory with its checkpoints.
+    """
+
+    gpus: int
+    texts_per_gpu: int
+    hours: float | None
+    memory: int
+    download: int
+    data: int
+    unknown: tuple[str, ...]
+    run: int
+
+    @property
+    def disk(self) -> int:
+        """Bytes on the disk in all, as far as they are known."""
+        return self.data + self.run
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, sums included."""
+        return {**asdict(self), "unknown": list(self.unknown), "disk": self.disk}
+
+
+def plan_resources(recipe: TrainRecipe, plan: Plan, gpus: int, data: Path = Path("data")) -> Resources:
+    """What a recipe takes on several GPUs. No server is asked.
+
+    Args:
+        recipe: The recipe.
+        plan: What it needs on one GPU.
+        gpus: Their number.
+        data: Folder of the downloads; what lies there is not fetched again.
+
+    Raises:
+        InputError: The global batch does not divide by them.
+    """
+    batch = recipe.optim.global_batch
+    if batch % gpus:
+        fits = [number for number in range(1, batch + 1) if batch % number == 0 and number <= 2 * gpus]
+        raise InputError(
+            f"optim.global_batch {batch} does not divide by {gpus} GPUs: take {', '.join(map(str, fits[-4:]))}, or change it"
+        )
+    memory = plan.memory
+    whole = memory.weights + memory.gradients + memory.optimizer
+    share = -(-whole // gpus) if recipe.sharding == "full" else whole
+    wanted = find_wanted([recipe], load_catalogue())
+    items = make_plan(wanted.sets, data).items
+    unknown = [_name(item) for item in items if item.size is None and item.standing != "complete"]
+    unknown += [path for path in wanted.unknown if path not in unknown]
+    if recipe.data.mix and not Path(recipe.data.mix).exists():
+        unknown.append(f"{recipe.data.mix} (the mix)")
+    if recipe.data.images and not recipe.data.source and not _is_there(recipe.data.images):
+        unknown.append(f"{recipe.data.images} (the pictures)")
+    return Resources(
+        gpus,
+        batch // gpus,
+        None if plan.hours is None else plan.hours / gpus,
+        share + memory.activations + memory.logits + memory.reserve,
+        sum(item.left or 0 for item in items),
+        sum(_on_disk(item) for item in items),
+        tuple(unknown),
+        plan.trainable * (_LEARNED + _CHECKPOINT * recipe.keep_checkpoints),
+    )
+
+
+def _on_disk(item: Item) -> int:
+    return (item.size or 0) + (item.file.unpacked_bytes or 0)
+
+
+def _name(item: Item) -> str:
+    return item.file.url if item.file.is_checkpoint else item.file.target
+
+
+def _is_there(images: str) -> bool:
+    return ":" in images or Path(images).exists()
