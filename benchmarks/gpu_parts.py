@@ -210,14 +210,14 @@ def with_bases(recipe: TrainRecipe, config: Any, folder: Path) -> TrainRecipe:
 
 
 def shrunken(config: Any) -> Any:
-    """The same kind of model, two layers of 32 a part."""
-    narrow = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    """The same kind of model, a layer of 32 a part."""
+    narrow = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     text: dict[str, Any] = {"vocab_size": PIECES}
     kind = config.text_config.model_type
     if kind == "mt5":
-        text |= {"d_model": 32, "d_ff": 64, "d_kv": 16, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2}
+        text |= {"d_model": 32, "d_ff": 64, "d_kv": 16, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
     elif kind == "bloom":
-        text |= {"hidden_size": 32, "n_layer": 2, "n_head": 2}
+        text |= {"hidden_size": 32, "n_layer": 1, "n_head": 2}
     else:
         text |= {**narrow, "num_key_value_heads": 1, "head_dim": 16, "eos_token_id": 1, "pad_token_id": 0}
     parts = {
@@ -241,7 +241,9 @@ def changed(config: Any, changes: dict[str, Any]) -> Any:
     """A configuration with other sizes."""
     facts = {name: value for name, value in config.to_dict().items() if name not in ("layer_types", "model_type")}
     made = type(config)(**{**facts, **changes})
-    made.tie_word_embeddings = config.tie_word_embeddings
+    # MT5Config says that the head is tied whatever it is given.
+    if facts.get("tie_word_embeddings") is False:
+        made.tie_word_embeddings = False
     return made
 
 

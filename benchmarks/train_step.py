@@ -93,6 +93,7 @@ class Bench:
         self.compiled_vision = torch.compile(self.plain_vision, dynamic=True) if compiles else self.plain_vision
         learning = [parameter for parameter in self.vlm.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(learning, lr=0.0, fused=True)
+        self._prepared: tuple[bool, ...] = ()
 
     def micro_batches(self, rows: Sequence[texts.Example], variant: Variant) -> list[Batch]:
         """As the variant forms them."""
@@ -110,7 +111,13 @@ class Bench:
         return self.micro_batches(rows, variant)
 
     def prepare(self, variant: Variant) -> None:
-        """Set the model to the variant's way of computing."""
+        """Set the model to the variant's way of computing; what is tried for it on the model is no part of a step."""
+        packs = variant.packed and self.can_pack and not variant.stock
+        fuses = variant.fused and not variant.stock
+        wanted = (variant.compiled, variant.checkpointing, packs, fuses)
+        if wanted == self._prepared:
+            return
+        self._prepared = wanted
         # First: a compiled module keeps its forward where unfuse takes away others.
         vision = self.compiled_vision if variant.compiled else self.plain_vision
         if self.arguments.container == "llava":
@@ -123,7 +130,7 @@ class Bench:
         else:
             getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
         stock.unfuse(self.vlm)
-        on = {"packed_rows": variant.packed and self.can_pack, "fused_layers": variant.fused and not variant.stock}
+        on = {"packed_rows": packs, "fused_layers": fuses}
         speed_up(self.vlm, [name for name, wanted in on.items() if wanted])
 
     def step(self, batches: Sequence[Batch], variant: Variant) -> float:
@@ -163,6 +170,7 @@ class Bench:
         """Of a step; none are known of quantised layers, nor of compiled ones."""
         if self.quantized or variant.compiled:
             return math.nan
+        self.prepare(variant)
         return meters.flops(lambda: self.step(batches, variant))
 
     def measure(self, variants: Sequence[Variant], until: float) -> dict[Variant, Measured]:
@@ -177,6 +185,7 @@ class Bench:
                 break
             for variant, measured in found.items():
                 batches = self.batches(variant, step)
+                self.prepare(variant)
                 measured.flops.append(self.flops(variant, batches))
                 started = meters.now(self.device)
                 measured.losses.append(self.step(batches, variant))
