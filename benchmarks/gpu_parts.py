@@ -78,7 +78,7 @@ class Parts:
         size = 2 if self.small else MICRO_BATCH[name]
         words = ["--device", self.device.type, "--full", "--quantization", quantization, "--micro-batch", str(size)]
         words += ["--container", "llava"] if name == "llava" else ["--llm", name]
-        words += ["--global-batch", "4" if self.small else "64", "--steps", "1" if self.small else "3"]
+        words += ["--global-batch", "2" if self.small else "64", "--steps", "1" if self.small else "3"]
         words += ["--texts-per-image", "2", "--no-shares", "--loss-tolerance", "0.1"]
         arguments = train_step.options(words)
         arguments.only_memory = "in this process"  # a CPU's memory otherwise takes a process each
@@ -316,6 +316,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--parts", nargs="+", required=True)
     arguments = parser.parse_args()
+    gc.freeze()  # going through the libraries' objects at every collection takes long
     with os.fdopen(arguments.events, "w", encoding="utf-8", buffering=1) as pipe:
         work(
             arguments.parts, arguments.small, arguments.until, lambda event: print(json.dumps(plain(event)), file=pipe)
