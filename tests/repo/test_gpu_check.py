@@ -41,7 +41,7 @@ def check(gpu: ModuleType, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_the_parts_run_on_a_cpu(gpu: ModuleType, tmp_path: Path) -> None:
-    """One model, the answers and the ceiling; the slow test below takes all of them, by the command."""
+    """One model, the answers and the ceiling, seconds each; the slow test below takes all of them, by the command."""
     parts = ["ceiling", "answers", "llava_bf16"]
     report = gpu.Report(tmp_path, parts, 5, True)
     worker = importlib.import_module("gpu_parts")
