@@ -20,6 +20,7 @@ import argparse
 import random
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,9 +49,10 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from mblip.models.generation import Generator, Request
 from mblip.models.speedups import speed_up
 from mblip.models.vision_llm import VisionLLM
+from step import meters
 
 QUERIES = 32
-JOBS = {
+JOBS: dict[str, dict[str, Any]] = {
     "xGQA": {"languages": 8, "texts": 24, "words": (10, 30), "tokens": 3, "length_penalty": -1.0},
     "XM3600": {"languages": 36, "texts": 1, "words": (4, 5), "tokens": 20, "length_penalty": 1.0},
 }
@@ -66,8 +68,8 @@ def tokenizer(pieces: int, ends: bool) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
-def processor(pieces: int) -> Blip2Processor:
-    pixels = BlipImageProcessorPil(size={"height": 224, "width": 224})
+def processor(pieces: int, side: int = 224) -> Blip2Processor:
+    pixels = BlipImageProcessorPil(size={"height": side, "width": side})
     return Blip2Processor(pixels, tokenizer(pieces, ends=True), num_query_tokens=QUERIES)
 
 
@@ -106,23 +108,27 @@ def build_llava(image_tokens: int, device: str) -> VisionLLM:
     return vlm
 
 
-def build(full: bool, device: str) -> VisionLLM:
+def blip2_config(full: bool) -> Blip2Config:
+    """The paper's size, or its proportions."""
     if full:
-        pieces, vision, qformer = 250_112, Blip2VisionConfig(), Blip2QFormerConfig()
-        text = MT5Config(vocab_size=pieces, d_model=2048, d_kv=64, d_ff=5120, num_layers=24, num_heads=32)
+        vision, qformer = Blip2VisionConfig(), Blip2QFormerConfig()
+        text = MT5Config(vocab_size=250_112, d_model=2048, d_kv=64, d_ff=5120, num_layers=24, num_heads=32)
     else:
-        pieces = 12_000
         vision = Blip2VisionConfig(hidden_size=192, intermediate_size=768, num_hidden_layers=12, num_attention_heads=6)
         qformer = Blip2QFormerConfig(
             hidden_size=96, intermediate_size=384, num_hidden_layers=6, num_attention_heads=4, encoder_hidden_size=192,
             cross_attention_frequency=2,
         )  # fmt: skip
-        text = MT5Config(vocab_size=pieces, d_model=256, d_kv=64, d_ff=512, num_layers=10, num_heads=4)
+        text = MT5Config(vocab_size=12_000, d_model=256, d_kv=64, d_ff=512, num_layers=10, num_heads=4)
+    return Blip2Config(vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=QUERIES)
+
+
+def build(config: Blip2Config, device: str, dtype: torch.dtype = torch.float32) -> VisionLLM:
+    """Random weights."""
+    text = config.text_config
     text.decoder_start_token_id, text.tie_word_embeddings = 0, False
-    vision.initializer_range = 0.02
-    config = Blip2Config(
-        vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=QUERIES, image_token_index=3
-    )
+    config.vision_config.initializer_range = 0.02
+    config.image_token_index = 3
     torch.manual_seed(0)
     with torch.device(device):
         model = Blip2ForConditionalGeneration(config).eval()
@@ -131,7 +137,7 @@ def build(full: bool, device: str) -> VisionLLM:
     torch.nn.init.normal_(model.language_projection.weight, std=0.2)
     torch.nn.init.normal_(model.language_model.lm_head.weight, std=0.2)
     model.generation_config.eos_token_id = None
-    return VisionLLM(model.to(torch.bfloat16) if full else model, processor(pieces))
+    return VisionLLM(model.to(dtype), processor(text.vocab_size, config.vision_config.image_size))
 
 
 def job(images: int, languages: int, texts: int, words: tuple[int, int], pieces: int) -> list[list[Request]]:
@@ -230,6 +236,67 @@ def expected_llava(config: LlavaConfig, texts: int, words: Sequence[int], batch:
     return stock / ours
 
 
+def compare(
+    vlm: VisionLLM, shape: dict[str, Any], images: int, batch: int = 64, beams: int = 5, exact: bool = True
+) -> dict[str, Any]:
+    """Both sides on the same requests, stock first.
+
+    Args:
+        vlm: The model.
+        shape: Of the requests, a value of :data:`JOBS`.
+        images: Generated pictures that are asked about.
+        batch: Texts that run together.
+        beams: Of the search.
+        exact: Whether answers that differ are an error; in bf16 some do.
+    """
+    # Processor time is what a quiet machine would take; a GPU's work shows in the wall clock alone.
+    clock = time.process_time if vlm.device.type == "cpu" else time.perf_counter
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (images, 6, 8, 3), np.uint8)
+    pictures = {
+        str(n): Image.fromarray(grid).resize((640, 480), Image.Resampling.BICUBIC) for n, grid in enumerate(coarse)
+    }
+    parts = job(images, shape["languages"], shape["texts"], shape["words"], len(vlm.tokenizer))
+    how = {
+        "num_beams": beams, "max_new_tokens": shape["tokens"], "min_new_tokens": shape["tokens"],
+        "length_penalty": shape["length_penalty"], "do_sample": False,
+    }  # fmt: skip
+    every = [request for part in parts for request in part]
+    # What is made at the first call is not timed.
+    stock(vlm, pictures, parts[0][:batch], batch, how)
+    Generator(vlm, pictures.__getitem__, batch_size=batch, **how).texts(every[:batch])
+    meters.reset_peak(vlm.device)
+    started = clock()
+    theirs: dict[str, str] = {}
+    for part in parts:
+        theirs |= stock(vlm, pictures, part, batch, how)
+    their_seconds, their_peak = clock() - started, meters.peak(vlm.device)
+    meters.reset_peak(vlm.device)
+    started = clock()
+    generator = Generator(vlm, pictures.__getitem__, batch_size=batch, **how)
+    ours = {request.id: answer for request, answer in generator.answers(every)}
+    our_seconds, our_peak = clock() - started, meters.peak(vlm.device)
+    differing = sum(ours[key] != theirs[key] for key in theirs)
+    if len(set(ours.values())) <= len(ours) / 10:
+        raise SystemExit("the answers do not depend on what is asked, so their speed compares nothing")
+    if differing and exact:
+        raise SystemExit(f"{differing} of {len(theirs)} answers differ")
+    words = [len(request.prompt.split()) for request in every]
+    per_image = shape["languages"] * shape["texts"]
+    if vlm.container.images_in_text:
+        each = (vlm.model.config, per_image, words, batch, shape["tokens"], beams)
+        predicted = expected_llava(*each)
+    else:
+        lengths = [QUERIES + count + 1 for count in words]
+        predicted = expected(vlm.model.config, per_image, lengths, batch, shape["tokens"])
+    return {
+        "texts": len(theirs), "images": images, "texts_per_image": per_image, "batch": batch, "beams": beams,
+        "tokens": shape["tokens"], "texts_per_second": len(theirs) / our_seconds,
+        "against": len(theirs) / their_seconds, "speedup": their_seconds / our_seconds, "flops_predict": predicted,
+        "answers_that_differ": differing, "peak_gib": our_peak / 2**30, "peak_gib_against": their_peak / 2**30,
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1)
@@ -242,49 +309,19 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # Processor time is what a quiet machine would take; a GPU's work shows in the wall clock alone.
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    llava = options.container == "llava"
-    vlm = build_llava(options.image_tokens, device) if llava else build(options.full, device)
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 255, (options.images, 6, 8, 3), np.uint8)
-    pictures = {
-        str(n): Image.fromarray(grid).resize((640, 480), Image.Resampling.BICUBIC) for n, grid in enumerate(coarse)
-    }
+    dtype = torch.bfloat16 if options.full else torch.float32
+    if options.container == "llava":
+        vlm = build_llava(options.image_tokens, device)
+    else:
+        vlm = build(blip2_config(options.full), device, dtype)
     print(f"{device}, {torch.get_num_threads()} threads, batches of {options.batch}, torch {torch.__version__}")
     for name in options.jobs:
         shape = {**JOBS[name], **({"languages": options.languages} if options.languages else {})}
-        parts = job(options.images, shape["languages"], shape["texts"], shape["words"], len(vlm.tokenizer))
-        how = {
-            "num_beams": options.beams, "max_new_tokens": shape["tokens"], "min_new_tokens": shape["tokens"],
-            "length_penalty": shape["length_penalty"], "do_sample": False,
-        }  # fmt: skip
-        warm = parts[0][: options.batch]
-        stock(vlm, pictures, warm, options.batch, how)
-        started = clock()
-        theirs: dict[str, str] = {}
-        for part in parts:
-            theirs |= stock(vlm, pictures, part, options.batch, how)
-        between = clock()
-        generator = Generator(vlm, pictures.__getitem__, batch_size=options.batch, **how)
-        every = [request for part in parts for request in part]
-        ours = {request.id: answer for request, answer in generator.answers(every)}
-        ended = clock()
-        differing = sum(ours[key] != theirs[key] for key in theirs)
-        assert len(set(ours.values())) > len(ours) / 10, "the answers do not depend on what is asked"
-        assert not differing or options.full, f"{differing} of {len(theirs)} answers differ"
-        words = [len(request.prompt.split()) for request in every]
-        lengths = [QUERIES + count + 1 for count in words]
-        per_image = shape["languages"] * shape["texts"]
-        if llava:
-            each = (vlm.model.config, per_image, words, options.batch, shape["tokens"], options.beams)
-            predicted = expected_llava(*each)
-        else:
-            predicted = expected(vlm.model.config, per_image, lengths, options.batch, shape["tokens"])
-        rates = [len(theirs) / seconds for seconds in (between - started, ended - between)]
+        row = compare(vlm, shape, options.images, options.batch, options.beams, exact=not options.full)
         print(
-            f"{name}: {len(theirs):,} texts on {options.images} images; stock {rates[0]:.2f}/s, mblip {rates[1]:.2f}/s: "
-            f"{rates[1] / rates[0]:.2f} times, {predicted:.2f} by FLOPs; answers that differ: {differing}"
+            f"{name}: {row['texts']:,} texts on {row['images']} images; stock {row['against']:.2f}/s, mblip "
+            f"{row['texts_per_second']:.2f}/s: {row['speedup']:.2f} times, {row['flops_predict']:.2f} by FLOPs; "
+            f"answers that differ: {row['answers_that_differ']}"
         )
 
 

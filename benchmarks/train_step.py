@@ -34,7 +34,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -77,27 +76,24 @@ class Measured:
 class Bench:
     """A model, and both ways to train it."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, config: Any = None) -> None:
         self.arguments = arguments
         self.device = torch.device(arguments.device)
         self.dtype = torch.bfloat16 if arguments.full else torch.float32
         self.micro_batch, self.global_batch = arguments.micro_batch, arguments.global_batch
         full = arguments.full
-        middle = partial(models.middle_config, arguments.vision_layers)
-        if arguments.container == "llava":
-            tokens = arguments.image_tokens
-            config = models.full_llava_config() if full else models.llava_config(arguments.vision_layers, tokens)
-        else:
-            config = (models.full_config if full else middle)(arguments.llm)
+        config = config or config_of(arguments)
         usual = "nf4" if arguments.container == "llava" else {"mt0": "int8", "bloomz": "nf4"}[arguments.llm]
         kind = usual if full and not arguments.count else "none"
         kind = arguments.quantization or kind
         self.vlm, self.quantized = models.build(config, kind, self.dtype, self.device, not arguments.count)
         self.can_pack = not speed_up(self.vlm, ["packed_rows"])
         self.plain_vision = self.vlm.container.vision
-        self.compiled_vision = torch.compile(self.plain_vision, dynamic=True)  # at its first call
+        compiles = arguments.compile
+        self.compiled_vision = torch.compile(self.plain_vision, dynamic=True) if compiles else self.plain_vision
         learning = [parameter for parameter in self.vlm.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(learning, lr=0.0, fused=True)
+        self._prepared: tuple[bool, ...] = ()
 
     def micro_batches(self, rows: Sequence[texts.Example], variant: Variant) -> list[Batch]:
         """As the variant forms them."""
@@ -115,7 +111,13 @@ class Bench:
         return self.micro_batches(rows, variant)
 
     def prepare(self, variant: Variant) -> None:
-        """Set the model to the variant's way of computing."""
+        """Set the model to the variant's way of computing; what is tried for it on the model is no part of a step."""
+        packs = variant.packed and self.can_pack and not variant.stock
+        fuses = variant.fused and not variant.stock
+        wanted = (variant.compiled, variant.checkpointing, packs, fuses)
+        if wanted == self._prepared:
+            return
+        self._prepared = wanted
         # First: a compiled module keeps its forward where unfuse takes away others.
         vision = self.compiled_vision if variant.compiled else self.plain_vision
         if self.arguments.container == "llava":
@@ -128,7 +130,7 @@ class Bench:
         else:
             getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
         stock.unfuse(self.vlm)
-        on = {"packed_rows": variant.packed and self.can_pack, "fused_layers": variant.fused and not variant.stock}
+        on = {"packed_rows": packs, "fused_layers": fuses}
         speed_up(self.vlm, [name for name, wanted in on.items() if wanted])
 
     def step(self, batches: Sequence[Batch], variant: Variant) -> float:
@@ -168,6 +170,7 @@ class Bench:
         """Of a step; none are known of quantised layers, nor of compiled ones."""
         if self.quantized or variant.compiled:
             return math.nan
+        self.prepare(variant)
         return meters.flops(lambda: self.step(batches, variant))
 
     def measure(self, variants: Sequence[Variant], until: float) -> dict[Variant, Measured]:
@@ -182,19 +185,31 @@ class Bench:
                 break
             for variant, measured in found.items():
                 batches = self.batches(variant, step)
+                self.prepare(variant)
                 measured.flops.append(self.flops(variant, batches))
                 started = meters.now(self.device)
                 measured.losses.append(self.step(batches, variant))
                 measured.seconds.append(meters.now(self.device) - started)
                 print(f"{variant.name}, {variant.per_image}: {measured}", file=sys.stderr, flush=True)
             losses = {variant.name: measured.losses[-1] for variant, measured in found.items()}
-            if not max(losses.values()) - min(losses.values()) < 0.02:
+            if not max(losses.values()) - min(losses.values()) < self.arguments.loss_tolerance:
                 raise SystemExit(f"the variants do not compute the same loss: {losses}")
         return found
 
 
 KEPT: dict[str, Any] = {"checkpointing": False}
 STOCK = Variant("stock", stock=True)
+
+
+def config_of(arguments: argparse.Namespace) -> Any:
+    """The configuration that the options name."""
+    if arguments.container == "llava":
+        if arguments.full:
+            return models.full_llava_config()
+        return models.llava_config(arguments.vision_layers, arguments.image_tokens)
+    if arguments.full:
+        return models.full_config(arguments.llm)
+    return models.middle_config(arguments.vision_layers, arguments.llm)
 
 
 def row_b(bench: Bench, numbers: Sequence[int], memory: dict[Variant, tuple[int, int]]) -> dict[Variant, Variant]:
@@ -209,12 +224,29 @@ def row_b(bench: Bench, numbers: Sequence[int], memory: dict[Variant, tuple[int,
         memory[given] = bench.memory(given)
         chosen[given] = given
         for variant in others:
-            memory[variant] = bench.memory(variant)
+            found = memory_where_it_fits(bench, variant)
+            if found is None:
+                print(f"{variant.name}, {variant.per_image}: does not fit", file=sys.stderr, flush=True)
+                continue
+            memory[variant] = found
             print(f"{variant.name}, {variant.per_image}: {memory[variant]}", file=sys.stderr, flush=True)
             if memory[variant][0] <= memory[STOCK][0]:
                 chosen[given] = variant
                 break
     return chosen
+
+
+def memory_where_it_fits(bench: Bench, variant: Variant) -> tuple[int, int] | None:
+    """As :meth:`Bench.memory`; None where the device has too little."""
+    try:
+        return bench.memory(variant)
+    except torch.OutOfMemoryError:
+        pass
+    # Out of the handler: the exception holds what filled the memory.
+    bench.optimizer.zero_grad(set_to_none=True)
+    gc.collect()
+    torch.cuda.empty_cache()
+    return None
 
 
 def without(bench: Bench) -> dict[str, Variant]:
@@ -293,6 +325,7 @@ def compare(bench: Bench, per_image: int, name: str, ours: Measured, other: Meas
         "peak_gib": ours.peak / 2**30, "peak_gib_against": other.peak / 2**30, "peak_ratio": ours.peak / other.peak,
         "beyond_weights_gib": ours.extra / 2**30, "beyond_weights_gib_against": other.extra / 2**30,
         "beyond_weights_ratio": ours.extra / max(other.extra, 1),
+        "loss_difference": max(abs(a - b) for a, b in zip(ours.losses, other.losses, strict=True)),
     }  # fmt: skip
     if ceiling and math.isfinite(sum(ours.flops)):
         row["share_of_matrix_ceiling"] = sum(ours.flops) / sum(ours.seconds) / ceiling
@@ -326,7 +359,8 @@ def capped(bench: Bench, arguments: argparse.Namespace) -> None:
     print(f"{what} within {arguments.cap_gib} GiB, peak {meters.peak(bench.device) / 2**30:.2f} GiB")
 
 
-def main() -> None:
+def options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """From the command line, or from these words."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--full", action="store_true", help="the paper's sizes instead of middle ones")
@@ -349,7 +383,12 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also with torch.compile of the vision model")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only-memory", help=argparse.SUPPRESS)  # of one variant: what a process of its own is asked
-    arguments = parser.parse_args()
+    parser.add_argument("--loss-tolerance", type=float, default=0.02, help="by which the variants may differ")
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    arguments = options()
     if arguments.cap_gib:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(arguments.cap_gib * 2**30 / total)

@@ -121,7 +121,13 @@ def build(
         vlm = skeleton(config, dtype)
     if weights:
         for parameter in vlm.parameters():
-            nn.init.normal_(parameter, 0.0, 0.02) if parameter.ndim > 1 else nn.init.ones_(parameter)
+            if parameter.ndim < 2:
+                nn.init.ones_(parameter)
+            elif where == device:
+                nn.init.normal_(parameter, 0.0, 0.02)
+            else:  # a GPU draws the billions in seconds, a CPU in minutes
+                drawn = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+                parameter.data.copy_(drawn.normal_(0.0, 0.02))
     else:
         vlm.to_empty(device=where)  # great tables stay unwritten, and so take no memory
         for tensor in (*vlm.parameters(), *vlm.buffers()):

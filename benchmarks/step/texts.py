@@ -61,6 +61,6 @@ def examples(count: int, per_image: int, step: int, descriptions: float | None =
     return rows
 
 
-def longest(count: int) -> list[Example]:
-    """Texts of the greatest lengths that a recipe allows, two a picture."""
-    return [Example(number // 2, [5] * LONGEST, [5] * LONGEST) for number in range(count)]
+def longest(count: int, per_image: int = 2) -> list[Example]:
+    """Texts of the greatest lengths that a recipe allows, so many a picture."""
+    return [Example(number // per_image, [5] * LONGEST, [5] * LONGEST) for number in range(count)]
