@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from mblip.errors import InputError, nearest, quoted
+from mblip.errors import InputError, guess, nearest, quoted
 from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES, Language, add_language, added_languages
 
 VARIABLE = "MBLIP_LANGUAGES"
@@ -43,6 +43,15 @@ class AddedLanguage(BaseModel):
         value = value.strip()
         if re.search(r"[\x00-\x1f{}<>]", value):
             raise ValueError("a name has no line breaks, control characters, braces or angle brackets")
+        return value
+
+    @field_validator("script")
+    @classmethod
+    def _known_script(cls, value: str) -> str:
+        from babel import Locale  # 0.1 s, and rarely needed
+
+        if value not in (scripts := sorted(Locale("en").scripts)):
+            raise ValueError(f"no script of ISO 15924 that Unicode's tables name{guess(value, scripts)}")
         return value
 
     def to_language(self) -> Language:
