@@ -45,6 +45,15 @@ class AddedLanguage(BaseModel):
             raise ValueError("a name has no line breaks, control characters, braces or angle brackets")
         return value
 
+    @field_validator("script")
+    @classmethod
+    def _known_script(cls, value: str) -> str:
+        import langcodes  # 0.15 s, and rarely needed
+
+        if not langcodes.tag_is_valid(f"und-{value}"):
+            raise ValueError("there is no such script in ISO 15924; write Latn, Arab, Cyrl, ...")
+        return value
+
     def to_language(self) -> Language:
         """The row of the table; codes that the table has for a benchmark's language stay."""
         known = BENCHMARK_LANGUAGES.get(self.code)

@@ -60,6 +60,7 @@ def test_a_language_of_a_benchmark_becomes_trainable_and_keeps_its_codes() -> No
         ({"code": "swh", "name": "Coastal Swahili", "script": "Latn"}, "'swh' already means Swahili"),
         ({"code": "gn", "name": "Guarani"}, "script: Field required"),
         ({"code": "gn", "name": "Guarani", "script": "Latin"}, "script"),
+        ({"code": "gn", "name": "Guarani", "script": "Lant"}, "no such script in ISO 15924"),
         ({"code": "gn", "name": "Guarani", "script": "Latn", "share": 0}, "share"),
         ({"code": "gn", "name": "Guarani", "script": "Latn", "scirpt": "Latn"}, "unknown column 'scirpt'"),
         ({"code": "gn", "name": "", "script": "Latn"}, "name"),
