@@ -47,12 +47,20 @@ class _Part:
     joined: bool = False
 
 
-class _Broken(Exception):
-    """A try that failed, but another may do better; ``after`` is the wait that the server asked for."""
+_LASTING = 2  # tries with another length than is stated, until that is no passing fault
 
-    def __init__(self, why: str, after: float | None = None) -> None:
+
+class _Broken(Exception):
+    """A try that failed, but another may do better.
+
+    Attributes:
+        after: The wait that the server asked for.
+        remedy: What to do if a second try fails in the same way; empty where waiting may help.
+    """
+
+    def __init__(self, why: str, after: float | None = None, remedy: str = "") -> None:
         super().__init__(why)
-        self.after = after
+        self.after, self.remedy = after, remedy
 
 
 def ask_size(client: httpx.Client, url: str, patience: Patience) -> int | None:
@@ -135,6 +143,9 @@ class Fetcher:
                 gained, least = self._have - most, min(1 << 16, (self._total or 1 << 20) // 100)
                 useless = 0 if gained >= max(1, least) else useless + 1
                 most = max(most, self._have)
+                remedy = getattr(error, "remedy", "")
+                if remedy and useless >= _LASTING:
+                    raise InputError(f"{shown(self._url)} is not the file that is stated: {why}; {remedy}") from error
                 if useless >= (self._patience.tries if not isinstance(error, httpx.ConnectError) else _UNREACHABLE):
                     raise InputError(
                         f"{shown(self._url)} did not come in {useless} tries without progress ({why}); what came is "
@@ -205,7 +216,10 @@ class Fetcher:
         told = self._state.total
         if self._size is not None and told is not None and told != self._size and not self._sha256:
             self._restart(_Part())
-            raise _Broken(f"its server says {told:,} bytes where {self._size:,} are stated")
+            raise _Broken(
+                f"its server says {told:,} bytes where {self._size:,} are stated",
+                remedy="correct 'bytes' in the catalogue, or leave it out",
+            )
 
     def _read(self, answer: httpx.Response) -> None:
         raw = answer.headers.get("Content-Encoding", "identity").lower() in ("identity", "")

@@ -38,6 +38,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list (data) or object (model).")] = False,
 ) -> None:
     """Say what data or a model lack and what to do: benchmarks, a recipe's files, a model (exit code 1 where it lacks any)."""
+    if not what.strip():
+        raise InputError("the name is empty; name a folder, a model, a recipe or a suite")
     folder = Path(what)
     is_model = any((folder / name).is_file() for name in ("config.json", "mblip.json"))
     if folder.is_dir() and not is_model:

@@ -35,7 +35,7 @@ from mblip.corpora.json_stream import BadRow, Row, hash_text, image_name, stream
 from mblip.corpora.named_language import language_called, named_language
 from mblip.corpora.released_parts import BY_NAME, Part, PartTeller, picture_kind
 from mblip.detecting import detect_languages, has_detector
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, nearest, quoted
 from mblip.languages import LANGUAGES, UNDETERMINED
 from mblip.schema import Drop, Example
 
@@ -155,6 +155,8 @@ def _read_row(
         for name, text in (("context", prompt), ("label", answer), ("image_id", image)):
             if not text.strip():
                 raise BadRow(f"{name!r} is blank")
+        if image.startswith("/") or ".." in image.split("/"):
+            raise BadRow(f"'image_id' {quoted(image)} leads out of the folder of pictures")
         raw = raw_context(prompt)
         if raw:
             found = _of_raw(number, raw, answer, image, _part_in_name(path))

@@ -117,7 +117,8 @@ def nothing_read(source: SourceSection, first: Drop | None) -> InputError:
     if first:
         why = f"the first row left out is {first.id}: {first.reason} ({first.detail})"
     else:
-        files = ", ".join(map(str, raw_files(source, reader_module(source).read)))
+        module = reader_module(source)
+        files = ", ".join(map(str, raw_files(source, module.read, getattr(module, "FOR_PICTURES", ()))))
         why = f"{files or 'its reader'} has no row that its options ask for"
     return InputError(f"source {source.name!r} yields no example; {why}; check its options")
 

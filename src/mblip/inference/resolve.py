@@ -41,9 +41,11 @@ def check_pictures(places: Sequence[str | Path]) -> None:
     """Say that a picture, folder or table is not there before anything heavy is imported.
 
     Raises:
-        InputError: There is nothing at a place, nor any file that it is a pattern of.
+        InputError: A name is empty, or there is nothing at a place, nor any file that it is a pattern of.
     """
     for place in map(str, places):
+        if not place.strip():
+            raise InputError("the name of a picture is empty; name a file, a folder, a table or a pattern of them")
         if re.match(r"[A-Za-z][\w+.-]+://", place) or place.startswith("data:"):
             raise InputError(f"{shorten(place)!r} is an address, which is not fetched: download it and name the file")
         if not exists(Path(place).expanduser()) and not glob.has_magic(place):

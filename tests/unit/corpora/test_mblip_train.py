@@ -262,3 +262,13 @@ def test_web_pictures_have_their_addresses_from_the_list(tmp_path: Path) -> None
 def test_photos_of_coco_get_the_folder_that_the_store_has_them_in(tmp_path: Path) -> None:
     records = _read(_write(tmp_path / "m.json", [_row("Caption in German.", "Hund")]), coco_key="{split}/{name}")
     assert isinstance(records[0], Example) and records[0].images == (f"train2014/{DOG}",)
+
+
+@pytest.mark.parametrize("image", ["../../etc/passwd", "/etc/passwd", "a/../../b.jpg"])
+def test_a_picture_outside_its_folder_is_a_bad_row(tmp_path: Path, image: str) -> None:
+    rows = [{"context": "Caption in Swahili.", "label": "Mbwa.", "image_id": name} for name in (image, "a..b.jpg")]
+    path = tmp_path / "mix.json"
+    path.write_text(json.dumps(rows))
+    source = SourceSection(name="released", reader="mblip_train", options={"path": path}, translate=False)
+    found = list(read_source(DataRecipe(title="t", sources=(source,), bad_rows="drop"), source))
+    assert [getattr(record, "reason", "kept") for record in found] == ["bad row", "kept"]
