@@ -31,7 +31,7 @@ from step.batches import tensors
 from step.models import build
 from step.texts import END, Example
 
-WORDS = 40
+WORDS = 200
 DETAILS = {"ours": (), "decay": ("_decays",), "warm-up": ("cosine",), "means": (), "all": ("_decays", "cosine")}
 """Which functions of the loop act as the original's; `means` and `all` also average by micro-batch."""
 
@@ -82,7 +82,7 @@ def train(detail: str, steps: int, seed: int) -> float:
         loop.fit(
             loop.LoopConfig(
                 vlm,
-                [loop.ParameterGroup("all", trained, 5e-3)],
+                [loop.ParameterGroup("all", trained, 1e-3)],
                 batches,
                 text_loss,
                 steps,
