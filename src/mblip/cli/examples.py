@@ -1,0 +1,38 @@
+"""``mblip examples``: sample pictures to try the commands on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(examples)
+
+
+def examples(
+    to: Annotated[Path, typer.Option(help="Folder for the pictures.", file_okay=False)] = Path("pictures"),
+) -> None:
+    """Write sample pictures, which the quickstart's model knows: emoji scenes, drawn here without a network."""
+    import tempfile
+
+    from mblip import plugins
+    from mblip.errors import InputError, of_system
+
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = [path for _, draw in plugins.demo_pictures.usable() for path in draw(Path(folder))]
+        for path in drawn:
+            target = to / path.name
+            if target.exists() and target.read_bytes() != path.read_bytes():
+                raise InputError(f"{target} is another picture: name another folder with --to, or move it away")
+        try:
+            to.mkdir(parents=True, exist_ok=True)
+            for path in drawn:
+                (to / path.name).write_bytes(path.read_bytes())
+        except OSError as error:
+            raise of_system(error, f"cannot write the pictures to {to}: {error.strerror or error}") from error
+    for path in drawn:
+        print(to / path.name)
