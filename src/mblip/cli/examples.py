@@ -24,15 +24,15 @@ def examples(
 
     with tempfile.TemporaryDirectory() as folder:
         drawn = [path for _, draw in plugins.demo_pictures.usable() for path in draw(Path(folder))]
-        for path in drawn:
-            target = to / path.name
-            if target.exists() and target.read_bytes() != path.read_bytes():
-                raise InputError(f"{target} is another picture: name another folder with --to, or move it away")
-        try:
-            to.mkdir(parents=True, exist_ok=True)
-            for path in drawn:
-                (to / path.name).write_bytes(path.read_bytes())
-        except OSError as error:
-            raise of_system(error, f"cannot write the pictures to {to}: {error.strerror or error}") from error
-    for path in drawn:
-        print(to / path.name)
+        pictures = {to / path.name: path.read_bytes() for path in drawn}
+    for target, picture in pictures.items():
+        if target.exists() and target.read_bytes() != picture:
+            raise InputError(f"{target} is another picture: name another folder with --to, or move it away")
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        for target, picture in pictures.items():
+            target.write_bytes(picture)
+    except OSError as error:
+        raise of_system(error, f"cannot write the pictures to {to}: {error.strerror or error}") from error
+    for target in pictures:
+        print(target)

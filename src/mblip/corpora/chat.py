@@ -15,11 +15,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mblip.corpora.json_stream import BadRow, Row, Text, make_examples, stream_rows, take, take_id, take_text
-from mblip.errors import InputError
+from mblip.corpora.json_stream import (
+    BadRow,
+    Row,
+    Text,
+    make_examples,
+    stream_rows,
+    take,
+    take_id,
+    take_language,
+    take_text,
+)
 from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
 
+NO_PICTURES = True
 _SPEAKERS = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
@@ -48,16 +58,12 @@ def read(
 
     def make(numbered: tuple[int, Row]) -> Iterator[Text | Drop]:
         position, row = numbered
-        own = code
-        if language_column:
-            try:
-                own = find_trainable(take_text(row, language_column))
-            except InputError as error:
-                raise BadRow(str(error)) from error
+        own = take_language(row, language_column) if language_column else code
         name = take_id(row, "id") if isinstance(row, dict) and row.get("id") not in (None, "") else str(position)
         said: list[str] = []
         last = ""
-        for number, (speaker, text) in enumerate(_messages(row)):
+        messages = _messages(row)
+        for number, (speaker, text) in enumerate(messages):
             if speaker == "assistant":
                 if last != "user":
                     raise BadRow("a reply of the assistant must follow a message of the user")
@@ -68,7 +74,7 @@ def read(
                     yield Text(place, "text", (), {"prompt": prompt, "answer": text}, own)
             said.append(text)
             last = speaker
-        if "assistant" not in (speaker for speaker, _ in _messages(row)):
+        if "assistant" not in (speaker for speaker, _ in messages):
             raise BadRow("it has no reply of the assistant")
 
     return make_examples(source, licence, path, enumerate(stream_rows(path), start=1), make)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mblip.errors import InputError, of_system, quoted, shorten_quotes
+from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
 from mblip.storage import check_text, not_utf8, read_jsonl
 
@@ -103,6 +104,18 @@ def take_key(row: Any, name: str) -> int | str:
     if isinstance(row, dict) and isinstance(row.get(name), int):
         return take(row, name, int)
     return take_text(row, name)
+
+
+def take_language(row: Any, name: str) -> str:
+    """The mC4 code of the language that a raw row names.
+
+    Raises:
+        BadRow: It is missing, unknown, or none that mixes hold.
+    """
+    try:
+        return find_trainable(take_text(row, name))
+    except InputError as error:
+        raise BadRow(str(error)) from error
 
 
 def take_texts(row: Any, name: str) -> list[str]:

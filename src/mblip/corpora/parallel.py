@@ -20,6 +20,8 @@ from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
 from mblip.storage import reading_text
 
+NO_PICTURES = True
+
 
 def read(
     source: str,

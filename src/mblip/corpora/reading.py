@@ -40,7 +40,8 @@ READERS = (
 )
 """Modules of this package with a ``read(source, ...)``; its parameters are the options a recipe may give. Optional are
 ``urls(...)`` of the same options, the address of each image by its key, and ``words(example)``, the English words that
-``translation.never_shown`` keeps from some languages. Other packages register modules of this kind
+``translation.never_shown`` keeps from some languages; ``FOR_PICTURES``, the options whose files are needed to fetch pictures
+alone; and ``NO_PICTURES``, true where no row has a picture. Other packages register modules of this kind
 (:data:`mblip.plugins.corpora`)."""
 
 for _name in READERS:
@@ -117,10 +118,19 @@ def nothing_read(source: SourceSection, first: Drop | None) -> InputError:
     if first:
         why = f"the first row left out is {first.id}: {first.reason} ({first.detail})"
     else:
-        module = reader_module(source)
-        files = ", ".join(map(str, raw_files(source, module.read, getattr(module, "FOR_PICTURES", ()))))
+        files = ", ".join(map(str, files_to_read(source)))
         why = f"{files or 'its reader'} has no row that its options ask for"
     return InputError(f"source {source.name!r} yields no example; {why}; check its options")
+
+
+def files_to_read(source: SourceSection) -> list[Path]:
+    """The raw files and folders that reading the texts of a source needs.
+
+    Raises:
+        InputError: There is no such reader.
+    """
+    module = reader_module(source)
+    return raw_files(source, module.read, getattr(module, "FOR_PICTURES", ()))
 
 
 def reader_module(source: SourceSection) -> Any:

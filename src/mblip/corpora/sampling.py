@@ -17,7 +17,7 @@ from mblip import plugins
 from mblip.catalogue.wanted import check_raw_files
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora.provenance import changed_file, load_stamps, raw_files, save_stamps, stamp_files
-from mblip.corpora.reading import nothing_read, read_source, reader_module
+from mblip.corpora.reading import files_to_read, nothing_read, read_source, reader_module
 from mblip.errors import InputError, MblipError
 from mblip.progress import Progress, silent
 from mblip.schema import Drop, Example
@@ -123,12 +123,7 @@ def check_raw(recipe: DataRecipe, work: Path) -> None:
         for source in recipe.sources
         if source.reader != "matching" and not (stage_folder(work, source.name) / "manifest.json").is_file()
     ]
-    modules = {source.name: reader_module(source) for source in unread}
-    paths = [
-        path
-        for source in unread
-        for path in raw_files(source, modules[source.name].read, getattr(modules[source.name], "FOR_PICTURES", ()))
-    ]
+    paths = [path for source in unread for path in files_to_read(source)]
     check_raw_files(paths, f"the sources {', '.join(source.name for source in unread)}")
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mblip.corpora.json_stream import BadRow, Row, Text, make_examples, take_text, take_texts
+from mblip.corpora.json_stream import BadRow, Row, Text, make_examples, take_language, take_text, take_texts
 from mblip.corpora.rows import read_rows
 from mblip.errors import InputError, quoted
 from mblip.languages import find_trainable
@@ -82,12 +82,7 @@ def read(
             for role in IMAGES
             if role in columns and not (task in TEXT_ONLY and _is_empty(row, columns[role]))
         )
-        own = code
-        if language_column:
-            try:
-                own = find_trainable(take_text(row, language_column))
-            except InputError as error:
-                raise BadRow(str(error)) from error
+        own = take_language(row, language_column) if language_column else code
         name = str(number)
         if "id" in columns:
             given = row.get(columns["id"]) if isinstance(row, dict) else None

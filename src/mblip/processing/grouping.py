@@ -146,14 +146,14 @@ class Order:
             return np.empty(0, dtype=np.int64)
         first, last = np.searchsorted(self._ends, [start, stop - 1], side="right").tolist()
         begins = int(self._ends[first - 1]) if first else 0
-        rows = np.concatenate([self._texts(int(group)) for group in self._groups[first : last + 1]])
+        generator = np.random.PCG64(0)  # a seed of its own would be asked of the system; the state is set below
+        rows = np.concatenate([self._texts(int(group), generator) for group in self._groups[first : last + 1]])
         return rows[start - begins : stop - begins]
 
-    def _texts(self, group: int) -> NDArray[np.int64]:
+    def _texts(self, group: int, generator: np.random.PCG64) -> NDArray[np.int64]:
         members = self._mix._members(group).astype(np.int64)
         if len(members) == 1:
             return members
-        generator = np.random.PCG64()
         generator.state = self._state
         generator.advance(int(self._mix._starts[group]))
         return members[np.argsort(np.random.Generator(generator).random(len(members)), kind="stable")]

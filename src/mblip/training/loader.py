@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from mblip.config import DataRecipe, MixSection, TrainRecipe, load_recipe
+from mblip.corpora.reading import reader_module
 from mblip.corpora.table import TEXT_ONLY
 from mblip.errors import InputError
 from mblip.mixture import build_mix
@@ -95,7 +96,8 @@ def _check_pictures(section: MixSection, folder: Path) -> None:
 def _has_pictures(section: MixSection) -> bool:
     """Whether a row of the recipe's data may have a picture."""
     if section.source is not None:
-        return section.source.reader not in ("chat", "parallel") and section.source.options.get("task") not in TEXT_ONLY
+        bare = getattr(reader_module(section.source), "NO_PICTURES", False)
+        return not bare and section.source.options.get("task") not in TEXT_ONLY
     return any(task not in TEXT_ONLY for task in section.tasks or read_manifest(section.mix).by_task)
 
 

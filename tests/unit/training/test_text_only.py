@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from tests import checkpoints
 from torch import Tensor
 
-from mblip.config import DataRecipe, MixSection, TrainRecipe, load_recipe
+from mblip.config import DataRecipe, MixSection, SourceSection, TrainRecipe, load_recipe
 from mblip.errors import InputError
 from mblip.mixture import build_mix
 from mblip.models import VisionLLM, load_vision_llm
@@ -20,7 +21,7 @@ from mblip.models.speedups import speed_up
 from mblip.processing.grouping import Mix, assign_micro_batches
 from mblip.schema import Instruction
 from mblip.storage import ShardReader, read_manifest
-from mblip.training.loader import TrainLoader
+from mblip.training.loader import TrainLoader, _has_pictures
 from mblip.training.logs import Note, StepLog, ValidationLog
 from mblip.training.loop import read_log
 from mblip.training.run import train
@@ -184,3 +185,15 @@ def test_two_processes_wait_for_no_weight_in_a_batch_of_text_alone(
     assert in_processes(2, lambda: train(recipe, tmp_path / "two")) == [0, 0]
     losses = [[row["loss"] for row in read_log(tmp_path / run / "metrics.jsonl")] for run in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("reader", "options", "pictured"),
+    [
+        ("parallel", {}, False), ("chat", {}, False), ("table", {"task": "text"}, False),
+        ("table", {"task": "translation"}, False), ("table", {"task": "caption"}, True), ("llava", {"text_only": True}, True),
+    ],
+)  # fmt: skip
+def test_a_source_without_pictures_needs_no_store(reader: str, options: dict[str, Any], pictured: bool) -> None:
+    source = SourceSection(name="own", reader=reader, options=options)
+    assert _has_pictures(MixSection(source=source)) is pictured

@@ -68,9 +68,9 @@ class Container(ABC):
         """The linear layer whose output the language model reads."""
 
     @property
-    @abstractmethod
     def image_token_id(self) -> int:
         """Id of the image placeholder in prompts."""
+        return int(self.config.image_token_index)
 
     @property
     @abstractmethod

@@ -56,11 +56,6 @@ class Blip2Container(Container):
         return projection
 
     @property
-    def image_token_id(self) -> int:
-        """Id of the image placeholder in prompts."""
-        return int(self.config.image_token_index)
-
-    @property
     def tokens_per_image(self) -> int:
         """The learned queries."""
         return int(self.config.num_query_tokens)

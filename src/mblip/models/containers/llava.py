@@ -85,11 +85,6 @@ class LlavaContainer(Container):
         return projection
 
     @property
-    def image_token_id(self) -> int:
-        """Id of the image placeholder in prompts."""
-        return int(self.config.image_token_index)
-
-    @property
     def tokens_per_image(self) -> int:
         """The patches of an image, as far as the selection strategy keeps them."""
         return int(self.config.image_seq_length)

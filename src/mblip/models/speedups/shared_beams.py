@@ -111,18 +111,24 @@ def _readers(llm: LanguageModel) -> list[nn.Module]:
     return [module for name, module in llm.model.named_modules() if name.endswith(_CROSS_ATTENTION)]
 
 
+def take_first_beams(
+    given: tuple[Any, ...], options: dict[str, Any], texts: int, beams: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with the first of each text's equal beams: [texts * beams, ...] -> [texts, ...]."""
+
+    def first(value: Any) -> Any:
+        # Without gaps: for rows with gaps torch would repeat the weights of keys and values for every text.
+        return value[::beams].contiguous() if isinstance(value, Tensor) and len(value) == texts * beams else value
+
+    return tuple(map(first, given)), {name: first(value) for name, value in options.items()}
+
+
 def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """The first step: of each text's equal beams the first, [texts * beams, ...] -> [texts, ...]."""
     cache = _shared(options)
     if cache is None or cache.is_spread:
         return None
-    rows = cache.texts * cache.beams
-
-    def first(value: Any) -> Any:
-        # Without gaps: for rows with gaps torch would repeat the weights of keys and values for every text.
-        return value[:: cache.beams].contiguous() if isinstance(value, Tensor) and len(value) == rows else value
-
-    return tuple(map(first, given)), {name: first(value) for name, value in options.items()}
+    return take_first_beams(given, options, cache.texts, cache.beams)
 
 
 def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:

@@ -28,6 +28,7 @@ from mblip.models.language_model import (
     is_close,
 )
 from mblip.models.speedups.packed_rows import layer_kinds
+from mblip.models.speedups.shared_beams import take_first_beams
 
 # Layers that differ in their mask, as transformers' configurations name them.
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -256,13 +257,7 @@ def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any
     cache = _own(options)
     if cache is None:
         return None
-    rows = cache.texts * cache.beams
-
-    def first(value: Any) -> Any:
-        # Without gaps, since for rows with gaps torch may repeat the weights for every text.
-        return value[:: cache.beams].contiguous() if isinstance(value, Tensor) and len(value) == rows else value
-
-    return tuple(map(first, given)), {name: first(value) for name, value in options.items()}
+    return take_first_beams(given, options, cache.texts, cache.beams)
 
 
 def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:
