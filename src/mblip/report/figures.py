@@ -17,6 +17,8 @@ from mblip.schema import Score
 
 UNFOLDED = 4
 """Languages of a sample card that are shown at once; a click shows the others."""
+FOLDED = 12
+"""Rows of a test beyond which a click shows them: its sentence stands at the top of the page."""
 
 
 def draw_page(report: Report, cards: Sequence[SampleCard]) -> str:
@@ -47,6 +49,7 @@ def draw_page(report: Report, cards: Sequence[SampleCard]) -> str:
         sources=sources,
         cards=cards,
         unfolded=UNFOLDED,
+        folded=FOLDED,
     )
 
 

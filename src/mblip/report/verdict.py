@@ -41,6 +41,8 @@ def _sentence(test: PairedTest) -> str:
     real = {code: lead * test.rows[code].difference for code, p in test.adjusted.items() if p < LEVEL}
     ahead = sorted((code for code in real if real[code] > 0), key=lambda code: -real[code])
     behind = sorted((code for code in real if real[code] < 0), key=lambda code: real[code])
+    if not real:
+        return f"{said}; no single language differs for certain."
     return f"{said}; {leader} is {more} in {_listed(ahead)} and {less} in {_listed(behind)}."
 
 
