@@ -24,7 +24,9 @@ def shortened(words: list[str]) -> list[str]:
         return [*words, "sources.scenes.options.scenes=1500"]
     if words[:1] == ["train"]:
         fewer = ["model.fit_words=[]"] if "nano/align" in words else ["validate_every=2", "validation_texts=8"]
-        return [*words, "optim.epochs=null", "optim.steps=2", "optim.global_batch=8", "optim.micro_batch=8", *fewer]
+        if not any(word.startswith("optim.global_batch=") for word in words):
+            fewer += ["optim.global_batch=8", "optim.micro_batch=8"]
+        return [*words, "optim.epochs=null", "optim.steps=2", *fewer]
     if words[:1] == ["eval"] and "scenes" in words and "--limit" not in words:
         return [*words, "--limit", "8"]
     return words

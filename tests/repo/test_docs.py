@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 import typer.main
-from tests.commands import complaint, page_headings
+from tests.commands import complaint, is_there, page_headings
 from tests.literal import blocks, trouble
 
 from mblip.cli.app import app
@@ -20,7 +20,12 @@ from mblip.config import DataRecipe, load_recipe, load_train_recipe, shipped_rec
 from mblip.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ABOUT = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md"]
+PAGES = [
+    *(ROOT / name for name in ABOUT),
+    *sorted((ROOT / ".github").rglob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 def words(pattern: str) -> dict[str, set[str]]:
@@ -66,7 +71,9 @@ def _broken_links(page: Path, text: str) -> list[str]:
     """Links of a page whose file, or heading in it, is not there; those to the web are not followed."""
     broken = []
     # Code is no link; in the text of a link it may stand.
-    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*\]\([^`\n]*`", "", text, flags=re.DOTALL)):
+    prose = re.sub(r"```.*?```|`[^`\n]*\]\([^`\n]*`", "", text, flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)|\b(?:src|href)=\"([^\"]+)\"", prose):
+        target = "".join(target)
         if re.match(r"[a-z]+:", target):
             continue
         file, _, heading = target.partition("#")
@@ -87,13 +94,45 @@ def test_links_lead_somewhere() -> None:
 def test_a_link_that_leads_nowhere_would_be_found() -> None:
     page = ROOT / "README.md"
     text = "[a](docs/log.md#training) [b](docs/log.md#glue) [c](docs/glue.md) `[d](glue)` [e](https://arxiv.org) [f](#glue)"
-    assert _broken_links(page, text) == ["docs/log.md#glue", "docs/glue.md", "#glue"]
+    text += ' <img src="docs/images/glue.png"> [g](docs/claims.md#m01) [h](docs/claims.md#m99)'
+    assert _broken_links(page, text) == [
+        "docs/log.md#glue", "docs/glue.md", "#glue", "docs/images/glue.png", "docs/claims.md#m99",
+    ]  # fmt: skip
 
 
-def test_python_examples_import() -> None:
-    named = words(r"(?m)^from (mblip(?:\.\w+)*) import")
-    assert "mblip.storage" in named
-    assert [name for name in named if importlib.util.find_spec(name) is None] == []
+def test_names_of_the_package_exist() -> None:
+    named = words(r"(?m)(?:^|[`\s(])(mblip(?:\.[A-Za-z_]\w*)+)\b(?!/)")
+    for page in PAGES:
+        for name in re.findall(r"(?m)^::: (mblip[\w.]*)$", page.read_text(encoding="utf-8")):
+            named.setdefault(name, set()).add(page.name)
+    files = {"mblip.json", "mblip.yaml", "mblip.plugins"}  # of a run, of a recipe, the name of the entry points
+    assert len(named) >= 60
+    assert {name: pages for name, pages in named.items() if name not in files and not is_there(name)} == {}
+    imported = words(r"(?m)^from (mblip(?:\.\w+)* import [\w, ]+)$")
+    assert "mblip.storage import ShardReader, read_drops, read_manifest" in imported
+    names = {f"{line.split()[0]}.{name}" for line in imported for name in line.partition(" import ")[2].split(", ")}
+    assert [name for name in sorted(names) if not is_there(name)] == []
+
+
+def test_a_name_that_is_gone_would_be_found() -> None:
+    assert is_there("mblip.storage.ShardReader") and is_there("mblip.schema.Example.texts") and is_there("mblip")
+    assert not any(map(is_there, ("mblip.storage.ShardWeaver", "mblip.glue", "mblip.schema.Example.glue")))
+
+
+def test_options_that_pages_name_exist() -> None:
+    """Alone in code, as ``--to`` is: one of a verb, of a script here or of a tool that this repository calls."""
+    named = words(r"(?m)(?:^|`)(--[a-z][a-z_-]+)")
+    sources = [path for folder in ("src", "benchmarks", "tools", "tests") for path in (ROOT / folder).rglob("*.py")]
+    known = set(re.findall(r"--[a-z][a-z_-]+", "".join(path.read_text(encoding="utf-8") for path in sources)))
+    root = typer.main.get_command(app)
+    commands = [root]
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        known |= {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    theirs = {"--cpus", "--data_path", "--dataset", "--editable", "--image_folder", "--multi_gpu", "--num_processes"}
+    assert len(named) >= 40
+    assert {name: pages for name, pages in named.items() if name not in known | theirs} == {}
 
 
 def _tool(name: str) -> ModuleType:
@@ -157,7 +196,7 @@ def _commands() -> list[tuple[str, list[str]]]:
     """Every ``mblip`` command in the code of a page, as words; ``VERB`` and the like stand for any."""
     found = []
     for page in PAGES:
-        if page.name == "cli.md":  # made from the verbs themselves
+        if page.name in ("cli.md", "CHANGELOG.md"):  # made from the verbs themselves; names them without arguments
             continue
         text = page.read_text(encoding="utf-8")
         fenced = re.findall(r"```[^\n]*\n(.*?)```", text, re.DOTALL)
