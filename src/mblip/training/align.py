@@ -109,7 +109,8 @@ def fit_to_words(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, directory: Path
     Raises:
         InputError: The mix lacks those tasks, or their answers do not tell token by token what the queries see.
     """
-    tasks = recipe.data.model_copy(update={"tasks": recipe.model.fit_words})
+    # A share of rows without a picture is a matter of training: what queries see is told by pictures alone.
+    tasks = recipe.data.model_copy(update={"tasks": recipe.model.fit_words, "text_share": None})
     try:
         feed = TrainLoader(recipe.model_copy(update={"data": tasks}), mix, directory, vlm)
     except InputError as error:
