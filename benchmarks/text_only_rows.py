@@ -1,10 +1,14 @@
 """What rows of text alone do to the languages of a model aligned on English alone: python benchmarks/text_only_rows.py.
 
-Three settings at nano size, `--seeds` each, resumed where they were stopped: `nano/align` on English scenes, as in `mblip quickstart
---ablations`, whose runs `english_only-N` may be copied to `--to`; the same with three tenths of every batch rows of text, which
-ask for the name of an English word in 84 languages; and English scenes in batches as small as their part of those, without the
-texts. Prints naming, pairs never shown, captions of two objects and language fidelity with 95 % intervals over scenes and seeds;
-then the processor time of a training step with and without texts beside the tokens that the language model reads.
+Three settings at nano size, `--seeds` each. Run it again to go on where it was stopped.
+
+- `english_and_text`: English scenes, and three tenths of every batch rows of text, which ask for the name of an English word in
+  one of 84 languages.
+- `english_only`: English scenes alone, as in `mblip quickstart --ablations`, whose runs may be copied to `--to`.
+- `english_fewer`: as many English scenes a batch as stand beside the texts, without the texts.
+
+Prints naming, pairs never shown, captions of two objects and language fidelity, with 95 % intervals over scenes and seeds; then
+the processor time of a training step with and without texts, and the tokens that the language model reads in it.
 """
 
 from __future__ import annotations
@@ -81,7 +85,13 @@ def _recipe(setting: Setting, folder: Path, *more: str) -> TrainRecipe:
 
 def _step_seconds(setting: Setting, folder: Path, seed: int) -> float:
     """Between the first and the last step's row of the log: reading, both passes and the optimiser."""
-    more = (f"seed={seed}", f"optim.steps={SPEED_STEPS + 1}", "log_every=1", "checkpoint_every=1000", "model.fit_words=[]")
+    more = (
+        f"seed={seed}",
+        f"optim.steps={SPEED_STEPS + 1}",
+        "log_every=1",
+        "checkpoint_every=1000",
+        "model.fit_words=[]",
+    )
     seen: list[float] = []
     with tempfile.TemporaryDirectory() as run:
         recipe = _recipe(setting, folder, *more)
@@ -107,7 +117,7 @@ def main() -> None:
     parser.add_argument("--only-speed", action="store_true")
     options = parser.parse_args()
     build_mixes(options.to, options.prompt)
-    for setting in () if options.only_speed else (WITH_TEXT, FEWER, ENGLISH):
+    for setting in () if options.only_speed else (WITH_TEXT, ENGLISH, FEWER):
         for seed in range(1, options.seeds + 1):
             align(setting, options.to, seed, print)
         found = score(setting, options.to, options.seeds, options.scenes, english_recipe().translation.never_shown)

@@ -143,6 +143,17 @@ def test_any_of_several_gold_answers_is_right_and_other_variants_are_the_benchma
     }
 
 
+@pytest.mark.parametrize("variant", ["iglue", "mblip", "maxm", "official_2021"])
+def test_answers_in_another_unicode_spelling_are_remarked_on_and_nfc_counts_them(variant: str, tmp_path: Path) -> None:
+    rows = [{"id": 1, "image": "a", "question": "q", "answers": ["caf\u00e9"] * 4}]
+    table = lines(tmp_path / "t.jsonl", rows)
+    said = lines(tmp_path / "said.jsonl", [{"id": 1, "answer": "cafe\u0301"}])
+    found = score(table, said, "vqa", variant=variant)
+    assert found.metrics["accuracy"] == 0 and "variant nfc counts such" in found.fingerprint["remark"]
+    found = score(table, said, "vqa", variant="nfc")
+    assert found.metrics == {"accuracy": 100.0, "relaxed": 1.0} and "remark" not in found.fingerprint
+
+
 def test_the_verb_prints_the_object_of_the_others(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", [("file", "text"), *_flat()])
     arguments = [
