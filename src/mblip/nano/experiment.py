@@ -97,11 +97,11 @@ def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scene
     results: dict[str, Any] = {}
     for setting in settings:
         for seed in range(1, seeds + 1):
-            _align(setting, directory, seed, say)
-        results[setting.name] = _score(setting, directory, seeds, scenes, held_out)
+            align(setting, directory, seed, say)
+        results[setting.name] = score(setting, directory, seeds, scenes, held_out)
         _say_scores(setting, results[setting.name], say)
     chosen = _choose([setting for setting in settings if setting.candidate], directory, seeds, held_out)
-    main = results[chosen.name] = _score(replace(chosen, tasks=TASKS), directory, seeds, scenes, held_out)
+    main = results[chosen.name] = score(replace(chosen, tasks=TASKS), directory, seeds, scenes, held_out)
     _say_scores(chosen, main, say)
     curve = read_steps(directory / f"{chosen.name}-1" / "metrics.jsonl")
     # Training may have been another call's.
@@ -125,7 +125,8 @@ def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scene
     return report
 
 
-def _align(setting: Setting, directory: Path, seed: int, say: Say) -> None:
+def align(setting: Setting, directory: Path, seed: int, say: Say) -> None:
+    """Train one seed of a setting in ``directory/NAME-SEED``; a finished run is left as it is."""
     run = directory / f"{setting.name}-{seed}"
     overrides = (*setting.overrides, f"seed={seed}", f"data.mix={directory / setting.mix}")
 
@@ -138,7 +139,8 @@ def _align(setting: Setting, directory: Path, seed: int, say: Say) -> None:
     train(load_recipe(TrainRecipe, "nano/align", overrides), run, told)
 
 
-def _score(setting: Setting, directory: Path, seeds: int, scenes: int, held_out: float) -> dict[str, Any]:
+def score(setting: Setting, directory: Path, seeds: int, scenes: int, held_out: float) -> dict[str, Any]:
+    """Ask the setting's runs about scenes in all languages, and score their answers; see :func:`score_scenes`."""
     items = load_items(load_lexicon().named_languages(), scenes, setting.tasks, held_out)
     answers = [_answers(directory / f"{setting.name}-{seed}", ANSWERS, items) for seed in range(1, seeds + 1)]
     return {"says": setting.says, "claim": setting.claim, **score_scenes(items, answers)}

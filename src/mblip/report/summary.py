@@ -148,6 +148,7 @@ def summarize(directories: Sequence[Path]) -> Report:
         for name, run in runs.items()
         if run.limit is not None
     ]
+    cautions += _remarks(scores)
     benchmarks, tests = [], []
     for benchmark in about.values():
         by_run = {
@@ -290,6 +291,16 @@ def _main_metric(benchmark: About, scores: Sequence[Score]) -> Metric:
 
 def _order(codes: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(codes, key=lambda code: (code != "en", -find_language(code).mc4_share, code)))
+
+
+def _remarks(scores: dict[str, list[Score]]) -> list[str]:
+    """What the scores of runs say of themselves, such as that answers differ from the gold ones in spelling alone."""
+    return [
+        f"{score.benchmark} ({score.language}), {name}: {score.fingerprint['remark']}."
+        for name, held in scores.items()
+        for score in held
+        if "remark" in score.fingerprint
+    ]
 
 
 def _differences(

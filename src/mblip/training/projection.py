@@ -47,7 +47,8 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
                     f"model.fit_words: an answer has {int(told.sum(1).max())} tokens, but there are "
                     f"{vlm.container.tokens_per_image} queries; name tasks whose answers have a token for each"
                 )
-            states = vlm.container.bridge_states(batch["pixel_values"].to(vlm.device))[batch["image_index"][:, 0]]
+            vision_states = vlm.container.vision_states(batch["pixel_values"].to(vlm.device))
+            states = vlm.container.bridge_states(vision_states)[batch["image_index"][:, 0]]
             seen = states[torch.arange(len(told))[:, None], (told.cumsum(1) - 1).clamp(0)][told].double()
             joined = torch.cat([seen, torch.ones_like(seen[:, :1]), table[labels[told]].double()], dim=1).cpu()
             moments += joined.T @ joined

@@ -146,6 +146,20 @@ def test_runs_that_were_not_asked_the_same_are_told_not_tested(run: Path, worse:
     assert any("first 3 images" in caution for caution in report.cautions)
 
 
+def test_what_a_score_remarks_on_is_a_caution(run: Path, worse: Path, tmp_path: Path) -> None:
+    scores = read_scores(worse)
+    told = next(score for score in scores if (score.benchmark, score.language) == ("xgqa", "de"))
+    told.fingerprint["remark"] = "2 answers differ from a gold answer in Unicode spelling alone"
+    write_scores(worse, scores)
+    said = "xgqa (de), <b>second: 2 answers differ from a gold answer in Unicode spelling alone."
+    assert [one for one in summarize([run, worse]).cautions if "spelling" in one] == [said]
+    report_runs([run, worse], tmp_path / "report", cards=0)
+    for name in ("report.html", "report.md"):
+        assert (
+            "2 answers differ from a gold answer in Unicode spelling alone." in (tmp_path / "report" / name).read_text()
+        )
+
+
 def test_samples_show_many_scripts_and_say_which_pictures_lack(run: Path, pictures: Path) -> None:
     cards = choose_samples(summarize([run]), 2, images=[str(pictures)])
     captions = [card for card in cards if card.benchmark == "xm3600"]
