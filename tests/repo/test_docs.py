@@ -273,6 +273,20 @@ def test_a_command_that_does_not_exist_would_be_found() -> None:
     assert complaint(["data", "mix", "nano_scenes", "--to", "x"]) == ""
 
 
+def test_log_is_dated_entries_newest_first() -> None:
+    """Each with what was asked and what came out; CONTRIBUTING says how to write one."""
+    text = (ROOT / "docs/log.md").read_text(encoding="utf-8")
+    entries = re.split(r"(?m)^## (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL))[1:]
+    held = dict(zip(entries[::2], entries[1::2], strict=True))
+    assert len(held) == len(entries) // 2 >= 35
+    dates = {title: re.match(r"\n\n\*(\d{4}-\d\d-\d\d)\b", entry) for title, entry in held.items()}
+    assert [title for title, date in dates.items() if not date] == [], "begin with *YYYY-MM-DD.*"
+    days = [date[1] for date in dates.values() if date]
+    lacking = [title for title, entry in held.items() if "**Question:**" not in entry or "**Verdict:**" not in entry]
+    assert lacking == []
+    assert days == sorted(days, reverse=True)
+
+
 def test_changelog_has_the_current_version_or_unreleased_changes() -> None:
     from mblip import __version__
 
