@@ -133,8 +133,8 @@ def _free_port() -> int:
 class Reader:
     """Runs pages, each in a folder and a bash of its own, with the package and nothing else.
 
-    ``mblip``, ``python`` and ``pip`` are small programs that hand their arguments, folder, environment and open files to one warm
-    process (``tests/warm.py``), which forks: a command is what it is elsewhere, but torch is imported once for all.
+    ``mblip``, ``python`` and ``pip`` are small programs that hand their arguments, folder, environment and open files to one
+    warm process (``tests/warm.py``), which forks: a command is what it is elsewhere, but torch is imported once for all.
     ``pip`` fetches nothing: it checks that the package has the extras that are named, and takes a folder in.
     With ``short`` what trains for minutes is cut to a few steps.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import importlib
-import io
 import json
 import os
 import runpy
@@ -56,7 +55,7 @@ def _quickstart_in_short() -> None:
 
 
 def _pip(words: list[str]) -> None:
-    """``pip install`` of mblip with extras, which are there, or ``--editable .`` of a folder: its name, version, entry points."""
+    """``pip install`` of mblip with extras, which are there, or of a folder (``--editable .``): its name and entry points."""
     import tomllib
     from importlib.metadata import metadata
 
@@ -93,7 +92,7 @@ def _run(argv: list[str], short: bool) -> None:
     if program == "python":
         if words and words[0].endswith(".py"):
             sys.argv = words
-            sys.path.insert(0, os.getcwd())
+            sys.path.insert(0, str(Path.cwd()))
             runpy.run_path(words[0], run_name="__main__")
         else:
             os.execv(sys.executable, [sys.executable, *words])
@@ -117,8 +116,8 @@ def _child(link: socket.socket, files: list[int], wanted: dict[str, object], sho
         os.dup2(file, number)
         os.close(file)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", line_buffering=True)
-    sys.stderr = io.TextIOWrapper(open(2, "wb", closefd=False), encoding="utf-8", line_buffering=True)
+    sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
     os.chdir(str(wanted["cwd"]))
     os.environ.clear()
     os.environ.update(wanted["env"])  # type: ignore[call-overload]
@@ -128,8 +127,8 @@ def _child(link: socket.socket, files: list[int], wanted: dict[str, object], sho
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
         if isinstance(stop.code, str):
-            print(stop.code, file=sys.stderr)
-    except BaseException:
+            sys.stderr.write(f"{stop.code}\n")
+    except BaseException:  # noqa: BLE001 - whatever it is, the command ends with it and the process behind it goes on
         traceback.print_exc()
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]

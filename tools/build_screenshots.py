@@ -17,13 +17,15 @@ from playwright.sync_api import sync_playwright
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 LANGUAGES = "en,sw,de,ja,ar,hi"
-_TERMINAL = """<meta charset="utf-8"><style>body{margin:0;background:#fff}pre{font:15px/1.45 "DejaVu Sans Mono","Noto Sans Mono",
-"Noto Sans CJK JP",monospace;color:#1d2429;background:#f6f8f9;border:1px solid #c9d1d6;border-radius:8px;padding:1rem 1.2rem;
-margin:8px;tab-size:4}b{color:#00796b}</style><pre>"""
+_TERMINAL = """<meta charset="utf-8"><style>body{margin:0;background:#fff}
+pre{font:15px/1.45 "DejaVu Sans Mono","Noto Sans Mono","Noto Sans CJK JP",monospace;color:#1d2429;background:#f6f8f9;
+border:1px solid #c9d1d6;border-radius:8px;padding:1rem 1.2rem;margin:8px;tab-size:4}b{color:#00796b}</style><pre>"""
 
 
 def mblip(*words: str, cwd: Path) -> str:
-    done = subprocess.run([sys.executable, "-m", "mblip", *words], cwd=cwd, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "mblip", *words], cwd=cwd, check=True, stdout=subprocess.PIPE, text=True
+    )
     return done.stdout
 
 
@@ -68,7 +70,19 @@ def main(quickstart: Path) -> None:
         page.goto((folder / "terminal.html").as_uri())
         page.locator("pre").screenshot(path=IMAGES / "terminal.png")
         for run in runs:
-            mblip("eval", str(run), "--suite", "scenes", "--languages", LANGUAGES, "--limit", "200", "--to", f"{run.name}-eval", cwd=folder)
+            mblip(
+                "eval",
+                str(run),
+                "--suite",
+                "scenes",
+                "--languages",
+                LANGUAGES,
+                "--limit",
+                "200",
+                "--to",
+                f"{run.name}-eval",
+                cwd=folder,
+            )
         mblip("report", *(f"{run.name}-eval" for run in runs), "--to", "compared", cwd=folder)
         page = browser.new_page(viewport={"width": 1280, "height": 1300})
         page.goto((folder / "compared/report.html").as_uri())

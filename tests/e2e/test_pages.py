@@ -41,7 +41,9 @@ def test_a_page_that_trains_does_what_it_says_with_nothing_cut(page: Path, tmp_p
 
 
 def test_most_of_what_pages_show_is_run() -> None:
-    commands = [block for page in PAGES for block in blocks(page) if block.language in (*SHELL, "python") and not block.title]
+    commands = [
+        block for page in PAGES for block in blocks(page) if block.language in (*SHELL, "python") and not block.title
+    ]
     run = [block for block in commands if not block.not_run]
     assert len(PAGES) >= 18
     assert len(run) >= 40
@@ -54,7 +56,9 @@ def test_a_page_that_goes_on_from_another_says_so_to_its_reader() -> None:
         if before := comes_after(page):
             assert before.is_file()
             text = page.read_text(encoding="utf-8")
-            assert f"({before.name if before.parent == page.parent else '../' + before.name})" in text.partition("```")[0]
+            assert (
+                f"({before.name if before.parent == page.parent else '../' + before.name})" in text.partition("```")[0]
+            )
 
 
 def test_a_command_that_fails_is_found(tmp_path: Path, reader: Reader) -> None:

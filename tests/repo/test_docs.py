@@ -184,7 +184,11 @@ def test_the_plug_in_of_the_how_to_is_the_one_that_the_tests_run() -> None:
     page = (ROOT / "docs/howto/plugins.md").read_text(encoding="utf-8")
     files = sorted((ROOT / "tests/fixtures/plugin/mblip_squares").glob("*.py"))
     assert len(files) == 5
-    assert [file.name for file in files if f'```python title="mblip_squares/{file.name}"\n{file.read_text(encoding="utf-8")}```' not in page] == []
+    assert [
+        file.name
+        for file in files
+        if f'```python title="mblip_squares/{file.name}"\n{file.read_text(encoding="utf-8")}```' not in page
+    ] == []
     registered = re.findall(
         r"^([a-z_]+) = Registry\(", (ROOT / "src/mblip/plugins.py").read_text(encoding="utf-8"), re.MULTILINE
     )

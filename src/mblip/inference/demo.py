@@ -47,9 +47,7 @@ _CSS = """
 """
 
 
-def mount_demo(
-    app: FastAPI, model: Predictor, name: str, max_bytes: int, examples: Sequence[Path] = ()
-) -> FastAPI:
+def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int, examples: Sequence[Path] = ()) -> FastAPI:
     """Put the page at the root of a server, whose batches it shares.
 
     What people upload lies in a folder that this user alone can read; it is removed when the server ends.
@@ -255,10 +253,10 @@ def _known(notice: Notice | None, folder: Path) -> list[str]:
 def _copies(examples: Sequence[Path], folder: Path) -> list[str]:
     """A person's own example pictures, in the folder that the page may show files from."""
     copied: list[str] = []
-    for number, path in enumerate(examples, start=1):
+    for place, path in enumerate(examples, start=1):
         try:
             Image.open(path).load()
-            copied.append(str(shutil.copy(path, folder / f"example-{number}{path.suffix.lower()}")))
+            copied.append(str(shutil.copy(path, folder / f"example-{place}{path.suffix.lower()}")))
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"the example {path} is no picture that can be read: {error}") from error
     return copied

@@ -189,7 +189,9 @@ def test_every_form_says_the_same(run: Path, worse: Path) -> None:
     assert data["benchmarks"][0]["runs"]["first"]["scores"]["en"]["fingerprint"]["variant"] == "iglue"
 
 
-def test_runs_are_named_by_model_and_by_folder_where_one_model_has_several(run: Path, worse: Path, tmp_path: Path) -> None:
+def test_runs_are_named_by_model_and_by_folder_where_one_model_has_several(
+    run: Path, worse: Path, tmp_path: Path
+) -> None:
     again = shutil.copytree(run, tmp_path / "third-eval")
     assert list(summarize([run, worse, again]).runs) == ["first (first-eval)", "<b>second", "first (third-eval)"]
     write_run(worse, replace(read_run(worse), model="elsewhere/first"))

@@ -22,14 +22,23 @@ def row(difference: float, low: float, high: float) -> Comparison:
 
 
 def test_the_better_run_comes_first_with_where_and_how_much() -> None:
-    rows = {"all": row(4.6, 2.7, 6.4), "de": row(9, 7, 11), "sw": row(3, 1, 5), "ja": row(-2, -3, -1), "en": row(1, -1, 3)}
+    rows = {
+        "all": row(4.6, 2.7, 6.4),
+        "de": row(9, 7, 11),
+        "sw": row(3, 1, 5),
+        "ja": row(-2, -3, -1),
+        "en": row(1, -1, 3),
+    }
     assert said(PERCENT, rows, {"de": 0.001, "sw": 0.04, "ja": 0.02, "en": 0.6}) == (
         "xgqa, accuracy: new is better than old by 4.6 points on the mean of 4 languages (95 % interval 2.7 to 6.4); "
         "new is better in German and Swahili and worse in Japanese."
     )
 
 
-@pytest.mark.parametrize(("higher", "leader"), [(True, "old is better than new"), (False, "new is better than old"), (None, "old is higher than new")])
+@pytest.mark.parametrize(
+    ("higher", "leader"),
+    [(True, "old is better than new"), (False, "new is better than old"), (None, "old is higher than new")],
+)
 def test_less_may_be_better(higher: bool | None, leader: str) -> None:
     metric = Metric("CHAIR", "%", higher, decimals=1)
     rows = {"all": row(-4, -6, -2), "de": row(-4, -6, -2), "sw": row(-4, -6, -2)}
