@@ -230,7 +230,7 @@ def _unknown_fields(words: list[str]) -> str:
     if verb is None or len(words) == len(verb) or words[len(verb)] not in shipped_recipes():
         return ""
     changed = itertools.takewhile(lambda word: not word.startswith("--"), words[len(verb) + 1 :])
-    fields = [word for word in changed if "=" in word and not word.endswith("...")]
+    fields = tuple(word for word in changed if "=" in word and not word.endswith("..."))
     try:
         if verb[0] == "data":
             load_recipe(DataRecipe, words[2], fields)
