@@ -21,7 +21,7 @@ from mblip.models import load_vision_llm
 BEAMS: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 8, "do_sample": False}
 PROMPTS = ["a dog", "Question: what is in the house and the tree? Short answer in English:", "Caption in German:", ""]
 
-# Older releases of transformers (5.17) drop a picture's transparency. Later ones lay the picture on white, as mblip always does.
+# transformers 5.17 drops a picture's transparency. Later releases lay the picture on white, as mblip always does.
 STOCK_LAYS_ON_WHITE = np.array(convert_to_rgb(Image.new("RGBA", (1, 1)))).flatten().tolist() == [255, 255, 255]
 
 

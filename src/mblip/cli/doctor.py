@@ -83,7 +83,7 @@ def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, as_json
                 f"there is no folder {data}; fetch the benchmarks with: mblip data download {what} --to {data}, or name where "
                 "they are with --data"
             )
-        chosen = [benchmark.name for name in names for benchmark in evaluated(name) if benchmark.files]
+        chosen = [benchmark.name for name in names for benchmark in evaluated(name) if not benchmark.is_made]
         found = list(check_data(data, chosen))
         _show_data(found, data, as_json)
         if not all(finding.is_complete for finding in found):
