@@ -19,6 +19,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+from tests.killed import Commands
 
 
 def _needs(what: str, found: str | None, remedy: str) -> str:
@@ -61,6 +62,13 @@ def apertium() -> str:
 def root() -> Path:
     """The repository."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """Runs commands in milliseconds, and kills them at a place that is known."""
+    with Commands() as started:
+        yield started
 
 
 @pytest.fixture

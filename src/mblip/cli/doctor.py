@@ -145,7 +145,7 @@ def _look_at_suite(recipe: EvalRecipe, name: str, data: Path) -> list[Finding]:
             "they are with --data"
         )
     chosen = [benchmark for one in recipe.benchmarks for benchmark in evaluated(one)]
-    read = [benchmark.name for benchmark in chosen if benchmark.files]  # the others are made
+    read = [benchmark.name for benchmark in chosen if not benchmark.is_made]
     found = [*(check_data(data, read) if read else ()), *check_tables(recipe, data)]
     if recipe.languages:
         found = [finding for finding in found if finding.language in recipe.languages]
