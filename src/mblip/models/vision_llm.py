@@ -135,7 +135,8 @@ class VisionLLM(nn.Module):
         image_token, tokens = self.container.image_token_id, self.container.tokens_per_image
         end = end_token(self.language_model, self.tokenizer)
         separator = getattr(self.model.config, "answer_separator", None)
-        return TextLayout(self.tokenizer, image_token, end, tokens, self.is_encoder_decoder, separator, frame)
+        first = getattr(self.model.config, "start_token", None) == "first"
+        return TextLayout(self.tokenizer, image_token, end, tokens, self.is_encoder_decoder, separator, frame, first)
 
     # Images
 

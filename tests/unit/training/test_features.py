@@ -28,7 +28,7 @@ from mblip.training.run import train
 
 Make = Callable[..., TrainRecipe]
 Launch = Callable[[int, Callable[[], object]], list[int]]
-PICTURES, EPOCH = 12, 6  # steps
+PICTURES, EPOCH, STEPS = 12, 7, 10
 ON, OFF = "data.keep_features=on", "data.keep_features=off"
 
 
@@ -58,9 +58,15 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 @pytest.fixture
 def small(aligning: Make, llava: tuple[str, ...], tmp_path: Path) -> Make:
-    """Two epochs and a half of few texts, with the smallest model."""
+    """An epoch and a half of few texts, with the smallest model."""
     mix = write_mix(tmp_path / "mix")
-    options = (f"data.mix={mix}", "data.tasks=[]", "optim.global_batch=4", "optim.micro_batch=2", "optim.steps=15")
+    options = (
+        f"data.mix={mix}",
+        "data.tasks=[]",
+        "optim.global_batch=4",
+        "optim.micro_batch=2",
+        f"optim.steps={STEPS}",
+    )
     return lambda *overrides: aligning(*options, *llava, *overrides)
 
 
@@ -79,12 +85,12 @@ def run(recipe: TrainRecipe, folder: Path) -> list[str]:
     return notes
 
 
-def assert_same(one: Path, other: Path) -> None:
+def assert_same(one: Path, other: Path, steps: int = STEPS) -> None:
     losses = [
         [(row["loss"], row["grad_norm"], row["tokens"]) for row in read_log(folder / "metrics.jsonl")]
         for folder in (one, other)
     ]
-    assert len(losses[0]) == 15 and losses[0] == losses[1]
+    assert len(losses[0]) == steps and losses[0] == losses[1]
     assert (one / "bridge.safetensors").read_bytes() == (other / "bridge.safetensors").read_bytes()
 
 
@@ -119,7 +125,7 @@ def test_a_run_is_the_same_to_the_last_bit_and_encodes_each_picture_once(
     assert note.startswith("kept features: on, 12 pictures take 0.00 GiB, ")
     assert_same(tmp_path / "plain", tmp_path / "kept")
     # One more tells how large the states of a picture are.
-    assert sum(encoded) == PICTURES + 1 < plain / 3
+    assert sum(encoded) == PICTURES + 1 < plain / 2
 
 
 @pytest.mark.parametrize("eyes", ["blip2", "llava"])
@@ -144,14 +150,14 @@ def test_loss_and_gradients_are_the_same_bits(small: Make, eyes: str, precision:
         assert len(gradients) > 3
         return [*losses, *(gradient.clone() for gradient in gradients)], read
 
-    numbers = [*range(EPOCH + 1), 2, 9]
+    numbers = [*range(EPOCH), EPOCH, EPOCH + 2]
     plain = [step(number, lambda batch: batch)[0] for number in numbers]
     feed.keep(kept)
     found = [step(number, kept.fill) for number in numbers]
     for one, (other, _) in zip(plain, found, strict=True):
         assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(one, other, strict=True))
     assert sum(found[0][1]) > 0
-    assert sum(sum(read) for _, read in found[EPOCH + 1 :]) == 0  # what is held is not read either
+    assert sum(sum(read) for _, read in found[EPOCH:]) == 0  # what is held is not read either
 
 
 def test_what_does_not_fit_is_encoded_every_time(
@@ -169,7 +175,7 @@ def test_what_does_not_fit_is_encoded_every_time(
     encoded.clear()
     [note] = run(small(limit, ON), tmp_path / "some")
     assert note.startswith("kept features: on, 12 pictures")
-    assert PICTURES + 1 < sum(encoded) < plain - 5
+    assert PICTURES + 1 < sum(encoded) < plain
     for other in ("auto", "some"):
         assert_same(tmp_path / "plain", tmp_path / other)
     # Left to itself it takes half of what is free, shared by the processes of the machine.
@@ -187,7 +193,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_bits_with_or_without(small
         pass
 
     def stop(row: StepLog | ValidationLog | Note) -> None:
-        if isinstance(row, StepLog) and row.step == 10:
+        if isinstance(row, StepLog) and row.step == 8:
             raise Stop
 
     run(small(OFF, "checkpoint_every=4"), tmp_path / "whole")
@@ -207,7 +213,7 @@ def test_two_processes_keep_their_own(small: Make, in_processes: Launch, tmp_pat
 
 def test_validation_measures_the_same(small: Make, tmp_path: Path) -> None:
     for name, option in (("plain", OFF), ("kept", ON)):
-        run(small(option, "validate_every=5", "validation_texts=4", "samples=2"), tmp_path / name)
+        run(small(option, "validate_every=4", "validation_texts=4", "samples=2"), tmp_path / name)
     rows = [read_log(tmp_path / name / "validation.jsonl") for name in ("plain", "kept")]
     for row in (row for both in rows for row in both):
         row.pop("seconds")
@@ -218,14 +224,14 @@ def test_validation_measures_the_same(small: Make, tmp_path: Path) -> None:
 def test_pictures_that_come_once_are_not_held(small: Make, encoded: list[int], tmp_path: Path) -> None:
     """Of two mixes the replayed one is longer than the run; and of a run of one epoch nothing is held."""
     replay = write_mix(tmp_path / "replay", 60, "r")
-    both = (f"data.replay={replay}", "data.replay_images=nano:scenes")
+    both = (f"data.replay={replay}", "data.replay_images=nano:scenes", "optim.steps=20")
     [note] = run(small(ON, *both), tmp_path / "kept")
     assert note.startswith("kept features: on, 12 pictures")
     kept = sum(encoded)
     encoded.clear()
     run(small(OFF, *both), tmp_path / "plain")
     assert PICTURES < kept < sum(encoded) - PICTURES
-    assert_same(tmp_path / "plain", tmp_path / "kept")
+    assert_same(tmp_path / "plain", tmp_path / "kept", 20)
     assert run(small("optim.steps=7"), tmp_path / "once") == []
     assert len(run(small("optim.steps=8"), tmp_path / "again")) == 1
 
@@ -234,7 +240,7 @@ def test_unreadable_pictures_count_once_in_many_epochs(small: Make, tmp_path: Pa
     """One of twelve cannot be read: a tenth of all, however often it is tried while the others are held."""
     write_mix(tmp_path / "holed", broken="no-such-scene")
     for number, option in enumerate((ON, OFF)):
-        recipe = small(option, f"data.mix={tmp_path / 'holed'}", "data.max_unreadable=0.1", "optim.steps=25")
+        recipe = small(option, f"data.mix={tmp_path / 'holed'}", "data.max_unreadable=0.1", "optim.steps=22")
         assert train(recipe, tmp_path / f"run{number}")["unreadable_images"] == 1
     with pytest.raises(InputError, match=r"1 of \d+ images cannot be read"):
         train(small(ON, f"data.mix={tmp_path / 'holed'}", "data.max_unreadable=0.02"), tmp_path / "strict")
