@@ -21,6 +21,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 from tests.killed import Commands
 
+# Folders of the files that take longest.
+_LONG = ("e2e", "training", "translation", "evaluation", "inference")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first (``--no-loadscope-reorder`` keeps it so): at the end no process is left alone with one of them."""
+    places = {folder: place for place, folder in enumerate(_LONG)}
+    items.sort(key=lambda item: min(places.get(part, len(_LONG)) for part in item.nodeid.partition("::")[0].split("/")))
+
 
 def _needs(what: str, found: str | None, remedy: str) -> str:
     if found:

@@ -15,7 +15,8 @@ from mblip.models.checkpoint import Checkpoint
 from mblip.models.containers import LlavaContainer, container_kind
 from mblip.models.containers.llava import image_side
 from mblip.models.containers.towers import load_tower, tower_of
-from mblip.models.locate import locate
+from mblip.models.gguf import SOURCE as GGUF_SOURCE
+from mblip.models.locate import locate_language_model
 from mblip.models.parts import count_parameters
 from mblip.models.reading import no_container, read_chat_template, read_tokenizer, sees_images
 from mblip.models.runs import DESCRIPTION, read_description
@@ -51,8 +52,8 @@ def check_model(name: str | Path) -> ModelReport:
     """Look at anything that ``load_vision_llm`` or ``build_model`` takes, without loading it."""
     report = ModelReport(str(name))
     try:
-        folder = locate(name)
-        report.path = str(folder)
+        folder = locate_language_model(name)
+        report.path = str(name) if (folder / GGUF_SOURCE).is_file() else str(folder)
         if (folder / DESCRIPTION).is_file():
             _check_run(folder, report)
         elif not (folder / "config.json").is_file():
@@ -115,7 +116,7 @@ def _check_part(folder: Path, config: Any, report: ModelReport) -> None:
         _check_language_model(folder, config, report)
         return
     report.kind = "vision-language model of the LLaVA family" if tower.family else "image encoder"
-    eyes = LlavaContainer.eyes_from(tower.config, tower.family)
+    eyes = LlavaContainer.eyes_from(tower)
     LlavaContainer.read_image_processor(folder, eyes)
     load_tower(tower, Checkpoint(folder), torch.float32)
     report.facts |= {
