@@ -2,6 +2,8 @@
 
 The model is built on fake tensors, which have a shape and no memory, and one micro-batch runs forward and backward on
 them: what is alive at the worst moment is counted, so that checkpointing, adapters and the chunked loss are in the figure.
+The micro-batch is the largest that the recipe allows. It has no padding, so packed rows leave it as it is; any batch that they
+do pack has fewer tokens.
 """
 
 from __future__ import annotations
