@@ -34,7 +34,7 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
     Raises:
         InputError: An answer has more tokens than there are queries, or there are no answers.
     """
-    projection, table = vlm.container.projection, vlm.llm.embeddings.weight
+    projection, embeddings = vlm.container.projection, vlm.llm.embeddings
     ones = projection.in_features  # where a state's constant stands
     size = projection.in_features + 1 + projection.out_features
     moments = torch.zeros(size, size, dtype=torch.float64)
@@ -49,7 +49,7 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
                 )
             states = vlm.container.bridge_states(batch["pixel_values"].to(vlm.device))[batch["image_index"][:, 0]]
             seen = states[torch.arange(len(told))[:, None], (told.cumsum(1) - 1).clamp(0)][told].double()
-            joined = torch.cat([seen, torch.ones_like(seen[:, :1]), table[labels[told]].double()], dim=1).cpu()
+            joined = torch.cat([seen, torch.ones_like(seen[:, :1]), embeddings(labels[told]).double()], dim=1).cpu()
             moments += joined.T @ joined
         total, sums = moments[ones, ones], moments[ones]
         if not total:
