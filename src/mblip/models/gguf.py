@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ SOURCE = "gguf.json"
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
 _PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.IGNORECASE)
 _WEIGHTS = ("*.safetensors", "*.bin")
+# What the readers raise of a file that is not whole: they were written for whole ones, and stumble anywhere.
+_BROKEN = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, struct.error)
 _PATIENCE = 1.0  # seconds between two looks at what another process converts
 
 
@@ -157,8 +160,6 @@ def _told(file: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (MemoryError, KeyboardInterrupt):
-        raise
     except NotImplementedError as error:
         raise InputError(
             f"{file} holds weights that cannot be read: {_line(error)}; take another quantisation of it"
@@ -169,8 +170,7 @@ def _told(file: Path) -> Iterator[None]:
                 f"{file} is of a kind that transformers does not read from GGUF ({_line(error)}); take the model's safetensors"
             ) from error
         raise InputError(f"{file} is damaged, or cut off ({_line(error)}); copy it again") from error
-    # The readers were written for whole files: of others they raise whatever happens to fail first.
-    except Exception as error:
+    except _BROKEN as error:
         raise InputError(f"{file} is damaged, or cut off ({_line(error)}); copy it again") from error
 
 

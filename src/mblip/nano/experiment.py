@@ -90,6 +90,7 @@ class Experiment:
         tasks: What a model of every setting is asked.
         headline: What the best is asked.
         dtype: Of the vision and language model when it answers.
+        overrides: Of the training recipe, in every setting.
     """
 
     align: str = "nano/align"
@@ -98,11 +99,12 @@ class Experiment:
     tasks: tuple[str, ...] = ("naming", "naming_never_shown", "caption_2")
     headline: tuple[str, ...] = TASKS
     dtype: str = "fp32"
+    overrides: tuple[str, ...] = ()
 
     def recipe(self, setting: Setting, directory: Path, seed: int) -> TrainRecipe:
         """What trains a setting."""
         own = (f"model.llm={self.llm}",) if self.llm else ()
-        overrides = (*own, *setting.overrides, f"seed={seed}", f"data.mix={directory / setting.mix}")
+        overrides = (*own, *self.overrides, *setting.overrides, f"seed={seed}", f"data.mix={directory / setting.mix}")
         recipe = load_recipe(TrainRecipe, self.align, overrides)
         if setting.lora_rate is None:
             return recipe
