@@ -114,8 +114,8 @@ def test_stamps_are_a_test_set_and_fine_tune_a_model(
     for command in (mix, run, tuned, asked):
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, result.exception
-    (row,) = json.loads((tmp_path / "scores" / "scores.json").read_text())["scores"]
-    assert (row["language"], row["items"]) == ("sw", 3)
+    (row,) = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert (row["language"], row["n"]) == ("sw", 3)
 
 
 def test_the_readme_is_short_and_its_picture_small() -> None:
