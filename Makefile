@@ -7,8 +7,8 @@ NEWEST := .venv-newest/bin
 OLDEST := .venv-oldest/bin
 # Byte-compiling on first import instead of for every file halves the set-up time.
 PIP := @$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
-# A process for each core, a file of tests in one of them; each takes about 2 GB.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# A process for each core, a file of tests in one of them, in the order of tests/conftest.py; each takes about 2 GB.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
 # Without its caches Python compiles torch and transformers anew in every process: seconds each.

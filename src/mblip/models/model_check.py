@@ -116,7 +116,7 @@ def _check_part(folder: Path, config: Any, report: ModelReport) -> None:
         _check_language_model(folder, config, report)
         return
     report.kind = "vision-language model of the LLaVA family" if tower.family else "image encoder"
-    eyes = LlavaContainer.eyes_from(tower.config, tower.family)
+    eyes = LlavaContainer.eyes_from(tower)
     LlavaContainer.read_image_processor(folder, eyes)
     load_tower(tower, Checkpoint(folder), torch.float32)
     report.facts |= {

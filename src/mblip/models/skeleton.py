@@ -76,7 +76,7 @@ def container_config(section: ModelSection) -> PretrainedConfig:
     settings = section.eye_settings
     if BRIDGES[bridge_for(eyes.model_type, settings.pop("bridge"))] is LlavaContainer:
         facts = tower_of(eyes, what)
-        eyes = LlavaContainer.eyes_from(facts.config, facts.family, *settings.values())
+        eyes = LlavaContainer.eyes_from(facts, *settings.values())
     kind = container_kind(eyes)
     assert kind is not None
     if container_kind(llm) or llm.get_text_config() is not llm:

@@ -81,15 +81,15 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is aligned in all settings, and what it is asked.
+    """The models and data that all settings share, and the tasks they are asked.
 
     Attributes:
         align: The training recipe.
         data: The data recipe.
         llm: The language model, in place of the recipe's; empty for that.
-        tasks: What a model of every setting is asked.
-        headline: What the best is asked.
-        dtype: Of the vision and language model when it answers.
+        tasks: Asked of the model of every setting.
+        headline: Asked of the best setting.
+        dtype: Precision of the vision and language models when they answer.
         overrides: Of the training recipe, in every setting.
     """
 
@@ -102,7 +102,7 @@ class Experiment:
     overrides: tuple[str, ...] = ()
 
     def recipe(self, setting: Setting, directory: Path, seed: int) -> TrainRecipe:
-        """What trains a setting."""
+        """Return the recipe that trains a setting."""
         own = (f"model.llm={self.llm}",) if self.llm else ()
         overrides = (*own, *self.overrides, *setting.overrides, f"seed={seed}", f"data.mix={directory / setting.mix}")
         recipe = load_recipe(TrainRecipe, self.align, overrides)
@@ -159,14 +159,14 @@ def run_experiment(
     results: dict[str, Any] = {}
     for setting in settings:
         for seed in range(1, seeds + 1):
-            _align(what, setting, directory, seed, say)
-        results[setting.name] = _score(what, setting, directory, seeds, scenes, held_out)
+            align(what, setting, directory, seed, say)
+        results[setting.name] = score(what, setting, directory, seeds, scenes, held_out)
         _say_scores(setting, results[setting.name], say)
     candidates = [setting for setting in settings if setting.candidate] or settings[:1]
     chosen = _choose(what, candidates, directory, seeds, held_out)
     if what.headline != what.tasks:
         asked = replace(what, tasks=what.headline)
-        results[chosen.name] = _score(asked, chosen, directory, seeds, scenes, held_out)
+        results[chosen.name] = score(asked, chosen, directory, seeds, scenes, held_out)
         _say_scores(chosen, results[chosen.name], say)
     main = results[chosen.name]
     curve = read_steps(directory / f"{chosen.name}-1" / "metrics.jsonl")
@@ -205,7 +205,8 @@ def _settings(ablations: bool, only: Sequence[str]) -> list[Setting]:
     return [setting for setting in SETTINGS if (setting.name in only if only else ablations or setting.quick)]
 
 
-def _align(what: Experiment, setting: Setting, directory: Path, seed: int, say: Say) -> None:
+def align(what: Experiment, setting: Setting, directory: Path, seed: int, say: Say) -> None:
+    """Train one seed of a setting in ``directory/NAME-SEED``; a finished run is left as it is."""
     run = directory / f"{setting.name}-{seed}"
 
     def told(row: StepLog | ValidationLog | Note) -> None:
@@ -217,9 +218,10 @@ def _align(what: Experiment, setting: Setting, directory: Path, seed: int, say: 
     train(what.recipe(setting, directory, seed), run, told)
 
 
-def _score(
+def score(
     what: Experiment, setting: Setting, directory: Path, seeds: int, scenes: int, held_out: float
 ) -> dict[str, Any]:
+    """Ask the setting's runs about scenes in all languages, and score their answers; see :func:`score_scenes`."""
     items = load_items(load_lexicon().named_languages(), scenes, what.tasks, held_out)
     runs = [directory / f"{setting.name}-{seed}" for seed in range(1, seeds + 1)]
     answers = [_answers(run, ANSWERS, items, what.dtype) for run in runs]

@@ -66,7 +66,8 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
             sums.scatter_add_(1, places[..., None].expand_as(embedded), embedded)
             counts = sums.new_zeros(sums.shape[:2]).scatter_add_(1, places, told.double())
             known = counts > 0
-            states = vlm.container.bridge_states(batch["pixel_values"].to(vlm.device))[batch["image_index"][:, 0]]
+            vision_states = vlm.container.vision_states(batch["pixel_values"].to(vlm.device))
+            states = vlm.container.bridge_states(vision_states)[batch["image_index"][:, 0]]
             seen = states[known].double()
             means = (sums / counts.clamp(min=1)[..., None])[known]
             joined = torch.cat([seen, torch.ones_like(seen[:, :1]), means], dim=1).cpu()

@@ -95,6 +95,36 @@ def test_the_eyes_of_a_llava_without_its_language_model(projection: Any, tmp_pat
         build_model(folder, checkpoints.llm(tmp_path / "wide", "llama", hidden_size=40), projection="keep")
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_eyes_of_a_blip2_behind_an_mlp(bias: bool, tmp_path: Path) -> None:
+    """Its vision model is transformers' ViT by other names: every layer gives what it gave in BLIP-2, also in an export."""
+    blip2, llm = checkpoints.blip2(tmp_path / "blip2", "t5"), checkpoints.llm(tmp_path / "llm", "qwen3")
+    if not bias:
+        config = json.loads((blip2 / "config.json").read_text())
+        edit(blip2, vision_config=config["vision_config"] | {"qkv_bias": False})
+        state = load_file(blip2 / "model.safetensors")
+        kept = {name: value for name, value in state.items() if not name.endswith("qkv.bias")}
+        assert len(state) - len(kept) == 2
+        save_file(kept, blip2 / "model.safetensors", metadata={"format": "pt"})
+    vlm = build_model(blip2, llm, bridge="mlp", dtype="fp32")
+    assert vlm.model.config.vision_feature_layer == -1
+    assert vlm.container.tokens_per_image == llava_checkpoints.PATCHES
+    pixels = vlm.pixels(PICTURES)
+    whole = load_vision_llm(blip2, dtype="fp32").container.vision
+    with torch.no_grad():
+        found, wanted = (tower(pixels, output_hidden_states=True) for tower in (vlm.container.vision, whole))
+    for ours, theirs in zip(found.hidden_states, wanted.hidden_states, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.last_hidden_state, wanted.last_hidden_state, rtol=1e-6, atol=1e-6)
+    before = probe(vlm)
+    add_lora(vlm, 2, 4, 0.0)
+    save_run(vlm, tmp_path / "run")
+    torch.testing.assert_close(probe(load_vision_llm(tmp_path / "run", dtype="fp32")), before, rtol=1e-5, atol=1e-5)
+    export(vlm, tmp_path / "stock")
+    torch.testing.assert_close(probe(load_vision_llm(tmp_path / "stock", dtype="fp32")), before, rtol=1e-5, atol=1e-5)
+    assert build_model(blip2, llm).container.model_type == "blip-2"
+
+
 FAMILY: dict[str, tuple[Any, Any, str, dict[str, Any]]] = {
     "llava_next": (LlavaNextConfig, LlavaNextForConditionalGeneration, "clip", {}),
     "llava_onevision": (LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, "siglip", {}),
@@ -147,8 +177,6 @@ def test_what_goes_not_together_is_refused_in_a_sentence(tmp_path: Path) -> None
         build_model(tower, checkpoints.llm(tmp_path / "mt5", "mt5"))
     with pytest.raises(InputError, match="bridge=qformer needs the eyes of a BLIP-2"):
         build_model(tower, llm, bridge="qformer")
-    with pytest.raises(InputError, match="cannot hold BLIP-2's vision model: use bridge=qformer"):
-        build_model(blip2, llm, bridge="mlp")
     with pytest.raises(InputError, match="are for bridge=mlp: leave them out"):
         build_model(blip2, llm, vision_feature_layer=-1)
     with pytest.raises(InputError, match="bounds its logits"):

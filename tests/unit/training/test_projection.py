@@ -43,7 +43,9 @@ def test_the_fit_is_the_least_squares_map_from_each_query_to_its_token(vlm: Visi
     assert 0.7 < explained < 1
 
     with torch.no_grad():
-        seen = torch.cat([vlm.container.bridge_states(batch["pixel_values"]) for batch in batches])
+        seen = torch.cat(
+            [vlm.container.bridge_states(vlm.container.vision_states(batch["pixel_values"])) for batch in batches]
+        )
         table = vlm.model.get_input_embeddings().weight.double()
         rows = vlm.tokenizer(answers, add_special_tokens=False)["input_ids"]
         words = torch.cat([table[row] for row in rows])

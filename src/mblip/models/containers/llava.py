@@ -19,6 +19,7 @@ from mblip.models.containers.base import Container, Keep
 from mblip.models.containers.halves import base_of, causal_view, check_causal, fold_factors, say_no_factor
 from mblip.models.containers.pixels import made_side, read_image_processor
 from mblip.models.containers.towers import (
+    TowerFacts,
     check_layers,
     empty_tower,
     load_tower,
@@ -103,13 +104,12 @@ class LlavaContainer(Container):
             "vision_feature_select_strategy": self.config.vision_feature_select_strategy,
         }
 
-    def bridge_states(self, pixel_values: Tensor) -> Tensor:
-        """What the first layer of the MLP makes of each image: [images, 3, H, W] -> [images, tokens, width]."""
-        features = self.features(pixel_values).to(self.projection.weight.dtype)
-        states: Tensor = self.projector.act(self.projector.linear_1(features))
+    def bridge_states(self, vision_states: Tensor) -> Tensor:
+        """What the first layer of the MLP makes of each image: [images, tokens, layers x ...] -> [images, tokens, width]."""
+        states: Tensor = self.projector.act(self.projector.linear_1(vision_states.to(self.projection.weight.dtype)))
         return states
 
-    def features(self, pixel_values: Tensor) -> Tensor:
+    def vision_states(self, pixel_values: Tensor) -> Tensor:
         """The states of the feature layers, next to one another, as the configuration selects them.
 
         [images, 3, H, W] -> [images, tokens, layers x width of the encoder]
@@ -159,19 +159,20 @@ class LlavaContainer(Container):
         facts = read_tower(folder)
         if facts.family is None and select_strategy is None and getattr(facts.config, "image_size", None) is None:
             raise InputError(f"{folder}: the configuration of the vision model says no image_size")
-        return cls.eyes_from(facts.config, facts.family, feature_layer, select_strategy)
+        return cls.eyes_from(facts, feature_layer, select_strategy)
 
     @classmethod
     def eyes_from(
-        cls, tower: Any, family: Any, feature_layer: int | list[int] | None = None, select_strategy: str | None = None
+        cls, facts: TowerFacts, feature_layer: int | list[int] | None = None, select_strategy: str | None = None
     ) -> LlavaConfig:
         """As :meth:`read_eyes`, from configurations."""
+        tower, family = facts.config, facts.family
         side = side_of(tower)
         own = getattr(family, "vision_feature_layer", getattr(family, "vision_feature_layers", None))
         patches = (side // int(getattr(tower, "patch_size", side))) ** 2
         has_class = patch_states(tower, side) > patches
         if own is None:
-            own = -2 if has_class else -1
+            own = facts.layer or (-2 if has_class else -1)
         strategy = getattr(family, "vision_feature_select_strategy", None) or ("default" if has_class else "full")
         config = LlavaConfig(
             vision_config=copy.deepcopy(tower),
