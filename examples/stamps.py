@@ -2,7 +2,7 @@ r"""Make tables of your own out of Tux Paint's stamps: pictures with captions th
 
     apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb stamps
     python examples/stamps.py stamps --to runs/stamps
-    mblip eval MODEL --table runs/stamps/captions.csv --images stamps --task caption --language sw --to runs/stamps-sw
+    mblip eval MODEL --table runs/stamps/sw.csv --images stamps --task caption --language sw --to runs/stamps-sw
     mblip train finetune_own model.run=MODEL data.source.options.path=runs/stamps/sw.csv data.images=stamps \
         data.source.options.language=sw data.source.translate=false data.replay= --to runs/mine
 

@@ -107,15 +107,20 @@ def test_stamps_are_a_test_set_and_fine_tune_a_model(
         "data.source.translate=false", "optim.epochs=null", "optim.steps=2", "optim.global_batch=2", "optim.micro_batch=2",
         "validate_every=0", "data.workers=0", "--to", str(tmp_path / "tuned"),
     ]  # fmt: skip
-    asked = [
-        "eval", str(tmp_path / "tuned"), "--table", str(tmp_path / "tables" / "captions.csv"), "--images", str(stamps),
-        "--task", "caption", "--language", "sw", "--to", str(tmp_path / "scores"),
-    ]  # fmt: skip
-    for command in (mix, run, tuned, asked):
+    asked = ["eval", str(tmp_path / "tuned"), "--images", str(stamps), "--task", "caption", "--language", "sw"]
+    tables = {"one": ["sw.csv"], "all": ["captions.csv", "--columns", "language=language"]}
+    for command in (mix, run, tuned):
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, result.exception
-    (row,) = json.loads((tmp_path / "scores" / "scores.json").read_text())
-    assert (row["language"], row["n"]) == ("sw", 3)
+    scores = []
+    for name, (table, *more) in tables.items():
+        to = tmp_path / name
+        result = CliRunner().invoke(app, [*asked, "--table", str(tmp_path / "tables" / table), *more, "--to", str(to)])
+        assert result.exit_code == 0, result.exception
+        (row,) = json.loads((to / "scores.json").read_text())
+        assert (row["language"], row["n"]) == ("sw", 3)
+        scores.append(row["metrics"])
+    assert scores[0] == scores[1]
 
 
 def test_the_readme_is_short_and_its_picture_small() -> None:
