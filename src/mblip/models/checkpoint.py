@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mblip.errors import InputError, of_system
-from mblip.models.gguf import SOURCE as GGUF_SOURCE
+from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
 
 
 class Checkpoint:

@@ -15,7 +15,7 @@ from mblip.models.checkpoint import Checkpoint
 from mblip.models.containers import LlavaContainer, container_kind
 from mblip.models.containers.llava import image_side
 from mblip.models.containers.towers import load_tower, tower_of
-from mblip.models.gguf import SOURCE as GGUF_SOURCE
+from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
 from mblip.models.locate import locate_language_model
 from mblip.models.parts import count_parameters
 from mblip.models.reading import no_container, read_chat_template, read_tokenizer, sees_images
