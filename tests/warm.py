@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -15,6 +17,7 @@ import sys
 import threading
 import traceback
 from pathlib import Path
+from typing import Any
 
 
 def shortened(words: list[str]) -> list[str]:
@@ -33,25 +36,23 @@ def shortened(words: list[str]) -> list[str]:
 
 def _quickstart_in_short() -> None:
     """Every setting's training cut to two steps, on a small mix, with a scene for each task."""
-    import dataclasses
-    import functools
-
     from mblip.nano import experiment
 
+    held: Any = experiment  # what it imports is replaced there
     cut = ("model.fit_words=[]", "optim.steps=2", "optim.global_batch=8", "optim.micro_batch=8")
-    experiment.SETTINGS = tuple(
+    held.SETTINGS = tuple(
         setting if "optim.steps=0" in setting.overrides
         else dataclasses.replace(setting, overrides=(*setting.overrides, *cut))
-        for setting in experiment.SETTINGS
+        for setting in held.SETTINGS
     )  # fmt: skip
-    load = experiment.load_recipe
+    load = held.load_recipe
 
-    def small(kind, name, overrides=()):  # type: ignore[no-untyped-def]
+    def small(kind: type, name: str, overrides: tuple[str, ...] = ()) -> Any:
         few = ("sources.scenes.options.scenes=1500",) if kind.__name__ == "DataRecipe" else ()
         return load(kind, name, (*overrides, *few))
 
-    experiment.load_recipe = small  # type: ignore[assignment]
-    experiment.run_experiment = functools.partial(experiment.run_experiment, scenes=1)  # type: ignore[assignment]
+    held.load_recipe = small
+    held.run_experiment = functools.partial(held.run_experiment, scenes=1)
 
 
 def _pip(words: list[str]) -> None:
@@ -157,7 +158,7 @@ def main(address: str, short: bool) -> None:
         server.listen(16)
         Path(address + ".new").rename(address)
         while True:
-            if 0 in select.select([0, server], [], [])[0]:  # whoever started this one has ended
+            if 0 in select.select([0, server.fileno()], [], [])[0]:  # whoever started this one has ended
                 os.killpg(0, signal.SIGKILL)
             link, _ = server.accept()
             _, files, _, _ = socket.recv_fds(link, 1, 3)

@@ -100,17 +100,17 @@ def test_a_language_model_of_ones_own_takes_nano_s_place(tmp_path: Path, monkeyp
     """With a random one: its words alone, three settings, the fit to words of several tokens, and the page."""
     llm = checkpoints.llm(tmp_path / "tiny", "llama")
     load = load_recipe
-    cut = ("optim.steps=2", "optim.global_batch=8", "optim.micro_batch=8", "precision=fp32", "checkpoint_every=1")
+    cut = ("optim.steps=2", "optim.global_batch=8", "optim.micro_batch=8", "precision=fp32")
 
     def small(kind: type[Recipe], name: str, overrides: tuple[str, ...] = ()) -> Recipe:
         if kind is DataRecipe:
             return load(kind, name, (*overrides, "sources.scenes.options.scenes=500"))
-        return load(kind, name, (*cut, *overrides))
+        return load(kind, name, overrides)
 
     monkeypatch.setattr(experiment, "load_recipe", small)
     monkeypatch.setattr("mblip.training.align.FIT_TEXTS", 64)
     settings = [word for name in ("multilingual", "no_realignment", "lora_small") for word in ("--setting", name)]
-    asked = ["quickstart", "--llm", str(llm), "--to", str(tmp_path / "run"), "--scenes", "1", *settings]
+    asked = ["quickstart", "--llm", str(llm), "--to", str(tmp_path / "run"), "--scenes", "1", *settings, *cut]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 0, result.exception
     report = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))

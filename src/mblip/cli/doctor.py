@@ -53,7 +53,7 @@ def doctor(
     codes = tuple(language.code for language in find_languages(languages))
     folder = Path(what)
     is_model = any((folder / name).is_file() for name in ("config.json", "mblip.json"))
-    from mblip.models.gguf import find_gguf
+    from mblip.models.gguf_files import find_gguf
 
     is_gguf = find_gguf(folder) is not None
     if not is_gguf and folder.is_dir() and not is_model:

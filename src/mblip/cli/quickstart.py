@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,10 @@ def register(app: typer.Typer) -> None:
 
 
 def quickstart(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Fields of the training recipe to change in every setting.", metavar="[FIELD=VALUE]..."),
+    ] = None,
     to: Annotated[
         Path | None,
         typer.Option(
@@ -43,7 +48,7 @@ def quickstart(
     from mblip.nano.experiment import Experiment, mini, run_experiment
 
     console = Console(highlight=False)
-    what = mini(llm) if llm else Experiment()
+    what = replace(mini(llm) if llm else Experiment(), overrides=tuple(overrides or ()))
     to = to or Path("runs/mini" if llm else "runs/quickstart")
     report = run_experiment(to, ablations, seeds, console.print, scenes, what, setting or ())
     minutes = report["seconds"] / 60

@@ -125,7 +125,7 @@ def _build(
             asked += [
                 asyncio.ensure_future(batcher.answer(prompt, [opened], generation, 1, None)) for prompt in prompts
             ]
-            return [answer.text for (answer,) in await asyncio.gather(*asked)], notice and notice(opened[1])
+            return [answer.text for (answer,) in await asyncio.gather(*asked)], notice(opened[1]) if notice else None
         except FileNotFoundError as error:  # an older upload, removed for newer ones
             raise gr.Error("The picture is no longer here: upload it again.", print_exception=False) from error
         except MblipError as error:

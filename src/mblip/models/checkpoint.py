@@ -7,6 +7,8 @@ import json
 import pickle
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mblip.errors import InputError, of_system
-from mblip.models.gguf import SOURCE as GGUF_SOURCE
+from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
 
 
 class Checkpoint:
@@ -95,6 +97,21 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / stem).is_file():
             return [folder / stem]
     raise InputError(f"{folder} holds no weights: neither model.safetensors nor pytorch_model.bin")
+
+
+@contextmanager
+def told_of(folder: Path) -> Iterator[None]:
+    """Let an error of what is done inside name the checkpoint, where it does not.
+
+    Raises:
+        InputError: The one that was raised.
+    """
+    try:
+        yield
+    except InputError as error:
+        if str(folder) in str(error):
+            raise
+        raise InputError(f"{folder}: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

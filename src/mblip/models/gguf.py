@@ -7,7 +7,7 @@ so the result stays in the cache, in the folder ``mblip/gguf``, under the hash o
 from __future__ import annotations
 
 import importlib.util
-import re
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,65 +15,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError, of_system
+from mblip.errors import InputError
+from mblip.models.gguf_files import SOURCE
 
-SOURCE = "gguf.json"
-"""File of a converted checkpoint that says which GGUF file it is of."""
-_MAGIC, _VERSIONS = b"GGUF", (2, 3)
-_PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.IGNORECASE)
-_WEIGHTS = ("*.safetensors", "*.bin")
+# What the readers raise of a file that is not whole: they were written for whole ones, and stumble anywhere.
+_BROKEN = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, struct.error)
 _PATIENCE = 1.0  # seconds between two looks at what another process converts
-
-
-def find_gguf(path: Path) -> Path | None:
-    """The GGUF file that a path names: itself, or the only one of a folder without other weights; None for anything else.
-
-    Imports nothing heavy.
-
-    Raises:
-        InputError: The folder holds several, or the file is one of several parts, of another version, or damaged.
-    """
-    file: Path | None = path
-    if path.is_dir():
-        found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() == ".gguf" and entry.is_file())
-        if not found or any(True for pattern in _WEIGHTS for _ in path.glob(pattern)):
-            return None
-        if len(found) > 1 and not _PART.search(found[0].name):
-            names = ", ".join(entry.name for entry in found[:5])
-            raise InputError(f"{path} holds {len(found)} GGUF files ({names}): name one of them")
-        file = found[0]
-    elif not path.is_file():
-        return None
-    assert file is not None
-    return file if _is_whole(file, path.suffix.lower() == ".gguf" or path.is_dir()) else None
-
-
-def _is_whole(file: Path, named_so: bool) -> bool:
-    """Whether a file is a GGUF of a readable version, all of it in one file; False where it is something else."""
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(8)
-    except OSError as error:
-        raise of_system(error, f"{file} cannot be read: {error.strerror}") from error
-    if head[:4] != _MAGIC:
-        if named_so:
-            raise InputError(f"{file} is no GGUF file (it does not begin with GGUF); copy it again")
-        return False
-    if (version := int.from_bytes(head[4:8], "little")) not in _VERSIONS:
-        raise InputError(f"{file} is GGUF of version {version}; versions 2 and 3 can be read: convert the model again")
-    if part := _PART.search(file.name):
-        raise InputError(
-            f"{file} is one of {int(part[1])} parts of a model; join them with llama.cpp's llama-gguf-split --merge, and name "
-            "the whole file"
-        )
-    return True
 
 
 def convert_gguf(file: Path, weights: bool = True) -> Path:
     """The stock checkpoint that a GGUF file was turned into, made if the cache does not have it.
 
     Args:
-        file: See :func:`find_gguf`.
+        file: See :func:`~mblip.models.gguf_files.find_gguf`.
         weights: Without them, the configuration and the tokeniser alone are needed; they take seconds.
 
     Raises:
@@ -157,8 +111,6 @@ def _told(file: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (MemoryError, KeyboardInterrupt):
-        raise
     except NotImplementedError as error:
         raise InputError(
             f"{file} holds weights that cannot be read: {_line(error)}; take another quantisation of it"
@@ -169,8 +121,7 @@ def _told(file: Path) -> Iterator[None]:
                 f"{file} is of a kind that transformers does not read from GGUF ({_line(error)}); take the model's safetensors"
             ) from error
         raise InputError(f"{file} is damaged, or cut off ({_line(error)}); copy it again") from error
-    # The readers were written for whole files: of others they raise whatever happens to fail first.
-    except Exception as error:
+    except _BROKEN as error:
         raise InputError(f"{file} is damaged, or cut off ({_line(error)}); copy it again") from error
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from mblip import plugins
 from mblip.errors import InputError, MblipError, RemoteError, ResourceError, guess, is_scarcity, nearest, shorten
-from mblip.models.gguf import convert_gguf, find_gguf
+from mblip.models.gguf import convert_gguf
+from mblip.models.gguf_files import find_gguf
 from mblip.more_languages import add_languages
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)

@@ -101,6 +101,7 @@ def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None
     Raises:
         InputError: It cannot be loaded.
     """
+    check_generation_settings(folder)
     place = {"pretrained_model_name_or_path": folder if state is None else None, "state_dict": state}
     try:
         with quietly():  # what it would warn of, check_loaded decides
@@ -127,6 +128,22 @@ def quietly() -> Iterator[None]:
         yield
     finally:
         hf_logging.set_verbosity(verbosity)
+
+
+def check_generation_settings(folder: Path) -> None:
+    """Whether a checkpoint's generation settings can be read; transformers goes on without damaged ones, and says nothing.
+
+    Raises:
+        InputError: They cannot.
+    """
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return
+    said = read_json(file)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = said.get(name)
+        if not all(isinstance(one, int) for one in (value if isinstance(value, list) else [value]) if one is not None):
+            raise InputError(f"{file}: {name} is {value!r}, not the id of a token; copy the checkpoint again")
 
 
 def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix: str, folder: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from mblip.errors import InputError
-from mblip.models.containers import container_of
+from mblip.models.containers import container_of, finite
 from mblip.models.head import place_output_head
 from mblip.models.language_model import CausalLanguageModel, LanguageModel, Seq2SeqLanguageModel, eval_mode
 from mblip.models.origin import Origin
@@ -150,10 +150,10 @@ class VisionLLM(nn.Module):
         """What the language model reads of each picture [images, tokens, width], without gradients.
 
         Raises:
-            UnreadableImage: A picture cannot be read.
+            InputError: A picture cannot be read, or what is made of it is not finite.
         """
         with torch.no_grad(), eval_mode(self):
-            return self.encode_images(self.pixels(images))
+            return finite(self.encode_images(self.pixels(images)))
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """What the language model reads of each image: [images, 3, H, W] -> [images, tokens, width]."""

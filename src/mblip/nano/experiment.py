@@ -90,6 +90,7 @@ class Experiment:
         tasks: Asked of the model of every setting.
         headline: Asked of the best setting.
         dtype: Precision of the vision and language models when they answer.
+        overrides: Of the training recipe, in every setting.
     """
 
     align: str = "nano/align"
@@ -98,11 +99,12 @@ class Experiment:
     tasks: tuple[str, ...] = ("naming", "naming_never_shown", "caption_2")
     headline: tuple[str, ...] = TASKS
     dtype: str = "fp32"
+    overrides: tuple[str, ...] = ()
 
     def recipe(self, setting: Setting, directory: Path, seed: int) -> TrainRecipe:
         """Return the recipe that trains a setting."""
         own = (f"model.llm={self.llm}",) if self.llm else ()
-        overrides = (*own, *setting.overrides, f"seed={seed}", f"data.mix={directory / setting.mix}")
+        overrides = (*own, *self.overrides, *setting.overrides, f"seed={seed}", f"data.mix={directory / setting.mix}")
         recipe = load_recipe(TrainRecipe, self.align, overrides)
         if setting.lora_rate is None:
             return recipe

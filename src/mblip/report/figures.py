@@ -17,7 +17,7 @@ from mblip.schema import Score
 
 UNFOLDED = 4
 """Languages of a sample card that are shown at once; a click shows the others."""
-FOLDED = 12
+FOLDED = 6
 """Rows of a test beyond which a click shows them: its sentence stands at the top of the page."""
 
 

@@ -16,7 +16,8 @@ from mblip.config import ModelSection
 from mblip.errors import InputError
 from mblip.models import add_lora, build_model, load_vision_llm, save_run
 from mblip.models.export import export_model
-from mblip.models.gguf import convert_gguf, find_gguf
+from mblip.models.gguf import convert_gguf
+from mblip.models.gguf_files import find_gguf
 from mblip.models.locate import find_local, locate_language_model
 from mblip.models.model_check import check_model
 from mblip.models.skeleton import container_config

@@ -273,9 +273,11 @@ def test_templates_of_every_form(template: str, written: str, separator: str, en
 def test_templates_that_show_no_images_are_refused(tmp_path: Path) -> None:
     folder = with_template(llava_checkpoints.llava(tmp_path / "model", "siglip", "llama"), "{{ messages[0]['role'] }}")
     model = load_model(folder)
-    with pytest.raises(InputError, match=r"does not show what a user says with an image .* ask with chat=False"):
+    with pytest.raises(InputError, match=r"does not show what a user says with an image .* mend the template"):
         model.generate(PICTURES[:1], PROMPTS[:1])
-    assert model.generate(PICTURES[:1], PROMPTS[:1], chat=False)
+    plain = model.generate(PICTURES[:1], PROMPTS[:1], chat=False)
+    edit(folder, chat_prompts=False)  # the message's other remedy, for who sits at a shell
+    assert load_model(folder).generate(PICTURES[:1], PROMPTS[:1]) == plain
     with pytest.raises(InputError, match="holds <image>, which stands for the image"):
         model.generate(PICTURES[:1], ["what is <image>"], chat=False)
 
@@ -308,6 +310,19 @@ def drop(folder: Path, part: str) -> None:
     save_file({key: value for key, value in state.items() if key != name}, file, metadata={"format": "pt"})
 
 
+PROCESSOR = "processor_config.json"
+
+
+def inner(folder: Path, name: str, part: str, **changes: Any) -> None:
+    edit(folder, name, **{part: json.loads((folder / name).read_text())[part] | changes})
+
+
+def drop_ends(folder: Path) -> None:
+    inner(folder, "config.json", "text_config", eos_token_id=None)
+    edit(folder, "generation_config.json", eos_token_id=None)
+    edit(folder, "tokenizer_config.json", eos_token=None)
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a weight of the MLP": (lambda f: drop(f, "linear_1.weight"), r"1 weights are missing, .*linear_1\.weight"),
     "a weight of the tower": (lambda f: drop(f, "fc1.weight"), r"1 weights are missing, .*fc1\.weight"),
@@ -318,6 +333,40 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an image token of nothing": (lambda f: edit(f, image_token_index=130), "no token of id 130"),
     "an encoder": (lambda f: edit(f, text_config={"model_type": "t5"}), r"\(t5\) reads with an encoder"),
     "code": (lambda f: edit(f, auto_map={"AutoModel": "x.Y"}), "auto_map.*refused"),
+    "no language model": (lambda f: edit(f, text_config=None), "has no text_config"),
+    "no vision model": (lambda f: edit(f, vision_config={}), "cannot be read|does not take|says no|images of"),
+    "more layers than the files": (
+        lambda f: inner(f, "config.json", "text_config", num_hidden_layers=30),
+        r"\d+ weights are missing",
+    ),
+    "an activation": (lambda f: edit(f, projector_hidden_act="half"), "'half' is no activation"),
+    "patches of nothing": (lambda f: inner(f, "config.json", "vision_config", patch_size=0), "does not take .*zero"),
+    "images of another size": (
+        lambda f: inner(f, PROCESSOR, "image_processor", crop_size={"height": 16, "width": 16}),
+        "makes images of 16 x 16 pixels, but .* takes those of 32 .*set the processor's size and crop_size to 32",
+    ),
+    "colours that divide by nothing": (
+        lambda f: inner(f, PROCESSOR, "image_processor", image_std=[0, 0, 0]),
+        "not finite of a picture; set its image_mean and image_std",
+    ),
+    "a processor of text alone": (
+        lambda f: (f / PROCESSOR).write_text('{"processor_class": "LlavaProcessor"}'),
+        "has no image_processor, and there is no preprocessor_config.json",
+    ),
+    "a processor in a list": (lambda f: (f / PROCESSOR).write_text("[]"), "must hold one JSON object"),
+    "generation settings": (
+        lambda f: (f / "generation_config.json").write_text("{"),
+        "generation_config.json is damaged",
+    ),
+    "an end that is no token": (
+        lambda f: edit(f, "generation_config.json", eos_token_id="</s>"),
+        "eos_token_id is '</s>', not the id of a token",
+    ),
+    "no end": (lambda f: drop_ends(f), "no end token"),
+    "a template that raises": (
+        lambda f: (f / "chat_template.jinja").write_text("{% for i in range(10**7) %}x{% endfor %}"),
+        r"before it \(Range too big",
+    ),
     "a template": (lambda f: (f / "chat_template.jinja").write_text("{% for"), "does not show what a user says"),
 }
 
@@ -330,6 +379,16 @@ def test_damaged_checkpoints_are_told_in_a_sentence(what: str, tmp_path: Path) -
     with pytest.raises(InputError, match=message):
         load_model(folder).generate(PICTURES[:1], PROMPTS[:1])
     assert re.search(message, " ".join(check_model(folder).problems))
+
+
+def test_weights_that_give_no_numbers_are_told(tmp_path: Path) -> None:
+    """A bridge that overflows, as of weights in fp16, would answer with nothing, or at random."""
+    folder = llava_checkpoints.llava(tmp_path / "model", "clip", "llama")
+    state = load_file(folder / "model.safetensors")
+    state["model.multi_modal_projector.linear_2.weight"] *= 1e38
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="not finite of a picture"):
+        load_model(folder).generate(PICTURES[:1], PROMPTS[:1])
 
 
 def test_an_export_with_a_template_takes_messages(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
-from mblip.models.containers.base import Container, Keep, part_of
+from mblip.models.containers.base import Container, Keep, finite, part_of
 from mblip.models.containers.blip2 import Blip2Container
 from mblip.models.containers.llava import LlavaContainer
 
@@ -94,6 +94,7 @@ __all__ = [
     "container_kind",
     "container_of",
     "eyes_of",
+    "finite",
     "part_of",
     "whole_of",
 ]

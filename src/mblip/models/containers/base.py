@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint
 
 Keep = Literal["keep", "random"]
@@ -208,6 +209,20 @@ class Container(ABC):
         Raises:
             InputError: It is incomplete or damaged.
         """
+
+
+def finite(features: Tensor) -> Tensor:
+    """What is made of images, as it is given; answers from other numbers would be empty or at random.
+
+    Raises:
+        InputError: Some of it is not finite.
+    """
+    if not bool(features.isfinite().all()):
+        raise InputError(
+            "vision model and bridge make numbers that are not finite of a picture: they overflow in this data type (take "
+            "bf16 or fp32), or the weights are damaged"
+        )
+    return features
 
 
 def part_of(name: str, prefixes: Mapping[str, str]) -> str:

@@ -147,6 +147,8 @@ def side_of(config: Any) -> int:
         InputError: The configuration names no such size, or one that is not square.
     """
     size = getattr(config, "image_size", None)
+    if size is None:
+        raise InputError(f"the configuration of the {config.model_type} vision model says no image_size")
     sides = {size} if isinstance(size, int) else set(size or ())
     if len(sides) != 1:
         raise InputError(
@@ -172,8 +174,14 @@ def patch_states(config: Any, side: int) -> int:
             tower = AutoModel.from_config(shallow)
             made = tower(torch.empty(images, 3, side, side), output_hidden_states=True, return_dict=True)
         shape = tuple(made.hidden_states[-1].shape)
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:160]
+        own = getattr(config, "image_size", side)
+        if own != side:
+            raise InputError(
+                f"the image processor makes images of {side} x {side} pixels, but the {config.model_type} vision model takes "
+                f"those of {own} ({reason}): set the processor's size and crop_size to {own}"
+            ) from error
         raise InputError(
             f"transformers' LLaVA gives a vision model images alone, which a {config.model_type} model of {side} x {side} "
             f"pixels does not take ({reason}): take SigLIP, SigLIP2 of a fixed size, CLIP, DINOv2 or another ViT"
