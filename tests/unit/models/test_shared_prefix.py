@@ -170,7 +170,9 @@ def test_questions_of_one_length_share_whatever_the_window(family: str, way: int
         tokens.append(sum(read))
     assert all(texts == found[0] for texts in found)
     assert len(set(found[0])) > 4
-    assert tokens[1] - tokens[0] >= 3 * 9 * llava_checkpoints.PATCHES  # three images or pairs for twelve questions, three times
+    assert (
+        tokens[1] - tokens[0] >= 3 * 9 * llava_checkpoints.PATCHES
+    )  # three images or pairs for twelve questions, three times
 
 
 def test_a_model_whose_layers_keep_something_else_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
