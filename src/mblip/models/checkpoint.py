@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mblip.errors import InputError, of_system
+from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
 
 
 class Checkpoint:
@@ -137,7 +138,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash that tells checkpoints apart without reading gigabytes: names, sizes and both ends of the weight files."""
+    """A hash that tells checkpoints apart without reading gigabytes: names, sizes and both ends of the weight files.
+
+    A converted GGUF file is told apart by the file itself.
+    """
+    if (folder / GGUF_SOURCE).is_file():
+        return str(read_json(folder / GGUF_SOURCE).get("sha256"))
     digest = hashlib.sha256()
     for path in weight_files(folder):
         size = path.stat().st_size

@@ -15,7 +15,8 @@ from mblip.models.checkpoint import Checkpoint
 from mblip.models.containers import LlavaContainer, container_kind
 from mblip.models.containers.llava import image_side
 from mblip.models.containers.towers import load_tower, tower_of
-from mblip.models.locate import locate
+from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
+from mblip.models.locate import locate_language_model
 from mblip.models.parts import count_parameters
 from mblip.models.reading import no_container, read_chat_template, read_tokenizer, sees_images
 from mblip.models.runs import DESCRIPTION, read_description
@@ -51,8 +52,8 @@ def check_model(name: str | Path) -> ModelReport:
     """Look at anything that ``load_vision_llm`` or ``build_model`` takes, without loading it."""
     report = ModelReport(str(name))
     try:
-        folder = locate(name)
-        report.path = str(folder)
+        folder = locate_language_model(name)
+        report.path = str(name) if (folder / GGUF_SOURCE).is_file() else str(folder)
         if (folder / DESCRIPTION).is_file():
             _check_run(folder, report)
         elif not (folder / "config.json").is_file():

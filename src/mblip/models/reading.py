@@ -7,6 +7,8 @@ tied against what the files hold.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +102,12 @@ def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None
         InputError: It cannot be loaded.
     """
     check_generation_settings(folder)
-    verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()  # what it would warn of, check_loaded decides
     place = {"pretrained_model_name_or_path": folder if state is None else None, "state_dict": state}
     try:
-        model, report = auto.from_pretrained(
-            **place, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
-        )
+        with quietly():  # what it would warn of, check_loaded decides
+            model, report = auto.from_pretrained(
+                **place, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
+            )
     except pickle.UnpicklingError as error:
         raise InputError(f"{folder} holds a pickle of more than tensors; convert it to safetensors") from error
     except NotImplementedError as error:  # it compares two tied tables that it has not read, having the wrong size
@@ -115,9 +116,18 @@ def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None
         ) from error
     except (RuntimeError, ValueError, OSError, SafetensorError, AttributeError) as error:
         raise InputError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    return model, report
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep transformers from warning inside the block."""
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
     finally:
         hf_logging.set_verbosity(verbosity)
-    return model, report
 
 
 def check_generation_settings(folder: Path) -> None:

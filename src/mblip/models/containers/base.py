@@ -90,18 +90,29 @@ class Container(ABC):
         return device
 
     @abstractmethod
-    def bridge_states(self, pixel_values: Tensor) -> Tensor:
-        """What the last projection reads of each image: [images, 3, H, W] -> [images, tokens, bridge width]."""
+    def vision_states(self, pixel_values: Tensor) -> Tensor:
+        """What the bridge reads of each image: [images, 3, H, W] -> [images, states, encoder width].
+
+        The image encoder alone decides it, so that it stays the same for as long as the encoder does.
+        """
+
+    @abstractmethod
+    def bridge_states(self, vision_states: Tensor) -> Tensor:
+        """What the last projection reads of each image: the above -> [images, tokens, bridge width]."""
 
     @property
     def eye_settings(self) -> dict[str, Any]:
         """What :func:`~mblip.models.build.build_model` must be told, beside the bases, to build these eyes again."""
         return {}
 
+    def encode_states(self, vision_states: Tensor) -> Tensor:
+        """What the language model reads of each image: :meth:`vision_states` -> [images, tokens, width]."""
+        projected: Tensor = self.projection(self.bridge_states(vision_states).to(self.projection.weight.dtype))
+        return projected
+
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """What the language model reads of each image: [images, 3, H, W] -> [images, tokens, width]."""
-        projected: Tensor = self.projection(self.bridge_states(pixel_values).to(self.projection.weight.dtype))
-        return projected
+        return self.encode_states(self.vision_states(pixel_values))
 
     # The model on disk, and its shape.
 

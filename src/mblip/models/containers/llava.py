@@ -105,13 +105,12 @@ class LlavaContainer(Container):
             "vision_feature_select_strategy": self.config.vision_feature_select_strategy,
         }
 
-    def bridge_states(self, pixel_values: Tensor) -> Tensor:
-        """What the first layer of the MLP makes of each image: [images, 3, H, W] -> [images, tokens, width]."""
-        features = self.features(pixel_values).to(self.projection.weight.dtype)
-        states: Tensor = self.projector.act(self.projector.linear_1(features))
+    def bridge_states(self, vision_states: Tensor) -> Tensor:
+        """What the first layer of the MLP makes of each image: [images, tokens, layers x ...] -> [images, tokens, width]."""
+        states: Tensor = self.projector.act(self.projector.linear_1(vision_states.to(self.projection.weight.dtype)))
         return states
 
-    def features(self, pixel_values: Tensor) -> Tensor:
+    def vision_states(self, pixel_values: Tensor) -> Tensor:
         """The states of the feature layers, next to one another, as the configuration selects them.
 
         [images, 3, H, W] -> [images, tokens, layers x width of the encoder]

@@ -21,7 +21,7 @@ TOWER_PREFIXES = ("model.vision_tower.", "vision_tower.")
 _HALF = "vision_model."
 # Parts of a tower that no patch state passes through.
 _UNUSED = ("head.", "pooler.", "vision_model.head.")
-# What BLIP-2 and transformers' ViT call the same weights; in BLIP-2, those of queries, keys and values are one matrix.
+# The names of the same weights in BLIP-2 and in transformers' ViT; BLIP-2 holds queries, keys and values in one matrix.
 _OF_BLIP2 = {
     "embeddings.class_embedding": "embeddings.cls_token",
     "embeddings.position_embedding": "embeddings.position_embeddings",
