@@ -1,4 +1,4 @@
-"""What the machine, and the control group of a container, grant this process: threads and memory."""
+"""Limits of the machine, and of a container's control group, on this process: threads and memory."""
 
 from __future__ import annotations
 

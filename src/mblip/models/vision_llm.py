@@ -160,7 +160,7 @@ class VisionLLM(nn.Module):
         return self.container.encode_images(pixel_values)
 
     def _features(self, batch: Batch) -> Tensor:
-        """What the language model reads of each image of a batch."""
+        """Image tokens of a batch [images, tokens, width]."""
         if "image_features" in batch:
             return batch["image_features"]
         if "vision_states" in batch:  # see mblip.training.features

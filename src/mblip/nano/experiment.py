@@ -155,7 +155,7 @@ def run_experiment(
     english = load_recipe(DataRecipe, what.data, ("allocation.languages=[en]", "allocation.task_languages={}"))
     build_mix(english, directory / "mix_en")
     held_out = recipe.translation.never_shown
-    known = ask_words(what.llm, directory / "words", scenes, held_out, say) if what.llm else None
+    known = ask_words(what.llm, directory / "words.json", scenes, held_out, say) if what.llm else None
     results: dict[str, Any] = {}
     for setting in settings:
         for seed in range(1, seeds + 1):

@@ -26,9 +26,9 @@ LIMITS = (
 _MINI_TITLE = "A small mBLIP around {llm}"
 MINI_LIMITS = (
     "What these figures can say: the pictures are known objects in new scenes, one picture a concept. The language model was "
-    "trained by others on text of its own choice, and reads names in pieces of its own. The share of the same words that it "
-    "knows from text alone, after three examples, stands beside: no alignment can be expected to say much more. They do not "
-    "show how a model sees photographs."
+    "trained by others on text of its own choice, and reads names in pieces of its own. Beside stands the share of the same "
+    "words that it knows from text alone, after three examples: of pairs never shown no alignment can be expected to name many "
+    "more. The figures do not show how a model sees photographs."
 )
 _NAMES = {
     "naming_exact": "naming, exact",

@@ -19,14 +19,14 @@ from mblip.storage import ImageStore, UnreadableImage
 
 
 class Kept(Protocol):
-    """What is kept of pictures beside the collator, so that they need not be read again."""
+    """Pictures whose features are kept, so that they need not be read again."""
 
     def holds(self, key: str) -> bool:
         """Whether a picture need not be read."""
         ...
 
     def number(self, key: str) -> int:
-        """What the batch calls a picture."""
+        """The number of a picture in a batch."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What a frozen image encoder makes of pictures that training sees again: kept, so that each is encoded once.
+"""Kept features: the states that a frozen image encoder makes of each picture, so that none is encoded twice.
 
 Where the encoder learns nothing and pictures are not augmented, it gives the same states of a picture in every epoch. They are
 held in memory from the first time on, in the type that they were computed in; such a picture is neither read nor encoded again.
@@ -78,7 +78,7 @@ _OF_PICTURES = ("pixel_values", "picture_numbers", "pixel_rows")
 
 
 def reason_against(recipe: TrainRecipe) -> str:
-    """What in a recipe keeps its pictures' states from being used again; empty if nothing does."""
+    """The setting that keeps the pictures' states from being used again, in words; empty if none does."""
     if recipe.parts.vision != "frozen":
         return "parts.vision learns, so that what it makes of a picture changes"
     if recipe.data.crop_scale != (1.0, 1.0):
@@ -112,7 +112,7 @@ def keep_features(
         steps: Optimiser steps in all.
 
     Returns:
-        What is kept, None for nothing; and in words whether it is on, where pictures come more than once.
+        The kept features, None if nothing is kept; and one line for the log, empty where no picture comes twice.
     """
     again = feed.seen_again(steps)
     if recipe.data.keep_features == "off" or not again:

@@ -91,14 +91,14 @@ class Container(ABC):
 
     @abstractmethod
     def vision_states(self, pixel_values: Tensor) -> Tensor:
-        """What the bridge reads of each image: [images, 3, H, W] -> [images, states, encoder width].
+        """The image encoder's states that the bridge reads: [images, 3, H, W] -> [images, states, encoder width].
 
         The image encoder alone decides it, so that it stays the same for as long as the encoder does.
         """
 
     @abstractmethod
     def bridge_states(self, vision_states: Tensor) -> Tensor:
-        """What the last projection reads of each image: the above -> [images, tokens, bridge width]."""
+        """The states that the last projection reads: :meth:`vision_states` -> [images, tokens, bridge width]."""
 
     @property
     def eye_settings(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Container(ABC):
         return {}
 
     def encode_states(self, vision_states: Tensor) -> Tensor:
-        """What the language model reads of each image: :meth:`vision_states` -> [images, tokens, width]."""
+        """Image tokens for the language model: :meth:`vision_states` -> [images, tokens, width]."""
         projected: Tensor = self.projection(self.bridge_states(vision_states).to(self.projection.weight.dtype))
         return projected
 

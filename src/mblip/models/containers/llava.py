@@ -106,7 +106,7 @@ class LlavaContainer(Container):
         }
 
     def bridge_states(self, vision_states: Tensor) -> Tensor:
-        """What the first layer of the MLP makes of each image: [images, tokens, layers x ...] -> [images, tokens, width]."""
+        """The output of the MLP's first layer: [images, tokens, layers x width of the encoder] -> [images, tokens, width]."""
         states: Tensor = self.projector.act(self.projector.linear_1(vision_states.to(self.projection.weight.dtype)))
         return states
 
