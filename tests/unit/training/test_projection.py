@@ -64,21 +64,6 @@ def test_the_fit_is_the_least_squares_map_from_each_query_to_its_token(vlm: Visi
     assert torch.allclose(projection(states.float()).mean(0).double(), words.mean(0), atol=1e-4)
 
 
-def test_words_are_aimed_at_as_the_language_model_reads_them(tmp_path: Path) -> None:
-    """Gemma multiplies its embeddings by the root of its width; those of an image are taken as they are."""
-    vlm = build_model("nano:nano-blip2-en", checkpoints.llm(tmp_path / "llm", "gemma3"), dtype="fp32")
-    scenes = [Scene.from_key(f"fox@{number % 4}#{number}") for number in range(40)]
-    labels = torch.randint(5, 60, (len(scenes), 8), generator=torch.Generator().manual_seed(0))
-    images = pixels(scenes, new_image_processor(64))
-    fit_projection(vlm, [{"labels": labels, "pixel_values": images, "image_index": torch.arange(len(scenes))[:, None]}])
-    with torch.no_grad():
-        shown = vlm.encode_images(images).flatten(0, 1).mean(0)
-        read = vlm.llm.embeddings(labels).flatten(0, 1).mean(0)
-        stored = vlm.llm.embeddings.weight[labels].flatten(0, 1).mean(0)
-    assert torch.allclose(shown, read, atol=1e-4)
-    assert not torch.allclose(stored, read, atol=1e-2)
-
-
 def test_an_answer_longer_than_the_queries_is_told(vlm: VisionLLM) -> None:
     scene = Scene.from_key("fox@0#1")
     with pytest.raises(InputError, match="an answer has 9 words and commas, but there are 8 queries"):
