@@ -109,7 +109,7 @@ def test_the_recipes_profile_reaches_the_engine(nllb: tuple[str, str]) -> None:
     assert Translator(TranslationSection(), profile="original").engine.name.startswith("lexicon")
 
 
-def save_madlad(folder: Path, embedding: str = "decoder.embed_tokens.weight") -> None:
+def save_madlad(folder: Path, embedding: str = "decoder.embed_tokens.weight", spread: float = 1.0) -> None:
     """A checkpoint in MADLAD's layout: words are embedded and predicted by different weights, and there is no shared.weight."""
     import json
 
@@ -131,6 +131,7 @@ def save_madlad(folder: Path, embedding: str = "decoder.embed_tokens.weight") ->
     config = T5Config(
         vocab_size=len(fast), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, pad_token_id=1, eos_token_id=2,
         decoder_start_token_id=0, feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+        initializer_factor=spread,
     )  # fmt: skip
     model = T5ForConditionalGeneration(config)
     model.shared.weight.data.mul_(5.0)  # so that words are told from each other
@@ -146,7 +147,7 @@ def save_madlad(folder: Path, embedding: str = "decoder.embed_tokens.weight") ->
 
 
 def test_madlad_marks_the_target_in_the_text(tmp_path: Path) -> None:
-    save_madlad(tmp_path)
+    save_madlad(tmp_path, spread=5.0)  # so that the tag is heard
     engine: Any = open_engine("transformers", {"model": str(tmp_path), "device": "cpu", "max_tokens": 20})
     assert engine.licence.startswith("Apache-2.0")
     row = engine._vocabulary.encode(["A dog."], "en", "sw")[0]
