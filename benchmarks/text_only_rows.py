@@ -24,7 +24,7 @@ from mblip.config import DataRecipe, TrainRecipe, load_recipe
 from mblip.languages import LANGUAGES
 from mblip.mixture import build_mix
 from mblip.models.prepare import prepare_model
-from mblip.nano.experiment import Setting, align, score
+from mblip.nano.experiment import Experiment, Setting, align, score
 from mblip.nano.words import load_lexicon
 from mblip.training.loader import TrainLoader
 from mblip.training.run import train
@@ -119,8 +119,9 @@ def main() -> None:
     build_mixes(options.to, options.prompt)
     for setting in () if options.only_speed else (WITH_TEXT, ENGLISH, FEWER):
         for seed in range(1, options.seeds + 1):
-            align(setting, options.to, seed, print)
-        found = score(setting, options.to, options.seeds, options.scenes, english_recipe().translation.never_shown)
+            align(Experiment(), setting, options.to, seed, print)
+        held_out = english_recipe().translation.never_shown
+        found = score(Experiment(), setting, options.to, options.seeds, options.scenes, held_out)
         told = {name: f for name, f in found["headline"].items() if isinstance(f, dict)}
         low_high = {name: "{:.1%} ({:.1%} to {:.1%})".format(f["value"], *f["ci95"]) for name, f in told.items()}
         print(f"{setting.name}: " + ", ".join(f"{name} {text}" for name, text in low_high.items()), flush=True)

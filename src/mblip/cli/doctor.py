@@ -53,7 +53,10 @@ def doctor(
     codes = tuple(language.code for language in find_languages(languages))
     folder = Path(what)
     is_model = any((folder / name).is_file() for name in ("config.json", "mblip.json"))
-    if folder.is_dir() and not is_model:
+    from mblip.models.gguf_files import find_gguf
+
+    is_gguf = find_gguf(folder) is not None
+    if not is_gguf and folder.is_dir() and not is_model:
         from mblip.evaluation.data_check import check_data
 
         found = list(check_data(folder))
@@ -61,16 +64,16 @@ def doctor(
         if any(finding.is_broken for finding in found):
             raise typer.Exit(1)
         return
-    from mblip.models.locate import collection_of, find_local
+    from mblip.models.locate import collection_of, find_language_model
 
-    if _doctor_of_recipe(what, tuple(overrides or ()), data, codes, as_json):
+    if not is_gguf and _doctor_of_recipe(what, tuple(overrides or ()), data, codes, as_json):
         return
     if not folder.exists() and "/" not in what and not collection_of(what):  # it would be looked for on the Hub
         raise InputError(
             f"there is no folder {what!r}, and no recipe or benchmark of this name; make it and ask again to see "
             "what belongs into it, or name a model of the Hub as ORG/NAME"
         )
-    find_local(what)
+    find_language_model(what)
     from mblip.models.model_check import check_model  # takes seconds
 
     report = check_model(what)
@@ -142,7 +145,7 @@ def _look_at_suite(recipe: EvalRecipe, name: str, data: Path) -> list[Finding]:
             "they are with --data"
         )
     chosen = [benchmark for one in recipe.benchmarks for benchmark in evaluated(one)]
-    read = [benchmark.name for benchmark in chosen if benchmark.files]  # the others are made
+    read = [benchmark.name for benchmark in chosen if not benchmark.is_made]
     found = [*(check_data(data, read) if read else ()), *check_tables(recipe, data)]
     if recipe.languages:
         found = [finding for finding in found if finding.language in recipe.languages]

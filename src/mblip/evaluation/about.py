@@ -45,7 +45,7 @@ class About:
 
 def describe(benchmark: Benchmark) -> About:
     """What a run writes of a benchmark."""
-    own = "{language}" in benchmark.prompt or not benchmark.files
+    own = "{language}" in benchmark.prompt or benchmark.is_made
     return About(benchmark.name, benchmark.metrics, benchmark.english, own, benchmark.images)
 
 

@@ -156,6 +156,11 @@ class Benchmark:
     chooses: bool = False
 
     @property
+    def is_made(self) -> bool:
+        """Whether its items and pictures are made, so that it reads no files."""
+        return not self.files
+
+    @property
     def yes_or_no(self) -> bool:
         """Whether every answer is a yes or a no, so that 1 and 0 in a file of predictions mean them."""
         return self.candidates == ("yes", "no")
@@ -173,7 +178,7 @@ class Benchmark:
         """
         if self.path:
             return self.path
-        if root.is_file() or not self.files:
+        if root.is_file() or self.is_made:
             return root
         if not root.is_dir():
             raise InputError(f"{root} does not exist; give the annotation file, or a folder that holds it")

@@ -26,8 +26,9 @@ class Base:
     @classmethod
     def of(cls, name: str | Path, folder: Path) -> Base:
         """The base that ``name`` was located as."""
-        local = Path(name).expanduser().is_dir() and not collection_of(str(name))
-        shown = str(folder.resolve()) if local else str(name).partition("@")[0]
+        path = Path(name).expanduser()
+        local = path.exists() and not collection_of(str(name))
+        shown = str(path.resolve()) if local else str(name).partition("@")[0]
         return cls(shown, revision_of(folder), fingerprint(folder))
 
     @property

@@ -21,7 +21,7 @@ from mblip.errors import InputError, MblipError
 from mblip.models.build import build_model
 from mblip.models.checkpoint import fingerprint, read_json
 from mblip.models.finish import finish
-from mblip.models.locate import collection_of, locate
+from mblip.models.locate import collection_of, locate, locate_language_model
 from mblip.models.lora import load_lora, merge_lora, save_lora
 from mblip.models.origin import Base, Origin
 from mblip.models.parts import parameters_by_part
@@ -76,6 +76,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
         "trained_on": quantization_of(vlm.language_model),
         "prompt_templates": list(getattr(vlm.model.config, "prompt_templates", None) or []),
         "answer_separator": None if vlm.is_encoder_decoder else vlm.layout_for(False).separator,
+        "start_token": getattr(vlm.model.config, "start_token", None),
         "trained_prompts": getattr(vlm.model.config, "trained_prompts", None),
         "more_languages": getattr(vlm.model.config, "more_languages", None) or [],
     }
@@ -96,6 +97,7 @@ class Description:
         prompt_templates: Files of the templates that the run was trained with.
         answer_separator: What stood between prompt and answer of a decoder-only model; None where the run does not say
             (an encoder-decoder, or a run from before this was written): then what the tokeniser makes of both in one line.
+        start_token: ``first`` where the token that the tokeniser begins a text with stands before the images; else None.
         eyes: What built the eyes, beside the bases; see :attr:`~mblip.models.containers.Container.eye_settings`.
         chat: Whether the run was trained with the language model's chat template; None where it could have none.
         trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None where the run does not say.
@@ -110,6 +112,7 @@ class Description:
     trained_on: Quantization
     prompt_templates: list[str]
     answer_separator: str | None
+    start_token: str | None
     trained_prompts: dict[str, Any] | None
     eyes: dict[str, Any]
     chat: bool | None
@@ -135,6 +138,7 @@ def read_description(folder: Path) -> Description:
             trained_on=raw["trained_on"],
             prompt_templates=list(raw.get("prompt_templates", ())),
             answer_separator=_separator(raw.get("answer_separator")),
+            start_token=raw.get("start_token"),
             trained_prompts=raw.get("trained_prompts"),
             eyes=dict(raw.get("eyes") or {}),
             chat=raw.get("chat"),
@@ -183,6 +187,7 @@ def load_run(
     vlm.origin = Origin(bases, adapters, attached)
     if not vlm.is_encoder_decoder:  # whatever the base was trained with: the run was trained with its own
         vlm.model.config.answer_separator = run.answer_separator
+        vlm.model.config.start_token = run.start_token
     if run.chat is not None:
         vlm.model.config.chat_prompts = run.chat
     if run.prompt_templates:  # part of the configuration, so that an export has them as well
@@ -207,7 +212,7 @@ def _check_base(folder: Path, part: str, base: Base) -> None:
     # What an older version of this package shipped nobody can bring back.
     remedy = "train it again" if collection_of(base.name) else "bring the old one back"
     try:
-        found = fingerprint(locate(base.name))
+        found = fingerprint(locate_language_model(base.name, weights=False) if part == "llm" else locate(base.name))
     except MblipError as error:
         raise error.reworded(
             f"{folder} stands on the {part} checkpoint {base.name}, which is gone ({error}); {remedy}"

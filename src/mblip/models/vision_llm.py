@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from mblip.errors import InputError
-from mblip.models.containers import container_of
+from mblip.models.containers import container_of, finite
 from mblip.models.head import place_output_head
 from mblip.models.language_model import CausalLanguageModel, LanguageModel, Seq2SeqLanguageModel, eval_mode
 from mblip.models.origin import Origin
@@ -135,7 +135,8 @@ class VisionLLM(nn.Module):
         image_token, tokens = self.container.image_token_id, self.container.tokens_per_image
         end = end_token(self.language_model, self.tokenizer)
         separator = getattr(self.model.config, "answer_separator", None)
-        return TextLayout(self.tokenizer, image_token, end, tokens, self.is_encoder_decoder, separator, frame)
+        first = getattr(self.model.config, "start_token", None) == "first"
+        return TextLayout(self.tokenizer, image_token, end, tokens, self.is_encoder_decoder, separator, frame, first)
 
     # Images
 
@@ -149,14 +150,22 @@ class VisionLLM(nn.Module):
         """What the language model reads of each picture [images, tokens, width], without gradients.
 
         Raises:
-            UnreadableImage: A picture cannot be read.
+            InputError: A picture cannot be read, or what is made of it is not finite.
         """
         with torch.no_grad(), eval_mode(self):
-            return self.encode_images(self.pixels(images))
+            return finite(self.encode_images(self.pixels(images)))
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """What the language model reads of each image: [images, 3, H, W] -> [images, tokens, width]."""
         return self.container.encode_images(pixel_values)
+
+    def _features(self, batch: Batch) -> Tensor:
+        """Image tokens of a batch [images, tokens, width]."""
+        if "image_features" in batch:
+            return batch["image_features"]
+        if "vision_states" in batch:  # see mblip.training.features
+            return self.container.encode_states(batch["vision_states"])
+        return self.encode_images(batch["pixel_values"]) if len(batch["pixel_values"]) else self._no_features()
 
     def _no_features(self) -> Tensor:
         """The features of a batch of texts without images [0, image tokens, width].
@@ -173,15 +182,12 @@ class VisionLLM(nn.Module):
     # Images before words
 
     def embed(self, input_ids: Tensor, image_features: Tensor, image_index: Tensor) -> Tensor:
-        """Word embeddings with the images' features in place of the placeholders.
+        """Word embeddings with the images' features in place of the placeholders [texts, tokens, width].
 
         Args:
             input_ids: [texts, tokens].
             image_features: [images, image tokens, width].
             image_index: [texts, images of a text], rows of ``image_features``; -1 where a text has fewer.
-
-        Returns:
-            [texts, tokens, width].
 
         Raises:
             InputError: A row has more or fewer placeholders than its images take, so that the rows would be filled with
@@ -213,9 +219,10 @@ class VisionLLM(nn.Module):
         """The loss of a batch; each image is encoded once for all its texts.
 
         Args:
-            batch: ``pixel_values`` [images, 3, H, W] (or ``image_features`` [images, tokens, width]), ``image_index``
-                [texts, images of a text], ``input_ids`` and ``attention_mask`` [texts, tokens], and ``labels``: for an
-                encoder-decoder [texts, answer tokens], else aligned with ``input_ids``; -100 is not supervised.
+            batch: ``pixel_values`` [images, 3, H, W] (or the container's ``vision_states`` of them, or ``image_features``
+                [images, tokens, width]), ``image_index`` [texts, images of a text], ``input_ids`` and ``attention_mask``
+                [texts, tokens], and ``labels``: for an encoder-decoder [texts, answer tokens], else aligned with
+                ``input_ids``; -100 is not supervised.
             per_text: Also give each text's own loss; there are no gradients then.
 
         Returns:
@@ -246,11 +253,7 @@ class VisionLLM(nn.Module):
 
     def hidden_states_and_labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The states that the output head reads [texts, tokens, width], and what each of them should predict."""
-        features = batch.get("image_features")
-        if features is None:
-            pixels = batch["pixel_values"]
-            features = self.encode_images(pixels) if len(pixels) else self._no_features()
-        embedded = self.embed(batch["input_ids"], features, batch["image_index"])
+        embedded = self.embed(batch["input_ids"], self._features(batch), batch["image_index"])
         hidden = None
         if "packed_rows" in self.speedups:  # None where a row for each text is as cheap
             hidden = packed_rows.hidden_states(self.llm, embedded, batch, self.layout)

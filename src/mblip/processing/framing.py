@@ -16,6 +16,8 @@ from mblip.errors import InputError
 
 # Letters that no template changes and no tokeniser merges with what stands around them.
 _PROMPT, _ANSWER = "QzPromptzQ", "QzAnswerzQ"
+# Whatever a template, which is a program of others, may end in.
+_OF_TEMPLATES = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MANY = 8  # tokens after an answer, among which the one that ends it is looked for
 
 
@@ -87,18 +89,21 @@ class ChatFrame:
         Raises:
             InputError: It shows them neither so nor as one text.
         """
+        reason = ""
         for parts in (True, False):
             try:
                 shown = self._render([self._turn(_PROMPT, 1, parts)])
-            except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
+            except _OF_TEMPLATES as error:
+                reason = " ".join(str(error).split())[:120]
                 continue
             if shown.count(self.image_token) == 1 == shown.count(_PROMPT) and shown.index(
                 self.image_token
             ) < shown.index(_PROMPT):
                 return parts
         raise InputError(
-            f"the chat template does not show what a user says with an image ({self.image_token}) before it: ask with "
-            "chat=False, or mend the template"
+            f"the chat template does not show what a user says with an image ({self.image_token}) before it"
+            f"{f' ({reason})' if reason else ''}: mend the template, or do without it (chat=False, or "
+            '"chat_prompts": false in config.json)'
         )
 
     @cached_property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,8 +137,9 @@ def summarize(directories: Sequence[Path]) -> Report:
     Raises:
         InputError: One of them is no such run, is named twice, is damaged or holds no score.
     """
-    names = _names(directories)
-    runs = {name: read_run(path) for name, path in names.items()}
+    read = _read_runs(directories)
+    names = _names(read)
+    runs = {name: read[path] for name, path in names.items()}
     scores = {name: _read_scores(path) for name, path in names.items()}
     about = _read_about(names, scores)
     samples = {name: _samples(path, scores[name]) for name, path in names.items()}
@@ -169,16 +171,28 @@ def summarize(directories: Sequence[Path]) -> Report:
     return Report(runs, names, benchmarks, tests, published, cautions)
 
 
-def _names(directories: Sequence[Path]) -> dict[str, Path]:
-    """A short name for each run: its folder's, with as much of the path before it as tells it from the others."""
-    paths = [Path(path).resolve() for path in directories]
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise InputError(f"{twice} is named twice; name each run once")
+def _names(runs: Mapping[Path, Run]) -> dict[str, Path]:
+    """A short name for each run: its model's, and the folder of the run too where several runs are of one model."""
+    models = dict(zip(runs, _shortened([Path(run.model or path).parts for path, run in runs.items()]), strict=True))
+    folders = dict(zip(runs, _shortened([path.resolve().parts for path in runs]), strict=True))
+    alike = Counter(models.values())
+    return {model if alike[model] == 1 else f"{model} ({folders[path]})": path for path, model in models.items()}
+
+
+def _shortened(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    """The end of each path, as long as it takes to tell those that differ from each other."""
     depth = 1
-    while len({path.parts[-depth:] for path in paths}) < len(paths):
+    while len({path[-depth:] for path in paths}) < len(set(paths)):
         depth += 1
-    return {"/".join(path.parts[-depth:]): Path(given) for path, given in zip(paths, directories, strict=True)}
+    return ["/".join(path[-depth:]) for path in paths]
+
+
+def _read_runs(directories: Sequence[Path]) -> dict[Path, Run]:
+    resolved = [Path(path).resolve() for path in directories]
+    if len(set(resolved)) < len(resolved):
+        twice = next(path for path in resolved if resolved.count(path) > 1)
+        raise InputError(f"{twice} is named twice; name each run once")
+    return {Path(path): read_run(Path(path)) for path in directories}
 
 
 def _read_scores(directory: Path) -> list[Score]:

@@ -58,16 +58,16 @@ def _registered(name: str) -> Benchmark:
 
 
 def _can_be_asked(benchmark: Benchmark) -> bool:
-    return bool(benchmark.images) or not benchmark.files
+    return bool(benchmark.images) or benchmark.is_made
 
 
-BENCHMARKS: Mapping[str, Benchmark] = _Chosen(lambda benchmark: bool(benchmark.files))
+BENCHMARKS: Mapping[str, Benchmark] = _Chosen(lambda benchmark: not benchmark.is_made)
 """Those that read annotations."""
 
-EVALUATED: Mapping[str, Benchmark] = _Chosen(lambda benchmark: bool(benchmark.files and benchmark.images))
+EVALUATED: Mapping[str, Benchmark] = _Chosen(lambda benchmark: bool(benchmark.images) and not benchmark.is_made)
 """Those of them that a model can be asked: ``pope``, ``chair`` and ``captions`` alone score files of several."""
 
-MADE: Mapping[str, Benchmark] = _Chosen(lambda benchmark: not benchmark.files)
+MADE: Mapping[str, Benchmark] = _Chosen(lambda benchmark: benchmark.is_made)
 """Those whose items and pictures are made, so that a model can be asked them without data."""
 
 
