@@ -7,13 +7,14 @@ import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from mblip.catalogue.entries import HubAddress, load_catalogue
 from mblip.errors import InputError, nearest
 from mblip.storage import atomic_folder
-from mblip.translation.engines.seq2seq import Vocabulary
+from mblip.translation.engines.seq2seq import Vocabulary, share_words
 
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "sentencepiece.bpe.model",
@@ -55,7 +56,6 @@ def convert_engine(source: str, to: Path, quantization: str = "int8") -> Convert
             NLLB nor MADLAD, or the type is unknown or wrong for it.
     """
     try:
-        import ctranslate2
         from ctranslate2.specs.model_spec import ACCEPTED_MODEL_TYPES
     except ImportError as error:
         raise InputError("the conversion needs CTranslate2; pip install 'mblip[translate]'") from error
@@ -72,7 +72,7 @@ def convert_engine(source: str, to: Path, quantization: str = "int8") -> Convert
     _check_weights(folder)
     copied = [name for name in _TOKENIZER if (folder / name).is_file()]
     with atomic_folder(to) as made:
-        converter = ctranslate2.converters.TransformersConverter(str(folder), copy_files=copied, low_cpu_mem_usage=True)
+        converter = _converter(folder, copied)
         try:
             converter.convert(str(made), quantization=quantization, force=True)
         except _BROKEN as error:
@@ -86,6 +86,25 @@ def convert_engine(source: str, to: Path, quantization: str = "int8") -> Convert
             if not (made / name).is_file():
                 shutil.copyfile(folder / name, made / name)
     return Converted(_KINDS[vocabulary.kind], vocabulary.licence, (to / "model.bin").stat().st_size)
+
+
+def _converter(folder: Path, copied: list[str]) -> Any:
+    """CTranslate2's converter, told what transformers 5 hides of MADLAD.
+
+    Its configurations say of every T5 that embedding and output head are one, and the converter scales the output of such a
+    model down. MADLAD's must not be: beams, which go by its probabilities, find other words then.
+    """
+    from ctranslate2.converters import TransformersConverter
+
+    class Converter(TransformersConverter):  # type: ignore[misc]
+        def load_model(self, model_class: Any, model_name_or_path: str, **kwargs: Any) -> Any:
+            model = super().load_model(model_class, model_name_or_path, **kwargs)
+            share_words(model)
+            if model.config.model_type == "t5":
+                model.config.tie_word_embeddings = model.config.scale_decoder_outputs
+            return model
+
+    return Converter(str(folder), copy_files=copied, low_cpu_mem_usage=True)
 
 
 def _find(source: str) -> Path:

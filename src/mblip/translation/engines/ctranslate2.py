@@ -2,8 +2,10 @@
 
 Convert a checkpoint once::
 
-    ct2-transformers-converter --model facebook/nllb-200-distilled-1.3B --output_dir nllb-1.3b-int8
-        --quantization int8 --copy_files tokenizer.json tokenizer_config.json
+    mblip data engine nllb-1.3b --to nllb-1.3b-int8
+
+CTranslate2's own command converts NLLB as well; MADLAD it converts wrongly beside transformers 5
+(:mod:`mblip.translation.engines.converting`).
 
 NLLB's weights are CC BY-NC 4.0, MADLAD's Apache 2.0.
 """
@@ -45,8 +47,7 @@ class CTranslate2Engine(Seq2SeqEngine):
             raise InputError("the engine needs CTranslate2; pip install 'mblip[translate]'") from error
         if not (Path(model) / "model.bin").is_file():
             raise InputError(
-                f"{model} is no CTranslate2 model (no model.bin); convert one: ct2-transformers-converter --model NAME "
-                f"--output_dir {model} --quantization int8 --copy_files tokenizer.json tokenizer_config.json"
+                f"{model} is no CTranslate2 model (no model.bin); convert one: mblip data engine nllb-1.3b --to {model}"
             )
         super().__init__(Vocabulary(tokenizer or model, profile))
         if device == "cuda" and not ctranslate2.get_cuda_device_count():
@@ -76,6 +77,7 @@ class CTranslate2Engine(Seq2SeqEngine):
             target_prefix=[[mark]] * len(rows) if self._vocabulary.kind == "nllb" else None,
             beam_size=self._beams, max_batch_size=self._batch_tokens, batch_type="tokens",
             max_input_length=0, max_decoding_length=self._max_tokens, return_end_token=True,
+            min_decoding_length=0,  # a model may say nothing; made to speak, it invents
         )  # fmt: skip
         return [
             self._vocabulary.decode(tokenizer.convert_tokens_to_ids(result.hypotheses[0]), len(row), self._max_tokens)

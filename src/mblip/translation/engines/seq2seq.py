@@ -138,6 +138,20 @@ def lacking(languages: Sequence[str], options: Mapping[str, Any], profile: Profi
     return [code for code in languages if not vocabulary.knows("en", code)]
 
 
+def share_words(model: Any) -> None:
+    """Let the encoder and the decoder of a T5 embed words by the same weights, as every T5 does.
+
+    Google's MADLAD has no ``shared.weight``. In transformers 5.17 the encoder embeds words by the output head then
+    (transformers#48154), and the translations are nonsense.
+    """
+    if model.config.model_type != "t5":
+        return
+    encoder, decoder = model.encoder.embed_tokens, model.decoder.embed_tokens
+    if not encoder.weight.equal(decoder.weight):
+        words = (decoder if encoder.weight.equal(model.lm_head.weight) else encoder).weight
+        model.shared.weight = encoder.weight = decoder.weight = words
+
+
 def batches(rows: list[list[int]], tokens: int, order: list[int]) -> list[list[int]]:
     """Divide rows, in an order, into batches of at most so many tokens (padding counted), or of one row."""
     divided: list[list[int]] = []

@@ -11,7 +11,7 @@ from mblip.errors import InputError
 from mblip.languages import Profile
 from mblip.translation.engines.base import Result, Untranslated, retry_in_halves
 from mblip.translation.engines.seq2seq import LICENCE as LICENCE
-from mblip.translation.engines.seq2seq import Seq2SeqEngine, Vocabulary, batches, identity_of
+from mblip.translation.engines.seq2seq import Seq2SeqEngine, Vocabulary, batches, identity_of, share_words
 from mblip.translation.engines.seq2seq import lacking as lacking
 
 
@@ -38,6 +38,7 @@ class TransformersEngine(Seq2SeqEngine):
             self._model: Any = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=getattr(torch, dtype))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"transformers cannot load {model}: {str(error).splitlines()[0]}") from error
+        share_words(self._model)
         self._model.to(self._device).eval()
         self._beams, self._batch_tokens, self._max_tokens, self._sort = beams, batch_tokens, max_tokens, sort
         self.name = f"transformers {model.rstrip('/').rpartition('/')[2]} ({dtype})"
