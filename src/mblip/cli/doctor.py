@@ -1,4 +1,4 @@
-"""``mblip doctor``: whether a folder of benchmarks or a model is fit for use, and what would mend it."""
+"""``mblip doctor``: check a folder of benchmarks, a recipe or a model, and suggest remedies."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def doctor(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Fields of a recipe to change.", metavar="[FIELD=VALUE]...")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Of a suite: the folder of its benchmarks.", file_okay=False)] = Path(
+    data: Annotated[Path, typer.Option(help="For a suite, the folder of its benchmarks.", file_okay=False)] = Path(
         "data"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list (data) or object (model).")] = False,
 ) -> None:
-    """Say what data or a model lack and what to do: benchmarks, a recipe's files, a model (exit code 1 where it lacks any)."""
+    """Check benchmarks, a recipe's files or a model, and suggest remedies. Exit code 1: something is missing."""
     if not what.strip():
         raise InputError("the name is empty; name a folder, a model, a recipe or a suite")
     folder = Path(what)
@@ -51,9 +51,10 @@ def doctor(
 
     if _doctor_of_recipe(what, tuple(overrides or ()), data, as_json):
         return
-    if not folder.exists() and "/" not in what and not collection_of(what):  # it would be looked for on the Hub
+    if not folder.exists() and "/" not in what and not collection_of(what):  # else it is searched on the Hub
         raise InputError(
-            f"there is no folder {what!r}, and no recipe or benchmark of this name; make it and ask again to see "
+            f"there is no folder {what!r}, and no recipe or benchmark of this name; create it and run this again to "
+            "see "
             "what belongs into it, or name a model of the Hub as ORG/NAME"
         )
     find_local(what)
@@ -66,7 +67,7 @@ def doctor(
 
 
 def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, as_json: bool) -> bool:
-    """Check what a recipe or suite needs; False where there is none of this name."""
+    """Check the needs of a recipe or suite; False if there is none of this name."""
     from mblip.catalogue.entries import load_catalogue
     from mblip.catalogue.wanted import find_wanted, open_recipe, sets_of_benchmark
     from mblip.config import DataRecipe, EvalRecipe, TrainRecipe
@@ -80,8 +81,9 @@ def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, as_json
         names = recipe.benchmarks if isinstance(recipe, EvalRecipe) else (what,)
         if not data.is_dir():
             raise InputError(
-                f"there is no folder {data}; fetch the benchmarks with: mblip data download {what} --to {data}, or name where "
-                "they are with --data"
+                f"there is no folder {data}; download the benchmarks with: mblip data download {what} --to {data}, or "
+                "name their "
+                "folder with --data"
             )
         chosen = [benchmark.name for name in names for benchmark in evaluated(name) if benchmark.files]
         found = list(check_data(data, chosen))
@@ -112,7 +114,7 @@ def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, as_json
         if any(need.state != "there" for need in needs):
             raise typer.Exit(1)
         return True
-    if recipe is not None:  # of nano's bases, made from seeds
+    if recipe is not None:  # recipes of nano's bases need only seeds
         print(json.dumps([]) if as_json else f"{what} needs no data")
     return recipe is not None
 
@@ -123,7 +125,7 @@ def _show_model(report: ModelReport, as_json: bool) -> None:
 
         print(json.dumps({**asdict(report), "is_usable": report.is_usable}, ensure_ascii=False, indent=2, default=str))
         return
-    print(f"{report.path}: {report.kind or 'nothing that can be used'}")
+    print(f"{report.path}: {report.kind or 'not usable'}")
     for name, value in report.facts.items():
         print(f"  {name}: {value}")
     for problem in report.problems:
@@ -155,7 +157,8 @@ def _show_data(findings: list[Finding], root: Path, as_json: bool) -> None:
             most = max(lacking, key=lambda row: row.missing)
             places = ", ".join(str(Path(place).relative_to(root)) for place in most.places)
             print(
-                f"  images missing{_names([row.language for row in lacking])}: up to {most.missing:,} of {most.images:,}, "
+                f"  images missing{_names([row.language for row in lacking])}: up to {most.missing:,} of "
+                f"{most.images:,}, "
                 f"such as {most.example}; looked in {places} below {root}"
             )
         if len(complete) < len(rows):

@@ -1,4 +1,4 @@
-"""Scores of answers to a table's questions."""
+"""Score answers to a table's questions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VARIANTS = ("iglue", "mblip", "maxm", "official_2021")
 
 
 def score_answers(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """As xGQA's, any of the gold answers being right; ``maxm`` and ``official_2021`` as MaXM and the official VQA scorer."""
+    """Score as xGQA with several right answers, or in the variants ``maxm`` and ``official_2021`` as MaXM and VQA."""
     pairs = [(answer, item.gold) for item, answer in zip(items, answers, strict=True)]
     right: list[float]
     match options.variant:
@@ -30,7 +30,7 @@ def score_answers(items: Sequence[Item], answers: Sequence[str], options: Option
 
 
 def score_choices(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """Accuracy of the options that answers choose; ``unparsed`` is the share of answers that choose none."""
+    """Accuracy of the chosen options; ``unparsed`` is the share of answers that choose none."""
     chosen = [chosen_option(answer, item.candidates) for item, answer in zip(items, answers, strict=True)]
     golds = [item.candidates.index(item.gold) for item in items]
     accuracy, values = mean_accuracy([place == gold for place, gold in zip(chosen, golds, strict=True)])
@@ -39,5 +39,5 @@ def score_choices(items: Sequence[Item], answers: Sequence[str], options: Option
 
 
 def _people(golds: Sequence[str]) -> list[dict[str, Any]]:
-    """Each answer is one person's, also where two said the same."""
+    """Gold answers in VQA's form, each of another person, even if two are equal."""
     return [{"answer": gold, "answer_id": number} for number, gold in enumerate(golds)]

@@ -1,4 +1,4 @@
-"""What a person should be told of a model and a picture, such as that the model cannot know such pictures; plug-ins know it."""
+"""Notices from plug-ins about a model and a picture, such as that the model does not know such pictures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mblip import plugins
 from mblip.models.vision_llm import VisionLLM
 
 Notice = Callable[[Image.Image], str | None]
-"""Of a picture, what to tell the person who shows it; None where there is nothing to tell."""
+"""A function that returns the notice for a picture, or None."""
 
 
 def notice_for(model: VisionLLM) -> Notice | None:
-    """What has to be told of pictures that a model is shown; None for a model that nobody has anything to tell of."""
+    """The function that gives notices about a model's pictures; None if no plug-in has one."""
     own: list[Notice] = [notice for _, find in plugins.notices.usable() if (notice := find(model))]
     if not own:
         return None

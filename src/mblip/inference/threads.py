@@ -1,4 +1,4 @@
-"""How many threads torch may use: a container's share of the machine counts, which torch does not look at."""
+"""Limit torch's threads to a container's share of the machine, which torch ignores."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-# A person who sets one of these has decided.
+# Variables by which the user has chosen already.
 _OVERRIDES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def limit_threads() -> None:
-    """Let torch use no more threads than its control group grants whole cores, unless ``OMP_NUM_THREADS`` is set.
+    """Let torch use at most as many threads as its control group has full cores, unless ``OMP_NUM_THREADS`` is set.
 
-    Beyond them the kernel stops all threads together for the rest of each period. The cores that a process is pinned to
-    torch respects by itself.
+    With more threads, the kernel stops all of them for the rest of each period. Torch itself respects the cores that a
+    process is pinned to.
     """
     import torch
 
@@ -25,10 +25,10 @@ def limit_threads() -> None:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """The cores that this process' control group may use, by the tightest limit above it (v1 and v2); None: no limit.
+    """Number of cores that this process's control group may use, by the lowest limit above it (v1 and v2); None: no limit.
 
     Args:
-        root: What holds ``proc`` and ``sys``.
+        root: The folder of ``proc`` and ``sys``.
     """
     quotas: list[float] = []
     for file in _limits(root):
@@ -37,7 +37,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
                 used, period = file.read_text().split()
             else:
                 used, period = file.read_text(), file.with_name("cpu.cfs_period_us").read_text()
-            quotas.append(int(used) / int(period))  # "max" is no number
+            quotas.append(int(used) / int(period))  # "max" is not a number
     return min((quota for quota in quotas if quota > 0), default=None)  # -1: no limit
 
 
@@ -57,6 +57,6 @@ def _limits(root: Path) -> Iterator[Path]:
         else:
             continue
         inside = PurePosixPath(place.lstrip("/"))
-        # In a container the path may be that of the host, which is not there; its own group is then the root.
+        # In a container the path may be the host's and not exist; the container's own group is then the root.
         for folder in (inside, *inside.parents):
             yield mount / folder / name

@@ -1,4 +1,4 @@
-"""The nano experiment from mix to report: what ``mblip quickstart`` runs, with or without every ablation."""
+"""The nano experiment of ``mblip quickstart``, from mix to report, with or without all ablations."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from mblip.training.run import train
 
 Say = Callable[[str], None]
 LEFT_OUT = "sw"
-VALIDATION_SCENES = 20  # a language
+VALIDATION_SCENES = 20  # per language
 BATCH = 256
 MANY_LANGUAGES = "mul"  # ISO 639-2
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to align: overrides of ``nano/align`` and the mix it learns from.
+    """One setting of alignment: overrides of ``nano/align``, and its mix.
 
-    ``claim`` is what the paper says of it, in the words of this project; the paper's figures are of another size.
-    ``candidate`` settings learn from the whole mix: the best of those that ran, on validation scenes of pairs never shown,
-    is the headline.
+    ``claim`` is the paper's statement about it, in this project's words; the paper's figures are at full size.
+    ``candidate`` settings learn from the complete mix: the best of those that ran, on validation scenes of held-out
+    pairs, is the headline.
     """
 
     name: str
@@ -77,7 +77,7 @@ SETTINGS = (
 def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scenes: int = 50) -> dict[str, Any]:
     """Build the mixes, align in every setting, evaluate, and write report.html, report.md and report.json.
 
-    What is done is kept: a run that was interrupted, or is run again, goes on with what is missing.
+    Finished steps are kept: a run that was interrupted, or is run again, continues with the missing steps.
 
     Returns:
         The content of report.json.
@@ -86,7 +86,7 @@ def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scene
         InputError: A base model is damaged, or the directory cannot be written.
     """
     started = time.perf_counter()
-    prepare_model(load_recipe(TrainRecipe, "nano/align"))  # a damaged base is told before minutes are spent
+    prepare_model(load_recipe(TrainRecipe, "nano/align"))  # reports a damaged base before minutes are spent
     recipe = load_recipe(DataRecipe, "data/nano_scenes")
     manifest = build_mix(recipe, directory / "mix")
     say(f"mix: {manifest.rows:,} instructions in {len(manifest.by_language)} languages")
@@ -104,7 +104,7 @@ def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scene
     main = results[chosen.name] = _score(replace(chosen, tasks=TASKS), directory, seeds, scenes, held_out)
     _say_scores(chosen, main, say)
     curve = read_steps(directory / f"{chosen.name}-1" / "metrics.jsonl")
-    # Training may have been another call's.
+    # The training may have run in another call.
     peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, *(row.peak_memory_mib for row in curve)]
     report = {
         "setting": chosen.name,
@@ -145,7 +145,7 @@ def _score(setting: Setting, directory: Path, seeds: int, scenes: int, held_out:
 
 
 def _choose(settings: Sequence[Setting], directory: Path, seeds: int, held_out: float) -> Setting:
-    """The setting that names most of the pairs it was never shown, on scenes that no result is taken from."""
+    """The setting that names most held-out pairs, on scenes that are not used for results."""
     if len(settings) == 1:
         return settings[0]
     items = load_items(
@@ -160,9 +160,9 @@ def _choose(settings: Sequence[Setting], directory: Path, seeds: int, held_out: 
 
 
 def _answers(run: Path, name: str, items: Sequence[SceneItem]) -> dict[str, str]:
-    """The answers of a run to items about scenes, by the runner of ``mblip eval``; what is answered already is not asked."""
+    """The answers of a run to items about scenes, by the runner of ``mblip eval``; existing answers are reused."""
     answerer = MblipAnswerer(str(run), run, "none", "fp32", BATCH)
-    # A batch takes as many steps as its longest answer: names, in two, do not wait for lists.
+    # A batch takes as many steps as its longest answer, so names (two tokens) must not share batches with lists.
     for task in _tasks(items):
         answer_tasks([task], answerer, run / name, PartialState())
     answers = read_answers(run / name)
@@ -170,7 +170,7 @@ def _answers(run: Path, name: str, items: Sequence[SceneItem]) -> dict[str, str]
 
 
 def _tasks(items: Sequence[SceneItem]) -> Iterator[Task]:
-    """What the runner is given to ask some items: for each task of theirs one, in all languages, and so one file of answers."""
+    """The runner's tasks for some items: one per task of the items, in all languages, each with one file of answers."""
     pictures = PictureSources(BENCHMARK.images)
     grouped: dict[str, list[Item]] = {}
     for item in items:
@@ -186,7 +186,7 @@ def _say_scores(setting: Setting, result: dict[str, Any], say: Say) -> None:
 
 
 def _total_seconds(directory: Path, now: float) -> float:
-    """Seconds of all calls that led to this report."""
+    """Total seconds of all calls behind this report."""
     path = directory / "seconds.json"
     before = float(json.loads(path.read_text())) if path.exists() else 0.0
     write_json(path, before + now)

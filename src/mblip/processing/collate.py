@@ -1,4 +1,4 @@
-"""Instructions and their pictures to one batch: each picture once, however many texts speak of it."""
+"""Collate instructions and their pictures into one batch, with each picture once for all its texts."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from mblip.storage import ImageStore, UnreadableImage
 class Collator:
     """Batches for :meth:`mblip.models.VisionLLM.forward`.
 
-    A picture that cannot be read takes its texts out of the batch; it is never replaced.
-    How a picture is cropped follows from the seed and its key, whichever texts and processes it is read for.
+    The texts of an unreadable picture are left out; the picture is never replaced. The crop of a picture depends only
+    on the seed and its key, not on texts or processes.
     """
 
     def __init__(self, store: ImageStore, transform: TrainTransform, layout: TextLayout, section: MixSection) -> None:
         self.store, self.transform, self.layout, self.section = store, transform, layout, section
 
     def __call__(self, instructions: Sequence[Instruction], seed: Sequence[int]) -> dict[str, Tensor] | None:
-        """pixel_values [images, 3, H, W], image_index [texts, images of a text], and the layout's ids and labels.
+        """Make ``pixel_values`` [images, 3, H, W], ``image_index`` [texts, images of a text], and the layout's tensors.
 
         A batch of texts without pictures has no images.
 
         Returns:
-            None where no text has all its pictures.
+            None if no text has all its pictures.
         """
         pixels: dict[str, NDArray[np.float32]] = {}
         unreadable: set[str] = set()

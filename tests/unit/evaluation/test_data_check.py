@@ -84,6 +84,6 @@ def test_a_model_is_looked_at_too(tmp_path: Path) -> None:
     assert bad.exit_code == 1 and "  problem: " in bad.stdout
     assert CliRunner().invoke(app, ["doctor", str(tmp_path / "none")]).exit_code == 1
     with pytest.raises(
-        InputError, match="there is no folder 'nowhere', and no recipe or benchmark of this name; make it"
+        InputError, match="there is no folder 'nowhere', and no recipe or benchmark of this name; create it"
     ):  # and nobody asks the Hub
         CliRunner().invoke(app, ["doctor", "nowhere"], catch_exceptions=False)

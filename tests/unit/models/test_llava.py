@@ -198,7 +198,8 @@ THINKING = (
     "{% if message['role'] == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
     "{{ message['content'] | trim + '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|turn|>assistant\n' }}"
-    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% "
+    "endif %}"
 )
 
 
@@ -245,7 +246,7 @@ def test_templates_of_every_form(template: str, written: str, separator: str, en
 def test_templates_that_show_no_images_are_refused(tmp_path: Path) -> None:
     folder = with_template(llava_checkpoints.llava(tmp_path / "model", "siglip", "llama"), "{{ messages[0]['role'] }}")
     model = load_model(folder)
-    with pytest.raises(InputError, match=r"does not show what a user says with an image .* ask with chat=False"):
+    with pytest.raises(InputError, match=r"does not show a user's text after an image .* ask with chat=False"):
         model.generate(PICTURES[:1], PROMPTS[:1])
     assert model.generate(PICTURES[:1], PROMPTS[:1], chat=False)
     with pytest.raises(InputError, match="holds <image>, which stands for the image"):
@@ -290,7 +291,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an image token of nothing": (lambda f: edit(f, image_token_index=130), "no token of id 130"),
     "an encoder": (lambda f: edit(f, text_config={"model_type": "t5"}), r"\(t5\) reads with an encoder"),
     "code": (lambda f: edit(f, auto_map={"AutoModel": "x.Y"}), "auto_map.*refused"),
-    "a template": (lambda f: (f / "chat_template.jinja").write_text("{% for"), "does not show what a user says"),
+    "a template": (lambda f: (f / "chat_template.jinja").write_text("{% for"), "does not show a user's text"),
 }
 
 

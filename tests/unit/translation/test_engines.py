@@ -145,7 +145,7 @@ def test_madlad_marks_the_target_in_the_text(tmp_path: Path) -> None:
 
 
 def test_models_that_are_none(tmp_path: Path, nllb: tuple[str, str]) -> None:
-    with pytest.raises(InputError, match=r"no CTranslate2 model .*ct2-transformers-converter"):
+    with pytest.raises(InputError, match=r"not a CTranslate2 model .*ct2-transformers-converter"):
         open_engine("ctranslate2", {"model": nllb[0]})
     with pytest.raises(InputError, match="holds no tokeniser"):
         open_engine("transformers", {"model": str(tmp_path)})

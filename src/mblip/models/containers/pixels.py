@@ -1,4 +1,4 @@
-"""Image processors of any checkpoint, in PIL and numpy alone, and the size of what they make."""
+"""Read a checkpoint's image processor, with PIL and numpy only, and find the size of the images it makes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mblip.errors import InputError
 from mblip.models.containers.towers import side_of
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
-# A wide and a tall picture: a processor that keeps their shapes makes images of two sizes.
+# Sizes of a wide and a tall picture: a processor that keeps the aspect ratio makes two sizes of them.
 _TRIALS = ((96, 64), (64, 96))
 
 
 def read_image_processor(folder: Path, tower: Any) -> Any:
-    """The image processor in a folder, or one that suits the tower where the folder has none.
+    """The image processor in a folder, or one that suits the tower if the folder has none.
 
-    One that cuts pictures into tiles, as LLaVA-NeXT's does, is replaced by one with its colours that makes one image of
-    each, in the tower's size: the stock class reads one image a picture.
+    A processor that cuts pictures into tiles, such as LLaVA-NeXT's, is replaced by one with the same colour statistics
+    that makes one image of the tower's size: the stock class reads one image per picture.
 
     Args:
-        folder: Of the checkpoint.
+        folder: The checkpoint's folder.
         tower: Configuration of the vision model.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The processor cannot be read.
     """
     side = {"height": side_of(tower), "width": side_of(tower)}
     if not any((folder / name).is_file() for name in _FILES):
@@ -38,7 +38,8 @@ def read_image_processor(folder: Path, tower: Any) -> Any:
         if "siglip" in tower.model_type:
             return SiglipImageProcessorPil(size=side)
         raise InputError(
-            f"{folder} has no image processor ({_FILES[0]}), and a {tower.model_type} vision model does not tell which colours "
+            f"{folder} has no image processor ({_FILES[0]}), and a {tower.model_type} vision model does not say which "
+            "colours "
             "it takes: copy the checkpoint again"
         )
     try:
@@ -54,7 +55,7 @@ def read_image_processor(folder: Path, tower: Any) -> Any:
 
 
 def pixels(processor: Any, size: tuple[int, int]) -> Any:
-    """What a processor makes of a black picture of this width and height."""
+    """The output of a processor for a black picture of this width and height."""
     return processor(Image.new("RGB", size), return_tensors="np")["pixel_values"]
 
 
@@ -68,7 +69,8 @@ def made_side(processor: Any, folder: Path) -> int:
     sides = {side for shape in shapes for side in shape}
     if len(sides) != 1:
         raise InputError(
-            f"{folder}: the image processor makes images of {' and '.join(f'{w} x {h}' for h, w in sorted(shapes))} pixels "
-            "of a wide and a tall picture; set do_center_crop, or a size of one height and width"
+            f"{folder}: the image processor makes images of {' and '.join(f'{w} x {h}' for h, w in sorted(shapes))} "
+            "pixels "
+            "from a wide and a tall picture; set do_center_crop, or a size with one height and width"
         )
     return int(sides.pop())
