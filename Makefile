@@ -7,8 +7,8 @@ NEWEST := .venv-newest/bin
 OLDEST := .venv-oldest/bin
 # Byte-compiling on first import instead of for every file halves the set-up time.
 PIP := @$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
-# A process for each core, a file of tests in one of them; each takes about 2 GB.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# A process for each core, a file of tests in one of them, in the order of tests/conftest.py; each takes about 2 GB.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
 # Without its caches Python compiles torch and transformers anew in every process: seconds each.
@@ -84,7 +84,7 @@ clean:  ## Remove the environment and everything built; runs/ stays.
 
 .venv/.dev: .venv/.core
 	@echo "adding the tools and extras that the tests need (once)"
-	$(PIP) --editable '.[translate,train,eval,serve,ray,heic,dev]'
+	$(PIP) --editable '.[translate,train,eval,serve,ray,heic,gguf,dev]'
 	@touch $@
 
 .venv-newest/.dev: pyproject.toml constraints.txt
@@ -94,12 +94,12 @@ clean:  ## Remove the environment and everything built; runs/ stays.
 	@$(NEWEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c .venv-newest/constraints.txt \
 		--upgrade torch torchvision transformers
 	@$(NEWEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c .venv-newest/constraints.txt \
-		--editable '.[translate,train,eval,serve,ray,heic,dev]'
+		--editable '.[translate,train,eval,serve,ray,heic,gguf,dev]'
 	@touch $@
 
 .venv-oldest/.dev: pyproject.toml constraints-oldest.txt
 	@echo "setting up .venv-oldest: the oldest versions that pyproject.toml allows (once; some gigabytes)"
 	@test -x $(OLDEST)/python || $(PYTHON) -m venv .venv-oldest
 	@$(OLDEST)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints-oldest.txt \
-		--editable '.[translate,train,eval,serve,ray,heic,dev]'
+		--editable '.[translate,train,eval,serve,ray,heic,gguf,dev]'
 	@touch $@

@@ -1,8 +1,9 @@
-"""The first caption from a cold shell against stock parts: python benchmarks/cold_shell.py [MODEL] [--runs N].
+"""The first answer from a cold shell against stock parts: python benchmarks/cold_shell.py [MODEL] [--runs N].
 
-``mblip caption PICTURE --language de`` as a process of its own, against a process that imports transformers, loads the same
-files (exported) as Blip2ForConditionalGeneration with its processor and generates once with the same settings; in turn, and
-both must say the same. Processor time, since the clock of a busy machine says little; the median of the runs.
+``mblip caption PICTURE --language de`` and ``mblip ask PICTURE "Objects in German:"``, each as a process of its own, against
+a process that imports transformers, loads the same files (exported) as Blip2ForConditionalGeneration with its processor and
+generates once with the same settings; in turn, and all must say the same. Processor time, since the clock of a busy machine
+says little; the median of the runs.
 """
 
 from __future__ import annotations
@@ -55,18 +56,24 @@ def main() -> None:
         folder, picture = Path(scratch) / "stock", Path(scratch) / "scene.png"
         export(load_model(options.model, dtype="fp32", merge=True), folder)
         render(sample_scene(np.random.default_rng(0), 1, sorted(load_lexicon().emoji)), 128).save(picture)
-        ours = [sys.executable, "-m", "mblip", "caption", str(picture), "--language", "de", "--quantization", "none"]
-        seconds: dict[str, list[float]] = {"stock": [], "mblip caption": []}
+        model = ["--quantization", "none", "--model", str(folder)]
+        ours = [sys.executable, "-m", "mblip"]
+        commands = {
+            "stock": ([sys.executable, "-c", STOCK, str(folder), str(picture)], ""),
+            "mblip caption": ([*ours, "caption", str(picture), "--language", "de", *model], f"{picture}\tde\t"),
+            "mblip ask": ([*ours, "ask", str(picture), "Objects in German:", *model], ""),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(options.runs):
-            expected, stock = timed([sys.executable, "-c", STOCK, str(folder), str(picture)])
-            said, own = timed([*ours, "--model", str(folder)])
-            assert said == f"{picture}\tde\t{expected}", (said, expected)
-            seconds["stock"].append(stock)
-            seconds["mblip caption"].append(own)
+            expected = ""
+            for name, (command, before) in commands.items():
+                said, taken = timed(command)
+                expected = expected or said
+                assert said == before + expected, (name, said, expected)
+                seconds[name].append(taken)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in middle.items():
-        print(f"{name:<16}{value:>7.2f} s of processor time")
-    print(f"{middle['mblip caption'] / middle['stock']:.2f} times")
+        print(f"{name:<16}{value:>7.2f} s of processor time, {value / middle['stock']:.2f} times stock")
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ import statistics
 import subprocess
 import sys
 
-from mblip.inference import allocator
+from mblip import machine
 
 HELP_SECONDS, FAULTS = 0.4, 500
 ROUNDS = """
 import resource, sys
-from mblip.inference.allocator import keep_freed_memory
+from mblip.machine import keep_freed_memory
 keep_freed_memory()
 import numpy
 def round():
@@ -46,7 +46,7 @@ def help_seconds() -> float:
 
 def faults(**environment: str) -> int:
     """Page faults of the rounds, in a process of their own: the setting is the process's."""
-    clean = {name: value for name, value in os.environ.items() if name not in allocator._OVERRIDES}
+    clean = {name: value for name, value in os.environ.items() if name not in machine.ALLOCATOR_OVERRIDES}
     command = [sys.executable, "-c", ROUNDS]
     return int(subprocess.run(command, env={**clean, **environment}, capture_output=True, check=True).stdout)
 

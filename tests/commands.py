@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import typer
 import typer.main
@@ -40,6 +43,25 @@ def complaint(words: Sequence[str]) -> str:
 
 @lru_cache
 def page_headings(page: Path) -> frozenset[str]:
-    """The anchors of a page's headings, as the documentation's build makes them."""
+    """The anchors of a page: its headings', as the documentation's build makes them, and those that it sets itself."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return frozenset(slugify(title, "-") for title in re.findall(r"(?m)^#+ (.*)$", text))
+    own = re.findall(r'\bid="([^"]+)"', text)
+    return frozenset([*own, *(slugify(title, "-") for title in re.findall(r"(?m)^#+ (.*)$", text))])
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one or of its class."""
+    parts = name.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            if importlib.util.find_spec(".".join(parts[:cut])) is None:
+                continue
+        except ModuleNotFoundError:  # a class is no package
+            continue
+        value: Any = importlib.import_module(".".join(parts[:cut]))
+        for part in parts[cut:]:
+            if not hasattr(value, part):
+                return part in getattr(value, "__annotations__", ()) or part in getattr(value, "model_fields", ())
+            value = getattr(value, part)
+        return True
+    return False

@@ -19,6 +19,16 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+from tests.killed import Commands
+
+# Folders of the files that take longest.
+_LONG = ("e2e", "training", "translation", "evaluation", "inference")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first (``--no-loadscope-reorder`` keeps it so): at the end no process is left alone with one of them."""
+    places = {folder: place for place, folder in enumerate(_LONG)}
+    items.sort(key=lambda item: min(places.get(part, len(_LONG)) for part in item.nodeid.partition("::")[0].split("/")))
 
 
 def _needs(what: str, found: str | None, remedy: str) -> str:
@@ -61,6 +71,13 @@ def apertium() -> str:
 def root() -> Path:
     """The repository."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """Runs commands in milliseconds, and kills them at a place that is known."""
+    with Commands() as started:
+        yield started
 
 
 @pytest.fixture

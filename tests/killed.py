@@ -1,49 +1,155 @@
-"""Commands that are killed at a place that is known: no sleep decides how far they came."""
+"""Commands that are killed at a place that is known: no sleep and no clock decides how far they came."""
 
 from __future__ import annotations
 
-import os
+import json
 import signal
 import subprocess
 import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-# The command stops itself in the call that shows so much progress of a stage, and goes no further until it is killed.
+# Imports once what commands need, and runs each command in a fork. A command that is to be killed stops itself at its place.
 _PROGRAM = """
-import os, signal, sys
+import importlib, json, os, signal, sys, threading
 from mblip.cli import _progress, app
-stage, left = sys.argv[1], int(sys.argv[2])
-show = _progress.ProgressBars.__call__
-def stops(self, name, done, total):
-    global left
-    show(self, name, done, total)
-    left -= name.startswith(stage)
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGSTOP)
-_progress.ProgressBars.__call__ = stops
-sys.argv[1:] = sys.argv[3:]
-app.main()
+from mblip.storage.files import Appender
+
+def stop_at(progress, append, calls, share):
+    left, lock = calls, threading.Lock()
+    def is_the_last(concerned):
+        nonlocal left
+        with lock:
+            left -= concerned
+            return concerned and left == 0
+    def stop():  # this thread first, so that it goes no further
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+    show, add = _progress.ProgressBars.__call__, Appender.append
+    def showing(self, name, done, total):
+        show(self, name, done, total)
+        if is_the_last(bool(progress) and name.startswith(progress)):
+            stop()
+    def adding(self, data):
+        if not is_the_last(bool(append) and self.path.name.endswith(append)):
+            return add(self, data)
+        begun = int(share * len(data))
+        os.write(self._file, data[:begun])
+        stop()
+        add(self, data[begun:])
+        self.size += begun
+    _progress.ProgressBars.__call__, Appender.append = showing, adding
+
+def run(order):
+    for target, file in enumerate((os.devnull, os.devnull, order["said"])):
+        os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), target)
+    if order["at"]:
+        stop_at(**order["at"])
+    sys.argv[1:] = order["run"]
+    try:
+        app.main()
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)
+
+for line in sys.stdin:
+    order = json.loads(line)
+    if "load" in order:
+        importlib.import_module(order["load"])
+        print("{}", flush=True)
+        continue
+    if "run" in order:
+        process = os.fork()
+        if not process:
+            run(order)
+    else:
+        process = order["process"]
+        os.kill(process, order["signal"])
+    _, status = os.waitpid(process, os.WUNTRACED)
+    code = None if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
+    print(json.dumps({"process": process, "code": code}), flush=True)
 """
 
 
-def stopped_at(stage: str, calls: int, *arguments: str) -> subprocess.Popen[bytes]:
-    """Run ``mblip`` until it has told ``calls`` times how far a stage is; it stands still there.
+@dataclass(frozen=True)
+class At:
+    """The place where a command stops.
 
-    Args:
-        stage: How the stage's name begins.
-        calls: How often it has told.
-        arguments: Of the command.
+    Attributes:
+        progress: How a stage's name begins: the command stops after it has shown ``calls`` times how far that stage is.
+        append: How a file's name ends: the command stops in its append of number ``calls`` to such files.
+        calls: See there.
+        share: Of the piece that is appended, what is in the file when it stops: 0 is before, 1 is after.
     """
-    command = [sys.executable, "-c", _PROGRAM, stage, str(calls), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _, status = os.waitpid(process.pid, os.WUNTRACED)
-    if not os.WIFSTOPPED(status):
-        assert process.stderr is not None
-        raise AssertionError(f"it ended before, with {os.waitstatus_to_exitcode(status)}: {process.stderr.read()!r}")
-    return process
+
+    progress: str = ""
+    append: str = ""
+    calls: int = 1
+    share: float = 1.0
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that stands still, and see that this is what ended it."""
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+class Commands:
+    """Runs ``mblip`` commands, each in a fork of one process that has imported the command line and :meth:`load` more."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._said = tempfile.NamedTemporaryFile()  # noqa: SIM115
+
+    def load(self, module: str) -> None:
+        """Import a module that commands need, so that they do not spend seconds on it each."""
+        self._tell(load=module)
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """The exit code of a command that ends by itself, and what it wrote to standard error."""
+        done = self._tell(run=arguments, at=None)
+        assert type(done["code"]) is int
+        return done["code"], self._errors()
+
+    def stop(self, at: At, *arguments: str) -> int:
+        """Run a command until it stands still at a place; its process id."""
+        found = self._tell(run=arguments, at=asdict(at))
+        assert found["code"] is None, f"it ended before, with {found['code']}: {self._errors()}"
+        return int(found["process"])
+
+    def kill(self, process: int) -> None:
+        """Kill a command that stands still, and see that this is what ended it."""
+        assert self._tell(process=process, signal=signal.SIGKILL)["code"] == -signal.SIGKILL
+
+    def go_on(self, process: int) -> int:
+        """Let a command that stands still run to its end; its exit code."""
+        return int(self._tell(process=process, signal=signal.SIGCONT)["code"])
+
+    def killed(self, at: At, *arguments: str) -> None:
+        """Run a command until it stands still at a place, and kill it there."""
+        self.kill(self.stop(at, *arguments))
+
+    def _tell(self, **order: Any) -> dict[str, Any]:
+        assert self._process.stdin and self._process.stdout
+        if "run" in order:
+            self._said.truncate(0)
+        self._process.stdin.write(json.dumps({**order, "said": self._said.name}) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def _errors(self) -> str:
+        return Path(self._said.name).read_text(encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+        self._said.close()

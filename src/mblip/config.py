@@ -75,7 +75,7 @@ class MixSection(Section):
         "source templates images replay_images replay_share tasks languages exclude_languages max_prompt_tokens "
         "max_answer_tokens end_cut_answers crop_scale flip pictures text_share",
         content="mix replay",
-        free="max_unreadable workers",
+        free="max_unreadable workers keep_features features_gib",
     )
 
     mix: str = ""
@@ -107,6 +107,17 @@ class MixSection(Section):
     )
     crop_scale: tuple[Share, Share] = Field(default=(0.5, 1.0), description="minimal and maximal crop, by area")
     flip: bool = False
+    keep_features: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="keep in memory what a frozen vision model makes of pictures that come again and are not augmented; "
+        "auto: if all of them fit; on: those that fit",
+    )
+    features_gib: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="for kept features, on one machine; null: half of what is free",
+    )
     pictures: PictureReading = "correct"
 
 

@@ -19,9 +19,8 @@ class ModelSection(Section):
     """
 
     identity: ClassVar[Identity] = Identity.of(
-        "vision llm run bridge vision_feature_layer vision_feature_select_strategy qformer projection fit_words "
-        "quantization "
-        "merge answer_separator chat"
+        "vision llm run bridge vision_feature_layer vision_feature_select_strategy qformer projection fit_words quantization "
+        "merge answer_separator start_token chat"
     )
 
     vision: str = ""
@@ -51,6 +50,11 @@ class ModelSection(Section):
         default=None,
         description="text between prompt and answer of a decoder-only LLM: nothing, as in the original's training, "
         "or a blank; by default the one that the model was trained with, and a blank for a new one",
+    )
+    start_token: Literal["first", "after_images"] | None = Field(
+        default=None,
+        description="with a Q-Former and a decoder-only LLM: where the token stands that the LLM's tokeniser begins a text "
+        "with; left out, as the model was trained, and for a new one after the images, as in BLIP-2",
     )
     chat: bool | None = Field(
         default=None,

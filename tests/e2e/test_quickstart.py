@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from tests import checkpoints
 from typer.testing import CliRunner
 
 from mblip.cli.app import app
@@ -13,7 +15,8 @@ from mblip.config import DataRecipe, Recipe, load_recipe
 from mblip.errors import InputError
 from mblip.models import locate
 from mblip.nano import experiment
-from mblip.nano.benchmark import SceneItem
+from mblip.nano.alone import ask_words, write_prompt
+from mblip.nano.benchmark import SceneItem, load_items
 from mblip.nano.experiment import SETTINGS, run_experiment
 
 FIGURES = {
@@ -93,19 +96,80 @@ def test_an_interrupted_quickstart_goes_on_and_a_finished_one_redoes_nothing(tmp
     assert mixes[0] and [p.read_bytes() for p in mixes[0]] == [p.read_bytes() for p in mixes[1]]
 
 
+def test_a_language_model_of_ones_own_takes_nano_s_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a random one: its words alone, three settings, the fit to words of several tokens, and the page."""
+    llm = checkpoints.llm(tmp_path / "tiny", "llama")
+    load = load_recipe
+    cut = ("optim.steps=2", "optim.global_batch=8", "optim.micro_batch=8", "precision=fp32")
+
+    def small(kind: type[Recipe], name: str, overrides: tuple[str, ...] = ()) -> Recipe:
+        if kind is DataRecipe:
+            return load(kind, name, (*overrides, "sources.scenes.options.scenes=500"))
+        return load(kind, name, overrides)
+
+    monkeypatch.setattr(experiment, "load_recipe", small)
+    monkeypatch.setattr("mblip.training.align.FIT_TEXTS", 64)
+    settings = [word for name in ("multilingual", "no_realignment", "lora_small") for word in ("--setting", name)]
+    asked = ["quickstart", "--llm", str(llm), "--to", str(tmp_path / "run"), "--scenes", "1", *settings, *cut]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 0, result.exception
+    report = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
+    assert set(report["ablations"]) == {"multilingual", "no_realignment", "lora_small"}
+    assert report["llm"] == "tiny" and set(report["llm_alone"]) == {"all", *report["languages"]}
+    assert "two_object_caption" not in report["headline"]
+    rates = [
+        json.loads((tmp_path / "run" / name / "metrics.jsonl").read_text().splitlines()[0])
+        for name in ("multilingual-1", "lora_small-1")
+    ]
+    assert rates[0]["lr_lora"] == pytest.approx(20 * rates[0]["lr_qformer"])
+    assert rates[1]["lr_lora"] == pytest.approx(rates[1]["lr_qformer"])
+    for name in ("report.html", "report.md"):
+        page = (tmp_path / "run" / name).read_text(encoding="utf-8")
+        assert "A small mBLIP around tiny" in page and "the language model alone, asked in text" in page
+        assert "two objects" not in page
+    words = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "words").glob("*.json")}
+    assert len(words) == 85
+    again = CliRunner().invoke(app, asked)
+    assert again.exit_code == 0 and "asking tiny" not in again.output
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in words.items())
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["ablations"] == report["ablations"]
+    wrong = CliRunner().invoke(app, [*asked, "--setting", "lora_smal"])
+    assert isinstance(wrong.exception, InputError) and "did you mean 'lora_small'" in str(wrong.exception)
+
+
+def test_the_words_alone_are_those_that_pictures_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def complete(model: object, tokenizer: object, prompts: list[str]) -> list[str]:
+        told.extend(prompts)
+        return [right.get(prompt, "?") for prompt in prompts]
+
+    items = [item for code in ("en", "sw") for item in load_items([code], 4, ("naming", "naming_never_shown"))]
+    right = {write_prompt(item): item.reference for item in items if item.task == "naming_never_shown"}
+    monkeypatch.setattr("mblip.nano.alone._complete", complete)
+    monkeypatch.setattr("mblip.nano.alone.load_language_model", lambda *args: (torch.nn.Identity(), None))
+    found = ask_words("nano:nano-mlm", tmp_path, 4, 0.2, lambda line: None)
+    assert found["sw"]["value"] == 1 and found["en"]["value"] == 0  # English has no pairs that were never shown
+    assert found["all"]["value"] == pytest.approx(1 / 85)
+    prompt = write_prompt(next(item for item in items if item.id == "sw-naming_never_shown-0"))
+    lines = prompt.split("\n")
+    assert prompt in told and len(lines) == 4 and lines[-1].endswith(" in Swahili is")
+    assert all(line.startswith("The word for ") and line.endswith(".") for line in lines[:3])
+
+
 def test_the_headline_is_chosen_by_pairs_never_shown_on_other_scenes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
-    def answers(run: Path, name: str, items: list[SceneItem]) -> dict[str, str]:
+    def answers(run: Path, name: str, items: list[SceneItem], dtype: str) -> dict[str, str]:
         asked.append((run.name, name, {item.task for item in items}))
         known = 100 if run.name == "lora_small-2" else 40
         return {item.id: item.reference if i % 100 < known else "?" for i, item in enumerate(items)}
 
     monkeypatch.setattr(experiment, "_answers", answers)
     candidates = [setting for setting in SETTINGS if setting.candidate]
-    chosen = experiment._choose(candidates, tmp_path, seeds=2, held_out=0.2)
+    chosen = experiment._choose(experiment.Experiment(), candidates, tmp_path, seeds=2, held_out=0.2)
     assert chosen.name == "lora_small"
     assert {name for name, _, _ in asked} == {f"{s.name}-{seed}" for s in candidates for seed in (1, 2)}
     assert all((name, tasks) == ("validation", {"naming_never_shown"}) for _, name, tasks in asked)

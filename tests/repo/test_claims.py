@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from tests.commands import complaint, page_headings
+from tests.commands import complaint, is_there, page_headings
 
 from mblip.config import shipped_recipes
 
@@ -45,7 +45,7 @@ def trouble(claim: dict[str, Any]) -> list[str]:
     for name in claim["code"]:
         if "/" in name:
             found += [] if (ROOT / name).is_file() else [f"no file {name}"]
-        elif not _imports(name):
+        elif not is_there(name):
             found.append(f"no symbol {name}")
     if "recipe" in claim and claim["recipe"] not in shipped_recipes():
         found.append(f"no recipe {claim['recipe']}")
@@ -65,22 +65,6 @@ def trouble(claim: dict[str, Any]) -> list[str]:
     if claim["status"] != "procedure" and not {"measured", "link"} <= claim.keys():
         found.append("measured, but not what or where")
     return found
-
-
-def _imports(name: str) -> bool:
-    """Whether a dotted name is a module, or an attribute of one or of its class."""
-    parts = name.split(".")
-    for cut in range(len(parts), 1, -1):
-        try:
-            if importlib.util.find_spec(".".join(parts[:cut])) is None:
-                continue
-        except ModuleNotFoundError:  # a class is no package
-            continue
-        value: Any = importlib.import_module(".".join(parts[:cut]))
-        for part in parts[cut:]:
-            value = getattr(value, part, None)
-        return value is not None
-    return False
 
 
 def test_there_are_claims_of_both_kinds_and_each_has_its_own_name() -> None:

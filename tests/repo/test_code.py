@@ -124,7 +124,7 @@ def test_verbs_import_heavy_libraries_only_when_called() -> None:
 
 def test_every_library_that_is_imported_is_declared() -> None:
     declared = list(PROJECT["project"]["dependencies"])
-    for extra in ("translate", "train", "eval", "serve", "ray", "heic"):
+    for extra in ("translate", "train", "eval", "serve", "ray", "heic", "gguf"):
         declared += PROJECT["project"]["optional-dependencies"][extra]
     names = {_normal(re.split(r"[<>=!~;\[ ]", requirement)[0]) for requirement in declared}
     distributions = metadata.packages_distributions()

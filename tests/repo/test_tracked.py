@@ -16,7 +16,7 @@ BINARIES = {
     r"src/mblip/nano/data/names\.json\.gz": "CLDR names, made by tools/build_nano_data.py",
     r"src/mblip/nano/data/sprites\.zip": "emoji pictures, made by tools/build_nano_data.py",
     r"src/mblip/nano/bases/[\w-]+/model\.safetensors": "base models, made by the recipes in recipes/nano",
-    r"docs/images/[\w-]+\.png": "pictures of the pages, made by the scripts in examples",
+    r"docs/images/[\w-]+\.png": "pictures of the pages, made by examples/five_scripts.py and tools/build_screenshots.py",
 }
 # Spelt so that this file does not match itself.
 TRACES = re.compile(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from mblip import plugins
 from mblip.catalogue.entries import DataSet, SetFile
 from mblip.config import (
     DataRecipe,
@@ -118,7 +119,7 @@ def sets_of_benchmark(name: str, catalogue: Mapping[str, DataSet], suite: str = 
     if not found:  # a split of a family, found by the longest name that it begins with
         families = {b: entry.name for entry in catalogue.values() for b in entry.benchmarks if name.startswith(f"{b}_")}
         found = [families[max(families, key=len)]] if families else []
-    if not found and suite and name != "scenes":
+    if not found and suite and not (name in plugins.benchmarks and plugins.benchmarks[name].is_made):
         raise InputError(
             f"the catalogue has no data for the benchmark {name!r} of {suite}; name the data sets one by one"
         )

@@ -91,7 +91,8 @@ class ProgressBars:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if not self._bars.disable:  # rich 14.0 ends bars that it never showed by an empty line
+            self._bars.stop()
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,6 +47,9 @@ def demo(
     idle_seconds: Idle = 30,
     drain_seconds: Drain = 60,
     quantization: Quantization = "auto",
+    example: Annotated[
+        list[Path] | None, typer.Option(help="A picture that the page offers as an example; may be repeated.")
+    ] = None,
 ) -> None:
     """Open a page in the browser to try a model. The API of mblip serve is under /v1."""
     from mblip.inference.resolve import choose_model, read_keys, served_name
@@ -64,7 +68,7 @@ def demo(
     vlm, name = open_model(chosen, quantization), served_model_name or served_name(chosen)
     # Until the server handles signals: exit normally, so that the folder for uploads is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    app = mount_demo(create_app(vlm, name, settings), vlm, name, settings.max_bytes)
+    app = mount_demo(create_app(vlm, name, settings), vlm, name, settings.max_bytes, example or ())
     limits = Limits(header_seconds, body_seconds, idle_seconds, drain_seconds)
     run(app, listening, lambda address: _greet(address, host, bool(keys)), limits)
 

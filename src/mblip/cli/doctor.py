@@ -12,6 +12,7 @@ import typer
 from mblip.errors import InputError
 
 if TYPE_CHECKING:
+    from mblip.eval_recipe import EvalRecipe
     from mblip.evaluation.data_check import Finding
     from mblip.models.model_check import ModelReport
 
@@ -35,21 +36,37 @@ def doctor(
     data: Annotated[Path, typer.Option(help="For a suite, the folder of its benchmarks.", file_okay=False)] = Path(
         "data"
     ),
+    languages: Annotated[
+        str, typer.Option(help="Of a suite: only these languages, by any name or code, separated by commas.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list (data) or object (model).")] = False,
 ) -> None:
-    """Check benchmarks, a recipe's files or a model, and suggest remedies. Exit code 1: something is missing."""
+    """Say what data or a model lack and what to do.
+
+    The exit code is 1 where a recipe, suite or model lacks anything. A folder asks for no benchmark in particular: those that
+    it does not have are listed, and the exit code is 1 where one that it has cannot be used.
+    """
     if not what.strip():
         raise InputError("the name is empty; name a folder, a model, a recipe or a suite")
+    from mblip.languages import find_languages
+
+    codes = tuple(language.code for language in find_languages(languages))
     folder = Path(what)
     is_model = any((folder / name).is_file() for name in ("config.json", "mblip.json"))
-    if folder.is_dir() and not is_model:
+    from mblip.models.gguf_files import find_gguf
+
+    is_gguf = find_gguf(folder) is not None
+    if not is_gguf and folder.is_dir() and not is_model:
         from mblip.evaluation.data_check import check_data
 
-        _show_data(list(check_data(folder)), folder, as_json)
+        found = list(check_data(folder))
+        _show_data(found, folder, as_json)
+        if any(finding.is_broken for finding in found):
+            raise typer.Exit(1)
         return
-    from mblip.models.locate import collection_of, find_local
+    from mblip.models.locate import collection_of, find_language_model
 
-    if _doctor_of_recipe(what, tuple(overrides or ()), data, as_json):
+    if not is_gguf and _doctor_of_recipe(what, tuple(overrides or ()), data, codes, as_json):
         return
     if not folder.exists() and "/" not in what and not collection_of(what):  # else it is searched on the Hub
         raise InputError(
@@ -57,7 +74,7 @@ def doctor(
             "see "
             "what belongs into it, or name a model of the Hub as ORG/NAME"
         )
-    find_local(what)
+    find_language_model(what)
     from mblip.models.model_check import check_model  # takes seconds
 
     report = check_model(what)
@@ -66,27 +83,22 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, as_json: bool) -> bool:
-    """Check the needs of a recipe or suite; False if there is none of this name."""
+def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, codes: tuple[str, ...], as_json: bool) -> bool:
+    """Check what a recipe or suite needs; False where there is none of this name."""
     from mblip.catalogue.entries import load_catalogue
     from mblip.catalogue.wanted import find_wanted, open_recipe, sets_of_benchmark
     from mblip.config import DataRecipe, EvalRecipe, TrainRecipe
 
     recipe = open_recipe(what, overrides)
     known = load_catalogue()
-    if isinstance(recipe, EvalRecipe) or (recipe is None and sets_of_benchmark(what, known)):
-        from mblip.evaluation.benchmarks import evaluated
-        from mblip.evaluation.data_check import check_data
-
-        names = recipe.benchmarks if isinstance(recipe, EvalRecipe) else (what,)
-        if not data.is_dir():
-            raise InputError(
-                f"there is no folder {data}; download the benchmarks with: mblip data download {what} --to {data}, or "
-                "name their "
-                "folder with --data"
-            )
-        chosen = [benchmark.name for name in names for benchmark in evaluated(name) if benchmark.files]
-        found = list(check_data(data, chosen))
+    if recipe is None and sets_of_benchmark(what, known):
+        if overrides:
+            raise InputError(f"{what} is a benchmark, and has no field to change by {overrides[0]!r}; leave it out")
+        recipe = EvalRecipe(title=what, benchmarks=(what,))
+    if isinstance(recipe, EvalRecipe):
+        if codes:
+            recipe = recipe.model_copy(update={"languages": codes})
+        found = _look_at_suite(recipe, what, data)
         _show_data(found, data, as_json)
         if not all(finding.is_complete for finding in found):
             if not as_json:
@@ -117,6 +129,30 @@ def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, as_json
     if recipe is not None:  # recipes of nano's bases need only seeds
         print(json.dumps([]) if as_json else f"{what} needs no data")
     return recipe is not None
+
+
+def _look_at_suite(recipe: EvalRecipe, name: str, data: Path) -> list[Finding]:
+    """Every benchmark and table of a suite, in the languages that it asks for.
+
+    Raises:
+        InputError: There is no folder of benchmarks, or the suite asks for languages that it does not have.
+    """
+    from mblip.evaluation.benchmarks import evaluated
+    from mblip.evaluation.data_check import check_data, check_tables
+
+    if not data.is_dir():
+        raise InputError(
+            f"there is no folder {data}; fetch the benchmarks with: mblip data download {name} --to {data}, or name where "
+            "they are with --data"
+        )
+    chosen = [benchmark for one in recipe.benchmarks for benchmark in evaluated(one)]
+    read = [benchmark.name for benchmark in chosen if not benchmark.is_made]
+    found = [*(check_data(data, read) if read else ()), *check_tables(recipe, data)]
+    if recipe.languages:
+        found = [finding for finding in found if finding.language in recipe.languages]
+        if not found and len(read) == len(chosen):
+            raise InputError(f"{name} has nothing in {', '.join(recipe.languages)}; choose among its languages")
+    return found
 
 
 def _show_model(report: ModelReport, as_json: bool) -> None:
@@ -155,7 +191,7 @@ def _show_data(findings: list[Finding], root: Path, as_json: bool) -> None:
         lacking = [row for row in rows if row.missing]
         if lacking:
             most = max(lacking, key=lambda row: row.missing)
-            places = ", ".join(str(Path(place).relative_to(root)) for place in most.places)
+            places = ", ".join(_below(Path(place), root) for place in most.places)
             print(
                 f"  images missing{_names([row.language for row in lacking])}: up to {most.missing:,} of "
                 f"{most.images:,}, "
@@ -179,4 +215,9 @@ def _names(codes: list[str]) -> str:
 
 
 def _looked_for(row: Finding) -> str:
-    return "looked for " + row.problem.rpartition("looked for ")[2]
+    _, looked, names = row.problem.rpartition("looked for ")
+    return f"{looked}{names}"
+
+
+def _below(place: Path, root: Path) -> str:
+    return str(place.relative_to(root) if place.is_relative_to(root) else place)

@@ -43,16 +43,18 @@ def plan(
     from mblip.config import TrainRecipe, load_train_recipe
     from mblip.errors import InputError
     from mblip.models.auto_settings import resolve_auto
-    from mblip.models.locate import find_local
+    from mblip.models.locate import find_language_model, find_local
 
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
     if not isinstance(resolved, TrainRecipe):
         kind = getattr(resolved, "kind", type(resolved).__name__)
         raise InputError(f"{recipe} is of kind {kind}; mblip plan is about the training of a vision-LLM")
     resolved = resolve_auto(resolved, on_gpu=True)
-    for name in filter(None, (resolved.model.run, resolved.model.vision, resolved.model.llm)):
+    for name in filter(None, (resolved.model.run, resolved.model.vision)):
         find_local(name)
-    import torch  # takes seconds, so missing files are reported first
+    if resolved.model.llm:
+        find_language_model(resolved.model.llm)
+    import torch  # takes seconds: after what is not there has been named
 
     from mblip.models.calibration import calibrate as run
     from mblip.models.planning import plan_training

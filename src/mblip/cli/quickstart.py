@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,18 +15,41 @@ def register(app: typer.Typer) -> None:
 
 
 def quickstart(
-    to: Annotated[Path, typer.Option(help="Folder for the mixes, runs and report.")] = Path("runs/quickstart"),
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Fields of the training recipe to change in every setting.", metavar="[FIELD=VALUE]..."),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the mixes, runs and report; left out, runs/quickstart, with --llm runs/mini.",
+            show_default=False,
+        ),
+    ] = None,
     ablations: Annotated[
         bool, typer.Option("--ablations", help="Run every ablation, not only the two main ones.")
     ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Number of training seeds for each setting.")] = 1,
+    llm: Annotated[
+        str,
+        typer.Option(
+            help="Language model to align in place of the nano one: a folder, a GGUF file or a Hub id. Hours on a CPU.",
+            show_default=False,
+        ),
+    ] = "",
+    setting: Annotated[
+        list[str] | None, typer.Option(help="Run these settings alone, by the names in the report.", show_default=False)
+    ] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="New scenes asked about in each language and task.")] = 50,
 ) -> None:
     """Translate a mix, align an English vision model to a multilingual language model, evaluate, report."""
     from rich.console import Console
 
-    from mblip.nano.experiment import run_experiment
+    from mblip.nano.experiment import Experiment, mini, run_experiment
 
     console = Console(highlight=False)
-    report = run_experiment(to, ablations, seeds, console.print)
+    what = replace(mini(llm) if llm else Experiment(), overrides=tuple(overrides or ()))
+    to = to or Path("runs/mini" if llm else "runs/quickstart")
+    report = run_experiment(to, ablations, seeds, console.print, scenes, what, setting or ())
     minutes = report["seconds"] / 60
     console.print(f"done after {minutes:.1f} minutes in all: open [bold]{to / 'report.html'}[/bold]", soft_wrap=True)

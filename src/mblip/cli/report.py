@@ -89,7 +89,7 @@ def tasks(
     from mblip.evaluation.benchmarks import evaluated
 
     chosen = [found for name in benchmarks for found in evaluated(name)]
-    made = [benchmark.name for benchmark in chosen if not benchmark.files]
+    made = [benchmark.name for benchmark in chosen if benchmark.is_made]
     if made:
         raise InputError(f"{made[0]} reads no files that a task could name; use mblip eval --suite {made[0]}")
     if not data.is_dir():

@@ -44,8 +44,8 @@ class About:
 
 
 def describe(benchmark: Benchmark) -> About:
-    """The description of a benchmark that a run writes."""
-    own = "{language}" in benchmark.prompt or not benchmark.files
+    """What a run writes of a benchmark."""
+    own = "{language}" in benchmark.prompt or benchmark.is_made
     return About(benchmark.name, benchmark.metrics, benchmark.english, own, benchmark.images)
 
 

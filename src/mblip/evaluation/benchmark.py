@@ -157,6 +157,11 @@ class Benchmark:
     chooses: bool = False
 
     @property
+    def is_made(self) -> bool:
+        """Whether its items and pictures are made, so that it reads no files."""
+        return not self.files
+
+    @property
     def yes_or_no(self) -> bool:
         """Whether every answer is yes or no, so that 1 and 0 in a file of predictions mean yes and no."""
         return self.candidates == ("yes", "no")
@@ -174,7 +179,7 @@ class Benchmark:
         """
         if self.path:
             return self.path
-        if root.is_file() or not self.files:
+        if root.is_file() or self.is_made:
             return root
         if not root.is_dir():
             raise InputError(f"{root} does not exist; give the annotation file, or a folder that holds it")

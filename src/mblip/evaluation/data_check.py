@@ -6,12 +6,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mblip.config import EvalRecipe
 from mblip.errors import InputError, MblipError
 from mblip.evaluation.benchmark import Benchmark, list_annotations
 from mblip.evaluation.benchmarks import EVALUATED
 from mblip.evaluation.json_files import files_kept
 from mblip.evaluation.pictures import PictureSources, find_pictures
 from mblip.evaluation.scoring import read_items
+from mblip.evaluation.table import table_name
+from mblip.evaluation.tables import read_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ class Finding:
         """Whether it can be evaluated."""
         return not self.problem and not self.missing
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether its annotations are there and it cannot be evaluated all the same."""
+        return bool(self.annotations) and not self.is_complete
+
 
 def check_data(root: Path, names: Collection[str] = ()) -> Iterator[Finding]:
     """Check every benchmark in each of its languages.
@@ -69,6 +77,22 @@ def check_data(root: Path, names: Collection[str] = ()) -> Iterator[Finding]:
         with files_kept():
             findings = [_check(benchmark, code, root, listing, pictures, known) for code in benchmark.languages]
         yield from findings
+
+
+def check_tables(recipe: EvalRecipe, root: Path) -> Iterator[Finding]:
+    """Look at every table of a recipe in each of its languages, the pictures that it names too."""
+    for section in recipe.tables:
+        name = section.name or table_name(Path(section.path))
+        for code in section.languages:
+            if recipe.languages and code not in recipe.languages:
+                continue
+            alone = recipe.model_copy(update={"tables": (section,), "benchmarks": (), "languages": (code,)})
+            try:
+                (table,) = read_tables(alone, root)
+            except MblipError as error:
+                yield Finding(name, code, "", str(error), 0, 0, 0, "", (), section.source)
+                continue
+            yield _check(table, code, root, [], find_pictures(table.images, root, own=table.own_pictures), {})
 
 
 def _check(

@@ -137,7 +137,7 @@ def describe_data(benchmark: Benchmark, path: Path, language: str, chosen_by: Pa
             "data": f"{path.name} to {benchmark.parts[-1].name}",
             "data_sha256": hashlib.sha256(hashes.encode()).hexdigest(),
         }
-    if benchmark.files:
+    if not benchmark.is_made:
         chosen = {"chosen_by": chosen_by.name, "chosen_by_sha256": sha256_file(chosen_by)} if chosen_by else {}
         return {"data": path.name, "data_sha256": sha256_file(path), **chosen}
     made = "\n".join(

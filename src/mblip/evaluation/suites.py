@@ -43,5 +43,5 @@ def load_suite(names: Sequence[str]) -> EvalRecipe:
 def needs_data(recipe: EvalRecipe) -> bool:
     """Whether a benchmark or table of the recipe reads files below the data root."""
     return any(not Path(table.path).is_absolute() for table in recipe.tables) or any(
-        benchmark.files for name in recipe.benchmarks for benchmark in evaluated(name)
+        not benchmark.is_made for name in recipe.benchmarks for benchmark in evaluated(name)
     )

@@ -25,7 +25,7 @@ from mblip.evaluation.benchmarks import BENCHMARKS, MADE, captions
 from mblip.evaluation.json_files import image_name
 from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.choices import letter
-from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, find_columns, listed_in
+from mblip.evaluation.table_columns import Columns, cell_lines, cell_text, cell_texts, find_columns, listed_in
 from mblip.evaluation.table_options import read_options, right_option
 from mblip.evaluation.table_pictures import CellPictures, TablePictures, cell_key, is_base64
 from mblip.evaluation.table_scores import VARIANTS, score_answers, score_choices
@@ -255,8 +255,8 @@ class TableBenchmark:
         if self.section.task == "caption":
             golds = tuple(cell_texts(row, columns.names["caption"]))
             return _Row(count, name or picture, images, "", golds)
-        text = cell_text(row, columns.one("question"))
-        if "hint" in columns.names and (hint := cell_text(row, columns.one("hint"), may_be_blank=True).strip()):
+        text = cell_lines(row, columns.one("question"))
+        if "hint" in columns.names and (hint := cell_lines(row, columns.one("hint"), may_be_blank=True).strip()):
             text = f"{hint}\n{text}"
         if self.section.task == "vqa":
             golds = tuple(
@@ -291,6 +291,8 @@ class TableBenchmark:
                 key = self._key(value, f"{own}-{len(keys) + 1}" if keys else own, column)
                 keys.append(key)
                 said.append(key)
+        if not keys:
+            raise BadRow(f"{columns.one('image')!r} holds no picture")
         return tuple(keys), said[0]
 
     def _key(self, value: Any, name: str, column: str) -> str:

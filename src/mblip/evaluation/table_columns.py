@@ -8,6 +8,7 @@ import fnmatch
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,8 +43,9 @@ _USUAL: dict[str, tuple[str, ...]] = {
 # Roles that must be given by name, because their usual names have other meanings too.
 _NAMED = ("language", "answer_index", "answer_number", "image_name")
 ROLES = (*_USUAL, *_NAMED)
-_MANY = ("image", "caption", "answer", "options")  # roles that may have several columns
-_LABELLED = re.compile(r"\s*\(?([A-Z]|\d{1,2})[.):]\s+(.*)", re.DOTALL)
+_MANY = ("image", "caption", "answer", "options")  # roles that several columns may fill
+# "A. a dog", "(1) a dog", "B)a dog"; "1.5 kg" has no label.
+_LABELLED = re.compile(r"\s*\(?([A-Z]|\d{1,2})(?:[.:](?!\d)|\))\s*(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,25 @@ def cell_texts(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     return found
 
 
+def cell_lines(row: Mapping[str, Any], column: str, *, may_be_blank: bool = False) -> str:
+    """The text of a cell, or the texts of a list in it, a line each.
+
+    Raises:
+        BadRow: As :func:`cell_text` and :func:`cell_texts`.
+    """
+    if not isinstance(row.get(column), list | tuple):
+        return cell_text(row, column, may_be_blank=may_be_blank)
+    lines = cell_texts(row, (column,))
+    if not lines and not may_be_blank:
+        raise BadRow(f"{column!r} is blank")
+    return "\n".join(lines)
+
+
+def in_plain_digits(text: str) -> str:
+    """A text with the digits of all scripts as 0 to 9."""
+    return "".join(str(unicodedata.decimal(character, character)) for character in text)
+
+
 def without_labels(options: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split labels ("A. a dog", "(1) a dog") from options if every option has its own; returns options and labels.
 
@@ -172,7 +193,7 @@ def without_labels(options: Sequence[str]) -> tuple[list[str], list[str]]:
     letters = [chr(ord("A") + place) for place in range(len(options))]
     parts = [_LABELLED.fullmatch(option) for option in options]
     for labels in (letters, [str(place) for place in range(1, len(options) + 1)]):
-        if all(part and part[1] == label for part, label in zip(parts, labels, strict=True)):
+        if all(part and in_plain_digits(part[1]) == label for part, label in zip(parts, labels, strict=True)):
             return [part[2].strip() for part in parts if part], labels
     return list(options), letters
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mblip.corpora.json_stream import BadRow
 from mblip.errors import quoted
-from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, without_labels
+from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, in_plain_digits, without_labels
 
 
 def read_options(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], list[str]]:
@@ -18,15 +18,13 @@ def read_options(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], l
         BadRow: There are fewer than two options, a gap among them, or two equal ones.
     """
     names = columns.names["options"]
-    if len(names) == 1:
-        options = cell_texts(row, names)
-    else:
-        cells = [cell_text(row, name, may_be_blank=True).strip() for name in names]
-        while cells and cells[-1] in ("", "nan"):
-            cells.pop()
-        if "" in cells:
-            raise BadRow(f"option {names[cells.index('')]!r} is blank, but {names[len(cells) - 1]!r} is not")
-        options = cells
+    options = (
+        cell_texts(row, names) if len(names) == 1 else [cell_text(row, n, may_be_blank=True).strip() for n in names]
+    )
+    while options and options[-1].strip() in ("", "nan"):
+        options.pop()
+    if "" in options:
+        raise BadRow(f"option {names[options.index('')]!r} is blank, but {names[len(options) - 1]!r} is not")
     options, labels = without_labels([option.strip() for option in options])
     if len(options) < 2:
         raise BadRow(f"{len(options)} option is not enough; {', '.join(map(repr, names))} must have at least two")
@@ -58,7 +56,7 @@ def right_option(
     text = answers.get(text, text)
     if text in options:
         return options.index(text)
-    label = re.sub(r"[\s().:]", "", text).upper()
+    label = in_plain_digits(re.sub(r"[\s().:]", "", text)).upper()
     if label in labels:
         return labels.index(label)
     number = "; for a number, use --columns answer_index=COLUMN (from 0) or answer_number=COLUMN (from 1)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import html
+import io
 import os
 import shutil
 import tempfile
@@ -19,13 +20,14 @@ from fastapi import FastAPI
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
+from PIL import Image
 
 from mblip import plugins
-from mblip.errors import MblipError
+from mblip.errors import InputError, MblipError
 from mblip.inference.demo_gate import Function, Gate, number, one_of, some_of, text, upload
 from mblip.inference.demo_sessions import STATES, Sessions
 from mblip.inference.language_id import language_of
-from mblip.inference.notices import notice_for
+from mblip.inference.notices import Notice, notice_for
 from mblip.inference.predictor import Predictor
 from mblip.inference.server.app import prompt_tokens
 from mblip.inference.server.pictures import RequestPictures
@@ -34,7 +36,8 @@ from mblip.inference.uploads import Uploads
 from mblip.languages import LANGUAGES, Language
 from mblip.models.generation import Answer
 
-_OWN = ""  # the choice of the question's own language
+_FIRST = ("sw", "ar", "ja")  # the languages that are picked when the page opens
+_OWN = ""  # in the list of languages: that of the question
 _CSS = """
 .answers {display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem}
 .answers article {border: 1px solid var(--border-color-primary); border-radius: .5rem; padding: .75rem 1rem; min-width: 0}
@@ -44,22 +47,28 @@ _CSS = """
 """
 
 
-def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int) -> FastAPI:
+def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int, examples: Sequence[Path] = ()) -> FastAPI:
     """Put the page at the root of a server, whose batches it shares.
 
     Uploads are kept in a folder that only this user can read; it is removed when the server ends.
 
     Args:
         app: The server's application.
-        model: The model that answers.
-        name: Name of the model on the page.
-        max_bytes: Largest size of a picture in bytes.
+        model: Answers.
+        name: What the page calls it.
+        max_bytes: Of a picture.
+        examples: Pictures that the page offers; without any, those that plug-ins draw and the model knows.
+
+    Raises:
+        InputError: An example cannot be read.
     """
     folder = Path(tempfile.mkdtemp(prefix="mblip-demo-")).resolve()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)  # Gradio reads it whenever it stores a file
     uploads = Uploads(folder, max_bytes)
-    blocks, functions = _build(app, model, name, uploads)
+    notice = notice_for(model.vlm)
+    shown = _copies(examples, folder) if examples else _known(notice, folder)
+    blocks, functions = _build(app, model, name, uploads, shown, notice)
     uploads.keep_own()
     blocks.queue(default_concurrency_limit=None)  # the batcher's queue has the limit and reports when it is full
     # Gradio checks paths only once it is launched, which a mounted page never is. This turns the check on as a second
@@ -78,6 +87,7 @@ def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int) -> Fas
     async def lifespan(_: Any) -> AsyncIterator[Any]:
         async with before(app) as state, page.router.lifespan_context(page):
             try:
+                await _warm_up(app, model)
                 yield state
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -87,8 +97,18 @@ def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int) -> Fas
     return app
 
 
-def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple[Any, dict[str, Function]]:
-    examples, notice = _examples(uploads.folder), notice_for(model.vlm)
+async def _warm_up(app: FastAPI, model: Predictor) -> None:
+    """Caption a grey picture as the page would, so that the first visitor does not wait for what is done only once."""
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(picture, "PNG")
+    opened = await app.state.pictures.decode(picture.getvalue())
+    prompt = model.prompts.for_caption(LANGUAGES[_FIRST[0]].name)
+    await app.state.batcher.answer(prompt, [opened], _generation(5, 0, 1.5, 4), 1, None)
+
+
+def _build(
+    app: FastAPI, model: Predictor, name: str, uploads: Uploads, examples: list[str], notice: Notice | None
+) -> tuple[Any, dict[str, Function]]:
     choices = [(f"{language.own_name} · {language.name}", language.code) for language in LANGUAGES.values()]
 
     async def generate(
@@ -106,9 +126,9 @@ def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple
             asked += [
                 asyncio.ensure_future(batcher.answer(prompt, [opened], generation, 1, None)) for prompt in prompts
             ]
-            return [answer.text for (answer,) in await asyncio.gather(*asked)], notice and notice(opened[1])
-        except FileNotFoundError as error:  # an old upload, removed for newer ones
-            raise gr.Error("The picture was removed: upload it again.", print_exception=False) from error
+            return [answer.text for (answer,) in await asyncio.gather(*asked)], notice(opened[1]) if notice else None
+        except FileNotFoundError as error:  # an older upload, removed for newer ones
+            raise gr.Error("The picture is no longer here: upload it again.", print_exception=False) from error
         except MblipError as error:
             raise _shown(error) from error
         finally:
@@ -135,7 +155,7 @@ def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple
         return _cards([(language, answer)], told)
 
     with gr.Blocks(title="mblip", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
-        gr.Markdown(f"# mblip\nCaptions and answers by `{html.escape(name)}`.")
+        gr.Markdown(_introduction(name, model, notice, bool(examples)))
         with gr.Row():
             with gr.Column():
                 picture = gr.Image(label="Picture", sources=["upload", "clipboard"], type="filepath", height=320)
@@ -143,15 +163,16 @@ def _build(app: FastAPI, model: Predictor, name: str, uploads: Uploads) -> tuple
                 # here.)
                 picture.preprocess = lambda upload: upload and upload.path
                 if examples:
-                    gr.Examples(examples, picture, label="Examples", elem_id="examples")
+                    gr.Examples(examples, picture, label="Or take one of these", elem_id="examples")
             with gr.Column():
                 languages = gr.Dropdown(
-                    choices, value=["sw", "ar", "ja"], multiselect=True, label="Caption in",
-                    info="A model knows only the languages that it was trained on.",
+                    choices, value=list(_FIRST), multiselect=True, label="Caption in",
+                    info="A model speaks those of these languages that it was trained on.",
                 )  # fmt: skip
                 caption_button = gr.Button("Caption", variant="primary")
                 captions = gr.HTML(elem_id="captions")
-                question = gr.Textbox(label="Question", placeholder="What is on the table?", max_length=2000)
+                asked_first = notice.question if notice else "What is on the table?"
+                question = gr.Textbox(label="Question", placeholder=asked_first, max_length=2000)
                 own = ("the question's own language", _OWN)
                 answer_language = gr.Dropdown([own, *choices], value=_OWN, label="Answer in")
                 ask_button = gr.Button("Ask")
@@ -211,6 +232,33 @@ def _shown(error: Exception) -> Any:
     return gr.Error(html.escape(text[:1].upper() + text[1:] + "."), print_exception=False)
 
 
-def _examples(folder: Path) -> list[str]:
-    """The example pictures of plug-ins, including the nano world's."""
-    return [str(path) for _, write in plugins.demo_pictures.usable() for path in write(folder)]
+def _introduction(name: str, model: Predictor, notice: Notice | None, examples: bool) -> str:
+    """What the page is, what the model can see, and what to do."""
+    bases = [html.escape(base.id) for base in model.vlm.origin.bases.values()] if model.vlm.origin else []
+    made_of = f" It was made from {' and '.join(f'`{base}`' for base in bases)}." if bases else ""
+    sees = notice.sees if notice else "pictures of the kind that it was trained on, such as photographs"
+    first = "Choose a picture, or one of the examples" if examples else "Choose a picture"
+    return (
+        f"# mblip\n`{html.escape(name)}` describes pictures, and answers questions about them, in many languages.{made_of} "
+        f"It sees {sees}.\n\n{first}, pick the languages, and press *Caption*; or write a question and press *Ask*."
+    )
+
+
+def _known(notice: Notice | None, folder: Path) -> list[str]:
+    """The example pictures of plug-ins, where they know the model and it the pictures; a model of photographs has none."""
+    if notice is None:
+        return []
+    drawn = [path for _, draw in plugins.demo_pictures.usable() for path in draw(folder)]
+    return [str(path) for path in drawn if notice(Image.open(path)) is None]
+
+
+def _copies(examples: Sequence[Path], folder: Path) -> list[str]:
+    """A person's own example pictures, in the folder that the page may show files from."""
+    copied: list[str] = []
+    for place, path in enumerate(examples, start=1):
+        try:
+            Image.open(path).load()
+            copied.append(str(shutil.copy(path, folder / f"example-{place}{path.suffix.lower()}")))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"the example {path} is no picture that can be read: {error}") from error
+    return copied

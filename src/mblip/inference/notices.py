@@ -1,21 +1,42 @@
-"""Notices from plug-ins about a model and a picture, such as that the model does not know such pictures."""
+"""What a person should know of a model and its pictures, such as that it has seen no photographs; plug-ins know it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from PIL import Image
 
 from mblip import plugins
 from mblip.models.vision_llm import VisionLLM
 
-Notice = Callable[[Image.Image], str | None]
-"""A function that returns the notice for a picture, or None."""
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What plug-ins know of a model. Called with a picture, it gives a warning, or None where there is none.
+
+    Attributes:
+        sees: The pictures that the model was made for, as the end of "It sees ...".
+        question: One that it can answer.
+        check: The warning about a picture, or None.
+    """
+
+    sees: str
+    question: str
+    check: Callable[[Image.Image], str | None]
+
+    def __call__(self, picture: Image.Image) -> str | None:
+        """The warning about a picture, or None."""
+        return self.check(picture)
 
 
 def notice_for(model: VisionLLM) -> Notice | None:
-    """The function that gives notices about a model's pictures; None if no plug-in has one."""
+    """What plug-ins know of a model; None where none of them knows it."""
     own: list[Notice] = [notice for _, find in plugins.notices.usable() if (notice := find(model))]
     if not own:
         return None
-    return lambda picture: "; ".join(text for notice in own if (text := notice(picture))) or None
+    return Notice(
+        "; ".join(notice.sees for notice in own),
+        own[0].question,
+        lambda picture: "; ".join(text for notice in own if (text := notice(picture))) or None,
+    )

@@ -91,9 +91,8 @@ def open_model(name: str, quantization: str = "auto", compile_model: bool = Fals
     """
     import torch
 
-    from mblip.inference.allocator import keep_freed_memory
     from mblip.inference.predictor import load_model
-    from mblip.inference.threads import limit_threads
+    from mblip.machine import keep_freed_memory, limit_threads
     from mblip.models.cpu_int8 import is_faster, to_int8
     from mblip.models.quantize import Quantization
 

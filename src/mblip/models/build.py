@@ -11,7 +11,7 @@ import torch
 from mblip.models.checkpoint import Checkpoint
 from mblip.models.containers import Keep, eyes_of
 from mblip.models.finish import finish
-from mblip.models.locate import locate
+from mblip.models.locate import locate, locate_language_model
 from mblip.models.origin import Base, Origin
 from mblip.models.quantize import Quantization
 from mblip.models.reading import load_language_model, read_config
@@ -37,9 +37,9 @@ def build_model(
     """Put a language model behind the eyes of a checkpoint; the checkpoint's own language model is never read.
 
     Args:
-        vision: Hub id, folder or ``nano:NAME`` of a BLIP-2, of a vision tower (SigLIP, SigLIP2, CLIP, DINOv2 or another
-            encoder with patch states that transformers' LLaVA can hold), or of a checkpoint of the LLaVA family.
-        llm: Hub id, folder or ``nano:NAME`` of a causal language model; behind a Q-Former also of an encoder-decoder.
+        vision: Hub id, folder or ``nano:NAME`` of a BLIP-2, of a vision tower (SigLIP, SigLIP2, CLIP, DINOv2, any other
+            with patch states that transformers' LLaVA can hold), or of a checkpoint of the LLaVA family.
+        llm: Causal checkpoint of transformers, likewise, or a GGUF file; behind a Q-Former also an encoder-decoder.
         qformer: Keep the checkpoint's Q-Former and queries, or draw new ones.
         projection: Keep the checkpoint's projection or MLP (the widths must agree), or draw a new one.
         seed: Seed of the weights that are drawn.
@@ -60,7 +60,7 @@ def build_model(
     Raises:
         InputError: A checkpoint is missing, incomplete, damaged or of the wrong kind or size.
     """
-    vision_folder, llm_folder = locate(vision), locate(llm)
+    vision_folder, llm_folder = locate(vision), locate_language_model(llm)
     layer = vision_feature_layer
     layer = layer if layer is None or isinstance(layer, int) else list(layer)
     kind, eyes = eyes_of(vision_folder, bridge, layer, vision_feature_select_strategy)

@@ -7,6 +7,8 @@ import json
 import pickle
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mblip.errors import InputError, of_system
+from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
 
 
 class Checkpoint:
@@ -96,6 +99,21 @@ def weight_files(folder: Path) -> list[Path]:
     raise InputError(f"{folder} holds no weights: neither model.safetensors nor pytorch_model.bin")
 
 
+@contextmanager
+def told_of(folder: Path) -> Iterator[None]:
+    """Let an error of what is done inside name the checkpoint, where it does not.
+
+    Raises:
+        InputError: The one that was raised.
+    """
+    try:
+        yield
+    except InputError as error:
+        if str(folder) in str(error):
+            raise
+        raise InputError(f"{folder}: {error}") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
@@ -121,7 +139,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash that identifies a checkpoint cheaply: names, sizes and both ends of the weight files."""
+    """A hash that tells checkpoints apart without reading gigabytes: names, sizes and both ends of the weight files.
+
+    A converted GGUF file is told apart by the file itself.
+    """
+    if (folder / GGUF_SOURCE).is_file():
+        return str(read_json(folder / GGUF_SOURCE).get("sha256"))
     digest = hashlib.sha256()
     for path in weight_files(folder):
         size = path.stat().st_size

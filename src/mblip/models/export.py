@@ -162,7 +162,14 @@ def _usage(vlm: VisionLLM) -> str:
     """Stock code that asks the model, after its first lines, and advice on prompts."""
     prompt = _caption_prompt(vlm.model.config)
     if not vlm.container.images_in_text:
-        return f"""inputs = processor(images=Image.open("photo.jpg"), text="{prompt}", return_tensors="pt")
+        start = ""
+        if getattr(vlm.model.config, "start_token", None) == "first" and vlm.layout.start_tokens:
+            count = vlm.container.tokens_per_image
+            start = f"""
+# The model was trained with the token that begins a text before the image; the processor puts it after.
+ids = inputs["input_ids"]
+inputs["input_ids"] = ids[:, [{count}, *range({count}), *range({count + 1}, ids.shape[1])]]"""
+        return f"""inputs = processor(images=Image.open("photo.jpg"), text="{prompt}", return_tensors="pt"){start}
 print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_tokens=50), skip_special_tokens=True)[0])
 ```
 

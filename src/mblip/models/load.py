@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mblip.errors import InputError
+from mblip.models.checkpoint import told_of
 from mblip.models.finish import finish
 from mblip.models.locate import know_languages, locate
 from mblip.models.quantize import Quantization
@@ -47,4 +48,5 @@ def load_vision_llm(
         return load_run(folder, quantization, dtype, device_map, merge)
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} holds neither a model (config.json) nor a run ({DESCRIPTION})")
-    return finish(load_stock(folder, name, dtype, learns=dtype is not None), quantization, device_map)
+    with told_of(folder):
+        return finish(load_stock(folder, name, dtype, learns=dtype is not None), quantization, device_map)

@@ -10,12 +10,27 @@ from typing import Any
 
 from mblip import plugins
 from mblip.errors import InputError, MblipError, RemoteError, ResourceError, guess, is_scarcity, nearest, shorten
+from mblip.models.gguf import convert_gguf
+from mblip.models.gguf_files import find_gguf
 from mblip.more_languages import add_languages
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)
 _COLLECTION = re.compile(r"([a-z][a-z0-9+.-]+):(?!/)")
 _OUR_FOLDERS = ("runs", "exported")
-_FILE_ENDINGS = (".json", ".yaml", ".yml", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".zip", ".gz")
+_FILE_ENDINGS = (
+    ".json",
+    ".yaml",
+    ".yml",
+    ".gguf",
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".tar",
+    ".zip",
+    ".gz",
+)
 _FEW = 30
 
 
@@ -31,6 +46,30 @@ def locate(name: str | Path, weights: bool = True) -> Path:
         InputError: There is no such checkpoint, or it is not in the cache and the Hub cannot be reached.
     """
     return find_local(name) or _from_hub(str(name), weights)
+
+
+def locate_language_model(name: str | Path, weights: bool = True) -> Path:
+    """As :func:`locate`, of a language model, which may also be a GGUF file or the folder of one.
+
+    Raises:
+        InputError: As there, or the GGUF file cannot be read.
+    """
+    found = find_language_model(name)
+    file = found and find_gguf(found)
+    return convert_gguf(file, weights) if file else found or _from_hub(str(name), weights)
+
+
+def find_language_model(name: str | Path) -> Path | None:
+    """As :func:`find_local`, of a language model, which may also be a GGUF file or the folder of one.
+
+    Raises:
+        InputError: As there.
+    """
+    with suppress(RuntimeError, OSError, ValueError):  # find_local says it
+        path = Path(name).expanduser()
+        if path.is_file() and find_gguf(path):
+            return path
+    return find_local(name)
 
 
 def find_local(name: str | Path) -> Path | None:
@@ -51,6 +90,8 @@ def find_local(name: str | Path) -> Path | None:
     if is_folder(path):
         return path
     if exists(path):
+        if path.suffix.lower() == ".gguf":
+            raise InputError(f"{path} is a GGUF file, a language model alone: it goes under model.llm, or llm=")
         raise InputError(f"{path} is a file; name the folder that holds the checkpoint")
     if isinstance(name, Path) or is_path(text):
         missing = plugins.lacking() if _COLLECTION.match(text) else ""

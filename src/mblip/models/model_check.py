@@ -15,12 +15,13 @@ from mblip.models.checkpoint import Checkpoint
 from mblip.models.containers import LlavaContainer, container_kind
 from mblip.models.containers.llava import image_side
 from mblip.models.containers.towers import load_tower, tower_of
-from mblip.models.locate import locate
+from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
+from mblip.models.locate import locate_language_model
 from mblip.models.parts import count_parameters
 from mblip.models.reading import no_container, read_chat_template, read_tokenizer, sees_images
 from mblip.models.runs import DESCRIPTION, read_description
 from mblip.models.skeleton import base_config, container_config, language_model_skeleton, skeleton
-from mblip.models.tokens import IMAGE_TOKEN, check_image_token
+from mblip.models.tokens import IMAGE_TOKEN, NO_END, check_image_token
 from mblip.processing.framing import ChatFrame
 
 
@@ -51,8 +52,8 @@ def check_model(name: str | Path) -> ModelReport:
     """Check anything that ``load_vision_llm`` or ``build_model`` accepts, without loading it."""
     report = ModelReport(str(name))
     try:
-        folder = locate(name)
-        report.path = str(folder)
+        folder = locate_language_model(name)
+        report.path = str(name) if (folder / GGUF_SOURCE).is_file() else str(folder)
         if (folder / DESCRIPTION).is_file():
             _check_run(folder, report)
         elif not (folder / "config.json").is_file():
@@ -103,6 +104,8 @@ def _check_vision_llm(folder: Path, config: Any, report: ModelReport) -> None:
             _ = template and ChatFrame(tokenizer, template, placeholder).takes_parts
         except MblipError as error:
             report.problems.append(f"{folder}: {error}")
+    if tokenizer.eos_token_id is None and config.get_text_config().eos_token_id is None:
+        report.problems.append(f"{folder}: {NO_END}")
     report.facts["parameters"] = _parameters(config)
     with torch.device("meta"):
         _check_weights(folder, skeleton(config, torch.float32).model, config, report)
@@ -115,7 +118,7 @@ def _check_part(folder: Path, config: Any, report: ModelReport) -> None:
         _check_language_model(folder, config, report)
         return
     report.kind = "vision-language model of the LLaVA family" if tower.family else "image encoder"
-    eyes = LlavaContainer.eyes_from(tower.config, tower.family)
+    eyes = LlavaContainer.eyes_from(tower)
     LlavaContainer.read_image_processor(folder, eyes)
     load_tower(tower, Checkpoint(folder), torch.float32)
     report.facts |= {
@@ -134,7 +137,7 @@ def _check_language_model(folder: Path, config: Any, report: ModelReport) -> Non
     report.kind = "language model"
     tokenizer = read_tokenizer(folder)
     if tokenizer.eos_token_id is None:
-        report.problems.append(f"{folder}: the tokeniser has no end token (eos_token); answers could not end")
+        report.problems.append(f"{folder}: {NO_END}")
     report.facts["image token"] = f"{config.vocab_size - len(tokenizer)} embedding rows belong to no token"
     with torch.device("meta"):
         model = language_model_skeleton(config, torch.float32)

@@ -25,9 +25,10 @@ class Base:
 
     @classmethod
     def of(cls, name: str | Path, folder: Path) -> Base:
-        """The base for a checkpoint's name and its folder."""
-        local = Path(name).expanduser().is_dir() and not collection_of(str(name))
-        shown = str(folder.resolve()) if local else str(name).partition("@")[0]
+        """The base that ``name`` was located as."""
+        path = Path(name).expanduser()
+        local = path.exists() and not collection_of(str(name))
+        shown = str(path.resolve()) if local else str(name).partition("@")[0]
         return cls(shown, revision_of(folder), fingerprint(folder))
 
     @property

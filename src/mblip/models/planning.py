@@ -1,7 +1,9 @@
 """Plan a training recipe without loading weights: parameters, bytes, the cards it fits on, steps, hours.
 
-The model is built of fake tensors, which have a shape but no memory. One micro-batch runs forward and backward on them,
-and the peak of live bytes is counted, so the figure includes checkpointing, adapters and the chunked loss.
+The model is built on fake tensors, which have a shape and no memory, and one micro-batch runs forward and backward on
+them: what is alive at the worst moment is counted, so that checkpointing, adapters and the chunked loss are in the figure.
+The micro-batch is the largest that the recipe allows. It has no padding, so packed rows leave it as it is; any batch that they
+do pack has fewer tokens.
 """
 
 from __future__ import annotations
@@ -240,10 +242,15 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        given = {_address(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, Tensor) and _address(leaf) not in self._known | given:
-                self._add(leaf)
+        if func.namespace == "prim":  # questions such as a tensor's device: two of three calls, and they make nothing
+            return made
+        given = None
+        for leaf in (made,) if isinstance(made, Tensor) else tree_leaves(made):
+            if isinstance(leaf, Tensor) and _address(leaf) not in self._known:
+                if given is None:
+                    given = {_address(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+                if _address(leaf) not in given:
+                    self._add(leaf)
         return made
 
     def _add(self, tensor: Tensor) -> None:

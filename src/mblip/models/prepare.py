@@ -42,9 +42,10 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
         vlm = build_model(section.vision, section.llm, seed=recipe.seed, **options)
     else:
         raise InputError("the recipe names no model: set model.run, or both model.vision and model.llm")
-    _check_separator(vlm, recipe)
-    if section.answer_separator is not None:
-        vlm.model.config.answer_separator = section.answer_separator
+    _check_layout(vlm, recipe)
+    for field in ("answer_separator", "start_token"):
+        if (said := getattr(section, field)) is not None:
+            setattr(vlm.model.config, field, said)
     if section.chat is not None:
         vlm.layout_for(section.chat)  # raises if there is no chat template
         vlm.model.config.chat_prompts = section.chat
@@ -62,16 +63,19 @@ def prepare_shape(recipe: TrainRecipe) -> VisionLLM:
         InputError: The bases are not there, or do not fit each other or the recipe.
     """
     vlm = skeleton(container_config(recipe.model), compute_dtype(recipe))
-    _check_separator(vlm, recipe)
+    _check_layout(vlm, recipe)
     make_trainable(vlm, recipe)
     # Packed rows must be tried on the model's values. Their absence changes nothing: the largest batch has no padding.
     speed_up(vlm, without_values(recipe.speedups))
     return vlm
 
 
-def _check_separator(vlm: VisionLLM, recipe: TrainRecipe) -> None:
-    if recipe.model.answer_separator is not None and vlm.is_encoder_decoder:
-        raise InputError("model.answer_separator is for decoder-only models; this one has an encoder: leave it out")
+def _check_layout(vlm: VisionLLM, recipe: TrainRecipe) -> None:
+    for field in ("answer_separator", "start_token"):
+        if getattr(recipe.model, field) is not None and vlm.is_encoder_decoder:
+            raise InputError(f"model.{field} is for decoder-only models; this one has an encoder: leave it out")
+    if recipe.model.start_token is not None and vlm.container.images_in_text:
+        raise InputError("model.start_token is for models with a Q-Former; this one has an MLP: leave it out")
 
 
 def make_trainable(vlm: VisionLLM, recipe: TrainRecipe) -> None:

@@ -7,6 +7,8 @@ although the files hold separate ones.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +102,13 @@ def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None
     Raises:
         InputError: The checkpoint cannot be loaded.
     """
-    verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()  # check_loaded decides on what it would warn about
+    check_generation_settings(folder)
     place = {"pretrained_model_name_or_path": folder if state is None else None, "state_dict": state}
     try:
-        model, report = auto.from_pretrained(
-            **place, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
-        )
+        with quietly():  # what it would warn of, check_loaded decides
+            model, report = auto.from_pretrained(
+                **place, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
+            )
     except pickle.UnpicklingError as error:
         raise InputError(f"{folder} holds a pickle of more than tensors; convert it to safetensors") from error
     except NotImplementedError as error:  # transformers compares two tied tables that it skipped for their wrong size
@@ -116,9 +118,34 @@ def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None
         ) from error
     except (RuntimeError, ValueError, OSError, SafetensorError, AttributeError) as error:
         raise InputError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    return model, report
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep transformers from warning inside the block."""
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
     finally:
         hf_logging.set_verbosity(verbosity)
-    return model, report
+
+
+def check_generation_settings(folder: Path) -> None:
+    """Whether a checkpoint's generation settings can be read; transformers goes on without damaged ones, and says nothing.
+
+    Raises:
+        InputError: They cannot.
+    """
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return
+    said = read_json(file)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = said.get(name)
+        if not all(isinstance(one, int) for one in (value if isinstance(value, list) else [value]) if one is not None):
+            raise InputError(f"{file}: {name} is {value!r}, not the id of a token; copy the checkpoint again")
 
 
 def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix: str, folder: Path) -> None:

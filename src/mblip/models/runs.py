@@ -21,7 +21,7 @@ from mblip.errors import InputError, MblipError
 from mblip.models.build import build_model
 from mblip.models.checkpoint import fingerprint, read_json
 from mblip.models.finish import finish
-from mblip.models.locate import collection_of, locate
+from mblip.models.locate import collection_of, locate, locate_language_model
 from mblip.models.lora import load_lora, merge_lora, save_lora
 from mblip.models.origin import Base, Origin
 from mblip.models.parts import parameters_by_part
@@ -76,6 +76,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
         "trained_on": quantization_of(vlm.language_model),
         "prompt_templates": list(getattr(vlm.model.config, "prompt_templates", None) or []),
         "answer_separator": None if vlm.is_encoder_decoder else vlm.layout_for(False).separator,
+        "start_token": getattr(vlm.model.config, "start_token", None),
         "trained_prompts": getattr(vlm.model.config, "trained_prompts", None),
         "more_languages": getattr(vlm.model.config, "more_languages", None) or [],
     }
@@ -94,12 +95,13 @@ class Description:
         image_token_index: Id of the placeholder.
         trained_on: Quantisation of the language model in training.
         prompt_templates: Files of the templates that the run was trained with.
-        answer_separator: Text between prompt and answer of a decoder-only model. None if the run does not say (an
-            encoder-decoder, or an older run): the tokeniser then reads both as one line.
-        eyes: Settings of the eyes, see :attr:`~mblip.models.containers.Container.eye_settings`.
-        chat: Whether the run was trained with the language model's chat template; None if there was none.
-        trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None if the run does not say.
-        more_languages: Languages beyond the 96 that the run was trained in.
+        answer_separator: What stood between prompt and answer of a decoder-only model; None where the run does not say
+            (an encoder-decoder, or a run from before this was written): then what the tokeniser makes of both in one line.
+        start_token: ``first`` where the token that the tokeniser begins a text with stands before the images; else None.
+        eyes: What built the eyes, beside the bases; see :attr:`~mblip.models.containers.Container.eye_settings`.
+        chat: Whether the run was trained with the language model's chat template; None where it could have none.
+        trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None where the run does not say.
+        more_languages: Languages beside the 96 that the run was trained in.
     """
 
     bases: dict[str, Base]
@@ -110,6 +112,7 @@ class Description:
     trained_on: Quantization
     prompt_templates: list[str]
     answer_separator: str | None
+    start_token: str | None
     trained_prompts: dict[str, Any] | None
     eyes: dict[str, Any]
     chat: bool | None
@@ -135,6 +138,7 @@ def read_description(folder: Path) -> Description:
             trained_on=raw["trained_on"],
             prompt_templates=list(raw.get("prompt_templates", ())),
             answer_separator=_separator(raw.get("answer_separator")),
+            start_token=raw.get("start_token"),
             trained_prompts=raw.get("trained_prompts"),
             eyes=dict(raw.get("eyes") or {}),
             chat=raw.get("chat"),
@@ -183,6 +187,7 @@ def load_run(
     vlm.origin = Origin(bases, adapters, attached)
     if not vlm.is_encoder_decoder:  # the run's own separator counts, not that of its base
         vlm.model.config.answer_separator = run.answer_separator
+        vlm.model.config.start_token = run.start_token
     if run.chat is not None:
         vlm.model.config.chat_prompts = run.chat
     if run.prompt_templates:  # in the configuration, so that an export has them too
@@ -207,7 +212,7 @@ def _check_base(folder: Path, part: str, base: Base) -> None:
     # Nobody can restore a base that an older version of this package shipped.
     remedy = "train it again" if collection_of(base.name) else "restore the old one"
     try:
-        found = fingerprint(locate(base.name))
+        found = fingerprint(locate_language_model(base.name, weights=False) if part == "llm" else locate(base.name))
     except MblipError as error:
         raise error.reworded(
             f"{folder} needs the {part} checkpoint {base.name}, which is missing ({error}); {remedy}"

@@ -18,7 +18,7 @@ from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
 from mblip.models.containers import BRIDGES, CONTAINERS, LlavaContainer, bridge_for, container_kind
 from mblip.models.containers.towers import tower_of
-from mblip.models.locate import locate
+from mblip.models.locate import locate_language_model
 from mblip.models.reading import no_container, not_a_language_model, read_config, text_class
 from mblip.models.runs import DESCRIPTION
 from mblip.models.vision_llm import VisionLLM
@@ -38,7 +38,7 @@ def base_config(name: str | Path) -> PretrainedConfig:
         facts = json.loads(shipped.read_text(encoding="utf-8"))["config"]
         config = AutoConfig.for_model(**facts)
     else:
-        folder = locate(name, weights=False)
+        folder = locate_language_model(name, weights=False)
         facts = read_json(folder / "config.json")
         kind = CONTAINERS.get(facts.get("model_type", ""))
         config = kind.read_config(folder) if kind else read_config(folder)
@@ -76,7 +76,7 @@ def container_config(section: ModelSection) -> PretrainedConfig:
     settings = section.eye_settings
     if BRIDGES[bridge_for(eyes.model_type, settings.pop("bridge"))] is LlavaContainer:
         facts = tower_of(eyes, what)
-        eyes = LlavaContainer.eyes_from(facts.config, facts.family, *settings.values())
+        eyes = LlavaContainer.eyes_from(facts, *settings.values())
     kind = container_kind(eyes)
     assert kind is not None
     if container_kind(llm) or llm.get_text_config() is not llm:

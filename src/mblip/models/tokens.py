@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from mblip.errors import InputError
 
 IMAGE_TOKEN = "<image>"
+NO_END = "the language model's tokeniser has no end token (eos_token); answers could not end"
 
 
 def place_image_token(language_model: Any, tokenizer: Any) -> int:
@@ -74,7 +75,7 @@ def end_as_the_tokenizer(language_model: Any, tokenizer: Any) -> None:
         InputError: The tokeniser has no end token.
     """
     if tokenizer.eos_token_id is None:
-        raise InputError("the language model's tokeniser has no end token (eos_token); answers could not end")
+        raise InputError(NO_END)
     if tokenizer.eos_token_id not in end_tokens(language_model):
         language_model.config.get_text_config().eos_token_id = tokenizer.eos_token_id
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from mblip.errors import InputError
-from mblip.models.containers import container_of
+from mblip.models.containers import container_of, finite
 from mblip.models.head import place_output_head
 from mblip.models.language_model import CausalLanguageModel, LanguageModel, Seq2SeqLanguageModel, eval_mode
 from mblip.models.origin import Origin
@@ -136,7 +136,8 @@ class VisionLLM(nn.Module):
         image_token, tokens = self.container.image_token_id, self.container.tokens_per_image
         end = end_token(self.language_model, self.tokenizer)
         separator = getattr(self.model.config, "answer_separator", None)
-        return TextLayout(self.tokenizer, image_token, end, tokens, self.is_encoder_decoder, separator, frame)
+        first = getattr(self.model.config, "start_token", None) == "first"
+        return TextLayout(self.tokenizer, image_token, end, tokens, self.is_encoder_decoder, separator, frame, first)
 
     # Images
 
@@ -150,14 +151,22 @@ class VisionLLM(nn.Module):
         """Image features of pictures for the language model [images, tokens, width], without gradients.
 
         Raises:
-            UnreadableImage: A picture cannot be read.
+            InputError: A picture cannot be read, or what is made of it is not finite.
         """
         with torch.no_grad(), eval_mode(self):
-            return self.encode_images(self.pixels(images))
+            return finite(self.encode_images(self.pixels(images)))
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Image features for the language model: [images, 3, H, W] -> [images, tokens, width]."""
         return self.container.encode_images(pixel_values)
+
+    def _features(self, batch: Batch) -> Tensor:
+        """What the language model reads of each image of a batch."""
+        if "image_features" in batch:
+            return batch["image_features"]
+        if "vision_states" in batch:  # see mblip.training.features
+            return self.container.encode_states(batch["vision_states"])
+        return self.encode_images(batch["pixel_values"]) if len(batch["pixel_values"]) else self._no_features()
 
     def _no_features(self) -> Tensor:
         """Features for a batch of texts without images [0, image tokens, width].
@@ -174,15 +183,12 @@ class VisionLLM(nn.Module):
     # Images before words
 
     def embed(self, input_ids: Tensor, image_features: Tensor, image_index: Tensor) -> Tensor:
-        """Embed tokens, with the images' features in place of the placeholders.
+        """Word embeddings with the images' features in place of the placeholders [texts, tokens, width].
 
         Args:
             input_ids: [texts, tokens].
             image_features: [images, image tokens, width].
             image_index: [texts, images of a text], rows of ``image_features``; -1 pads texts with fewer images.
-
-        Returns:
-            [texts, tokens, width].
 
         Raises:
             InputError: A row has more or fewer placeholders than its images take, so that rows would be filled with
@@ -214,10 +220,11 @@ class VisionLLM(nn.Module):
         """The loss of a batch; each image is encoded once for all its texts.
 
         Args:
-            batch: ``pixel_values`` [images, 3, H, W] (or ``image_features`` [images, tokens, width]), ``image_index``
-                [texts, images of a text], ``input_ids`` and ``attention_mask`` [texts, tokens], and ``labels``: for an
-                encoder-decoder [texts, answer tokens], else aligned with ``input_ids``; -100 is not supervised.
-            per_text: Also return each text's own loss; there are no gradients then.
+            batch: ``pixel_values`` [images, 3, H, W] (or the container's ``vision_states`` of them, or ``image_features``
+                [images, tokens, width]), ``image_index`` [texts, images of a text], ``input_ids`` and ``attention_mask``
+                [texts, tokens], and ``labels``: for an encoder-decoder [texts, answer tokens], else aligned with
+                ``input_ids``; -100 is not supervised.
+            per_text: Also give each text's own loss; there are no gradients then.
 
         Returns:
             ``loss`` (mean over supervised tokens), ``loss_sum`` and ``tokens``; with ``per_text`` also
@@ -246,12 +253,8 @@ class VisionLLM(nn.Module):
             return self.llm.logits(states)
 
     def hidden_states_and_labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The states that the output head reads [texts, tokens, width], and the label of each [texts, tokens]."""
-        features = batch.get("image_features")
-        if features is None:
-            pixels = batch["pixel_values"]
-            features = self.encode_images(pixels) if len(pixels) else self._no_features()
-        embedded = self.embed(batch["input_ids"], features, batch["image_index"])
+        """The states that the output head reads [texts, tokens, width], and what each of them should predict."""
+        embedded = self.embed(batch["input_ids"], self._features(batch), batch["image_index"])
         hidden = None
         if "packed_rows" in self.speedups:  # returns None if one row per text is as cheap
             hidden = packed_rows.hidden_states(self.llm, embedded, batch, self.layout)

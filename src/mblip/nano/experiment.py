@@ -1,4 +1,7 @@
-"""The nano experiment of ``mblip quickstart``, from mix to report, with or without all ablations."""
+"""The nano experiment from mix to report: what ``mblip quickstart`` runs, with or without every ablation.
+
+The same settings with a language model of one's own in place of nano-mlm are the mini experiment (``--llm``).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Any
 from accelerate import PartialState
 
 from mblip.config import DataRecipe, TrainRecipe, load_recipe
+from mblip.errors import InputError, nearest
 from mblip.evaluation.answerers.mblip import MblipAnswerer
 from mblip.evaluation.benchmark import Item
 from mblip.evaluation.pictures import PictureSources
@@ -20,6 +24,7 @@ from mblip.evaluation.runner import answer_tasks
 from mblip.evaluation.tasks import Task
 from mblip.mixture import build_mix
 from mblip.models.prepare import prepare_model
+from mblip.nano.alone import ask_words
 from mblip.nano.benchmark import BENCHMARK, TASKS, SceneItem, as_item, is_right, load_items
 from mblip.nano.page import write_report
 from mblip.nano.quickstart import ANSWERS, read_answers, samples
@@ -38,11 +43,11 @@ MANY_LANGUAGES = "mul"  # ISO 639-2
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of alignment: overrides of ``nano/align``, and its mix.
+    """One way to align: overrides of the training recipe and the mix it learns from.
 
-    ``claim`` is the paper's statement about it, in this project's words; the paper's figures are at full size.
-    ``candidate`` settings learn from the complete mix: the best of those that ran, on validation scenes of held-out
-    pairs, is the headline.
+    ``lora_rate`` is that of LoRA in multiples of the Q-Former's; None for the recipe's. ``claim`` is what the paper says of
+    it, in the words of this project; the paper's figures are of another size. ``candidate`` settings learn from the whole
+    mix: the best of those that ran, on validation scenes of pairs never shown, is the headline.
     """
 
     name: str
@@ -50,7 +55,7 @@ class Setting:
     claim: str
     overrides: tuple[str, ...] = ()
     mix: str = "mix"
-    tasks: tuple[str, ...] = ("naming", "naming_never_shown", "caption_2")
+    lora_rate: float | None = None
     quick: bool = False
     candidate: bool = False
 
@@ -68,46 +73,108 @@ SETTINGS = (
             "starting from an aligned Q-Former is what makes it cheap", ("model.qformer=random",)),
     Setting("lora_off", "language model frozen", "LoRA on all linear layers throughout", ("parts.llm=frozen",),
             candidate=True),
-    Setting("lora_small", "LoRA at the Q-Former's rate", "not tried there", ("optim.lora_lr=1e-4",), candidate=True),
-    Setting("lora_large", "LoRA at 100 times the Q-Former's rate", "not tried there", ("optim.lora_lr=1e-2",), candidate=True),
+    Setting("lora_small", "LoRA at the Q-Former's rate", "not tried there", lora_rate=1, candidate=True),
+    Setting("lora_large", "LoRA at 100 times the Q-Former's rate", "not tried there", lora_rate=100, candidate=True),
     Setting("left_out", f"the mix without {LEFT_OUT}", "not tried there", (f"data.exclude_languages=[{LEFT_OUT}]",)),
 )  # fmt: skip
 
 
-def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scenes: int = 50) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Experiment:
+    """The models and data that all settings share, and the tasks they are asked.
+
+    Attributes:
+        align: The training recipe.
+        data: The data recipe.
+        llm: The language model, in place of the recipe's; empty for that.
+        tasks: Asked of the model of every setting.
+        headline: Asked of the best setting.
+        dtype: Precision of the vision and language models when they answer.
+        overrides: Of the training recipe, in every setting.
+    """
+
+    align: str = "nano/align"
+    data: str = "data/nano_scenes"
+    llm: str = ""
+    tasks: tuple[str, ...] = ("naming", "naming_never_shown", "caption_2")
+    headline: tuple[str, ...] = TASKS
+    dtype: str = "fp32"
+    overrides: tuple[str, ...] = ()
+
+    def recipe(self, setting: Setting, directory: Path, seed: int) -> TrainRecipe:
+        """Return the recipe that trains a setting."""
+        own = (f"model.llm={self.llm}",) if self.llm else ()
+        overrides = (*own, *self.overrides, *setting.overrides, f"seed={seed}", f"data.mix={directory / setting.mix}")
+        recipe = load_recipe(TrainRecipe, self.align, overrides)
+        if setting.lora_rate is None:
+            return recipe
+        rate = f"optim.lora_lr={setting.lora_rate * recipe.optim.lr:g}"
+        return load_recipe(TrainRecipe, self.align, (*overrides, rate))
+
+
+def mini(llm: str) -> Experiment:
+    """The experiment with a language model of one's own: single objects, since it has to learn more from fewer texts."""
+    tasks = ("naming", "naming_never_shown")
+    return Experiment("mini/align", "data/mini_scenes", llm, tasks, tasks, "bf16")
+
+
+def run_experiment(
+    directory: Path,
+    ablations: bool,
+    seeds: int,
+    say: Say,
+    scenes: int = 50,
+    what: Experiment = Experiment(),
+    only: Sequence[str] = (),
+) -> dict[str, Any]:
     """Build the mixes, align in every setting, evaluate, and write report.html, report.md and report.json.
 
     Finished steps are kept: a run that was interrupted, or is run again, continues with the missing steps.
+
+    Args:
+        directory: For the mixes, runs and report.
+        ablations: Every setting, not only the quick ones.
+        seeds: Of training, for each setting.
+        say: Is told how far it is.
+        scenes: Asked in each language of each task.
+        what: Which language model is aligned, and how.
+        only: Names of settings, in place of ``ablations``.
 
     Returns:
         The content of report.json.
 
     Raises:
-        InputError: A base model is damaged, or the directory cannot be written.
+        InputError: A base model is damaged, the directory cannot be written, or there is no setting of a name.
     """
     started = time.perf_counter()
-    prepare_model(load_recipe(TrainRecipe, "nano/align"))  # reports a damaged base before minutes are spent
-    recipe = load_recipe(DataRecipe, "data/nano_scenes")
+    settings = _settings(ablations, only)
+    prepare_model(what.recipe(settings[0], directory, 1))  # a damaged base is told before minutes are spent
+    recipe = load_recipe(DataRecipe, what.data)
     manifest = build_mix(recipe, directory / "mix")
     say(f"mix: {manifest.rows:,} instructions in {len(manifest.by_language)} languages")
-    settings = [setting for setting in SETTINGS if ablations or setting.quick]
-    english = load_recipe(DataRecipe, "data/nano_scenes", ("allocation.languages=[en]", "allocation.task_languages={}"))
+    english = load_recipe(DataRecipe, what.data, ("allocation.languages=[en]", "allocation.task_languages={}"))
     build_mix(english, directory / "mix_en")
     held_out = recipe.translation.never_shown
+    known = ask_words(what.llm, directory / "words", scenes, held_out, say) if what.llm else None
     results: dict[str, Any] = {}
     for setting in settings:
         for seed in range(1, seeds + 1):
-            _align(setting, directory, seed, say)
-        results[setting.name] = _score(setting, directory, seeds, scenes, held_out)
+            align(what, setting, directory, seed, say)
+        results[setting.name] = score(what, setting, directory, seeds, scenes, held_out)
         _say_scores(setting, results[setting.name], say)
-    chosen = _choose([setting for setting in settings if setting.candidate], directory, seeds, held_out)
-    main = results[chosen.name] = _score(replace(chosen, tasks=TASKS), directory, seeds, scenes, held_out)
-    _say_scores(chosen, main, say)
+    candidates = [setting for setting in settings if setting.candidate] or settings[:1]
+    chosen = _choose(what, candidates, directory, seeds, held_out)
+    if what.headline != what.tasks:
+        asked = replace(what, tasks=what.headline)
+        results[chosen.name] = score(asked, chosen, directory, seeds, scenes, held_out)
+        _say_scores(chosen, results[chosen.name], say)
+    main = results[chosen.name]
     curve = read_steps(directory / f"{chosen.name}-1" / "metrics.jsonl")
     # The training may have run in another call.
     peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, *(row.peak_memory_mib for row in curve)]
     report = {
         "setting": chosen.name,
+        **({"llm": Path(what.llm).name, "llm_alone": known} if known else {}),
         "headline": main["headline"],
         "tasks": main["tasks"],
         "languages": main["languages"],
@@ -125,9 +192,22 @@ def run_experiment(directory: Path, ablations: bool, seeds: int, say: Say, scene
     return report
 
 
-def _align(setting: Setting, directory: Path, seed: int, say: Say) -> None:
+def _settings(ablations: bool, only: Sequence[str]) -> list[Setting]:
+    """The settings that are asked for.
+
+    Raises:
+        InputError: There is none of a name.
+    """
+    names = [setting.name for setting in SETTINGS]
+    for name in only:
+        if name not in names:
+            raise InputError(f"there is no setting {name!r}{nearest(name, names)}")
+    return [setting for setting in SETTINGS if (setting.name in only if only else ablations or setting.quick)]
+
+
+def align(what: Experiment, setting: Setting, directory: Path, seed: int, say: Say) -> None:
+    """Train one seed of a setting in ``directory/NAME-SEED``; a finished run is left as it is."""
     run = directory / f"{setting.name}-{seed}"
-    overrides = (*setting.overrides, f"seed={seed}", f"data.mix={directory / setting.mix}")
 
     def told(row: StepLog | ValidationLog | Note) -> None:
         if isinstance(row, StepLog):
@@ -135,17 +215,21 @@ def _align(setting: Setting, directory: Path, seed: int, say: Say) -> None:
         elif isinstance(row, Note):
             say(f"{run.name}: {row.text}")
 
-    train(load_recipe(TrainRecipe, "nano/align", overrides), run, told)
+    train(what.recipe(setting, directory, seed), run, told)
 
 
-def _score(setting: Setting, directory: Path, seeds: int, scenes: int, held_out: float) -> dict[str, Any]:
-    items = load_items(load_lexicon().named_languages(), scenes, setting.tasks, held_out)
-    answers = [_answers(directory / f"{setting.name}-{seed}", ANSWERS, items) for seed in range(1, seeds + 1)]
+def score(
+    what: Experiment, setting: Setting, directory: Path, seeds: int, scenes: int, held_out: float
+) -> dict[str, Any]:
+    """Ask the setting's runs about scenes in all languages, and score their answers; see :func:`score_scenes`."""
+    items = load_items(load_lexicon().named_languages(), scenes, what.tasks, held_out)
+    runs = [directory / f"{setting.name}-{seed}" for seed in range(1, seeds + 1)]
+    answers = [_answers(run, ANSWERS, items, what.dtype) for run in runs]
     return {"says": setting.says, "claim": setting.claim, **score_scenes(items, answers)}
 
 
-def _choose(settings: Sequence[Setting], directory: Path, seeds: int, held_out: float) -> Setting:
-    """The setting that names most held-out pairs, on scenes that are not used for results."""
+def _choose(what: Experiment, settings: Sequence[Setting], directory: Path, seeds: int, held_out: float) -> Setting:
+    """The setting that names most of the pairs it was never shown, on scenes that no result is taken from."""
     if len(settings) == 1:
         return settings[0]
     items = load_items(
@@ -153,16 +237,17 @@ def _choose(settings: Sequence[Setting], directory: Path, seeds: int, held_out: 
     )
 
     def right(setting: Setting) -> int:
-        runs = [_answers(directory / f"{setting.name}-{seed}", "validation", items) for seed in range(1, seeds + 1)]
+        folders = [directory / f"{setting.name}-{seed}" for seed in range(1, seeds + 1)]
+        runs = [_answers(run, "validation", items, what.dtype) for run in folders]
         return sum(is_right(item, run[item.id]) for run in runs for item in items)
 
     return max(settings, key=right)
 
 
-def _answers(run: Path, name: str, items: Sequence[SceneItem]) -> dict[str, str]:
-    """The answers of a run to items about scenes, by the runner of ``mblip eval``; existing answers are reused."""
-    answerer = MblipAnswerer(str(run), run, "none", "fp32", BATCH)
-    # A batch takes as many steps as its longest answer, so names (two tokens) must not share batches with lists.
+def _answers(run: Path, name: str, items: Sequence[SceneItem], dtype: str) -> dict[str, str]:
+    """The answers of a run to items about scenes, by the runner of ``mblip eval``; what is answered already is not asked."""
+    answerer = MblipAnswerer(str(run), run, "none", dtype, BATCH)
+    # A batch takes as many steps as its longest answer: names, in two, do not wait for lists.
     for task in _tasks(items):
         answer_tasks([task], answerer, run / name, PartialState())
     answers = read_answers(run / name)

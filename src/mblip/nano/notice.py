@@ -9,6 +9,11 @@ from mblip.inference.notices import Notice
 from mblip.models.vision_llm import VisionLLM
 from mblip.nano.scenes import SIZE
 
+SEES = (
+    "emoji scenes: one to four things, such as a tulip and an ambulance, on a smooth background; it is a nano model for trying "
+    "things out, and does not know photographs"
+)
+QUESTION = "Name the object in Swahili:"
 NOTICE = (
     "this is a nano model, made for trying things out: it has learnt emoji scenes, and the picture does not look like "
     "one; "
@@ -22,8 +27,12 @@ _SIDE, _LEVELS, _SHARE, _TRIES, _GREY = 32, 8, 0.40, 150, 4
 
 
 def notice_for(model: VisionLLM) -> Notice | None:
-    """The function that gives notices about a nano model's pictures; None for other models."""
-    return (lambda picture: None if looks_like_a_scene(picture) else NOTICE) if is_nano(model) else None
+    """For a nano model, what to tell the person who shows it a picture; None for other models."""
+    return (
+        Notice(SEES, QUESTION, lambda picture: None if looks_like_a_scene(picture) else NOTICE)
+        if is_nano(model)
+        else None
+    )
 
 
 def is_nano(model: VisionLLM) -> bool:

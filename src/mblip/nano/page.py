@@ -24,6 +24,13 @@ LIMITS = (
     "dictionary. "
     "They show that the method works end to end, not how a model sees photographs."
 )
+_MINI_TITLE = "A small mBLIP around {llm}"
+MINI_LIMITS = (
+    "What these figures can say: the pictures are known objects in new scenes, one picture a concept. The language model was "
+    "trained by others on text of its own choice, and reads names in pieces of its own. The share of the same words that it "
+    "knows from text alone, after three examples, stands beside: no alignment can be expected to say much more. They do not "
+    "show how a model sees photographs."
+)
 _NAMES = {
     "naming_exact": "naming, exact",
     "naming_exact_never_shown": "naming, pairs never shown",
@@ -42,6 +49,7 @@ _COLUMNS = {
 
 
 _SHOWN, _HELD = "pairs shown with a picture", "pairs never shown"
+_ALONE = "the language model alone, asked in text"
 _Group = tuple[str, list[tuple[str, Bar]]]
 
 
@@ -64,16 +72,16 @@ def _page(report: dict[str, Any], samples: list[dict[str, Any]]) -> str:
     return render(
         "quickstart.html.j2",
         FOLDER / "pages",
-        title=_TITLE,
+        title=_title(report),
         size=size,
-        limits=LIMITS,
-        figures=[(title, *_interval(headline[name])) for name, title in _NAMES.items() if name in headline],
-        runs=[_SHOWN, _HELD],
+        limits=MINI_LIMITS if "llm" in report else LIMITS,
+        figures=_figures(report),
+        runs=[_SHOWN, _HELD, *([_ALONE] if "llm" in report else [])],
         samples=samples,
         picture=_picture,
         ablations=_ablations(report["ablations"], report["setting"]),
         gap=_gap(report["ablations"]),
-        languages=_languages(report["languages"]),
+        languages=_languages(report["languages"], report.get("llm_alone", {})),
         axis=ticks(1),
         curve=_curve(report["curve"]),
         mix=Table(
@@ -82,6 +90,25 @@ def _page(report: dict[str, Any], samples: list[dict[str, Any]]) -> str:
             (1,),
         ),
     )
+
+
+def _title(report: dict[str, Any]) -> str:
+    return _MINI_TITLE.format(llm=report["llm"]) if "llm" in report else _TITLE
+
+
+def _figures(report: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The headline's figures by title, and what the language model knows alone."""
+    headline = report["headline"]
+    found = [(title, *_interval(headline[name])) for name, title in _NAMES.items() if name in headline]
+    if "llm_alone" in report:
+        found.append((_ALONE, *_interval(report["llm_alone"]["all"])))
+    return found
+
+
+def _columns(ablations: dict[str, Any]) -> dict[str, str]:
+    """The columns that some setting was asked for."""
+    asked = {name for result in ablations.values() for name in result["headline"]}
+    return {name: title for name, title in _COLUMNS.items() if name in asked}
 
 
 def _picture(key: str) -> str:
@@ -100,11 +127,12 @@ def _interval(figure: dict[str, Any] | None) -> tuple[str, str]:
 
 
 def _ablations(ablations: dict[str, Any], headline: str) -> Table:
-    head = ["setting", *_COLUMNS.values(), "seeds", "what it is, and what the paper says"]
+    columns = _columns(ablations)
+    head = ["setting", *columns.values(), "seeds", "what it is, and what the paper says"]
     rows = []
     for name, result in ablations.items():
-        # The interval is below its value, so that the table fits a page.
-        figures = [TableCell(*_interval(result["headline"].get(column))) for column in _COLUMNS]
+        # The interval below its value, so that the whole table fits a page.
+        figures = [TableCell(*_interval(result["headline"].get(column))) for column in columns]
         setting = TableCell(name, "the figures above" if name == headline else "")
         rows.append([setting, *figures, TableCell(str(result["seeds"])), TableCell(result["says"], result["claim"])])
     return Table(head, rows, range(1, len(head) - 1))
@@ -118,9 +146,9 @@ def _gap(ablations: dict[str, Any]) -> Iterator[_Group]:
         yield name, [(_SHOWN, Bar(f"{english:.0%} / {mean:.0%}", mean, None, english))]
 
 
-def _languages(languages: dict[str, Any]) -> Iterator[_Group]:
+def _languages(languages: dict[str, Any], alone: dict[str, Any]) -> Iterator[_Group]:
     for code, row in languages.items():
-        figures = {_SHOWN: row["naming_exact"], _HELD: row.get("naming_exact_never_shown")}
+        figures = {_SHOWN: row["naming_exact"], _HELD: row.get("naming_exact_never_shown"), _ALONE: alone.get(code)}
         bars = [(name, Bar(f"{f['value']:.0%}", f["value"], f["ci95"])) for name, f in figures.items() if f is not None]
         yield LANGUAGES[code].name, bars
 
@@ -135,23 +163,21 @@ def _curve(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _markdown(report: dict[str, Any]) -> str:
-    lines = [f"# {_TITLE}", "", LIMITS, "", "| figure | value | 95 % interval |", "|---|---|---|"]
-    for name, title in _NAMES.items():
-        if figure := report["headline"].get(name):
-            lines.append(f"| {title} | {' | '.join(_interval(figure))} |")
-    lines += ["", f"| setting | {' | '.join(_COLUMNS.values())} | seeds |", "|---|---|---|---|---|---|"]
+    limits, columns = MINI_LIMITS if "llm" in report else LIMITS, _columns(report["ablations"])
+    lines = [f"# {_title(report)}", "", limits, "", "| figure | value | 95 % interval |", "|---|---|---|"]
+    lines += [f"| {title} | {value} | {interval} |" for title, value, interval in _figures(report)]
+    lines += ["", f"| setting | {' | '.join(columns.values())} | seeds |", "|---" * (len(columns) + 2) + "|"]
     for name, result in report["ablations"].items():
-        figures = [_interval(result["headline"].get(column)) for column in _COLUMNS]
+        figures = [_interval(result["headline"].get(column)) for column in columns]
         cells = [f"{value} ({interval})" if interval else value for value, interval in figures]
         mark = " (the figures above)" if name == report["setting"] else ""
         lines.append(f"| {name}{mark} | {' | '.join(cells)} | {result['seeds']} |")
-    lines += [
-        "",
-        "| language | " + " | ".join(sorted(report["tasks"])) + " |",
-        "|---" * (len(report["tasks"]) + 1) + "|",
-    ]
+    alone = report.get("llm_alone", {})
+    head = ["language", *sorted(report["tasks"]), *([_ALONE] if alone else [])]
+    lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for code, row in report["languages"].items():
         tasks = row["tasks"]
         cells = [f"{tasks[task]['value']:.0%}" if task in tasks else "" for task in sorted(report["tasks"])]
+        cells += [f"{alone[code]['value']:.0%}"] if alone else []
         lines.append(f"| {LANGUAGES[code].name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

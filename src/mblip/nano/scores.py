@@ -50,15 +50,15 @@ def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]
     for task in dict.fromkeys([*HEADLINE.values(), *sorted({task for task, _ in rights})]):
         cells = [array for (of, _), array in rights.items() if of == task]
         if cells:
-            by_task[task] = _with_interval(cells, rng)
+            by_task[task] = with_interval(cells, rng)
     headline.update({name: by_task[task] for name, task in HEADLINE.items() if task in by_task})
-    headline["language_fidelity"] = _with_interval(list(faithful.values()), rng)
+    headline["language_fidelity"] = with_interval(list(faithful.values()), rng)
     languages: dict[str, dict[str, Any]] = {item.language: {} for item in items}
     for language, figures in languages.items():
-        tasks = {task: _with_interval([array], rng) for (task, code), array in rights.items() if code == language}
+        tasks = {task: with_interval([array], rng) for (task, code), array in rights.items() if code == language}
         figures.update({name: tasks[task] for name, task in HEADLINE.items() if task in tasks})
         own = [array for (_, code), array in faithful.items() if code == language]
-        figures.update(language_fidelity=_with_interval(own, rng), tasks=tasks)
+        figures.update(language_fidelity=with_interval(own, rng), tasks=tasks)
     return {
         "headline": headline,
         "tasks": by_task,
@@ -67,7 +67,7 @@ def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]
     }
 
 
-def _with_interval(cells: list[NDArray[np.float64]], rng: np.random.Generator) -> dict[str, Any]:
+def with_interval(cells: list[NDArray[np.float64]], rng: np.random.Generator) -> dict[str, Any]:
     """The mean over languages and its 95 % interval; each cell is [seeds, scenes] of one language."""
     value = float(np.mean([cell.mean() for cell in cells]))
     seeds = len(cells[0])

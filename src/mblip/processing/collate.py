@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,20 +18,37 @@ from mblip.schema import Instruction
 from mblip.storage import ImageStore, UnreadableImage
 
 
+class Kept(Protocol):
+    """What is kept of pictures beside the collator, so that they need not be read again."""
+
+    def holds(self, key: str) -> bool:
+        """Whether a picture need not be read."""
+        ...
+
+    def number(self, key: str) -> int:
+        """What the batch calls a picture."""
+        ...
+
+
 class Collator:
     """Batches for :meth:`mblip.models.VisionLLM.forward`.
 
-    The texts of an unreadable picture are left out; the picture is never replaced. The crop of a picture depends only
-    on the seed and its key, not on texts or processes.
+    A picture that cannot be read takes its texts out of the batch; it is never replaced.
+    How a picture is cropped follows from the seed and its key, whichever texts and processes it is read for.
+
+    Attributes:
+        kept: Pictures that it holds are not read; None: all are.
     """
 
     def __init__(self, store: ImageStore, transform: TrainTransform, layout: TextLayout, section: MixSection) -> None:
         self.store, self.transform, self.layout, self.section = store, transform, layout, section
+        self.kept: Kept | None = None
 
     def __call__(self, instructions: Sequence[Instruction], seed: Sequence[int]) -> dict[str, Tensor] | None:
         """Make ``pixel_values`` [images, 3, H, W], ``image_index`` [texts, images of a text], and the layout's tensors.
 
-        A batch of texts without pictures has no images.
+        A batch of texts without pictures has no images. With :attr:`kept` there are pixels of the pictures that it lacks
+        alone, and ``picture_numbers`` and ``pixel_rows`` (-1 where there is none) [images].
 
         Returns:
             None if no text has all its pictures.
@@ -38,6 +56,8 @@ class Collator:
         pixels: dict[str, NDArray[np.float32]] = {}
         unreadable: set[str] = set()
         for key in dict.fromkeys(key for instruction in instructions for key in instruction.images):
+            if self.kept is not None and self.kept.holds(key):
+                continue
             try:
                 image = self.store.get(key, self.transform.needed)
             except UnreadableImage:
@@ -56,11 +76,22 @@ class Collator:
             [row.prompt for row in kept], [row.answer for row in kept], [len(row.images) for row in kept],
             self.section.max_prompt_tokens, self.section.max_answer_tokens, self.section.end_cut_answers,
         )  # fmt: skip
-        images = torch.from_numpy(np.stack([pixels[key] for key in used])) if used else self._no_images
+        read = [key for key in used if key in pixels]
+        images = torch.from_numpy(np.stack([pixels[key] for key in read])) if read else self._no_images
         return {
             "pixel_values": images,
             "image_index": torch.tensor(index, dtype=torch.long).view(len(kept), width),
             **texts,
+            **self._places(list(used), read),
+        }
+
+    def _places(self, used: list[str], read: list[str]) -> dict[str, Tensor]:
+        if self.kept is None or not used:
+            return {}
+        row = {key: number for number, key in enumerate(read)}
+        return {
+            "picture_numbers": torch.tensor([self.kept.number(key) for key in used]),
+            "pixel_rows": torch.tensor([row.get(key, -1) for key in used]),
         }
 
     @property

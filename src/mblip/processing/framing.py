@@ -16,7 +16,9 @@ from mblip.errors import InputError
 
 # Markers that no template changes and no tokeniser merges with their neighbours.
 _PROMPT, _ANSWER = "QzPromptzQ", "QzAnswerzQ"
-_MANY = 8  # tokens after an answer in which its end token is searched
+# Whatever a template, which is a program of others, may end in.
+_OF_TEMPLATES = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_MANY = 8  # tokens after an answer, among which the one that ends it is looked for
 
 
 class Frame(Protocol):
@@ -87,18 +89,21 @@ class ChatFrame:
         Raises:
             InputError: It shows them neither as parts nor as one text.
         """
+        reason = ""
         for parts in (True, False):
             try:
                 shown = self._render([self._turn(_PROMPT, 1, parts)])
-            except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
+            except _OF_TEMPLATES as error:
+                reason = " ".join(str(error).split())[:120]
                 continue
             if shown.count(self.image_token) == 1 == shown.count(_PROMPT) and shown.index(
                 self.image_token
             ) < shown.index(_PROMPT):
                 return parts
         raise InputError(
-            f"the chat template does not show a user's text after an image ({self.image_token}): ask with "
-            "chat=False, or correct the template"
+            f"the chat template does not show what a user says with an image ({self.image_token}) before it"
+            f"{f' ({reason})' if reason else ''}: mend the template, or do without it (chat=False, or "
+            '"chat_prompts": false in config.json)'
         )
 
     @cached_property

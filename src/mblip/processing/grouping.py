@@ -106,8 +106,13 @@ class Mix:
     def image_keys(self) -> list[str]:
         """Every picture of the rows, once."""
         keys: dict[str, None] = {}
+        done = 0
         for batch in self._rows.batches("images"):
-            keys.update(dict.fromkeys(pc.unique(pc.list_flatten(batch[0])).to_pylist()))
+            column, done, begin = batch[0], done + batch.num_rows, done
+            if self._chosen is not None:
+                own = self._chosen[np.searchsorted(self._chosen, begin) : np.searchsorted(self._chosen, done)]
+                column = column.take(pa.array(own - begin))
+            keys.update(dict.fromkeys(pc.unique(pc.list_flatten(column)).to_pylist()))
         return list(keys)
 
     def take(self, rows: Places) -> list[Instruction]:

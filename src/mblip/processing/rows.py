@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from mblip.errors import InputError
 from mblip.schema import Instruction
-from mblip.storage import Manifest, ShardReader, atomic_path, exclusive_lock, read_manifest
+from mblip.storage import Manifest, ShardReader, atomic_path, cache_folder, exclusive_lock, read_manifest
 from mblip.storage.locks import BusyError
 
 COLUMNS = ["id", "source", "task", "images", "prompt", "answer", "prompt_language", "answer_language"]
@@ -87,8 +86,7 @@ def open_rows(folder: Path, mapped_from: int = MAPPED_FROM) -> Rows:
 def _unpacked(folder: Path, manifest: Manifest, paths: Sequence[Path]) -> Path:
     """The Arrow file of a mix, made if it is missing: beside the mix, or in a cache if that folder is read-only."""
     digest = hashlib.sha256(json.dumps(manifest.shards, sort_keys=True).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mblip"
-    places = [folder / UNPACKED, cache / "unpacked"]
+    places = [folder / UNPACKED, cache_folder("unpacked")]
     for place in places:
         if (place / f"{digest}.arrow").is_file():
             return place / f"{digest}.arrow"

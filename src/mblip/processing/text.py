@@ -32,11 +32,13 @@ class TextLayout:
     Args:
         tokenizer: The language model's tokeniser.
         image_token_id: Id of the placeholder.
-        end_token_id: Id of the token that ends every answer.
-        queries: Number of placeholders per image.
-        is_encoder_decoder: Whether to use the layout of encoder-decoders.
-        separator: Text between prompt and answer of a decoder-only model; None to tokenise both as one line.
-        frame: The frame for prompts with images inside the text; None if image tokens come first.
+        end_token_id: What every answer ends with.
+        queries: Placeholders that one image takes.
+        is_encoder_decoder: Which of the two layouts.
+        separator: What stands between prompt and answer of a decoder-only model; None for what its tokeniser makes of
+            both written in one line.
+        frame: What is written around prompts that hold their images; None where the images stand before the prompt.
+        start_first: Without a frame, the token that the tokeniser begins a text with stands before the images, not after.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class TextLayout:
         is_encoder_decoder: bool,
         separator: str | None = None,
         frame: Frame | None = None,
+        start_first: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_token_id = image_token_id
@@ -57,6 +60,7 @@ class TextLayout:
         self.is_encoder_decoder = is_encoder_decoder
         self.frame = frame
         self._separator = separator
+        self._start_first = start_first
 
     @property
     def pad_token_id(self) -> int:
@@ -138,7 +142,14 @@ class TextLayout:
                 token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
                 raise InputError(f"the prompt {prompt!r} holds {token}, which stands for the image; write it otherwise")
         prefix = [self.image_token_id] * self.queries
-        return [prefix * count + row for row, count in zip(rows, images, strict=True)]
+        starts = len(self.start_tokens) if self._start_first else 0
+        return [row[:starts] + prefix * count + row[starts:] for row, count in zip(rows, images, strict=True)]
+
+    @cached_property
+    def start_tokens(self) -> list[int]:
+        """What the tokeniser writes before a text."""
+        bare, whole = self._ids(["a"], special=False)[0], self._ids(["a"])[0]
+        return whole[: next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)]
 
     def _framed(
         self, frame: Frame, prompts: Sequence[str], images: Sequence[int], limit: int | None

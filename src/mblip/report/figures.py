@@ -12,7 +12,13 @@ from mblip.report.render import Bar, Table, TableCell, render, ticks
 from mblip.report.samples import SampleCard
 from mblip.report.summary import BenchmarkSummary, Estimate, PairedTest, Report, RunScores
 from mblip.report.values import GROUPS, p_value, show_estimate, show_share
+from mblip.report.verdict import verdicts
 from mblip.schema import Score
+
+UNFOLDED = 4
+"""Languages of a sample card that are shown at once; a click shows the others."""
+FOLDED = 6
+"""Rows of a test beyond which a click shows them: its sentence stands at the top of the page."""
 
 
 def draw_page(report: Report, cards: Sequence[SampleCard]) -> str:
@@ -37,10 +43,13 @@ def draw_page(report: Report, cards: Sequence[SampleCard]) -> str:
             if any(result.fidelity is not None for result in benchmark.runs.values())
         ],
         share_axis=ticks(1),
+        verdicts=verdicts(report),
         tests=list(_tests(report)),
         published=list(_published(report, sources)),
         sources=sources,
         cards=cards,
+        unfolded=UNFOLDED,
+        folded=FOLDED,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,8 +138,9 @@ def summarize(directories: Sequence[Path]) -> Report:
     Raises:
         InputError: A directory is not such a run, is named twice, is damaged or has no score.
     """
-    names = _names(directories)
-    runs = {name: read_run(path) for name, path in names.items()}
+    read = _read_runs(directories)
+    names = _names(read)
+    runs = {name: read[path] for name, path in names.items()}
     scores = {name: _read_scores(path) for name, path in names.items()}
     about = _read_about(names, scores)
     samples = {name: _samples(path, scores[name]) for name, path in names.items()}
@@ -147,6 +149,7 @@ def summarize(directories: Sequence[Path]) -> Report:
         for name, run in runs.items()
         if run.limit is not None
     ]
+    cautions += _remarks(scores)
     benchmarks, tests = [], []
     for benchmark in about.values():
         by_run = {
@@ -169,16 +172,28 @@ def summarize(directories: Sequence[Path]) -> Report:
     return Report(runs, names, benchmarks, tests, published, cautions)
 
 
-def _names(directories: Sequence[Path]) -> dict[str, Path]:
-    """A short name for each run: its folder's name, with as much of the path as is needed to be unique."""
-    paths = [Path(path).resolve() for path in directories]
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise InputError(f"{twice} is named twice; name each run once")
+def _names(runs: Mapping[Path, Run]) -> dict[str, Path]:
+    """A short name for each run: its model's, and the folder of the run too where several runs are of one model."""
+    models = dict(zip(runs, _shortened([Path(run.model or path).parts for path, run in runs.items()]), strict=True))
+    folders = dict(zip(runs, _shortened([path.resolve().parts for path in runs]), strict=True))
+    alike = Counter(models.values())
+    return {model if alike[model] == 1 else f"{model} ({folders[path]})": path for path, model in models.items()}
+
+
+def _shortened(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    """The end of each path, as long as it takes to tell those that differ from each other."""
     depth = 1
-    while len({path.parts[-depth:] for path in paths}) < len(paths):
+    while len({path[-depth:] for path in paths}) < len(set(paths)):
         depth += 1
-    return {"/".join(path.parts[-depth:]): Path(given) for path, given in zip(paths, directories, strict=True)}
+    return ["/".join(path[-depth:]) for path in paths]
+
+
+def _read_runs(directories: Sequence[Path]) -> dict[Path, Run]:
+    resolved = [Path(path).resolve() for path in directories]
+    if len(set(resolved)) < len(resolved):
+        twice = next(path for path in resolved if resolved.count(path) > 1)
+        raise InputError(f"{twice} is named twice; name each run once")
+    return {Path(path): read_run(Path(path)) for path in directories}
 
 
 def _read_scores(directory: Path) -> list[Score]:
@@ -278,6 +293,16 @@ def _main_metric(benchmark: About, scores: Sequence[Score]) -> Metric:
 
 def _order(codes: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(codes, key=lambda code: (code != "en", -find_language(code).mc4_share, code)))
+
+
+def _remarks(scores: dict[str, list[Score]]) -> list[str]:
+    """What the scores of runs say of themselves, such as that answers differ from the gold ones in spelling alone."""
+    return [
+        f"{score.benchmark} ({score.language}), {name}: {score.fingerprint['remark']}."
+        for name, held in scores.items()
+        for score in held
+        if "remark" in score.fingerprint
+    ]
 
 
 def _differences(

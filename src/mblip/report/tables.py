@@ -12,6 +12,7 @@ from mblip.evaluation.statistics import resource_group
 from mblip.languages import find_language
 from mblip.report.summary import Estimate, Report
 from mblip.report.values import GROUPS, p_value, show_estimate
+from mblip.report.verdict import verdicts
 
 _COLUMNS = (
     "run", "model", "benchmark", "language", "language_name", "resources", "metric", "value", "low", "high", "n",
@@ -33,6 +34,7 @@ def to_json(report: Report) -> dict[str, Any]:
         del row["about"]
     for row, test in zip(data["tests"], report.tests, strict=True):
         row["metric"] = test.metric.name
+    data["verdicts"] = verdicts(report)
     return data
 
 
@@ -64,6 +66,7 @@ def to_markdown(report: Report) -> str:
         "",
     ]
     lines += [line for caution in report.cautions for line in (f"> {caution}", "")]
+    lines += [line for sentence in verdicts(report) for line in (_cell(sentence), "")]
     for name, run in report.runs.items():
         lines.append(f"- {_cell(name)}: {_cell(run.model)} ({run.kind}, {run.protocol}, prompts {_cell(run.prompts)})")
     for benchmark in report.benchmarks:

@@ -152,6 +152,11 @@ def write_json(path: str | Path, data: Any) -> None:
         file.write(text + "\n")
 
 
+def cache_folder(name: str) -> Path:
+    """Where this machine keeps what was made once and can be made again: ``mblip/NAME`` in the cache of the user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mblip" / name
+
+
 def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 

@@ -22,6 +22,7 @@ from mblip.models.vision_llm import VisionLLM
 from mblip.more_languages import carried
 from mblip.storage import read_manifest
 from mblip.training.checkpoints import newest_checkpoint
+from mblip.training.features import check_features, keep_features
 from mblip.training.identity import check_contents, mix_digest, model_digests
 from mblip.training.loader import TrainLoader, check_data, prepare_mix, unreadable_pictures
 from mblip.training.logs import Note, OnLog
@@ -66,11 +67,15 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
     if recipe.stage == "finetune" and processes.is_main_process and (warning := warn_of_bytes(vlm.tokenizer, mix)):
         on_log(Note(f"warning: {warning}"))
     steps = count_steps(recipe.optim, feed.steps_per_epoch)
+    kept, told = keep_features(recipe, feed, vlm, steps)
+    if told and processes.is_main_process:
+        on_log(Note(told))
     validator = None
     if recipe.validate_every:
         validator = Validator(vlm, recipe, feed.held, directory, on_log, writes=processes.is_main_process)
     row = fit(LoopConfig(
-        model=vlm, groups=learning_groups(vlm, recipe.optim), batches=feed.micro_batches, loss=text_loss, steps=steps,
+        model=vlm, groups=learning_groups(vlm, recipe.optim), batches=feed.micro_batches, steps=steps,
+        loss=(lambda model, batch: text_loss(model, kept.fill(batch))) if kept else text_loss,
         seed=recipe.seed, directory=directory, warmup=min(recipe.optim.warmup_steps, steps // 2),
         floor=recipe.optim.min_lr_share, weight_decay=recipe.optim.weight_decay, betas=recipe.optim.betas,
         clip=recipe.optim.clip, precision=recipe.precision, sharding=recipe.sharding, profile=recipe.optim.profile,
@@ -110,7 +115,8 @@ def fit_to_words(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, directory: Path
     Raises:
         InputError: The mix lacks those tasks, or their answers do not name, token by token, what the queries see.
     """
-    tasks = recipe.data.model_copy(update={"tasks": recipe.model.fit_words})
+    # A share of rows without a picture is a matter of training: what queries see is told by pictures alone.
+    tasks = recipe.data.model_copy(update={"tasks": recipe.model.fit_words, "text_share": None})
     try:
         feed = TrainLoader(recipe.model_copy(update={"data": tasks}), mix, directory, vlm)
     except InputError as error:
@@ -145,6 +151,7 @@ def check_stage(recipe: TrainRecipe) -> None:
             f"sharding=full cannot split {recipe.model.quantization} weights, whose scales are stored separately: "
             "set model.quantization=none, or sharding=none (each process then holds the complete quantised model)"
         )
+    check_features(recipe)
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and recipe.sharding == "none":
         raise InputError("accelerate is configured for FSDP, but the recipe has sharding=none: set sharding=full")
 
@@ -166,7 +173,8 @@ def count_steps(optim: OptimSection, per_epoch: int) -> int:
 def text_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """The vision-LLM's named losses, and the numbers of texts and images."""
     losses: dict[str, Tensor] = model(batch)
-    counts = {"examples": len(batch["labels"]), "images": len(batch["pixel_values"])}
+    pictures = batch["vision_states"] if "vision_states" in batch else batch["pixel_values"]
+    counts = {"examples": len(batch["labels"]), "images": len(pictures)}
     return {**losses, **{name: losses["loss"].new_tensor(count) for name, count in counts.items()}}
 
 

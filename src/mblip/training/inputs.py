@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mblip.config import TrainRecipe
 from mblip.errors import InputError, MblipError
-from mblip.models.locate import exists, find_local, is_folder
+from mblip.models.locate import exists, find_language_model, find_local, is_folder
 
 
 def check_paths(recipe: TrainRecipe) -> None:
@@ -20,7 +20,7 @@ def check_paths(recipe: TrainRecipe) -> None:
     for field in ("run", "vision", "llm"):
         if name := getattr(recipe.model, field):
             try:
-                find_local(name)
+                (find_language_model if field == "llm" else find_local)(name)
             except MblipError as error:
                 raise error.reworded(f"model.{field}: {error}") from error
     section = recipe.data

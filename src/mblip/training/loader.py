@@ -18,7 +18,7 @@ from mblip.corpora.table import TEXT_ONLY
 from mblip.errors import InputError
 from mblip.mixture import build_mix
 from mblip.models.vision_llm import VisionLLM
-from mblip.processing.collate import Collator
+from mblip.processing.collate import Collator, Kept
 from mblip.processing.grouping import GroupedBatches, Mix, assign_micro_batches
 from mblip.processing.text import IGNORED
 from mblip.processing.transforms import TrainTransform
@@ -190,6 +190,18 @@ class TrainLoader:
         transform = TrainTransform.of(vlm.processor.image_processor, section.crop_scale, section.flip)
         self._collate = Collator(self._pictures, transform, vlm.layout, section)
 
+    def seen_again(self, steps: int) -> list[int]:
+        """The numbers of the mixes that so many steps pass over more than once."""
+        return [n for n, source in enumerate(self._sources) if steps > source.batches.steps_per_epoch]
+
+    def count_pictures(self, sources: Sequence[int]) -> int:
+        """Different pictures of some mixes."""
+        return sum(len(self._sources[number].batches.mix.image_keys()) for number in sources)
+
+    def keep(self, kept: Kept) -> None:
+        """Read no picture from now on that this holds; its keys begin with the number of the mix."""
+        self._collate.kept = kept
+
     def micro_batches(self, step: int) -> list[Batch]:
         """The micro-batches of this process.
 
@@ -276,7 +288,8 @@ class _PictureReader:
         self._sources, self._section, self._path = sources, section, listed
         self._pictures = sum(source.batches.mix.pictures for source in sources)
         self._lock = threading.Lock()
-        self._tried = self._failed = 0
+        self._tried = 0
+        self._failed: set[str] = set()
         self.unreadable: set[str] = set()
         if listed.exists():
             self.unreadable.update(str(row["image"]) for row in read_jsonl(listed))
@@ -299,15 +312,14 @@ class _PictureReader:
 
     def _count(self, error: UnreadableImage) -> None:
         with self._lock:
-            self._tried += 1
-            self._failed += 1
+            self._failed.add(error.key)  # once, however often it is tried: the others may be kept and not read again
             if error.key not in self.unreadable:
                 self.unreadable.add(error.key)
                 with JsonlAppender(self._path) as file:
                     file.append({"image": error.key, "reason": error.reason})
-            expected = max(self._tried, min(self._pictures, _TRIED))
-            if self._failed > self._section.max_unreadable * expected:
+            failed, tried = len(self._failed), self._tried + len(self._failed)
+            if failed > self._section.max_unreadable * max(tried, min(self._pictures, _TRIED)):
                 raise InputError(
-                    f"{self._failed} of {self._tried} images cannot be read, the last is {error.key!r} "
-                    f"({error.reason}): repair the store or raise data.max_unreadable"
+                    f"{failed} of {tried} images cannot be read, the last being {error.key!r} "
+                    f"({error.reason}): mend the store or raise data.max_unreadable"
                 )

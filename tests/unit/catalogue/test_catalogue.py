@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from mblip import plugins
 from mblip.catalogue.checking import check_needs
 from mblip.catalogue.entries import SetFile, load_catalogue, read_catalogue
 from mblip.catalogue.names import unsafe
@@ -17,7 +19,7 @@ from mblip.catalogue.wanted import check_raw_files, find_wanted, finds, open_rec
 from mblip.cli.app import app
 from mblip.config import DataRecipe, EvalRecipe, TrainRecipe, load_recipe, shipped_recipes
 from mblip.errors import InputError
-from mblip.evaluation.benchmarks import EVALUATED
+from mblip.evaluation.benchmarks import EVALUATED, MADE
 
 CATALOGUE = load_catalogue()
 
@@ -81,6 +83,23 @@ def test_names_recipes_suites_and_checkpoints() -> None:
     assert names("bigscience/mt0-xl", "org/name@v1") == ["mt0_xl", "org/name@v1"]
     with pytest.raises(InputError, match="there is no download 'xgq'; did you mean 'xgqa'"):
         names("xgq")
+
+
+def test_a_suite_may_have_benchmarks_that_read_nothing_and_says_which_data_the_catalogue_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plugins.benchmarks, "_things", dict(plugins.benchmarks._things))
+    made = dataclasses.replace(MADE["scenes"], name="made")
+    plugins.benchmarks.register("made", made)
+    plugins.benchmarks.register("read", dataclasses.replace(made, name="read", files=("read.json",)))
+
+    def suite(*benchmarks: str) -> list[str]:
+        found = find_wanted([EvalRecipe(title="my suite", benchmarks=benchmarks)], CATALOGUE)
+        return [entry.name for entry in found.sets]
+
+    assert suite("made", "scenes") == [] and suite("made", "xgqa") == ["xgqa", "gqa_images"]
+    with pytest.raises(InputError, match="no data for the benchmark 'read' of my suite"):
+        suite("made", "read")
 
 
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:

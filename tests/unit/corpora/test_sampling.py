@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests.folders import hash_directory
-from tests.killed import kill, stopped_at
+from tests.killed import At, Commands
 
 from mblip.config import AllocationSection, DataRecipe, SourceSection, save_recipe
 from mblip.corpora import reading, sample_sources, sampling
@@ -140,23 +138,22 @@ def test_killed_reading_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert hash_directory(tmp_path / "work") == hash_directory(tmp_path / "whole")
 
 
-def test_process_killed_while_reading(table: Path, tmp_path: Path) -> None:
+def test_process_killed_while_reading(commands: Commands, table: Path, tmp_path: Path) -> None:
     with table.open("a") as file:
         for n in range(3000, 90_000):
             file.write(json.dumps({"image": f"{n}.jpg", "text": f"text {n}", "id": str(n)}) + "\n")
     save_recipe(_recipe(table, "drop"), tmp_path / "recipe.yaml")
     arguments = ["data", "sample", str(tmp_path / "recipe.yaml"), "--work"]
-    command = [sys.executable, "-m", "mblip", *arguments]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    assert commands.run(*arguments, str(tmp_path / "whole"))[0] == 0
     folder = tmp_path / "work/english/own"
     held = 0
     for calls in (25, 45):  # a part is 20 calls
-        kill(stopped_at("reading", calls, *arguments, str(tmp_path / "work")))
+        commands.killed(At("reading", calls=calls), *arguments, str(tmp_path / "work"))
         finished = {p: p.stat().st_mtime_ns for p in folder.glob("exclusions-*.jsonl")}
         assert held < len(finished)
         held = len(finished)
     assert not (folder / "manifest.json").exists()
-    subprocess.run([*command, str(tmp_path / "work")], check=True, capture_output=True)
+    assert commands.run(*arguments, str(tmp_path / "work"))[0] == 0
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
     assert hash_directory(tmp_path / "work") == hash_directory(tmp_path / "whole")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests import evaluation_data as data
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from mblip.cli.app import app
 from mblip.errors import InputError
@@ -74,6 +74,67 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert line.startswith("  af am ar ") and line.endswith("has no labels in these languages")
     rows = json.loads(CliRunner().invoke(app, ["doctor", str(tmp_path), "--json"]).stdout)
     assert len(rows) == 179 and rows[0]["benchmark"] == "babel_imagenet" and rows[0]["is_complete"] is False
+
+
+def doctor(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["doctor", *map(str, arguments)])
+
+
+def test_a_folder_lists_what_it_lacks_and_fails_where_what_it_has_cannot_be_used(tmp_path: Path) -> None:
+    assert doctor(tmp_path).exit_code == 0  # it asks for nothing
+    data.xgqa(tmp_path)
+    for code in ("en", "de"):
+        pictures = data.pictures(tmp_path, EVALUATED["xgqa"], code)
+    shown = doctor(tmp_path)
+    assert shown.exit_code == 0 and "xgqa: 2 of 8 languages complete (de en)" in shown.stdout
+    pictures[0].rename(tmp_path / "elsewhere.jpg")  # a picture is missing
+    assert doctor(tmp_path).exit_code == doctor(tmp_path, "--json").exit_code == 1
+    (tmp_path / "elsewhere.jpg").rename(pictures[0])
+    assert doctor(tmp_path).exit_code == 0
+    (tmp_path / "XVNLI/annotations/fr").mkdir(parents=True)
+    (tmp_path / "XVNLI/annotations/fr/test.jsonl").write_text('{"gold_label": "perhaps"}\n')  # a file is damaged
+    assert doctor(tmp_path).exit_code == 1
+
+
+@pytest.mark.parametrize("suite", ["xgqa", "one.yaml"])
+def test_a_suite_fails_where_anything_that_it_asks_for_is_missing(
+    suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.yaml").write_text("title: one\nkind: eval\nbenchmarks: [xgqa]\n")
+    with pytest.raises(InputError, match="there is no folder data; fetch the benchmarks with: mblip data download"):
+        CliRunner().invoke(app, ["doctor", suite], catch_exceptions=False)
+    data.xgqa(tmp_path / "data")
+    for code in ("en", "de"):
+        data.pictures(tmp_path / "data", EVALUATED["xgqa"], code)
+    assert doctor(suite).exit_code == doctor(suite, "--json").exit_code == 1  # six languages are missing
+    assert doctor(suite, "--languages", "German,en").exit_code == 0
+    assert doctor(suite, "--languages", "German,bn").exit_code == 1
+    with pytest.raises(InputError, match="has nothing in sw"):
+        CliRunner().invoke(app, ["doctor", suite, "--languages", "sw"], catch_exceptions=False)
+    if suite == "xgqa":
+        with pytest.raises(InputError, match=r"no field to change by 'languages=\[de\]'"):
+            CliRunner().invoke(app, ["doctor", suite, "languages=[de]"], catch_exceptions=False)
+    else:
+        assert doctor(suite, "languages=[de]").exit_code == 0
+
+
+def test_tables_of_a_suite_are_looked_at_like_benchmarks(tmp_path: Path) -> None:
+    lacking = doctor("multi30k", "--data", tmp_path)
+    assert lacking.exit_code == 1 and "multi30k: 0 of 4 languages complete" in lacking.stdout
+    assert "xgqa" not in lacking.stdout and "multi30k/test_2016_flickr.en.tsv" in lacking.stdout
+    (tmp_path / "multi30k").mkdir()
+    (tmp_path / "flickr30k-images").mkdir()
+    (tmp_path / "multi30k/test_2016_flickr.cs.tsv").write_text("image\tcaption\n1.jpg\tPes\n2.jpg\tKo\u010dka\n")
+    assert "2 of 2, such as 1.jpg" in doctor("multi30k", "--data", tmp_path, "--languages", "cs").stdout
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / "flickr30k-images" / name).write_bytes(b"")
+    assert doctor("multi30k", "--data", tmp_path, "--languages", "cs").exit_code == 0
+    (row,) = json.loads(doctor("multi30k", "--data", tmp_path, "--languages", "cs", "--json").stdout)
+    assert (row["benchmark"], row["language"], row["items"], row["is_complete"]) == ("multi30k", "cs", 2, True)
+    (tmp_path / "multi30k/test_2016_flickr.cs.tsv").write_text("image\tcaption\n\tPes\n")
+    shown = doctor("multi30k", "--data", tmp_path, "--languages", "cs")
+    assert shown.exit_code == 1 and "row 1" in shown.stdout
 
 
 def test_a_model_is_looked_at_too(tmp_path: Path) -> None:

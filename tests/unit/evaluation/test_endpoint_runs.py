@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests import evaluation_data as data
+from tests.killed import At, Commands
 from typer.testing import CliRunner
 
 from mblip.cli.app import app
@@ -115,73 +112,25 @@ def run(
     return score
 
 
-# Forks a process for each line on its standard input, so that a run begins in milliseconds; tells its id.
-FORKS = """
-import os, sys
-from pathlib import Path
-import mblip.evaluation.runner, accelerate
-from mblip.config import EvalRecipe
-from mblip.evaluation.evaluate import RuntimeOptions, evaluate
-root, url, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-print("ready", flush=True)
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        recipe = EvalRecipe(title="test", benchmarks=("pope_random",))
-        evaluate("m", recipe, root, out, runtime=RuntimeOptions(endpoint=url, batch_size=8))
-        os._exit(0)
-    print(child, flush=True)
-    os.waitpid(child, 0)
-    print("gone", flush=True)
-"""
-
-
-def test_twenty_kills_lose_nothing_and_ask_nothing_twice(tmp_path: Path, stub: str) -> None:
-    items, kills, under_way = 600, 20, 8
+def test_twenty_kills_lose_nothing_and_ask_nothing_twice(tmp_path: Path, stub: str, commands: Commands) -> None:
+    items, kills, under_way = 300, 20, 8
     root, out = pope(tmp_path / "data", items), tmp_path / "out"
-    rng = random.Random(0)
-
-    def slow(handler: Stub, question: str) -> None:
-        time.sleep(rng.uniform(0.01, 0.08))
-        handler.say("yes" if int(question[-5:-1]) % 2 else "no")
-
-    Stub.behave = slow
-    forks = subprocess.Popen(
-        [sys.executable, "-c", FORKS, str(root), stub, str(out)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert forks.stdin and forks.stdout
-
-    def line() -> str:
-        assert forks.stdout
-        return forks.stdout.readline().strip()
-
-    assert line() == "ready"
-    path = out / "predictions/pope_random-en.jsonl"
-    held: list[int] = []
+    draw = random.Random(0)
+    commands.load("mblip.evaluation.runner")
+    Stub.behave = lambda handler, question: handler.say("yes" if int(question[-5:-1]) % 2 else "no")
+    command = [
+        "eval", "m", "--suite", "pope_random", "--data", str(root), "--to", str(out), "--endpoint", stub,
+        "--batch-size", str(under_way),
+    ]  # fmt: skip
+    path, held = out / "predictions/pope_random-en.jsonl", 0
     for kill in range(kills):
-        forks.stdin.write("run\n")
-        forks.stdin.flush()
-        child = int(line())
-        enough = sum(Stub.asked.values()) + rng.randint(1, 30)
-        while sum(Stub.asked.values()) < enough:  # somewhere in the middle of the answers
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.05))
-        os.kill(child, signal.SIGKILL)
-        assert line() == "gone"
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        whole = [row for row in lines if row.endswith(b"\n")]
-        names = [json.loads(row)["id"] for row in whole]
-        assert len(names) == len(set(names)), f"a row twice after kill {kill}"
-        assert not held or len(names) >= held[-1], f"rows lost by kill {kill}"
-        held.append(len(names))
-    assert held[-1] < items, "the run ended before the last kill: it proves nothing"
-    forks.stdin.write("run\n")
-    forks.stdin.flush()
-    line()
-    assert line() == "gone"
-    forks.stdin.close()
-    forks.wait()
+        rows, share = draw.randint(1, 20), (1.0, 0.5, 0.0)[kill % 3]
+        commands.killed(At(append=path.name, calls=rows, share=share), *command)
+        whole = [row for row in path.read_bytes().splitlines(keepends=True) if row.endswith(b"\n")]
+        held += rows - (share < 1)
+        assert len({json.loads(row)["id"] for row in whole}) == len(whole) == held, f"after kill {kill}"
+    assert held < items, "the run ended before the last kill: it proves nothing"
+    assert commands.run(*command)[0] == 0
     answers = read_predictions(out, "pope_random", "en")
     assert len(answers) == items == len(path.read_text().splitlines())
     assert all(row.answer == ("yes" if int(name) % 2 else "no") for name, row in answers.items())

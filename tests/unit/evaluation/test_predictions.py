@@ -272,9 +272,26 @@ def test_maxm_in_one_unicode_spelling(tmp_path: Path, language: str, gold: str, 
         ]
     }
     paths = whole(tmp_path / f"maxm_v1_{language}.json", rows), whole(tmp_path / "p.json", {"q": said})
-    assert score("maxm", *paths).metrics["accuracy"] == 0  # as mBLIP has it
+    as_mblip = score("maxm", *paths)
+    assert as_mblip.metrics["accuracy"] == 0
+    assert as_mblip.fingerprint["remark"].startswith("1 answer differs from a gold answer in Unicode spelling alone")
     result = score("maxm", *paths, variant="nfc")
     assert result.metrics["accuracy"] == 100 and "NFC" in result.fingerprint["normaliser"]
+    assert "remark" not in result.fingerprint
+
+
+def test_only_answers_that_another_spelling_makes_right_are_remarked_on(tmp_path: Path) -> None:
+    golds, said = ["caf\u00e9", "th\u00e9", "caf\u00e9", "lait"], ["cafe\u0301", "th\u00e9", "the\u0301", "Lait"]
+    pairs = [
+        {"question_id": f"q{number}", "question": "?", "processed_answers": [gold]} for number, gold in enumerate(golds)
+    ]
+    data = whole(tmp_path / "maxm_v1_fr.json", {"annotations": [{"image_id": "a", "qa_pairs": pairs}]})
+    answers = whole(tmp_path / "p.json", {f"q{number}": text for number, text in enumerate(said)})
+    found = score("maxm", data, answers)
+    assert found.metrics["accuracy"] == 50 and found.fingerprint["remark"].startswith("1 answer ")
+    assert score("maxm", data, answers, variant="nfc").metrics["accuracy"] == 75
+    right = whole(tmp_path / "r.json", {f"q{number}": gold for number, gold in enumerate(golds)})
+    assert "remark" not in score("maxm", data, right).fingerprint
 
 
 @pytest.mark.parametrize("files", [

@@ -143,6 +143,17 @@ def test_any_of_several_gold_answers_is_right_and_other_variants_are_the_benchma
     }
 
 
+@pytest.mark.parametrize("variant", ["iglue", "mblip", "maxm", "official_2021"])
+def test_answers_in_another_unicode_spelling_are_remarked_on_and_nfc_counts_them(variant: str, tmp_path: Path) -> None:
+    rows = [{"id": 1, "image": "a", "question": "q", "answers": ["caf\u00e9"] * 4}]
+    table = lines(tmp_path / "t.jsonl", rows)
+    said = lines(tmp_path / "said.jsonl", [{"id": 1, "answer": "cafe\u0301"}])
+    found = score(table, said, "vqa", variant=variant)
+    assert found.metrics["accuracy"] == 0 and "variant nfc counts such" in found.fingerprint["remark"]
+    found = score(table, said, "vqa", variant="nfc")
+    assert found.metrics == {"accuracy": 100.0, "relaxed": 1.0} and "remark" not in found.fingerprint
+
+
 def test_the_verb_prints_the_object_of_the_others(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", [("file", "text"), *_flat()])
     arguments = [
@@ -166,6 +177,16 @@ def test_the_verb_prints_the_object_of_the_others(tmp_path: Path) -> None:
 CHOICES: dict[str, tuple[list[Any], list[str]]] = {
     "letters": ([{"image": "a", "question": "q", "A": "dog", "B": "cat", "C": "", "answer": "B"}], []),
     "list": ([{"image": "a", "question": "q", "options": ["dog", "cat"], "answer": "cat"}], []),
+    "labels without a blank": ([{"image": "a", "question": "q", "options": ["A.dog", "B.cat"], "answer": "B"}], []),
+    "digits of another script": (
+        [{"image": "a", "question": "q", "options": ["\u0e51. dog", "\u0e52. cat"], "answer": "2"}],
+        [],
+    ),
+    "a list that ends in nan": (
+        [{"image": "a", "question": "q", "options": ["(1) dog", "(2) cat", "nan"], "answer": "2"}],
+        [],
+    ),
+    "question in lines": ([{"image": "a", "question": ["q"], "options": ["dog", "cat"], "answer": "B"}], []),
     "list in words": ([{"image": "a", "question": "q", "options": "['dog', 'cat']", "answer": "(B)"}], []),
     "lettered list": ([{"image": "a", "question": "q", "choices": ["A. dog", "B. cat"], "answer": "b"}], []),
     "numbered list": ([{"image": "a", "question": "q", "choices": ["(1) dog", "(2) cat"], "answer": 2}], []),
@@ -317,6 +338,8 @@ BAD_CHOICES: dict[str, tuple[dict[str, Any], str]] = {
     "one option": ({"options": ["x"], "answer": "A"}, "1 option is not enough"),
     "two alike": ({"options": ["x", "x"], "answer": "A"}, "two options are 'x'"),
     "no answer": ({"options": ["x", "y"], "answer": None}, "'answer' is blank"),
+    "no picture": ({"image": [], "options": ["x", "y"], "answer": "A"}, "'image' holds no picture"),
+    "a number that begins an option": ({"options": ["1.5 kg", "2.5 kg"], "answer": "2.5"}, "neither a letter of the 2"),
 }
 
 
@@ -380,7 +403,9 @@ def _struct(count: int) -> list[dict[str, Any]]:
 
 
 def test_shipped_recipes_read_the_layouts_that_are_documented(tmp_path: Path) -> None:
-    for folder in ("cvqa/data", "xmmmu/data", "mtvqa", "multi30k", "image_pairs", "flickr30k/images"):
+    for folder in (
+        "cvqa/data", "xmmmu/data", "mtvqa", "multi30k", "image_pairs", "flickr30k/images", "m3exam/data", "babel-imagenet",
+    ):  # fmt: skip
         (tmp_path / folder).mkdir(parents=True)
     two = {"image": _struct(2), "ID": ["1", "2"], "Question": ["q", "r"], "Options": [["x", "y"]] * 2, "Label": [1, 0]}
     for part, subsets in enumerate((["('Japanese', 'Japan')", "('Irish', 'Ireland')"], ["('Irish', 'Ireland')"] * 2)):
@@ -403,6 +428,17 @@ def test_shipped_recipes_read_the_layouts_that_are_documented(tmp_path: Path) ->
         tmp_path / "image_pairs/sw.csv",
         [("left_img", "right_img", "caption", "label"), ("l.png", "r.png", "Mbwa", "True")],
     )
+    exam = {
+        "question_text": ["(image)[image-0.jpg] q", "r", "s"], "background_description": [[], ["One.", "Two."], []],
+        "answer_text": ["\u0e52", "1", "3"], "need_image": ["yes"] * 3,
+        "options": [["\u0e51. 24", "\u0e52. 22"], ["(1) x", "(2) (image)[image-1.png]"], ["1.x", "2.y", "3.z", "nan"]],
+        "image_ids": [["image-0.jpg"], ["image-0.jpg", "image-1.png"], ["image-2.png"]],
+        "images": [_struct(1), _struct(2), _struct(1)],
+    }  # fmt: skip
+    pq.write_table(pa.table(exam), tmp_path / "m3exam/data/thai-00000-of-00001.parquet")
+    asked = "Which of these choices is shown in the image?\nChoices:\nA. hund\nB. katt\nAnswer with the letter."
+    row = {"context": [asked], "label": [""], "text_label": "B", "image_id": "n02123045/ILSVRC2012_val_00000001.JPEG"}
+    (tmp_path / "babel-imagenet/mc_bin_no_8.json").write_text(json.dumps([row]))
     counts = {}
     for suite, language in (
         ("cvqa", "ja"),
@@ -410,6 +446,8 @@ def test_shipped_recipes_read_the_layouts_that_are_documented(tmp_path: Path) ->
         ("mtvqa", "de"),
         ("multi30k", "cs"),
         ("image_pairs", "sw"),
+        ("m3exam", "th"),
+        ("bin_mc", "no"),
     ):
         recipe = load_suite([suite]).model_copy(update={"languages": (language,)})
         (benchmark,) = read_tables(recipe, tmp_path)
@@ -417,8 +455,15 @@ def test_shipped_recipes_read_the_layouts_that_are_documented(tmp_path: Path) ->
         counts[suite] = [(len(item.images), item.gold) for item in items]
     assert counts == {
         "cvqa": [(1, "y")], "xmmmu": [(2, "x"), (1, "y")], "mtvqa": [(1, ("Ja",))], "multi30k": [(1, ("Pes",))],
-        "image_pairs": [(2, ("yes",))],
+        "image_pairs": [(2, ("yes",))], "m3exam": [(1, "22"), (2, "x"), (1, "z")], "bin_mc": [(1, ("B",))],
     }  # fmt: skip
+    (exams,) = read_tables(load_suite(["m3exam"]).model_copy(update={"languages": ("th",)}), tmp_path)
+    (task,) = load_tasks([exams], tmp_path)
+    assert [item.asked.partition("\n1")[0] for item in task.items][1].startswith("One.\nTwo.\nr\nA. x\nB. (image)")
+    assert all(task.pictures.get(key).size == (24, 24) for item in task.items for key in item.images)
+    (choices,) = read_tables(load_suite(["bin_mc"]).model_copy(update={"languages": ("no",)}), tmp_path)
+    (item,) = choices.read(tmp_path, "no")
+    assert choices.prompt.format(text=item.text) == asked  # nothing around it
 
 
 def test_a_table_in_several_files_is_one_with_the_pictures_of_each(tmp_path: Path) -> None:

@@ -22,19 +22,23 @@ from tests.serving import NAME, chat, png, serving
 from tests.unit.inference.raid import Raid
 from tests.unit.inference.siege import FIELDS
 
+from mblip.errors import InputError
 from mblip.inference.predictor import Predictor
 from mblip.inference.server import Limits, Settings, create_app
 from mblip.inference.uploads import Uploads
+from mblip.nano.demo_pictures import draw
+from mblip.nano.notice import SEES
 
 QUICK = Limits(header=1, body=1.5, idle=1, drain=5)
 
 
 @pytest.fixture(scope="module")
-def demo(tiny: Predictor) -> Iterator[str]:
+def demo(tiny: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from mblip.inference.demo import mount_demo
 
-    settings = Settings(wait=0, max_bytes=1 << 20)
-    with serving(mount_demo(create_app(tiny, NAME, settings), tiny, NAME, settings.max_bytes), QUICK) as address:
+    settings, examples = Settings(wait=0, max_bytes=1 << 20), draw(tmp_path_factory.mktemp("examples"))
+    app = mount_demo(create_app(tiny, NAME, settings), tiny, NAME, settings.max_bytes, examples)
+    with serving(app, QUICK) as address:
         yield address
 
 
@@ -85,6 +89,38 @@ def test_uploads_and_examples_work(demo: str) -> None:
         f"{demo}/gradio_api/run/predict", json={"data": [2], "fn_index": 0, "session_hash": "a1", "trigger_id": 5}
     ).json()
     assert "<article" in call(demo, "caption", [loaded["data"][0]["value"], ["sw"], 1, 0, 1.5, 4])[1]
+
+
+def test_the_page_says_what_a_model_sees_and_offers_pictures_that_it_knows(
+    tiny: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mblip.inference.demo import mount_demo
+    from mblip.inference.predictor import load_model
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # the other page's folder is named again afterwards
+    for model, sees, samples in ((tiny, "such as photographs", 0), (load_model("nano:nano-blip2-en"), SEES, 4)):
+        app = mount_demo(create_app(model, NAME, Settings()), model, NAME, 1 << 20)
+        with serving(app) as address:
+            config = httpx.get(f"{address}/config").json()
+            # Somebody was answered before the first visitor came.
+            assert re.search(r"mblip_batch_size_count [1-9]", httpx.get(f"{address}/metrics").text)
+        page = next(part["props"]["value"] for part in config["components"] if part["type"] == "markdown")
+        assert sees in page and NAME in page
+        offered = [part["props"]["samples"] for part in config["components"] if part["type"] == "dataset"]
+        assert sum(map(len, offered)) == samples
+        assert ("one of the examples" in page) == bool(samples)
+
+
+def test_an_example_that_is_no_picture_is_refused(
+    tiny: Predictor, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mblip.inference.demo import mount_demo
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+
+    for path in (secret, secret.parent / "none.png"):
+        with pytest.raises(InputError, match=rf"the example .*{path.name} is no picture"):
+            mount_demo(create_app(tiny, NAME, Settings()), tiny, NAME, 1 << 20, [path])
 
 
 def test_gradios_own_client_works(demo: str, tmp_path: Path) -> None:

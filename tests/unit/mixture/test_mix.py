@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.folders import hash_directory
-from tests.killed import kill, stopped_at
+from tests.killed import At, Commands
 
 from mblip.config import AllocationSection, DataRecipe, SourceSection, load_recipe, save_recipe
 from mblip.errors import InputError
@@ -198,11 +198,12 @@ def test_interrupted_run_goes_on(
     assert hash_directory(tmp_path / "mix") == hash_directory(folder)
 
 
-def test_killed_run_goes_on(whole: Path, tmp_path: Path) -> None:
-    kill(stopped_at("writing instructions", 1, *COMMAND[COMMAND.index("mblip") + 1 :], str(tmp_path / "mix")))
+def test_killed_run_goes_on(commands: Commands, whole: Path, tmp_path: Path) -> None:
+    arguments = [*COMMAND[COMMAND.index("mblip") + 1 :], str(tmp_path / "mix")]
+    commands.killed(At("writing instructions"), *arguments)
     assert list((tmp_path / "mix").glob(".work/boxes/*/*.arrow"))
     assert not (tmp_path / "mix" / "manifest.json").exists()
-    subprocess.run([*COMMAND, str(tmp_path / "mix")], check=True, capture_output=True)
+    assert commands.run(*arguments)[0] == 0
     assert hash_directory(tmp_path / "mix") == hash_directory(whole)
     assert not (tmp_path / "mix" / ".work").exists()
 

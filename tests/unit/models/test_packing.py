@@ -258,3 +258,27 @@ def test_any_token_may_stand_for_the_image(tmp_path: Path, family: str) -> None:
     packed = vlm(made)["loss"]
     speed_up(vlm, [])
     torch.testing.assert_close(packed, vlm(made)["loss"], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("texts", [2, 8])
+def test_the_batch_that_a_plan_counts_is_computed_as_it_is_and_no_packed_one_has_more_tokens(texts: int) -> None:
+    """``mblip plan`` counts one image a text and every text as long as may be; what else packing makes is smaller."""
+    image, words, answer, width = 32, 64, 40, 128
+    prompt = image + words
+    own = torch.arange(texts)[:, None]
+    heads = torch.zeros(texts, prompt + answer, dtype=torch.bool)
+    heads[:, :image] = True
+    assert pack_pairs(torch.ones(texts, prompt), torch.ones(texts, answer, dtype=torch.bool), width) is None
+    assert pack_causal(torch.ones(texts, prompt + answer), heads, own, width) is None
+    draw, packed = np.random.default_rng(0), 0
+    for _ in range(40):
+        asked, said = (torch.from_numpy(draw.integers(1, most + 1, texts)) for most in (words, answer))
+        read, written = (
+            torch.arange(most) < lengths[:, None] for most, lengths in ((prompt, image + asked), (answer, said))
+        )
+        pair = pack_pairs(read.long(), written, width)
+        row = pack_causal((torch.arange(prompt + answer) < (image + asked + said)[:, None]).long(), heads, own, width)
+        packed += (pair is not None) + (row is not None)
+        assert pair is None or sum(part.sources.numel() for part in pair) < texts * (prompt + answer)
+        assert row is None or row.sources.numel() < texts * (prompt + answer)
+    assert packed > 10

@@ -150,6 +150,31 @@ def test_a_window_that_is_too_short_is_left_to_the_plain_path(tmp_path: Path) ->
     assert answers(vlm) == shared
 
 
+@pytest.mark.parametrize("family", ["gemma3", "mistral"])
+@pytest.mark.parametrize("way", range(len(WAYS)), ids=["beams", "greedy", "penalty"])
+def test_questions_of_one_length_share_whatever_the_window(family: str, way: int, tmp_path: Path) -> None:
+    """No padding stands between an image and its questions; an image of 16 tokens, a window of as many."""
+    vlm = model(tmp_path / "model", family, sliding_window=16)
+    read = counting(vlm)
+    prompts = ["what is the red dog", "what is the blue cat", "what is in the house"]
+    assert bool(vlm.layout.prompts(prompts, [1, 1, 1])["attention_mask"].all())
+    asked = [Request(f"{n}-{key}", tuple(key), p) for n, p in enumerate(prompts) for key in ("a", "b", "ac", "a")]
+    found: list[list[str]] = []
+    tokens = []
+    for names in (("shared_prefix",), ()):
+        speed_up(vlm, names)
+        read.clear()
+        for size in (1, 4, 12):
+            generator = Generator(vlm, PICTURES.__getitem__, batch_size=size, max_new_tokens=8, **WAYS[way])
+            found.append(generator.texts(asked))
+        tokens.append(sum(read))
+    assert all(texts == found[0] for texts in found)
+    assert len(set(found[0])) > 4
+    assert (
+        tokens[1] - tokens[0] >= 3 * 9 * llava_checkpoints.PATCHES
+    )  # three images or pairs for twelve questions, three times
+
+
 def test_a_model_whose_layers_keep_something_else_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = model(tmp_path / "model", "llama")
     honest = shared_prefix._Shared.update

@@ -34,14 +34,16 @@ FIXTURE = Path(__file__).parents[2] / "fixtures" / "evaluation" / "results"
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return shutil.copytree(FIXTURE, tmp_path / "first")
+    directory = shutil.copytree(FIXTURE, tmp_path / "first-eval")
+    write_run(directory, replace(read_run(directory), model="runs/first"))
+    return directory
 
 
 @pytest.fixture
 def worse(tmp_path: Path) -> Path:
     """The same run with half of the German answers, and Arabic captions, gone wrong."""
-    directory = shutil.copytree(FIXTURE, tmp_path / "<b>second")
-    write_run(directory, replace(read_run(directory), model="<script>alert(1)</script>"))
+    directory = shutil.copytree(FIXTURE, tmp_path / "second-eval")
+    write_run(directory, replace(read_run(directory), model="runs/<b>second"))
     scores = read_scores(directory)
     german = read_items(directory, "xgqa", "de")
     changed = [replace(item, values={**item.values, "accuracy": float(n % 4 == 0)}) for n, item in enumerate(german)]
@@ -144,6 +146,20 @@ def test_runs_that_were_not_asked_the_same_are_told_not_tested(run: Path, worse:
     assert any("first 3 images" in caution for caution in report.cautions)
 
 
+def test_what_a_score_remarks_on_is_a_caution(run: Path, worse: Path, tmp_path: Path) -> None:
+    scores = read_scores(worse)
+    told = next(score for score in scores if (score.benchmark, score.language) == ("xgqa", "de"))
+    told.fingerprint["remark"] = "2 answers differ from a gold answer in Unicode spelling alone"
+    write_scores(worse, scores)
+    said = "xgqa (de), <b>second: 2 answers differ from a gold answer in Unicode spelling alone."
+    assert [one for one in summarize([run, worse]).cautions if "spelling" in one] == [said]
+    report_runs([run, worse], tmp_path / "report", cards=0)
+    for name in ("report.html", "report.md"):
+        assert (
+            "2 answers differ from a gold answer in Unicode spelling alone." in (tmp_path / "report" / name).read_text()
+        )
+
+
 def test_samples_show_many_scripts_and_say_which_pictures_lack(run: Path, pictures: Path) -> None:
     cards = choose_samples(summarize([run]), 2, images=[str(pictures)])
     captions = [card for card in cards if card.benchmark == "xm3600"]
@@ -157,8 +173,8 @@ def test_every_form_says_the_same(run: Path, worse: Path) -> None:
     report = summarize([run, worse])
     rows = list(csv.DictReader(io.StringIO(to_csv(report))))
     stated = {
-        (path.name, score.benchmark, score.language, metric): value
-        for path in (run, worse)
+        (name, score.benchmark, score.language, metric): value
+        for name, path in (("first", run), ("<b>second", worse))
         for score in read_scores(path)
         for metric, value in score.metrics.items()
     }
@@ -166,11 +182,22 @@ def test_every_form_says_the_same(run: Path, worse: Path) -> None:
     assert len(rows) == len(stated)
     markdown = to_markdown(report)
     assert "| German | 66.7 [41.7, 91.7] | 25.0 [10.0, 40.0] |" in markdown
-    assert "Pangea" in markdown and "&lt;script>" in markdown
+    assert "Pangea" in markdown and "&lt;b>second" in markdown
     latex = to_latex(report)
     assert latex.count("\\begin{tabular}{lrrrrrr}") == 1 and "first & 83.3 & 50.0 & 66.7 & 33.3 & 50.0 & 33.3" in latex
     data = json.loads(json.dumps(to_json(report), allow_nan=False))
     assert data["benchmarks"][0]["runs"]["first"]["scores"]["en"]["fingerprint"]["variant"] == "iglue"
+
+
+def test_runs_are_named_by_model_and_by_folder_where_one_model_has_several(
+    run: Path, worse: Path, tmp_path: Path
+) -> None:
+    again = shutil.copytree(run, tmp_path / "third-eval")
+    assert list(summarize([run, worse, again]).runs) == ["first (first-eval)", "<b>second", "first (third-eval)"]
+    write_run(worse, replace(read_run(worse), model="elsewhere/first"))
+    assert list(summarize([run, worse]).runs) == ["runs/first", "elsewhere/first"]
+    write_run(again, replace(read_run(again), model="Gregor/mblip-mt0-xl"))
+    assert list(summarize([again]).runs) == ["mblip-mt0-xl"]
 
 
 def test_published_values_name_their_source() -> None:

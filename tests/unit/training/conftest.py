@@ -12,6 +12,15 @@ from mblip.config import DataRecipe, TrainRecipe, load_recipe
 from mblip.mixture import build_mix
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without the picture of their curves, which takes as long as the few steps that they train.
+
+    ``test_curves.py`` draws by itself, and ``test_recipes.py`` draws at the end of a run.
+    """
+    monkeypatch.setattr("mblip.training.run.draw_curves", lambda directory: None)
+
+
 @pytest.fixture(scope="session")
 def mix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "mix"

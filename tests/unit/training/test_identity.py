@@ -24,7 +24,7 @@ Make = Callable[..., TrainRecipe]
 FREE = {
     "TrainRecipe": "title paper more_languages checkpointing sharding speedups samples tracker checkpoint_every "
     "keep_checkpoints log_every",
-    "MixSection": "max_unreadable workers",
+    "MixSection": "max_unreadable workers keep_features features_gib",
     "OptimSection": "micro_batch",
     "TextRecipe": "title paper more_languages checkpoint_every log_every",
     "VisionRecipe": "title paper more_languages checkpoint_every log_every",

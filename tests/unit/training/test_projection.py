@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 import torch
+from tests import checkpoints
 
 from mblip.errors import InputError
 from mblip.models.build import build_model
@@ -9,7 +12,7 @@ from mblip.nano.scenes import Scene, sample_scene
 from mblip.nano.vision import pixels
 from mblip.nano.words import load_lexicon
 from mblip.training.loop import Batch
-from mblip.training.projection import fit_projection
+from mblip.training.projection import fit_projection, list_places
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,9 @@ def test_the_fit_is_the_least_squares_map_from_each_query_to_its_token(vlm: Visi
     assert 0.7 < explained < 1
 
     with torch.no_grad():
-        seen = torch.cat([vlm.container.bridge_states(batch["pixel_values"]) for batch in batches])
+        seen = torch.cat(
+            [vlm.container.bridge_states(vlm.container.vision_states(batch["pixel_values"])) for batch in batches]
+        )
         table = vlm.model.get_input_embeddings().weight.double()
         rows = vlm.tokenizer(answers, add_special_tokens=False)["input_ids"]
         words = torch.cat([table[row] for row in rows])
@@ -61,8 +66,30 @@ def test_the_fit_is_the_least_squares_map_from_each_query_to_its_token(vlm: Visi
 
 def test_an_answer_longer_than_the_queries_is_told(vlm: VisionLLM) -> None:
     scene = Scene.from_key("fox@0#1")
-    with pytest.raises(InputError, match="an answer has 9 tokens, but there are 8 queries"):
+    with pytest.raises(InputError, match="an answer has 9 words and commas, but there are 8 queries"):
         fit_projection(vlm, _batches(vlm, [scene], [", ".join(["fox"] * 5)]))
+
+
+def test_a_word_of_several_tokens_stands_for_their_mean() -> None:
+    """And a token that ends in a comma belongs to its word; the comma's query is told nothing."""
+    pieces = {1: "red", 2: " app", 3: "le", 4: ",", 5: " -", 6: " -,", 7: " fox"}
+    rows = [[0, 1, 2, 3, 4, 5, 4, 7], [0, 1, 6, 6, 7, 4, 5, 0], [0, 7, 0, 0, 0, 0, 0, 0]]
+    labels = torch.tensor(rows)
+    places = list_places(labels, labels > 0, pieces.__getitem__)
+    assert places.tolist() == [[0, 0, 0, 0, 1, 2, 3, 4], [0, 0, 0, 2, 4, 5, 6, 0], [0, 0, 0, 0, 0, 0, 0, 0]]
+
+
+def test_the_fit_aims_at_what_the_language_model_reads(tmp_path: Path) -> None:
+    """The mean of a word's embeddings, with the factor that Gemma gives them."""
+    vlm = build_model("nano:nano-blip2-en", checkpoints.llm(tmp_path / "llm", "gemma3"), seed=3, dtype=torch.float32)
+    scenes = [Scene.from_key(f"fox@{i % 4}#{i}") for i in range(64)]
+    fit_projection(vlm, _batches(vlm, scenes, ["red dog and cat"] * 64))
+    ids = vlm.tokenizer("red dog and cat", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        seen = vlm.container.encode_images(_batches(vlm, scenes, ["a"] * 64)[0]["pixel_values"])[:, 0]
+        wanted = vlm.llm.embeddings(ids)[0].mean(0)
+    assert ids.shape[1] > 1
+    torch.testing.assert_close(seen, wanted.expand_as(seen), rtol=1e-3, atol=1e-3)
 
 
 def test_no_texts_to_fit_to(vlm: VisionLLM) -> None:

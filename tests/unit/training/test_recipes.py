@@ -23,6 +23,11 @@ def test_every_recipe_was_found() -> None:
     assert len(NAMES) - len(RECIPES) == 3  # the nano world's vision and text recipes
 
 
+@pytest.fixture
+def undrawn() -> None:
+    """Here every run is drawn."""
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_world(tmp_path_factory.mktemp("world"))

@@ -147,6 +147,15 @@ def test_a_share_that_cannot_be_is_told(
         train(aligning(f"data.mix={both}", "data.tasks=[]", *overrides), tmp_path / "run")
 
 
+def test_the_projection_is_fitted_to_words_whatever_the_share(both: Path, aligning: Make, tmp_path: Path) -> None:
+    """The tasks that it is fitted to have no row without a picture."""
+    options = (f"data.mix={both}", "data.tasks=[]", "model.fit_words=[cells]", "optim.steps=0", "optim.global_batch=4")
+    for share in ("null", "0.3"):
+        train(aligning(*options, f"data.text_share={share}"), tmp_path / share)
+    fitted = [(tmp_path / share / "bridge.safetensors").read_bytes() for share in ("null", "0.3")]
+    assert fitted[0] == fitted[1]
+
+
 def test_a_mix_without_pictures_needs_no_store(both: Path, aligning: Make, tmp_path: Path) -> None:
     recipe = aligning(f"data.mix={both}", "data.tasks=[text]", "data.images=", "parts.llm=lora", "optim.steps=2")
     assert train(recipe, tmp_path / "run")["step"] == 2

@@ -6,17 +6,16 @@ import json
 import os
 import random
 import resource
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.folders import hash_directory
+from tests.killed import At, Commands
 from tests.unit.endpoint_stub import endpoint
 
 from mblip import endpoint as endpoint_module
@@ -63,37 +62,28 @@ def _asked(body: dict[str, Any]) -> tuple[str, str]:
     return body["messages"][0]["content"], body["messages"][1]["content"]
 
 
-def test_killed_at_many_points_nothing_is_asked_twice_but_what_was_in_flight(tmp_path: Path) -> None:
+def test_killed_at_many_points_nothing_is_asked_twice_but_what_was_in_flight(
+    tmp_path: Path, commands: Commands
+) -> None:
     draw = random.Random(5)
-    gate = threading.Semaphore(10**6)
-
-    def slow(body: dict[str, Any], number: int) -> Any:
-        gate.acquire()
-        time.sleep(0.01)
-        return _translated(body)
-
-    with endpoint(slow) as stub:
+    commands.load("mblip.translation.stage")
+    with endpoint(lambda body, number: _translated(body)) as stub:
         recipe = _recipe(tmp_path, stub.url)
         translate_sources(load_recipe(DataRecipe, recipe), tmp_path / "whole")
         needed = {_asked(body) for body in stub.requests}
         assert len(stub.requests) == len(needed) > ROWS
         stub.requests.clear()
-        command = [sys.executable, "-m", "mblip", "data", "translate", str(recipe), "--work", str(tmp_path / "work")]
-        kills, answered, in_flight = int(os.environ.get("MBLIP_KILLS", "5")), 0, 0
+        command = ["data", "translate", str(recipe), "--work", str(tmp_path / "work")]
+        kills, answered = int(os.environ.get("MBLIP_KILLS", "6")), 0
         for number in range(kills):
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            target = len(stub.requests) + draw.randint(1, len(needed) // kills)
-            while len(stub.requests) < target and process.poll() is None:
-                time.sleep(0.002)
-            process.kill()
-            assert process.wait() == -signal.SIGKILL, number
-            time.sleep(0.1)
-            journals = list((tmp_path / "work").rglob("*.answers.jsonl"))
-            lines = sum(max(0, path.read_bytes().count(b"\n") - 1) for path in journals)
-            assert lines >= answered
-            in_flight += AT_A_TIME
-            answered = lines
-        subprocess.run(command, check=True, capture_output=True)
+            lines, share = draw.randint(2, len(needed) // kills), (1.0, 0.5, 0.0)[number % 3]
+            commands.killed(At(append=".answers.jsonl", calls=lines, share=share), *command)
+            [journal] = (tmp_path / "work").rglob("*.answers.jsonl")
+            kept = journal.read_bytes().count(b"\n") - 1
+            assert kept == answered + lines - (share < 1) - (number == 0)  # its first line is no answer
+            answered = kept
+        in_flight = kills * AT_A_TIME
+        assert commands.run(*command)[0] == 0
         counts = Counter(_asked(body) for body in stub.requests)
     assert set(counts) == needed
     assert len(needed) < len(stub.requests) + 1 <= len(needed) + in_flight + 1

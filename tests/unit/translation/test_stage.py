@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.folders import hash_directory
-from tests.killed import kill, stopped_at
+from tests.killed import At, Commands
 
 from mblip.config import DataRecipe, load_recipe
 from mblip.errors import InputError, ResourceError
@@ -58,16 +58,16 @@ def test_mix_of_the_stage_is_the_mix_without_it(whole: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_at_any_point(whole: Path, tmp_path: Path, seed: int) -> None:
+def test_killed_at_any_point(commands: Commands, whole: Path, tmp_path: Path, seed: int) -> None:
     arguments = ["data", "translate", "nano_scenes", *OVERRIDES, "--work", str(tmp_path)]
     draw = random.Random(seed)
     folder = tmp_path / "translated/scenes"
     for stage, calls in (("reading", 1), ("translating", draw.randint(2, 9)), ("translating", draw.randint(2, 9))):
-        kill(stopped_at(stage, calls, *arguments))
+        commands.killed(At(stage, calls=calls), *arguments)
         finished = {path: path.stat().st_mtime_ns for path in folder.glob("exclusions-*.jsonl")}
         # A shard without its mark is the one part that is made again.
         assert len(list(folder.glob("*.parquet"))) - len(finished) in (0, 1)
-    subprocess.run([sys.executable, "-m", "mblip", *arguments], check=True, capture_output=True)
+    assert commands.run(*arguments)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert hash_directory(tmp_path) == hash_directory(whole)
 
@@ -78,17 +78,19 @@ def test_two_workers(whole: Path, tmp_path: Path) -> None:
     assert hash_directory(tmp_path) == hash_directory(whole)
 
 
-def test_workers_end_with_a_killed_parent_and_leave_what_goes_on(whole: Path, tmp_path: Path) -> None:
+def test_workers_end_with_a_killed_parent_and_leave_what_goes_on(
+    commands: Commands, whole: Path, tmp_path: Path
+) -> None:
     arguments = ["data", "translate", "nano_scenes", *OVERRIDES, "--workers", "2", "--work", str(tmp_path)]
-    process = stopped_at("translating", 2, *arguments)
-    workers = _children(process.pid)
-    kill(process)
+    process = commands.stop(At("translating", calls=2), *arguments)
+    workers = _children(process)
+    commands.kill(process)
     deadline = time.monotonic() + 120
     assert len(workers) >= 2 and list((tmp_path / "translated").rglob("exclusions-*.jsonl"))
     while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
-    subprocess.run([sys.executable, "-m", "mblip", *arguments], check=True, capture_output=True)
+    assert commands.run(*arguments)[0] == 0
     assert hash_directory(tmp_path) == hash_directory(whole)
 
 

@@ -58,17 +58,17 @@ def _registered(name: str) -> Benchmark:
 
 
 def _can_be_asked(benchmark: Benchmark) -> bool:
-    return bool(benchmark.images) or not benchmark.files
+    return bool(benchmark.images) or benchmark.is_made
 
 
-BENCHMARKS: Mapping[str, Benchmark] = _Chosen(lambda benchmark: bool(benchmark.files))
-"""The benchmarks that read annotations."""
+BENCHMARKS: Mapping[str, Benchmark] = _Chosen(lambda benchmark: not benchmark.is_made)
+"""Those that read annotations."""
 
-EVALUATED: Mapping[str, Benchmark] = _Chosen(lambda benchmark: bool(benchmark.files and benchmark.images))
-"""Those of them that a model can be asked; ``pope``, ``chair`` and ``captions`` only score files of several."""
+EVALUATED: Mapping[str, Benchmark] = _Chosen(lambda benchmark: bool(benchmark.images) and not benchmark.is_made)
+"""Those of them that a model can be asked: ``pope``, ``chair`` and ``captions`` alone score files of several."""
 
-MADE: Mapping[str, Benchmark] = _Chosen(lambda benchmark: not benchmark.files)
-"""The benchmarks whose items and pictures are generated, so that a model can be asked without data."""
+MADE: Mapping[str, Benchmark] = _Chosen(lambda benchmark: benchmark.is_made)
+"""Those whose items and pictures are made, so that a model can be asked them without data."""
 
 
 def family(name: str) -> list[str]:

@@ -14,7 +14,7 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored, mean_accuracy
 from mblip.evaluation.json_files import read_values, rows, take, take_id
 from mblip.evaluation.metric import ACCURACY
-from mblip.evaluation.metrics.answers import any_match, one_spelling
+from mblip.evaluation.metrics.answers import any_match, one_spelling, remark_on_spelling
 from mblip.evaluation.released import gold_texts_of, is_released, read_released
 
 _NORMALISERS = {"default": "case, blanks", "nfc": "NFC, Thai and Lao vowel am as one character, case, blanks"}
@@ -41,13 +41,14 @@ def read(path: Path, language: str) -> list[Item]:
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
     """Accuracy: the answer equals one of the processed answers, except for case and surrounding blanks.
 
-    ``default`` compares characters, as mBLIP does; ``nfc`` normalises both sides to one Unicode form first.
+    ``default`` compares character by character, as mBLIP and Centurio do (MaXM's repository has no scorer); ``nfc`` brings
+    both sides to one Unicode spelling before. A remark counts the answers that ``default`` misses for their spelling alone.
     """
     spell = one_spelling if options.variant == "nfc" else str
-    pairs = zip(items, answers, strict=True)
-    right = [any_match(spell(answer), [spell(gold) for gold in item.gold]) for item, answer in pairs]
-    accuracy, values = mean_accuracy(right)
-    return Scored({"accuracy": accuracy}, items, {"accuracy": values}, {"normaliser": _NORMALISERS[options.variant]})
+    pairs = [(spell(answer), [spell(gold) for gold in item.gold]) for item, answer in zip(items, answers, strict=True)]
+    accuracy, values = mean_accuracy([any_match(*pair) for pair in pairs])
+    notes = {"normaliser": _NORMALISERS[options.variant], **remark_on_spelling(any_match, pairs)}
+    return Scored({"accuracy": accuracy}, items, {"accuracy": values}, notes)
 
 
 BENCHMARK = Benchmark(

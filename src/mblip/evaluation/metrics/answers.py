@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -79,6 +79,25 @@ def one_spelling(text: str) -> str:
     for parts, whole in _AM:
         text = parts.sub(rf"\1\2{whole}", text)
     return text
+
+
+def remark_on_spelling(
+    judge: Callable[[str, Sequence[str]], float], pairs: Sequence[tuple[str, Sequence[str]]]
+) -> dict[str, str]:
+    """A remark where answers would score more if both sides were in one Unicode spelling, for a score's notes; else empty.
+
+    Args:
+        judge: The value of an answer beside its gold answers.
+        pairs: Answers and their gold answers.
+    """
+    more = 0
+    for answer, golds in pairs:
+        spelled = one_spelling(answer), [one_spelling(gold) for gold in golds]
+        more += spelled != (answer, [*golds]) and judge(*spelled) > judge(answer, golds)
+    if not more:
+        return {}
+    are = "answer differs" if more == 1 else "answers differ"
+    return {"remark": f"{more:,} {are} from a gold answer in Unicode spelling alone; variant nfc counts such answers"}
 
 
 def vqa_accuracy_2021(answer: str, golds: Sequence[Mapping[str, Any]]) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
-from mblip.models.containers.base import Container, Keep, part_of
+from mblip.models.containers.base import Container, Keep, finite, part_of
 from mblip.models.containers.blip2 import Blip2Container
 from mblip.models.containers.llava import LlavaContainer
 
@@ -54,13 +54,9 @@ def bridge_for(model_type: str | None, bridge: str | None) -> str:
     chosen = bridge or own
     if chosen not in BRIDGES:
         raise InputError(f"bridge {bridge!r} is unknown; it is {' or '.join(BRIDGES)}")
-    if chosen != own:
+    if chosen == "qformer" != own:
         raise InputError(
-            f"bridge=qformer needs the eyes of a BLIP-2, and the vision model is a {model_type!r} checkpoint: use "
-            "bridge=mlp"
-            if own == "mlp"
-            else "bridge=mlp: transformers' LLaVA cannot hold BLIP-2's vision model: use bridge=qformer, or "
-            "take SigLIP, CLIP or DINOv2"
+            f"bridge=qformer needs the eyes of a BLIP-2, and the vision model is a {model_type!r} checkpoint: use bridge=mlp"
         )
     return chosen
 
@@ -98,6 +94,7 @@ __all__ = [
     "container_kind",
     "container_of",
     "eyes_of",
+    "finite",
     "part_of",
     "whole_of",
 ]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint
 
 Keep = Literal["keep", "random"]
@@ -89,18 +90,29 @@ class Container(ABC):
         return device
 
     @abstractmethod
-    def bridge_states(self, pixel_values: Tensor) -> Tensor:
-        """Input of the last projection: [images, 3, H, W] -> [images, tokens, bridge width]."""
+    def vision_states(self, pixel_values: Tensor) -> Tensor:
+        """What the bridge reads of each image: [images, 3, H, W] -> [images, states, encoder width].
+
+        The image encoder alone decides it, so that it stays the same for as long as the encoder does.
+        """
+
+    @abstractmethod
+    def bridge_states(self, vision_states: Tensor) -> Tensor:
+        """What the last projection reads of each image: the above -> [images, tokens, bridge width]."""
 
     @property
     def eye_settings(self) -> dict[str, Any]:
         """Arguments of :func:`~mblip.models.build.build_model`, besides the bases, that build these eyes again."""
         return {}
 
-    def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Image features for the language model: [images, 3, H, W] -> [images, tokens, width]."""
-        projected: Tensor = self.projection(self.bridge_states(pixel_values).to(self.projection.weight.dtype))
+    def encode_states(self, vision_states: Tensor) -> Tensor:
+        """What the language model reads of each image: :meth:`vision_states` -> [images, tokens, width]."""
+        projected: Tensor = self.projection(self.bridge_states(vision_states).to(self.projection.weight.dtype))
         return projected
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """What the language model reads of each image: [images, 3, H, W] -> [images, tokens, width]."""
+        return self.encode_states(self.vision_states(pixel_values))
 
     # The model on disk, and its shape.
 
@@ -197,6 +209,20 @@ class Container(ABC):
         Raises:
             InputError: The checkpoint is incomplete or damaged.
         """
+
+
+def finite(features: Tensor) -> Tensor:
+    """What is made of images, as it is given; answers from other numbers would be empty or at random.
+
+    Raises:
+        InputError: Some of it is not finite.
+    """
+    if not bool(features.isfinite().all()):
+        raise InputError(
+            "vision model and bridge make numbers that are not finite of a picture: they overflow in this data type (take "
+            "bf16 or fp32), or the weights are damaged"
+        )
+    return features
 
 
 def part_of(name: str, prefixes: Mapping[str, str]) -> str:

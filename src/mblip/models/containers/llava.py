@@ -10,15 +10,17 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers.activations import ACT2FN
 from transformers.initialization import no_init_weights
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from mblip.errors import InputError
-from mblip.models.checkpoint import Checkpoint, read_json
+from mblip.models.checkpoint import Checkpoint, read_json, told_of
 from mblip.models.containers.base import Container, Keep
 from mblip.models.containers.halves import base_of, causal_view, check_causal, fold_factors, say_no_factor
 from mblip.models.containers.pixels import made_side, read_image_processor
 from mblip.models.containers.towers import (
+    TowerFacts,
     check_layers,
     empty_tower,
     load_tower,
@@ -103,14 +105,13 @@ class LlavaContainer(Container):
             "vision_feature_select_strategy": self.config.vision_feature_select_strategy,
         }
 
-    def bridge_states(self, pixel_values: Tensor) -> Tensor:
-        """Output of the MLP's first layer: [images, 3, H, W] -> [images, tokens, width]."""
-        features = self.features(pixel_values).to(self.projection.weight.dtype)
-        states: Tensor = self.projector.act(self.projector.linear_1(features))
+    def bridge_states(self, vision_states: Tensor) -> Tensor:
+        """What the first layer of the MLP makes of each image: [images, tokens, layers x ...] -> [images, tokens, width]."""
+        states: Tensor = self.projector.act(self.projector.linear_1(vision_states.to(self.projection.weight.dtype)))
         return states
 
-    def features(self, pixel_values: Tensor) -> Tensor:
-        """The selected states of the feature layers, concatenated.
+    def vision_states(self, pixel_values: Tensor) -> Tensor:
+        """The states of the feature layers, next to one another, as the configuration selects them.
 
         [images, 3, H, W] -> [images, tokens, layers x width of the encoder]
         """
@@ -133,11 +134,15 @@ class LlavaContainer(Container):
         raw = read_json(folder / "config.json")
         if "auto_map" in raw:
             raise InputError(f"{folder} wants to run code that comes with the checkpoint (auto_map), which is refused")
+        for part in ("vision_config", "text_config"):
+            if not isinstance(raw.get(part), dict):  # the stock class would take that of LLaVA-1.5-7B
+                raise InputError(f"{folder / 'config.json'} has no {part}; copy the checkpoint again")
         config = read_config(folder)
         assert isinstance(config, LlavaConfig)
         tower_of(config, f"{folder} is a LLaVA checkpoint")
         check_causal(config.text_config, f"{folder}: its language model")
-        settle(config, image_side(config))
+        with told_of(folder):
+            settle(config, image_side(config))
         return config
 
     @classmethod
@@ -157,21 +162,21 @@ class LlavaContainer(Container):
             InputError: The checkpoint has no eyes that the stock class can hold.
         """
         facts = read_tower(folder)
-        if facts.family is None and select_strategy is None and getattr(facts.config, "image_size", None) is None:
-            raise InputError(f"{folder}: the configuration of the vision model has no image_size")
-        return cls.eyes_from(facts.config, facts.family, feature_layer, select_strategy)
+        with told_of(folder):
+            return cls.eyes_from(facts, feature_layer, select_strategy)
 
     @classmethod
     def eyes_from(
-        cls, tower: Any, family: Any, feature_layer: int | list[int] | None = None, select_strategy: str | None = None
+        cls, facts: TowerFacts, feature_layer: int | list[int] | None = None, select_strategy: str | None = None
     ) -> LlavaConfig:
-        """Like :meth:`read_eyes`, from configurations."""
+        """As :meth:`read_eyes`, from configurations."""
+        tower, family = facts.config, facts.family
         side = side_of(tower)
         own = getattr(family, "vision_feature_layer", getattr(family, "vision_feature_layers", None))
         patches = (side // int(getattr(tower, "patch_size", side))) ** 2
         has_class = patch_states(tower, side) > patches
         if own is None:
-            own = -2 if has_class else -1
+            own = facts.layer or (-2 if has_class else -1)
         strategy = getattr(family, "vision_feature_select_strategy", None) or ("default" if has_class else "full")
         config = LlavaConfig(
             vision_config=copy.deepcopy(tower),
@@ -229,8 +234,9 @@ class LlavaContainer(Container):
         Raises:
             InputError: The image processor is damaged, or the vision model does not take its images.
         """
-        processor = read_image_processor(folder, config.vision_config)
-        settle(config, made_side(processor, folder))
+        with told_of(folder):
+            processor = read_image_processor(folder, config.vision_config)
+            settle(config, made_side(processor))
         return processor
 
     @classmethod
@@ -308,6 +314,7 @@ class LlavaContainer(Container):
         names = ("model.language_model.", "language_model.")
         prefix = next((name for name in names if any(key.startswith(name) for key in weights.names)), "")
         chosen = choose_dtype(dtype, weights, prefix, config.text_config)
+        cls.check_files(folder, config)  # else what a file lacks is made first, at the size that config.json says
         model, report = from_pretrained(LlavaForConditionalGeneration, folder, config=config, dtype=chosen)
         check_complete(report, folder)
         text, said = model.model.language_model.config, model.generation_config
@@ -332,8 +339,11 @@ def settle(config: LlavaConfig, side: int) -> None:
     """Write into a configuration how many tokens an image of this side takes.
 
     Raises:
-        InputError: The vision model does not take such images, or lacks a layer that is read.
+        InputError: The vision model does not take such images, or has not the layers that are read; or transformers has
+            no such activation.
     """
+    if config.projector_hidden_act not in ACT2FN:
+        raise InputError(f"projector_hidden_act {config.projector_hidden_act!r} is no activation of transformers")
     check_layers(config.vision_feature_layer, config.vision_config)
     states = patch_states(config.vision_config, side)
     config.image_seq_length = states - (config.vision_feature_select_strategy == "default")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from transformers import AutoImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from mblip.errors import InputError
+from mblip.models.checkpoint import read_json
 from mblip.models.containers.towers import side_of
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
@@ -42,13 +44,25 @@ def read_image_processor(folder: Path, tower: Any) -> Any:
             "colours "
             "it takes: copy the checkpoint again"
         )
+    found = [name for name in _FILES if (folder / name).is_file()]
+    said = {name: read_json(folder / name) for name in found}  # a damaged one is told here, by its name
+    if found == [_FILES[1]] and "image_processor" not in said[_FILES[1]]:
+        raise InputError(
+            f"{folder / _FILES[1]} has no image_processor, and there is no {_FILES[0]}: copy the checkpoint again"
+        )
     try:
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
-        is_plain = all(len(pixels(processor, size).shape) == 4 for size in _TRIALS[:1])
+        with np.errstate(all="ignore"):
+            made = pixels(processor, _TRIALS[0])
+        is_finite = bool(np.isfinite(made).all())
     except (ValueError, OSError, TypeError, AttributeError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder} has no image processor that transformers can read: {reason}") from error
-    if is_plain:
+    if not is_finite:
+        raise InputError(
+            f"{folder}: the image processor makes numbers that are not finite of a picture; set its image_mean and image_std"
+        )
+    if made.ndim == 4:
         return processor
     colours = {name: getattr(processor, name) for name in ("image_mean", "image_std", "resample")}
     return SiglipImageProcessorPil(size=side, **colours)
@@ -59,7 +73,7 @@ def pixels(processor: Any, size: tuple[int, int]) -> Any:
     return processor(Image.new("RGB", size), return_tensors="np")["pixel_values"]
 
 
-def made_side(processor: Any, folder: Path) -> int:
+def made_side(processor: Any) -> int:
     """Height and width of the images that a processor makes.
 
     Raises:
@@ -69,8 +83,7 @@ def made_side(processor: Any, folder: Path) -> int:
     sides = {side for shape in shapes for side in shape}
     if len(sides) != 1:
         raise InputError(
-            f"{folder}: the image processor makes images of {' and '.join(f'{w} x {h}' for h, w in sorted(shapes))} "
-            "pixels "
-            "from a wide and a tall picture; set do_center_crop, or a size with one height and width"
+            f"the image processor makes images of {' and '.join(f'{w} x {h}' for h, w in sorted(shapes))} pixels "
+            "of a wide and a tall picture; set do_center_crop, or a size of one height and width"
         )
     return int(sides.pop())

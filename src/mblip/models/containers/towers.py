@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, Blip2Config, ViTConfig
 from transformers.initialization import no_init_weights
 
 from mblip.errors import InputError
@@ -21,6 +21,20 @@ TOWER_PREFIXES = ("model.vision_tower.", "vision_tower.")
 _HALF = "vision_model."
 # Parts of a tower that patch states do not pass through.
 _UNUSED = ("head.", "pooler.", "vision_model.head.")
+# The names of the same weights in BLIP-2 and in transformers' ViT; BLIP-2 holds queries, keys and values in one matrix.
+_OF_BLIP2 = {
+    "embeddings.class_embedding": "embeddings.cls_token",
+    "embeddings.position_embedding": "embeddings.position_embeddings",
+    "embeddings.patch_embedding": "embeddings.patch_embeddings.projection",
+    "encoder.layers.": "encoder.layer.",
+    "self_attn.projection": "attention.output.dense",
+    "layer_norm1": "layernorm_before",
+    "layer_norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+    "post_layernorm": "layernorm",
+}
+_QKV = "self_attn.qkv"
 
 
 @dataclass(frozen=True)
@@ -29,11 +43,13 @@ class TowerFacts:
 
     Attributes:
         config: Configuration of the tower.
-        family: The LLaVA-family configuration around it; None if the checkpoint is a tower alone.
+        family: The LLaVA-family configuration around it; None for a tower's own checkpoint.
+        layer: The layer whose states its checkpoint's own model reads, where neither says so in its configuration.
     """
 
     config: Any
     family: Any | None
+    layer: int | None = None
 
 
 def read_tower(folder: Path) -> TowerFacts:
@@ -48,7 +64,10 @@ def read_tower(folder: Path) -> TowerFacts:
 
 
 def tower_of(config: Any, what: str) -> TowerFacts:
-    """Like :func:`read_tower`, from a configuration; ``what`` begins the error message."""
+    """As :func:`read_tower`, of a configuration; ``what`` begins the error message."""
+    if isinstance(config, Blip2Config):
+        # Its ViT lacks the last layer already, so the Q-Former reads the last that is left.
+        return TowerFacts(vit_of_blip2(config.vision_config), None, -1)
     is_family = hasattr(config, "vision_feature_layer") or hasattr(config, "vision_feature_layers")
     if not is_family and sees_images(config.model_type):
         raise InputError(f"{what}, a vision-language model, but not BLIP-2 or LLaVA: only mblip eval can use it")
@@ -77,12 +96,38 @@ def load_tower(facts: TowerFacts, weights: Checkpoint, dtype: torch.dtype) -> An
     return tower
 
 
+def vit_of_blip2(vision: Any) -> ViTConfig:
+    """BLIP-2's vision model as transformers' ViT, which has the same layers and which LLaVA can hold."""
+    return ViTConfig(
+        hidden_size=vision.hidden_size, intermediate_size=vision.intermediate_size, qkv_bias=vision.qkv_bias,
+        num_hidden_layers=vision.num_hidden_layers, num_attention_heads=vision.num_attention_heads,
+        image_size=vision.image_size, patch_size=vision.patch_size, hidden_act=vision.hidden_act,
+        layer_norm_eps=vision.layer_norm_eps, attention_probs_dropout_prob=vision.attention_dropout, hidden_dropout_prob=0.0,
+    )  # fmt: skip
+
+
+def _as_vit(half: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of BLIP-2's vision model by the names of a ViT's checkpoint."""
+    state: dict[str, torch.Tensor] = {}
+    for name, value in half.items():
+        for old, new in _OF_BLIP2.items():
+            name = name.replace(old, new)
+        if _QKV in name:
+            for part, third in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                state[name.replace(_QKV, f"attention.attention.{part}")] = third.clone()
+        else:
+            state[name] = value
+    return state
+
+
 def tower_state(weights: Checkpoint) -> dict[str, torch.Tensor]:
     """The tower's tensors, under the names that a checkpoint of the tower alone would have."""
     for prefix in TOWER_PREFIXES:
         if found := weights.read(prefix):
             return found
     if half := weights.read(_HALF):
+        if any(_QKV in name for name in half):
+            return _as_vit(half)
         return {_HALF + name: value for name, value in half.items()}
     return weights.read("")
 
@@ -100,6 +145,8 @@ def side_of(config: Any) -> int:
         InputError: The configuration has no image size, or one that is not square.
     """
     size = getattr(config, "image_size", None)
+    if size is None:
+        raise InputError(f"the configuration of the {config.model_type} vision model says no image_size")
     sides = {size} if isinstance(size, int) else set(size or ())
     if len(sides) != 1:
         raise InputError(
@@ -125,8 +172,14 @@ def patch_states(config: Any, side: int) -> int:
             tower = AutoModel.from_config(shallow)
             made = tower(torch.empty(images, 3, side, side), output_hidden_states=True, return_dict=True)
         shape = tuple(made.hidden_states[-1].shape)
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:160]
+        own = getattr(config, "image_size", side)
+        if own != side:
+            raise InputError(
+                f"the image processor makes images of {side} x {side} pixels, but the {config.model_type} vision model takes "
+                f"those of {own} ({reason}): set the processor's size and crop_size to {own}"
+            ) from error
         raise InputError(
             f"transformers' LLaVA gives a vision model images only, which a {config.model_type} model of {side} x "
             f"{side} "

@@ -164,12 +164,14 @@ def is_worth_it(
         return False
     more = generation.get("max_new_tokens")
     more = generation.get("max_length", 0) if more is None else more
-    words = int((mask.sum(1) - mask.new_tensor(heads.lengths)).max())
-    return fits(llm, max(heads.lengths) + words + more)
+    words = mask.sum(1) - mask.new_tensor(heads.lengths)
+    longest = int(words.max())
+    # Questions of one length have no padding between the prefix and them: a window then sees what it sees without sharing.
+    return bool((words == longest).all()) or fits(llm, max(heads.lengths) + longest + more)
 
 
 def fits(llm: LanguageModel, length: int) -> bool:
-    """Whether rows of this length can share prefixes: layers with sliding attention must see the complete row.
+    """Whether rows of so many tokens can share whatever their padding: a window of layers that see no more must hold them.
 
     Args:
         llm: The language model.

@@ -1,0 +1,129 @@
+"""A GGUF file as a language model: turned once into a stock checkpoint, which everything else then reads.
+
+Transformers reads the file: configuration, tokeniser, and the weights, which it dequantises. That takes a minute or more,
+so the result stays in the cache, in the folder ``mblip/gguf``, under the hash of the file. It may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mblip.errors import InputError
+from mblip.models.gguf_files import SOURCE
+
+# What the readers raise of a file that is not whole: they were written for whole ones, and stumble anywhere.
+_BROKEN = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, struct.error)
+_PATIENCE = 1.0  # seconds between two looks at what another process converts
+
+
+def convert_gguf(file: Path, weights: bool = True) -> Path:
+    """The stock checkpoint that a GGUF file was turned into, made if the cache does not have it.
+
+    Args:
+        file: See :func:`~mblip.models.gguf_files.find_gguf`.
+        weights: Without them, the configuration and the tokeniser alone are needed; they take seconds.
+
+    Raises:
+        InputError: The package ``gguf`` is missing, the file is damaged, or transformers cannot read a model of its kind.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError(f"{file}: GGUF files need the package gguf: pip install 'mblip[gguf]'")
+    from transformers import __version__ as version
+
+    from mblip.storage import cache_folder, exclusive_lock
+    from mblip.storage.locks import BusyError
+
+    stat = file.stat()
+    digest = _digest(file, stat.st_size, stat.st_mtime_ns)
+    # Another version of transformers may read the same file otherwise.
+    folder = cache_folder("gguf") / f"{digest[:16]}-transformers-{version}"
+    shape = folder.with_name(f"{folder.name}-shape")
+    while not folder.is_dir() and (weights or not shape.is_dir()):
+        made = folder if weights else shape
+        try:
+            with exclusive_lock(made, "converting a GGUF file"):
+                if not made.is_dir():
+                    _convert(file, digest, made, weights)
+        except BusyError:  # another process of this machine wants the same
+            time.sleep(_PATIENCE)
+    return folder if folder.is_dir() else shape
+
+
+@lru_cache(maxsize=8)
+def _digest(file: Path, size: int, changed: int) -> str:
+    from mblip.storage import sha256_file
+
+    return sha256_file(file)
+
+
+def _convert(file: Path, digest: str, to: Path, weights: bool) -> None:
+    import torch
+    from transformers import AutoConfig, AutoTokenizer
+
+    from mblip.models.reading import check_complete, quietly, text_class
+    from mblip.storage import atomic_folder, write_json
+
+    place: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    with atomic_folder(to) as made:
+        with _told(file), quietly():
+            config = AutoConfig.from_pretrained(file.parent, **place)
+            auto = text_class(config, file)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, **place)
+        tokenizer.save_pretrained(made)
+        if weights:
+            with _told(file), quietly():
+                place |= {"output_loading_info": True, "ignore_mismatched_sizes": True, "dtype": _stored_type(file)}
+                model, report = auto.from_pretrained(file.parent, **place)
+            check_complete(report, file)
+            # Transformers calls what it has read quantised still, and would not save it.
+            model.hf_quantizer, model.config.quantization_config = None, None
+            del model.config.quantization_config
+            if bad := next((name for name, value in model.named_parameters() if not torch.isfinite(value).all()), ""):
+                raise InputError(f"{file} is damaged ({bad} holds numbers that are not finite); copy it again")
+            model.config._name_or_path = ""
+            model.save_pretrained(made)
+        else:
+            config.save_pretrained(made)
+        write_json(made / SOURCE, {"file": file.name, "sha256": digest})
+
+
+def _stored_type(file: Path) -> Any:
+    """The smallest type that holds the file's matrices exactly: their own where it is a float of two bytes, else fp32."""
+    import torch
+    from gguf import GGMLQuantizationType, GGUFReader
+
+    types = {tensor.tensor_type for tensor in GGUFReader(file).tensors if len(tensor.shape) > 1}
+    halves = {GGMLQuantizationType.F16: torch.float16, GGMLQuantizationType.BF16: torch.bfloat16}
+    return halves.get(next(iter(types)), torch.float32) if len(types) == 1 else torch.float32
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """Put what the readers raise into a sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except NotImplementedError as error:
+        raise InputError(
+            f"{file} holds weights that cannot be read: {_line(error)}; take another quantisation of it"
+        ) from error
+    except ValueError as error:
+        if "architecture" in str(error) or "not supported" in str(error):
+            raise InputError(
+                f"{file} is of a kind that transformers does not read from GGUF ({_line(error)}); take the model's safetensors"
+            ) from error
+        raise InputError(f"{file} is damaged, or cut off ({_line(error)}); copy it again") from error
+    except _BROKEN as error:
+        raise InputError(f"{file} is damaged, or cut off ({_line(error)}); copy it again") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,98 @@
+"""What a language model knows of the words by itself, without a picture: the measure for what it can say of one.
+
+A model that never read the Yoruba word for a fox cannot name one in Yoruba for seeing it. So the language model is asked for
+the same words in text, as greedily as about pictures: three words of the language with their English names, then a fourth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mblip.languages import LANGUAGES
+from mblip.models.locate import locate_language_model
+from mblip.models.reading import load_language_model
+from mblip.nano.benchmark import SceneItem, load_items
+from mblip.nano.scenes import Scene
+from mblip.nano.scores import with_interval
+from mblip.nano.words import load_lexicon
+from mblip.storage import write_json
+
+LINE = "The word for {concept} in {language} is {word}."
+EXAMPLES = 3
+BATCH = 64
+_LONGEST = 16  # tokens of an answer
+
+
+def ask_words(
+    llm: str, directory: Path, scenes: int, held_out: float, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """The share of words that a language model knows, by language, with its interval; ``all`` is the mean over languages.
+
+    Asked are the words of the pairs never shown, and in a language without them (English) those shown.
+
+    Args:
+        llm: As ``model.llm``.
+        directory: Where answers are kept, a file a language; what is there is not asked again.
+        scenes: Words in each language.
+        held_out: See :func:`~mblip.nano.benchmark.load_items`.
+        say: Is told how far it is.
+
+    Raises:
+        InputError: The language model cannot be loaded.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    languages = load_lexicon().named_languages()
+    rights: dict[str, list[bool]] = {}
+    model: Any = None
+    for language in languages:
+        items = load_items([language], scenes, ("naming_never_shown",), held_out)
+        items = items or load_items([language], scenes, ("naming",), held_out)
+        path = directory / f"{language}.json"
+        held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        prompts = [write_prompt(item) for item in items]
+        if missing := [prompt for prompt in dict.fromkeys(prompts) if prompt not in held]:
+            if model is None:
+                say(f"asking {Path(llm).name} for the words alone")
+                model, tokenizer = load_language_model(locate_language_model(llm), "bf16")
+            held |= dict(zip(missing, _complete(model.eval(), tokenizer, missing), strict=True))
+            write_json(path, held)
+        rights[language] = [held[prompt] == item.reference for prompt, item in zip(prompts, items, strict=True)]
+    rng = np.random.default_rng(0)
+    cells = {code: np.array([row], dtype=float) for code, row in rights.items()}
+    found = {code: with_interval([cell], rng) for code, cell in cells.items()}
+    return {"all": with_interval(list(cells.values()), rng), **found}
+
+
+def write_prompt(item: SceneItem) -> str:
+    """Three examples and the question, of the item's language; the examples are never the word that is asked for."""
+    lexicon, name = load_lexicon(), LANGUAGES[item.language].name
+    asked = Scene.from_key(item.image).concepts[0]
+    named = [c for c in lexicon.concepts if lexicon.name(c, item.language) and c != asked]
+    rng = np.random.default_rng([len(asked), list(LANGUAGES).index(item.language)])
+    chosen = [named[number] for number in rng.choice(len(named), EXAMPLES, replace=False)]
+    lines = [LINE.format(concept=c, language=name, word=lexicon.name(c, item.language)) for c in chosen]
+    return "\n".join([*lines, LINE.format(concept=asked, language=name, word="").rstrip(" .")])
+
+
+def _complete(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+    """What the model writes after each prompt, up to the end of the line, without its full stop."""
+    tokenizer.padding_side = "left"
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    answers: list[str] = []
+    for start in range(0, len(prompts), BATCH):
+        rows = tokenizer(list(prompts[start : start + BATCH]), return_tensors="pt", padding=True)
+        with torch.no_grad():
+            ids = model.generate(
+                input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], max_new_tokens=_LONGEST,
+                do_sample=False, num_beams=1, pad_token_id=pad,
+            )  # fmt: skip
+        new = ids if model.config.is_encoder_decoder else ids[:, rows["input_ids"].shape[1] :]
+        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+        answers += [text.strip().split("\n")[0].strip().rstrip(".。").strip() for text in texts]
+    return answers
