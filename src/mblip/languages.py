@@ -127,8 +127,7 @@ def add_language(language: Language) -> None:
     if held is not None:
         raise InputError(
             f"cannot add the language {language.code!r} ({language.name}): it was added before with another name, "
-            "script or "
-            "code; use one definition, and see MBLIP_LANGUAGES and more_languages of the recipe"
+            "script or code; use one definition, and see MBLIP_LANGUAGES and more_languages of the recipe"
         )
     for name in _names(language):
         other = exact_language(name)
@@ -263,8 +262,7 @@ def _tagged(text: str) -> Language | None:
         return language
     raise InputError(
         f"unknown language {text!r}: {language.name} is written in {language.script} here, not in {script}; did you "
-        "mean "
-        f"{language.code!r}? mblip languages lists all {len(LANGUAGES)}"
+        f"mean {language.code!r}? mblip languages lists all {len(LANGUAGES)}"
     )
 
 

@@ -99,8 +99,7 @@ class Registry(Mapping[str, Any]):
             first, second, *_ = owners
             raise InputError(
                 f"{first} and {second} both register the {self.kind} {name!r}: uninstall one of them, or ask its "
-                "authors "
-                "for another name"
+                "authors for another name"
             )
         [(owner, thing)] = owners.items()
         if isinstance(thing, str):
@@ -151,8 +150,7 @@ def lacking() -> str:
     if not _own_plugin_found:
         parts.append(
             "; the nano world, which comes with mblip, is missing, because mblip is not installed or an older version "
-            "is: "
-            "install it again (pip install --editable . in its folder)"
+            "is: install it again (pip install --editable . in its folder)"
         )
     return "".join(parts)
 

@@ -94,8 +94,7 @@ class Plan:
         if local + unpacked > free:
             raise InputError(
                 f"{existing} has {free:,} bytes free, but {local:,} must be downloaded and about {unpacked:,} "
-                "unpacked; free "
-                "some, or name a folder on another disk with --to"
+                "unpacked; free some, or name a folder on another disk with --to"
             )
 
 

@@ -126,8 +126,7 @@ class Fetcher:
         except OSError as error:
             raise InputError(
                 f"cannot write {self._target}: {error.strerror or error}; the received part is kept: free the space or "
-                "choose a "
-                "folder that can be written, then run the same command again"
+                "choose a folder that can be written, then run the same command again"
             ) from error
 
     def _receive(self) -> None:
@@ -150,8 +149,7 @@ class Fetcher:
                 if useless >= (self._patience.tries if not isinstance(error, httpx.ConnectError) else _UNREACHABLE):
                     raise InputError(
                         f"{shown(self._url)} failed after {useless} tries without progress ({why}); the received part "
-                        "is "
-                        "kept: run the same command again later"
+                        "is kept: run the same command again later"
                     ) from error
                 self._wait(useless, why, getattr(error, "after", None))
             except httpx.InvalidURL as error:
@@ -290,8 +288,7 @@ class Fetcher:
         self._note.unlink(missing_ok=True)
         raise InputError(
             f"{shown(self._url)} {problem}; it has changed at its source, or its server sends something else. Nothing "
-            "was "
-            "kept; run the same command again, or correct the catalogue"
+            "was kept; run the same command again, or correct the catalogue"
         )
 
     def _refuse_or_wait(self, answer: httpx.Response) -> None:
@@ -303,8 +300,7 @@ class Fetcher:
             if after is not None and after > self._patience.longest_retry_after:
                 raise InputError(
                     f"{shown(self._url)} asks to wait {after / 60:,.0f} minutes (HTTP {status}); the received part is "
-                    "kept: "
-                    "run the same command again then"
+                    "kept: run the same command again then"
                 )
             raise _Broken(f"HTTP {status}", after)
         what = {
@@ -312,8 +308,7 @@ class Fetcher:
         }.get(status, f"was refused with HTTP {status}")  # fmt: skip
         raise InputError(
             f"{shown(self._url)} {what} (HTTP {status}); see the page of the data set for files that must be requested "
-            "and where "
-            "they are now, or put the file at its path yourself"
+            "and where they are now, or put the file at its path yourself"
         )
 
     def _wait(self, useless: int, why: str, after: float | None) -> None:

@@ -139,8 +139,7 @@ def fetch_hub_file(address: HubAddress, target: Path, size: int | None, sha256: 
         shutil.rmtree(staging, ignore_errors=True)
         raise InputError(
             f"{address.page}, file {address.file}: {why}; it has changed there. Nothing was kept; correct the "
-            "catalogue or name "
-            "another revision"
+            "catalogue or name another revision"
         )
     Path(found).replace(target)
     shutil.rmtree(staging, ignore_errors=True)
@@ -152,16 +151,14 @@ def refused(address: HubAddress, error: Exception) -> InputError:
     if name == "GatedRepoError":
         return InputError(
             f"{address.page} must be requested: accept its terms on that page, then log in with 'hf auth login' and "
-            "run the "
-            "same command again"
+            "run the same command again"
         )
     if name in ("RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError", "RemoteEntryNotFoundError"):
         return InputError(f"the Hub has no {address.file or 'checkpoint'} at {address.page} ({name}); correct the name")
     told = str(error).strip().splitlines()
     return InputError(
         f"the Hub does not give {address.file or 'the checkpoint'} of {address.page} ({name}: "
-        f"{told[0][:200] if told else ''});"
-        " check the connection (and HF_HUB_OFFLINE), then run the same command again"
+        f"{told[0][:200] if told else ''}); check the connection (and HF_HUB_OFFLINE), then run the same command again"
     )
 
 

@@ -120,8 +120,7 @@ def unpack(
     except OSError as error:
         raise InputError(
             f"cannot unpack {archive}: {error.strerror or error}; free the space or choose a folder that can be "
-            "written, "
-            "then run the same command again"
+            "written, then run the same command again"
         ) from error
     files = [member for member in members if not member.is_folder]
     tops = dict.fromkeys(member.name.split("/")[0] for member in files)
@@ -167,8 +166,7 @@ def _check_space(folder: Path, needed: int, archive: Path) -> None:
     if needed > free:
         raise InputError(
             f"{archive} unpacks to {needed:,} bytes, but {existing} has {free:,} bytes free; free some and run the "
-            "same "
-            "command again"
+            "same command again"
         )
 
 
@@ -221,8 +219,7 @@ def _move(staging: Path, folder: Path, members: list[_Member], archive: Path) ->
         if os.path.lexists(target) and not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
             raise InputError(
                 f"{archive} holds {member.name}, but {target} is there already and differs; move it away and run the "
-                "same "
-                "command again"
+                "same command again"
             )
     os.sync()  # the files must be on the disk before a receipt says so
     for member in members:

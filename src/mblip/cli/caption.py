@@ -207,8 +207,7 @@ def _run_tasks(executor: str, settings: dict[str, Any], output: Output, plan: Pl
         if not same:
             progress.say(
                 "mblip: the pictures have changed since the tasks were planned; the planned ones are captioned, and "
-                "--resume adds "
-                "the others to a finished file"
+                "--resume adds the others to a finished file"
             )
         if not run_job(executor, job, settings, tell):
             progress.say(

@@ -106,8 +106,7 @@ def translate(
         names = ", ".join(f"{LANGUAGES[code].name} ({count:,})" for code, count in missing.items())
         print(
             f"the engine {chosen.translation.engine!r} does not translate into {names}: these examples will be left "
-            "out; "
-            f"'allocation.exclude_languages=[{', '.join(missing)}]' gives them to other languages",
+            f"out; 'allocation.exclude_languages=[{', '.join(missing)}]' gives them to other languages",
             file=sys.stderr,
         )
     if executor != "local" and not launch(executor, chosen, work, parse_options(option or [])):

@@ -54,7 +54,7 @@ def plan(
         find_local(name)
     if resolved.model.llm:
         find_language_model(resolved.model.llm)
-    import torch  # takes seconds: after what is not there has been named
+    import torch  # takes seconds, so missing files are reported first
 
     from mblip.models.calibration import calibrate as run
     from mblip.models.planning import plan_training

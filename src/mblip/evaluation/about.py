@@ -44,7 +44,7 @@ class About:
 
 
 def describe(benchmark: Benchmark) -> About:
-    """What a run writes of a benchmark."""
+    """The description of a benchmark that a run writes."""
     own = "{language}" in benchmark.prompt or benchmark.is_made
     return About(benchmark.name, benchmark.metrics, benchmark.english, own, benchmark.images)
 

@@ -213,8 +213,7 @@ class Benchmark:
             if len(several) > 1:  # for example splits
                 raise InputError(
                     f"{root} holds {len(several)} files that may be the {self.name} annotations: "
-                    f"{', '.join(several[:8])}; "
-                    "name one of them"
+                    f"{', '.join(several[:8])}; name one of them"
                 )
             if found:
                 return found[0]

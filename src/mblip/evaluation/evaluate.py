@@ -287,8 +287,7 @@ def _complaint(lacking: Sequence[tuple[Task, Sequence[Item]]], directory: Path) 
     have = "items have" if len(named) > 1 else "item has"
     return (
         f"{len(named)} {have} no answer: {'; '.join(named[:_NAMED])}{more}; all others are kept in {directory}: the "
-        "same "
-        "command asks for these again, and --allow-missing leaves them out and counts them"
+        "same command asks for these again, and --allow-missing leaves them out and counts them"
     )
 
 

@@ -77,8 +77,7 @@ def keep_run(directory: Path, run: Run) -> None:
         if held.format != FORMAT:
             raise InputError(
                 f"{directory} holds an evaluation by an older version, which did not record everything that decides an "
-                "answer (chat "
-                f"template, processor, effective decoding), so it cannot be continued; {_ELSEWHERE}"
+                f"answer (chat template, processor, effective decoding), so it cannot be continued; {_ELSEWHERE}"
             )
         shared = run.decoding.keys() & held.decoding.keys()
         for name in (

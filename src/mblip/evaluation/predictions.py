@@ -131,8 +131,7 @@ def match_answers(
         first = next(iter(silent.values()))
         raise InputError(
             f"{first.where} has no answer ({len(silent)} such rows), only reasoning or nothing; add it, or score the "
-            "others "
-            "with --allow-missing"
+            "others with --allow-missing"
         )
     needed = [] if benchmark.partial or allow_missing else [item for item in lacking if not benchmark.optional(item)]
     if needed:
@@ -194,8 +193,7 @@ def _answer(row: Row, where: str, benchmark: Benchmark) -> Answer:
     if not (name or image or question) and len(row) > 1 and "docid" not in fields:
         raise InputError(
             f"{where} names no item in any of the fields {', '.join(dict.fromkeys((*names, *images)))}; rename one of "
-            "its "
-            f"fields {', '.join(map(str, row))}"
+            f"its fields {', '.join(map(str, row))}"
         )
     return Answer(name or None, _text(answer, where, benchmark), question, image, where)
 
@@ -312,6 +310,5 @@ def _check_question(item: Item, answer: Answer, path: Path) -> None:
     if answer.question and " ".join(item.text.split()) not in " ".join(answer.question.split()):
         raise InputError(
             f"{answer.where} answers {answer.question!r:.200}, but {path} asks {item.text!r:.200} there; give the data "
-            "that "
-            "the predictions were made on"
+            "that the predictions were made on"
         )

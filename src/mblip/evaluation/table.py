@@ -333,8 +333,7 @@ class TableBenchmark:
             if (before.text, before.images, before.options) != (row.text, row.images, row.options) or row.options:
                 raise InputError(
                     f"{self.path}, row {row.number} has the id {row.name!r} of row {before.number}, but another "
-                    "question; "
-                    "give each question an id of its own, or map another column with --columns id=COLUMN"
+                    "question; give each question an id of its own, or map another column with --columns id=COLUMN"
                 )
             before.golds = tuple(dict.fromkeys((*before.golds, *row.golds)))
         return [_item(row, shows_options=not self._by_likelihood) for row in items.values()]

@@ -43,7 +43,7 @@ _USUAL: dict[str, tuple[str, ...]] = {
 # Roles that must be given by name, because their usual names have other meanings too.
 _NAMED = ("language", "answer_index", "answer_number", "image_name")
 ROLES = (*_USUAL, *_NAMED)
-_MANY = ("image", "caption", "answer", "options")  # roles that several columns may fill
+_MANY = ("image", "caption", "answer", "options")  # roles that may have several columns
 # "A. a dog", "(1) a dog", "B)a dog"; "1.5 kg" has no label.
 _LABELLED = re.compile(r"\s*\(?([A-Z]|\d{1,2})(?:[.:](?!\d)|\))\s*(.+)", re.DOTALL)
 

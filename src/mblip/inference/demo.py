@@ -37,7 +37,7 @@ from mblip.languages import LANGUAGES, Language
 from mblip.models.generation import Answer
 
 _FIRST = ("sw", "ar", "ja")  # the languages that are picked when the page opens
-_OWN = ""  # in the list of languages: that of the question
+_OWN = ""  # the choice of the question's own language
 _CSS = """
 .answers {display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem}
 .answers article {border: 1px solid var(--border-color-primary); border-radius: .5rem; padding: .75rem 1rem; min-width: 0}
@@ -54,9 +54,9 @@ def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int, exampl
 
     Args:
         app: The server's application.
-        model: Answers.
-        name: What the page calls it.
-        max_bytes: Of a picture.
+        model: The model that answers.
+        name: Name of the model on the page.
+        max_bytes: Largest size of a picture in bytes.
         examples: Pictures that the page offers; without any, those that plug-ins draw and the model knows.
 
     Raises:
@@ -127,8 +127,8 @@ def _build(
                 asyncio.ensure_future(batcher.answer(prompt, [opened], generation, 1, None)) for prompt in prompts
             ]
             return [answer.text for (answer,) in await asyncio.gather(*asked)], notice(opened[1]) if notice else None
-        except FileNotFoundError as error:  # an older upload, removed for newer ones
-            raise gr.Error("The picture is no longer here: upload it again.", print_exception=False) from error
+        except FileNotFoundError as error:  # an old upload, removed for newer ones
+            raise gr.Error("The picture was removed: upload it again.", print_exception=False) from error
         except MblipError as error:
             raise _shown(error) from error
         finally:
@@ -167,7 +167,7 @@ def _build(
             with gr.Column():
                 languages = gr.Dropdown(
                     choices, value=list(_FIRST), multiselect=True, label="Caption in",
-                    info="A model speaks those of these languages that it was trained on.",
+                    info="A model knows only the languages that it was trained on.",
                 )  # fmt: skip
                 caption_button = gr.Button("Caption", variant="primary")
                 captions = gr.HTML(elem_id="captions")
@@ -233,13 +233,14 @@ def _shown(error: Exception) -> Any:
 
 
 def _introduction(name: str, model: Predictor, notice: Notice | None, examples: bool) -> str:
-    """What the page is, what the model can see, and what to do."""
+    """The page's introduction: its purpose, the pictures that suit the model, and the first step."""
     bases = [html.escape(base.id) for base in model.vlm.origin.bases.values()] if model.vlm.origin else []
     made_of = f" It was made from {' and '.join(f'`{base}`' for base in bases)}." if bases else ""
     sees = notice.sees if notice else "pictures of the kind that it was trained on, such as photographs"
     first = "Choose a picture, or one of the examples" if examples else "Choose a picture"
     return (
-        f"# mblip\n`{html.escape(name)}` describes pictures, and answers questions about them, in many languages.{made_of} "
+        f"# mblip\n`{html.escape(name)}` describes pictures, and answers questions about them, in many "
+        f"languages.{made_of} "
         f"It sees {sees}.\n\n{first}, pick the languages, and press *Caption*; or write a question and press *Ask*."
     )
 

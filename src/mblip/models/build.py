@@ -37,8 +37,8 @@ def build_model(
     """Put a language model behind the eyes of a checkpoint; the checkpoint's own language model is never read.
 
     Args:
-        vision: Hub id, folder or ``nano:NAME`` of a BLIP-2, of a vision tower (SigLIP, SigLIP2, CLIP, DINOv2, any other
-            with patch states that transformers' LLaVA can hold), or of a checkpoint of the LLaVA family.
+        vision: Hub id, folder or ``nano:NAME`` of a BLIP-2, of a vision tower (SigLIP, SigLIP2, CLIP, DINOv2 or another
+            encoder with patch states that transformers' LLaVA can hold), or of a checkpoint of the LLaVA family.
         llm: Causal checkpoint of transformers, likewise, or a GGUF file; behind a Q-Former also an encoder-decoder.
         qformer: Keep the checkpoint's Q-Former and queries, or draw new ones.
         projection: Keep the checkpoint's projection or MLP (the widths must agree), or draw a new one.

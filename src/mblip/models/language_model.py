@@ -111,8 +111,7 @@ class LanguageModel:
                     return after * before
         raise InputError(
             f"the {self.config.model_type} language model does more to its logits than scale and bound them, so its "
-            "loss "
-            "would be wrong here: use another language model"
+            "loss would be wrong here: use another language model"
         )
 
     def logits(self, hidden_states: Tensor, scale: float | None = None) -> Tensor:

@@ -25,7 +25,7 @@ class Base:
 
     @classmethod
     def of(cls, name: str | Path, folder: Path) -> Base:
-        """The base that ``name`` was located as."""
+        """The base for a checkpoint's name and its folder."""
         path = Path(name).expanduser()
         local = path.exists() and not collection_of(str(name))
         shown = str(path.resolve()) if local else str(name).partition("@")[0]

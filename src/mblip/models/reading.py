@@ -51,8 +51,7 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
     if width != config.hidden_size:
         raise InputError(
             f"{folder}: the embeddings are {width} wide but the layers {config.hidden_size}; such a language model "
-            "cannot "
-            "take image features"
+            "cannot take image features"
         )
     return model, read_tokenizer(folder)
 

@@ -95,13 +95,13 @@ class Description:
         image_token_index: Id of the placeholder.
         trained_on: Quantisation of the language model in training.
         prompt_templates: Files of the templates that the run was trained with.
-        answer_separator: What stood between prompt and answer of a decoder-only model; None where the run does not say
-            (an encoder-decoder, or a run from before this was written): then what the tokeniser makes of both in one line.
+        answer_separator: Text between prompt and answer of a decoder-only model. None if the run does not say (an
+            encoder-decoder, or an older run): the tokeniser then reads both as one line.
         start_token: ``first`` where the token that the tokeniser begins a text with stands before the images; else None.
-        eyes: What built the eyes, beside the bases; see :attr:`~mblip.models.containers.Container.eye_settings`.
-        chat: Whether the run was trained with the language model's chat template; None where it could have none.
-        trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None where the run does not say.
-        more_languages: Languages beside the 96 that the run was trained in.
+        eyes: Settings of the eyes, see :attr:`~mblip.models.containers.Container.eye_settings`.
+        chat: Whether the run was trained with the language model's chat template; None if there was none.
+        trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None if the run does not say.
+        more_languages: Languages beyond the 96 that the run was trained in.
     """
 
     bases: dict[str, Base]

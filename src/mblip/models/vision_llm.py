@@ -161,7 +161,7 @@ class VisionLLM(nn.Module):
         return self.container.encode_images(pixel_values)
 
     def _features(self, batch: Batch) -> Tensor:
-        """What the language model reads of each image of a batch."""
+        """Image features of a batch for the language model, given or computed."""
         if "image_features" in batch:
             return batch["image_features"]
         if "vision_states" in batch:  # see mblip.training.features
@@ -224,7 +224,7 @@ class VisionLLM(nn.Module):
                 [images, tokens, width]), ``image_index`` [texts, images of a text], ``input_ids`` and ``attention_mask``
                 [texts, tokens], and ``labels``: for an encoder-decoder [texts, answer tokens], else aligned with
                 ``input_ids``; -100 is not supervised.
-            per_text: Also give each text's own loss; there are no gradients then.
+            per_text: Also return each text's own loss; there are no gradients then.
 
         Returns:
             ``loss`` (mean over supervised tokens), ``loss_sum`` and ``tokens``; with ``per_text`` also
@@ -253,7 +253,7 @@ class VisionLLM(nn.Module):
             return self.llm.logits(states)
 
     def hidden_states_and_labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The states that the output head reads [texts, tokens, width], and what each of them should predict."""
+        """The states that the output head reads [texts, tokens, width], and the label of each [texts, tokens]."""
         embedded = self.embed(batch["input_ids"], self._features(batch), batch["image_index"])
         hidden = None
         if "packed_rows" in self.speedups:  # returns None if one row per text is as cheap

@@ -68,15 +68,13 @@ def read(
     if not 1 <= scenes <= _MOST_SCENES or texts < 1:
         raise InputError(
             f"the corpus 'scenes' makes 1 to {_MOST_SCENES:,} scenes and a text of each or more, not {quoted(scenes)} "
-            "and "
-            f"{quoted(texts)}"
+            f"and {quoted(texts)}"
         )
     for field, shares in (("objects", list(objects)), ("tasks", list(weights.values()))):
         if not all(0 <= share < math.inf for share in shares) or not sum(shares) or len(objects) > _MOST_OBJECTS:
             raise InputError(
                 f"the corpus 'scenes' wants a share of 0 or more for each of {field}, one above 0, and of objects up "
-                "to "
-                f"{_MOST_OBJECTS}, not {quoted(shares)}"
+                f"to {_MOST_OBJECTS}, not {quoted(shares)}"
             )
     for task in weights:
         if task not in TASKS:

@@ -10,14 +10,13 @@ from mblip.models.vision_llm import VisionLLM
 from mblip.nano.scenes import SIZE
 
 SEES = (
-    "emoji scenes: one to four things, such as a tulip and an ambulance, on a smooth background; it is a nano model for trying "
-    "things out, and does not know photographs"
+    "emoji scenes: one to four things, such as a tulip and an ambulance, on a smooth background; it is a nano model "
+    "for trying things out, and does not know photographs"
 )
 QUESTION = "Name the object in Swahili:"
 NOTICE = (
     "this is a nano model, made for trying things out: it has learnt emoji scenes, and the picture does not look like "
-    "one; "
-    "unless the model was fine-tuned on such pictures, its answer means nothing"
+    "one; unless the model was fine-tuned on such pictures, its answer means nothing"
 )
 # The background of a scene is a bilinear ramp between four corner colours. 400 scenes of 64, 128 and 256 pixels, as PNG
 # and, from 128 pixels on, as JPEG, each have at least 40.9 % of their pixels within 8 levels of one ramp (as JPEG of 64
@@ -27,7 +26,7 @@ _SIDE, _LEVELS, _SHARE, _TRIES, _GREY = 32, 8, 0.40, 150, 4
 
 
 def notice_for(model: VisionLLM) -> Notice | None:
-    """For a nano model, what to tell the person who shows it a picture; None for other models."""
+    """The function that gives notices about a nano model's pictures; None for other models."""
     return (
         Notice(SEES, QUESTION, lambda picture: None if looks_like_a_scene(picture) else NOTICE)
         if is_nano(model)

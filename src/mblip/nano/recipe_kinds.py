@@ -32,8 +32,7 @@ class TextRecipe(Recipe):
 
     identity: ClassVar[Identity] = Identity.of(
         "seed kind languages vocabulary aligned_words pieces width encoder_layers decoder_layers feed_forward heads "
-        "phases "
-        "stop batch lr word_lr min_lr_share warmup_steps",
+        "phases stop batch lr word_lr min_lr_share warmup_steps",
         free="title paper more_languages checkpoint_every log_every",
     )
 
@@ -67,8 +66,7 @@ class VisionRecipe(Recipe):
 
     identity: ClassVar[Identity] = Identity.of(
         "seed kind width layers feed_forward heads patch queries qformer_width qformer_heads qformer_layers steps "
-        "batch lr "
-        "warmup_steps",
+        "batch lr warmup_steps",
         free="title paper more_languages checkpoint_every log_every",
     )
 

@@ -19,22 +19,22 @@ from mblip.storage import ImageStore, UnreadableImage
 
 
 class Kept(Protocol):
-    """What is kept of pictures beside the collator, so that they need not be read again."""
+    """Features of pictures kept outside the collator, so that the pictures need not be read again."""
 
     def holds(self, key: str) -> bool:
         """Whether a picture need not be read."""
         ...
 
     def number(self, key: str) -> int:
-        """What the batch calls a picture."""
+        """The number of a picture in the batch."""
         ...
 
 
 class Collator:
     """Batches for :meth:`mblip.models.VisionLLM.forward`.
 
-    A picture that cannot be read takes its texts out of the batch; it is never replaced.
-    How a picture is cropped follows from the seed and its key, whichever texts and processes it is read for.
+    The texts of an unreadable picture are left out; the picture is never replaced. The crop of a picture depends only
+    on the seed and its key, not on texts or processes.
 
     Attributes:
         kept: Pictures that it holds are not read; None: all are.

@@ -18,7 +18,7 @@ from mblip.errors import InputError
 _PROMPT, _ANSWER = "QzPromptzQ", "QzAnswerzQ"
 # Whatever a template, which is a program of others, may end in.
 _OF_TEMPLATES = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-_MANY = 8  # tokens after an answer, among which the one that ends it is looked for
+_MANY = 8  # tokens after an answer in which its end token is searched
 
 
 class Frame(Protocol):
@@ -162,18 +162,12 @@ class ChatFrame:
 # For stock code: joins the parts of a turn into one text, and turns thinking off by default.
 _FROM_PARTS = (
     "{%- if enable_thinking is not defined %}{%- set enable_thinking = false %}{%- endif %}"
-    "{%- set said = namespace(turns=[]) %}"
-    "{%- for message in messages %}"
+    "{%- set said = namespace(turns=[]) %}{%- for message in messages %}"
     "{%- if message.content is string or not message.content %}{%- set said.turns = said.turns + [message] %}"
-    "{%- else %}"
-    "{%- set whole = namespace(text='') %}"
-    "{%- for part in message.content if part.type == 'image' %}"
+    "{%- else %}{%- set whole = namespace(text='') %}{%- for part in message.content if part.type == 'image' %}"
     "{%- set whole.text = whole.text + 'IMAGE_TOKEN\\n' %}{%- endfor %}"
     "{%- for part in message.content if part.type == 'text' %}{%- set whole.text = whole.text + part.text %}{%- endfor "
-    "%}"
-    "{%- set said.turns = said.turns + [dict(message, content=whole.text)] %}"
-    "{%- endif %}"
-    "{%- endfor %}"
+    "%}{%- set said.turns = said.turns + [dict(message, content=whole.text)] %}{%- endif %}{%- endfor %}"
     "{%- set messages = said.turns %}"
 )
 

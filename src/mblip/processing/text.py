@@ -32,13 +32,12 @@ class TextLayout:
     Args:
         tokenizer: The language model's tokeniser.
         image_token_id: Id of the placeholder.
-        end_token_id: What every answer ends with.
+        end_token_id: Id of the token that ends every answer.
         queries: Placeholders that one image takes.
         is_encoder_decoder: Which of the two layouts.
-        separator: What stands between prompt and answer of a decoder-only model; None for what its tokeniser makes of
-            both written in one line.
-        frame: What is written around prompts that hold their images; None where the images stand before the prompt.
-        start_first: Without a frame, the token that the tokeniser begins a text with stands before the images, not after.
+        separator: Text between prompt and answer of a decoder-only model; None to tokenise both as one line.
+        frame: Text around prompts that contain their images; None if the images come before the prompt.
+        start_first: Without a frame, put the tokeniser's start token before the images, not after them.
     """
 
     def __init__(
@@ -147,7 +146,7 @@ class TextLayout:
 
     @cached_property
     def start_tokens(self) -> list[int]:
-        """What the tokeniser writes before a text."""
+        """Ids of the tokens that the tokeniser puts before a text."""
         bare, whole = self._ids(["a"], special=False)[0], self._ids(["a"])[0]
         return whole[: next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)]
 

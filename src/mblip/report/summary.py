@@ -225,8 +225,7 @@ def _read_about(names: dict[str, Path], scores: dict[str, list[Score]]) -> dict[
                 if known.metric(metric.name).unit != metric.unit:
                     raise InputError(
                         f"{path} and another run hold {metric.name} of {name} in different units; evaluate them with "
-                        "one "
-                        "version of mblip"
+                        "one version of mblip"
                     )
     return found
 
@@ -296,7 +295,7 @@ def _order(codes: Iterable[str]) -> tuple[str, ...]:
 
 
 def _remarks(scores: dict[str, list[Score]]) -> list[str]:
-    """What the scores of runs say of themselves, such as that answers differ from the gold ones in spelling alone."""
+    """Remarks stored with the scores of runs, such as that answers differ from the gold ones in spelling alone."""
     return [
         f"{score.benchmark} ({score.language}), {name}: {score.fingerprint['remark']}."
         for name, held in scores.items()

@@ -153,7 +153,7 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def cache_folder(name: str) -> Path:
-    """Where this machine keeps what was made once and can be made again: ``mblip/NAME`` in the cache of the user."""
+    """The folder for files that can be made again: ``mblip/NAME`` in the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mblip" / name
 
 

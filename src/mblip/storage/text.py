@@ -79,8 +79,7 @@ def not_utf8(path: Path) -> InputError:
     if not cut_off and _is_cp1252(path):
         return InputError(
             f"{where}; save the file as UTF-8 (it seems to be in Windows-1252, called cp1252 too: in Excel choose 'CSV "
-            "UTF-8', "
-            f"or run iconv -f CP1252 -t UTF-8)"
+            f"UTF-8', or run iconv -f CP1252 -t UTF-8)"
         )
     return InputError(f"{where}; save the file as UTF-8, or unpack it if it is compressed")
 

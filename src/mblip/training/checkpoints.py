@@ -65,8 +65,7 @@ def sound_checkpoint(run: Path, tell: Callable[[str], None] = lambda text: None)
         folder, reason = next(iter(damaged.items()))
         others = f", and so are the {len(damaged) - 1} before it" if len(damaged) > 1 else ""
         raise InputError(
-            f"checkpoint {folder} is damaged ({reason}){others}: restore one from a copy, or delete {run / FOLDER} "
-            "to "
+            f"checkpoint {folder} is damaged ({reason}){others}: restore one from a copy, or delete {run / FOLDER} to "
             "start again"
         )
     return None

@@ -90,8 +90,7 @@ def _accessible(svg: str, panels: Mapping[str, Mapping[str, Points]]) -> str:
     """The SVG element with a description in words, in the reader's colours and width."""
     said = "; ".join(
         f"{panel}{f', {label}' if label else ''}: from {points[0][1]:.4g} at step {points[0][0]:g} to "
-        f"{points[-1][1]:.4g} "
-        f"at step {points[-1][0]:g}"
+        f"{points[-1][1]:.4g} at step {points[-1][0]:g}"
         for panel, lines in panels.items()
         for label, points in lines.items()
     )

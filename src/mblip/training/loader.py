@@ -321,5 +321,5 @@ class _PictureReader:
             if failed > self._section.max_unreadable * max(tried, min(self._pictures, _TRIED)):
                 raise InputError(
                     f"{failed} of {tried} images cannot be read, the last being {error.key!r} "
-                    f"({error.reason}): mend the store or raise data.max_unreadable"
+                    f"({error.reason}): repair the store or raise data.max_unreadable"
                 )

@@ -36,6 +36,5 @@ def warn_of_bytes(tokenizer: Any, mix: Path) -> str:
     shown = ", ".join(lost[:_SHOWN]) + (" ..." if len(lost) > _SHOWN else "")
     return (
         f"the tokeniser spells {len(lost):,} of the {len(words):,} words of the answers in bytes ({shown}): they take "
-        "many "
-        "tokens and many examples to learn; a language model whose vocabulary has them learns them faster"
+        "many tokens and many examples to learn; a language model whose vocabulary has them learns them faster"
     )

@@ -57,8 +57,7 @@ class Validator:
         if rows and not self._rows:
             raise InputError(
                 f"none of the pictures held out for validation can be read, such as {rows[0].images[0]!r}: repair the "
-                "store, "
-                "or set validate_every=0"
+                "store, or set validate_every=0"
             )
         transform = TrainTransform.of(vlm.processor.image_processor, (1.0, 1.0), flip=False)
         self._collate = Collator(self._store, transform, vlm.layout, recipe.data)

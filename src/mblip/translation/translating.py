@@ -178,8 +178,7 @@ class Translator:
             last = f" (the last: {result.detail})" if result.detail else ""
             raise InputError(
                 f"{self.engine.name}: {failed:,} of {self._asked:,} texts were not translated: {kinds}{last}; correct "
-                "the "
-                "cause or raise translation.max_failed; finished translations are kept"
+                "the cause or raise translation.max_failed; finished translations are kept"
             )
 
     def _is_short_answer(self, example: Example, role: str) -> bool:

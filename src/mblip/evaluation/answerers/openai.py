@@ -133,8 +133,7 @@ class OpenAIAnswerer:
                         stop.set()
                         failure = failure or RemoteError(
                             f"none of the first {_SILENT} requests had an answer, the last because {answer.why}; "
-                            "correct that and "
-                            "run the same command again"
+                            "correct that and run the same command again"
                         )
                 yield request, answer
         finally:

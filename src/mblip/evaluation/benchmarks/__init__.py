@@ -62,13 +62,13 @@ def _can_be_asked(benchmark: Benchmark) -> bool:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = _Chosen(lambda benchmark: not benchmark.is_made)
-"""Those that read annotations."""
+"""The benchmarks that read annotations."""
 
 EVALUATED: Mapping[str, Benchmark] = _Chosen(lambda benchmark: bool(benchmark.images) and not benchmark.is_made)
-"""Those of them that a model can be asked: ``pope``, ``chair`` and ``captions`` alone score files of several."""
+"""Those of them that a model can be asked; ``pope``, ``chair`` and ``captions`` only score files of several."""
 
 MADE: Mapping[str, Benchmark] = _Chosen(lambda benchmark: benchmark.is_made)
-"""Those whose items and pictures are made, so that a model can be asked them without data."""
+"""The benchmarks whose items and pictures are generated, so that a model can be asked without data."""
 
 
 def family(name: str) -> list[str]:

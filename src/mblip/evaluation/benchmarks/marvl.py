@@ -89,8 +89,7 @@ BENCHMARK = Benchmark(
     english="nlvr2",
     source=(
         "statements: github.com/e-bug/iglue, datasets/marvl; images: https://marvl-challenge.github.io, unpacked so "
-        "that "
-        "marvl/sw/images/81-Dawati/81-5.jpg exists"
+        "that marvl/sw/images/81-Dawati/81-5.jpg exists"
     ),
 )
 NLVR2 = dataclasses.replace(

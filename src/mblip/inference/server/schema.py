@@ -16,8 +16,7 @@ MAX_ANSWERS = 8
 MAX_PROMPT_TOKENS = 1024
 _ONE_TURN = (
     "one message of the user is answered: no system message, no earlier turns; put instructions into its text, and "
-    "send "
-    "the last question alone, with its pictures"
+    "send the last question alone, with its pictures"
 )
 # Fields that clients send by default, with the values that have no effect. Other values are refused instead of ignored.
 IDLE: dict[str, tuple[Any, ...]] = {

@@ -91,14 +91,14 @@ class Container(ABC):
 
     @abstractmethod
     def vision_states(self, pixel_values: Tensor) -> Tensor:
-        """What the bridge reads of each image: [images, 3, H, W] -> [images, states, encoder width].
+        """Encode images for the bridge: [images, 3, H, W] -> [images, states, encoder width].
 
-        The image encoder alone decides it, so that it stays the same for as long as the encoder does.
+        The states depend on the image encoder alone, so they stay the same while the encoder is frozen.
         """
 
     @abstractmethod
     def bridge_states(self, vision_states: Tensor) -> Tensor:
-        """What the last projection reads of each image: the above -> [images, tokens, bridge width]."""
+        """Compute the input of the last projection: :meth:`vision_states` -> [images, tokens, bridge width]."""
 
     @property
     def eye_settings(self) -> dict[str, Any]:
@@ -106,12 +106,12 @@ class Container(ABC):
         return {}
 
     def encode_states(self, vision_states: Tensor) -> Tensor:
-        """What the language model reads of each image: :meth:`vision_states` -> [images, tokens, width]."""
+        """Turn :meth:`vision_states` into image features for the language model: [images, tokens, width]."""
         projected: Tensor = self.projection(self.bridge_states(vision_states).to(self.projection.weight.dtype))
         return projected
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """What the language model reads of each image: [images, 3, H, W] -> [images, tokens, width]."""
+        """Image features for the language model: [images, 3, H, W] -> [images, tokens, width]."""
         return self.encode_states(self.vision_states(pixel_values))
 
     # The model on disk, and its shape.
@@ -212,15 +212,15 @@ class Container(ABC):
 
 
 def finite(features: Tensor) -> Tensor:
-    """What is made of images, as it is given; answers from other numbers would be empty or at random.
+    """Return image features unchanged if all are finite; with other values, answers would be empty or random.
 
     Raises:
-        InputError: Some of it is not finite.
+        InputError: A value is not finite.
     """
     if not bool(features.isfinite().all()):
         raise InputError(
-            "vision model and bridge make numbers that are not finite of a picture: they overflow in this data type (take "
-            "bf16 or fp32), or the weights are damaged"
+            "vision model and bridge make numbers that are not finite of a picture: they overflow in this data type "
+            "(take bf16 or fp32), or the weights are damaged"
         )
     return features
 

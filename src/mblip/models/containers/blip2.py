@@ -66,14 +66,14 @@ class Blip2Container(Container):
         return int(self.config.vision_config.image_size)
 
     def vision_states(self, pixel_values: Tensor) -> Tensor:
-        """What the ViT makes of each image: [images, 3, H, W] -> [images, 1 + patches, ViT width]."""
+        """Encode images with the ViT: [images, 3, H, W] -> [images, 1 + patches, ViT width]."""
         vision = self.model.vision_model
         dtype = vision.embeddings.class_embedding.dtype
         states: Tensor = vision(pixel_values=pixel_values.to(dtype)).last_hidden_state
         return states
 
     def bridge_states(self, vision_states: Tensor) -> Tensor:
-        """What the Q-Former makes of each image: [images, 1 + patches, ViT width] -> [images, queries, Q-Former width]."""
+        """Apply the Q-Former to each image: [images, 1 + patches, ViT width] -> [images, queries, Q-Former width]."""
         queries = self.model.query_tokens.expand(len(vision_states), -1, -1)
         states: Tensor = self.model.qformer(query_embeds=queries, encoder_hidden_states=vision_states).last_hidden_state
         return states

@@ -66,8 +66,7 @@ def check_causal(text_config: Any, what: str) -> None:
         kind = "reads with an encoder" if text_config.is_encoder_decoder else "is not a causal one"
         raise InputError(
             f"{what} ({text_config.model_type}) {kind}, and transformers' LLaVA holds causal language models alone: "
-            "put it "
-            "behind the Q-Former of a BLIP-2 (bridge=qformer), or take a causal one"
+            "put it behind the Q-Former of a BLIP-2 (bridge=qformer), or take a causal one"
         )
 
 

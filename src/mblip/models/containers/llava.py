@@ -106,12 +106,12 @@ class LlavaContainer(Container):
         }
 
     def bridge_states(self, vision_states: Tensor) -> Tensor:
-        """What the first layer of the MLP makes of each image: [images, tokens, layers x ...] -> [images, tokens, width]."""
+        """Apply the first layer of the MLP: [images, tokens, layers x ...] -> [images, tokens, width]."""
         states: Tensor = self.projector.act(self.projector.linear_1(vision_states.to(self.projection.weight.dtype)))
         return states
 
     def vision_states(self, pixel_values: Tensor) -> Tensor:
-        """The states of the feature layers, next to one another, as the configuration selects them.
+        """The selected states of the feature layers, concatenated.
 
         [images, 3, H, W] -> [images, tokens, layers x width of the encoder]
         """
@@ -169,7 +169,7 @@ class LlavaContainer(Container):
     def eyes_from(
         cls, facts: TowerFacts, feature_layer: int | list[int] | None = None, select_strategy: str | None = None
     ) -> LlavaConfig:
-        """As :meth:`read_eyes`, from configurations."""
+        """Like :meth:`read_eyes`, from configurations."""
         tower, family = facts.config, facts.family
         side = side_of(tower)
         own = getattr(family, "vision_feature_layer", getattr(family, "vision_feature_layers", None))
@@ -250,8 +250,7 @@ class LlavaContainer(Container):
         if placeholder is None:
             raise InputError(
                 f"the tokeniser has no token of id {config.image_token_index} (image_token_index), which stands for an "
-                "image: "
-                "copy the checkpoint's tokeniser again"
+                "image: copy the checkpoint's tokeniser again"
             )
         patch = int(config.vision_config.patch_size)
         dropped = config.vision_feature_select_strategy == "default"

@@ -41,8 +41,7 @@ def read_image_processor(folder: Path, tower: Any) -> Any:
             return SiglipImageProcessorPil(size=side)
         raise InputError(
             f"{folder} has no image processor ({_FILES[0]}), and a {tower.model_type} vision model does not say which "
-            "colours "
-            "it takes: copy the checkpoint again"
+            "colours it takes: copy the checkpoint again"
         )
     found = [name for name in _FILES if (folder / name).is_file()]
     said = {name: read_json(folder / name) for name in found}  # a damaged one is told here, by its name
@@ -60,7 +59,8 @@ def read_image_processor(folder: Path, tower: Any) -> Any:
         raise InputError(f"{folder} has no image processor that transformers can read: {reason}") from error
     if not is_finite:
         raise InputError(
-            f"{folder}: the image processor makes numbers that are not finite of a picture; set its image_mean and image_std"
+            f"{folder}: the image processor makes numbers that are not finite of a picture; set its image_mean and "
+            "image_std"
         )
     if made.ndim == 4:
         return processor
@@ -84,6 +84,6 @@ def made_side(processor: Any) -> int:
     if len(sides) != 1:
         raise InputError(
             f"the image processor makes images of {' and '.join(f'{w} x {h}' for h, w in sorted(shapes))} pixels "
-            "of a wide and a tall picture; set do_center_crop, or a size of one height and width"
+            "from a wide and a tall picture; set do_center_crop, or a size with one height and width"
         )
     return int(sides.pop())

@@ -43,7 +43,7 @@ class TowerFacts:
 
     Attributes:
         config: Configuration of the tower.
-        family: The LLaVA-family configuration around it; None for a tower's own checkpoint.
+        family: The LLaVA-family configuration around it; None if the checkpoint is a tower alone.
         layer: The layer whose states its checkpoint's own model reads, where neither says so in its configuration.
     """
 
@@ -64,7 +64,7 @@ def read_tower(folder: Path) -> TowerFacts:
 
 
 def tower_of(config: Any, what: str) -> TowerFacts:
-    """As :func:`read_tower`, of a configuration; ``what`` begins the error message."""
+    """Like :func:`read_tower`, from a configuration; ``what`` begins the error message."""
     if isinstance(config, Blip2Config):
         # Its ViT lacks the last layer already, so the Q-Former reads the last that is left.
         return TowerFacts(vit_of_blip2(config.vision_config), None, -1)
@@ -177,8 +177,8 @@ def patch_states(config: Any, side: int) -> int:
         own = getattr(config, "image_size", side)
         if own != side:
             raise InputError(
-                f"the image processor makes images of {side} x {side} pixels, but the {config.model_type} vision model takes "
-                f"those of {own} ({reason}): set the processor's size and crop_size to {own}"
+                f"the image processor makes images of {side} x {side} pixels, but the {config.model_type} vision model "
+                f"takes those of {own} ({reason}): set the processor's size and crop_size to {own}"
             ) from error
         raise InputError(
             f"transformers' LLaVA gives a vision model images only, which a {config.model_type} model of {side} x "

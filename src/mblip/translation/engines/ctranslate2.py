@@ -46,8 +46,7 @@ class CTranslate2Engine(Seq2SeqEngine):
         if not (Path(model) / "model.bin").is_file():
             raise InputError(
                 f"{model} is not a CTranslate2 model (no model.bin); convert one: ct2-transformers-converter --model "
-                "NAME "
-                f"--output_dir {model} --quantization int8 --copy_files tokenizer.json tokenizer_config.json"
+                f"NAME --output_dir {model} --quantization int8 --copy_files tokenizer.json tokenizer_config.json"
             )
         super().__init__(Vocabulary(tokenizer or model, profile))
         if device == "cuda" and not ctranslate2.get_cuda_device_count():
