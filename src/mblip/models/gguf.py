@@ -1,7 +1,8 @@
 """Convert a GGUF language model once into a stock checkpoint, which all other code reads.
 
-Transformers reads the file: configuration, tokeniser, and the weights, which it dequantises. That takes a minute or more,
-so the result stays in the cache, in the folder ``mblip/gguf``, under the hash of the file. It may be deleted at any time.
+Transformers reads the file: configuration, tokeniser, and the weights, which it dequantises. The conversion takes
+a minute or more, so the result stays in the cache, in the folder ``mblip/gguf`` under the hash of the file. It may be
+deleted at any time.
 """
 
 from __future__ import annotations
