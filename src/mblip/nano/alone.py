@@ -1,7 +1,8 @@
-"""What a language model knows of the words by itself, without a picture: the measure for what it can say of one.
+"""Measure which words a language model knows without a picture: an upper bound for naming what it sees.
 
-A model that never read the Yoruba word for a fox cannot name one in Yoruba for seeing it. So the language model is asked for
-the same words in text, as greedily as about pictures: three words of the language with their English names, then a fourth.
+A model that never read the Yoruba word for a fox cannot name a fox in Yoruba, however well it sees. So the language
+model is asked for the same words in text, with greedy decoding as for pictures: the prompt gives three words of the
+language with their English names, then asks for a fourth.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ def ask_words(
 ) -> dict[str, dict[str, Any]]:
     """The share of words that a language model knows, by language, with its interval; ``all`` is the mean over languages.
 
-    Asked are the words of the pairs never shown, and in a language without them (English) those shown.
+    It asks for the words of the pairs never shown; in a language without such pairs (English), for those shown.
 
     Args:
-        llm: As ``model.llm``.
-        file: Where answers are kept; what is there is not asked again.
-        scenes: Words in each language.
+        llm: The language model, as in ``model.llm``.
+        file: Where answers are kept; answers in it are not asked for again.
+        scenes: Number of words in each language.
         held_out: See :func:`~mblip.nano.benchmark.load_items`.
-        say: Is told how far it is.
+        say: Called with progress messages.
 
     Raises:
         InputError: The language model cannot be loaded.
@@ -68,7 +69,7 @@ def ask_words(
 
 
 def write_prompt(item: SceneItem) -> str:
-    """Three examples and the question, of the item's language; the examples are never the word that is asked for."""
+    """Three examples and the question in the item's language; no example is the word that is asked for."""
     lexicon, name = load_lexicon(), LANGUAGES[item.language].name
     asked = Scene.from_key(item.image).concepts[0]
     named = [c for c in lexicon.concepts if lexicon.name(c, item.language) and c != asked]
@@ -79,7 +80,7 @@ def write_prompt(item: SceneItem) -> str:
 
 
 def _complete(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
-    """What the model writes after each prompt, up to the end of the line, without its full stop."""
+    """Complete each prompt up to the end of the line, without the full stop."""
     tokenizer.padding_side = "left"
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     rows = tokenizer(list(prompts), return_tensors="pt", padding=True)

@@ -190,7 +190,7 @@ def test_words_that_were_loaded_as_the_output_head_are_mended(tmp_path: Path) ->
 
 
 def test_models_that_are_none(tmp_path: Path, nllb: tuple[str, str]) -> None:
-    with pytest.raises(InputError, match=r"no CTranslate2 model .*mblip data engine nllb-1.3b --to"):
+    with pytest.raises(InputError, match=r"not a CTranslate2 model .*mblip data engine nllb-1.3b --to"):
         open_engine("ctranslate2", {"model": nllb[0]})
     with pytest.raises(InputError, match="holds no tokeniser"):
         open_engine("transformers", {"model": str(tmp_path)})
