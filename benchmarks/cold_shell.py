@@ -54,7 +54,7 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
         folder, picture = Path(scratch) / "stock", Path(scratch) / "scene.png"
-        export(load_model(options.model, dtype="fp32", merge=True), folder)
+        export(load_model(options.model, dtype="fp32", merge=True).vlm, folder)
         render(sample_scene(np.random.default_rng(0), 1, sorted(load_lexicon().emoji)), 128).save(picture)
         model = ["--quantization", "none", "--model", str(folder)]
         ours = [sys.executable, "-m", "mblip"]

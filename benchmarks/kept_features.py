@@ -1,4 +1,4 @@
-"""What an epoch of ``finetune_own`` costs with kept features and without: the first one, and those after it.
+"""Time of each epoch of ``finetune_own``, with kept features and without.
 
 python benchmarks/kept_features.py [--pictures 24] [--texts 2] [--epochs 3] [--vision 384x12] [--llm 512x8]
   [--vocabulary 32000]

@@ -32,8 +32,9 @@ CLAUSE = (
     "If|When|Whether|While|As|Because|Since|Before|After|Until|Unless|Once|So|And|But|Or|Then|Here|There|Now|Otherwise|Also|"
     "Even|Only|Although|Though|How|Why|Which|Wherever|Whenever|Whatever|However|Therefore|This|These|Those|Each|Every|Both|All"
 )
+NO_RELATIVE = "".join(f"(?<! {word})" for word in ("that", "which", "as", "if", "than", "where"))
 PRONOUN_FIRST = re.compile(
-    rf"(?!(?:{CLAUSE})\b)[A-Z][\w'-]*(?: [\w'-]+){{0,3}} (?:it|they|we|you|nobody|nothing) (?:{VERBS})\b"
+    rf"(?!(?:{CLAUSE})\b)[A-Z][\w'-]*(?: [\w'-]+){{0,3}}{NO_RELATIVE} (?:it|they|we|you|nobody|nothing) (?:{VERBS})\b"
 )
 VERB_FIRST = re.compile(
     r"(?:In|On|At|Under|Behind|Beside|Above|Below|From|To|With|For|By|Without|Among)\b[^,.:;]{2,45} "
@@ -173,7 +174,7 @@ def pages(text: str) -> Iterator[tuple[int, str]]:
             yield first, " ".join(block)
             block = []
         if bare.startswith("|") and not fence:
-            for cell in bare.strip("|").split(" | "):
+            for cell in map(str.strip, bare.strip("|").split(" | ")):
                 if re.search(r"[a-z]{3} ", cell):
                     yield number, cell
         elif not starts:

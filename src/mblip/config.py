@@ -31,7 +31,7 @@ R = TypeVar("R", bound="Recipe")
 
 
 class AllocationSection(Section):
-    """Which language each example goes to; counts add up exactly (largest remainder)."""
+    """The allocation of examples to languages; counts add up exactly (largest remainder)."""
 
     identity: ClassVar[Identity] = Identity.of(
         "method temperature floor english_share languages exclude_languages task_languages apart"
@@ -39,15 +39,15 @@ class AllocationSection(Section):
 
     method: Literal["mc4", "uniform"] = "mc4"
     temperature: float = Field(default=1.0, gt=0, description="flattens mC4's shares to share ** (1 / temperature)")
-    floor: int = Field(default=0, ge=0, description="least examples a language, in every task of every source")
-    english_share: float | None = Field(default=None, ge=0, le=1, description="sets English's share; null leaves it")
+    floor: int = Field(default=0, ge=0, description="minimal examples per language, in every task of every source")
+    english_share: float | None = Field(default=None, ge=0, le=1, description="share of English; null keeps its own")
     languages: tuple[LanguageCode, ...] = Field(default=(), description="by any name or code; empty for all 96")
     exclude_languages: tuple[LanguageCode, ...] = ()
     task_languages: dict[str, tuple[LanguageCode, ...]] = Field(
         default={}, description="only these languages for a task"
     )
     apart: tuple[tuple[str, str], ...] = Field(
-        default=(), description="pairs of tasks made from the same rows, which get different languages for a row"
+        default=(), description="pairs of tasks made from the same rows, which get different languages for each row"
     )
 
 
@@ -58,17 +58,17 @@ class SourceSection(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="first part of every id, folder of its shards")
     reader: str
-    options: dict[str, Any] = Field(default={}, description="of the reader")
-    images: str = Field(default="", description="image store; where it is named, rows without their image are bad rows")
-    decode_images: bool = Field(default=False, description="with images: also decode each, to find damaged ones now")
-    translate: bool = Field(default=True, description="false: the texts are in their languages already")
+    options: dict[str, Any] = Field(default={}, description="options of the reader")
+    images: str = Field(default="", description="image store; if it is given, rows without their image are bad rows")
+    decode_images: bool = Field(default=False, description="with images: also decode each, to find damaged ones early")
+    translate: bool = Field(default=True, description="false if the texts are in their languages already")
     allocation: AllocationSection | None = None
 
 
 class MixSection(Section):
-    """What is trained on: a mix directory (Parquet shards + manifest) and the store its image keys live in.
+    """The training data: a mix directory (Parquet shards + manifest) and the store of its images.
 
-    ``source`` instead of ``mix`` is one corpus, or a table of your own, whose texts are taken as they are.
+    ``source``, instead of ``mix``, is one corpus or your own table, whose texts are used unchanged.
     """
 
     identity: ClassVar[Identity] = Identity.of(
@@ -81,33 +81,31 @@ class MixSection(Section):
     mix: str = ""
     source: SourceSection | None = None
     templates: tuple[str, ...] = Field(
-        default=("paper", "benchmarks"), description="of source; of a mix, its recipe's count"
+        default=("paper", "benchmarks"), description="templates for source; a mix has those of its recipe"
     )
     images: str = ""
-    replay: str = Field(
-        default="", description="an older mix, of which every batch holds some texts against forgetting"
-    )
+    replay: str = Field(default="", description="an older mix, with some texts in every batch against forgetting")
     replay_images: str = Field(default="", description="image store of the replayed mix")
-    replay_share: float = Field(default=0.5, gt=0, lt=1, description="of each batch, with replay")
+    replay_share: float = Field(default=0.5, gt=0, lt=1, description="share of replayed texts in each batch")
     text_share: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="share of the rows without a picture in every batch; left out, they come as often as the mix has them",
+        description="share of rows without a picture in every batch; by default their share in the mix",
     )
     tasks: tuple[str, ...] = Field(default=(), description="only these tasks; empty for all")
     languages: tuple[LanguageCode, ...] = Field(default=(), description="only these answer languages; empty for all")
     exclude_languages: tuple[LanguageCode, ...] = ()
     max_prompt_tokens: int = Field(default=128, gt=0)
     max_answer_tokens: int = Field(default=128, gt=0)
-    end_cut_answers: bool = Field(
-        default=False, description="an answer that had to be cut also ends, as in the original"
-    )
+    end_cut_answers: bool = Field(default=False, description="give cut answers an end token too, as in the original")
     max_unreadable: float = Field(default=0.01, ge=0, le=1, description="share of unreadable images that stops the run")
     workers: int = Field(
-        default=1, ge=0, description="threads that read and crop pictures ahead; any number is one run"
+        default=1,
+        ge=0,
+        description="threads that read and crop pictures ahead; their number does not change the result",
     )
-    crop_scale: tuple[Share, Share] = Field(default=(0.5, 1.0), description="least and most of a picture, by area")
+    crop_scale: tuple[Share, Share] = Field(default=(0.5, 1.0), description="minimal and maximal crop, by area")
     flip: bool = False
     keep_features: Literal["auto", "on", "off"] = Field(
         default="auto",
@@ -124,15 +122,15 @@ class MixSection(Section):
 
 
 class OptimSection(Section):
-    """AdamW, cosine with linear warm-up. Batches are counted in texts, not in images."""
+    """AdamW with a cosine schedule and linear warm-up. Batches are counted in texts, not in images."""
 
     identity: ClassVar[Identity] = Identity.of(
         "lr projection_lr lora_lr weight_decay betas clip warmup_steps min_lr_share epochs steps global_batch profile",
-        free="micro_batch",  # the rounding alone: what a run out of memory may turn and still go on
+        free="micro_batch",  # changes only the rounding, so a run that is out of memory may change it and continue
     )
 
     lr: float = Field(ge=0, description="Q-Former, queries and projection")
-    projection_lr: float | None = Field(default=None, ge=0, description="the projection's own rate, where it differs")
+    projection_lr: float | None = Field(default=None, ge=0, description="the projection's own rate, if it differs")
     lora_lr: float = Field(default=2e-4, ge=0)
     weight_decay: float = Field(default=0.1, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -141,15 +139,15 @@ class OptimSection(Section):
     min_lr_share: float = Field(default=0.0, ge=0, le=1, description="the cosine's floor, as a share of the peak")
     epochs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     steps: int | None = Field(default=None, ge=0)
-    global_batch: int = Field(default=128, gt=0, description="texts a step, over all processes")
-    micro_batch: int = Field(default=8, gt=0, description="texts at once; the memory of a step")
+    global_batch: int = Field(default=128, gt=0, description="texts per step, over all processes")
+    micro_batch: int = Field(default=8, gt=0, description="texts at once, which decide the memory of a step")
     profile: Literal["correct", "original"] = Field(
-        default="correct", description="original: its choice of what decays, its warm-up and its mean of micro-batches"
+        default="correct", description="original: the original's weight decay, warm-up and mean of micro-batches"
     )
 
     @property
     def own_identity(self) -> Identity:
-        """In the original's mean of micro-batches their size counts."""
+        """With the original's mean of micro-batches, their size decides the result too."""
         known = self.identity
         return known if self.profile == "correct" else Identity((*known.decides, *known.free))
 
@@ -157,8 +155,8 @@ class OptimSection(Section):
 class TrainRecipe(Recipe):
     """``mblip train``: warm-up, alignment or fine-tuning of a vision-LLM."""
 
-    # checkpointing and sharding change the rounding and which units dropout hits. Texts are held out of the mix only where
-    # there is a validation, however often there is one.
+    # checkpointing and sharding change only the rounding and the units that dropout hits. Texts are held out of the mix
+    # only if there is a validation, at any interval.
     identity: ClassVar[Identity] = Identity.of(
         "seed kind stage model parts lora data optim precision validation_texts",
         whether="validate_every",
@@ -178,15 +176,15 @@ class TrainRecipe(Recipe):
     precision: Literal["fp32", "bf16", "auto"] = Field(default="bf16", description="auto: bf16 on a GPU, fp32 on a CPU")
     checkpointing: tuple[Literal["vision", "qformer", "llm", "auto"], ...] = Field(
         default=(),
-        description="parts whose layers are computed again for the gradient; auto: llm on a GPU, none on a CPU",
+        description="parts whose layers are recomputed for the gradient; auto: llm on a GPU, none on a CPU",
     )
     speedups: tuple[Literal["packed_rows", "shared_beams", "shared_prefix", "fused_layers"], ...] = Field(
         default=("packed_rows", "shared_beams", "shared_prefix", "fused_layers"),
-        description="those that the model can use are on; [] is the plain path",
+        description="those that the model can use are turned on; [] is the plain path",
     )
-    sharding: Literal["none", "full"] = Field(default="none", description="over the processes; none copies the model")
+    sharding: Literal["none", "full"] = Field(default="none", description="over processes; none copies the model")
     validate_every: int = Field(default=0, ge=0, description="steps between validations; 0 for none")
-    validation_texts: int = Field(default=512, gt=0, description="held out of the mix, by picture")
+    validation_texts: int = Field(default=512, gt=0, description="texts held out of the mix, by picture")
     samples: int = Field(default=16, ge=0, description="held-out texts that are also answered and shown")
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     checkpoint_every: int = Field(default=1000, gt=0)
@@ -195,55 +193,61 @@ class TrainRecipe(Recipe):
 
 
 class FilterSection(Section):
-    """What a translation must pass; each threshold can be switched off with 0."""
+    """Filters for translations; 0 turns a threshold off."""
 
-    copied_words: int = Field(default=4, ge=0, description="texts of so many words may not come back as they were")
-    script_share: float = Field(default=0.5, ge=0, le=1, description="least share of letters in the language's script")
+    copied_words: int = Field(
+        default=4, ge=0, description="texts with at least this many words must not come back unchanged"
+    )
+    script_share: float = Field(
+        default=0.5, ge=0, le=1, description="minimal share of letters in the language's script"
+    )
     language_words: int = Field(
-        default=0, ge=0, description="texts of so many words must be in the language, says lingua (75 languages; slow)"
+        default=0,
+        ge=0,
+        description="texts with at least this many words must be in the language by lingua (75 languages; slow)",
     )
     language_confidence: float = Field(
-        default=0.1, ge=0, le=1, description="least confidence of lingua in the language"
+        default=0.1, ge=0, le=1, description="minimal confidence of lingua in the language"
     )
     length_ratio: float = Field(
-        default=4.0, ge=0, description="most characters for each of the source, and the inverse"
+        default=4.0, ge=0, description="maximal ratio of characters to the source, and its inverse"
     )
     repeats: int = Field(
-        default=4, ge=0, description="a phrase may not stand so many times in a row, a sentence not twice"
+        default=4, ge=0, description="a phrase must not occur this many times in a row, and a sentence not twice"
     )
-    characters: bool = Field(default=True, description="letters must be there, control and replacement characters not")
-    numbers: bool = Field(default=True, description="digits, {fields}, <tags> and addresses must all be there")
+    characters: bool = Field(default=True, description="require letters, refuse control and replacement characters")
+    numbers: bool = Field(default=True, description="digits, {fields}, <tags> and addresses must all be kept")
 
 
 class ShortAnswerSection(Section):
-    """Short answers are translated only where that is safe (paper, section 3.2); else they stay English."""
+    """Short answers are translated only if that is safe (paper, section 3.2); else they stay English."""
 
     tasks: tuple[str, ...] = ()
     least: int = Field(default=15, ge=1, description="answers seen fewer times stay English")
     share: float = Field(
-        default=0.5, ge=0, le=1, description="of the examples with such an answer, ask for it translated"
+        default=0.5, ge=0, le=1, description="share of examples with such an answer that ask for its translation"
     )
 
 
 class TranslationSection(Section):
-    """How the examples that were not allotted to English are translated, and what is held back."""
+    """The translation of examples that were not allocated to English, and held-out pairs."""
 
     engine: str = "lexicon"
-    options: dict[str, Any] = Field(default={}, description="of the engine")
+    options: dict[str, Any] = Field(default={}, description="options of the engine")
     filters: FilterSection = FilterSection()
     short_answers: ShortAnswerSection = ShortAnswerSection()
-    rows_per_task: int = Field(default=10_240, gt=0, multiple_of=1024, description="examples that one task translates")
+    rows_per_task: int = Field(default=10_240, gt=0, multiple_of=1024, description="examples per task")
     max_failed: float = Field(
         default=0.2,
         ge=0,
         le=1,
-        description="stop when the engine fails on a larger share of the texts, and on 20 of them",
+        description="stop if the engine fails on a larger share of the texts, and on at least 20",
     )
     never_shown: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="share of (word, language) pairs kept out, to ask for them afterwards; the corpus tells its words",
+        description="share of held-out (word, language) pairs, to measure transfer; the corpus must record its words",
     )
 
 
@@ -258,10 +262,10 @@ class DataRecipe(Recipe):
     allocation: AllocationSection = AllocationSection()
     translation: TranslationSection = TranslationSection()
     templates: tuple[str, ...] = Field(default=("paper",), description="shipped template files, or paths of your own")
-    translated_templates: bool = Field(default=False, description="also prompts translated by the engine, in turn")
+    translated_templates: bool = Field(default=False, description="also use prompts translated by the engine, in turn")
     exclude_images: tuple[str, ...] = Field(default=(), description="files that list the images of the evaluation")
     images: str = Field(
-        default="", description="image store of the mix; examples whose image it lacks are left out untranslated"
+        default="", description="image store of the mix; examples without their image are left out before translation"
     )
     profile: Literal["correct", "original"] = Field(
         default="correct", description="original: the names of languages in the original's prompts"
@@ -272,8 +276,8 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
     """Read a recipe by the name of a shipped one or by path, apply ``a.b=value`` overrides and validate it.
 
     Raises:
-        InputError: No such recipe, not YAML, or a field that is unknown, missing or of the wrong type; the message
-            names the field and the nearest valid one.
+        InputError: There is no such recipe, it is not YAML, or a field is unknown, missing or of the wrong type; the
+            message names the field and the nearest valid one.
     """
     path = find_recipe(source)
     try:
@@ -287,7 +291,7 @@ def load_recipe(kind: type[R], source: str | Path, overrides: tuple[str, ...] = 
         if not equals or not key:
             raise InputError(f"override {override!r} must read field=value, for example optim.lr=1e-5")
         override_field(data, key.split("."), value, override)
-    if data.get("more_languages"):  # here the folder of the recipe is known, which a file may lie in
+    if data.get("more_languages"):  # resolved here, because the file may be in the recipe's folder
         data["more_languages"] = parse_languages(data["more_languages"], f"{path}: more_languages", path.parent)
     try:
         return kind.model_validate(data)
@@ -299,16 +303,16 @@ plugins.recipe_kinds.register("train", TrainRecipe, plugins.OWN)
 
 
 def load_train_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """Read a training recipe of whichever registered kind its field ``kind`` says (see :func:`load_recipe`).
+    """Read a training recipe of the registered kind in its field ``kind`` (see :func:`load_recipe`).
 
     Raises:
-        InputError: As in :func:`load_recipe`, or another kind.
+        InputError: As in :func:`load_recipe`, or the kind is unknown.
     """
     path = find_recipe(source)
     written = re.search(r"^kind: *([\w.+-]+)", _read_text(path), re.MULTILINE)
     kind = written[1] if written else "train"
     if kind in ("data", "eval"):
-        kind = "train"  # whose check says what the recipe is for
+        kind = "train"  # its check reports the recipe's purpose
     if kind not in plugins.recipe_kinds:
         hint = plugins.recipe_kinds.hint(kind)
         raise InputError(f"{path}: field 'kind' is {kind!r}, which mblip train does not run{hint}")
@@ -336,25 +340,25 @@ def find_recipe(source: str | Path) -> Path:
     """The path of a recipe given by path or by the name of a shipped one.
 
     Raises:
-        InputError: There is neither; names the nearest shipped recipe.
+        InputError: There is neither; the message names the nearest shipped recipe.
     """
-    with suppress(OSError):  # a name too long for the file system
+    with suppress(OSError):  # the name is too long for the file system
         if Path(source).is_file():
             return Path(source)
     shipped = shipped_recipes()
     name = str(source).removesuffix(".yaml")
     if name in shipped:
         return shipped[name]
-    if name in plugins.recipes:  # and cannot be had: says why
+    if name in plugins.recipes:  # registered, but broken: raises the reason
         plugins.recipes[name]
     short = [full for full in shipped if "/" not in full or full.rpartition("/")[2] not in shipped]
     raise InputError(f"no recipe file or shipped recipe {str(source)!r}{nearest(name, short)}{plugins.lacking()}")
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Every recipe of mblip and of other packages, as ``folder/stem`` and, where that is unambiguous, as ``stem``.
+    """Every recipe of mblip and of other packages, as ``folder/stem`` and, if it is unambiguous, as ``stem``.
 
-    A short name that mblip's own recipes have is theirs, whatever other packages bring.
+    Short names of mblip's own recipes take precedence over those of other packages.
     """
     names: dict[str, Path] = dict(sorted(plugins.recipes.usable()))
     stems = {name: name.rpartition("/")[2] for name in names}
@@ -364,17 +368,17 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the resolved recipe as YAML, every default spelled out."""
-    from mblip.storage import atomic_write  # slow to import, and only a run needs it
+    """Write the resolved recipe as YAML, with all defaults."""
+    from mblip.storage import atomic_write  # slow to import, and needed only by runs
 
     with atomic_write(path, "w") as file:
         yaml.safe_dump(recipe.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True)
 
 
 def hash_recipe(recipe: Recipe) -> str:
-    """SHA-256 of the settings that decide the result: the same for the same settings, however they were given.
+    """SHA-256 of the settings that decide the result, independent of how they were given.
 
-    Settings that stand at their default do not count, so that a field added later leaves older hashes as they were.
+    Settings with their default value do not count, so a field that is added later does not change older hashes.
     """
     settings = decisive(recipe, defaults=False) | {"kind": type(recipe).__name__}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -21,7 +21,7 @@ def has_detector() -> bool:
 
 @lru_cache(maxsize=1)
 def lingua_languages() -> dict[str, Any]:
-    """The languages of lingua by mC4 code, of those that both have."""
+    """Languages of lingua by mC4 code, if both have them."""
     import lingua
 
     by_iso = {language.iso_code_639_1.name.lower(): language for language in lingua.Language.all()}
@@ -30,9 +30,9 @@ def lingua_languages() -> dict[str, Any]:
 
 
 def detect_languages(texts: Sequence[str]) -> list[str]:
-    """The mC4 code of each text's language, empty where the text does not say; for very many texts.
+    """Detect the mC4 code of each text's language, empty if it is unclear; for very many texts.
 
-    lingua's fast models decide (trigrams alone), on all cores. Languages that mC4 lacks are not looked for.
+    lingua's fast models (trigrams only) run on all cores. Languages that mC4 lacks are not considered.
     """
     detector, codes = _fast_detector()
     found = detector.detect_languages_in_parallel_of([text.encode("utf-8", "replace").decode() for text in texts])

@@ -1,4 +1,4 @@
-"""Where torch computes."""
+"""Choose the device on which torch computes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from mblip.errors import ResourceError
 
 
 def choose_device(wanted: str) -> str:
-    """A device by name; ``auto`` is CUDA where there is one, else the CPU.
+    """A device by name; ``auto`` is CUDA if available, else the CPU.
 
     Raises:
-        ResourceError: CUDA is asked for, and torch sees no such device.
+        ResourceError: CUDA is requested, but torch sees no such device.
     """
     import torch
 

@@ -1,8 +1,8 @@
-"""Requests to an OpenAI-compatible endpoint (``/v1/chat/completions``): tried again where that can help, told apart where not.
+"""Requests to an OpenAI-compatible endpoint (``/v1/chat/completions``), with retries where they can help.
 
-The one place for it: translation and evaluation both ask through :class:`Endpoint`. A failure of one request
-(:class:`RequestFailed`) leaves the others alone; what would fail for every request is
-an InputError where the address, the key or the model must be put right, else a RemoteError.
+Translation and evaluation both use :class:`Endpoint`. A failure of one request (:class:`RequestFailed`) does not affect
+others. A failure that affects every request is an InputError if the address, the key or the model must be corrected,
+else a RemoteError.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from mblip.errors import InputError, RemoteError
 from mblip.replies import Reply, read_completion
 
 SHOWN = 200
-"""Characters of a server's own words that a message shows."""
+"""Maximal characters of a server's message in an error."""
 
 _WAITS = (1.0, 4.0, 15.0, 30.0)
 _WAIT_AT_MOST = 600.0
 _BYTES_AT_MOST = 1 << 26
 _IN_A_ROW = 10
-# For every request alike: the key, the account, the address, the model.
+# Errors that affect every request: the key, the account, the address, the model.
 _FOR_ALL = {
-    401: "look at the key", 402: "look at the account", 404: "look at the address and the name of the model",
-    405: "look at the address", 407: "look at the proxy",
+    401: "check the key", 402: "check the account", 404: "check the address and the name of the model",
+    405: "check the address", 407: "check the proxy",
 }  # fmt: skip
 _AGAIN = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501, 505}
 
 
 class RequestFailed(RemoteError):
-    """One request got no answer that can be used; others may get theirs. The text is a reason in words.
+    """One request got no usable answer; others may succeed.
 
     Attributes:
-        kind: ``refused by the endpoint``, ``no answer from the endpoint`` or ``broken answer``: what is counted.
-        said: The server's own words, or what broke, shortened.
-        passing: Whether it may go well at another time (an overload, a broken connection).
+        kind: The kind for counting: ``refused by the endpoint``, ``no answer from the endpoint`` or ``broken answer``.
+        said: The server's message, or the technical reason, shortened.
+        passing: Whether it may succeed later (an overload, a broken connection).
     """
 
     def __init__(self, kind: str, said: str, *, passing: bool) -> None:
@@ -59,12 +59,13 @@ class Endpoint:
     Args:
         base: Its address, such as ``http://localhost:8000/v1``.
         key_variable: Environment variable with its key; empty for none.
-        key_required: Whether it is an error that the variable is not set.
+        key_required: Whether an unset variable is an error.
         extra_body: Fields that are added to every request.
-        timeout: Seconds that one try may take.
+        timeout: Maximal seconds of one try.
 
     Raises:
-        InputError: Not an http(s) address, the key is missing or cannot be sent, or ``extra_body`` sets what is set here.
+        InputError: The address is not http(s), the key is missing or cannot be sent, or ``extra_body`` sets a field
+            that is set here.
     """
 
     def __init__(
@@ -84,8 +85,8 @@ class Endpoint:
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key_variable:
             key = os.environ.get(key_variable, "").strip()
-            if not (key.isascii() and key.isprintable()):  # what no header holds; the key itself is not shown
-                raise InputError(f"the endpoint's key in {key_variable} may hold ASCII letters, digits and signs alone")
+            if not (key.isascii() and key.isprintable()):  # invalid in a header; the key itself is not shown
+                raise InputError(f"the endpoint's key in {key_variable} may only have ASCII letters, digits and signs")
             if key:
                 self._headers["Authorization"] = f"Bearer {key}"
             elif key_required:
@@ -96,13 +97,13 @@ class Endpoint:
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def chat(self, body: Mapping[str, Any]) -> Reply:
-        """Send one request and return its reply; waits and tries again where the failure may pass.
+        """Send one request and return its reply; waits and tries again if the failure may pass.
 
         ``Retry-After`` is honoured, in seconds or as a date; other waits grow, each with jitter.
 
         Raises:
             RequestFailed: This request is refused, or failed at every try.
-            InputError: No request will do: the key, the account, the address or the model is wrong.
+            InputError: Every request fails: the key, the account, the address or the model is wrong.
             RemoteError: There is no connection, or 10 requests in a row failed at every try.
         """
         try:
@@ -120,7 +121,7 @@ class Endpoint:
                 if again and not self._closed.wait(_seconds(_WAITS[tried - 1], failure.after)):
                     continue
                 if failure.unconnected:
-                    raise RemoteError(f"{failure}; the same command goes on later") from failure
+                    raise RemoteError(f"{failure}; run the same command again later") from failure
                 self._count_failure(failure)
                 raise RequestFailed(failure.kind, str(failure), passing=True) from failure
             self._answered()
@@ -128,7 +129,7 @@ class Endpoint:
         raise AssertionError("the last try returns or raises")
 
     def close(self) -> None:
-        """Let nobody wait any longer: until :meth:`open`, requests that would be tried again fail at once."""
+        """Stop all waits: until :meth:`open`, requests fail at once instead of being tried again."""
         self._closed.set()
 
     def open(self) -> None:
@@ -193,17 +194,17 @@ class Endpoint:
             said = str(error.reason)
         told = f"HTTP {error.code}: {said}"
         if error.code in _FOR_ALL or 300 <= error.code < 400 or "insufficient_quota" in said:
-            remedy = _FOR_ALL.get(error.code, "look at the account")
+            remedy = _FOR_ALL.get(error.code, "check the account")
             if error.code < 400:
-                place = one_line(error.headers.get("Location") or "which it does not say")
-                remedy = f"give the address that it has moved to, {place}"
+                place = one_line(error.headers.get("Location") or "which it does not give")
+                remedy = f"use the address that it has moved to, {place}"
             return InputError(f"{self.url} answered {told}; {remedy}")
         if error.code not in _AGAIN:
             return RequestFailed("refused by the endpoint", told, passing=False)
         after = _retry_after(error.headers.get("Retry-After", ""))
         if after is not None and after > _WAIT_AT_MOST:
             return RemoteError(
-                f"{self.url} asks to wait for {after / 60:.0f} minutes ({told}); the same command goes on later"
+                f"{self.url} asks to wait for {after / 60:.0f} minutes ({told}); run the same command again later"
             )
         return _Again("no answer from the endpoint", told, after=after)
 
@@ -213,7 +214,7 @@ class Endpoint:
             if self._failed_in_a_row >= _IN_A_ROW:
                 raise RemoteError(
                     f"{self.url} failed {self._failed_in_a_row} times in a row, each at every try ({failure}); "
-                    "the same command goes on later"
+                    "run the same command again later"
                 ) from failure
 
     def _answered(self) -> None:
@@ -222,7 +223,7 @@ class Endpoint:
 
 
 class _Again(Exception):
-    """A failure that may pass, with the seconds that the server asks to wait, and how many tries it is worth in all."""
+    """A failure that may pass, with the wait in seconds that the server requests, and the maximal number of tries."""
 
     def __init__(
         self, kind: str, said: str, *, after: float | None = None, tries: int = 99, unconnected: bool = False
@@ -235,17 +236,17 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirected POST would become a GET, and the key would go wherever the answer says."""
 
     def redirect_request(self, *_: Any) -> None:
-        """None: the answer is an error like others."""
+        """Return None, so that the answer is an error like others."""
         return
 
 
 def _address(base: str) -> str:
-    """An address as it can be asked, with what is not ASCII in its path escaped."""
+    """A valid address, with non-ASCII characters of its path escaped."""
     try:
         parts = urllib.parse.urlsplit(base)
         host, port = parts.hostname or "", parts.port
         fits = parts.scheme in ("http", "https") and bool(host.encode("idna")) and port != 0
-    except ValueError:  # brackets without an end, a port in letters, a name that is too long
+    except ValueError:  # an open bracket, a port in letters, a name that is too long
         fits = False
     if not fits or not base.isprintable() or " " in base:
         raise InputError(f"the endpoint must be an http(s) address such as http://localhost:8000/v1, not {base!r}")
@@ -253,19 +254,19 @@ def _address(base: str) -> str:
 
 
 def _seconds(wait: float, after: float | None) -> float:
-    if after is not None:  # never earlier; with jitter, so that not everybody comes back in the same moment
+    if after is not None:  # never earlier; with jitter, so that not all clients return at the same moment
         return after + random.uniform(0, min(1.0, wait))
     return wait * random.uniform(0.5, 1.5)
 
 
 def one_line(text: str, characters: int = SHOWN) -> str:
-    """A text on one line, cut off where it is longer."""
+    """A text on one line, cut off if it is longer."""
     line = " ".join(text[: 8 * characters].split())
     return line if len(line) <= characters else line[: characters - 1] + "…"
 
 
 def _words(content: bytes) -> str:
-    """What a server says of an error: the message in its JSON, or its text."""
+    """A server's error message, from its JSON or its text."""
     text = content.decode("utf-8", "replace")
     try:
         told = json.loads(text)
@@ -283,7 +284,7 @@ def _words(content: bytes) -> str:
 
 
 def _retry_after(header: str) -> float | None:
-    """Seconds to wait: the header counts them, or names a date; None if it says neither."""
+    """Seconds to wait, from a header with seconds or a date; None if it has neither."""
     header = header.strip()
     try:
         seconds = float(header)

@@ -1,4 +1,4 @@
-"""The errors of this package, and how a message names what was meant."""
+"""The errors of this package, and helpers for messages."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 LONGEST = 200
-"""Characters of one value that a message shows."""
+"""Maximal characters of one value in a message."""
 
 _LONG_QUOTE = re.compile(rf"'(?:[^'\\]|\\.){{{LONGEST},}}'|\"(?:[^\"\\]|\\.){{{LONGEST},}}\"", re.DOTALL)
 
 
 class MblipError(Exception):
-    """What this package raises, and a caller may want to catch; always one of the four kinds below.
+    """Base class of this package's errors; always one of the four kinds below.
 
-    The message is one clear sentence that names what failed, why, and the remedy. The command line prints it without a
-    traceback and exits with code 2. A quoted value is shortened to :data:`LONGEST` characters; :func:`quoted` does so for
-    values that are no texts.
+    The message is one clear sentence that names the failure, its reason and the remedy. The command line prints it
+    without a traceback and exits with code 2. A quoted value is shortened to :data:`LONGEST` characters; :func:`quoted`
+    does so for values that are not texts.
     """
 
     def __init__(self, message: str = "", *rest: Any) -> None:
         super().__init__(shorten_quotes(message), *rest)
 
     def reworded(self, message: str) -> MblipError:
-        """An error of the same kind with another message, for a caller that knows more, such as how to go on."""
+        """An error of the same kind with another message, for a caller that knows more, such as how to continue."""
         return next(kind for kind in KINDS if isinstance(self, kind) or kind is MblipError)(message)
 
 
 class InputError(MblipError):
-    """Input, a recipe, an option or an installation that a person can put right."""
+    """Wrong input, recipe, option or installation, which the user can correct."""
 
 
 class RemoteError(MblipError):
-    """An endpoint, a hub or a cluster failed or does not answer; later the same call may work."""
+    """An endpoint, a hub or a cluster failed or does not answer; the same call may work later."""
 
 
 class ResourceError(MblipError):
-    """The machine lacks what is needed: memory, disk, open files, a device, room in a queue."""
+    """The machine lacks a resource: memory, disk, open files, a device, room in a queue."""
 
 
 class TrainingError(MblipError):
-    """Training cannot go on: the loss or the gradients are not finite."""
+    """Training cannot continue: the loss or the gradients are not finite."""
 
 
 KINDS: tuple[type[MblipError], ...] = (InputError, RemoteError, ResourceError, TrainingError, MblipError)
-"""The kinds of errors, and last what they have in common."""
+"""The kinds of errors, and last their base class."""
 
 _SCARCE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EIO}
@@ -56,22 +56,22 @@ _SCARCE = frozenset(
 
 
 def of_system(error: OSError, message: str) -> MblipError:
-    """A refusal of the operating system: ResourceError where the disk or another resource gave out, else InputError.
+    """The error for a failure of the operating system: ResourceError if a resource ran out, else InputError.
 
     Args:
-        error: What was raised.
-        message: What to say.
+        error: The original error.
+        message: The message.
     """
     return ResourceError(message) if is_scarcity(error) else InputError(message)
 
 
 def is_scarcity(error: OSError) -> bool:
-    """Whether the operating system lacked something (disk, memory, open files), rather than refused what was asked."""
+    """Whether the operating system ran out of a resource (disk, memory, open files), and did not refuse the request."""
     return error.errno in _SCARCE
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
-    """A text without its middle where it is longer than so many characters."""
+    """A text without its middle if it is longer than ``longest`` characters."""
     if len(text) <= longest:
         return text
     end = longest // 4
@@ -84,7 +84,7 @@ def shorten_quotes(message: str) -> str:
 
 
 class _Brief(reprlib.Repr):
-    """Representations that are never built longer than they are shown."""
+    """Representations of limited length that are never built in full."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,19 +99,19 @@ _brief = _Brief()
 
 
 def quoted(value: Any) -> str:
-    """A value as messages show it, in at most :data:`LONGEST` characters; bytes as their number."""
+    """A value for messages, in at most :data:`LONGEST` characters; bytes as their number."""
     return shorten(repr(value) if isinstance(value, str) and len(value) < LONGEST else _brief.repr(value))
 
 
-_LISTED = 100  # names in a message, at most
+_LISTED = 100  # maximal number of names in a message
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The hint ``"; did you mean 'x'? There are x, y, z"`` for an unknown name: the nearest first, the others after it.
 
     Args:
-        name: What was typed.
-        known: What would have been right.
+        name: The typed name.
+        known: The valid names.
     """
     names = sort_nearest(name, known)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
@@ -121,14 +121,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def guess(name: str, known: Iterable[str], spelled: Callable[[str], str] = str) -> str:
-    """The hint ``"; did you mean 'x'?"`` for a mistyped name, or an empty string where nothing is near.
+    """The hint ``"; did you mean 'x'?"`` for a mistyped name, or an empty string if nothing is near.
 
     Args:
-        name: What was typed.
-        known: What would have been right.
-        spelled: How to show it.
+        name: The typed name.
+        known: The valid names.
+        spelled: Formats the name.
     """
-    # One wrong letter in four, or the name cut short: with more, as in "klingon" for "igbo", the hint misleads.
+    # At most one wrong letter in four, or the name cut short: with more, as in "klingon" for "igbo", the hint misleads.
     known = list(known)
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     if not found:
@@ -142,12 +142,12 @@ def guess(name: str, known: Iterable[str], spelled: Callable[[str], str] = str) 
 def sort_nearest(
     name: str, known: Iterable[str], spellings: Callable[[str], Iterable[str]] = lambda other: (other,)
 ) -> list[str]:
-    """Each of the known names once, the most like ``name`` first; those that are equally unlike it in their order.
+    """The known names, each once, the most similar to ``name`` first; equally similar ones keep their order.
 
     Args:
-        name: What was typed.
-        known: What would have been right.
-        spellings: What each of these may be typed as; the nearest counts.
+        name: The typed name.
+        known: The valid names.
+        spellings: Possible spellings of a name; the nearest counts.
     """
     matcher = difflib.SequenceMatcher(b=name[:LONGEST].casefold())
 

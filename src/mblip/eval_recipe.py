@@ -10,54 +10,56 @@ from mblip.languages import LanguageCode
 from mblip.settings import Recipe, Section
 
 PictureReading = Annotated[
-    Literal["correct", "original"], Field(description="original: as stored, neither turned nor laid on white")
+    Literal["correct", "original"], Field(description="original: as stored, neither rotated nor on white")
 ]
 
 
 class TableSection(Section):
     """A test set in a table: captions, questions, or questions with options."""
 
-    name: str = Field(default="", pattern=r"^[a-z0-9_.-]*$", description="in results; by default the file's")
-    path: str = Field(description="below the data root; {code} stands for the language's code in its files")
+    name: str = Field(default="", pattern=r"^[a-z0-9_.-]*$", description="name in results; by default the file's")
+    path: str = Field(description="below the data root; {code} is the language's code in its files")
     task: Literal["caption", "vqa", "choice"]
-    languages: tuple[LanguageCode, ...] = Field(description="of the texts and of the answers that are wanted")
-    codes: dict[str, str] = Field(default={}, description="what {code} is, and a language column says, by mC4 code")
+    languages: tuple[LanguageCode, ...] = Field(description="languages of the texts and answers")
+    codes: dict[str, str] = Field(default={}, description="{code}, or the value of a language column, by mC4 code")
     columns: dict[str, str] = Field(
         default={},
-        description="by role: image, second_image, id, caption, question, answer, options, hint, language, ...",
+        description="columns by role: image, second_image, id, caption, question, answer, options, hint, language, ...",
     )
     images: tuple[str, ...] = Field(
-        default=(), description="folders or tars below the data root; the table's by default"
+        default=(), description="folders or tars of images below the data root; by default the table's folder"
     )
-    where: dict[str, str] = Field(default={}, description="only rows whose column says this")
-    answers: dict[str, str] = Field(default={}, description="gold answers that stand for others, such as True: yes")
+    where: dict[str, str] = Field(default={}, description="only rows whose column has this value")
+    answers: dict[str, str] = Field(default={}, description="gold answers to replace, such as True: yes")
     prompt: str = Field(default="", description="{text} is the question, {language} the language's English name")
     answer_language: LanguageCode | None = Field(
-        default=None, description="that a prompt asks for, where it is another"
+        default=None, description="language that a prompt asks for, if it differs"
     )
-    source: str = Field(default="", description="where the files are to be had")
+    source: str = Field(default="", description="where to get the files")
 
 
 class EvalRecipe(Recipe):
-    """``mblip eval``: which benchmarks and tables, and how they are asked."""
+    """``mblip eval``: benchmarks and tables, with the settings of the evaluation."""
 
     kind: Literal["eval"] = "eval"
-    benchmarks: tuple[str, ...] = Field(default=(), description="by name; a family such as pope stands for its splits")
+    benchmarks: tuple[str, ...] = Field(default=(), description="by name; a family such as pope means all its splits")
     tables: tuple[TableSection, ...] = Field(default=(), description="test sets that are tables")
     languages: tuple[LanguageCode, ...] = Field(default=(), description="only these; empty for all of each benchmark")
     prompts: str = Field(
         default="paper", description="paper, original (its names of languages), finetuned or a YAML file"
     )
     sets: Literal["official", "paper"] = Field(
-        default="official", description="paper: the items that the original scored, where these are others"
+        default="official", description="paper: the items that the original scored, if they differ"
     )
-    variant: str = Field(default="", description="of the metrics, where a benchmark has it; mblip is the original's")
+    variant: str = Field(
+        default="", description="variant of the metrics, if a benchmark has it; mblip is the original's"
+    )
     pictures: PictureReading = "correct"
     protocol: Literal["generation", "candidates"] = Field(
         default="generation", description="candidates: choose the likeliest of the given answers"
     )
     chat: bool | None = Field(
         default=None,
-        description="of a LLaVA: by its language model's chat template or not; left out, as it was trained",
+        description="for a LLaVA: use its language model's chat template or not; by default as it was trained",
     )
-    limit: int | None = Field(default=None, gt=0, description="images of each benchmark and language, at most")
+    limit: int | None = Field(default=None, gt=0, description="maximal images per benchmark and language")

@@ -1,7 +1,7 @@
-"""The tasks of a long job, done by processes of this machine, by Slurm or by Ray: the one place that knows of datatrove.
+"""Run the tasks of a long job in processes of this machine, on Slurm or on Ray; only this module uses datatrove.
 
-A task leaves the same files whoever does it, and a mark when it is finished; so a lost node, a killed job or another
-executor in the middle costs at most what was under way. All nodes must see the job's folder.
+The files of a task do not depend on who runs it, and a mark shows that it is finished. So a lost node, a killed job or
+a change of executor loses at most the running tasks. All nodes must see the job's folder.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _KNOWN: dict[str, dict[str, type]] = {
                            "venv_path": str, "condaenv": str, "max_array_size": int},
     "ray": _RESOURCES | {"address": str},
 }  # fmt: skip
-POLL = 15.0  # seconds between two looks at Slurm's queue
+POLL = 15.0  # seconds between two checks of Slurm's queue
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a task is done.
+    """The place where a task runs.
 
     Attributes:
-        slot: By which it chooses its device: which of the tasks under way on this machine it is; on clusters, which hide
-            all devices but a task's own, its number.
-        beside: Number of tasks that share this machine's cores; 1 on clusters, which share them out themselves.
-        tell: Is told how much of the task is done.
+        slot: Number that chooses its device: among the running tasks of this machine; on clusters, which hide other
+            tasks' devices, the number of the task.
+        beside: Number of tasks that share this machine's cores; 1 on clusters, which assign cores themselves.
+        tell: Called with the progress of the task.
     """
 
     slot: int = 0
@@ -57,13 +57,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """Tasks that may be done in any order, by anybody.
+    """Tasks that may run in any order and place.
 
     Attributes:
-        name: What Slurm's queue shows.
-        step: A function of a module, which does one task. It must do nothing for a task that is done.
+        name: Name in Slurm's queue.
+        step: A module-level function that runs one task. It must do nothing for a finished task.
         tasks: Small objects that can be pickled.
-        is_done: Whether a task's mark is there.
+        is_done: Whether a task's mark exists.
         logs: Folder for the logs, which all nodes see.
     """
 
@@ -79,16 +79,16 @@ class Job(Generic[T]):
 
 
 def executor_settings(executor: str, options: Mapping[str, str]) -> dict[str, Any]:
-    """Options as an executor's parameters, numbers as numbers.
+    """Parse options into an executor's parameters.
 
     Args:
         executor: One of :data:`EXECUTORS`.
-        options: Of datatrove's executor, such as ``partition``, ``time``, ``cpus_per_task``, ``gpus_per_task``,
+        options: Options of datatrove's executor, such as ``partition``, ``time``, ``cpus_per_task``, ``gpus_per_task``,
             ``mem_per_cpu_gb``, ``workers``; for Ray also ``address``; for ``local`` only ``workers``, the number of tasks
             at a time.
 
     Raises:
-        InputError: An unknown executor or option, one that is missing, or one that is no number.
+        InputError: The executor or an option is unknown, or an option is missing or not a number.
     """
     if executor not in EXECUTORS:
         raise InputError(f"there is no executor {executor!r}{nearest(executor, EXECUTORS)}")
@@ -110,10 +110,10 @@ def executor_settings(executor: str, options: Mapping[str, str]) -> dict[str, An
 
 
 def parse_options(options: Iterable[str]) -> dict[str, str]:
-    """Options of the command line, ``NAME=VALUE`` each, by name.
+    """Parse options ``NAME=VALUE`` of the command line.
 
     Raises:
-        InputError: One has no ``=``.
+        InputError: An option has no ``=``.
     """
     found = {}
     for text in options:
@@ -125,22 +125,22 @@ def parse_options(options: Iterable[str]) -> dict[str, str]:
 
 
 def run_job(executor: str, job: Job[T], settings: Mapping[str, Any], progress: Progress = silent) -> bool:
-    """Do the tasks of a job that are not done; whether all are.
+    """Run the unfinished tasks of a job; returns whether all are finished.
 
-    Local processes and Ray are waited for. Slurm's jobs are submitted; a second call waits for those that are still in its
-    queue, and submits what no job is left for.
+    The call waits for local processes and Ray. Slurm's jobs are only submitted; a second call waits for jobs that are
+    still in its queue, and submits tasks without a job.
 
     Args:
         executor: One of :data:`EXECUTORS`.
-        job: What is to be done.
-        settings: Of :func:`executor_settings`.
-        progress: Is told how far it is: in what the tasks tell for ``local``, in tasks for Slurm.
+        job: The job.
+        settings: Result of :func:`executor_settings`.
+        progress: Called with the progress, as the tasks report it for ``local``, in tasks for Slurm.
 
     Raises:
-        InputError: No datatrove, or no ``sbatch`` on this machine.
+        InputError: datatrove is missing, or there is no ``sbatch`` on this machine.
         RemoteError: No Ray cluster answers, tasks failed on it, or Slurm refused.
         ResourceError: A local process was killed.
-        MblipError: Whatever a local task raised, after the others under way have ended.
+        MblipError: A local task raised it, after the other running tasks have ended.
     """
     missing = job.missing()
     if not missing:
@@ -151,7 +151,7 @@ def run_job(executor: str, job: Job[T], settings: Mapping[str, Any], progress: P
     if executor == "slurm" and _wait_for_slurm(job, progress):
         return True
     for rank, task in enumerate(job.tasks):
-        if not job.is_done(task):  # whatever an earlier run noted
+        if not job.is_done(task):  # whatever an earlier run recorded
             (job.logs / "completions" / f"{rank:05d}").unlink(missing_ok=True)
     if executor == "slurm":
         _submit(job, settings)
@@ -159,13 +159,14 @@ def run_job(executor: str, job: Job[T], settings: Mapping[str, Any], progress: P
     _run_ray(job, dict(settings))
     if left := len(job.missing()):
         raise RemoteError(
-            f"{left} of {len(job.tasks)} tasks did not finish; {job.logs / 'logs'} says why; the same command goes on with them"
+            f"{left} of {len(job.tasks)} tasks did not finish; {job.logs / 'logs'} has the reasons; run the same "
+            "command again to continue"
         )
     return True
 
 
 def end_with_parent() -> None:
-    """End this process when its parent is gone: one that was killed tells nobody, and its workers would wait forever."""
+    """End this process when its parent has ended: the workers of a killed parent would wait forever."""
 
     def watch() -> None:
         parent = parent_process()
@@ -177,8 +178,8 @@ def end_with_parent() -> None:
 
 
 def _run_local(job: Job[T], missing: Sequence[T], workers: int, progress: Progress) -> None:
-    """A process a task, so many at a time; one that is killed takes no other with it."""
-    context = get_context("spawn")  # not fork: Arrow and torch have threads of their own
+    """Run each task in its own process, ``workers`` at a time; a killed process does not affect others."""
+    context = get_context("spawn")  # not fork, because Arrow and torch have their own threads
     workers = min(workers, len(missing)) if workers > 0 else len(missing)
     waiting, slots = deque(missing), deque(range(workers))
     running: dict[Connection, tuple[Any, T, int]] = {}
@@ -219,21 +220,23 @@ def _run_local(job: Job[T], missing: Sequence[T], workers: int, progress: Progre
         for process, _, _ in running.values():
             process.terminate()
     if errors:
-        # What a task said is worth more than that one was killed, and the first more than what follows from it.
+        # A task's own error is more informative than a kill, and the first error more than later ones.
         error = min(errors, key=lambda error: isinstance(error, _EndedError))
         left = len(job.missing())
-        raise error.reworded(f"{error} ({left} of {len(job.tasks)} tasks are not finished; the same command goes on)")
+        raise error.reworded(
+            f"{error} ({left} of {len(job.tasks)} tasks are not finished; run the same command again to continue)"
+        )
 
 
 class _EndedError(ResourceError):
-    """A process that ended without a word."""
+    """A process ended without an error message."""
 
 
 def _ended(code: int) -> _EndedError:
     if code < 0:
         name = signal.Signals(-code).name
         return _EndedError(
-            f"a task was killed by {name}, mostly for want of memory; --option workers=N does fewer at a time"
+            f"a task was killed by {name}, usually because memory ran out; --option workers=N runs fewer at a time"
         )
     return _EndedError(f"a task ended with exit code {code}")
 
@@ -241,19 +244,19 @@ def _ended(code: int) -> _EndedError:
 def _do_here(
     step: Callable[[T, Place], None], task: T, number: int, slot: int, beside: int, connection: Connection
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, who gets it too, ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     end_with_parent()
     try:
         step(task, Place(slot, beside, lambda done: connection.send(("done", (number, done)))))
     except MblipError as error:
         connection.send(("failed", error.reworded(str(error))))
         raise SystemExit(2) from error
-    except BrokenPipeError:  # the parent is gone
+    except BrokenPipeError:  # the parent has ended
         raise SystemExit(1) from None
 
 
 def _wait_for_slurm(job: Job[T], progress: Progress) -> bool:
-    """Wait while Slurm still has what was submitted before; whether all is done."""
+    """Wait for jobs that were submitted before; returns whether all tasks are finished."""
     note = job.logs / "slurm_job.json"
     try:
         number = str(json.loads(note.read_text(encoding="utf-8"))["job"])
@@ -272,7 +275,7 @@ def _in_queue(number: str) -> bool:
     asked = subprocess.run(["squeue", "--noheader", "--jobs", number], capture_output=True, text=True, check=False)
     if asked.returncode and "invalid job id" not in asked.stderr.lower():
         why = asked.stderr.strip().splitlines()
-        raise RemoteError(f"squeue does not say whether job {number} is under way: {why[-1] if why else 'no reason'}")
+        raise RemoteError(f"squeue does not say whether job {number} is running: {why[-1] if why else 'no reason'}")
     return asked.returncode == 0 and bool(asked.stdout.strip())
 
 
@@ -318,7 +321,7 @@ def _pipeline_step(job: Job[T]) -> Any:
         raise InputError("clusters need datatrove; pip install 'mblip[translate,ray]'") from error
 
     class DoTask(PipelineStep):  # type: ignore[misc]
-        """Does the task whose number is the rank."""
+        """Runs the task whose number is the rank."""
 
         type = "mblip"
         name = job.name

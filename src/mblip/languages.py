@@ -1,8 +1,8 @@
-"""The one language table: the 96 languages of the paper, with their codes in every source, and those that a user adds.
+"""The language table: the 96 languages of the paper, with their codes in every source, and languages that users add.
 
-The shares are of mC4's pages and of mT5's smoothed sampling from them. Where the original
-mBLIP code was wrong (``iw`` as "former Hebrew", Traditional Chinese, Sorani for mC4's Kurmanji) the table is right, and
-the original's values are kept for the compatibility profile ``original``. :mod:`mblip.more_languages` adds to the table.
+The shares are those of mC4's pages and of mT5's smoothed sampling. The table corrects errors of the original mBLIP code
+(``iw`` as "former Hebrew", Traditional Chinese, Sorani for mC4's Kurmanji), and keeps the original's values for the
+compatibility profile ``original``. :mod:`mblip.more_languages` adds to the table.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ class Language:
     """One language.
 
     Attributes:
-        code: mC4's code; the key everywhere in this project.
-        bcp47: The tag of today's standard, such as ``he`` for ``iw``.
-        name: English name, as prompts say it.
+        code: mC4's code, the key everywhere in this project.
+        bcp47: Current BCP-47 tag, such as ``he`` for ``iw``.
+        name: English name in prompts.
         own_name: The language's own name for itself (CLDR).
         script: ISO 15924 code, such as ``Latn``.
         direction: ``ltr`` or ``rtl``.
-        nllb: FLORES-200 code, the one NLLB is prompted with; empty if NLLB lacks the language.
+        nllb: FLORES-200 code for NLLB; empty if NLLB lacks the language.
         madlad: Target tag of MADLAD-400, such as ``<2sw>``; empty if it lacks the language.
-        trainable: Whether a mix may hold it. Benchmarks ask for some languages that no model here was trained on.
-        mc4_share: Percent of mC4; of an added language, its share on the same scale.
+        trainable: Whether a mix may have it. Benchmarks have some languages that no model here was trained on.
+        mc4_share: Percentage of mC4; for an added language, its share on the same scale.
         mt5_share: Percent after mT5's smoothing.
-        benchmark_codes: Code by benchmark, where it is not ``bcp47``.
-        aliases: Other names and outdated codes it is found by.
+        benchmark_codes: Code by benchmark, if it is not ``bcp47``.
+        aliases: Other names and outdated codes to find it by.
         original_name: English name in the original's training prompts.
         original_nllb: FLORES-200 code the original translated into.
-        original_benchmark_names: English name in the original's prompts by benchmark, where it differs from training.
+        original_benchmark_names: English name in the original's prompts by benchmark, if it differs from training.
     """
 
     code: str
@@ -68,7 +68,7 @@ class Language:
         return self.benchmark_codes.get(benchmark, self.bcp47)
 
     def in_profile(self, profile: Profile, benchmark: str = "") -> Language:
-        """This language as the original mBLIP named and translated it, or unchanged for ``correct``."""
+        """This language with the original mBLIP's name and translation code, or unchanged for ``correct``."""
         if profile == "correct":
             return self
         name = self.original_benchmark_names.get(benchmark, self.original_name)
@@ -109,66 +109,66 @@ def _pairs(text: str) -> dict[str, str]:
 _TABLE = tuple(_read_table())
 
 LANGUAGES: dict[str, Language] = {language.code: language for language in _TABLE if language.trainable}
-"""The 96 languages by mC4 code, in the order of the table, and after them those that were added."""
+"""The 96 languages by mC4 code, in the order of the table, followed by added ones."""
 
 BENCHMARK_LANGUAGES: dict[str, Language] = {language.code: language for language in _TABLE if not language.trainable}
-"""Languages that a benchmark asks for and that no mix holds unless a recipe adds them (Croatian and Quechua in XM3600)."""
+"""Languages of benchmarks that no mix has unless a recipe adds them (Croatian and Quechua in XM3600)."""
 
 
 def add_language(language: Language) -> None:
-    """Add a language to :data:`LANGUAGES`, so that everything in this process knows it; the same one again is no change.
+    """Add a language to :data:`LANGUAGES` for this process; adding an equal one again changes nothing.
 
     Raises:
-        InputError: The code, or a name, is already that of another language.
+        InputError: The code, or a name, already belongs to another language.
     """
     held = LANGUAGES.get(language.code)
     if held is not None and dataclasses.replace(held, mc4_share=language.mc4_share) == language:
         return
     if held is not None:
         raise InputError(
-            f"cannot add the language {language.code!r} ({language.name}): it was added before with another name, script or "
-            "code; use one definition, and see MBLIP_LANGUAGES and more_languages of the recipe"
+            f"cannot add the language {language.code!r} ({language.name}): it was added before with another name, "
+            "script or code; use one definition, and see MBLIP_LANGUAGES and more_languages of the recipe"
         )
     for name in _names(language):
         other = exact_language(name)
         if other is not None and (other.trainable or other.code != language.code):
             raise InputError(
                 f"cannot add the language {language.code!r} ({language.name}): {name!r} already means {other.name} "
-                f"({other.code!r}); give it another code and names of its own, or leave it out"
+                f"({other.code!r}); give it its own code and names, or leave it out"
             )
     LANGUAGES[language.code] = language
     _index.cache_clear()
 
 
 def added_languages() -> list[Language]:
-    """The languages that were added to the table, in their order."""
+    """The languages that were added to the table, in order."""
     shipped = {language.code for language in _TABLE if language.trainable}
     return [language for code, language in LANGUAGES.items() if code not in shipped]
 
 
 UNDETERMINED = "und"
-"""The language of a text that nothing tells, as ISO 639-2 has it; in mixes of texts that others made."""
+"""ISO 639-2's code for an unknown language, in mixes of texts from others."""
 
 
 def name_code(code: str) -> str:
-    """The English name of a record's language by its mC4 code, or that it is unknown."""
+    """The English name of a language by its mC4 code, also for the unknown language."""
     return "unknown" if code == UNDETERMINED else find_language(code).name
 
 
 def find_language(text: str) -> Language:
-    """Find a language by name or by any tag that a program gives it; case and accents are free.
+    """Find a language by name or by any common tag; case and accents do not matter.
 
     Names are English names and own names. Tags are mC4 and FLORES codes, BCP-47 with script, region, variant and
     extensions (``zh-Hant-TW``, ``de-DE-u-co-phonebk``), ISO 639-1, 639-2 (B and T) and 639-3, POSIX locales
     (``ca_ES.UTF-8@valencia``), outdated codes (``iw``, ``in``, ``sh``) and what NLLB, MADLAD, M2M-100, Whisper, fastText
     and Android put around them (``<2sw>``, ``__label__swh_Latn``, ``pt-rBR``).
 
-    A tag stands for its language where that is written as it is in the table: ``sr-Latn``, ``hi-Latn`` or ``pa-PK`` ask
-    for another script and are refused. Chinese is both, simplified and traditional, as in mC4. What is a language of its
-    own (``ckb``, ``yue``, ``nn``, ``arz``) is not taken for its neighbour.
+    A tag must have the script of the table: ``sr-Latn``, ``hi-Latn`` or ``pa-PK`` mean another script and are refused.
+        Chinese is both simplified and traditional, as in mC4. Separate languages (``ckb``, ``yue``, ``nn``, ``arz``)
+        are not taken for their neighbours.
 
     Raises:
-        InputError: Unknown, or in another script; names the nearest.
+        InputError: The language is unknown, or in another script; the message names the nearest.
     """
     language = exact_language(text) or _tagged(text)
     if language:
@@ -178,10 +178,10 @@ def find_language(text: str) -> Language:
 
 
 def find_languages(text: str) -> list[Language]:
-    """The languages of a list with commas, each once, in its order; empty for no text.
+    """The languages of a list with commas, each once, in order; empty for an empty text.
 
     Raises:
-        InputError: One is unknown; lists what there is, the nearest first.
+        InputError: A language is unknown; the message lists all languages, the nearest first.
     """
     found = [_find_or_list(part) for part in text.split(",") if part.strip()]
     return list({language.code: language for language in found}.values())
@@ -191,7 +191,7 @@ def find_code(text: str) -> str:
     """The mC4 code of a language, for the fields of a recipe.
 
     Raises:
-        ValueError: Unknown; lists what there is, the nearest first.
+        ValueError: The language is unknown; the message lists all languages, the nearest first.
     """
     try:
         return _find_or_list(text).code
@@ -203,12 +203,12 @@ def find_trainable(text: str) -> str:
     """The mC4 code of a language that a mix may hold.
 
     Raises:
-        InputError: Unknown, or one that benchmarks alone ask for.
+        InputError: The language is unknown, or only benchmarks have it.
     """
     code = find_language(text).code
     if code not in LANGUAGES:
         raise InputError(
-            f"{text!r} is none of the {len(LANGUAGES)} languages that mixes hold; add it with more_languages of the recipe"
+            f"{text!r} is not one of the {len(LANGUAGES)} languages of mixes; add it with more_languages of the recipe"
         )
     return code
 
@@ -223,28 +223,28 @@ def _find_or_list(text: str) -> Language:
 
 
 def exact_language(text: str) -> Language | None:
-    """The language with exactly this name or code in the table; for files whose other tags mean other things."""
+    """The language with exactly this name or code in the table, for files whose other tags have other meanings."""
     found = _index().get(_fold(text))
     return found[1] if found else None
 
 
-# What programs put around a code: MADLAD and fairseq, Whisper, M2M-100 and fastText, OPUS-MT.
+# Marks around codes in MADLAD and fairseq, Whisper, M2M-100 and fastText, OPUS-MT.
 _WRAPPED = re.compile(r"(?:<2|<\||__label__|__|>>)([\w-]+?)(?:\|?>|<<|__)?")
 _LOCALE = re.compile(r"([A-Za-z]{1,3}(?:[-_][A-Za-z0-9]+)*)(?:\.[\w-]+)?(?:@(\w+))?")
 _ANDROID_REGION = re.compile(r"-r([A-Za-z]{2})$")
 _POSIX_SCRIPTS = {"latin": "Latn", "cyrillic": "Cyrl", "devanagari": "Deva", "arabic": "Arab"}
-# Old tags of Windows, and languages whose codes CLDR leaves apart though the table has them.
+# Old tags of Windows, and languages whose codes CLDR separates although the table joins them.
 _OTHER_TAGS = {"zh-chs": "zh-Hans", "zh-cht": "zh-Hant", "sh": "sr", "hbs": "sr", "pbt": "ps", "quz": "qu"}
-# Scripts that are the table's own under another name, or that its texts are written in as well.
+# Scripts that are the table's under another name, or that its texts use too.
 _SAME_SCRIPTS = {"zh": ("Hant", "Hani"), "ko": ("Hang",), "ja": ("Hrkt", "Hira", "Kana")}
 _TOO_LONG = 100
 
 
 def _tagged(text: str) -> Language | None:
-    """The language of a tag; None where it is no tag, its language is not in the table, or its script is another.
+    """The language of a tag; None if it is not a tag, or its language is not in the table.
 
     Raises:
-        InputError: The language is in the table, in another script.
+        InputError: The language is in the table, but in another script.
     """
     import langcodes  # 0.15 s, and rarely needed
 
@@ -256,18 +256,18 @@ def _tagged(text: str) -> Language | None:
     language = exact_language(parsed.language or "") or exact_language(broad.language or "")
     if language is None:
         return None
-    # A region tells of a script where it writes another than the others do (zh-TW, pa-PK).
+    # A region implies a script if it uses another one than other regions (zh-TW, pa-PK).
     script = broad.script or (broad.maximize().script if broad.territory else language.script)
     if script in (None, language.script, *_SAME_SCRIPTS.get(language.code, ())):
         return language
     raise InputError(
-        f"unknown language {text!r}: {language.name} is written in {language.script} here, not in {script}; did you mean "
-        f"{language.code!r}? mblip languages lists all {len(LANGUAGES)}"
+        f"unknown language {text!r}: {language.name} is written in {language.script} here, not in {script}; did you "
+        f"mean {language.code!r}? mblip languages lists all {len(LANGUAGES)}"
     )
 
 
 def _hint(text: str) -> str:
-    """The language that was perhaps meant: of a valid tag the one that it is counted to, as ``nn`` is to ``no``."""
+    """A hint at the language that was perhaps meant: for a valid tag its parent language, such as ``no`` for ``nn``."""
     import langcodes
     from langcodes.data_dicts import MACROLANGUAGES
 
@@ -276,12 +276,12 @@ def _hint(text: str) -> str:
         if language:
             return f"; did you mean {language.name!r}?"
     index = _index()
-    # As it is spelled: without its accents and vowel signs a name would be wrong.
+    # In its own spelling, because a name without accents and vowel signs would be wrong.
     return guess(_fold(text), index, lambda folded: index[folded][0])
 
 
 def _parse_tag(text: str) -> str | None:
-    """A BCP-47 tag from what a program calls a language; None where it is nothing of the kind."""
+    """A BCP-47 tag from a program's name of a language; None if it is not one."""
     import langcodes
 
     text = text.strip()
@@ -295,7 +295,7 @@ def _parse_tag(text: str) -> str | None:
     tag = _OTHER_TAGS.get(tag.casefold(), tag)
     first, *others = tag.split("-")
     first = _OTHER_TAGS.get(first.casefold(), first)
-    if len(others) == 2 and len(others[1]) == 4 and others[1].isalpha():  # as .NET had it: the region before the script
+    if len(others) == 2 and len(others[1]) == 4 and others[1].isalpha():  # old .NET order: region before script
         others.reverse()
     modifier = (locale[2] or "").casefold()
     if modifier in _POSIX_SCRIPTS:
@@ -328,7 +328,7 @@ def _fold(text: str) -> str:
 
 
 LanguageCode = Annotated[str, AfterValidator(find_code)]
-"""A recipe's language: written as any name or tag; held, saved and compared as mC4's code."""
+"""A recipe's language: any name or tag, stored and compared as mC4's code."""
 
 
 YES_NO: dict[str, tuple[str, str]] = {
@@ -345,4 +345,4 @@ YES_NO: dict[str, tuple[str, str]] = {
     "te": ("అవును", "కాదు"), "th": ("ใช่", "ไม่ใช่"), "tr": ("evet", "hayır"), "uk": ("так", "ні"), "ur": ("ہاں", "نہیں"),
     "vi": ("có", "không"), "zh": ("是", "否"),
 }  # fmt: skip
-"""Yes and no by mC4 code, where they were checked by hand: CLDR's own are English, dialogue buttons or misspelt in several."""
+"""Yes and no by mC4 code, checked by hand, because some of CLDR's are English, dialogue buttons or misspelt."""

@@ -1,4 +1,4 @@
-"""What the machine, and the control group of a container, grant this process: threads and memory."""
+"""The threads and the memory that this process may use on the machine or in a container's control group."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-# A person who sets one of these has decided.
+# Variables that override the limits computed here.
 _OVERRIDES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 ALLOCATOR_OVERRIDES = (
     "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"
@@ -21,12 +21,12 @@ _KEPT = ((_M_TRIM_THRESHOLD, 512 << 20), (_M_TOP_PAD, 64 << 20), (_M_MMAP_THRESH
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep up to 512 MiB that were freed, and tell whether it does.
+    """Let glibc keep up to 512 MiB of freed memory; return whether it does.
 
     A step of a beam search makes and frees several tensors of beams times vocabulary. By default their pages go back to
-    the kernel each time and are cleared and mapped anew in the next step, which took a third of a batch's time. To be
-    called when the model is loaded: what loading freed is then back already. Elsewhere than under glibc, or where a
-    person has chosen otherwise by the environment, nothing happens.
+    the kernel each time and are cleared and mapped again in the next step, which took a third of a batch's time. Call it
+    after loading the model, when the memory that loading freed has already been returned. It does nothing without
+    glibc, or if an environment variable already configures the allocator.
     """
     if sys.platform != "linux" or any(os.environ.get(name) for name in ALLOCATOR_OVERRIDES):
         return False
@@ -35,10 +35,10 @@ def keep_freed_memory() -> bool:
 
 
 def limit_threads() -> None:
-    """Let torch use no more threads than its control group grants whole cores, unless ``OMP_NUM_THREADS`` is set.
+    """Limit torch's threads to the whole cores that the control group grants, unless ``OMP_NUM_THREADS`` is set.
 
-    Beyond them the kernel stops all threads together for the rest of each period. The cores that a process is pinned to
-    torch respects by itself.
+    With more threads, the kernel stops all of them for the rest of each period. Torch itself already respects the cores
+    that a process is pinned to.
     """
     import torch
 
@@ -48,10 +48,10 @@ def limit_threads() -> None:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """The cores that this process' control group may use, by the tightest limit above it (v1 and v2); None: no limit.
+    """The number of cores that this process' control group may use: the tightest limit (v1 or v2), None without one.
 
     Args:
-        root: What holds ``proc`` and ``sys``.
+        root: The folder that holds ``proc`` and ``sys``.
     """
     quotas: list[float] = []
     for file in _limits(root, "cpu", "cpu.max", "cpu.cfs_quota_us"):
@@ -70,7 +70,7 @@ def free_memory(root: Path = Path("/")) -> int | None:
     A control group counts cached files as used, which the kernel gives up when memory is short; they count as free here.
 
     Args:
-        root: What holds ``proc`` and ``sys``.
+        root: The folder that holds ``proc`` and ``sys``.
     """
     free: list[int] = []
     with suppress(OSError, ValueError, StopIteration):
@@ -92,7 +92,7 @@ def _limits(root: Path, controller: str, second: str, first: str) -> Iterator[Pa
     """The files that may hold a limit, from the process' own group up.
 
     Args:
-        root: What holds ``proc`` and ``sys``.
+        root: The folder that holds ``proc`` and ``sys``.
         controller: Name of the controller.
         second: Name of its file in version 2.
         first: Name of its file in version 1.

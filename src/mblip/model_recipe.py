@@ -1,4 +1,4 @@
-"""What a training recipe says of the model: its parts, where they come from, and how each learns."""
+"""The model in a training recipe: its parts, their sources, and how each learns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Mode = Literal["frozen", "lora", "full"]
 
 
 class ModelSection(Section):
-    """Where the parts of the model come from.
+    """The sources of the model's parts.
 
     Each of ``vision`` (a BLIP-2, a vision tower, or a checkpoint of the LLaVA family) and ``llm`` is a Hub id, a directory or
     ``nano:NAME`` for a checkpoint shipped with the package; ``run`` continues from a run directory instead.
@@ -27,20 +27,20 @@ class ModelSection(Section):
     llm: str = ""
     run: str = ""
     bridge: Literal["qformer", "mlp"] | None = Field(
-        default=None, description="between eyes and LLM; left out, a BLIP-2's Q-Former, behind other eyes an MLP"
+        default=None, description="between eyes and LLM; by default a BLIP-2's Q-Former, and an MLP for other eyes"
     )
     vision_feature_layer: int | tuple[int, ...] | None = Field(
         default=None,
-        description="with an MLP, the tower's layer or layers that it reads; left out, as the eyes have it",
+        description="with an MLP, the tower's layer or layers that it reads; by default the eyes' own setting",
     )
     vision_feature_select_strategy: Literal["default", "full"] | None = Field(
-        default=None, description="with an MLP: default drops the tower's first state; left out, as the eyes have it"
+        default=None, description="with an MLP: default drops the tower's first state; by default the eyes' own setting"
     )
     qformer: Literal["keep", "random"] = "keep"
     projection: Literal["keep", "random"] = "random"
     fit_words: tuple[str, ...] = Field(
         default=(),
-        description="tasks whose answers tell token by token what the queries see: the projection is fitted to them",
+        description="tasks whose answers name token by token what the queries see; the projection is fitted to them",
     )
     quantization: Literal["none", "int8", "nf4", "auto"] = Field(
         "none", description="auto: int8 on a GPU, none on a CPU"
@@ -48,8 +48,8 @@ class ModelSection(Section):
     merge: bool = Field(default=True, description="with run: merge its LoRA into the LLM and start a fresh one")
     answer_separator: Literal["", " "] | None = Field(
         default=None,
-        description="what stands between prompt and answer of a decoder-only LLM: nothing, as in the original's training, "
-        "or a blank; left out, what the model was trained with, and a blank for a new one",
+        description="text between prompt and answer of a decoder-only LLM: nothing, as in the original's training, "
+        "or a blank; by default the one that the model was trained with, and a blank for a new one",
     )
     start_token: Literal["first", "after_images"] | None = Field(
         default=None,
@@ -58,13 +58,13 @@ class ModelSection(Section):
     )
     chat: bool | None = Field(
         default=None,
-        description="with an MLP: write prompts by the LLM's chat template; left out, as the model was trained, and for a new "
+        description="with an MLP: use the LLM's chat template for prompts; by default as the model was trained, and for a new "
         "one if it has a template",
     )
 
     @property
     def eye_settings(self) -> dict[str, Any]:
-        """What decides how the eyes are built, as ``build_model`` takes it."""
+        """The settings of the eyes, as arguments of ``build_model``."""
         layer = self.vision_feature_layer
         return {
             "bridge": self.bridge,

@@ -1,4 +1,4 @@
-"""Languages beside the 96: read from a file or a recipe, and carried by every mix, run and evaluation that holds them."""
+"""Languages beyond the 96: read from a file or a recipe, and stored in every mix, run and evaluation that uses them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mblip.errors import InputError, nearest, quoted
 from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES, Language, add_language, added_languages
 
 VARIABLE = "MBLIP_LANGUAGES"
-"""Environment variable that names a file of languages for every command."""
+"""Environment variable with the path of a file of languages for every command."""
 
 _RIGHT_TO_LEFT = ("Arab", "Hebr", "Syrc", "Thaa", "Nkoo", "Adlm", "Rohg")
 
@@ -26,16 +26,16 @@ class AddedLanguage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    code: str = Field(pattern=r"^[a-z]{2,8}(-[A-Za-z0-9]{2,8})*$", description="key everywhere, best its BCP-47 tag")
-    name: str = Field(min_length=1, description="English name, as prompts say it")
+    code: str = Field(pattern=r"^[a-z]{2,8}(-[A-Za-z0-9]{2,8})*$", description="key everywhere, ideally its BCP-47 tag")
+    name: str = Field(min_length=1, description="English name in prompts")
     script: str = Field(pattern=r"^[A-Z][a-z]{3}$", description="ISO 15924, such as Latn")
     share: float = Field(default=0.01, gt=0, description="percent, on the scale of mC4's shares")
-    bcp47: str = Field(default="", description="tag of today's standard, where the code is another")
-    own_name: str = Field(default="", description="what its speakers call it; by default the English name")
+    bcp47: str = Field(default="", description="current BCP-47 tag, if the code differs")
+    own_name: str = Field(default="", description="its own name; by default the English name")
     direction: Literal["", "ltr", "rtl"] = Field(default="", description="by default that of the script")
     nllb: str = Field(default="", pattern=r"^([a-z]{3}_[A-Z][a-z]{3})?$", description="FLORES-200 code, as quy_Latn")
     madlad: str = Field(default="", pattern=r"^(<2\w+>)?$", description="target tag of MADLAD-400, as <2qu>")
-    aliases: tuple[str, ...] = Field(default=(), description="other names it is found by")
+    aliases: tuple[str, ...] = Field(default=(), description="other names to find it by")
 
     @field_validator("name", "own_name")
     @classmethod
@@ -55,7 +55,7 @@ class AddedLanguage(BaseModel):
         return value
 
     def to_language(self) -> Language:
-        """The row of the table; codes that the table has for a benchmark's language stay."""
+        """The row of the table; codes that the table has for a benchmark's language are kept."""
         known = BENCHMARK_LANGUAGES.get(self.code)
         direction = self.direction or ("rtl" if self.script in _RIGHT_TO_LEFT else "ltr")
         return Language(
@@ -79,10 +79,11 @@ class AddedLanguage(BaseModel):
 
 
 def read_languages(path: Path) -> list[AddedLanguage]:
-    """Read a CSV file of languages: a header, then one a row; ``code``, ``name`` and ``script`` must be there.
+    """Read a CSV file of languages: a header, then one per row; ``code``, ``name`` and ``script`` are required.
 
     Raises:
-        InputError: The file cannot be read, lacks a column, has an unknown one, or a row is wrong; names the row.
+        InputError: The file cannot be read, lacks a column, has an unknown one, or a row is wrong; the message names
+            the row.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -117,12 +118,12 @@ def parse_languages(rows: Any, where: str, folder: Path | None = None) -> list[A
     """Languages of a recipe's field: a list of sections, or the path of a file (see :func:`read_languages`).
 
     Args:
-        rows: What the field holds.
-        where: How errors call it.
-        folder: A relative path is first looked for here, then in the working directory.
+        rows: Value of the field.
+        where: Name of the field for errors.
+        folder: A relative path is searched first here, then in the working directory.
 
     Raises:
-        InputError: Neither, or a row is wrong.
+        InputError: The value is neither, or a row is wrong.
     """
     if isinstance(rows, str):
         beside = (folder or Path()) / rows
@@ -139,11 +140,11 @@ def add_languages(rows: Iterable[AddedLanguage | Mapping[str, Any]], where: str)
     """Add languages to the table of this process.
 
     Args:
-        rows: As in a recipe.
-        where: How errors call the place that they are from.
+        rows: Languages as in a recipe.
+        where: Their source, for errors.
 
     Raises:
-        InputError: One is wrong, or its code or name is already that of another language.
+        InputError: A language is invalid, or its code or name already belongs to another language.
     """
     for row in rows:
         section = row if isinstance(row, AddedLanguage) else _parse(dict(row), where)
@@ -154,7 +155,7 @@ def add_languages(rows: Iterable[AddedLanguage | Mapping[str, Any]], where: str)
 
 
 def carried(codes: Iterable[str]) -> list[dict[str, Any]]:
-    """The added languages among some codes, as what holds their texts stores them beside itself."""
+    """The added languages among some codes, in the form that is stored with their texts."""
     wanted = set(codes)
     return [_plain(language) for language in added_languages() if language.code in wanted]
 

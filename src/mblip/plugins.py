@@ -1,9 +1,9 @@
-"""What other packages can add to mblip: corpora, translation engines, image schemes, benchmarks and more, each by its name.
+"""Registries for plug-ins: corpora, translation engines, image schemes, benchmarks and more, each by name.
 
-A package names a function without arguments as an entry point of the group ``mblip.plugins``; the function registers what the
-package has. It is called once, when something is first looked up in a registry, and so it should import nothing slow: a
-registry takes the address of a thing (``package.module`` or ``package.module:attribute``) as well as the thing itself, and
-imports it when somebody asks for it::
+A package declares a function without arguments as an entry point of the group ``mblip.plugins``; the function registers
+the package's plug-ins. It is called once, at the first look-up in a registry, and should not import slow modules: a
+registry accepts the address of an object (``package.module`` or ``package.module:attribute``) as well as the object
+itself, and imports it when it is used::
 
     from mblip import plugins
 
@@ -28,7 +28,7 @@ from mblip.errors import InputError, nearest, shorten
 
 GROUP = "mblip.plugins"
 OWN = "mblip"
-"""The owner of what comes with mblip itself."""
+"""The owner of mblip's own plug-ins."""
 
 _PROGRAM = "this program"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*(/[a-z0-9][a-z0-9_.+-]*)?")  # also safe as part of a file's name
@@ -39,19 +39,19 @@ _owner: ContextVar[str] = ContextVar("owner", default=_PROGRAM)
 _lock = threading.RLock()
 _state = "new"  # then "loading", then "loaded"
 _broken: dict[str, str] = {}
-"""By package, why its plug-ins could not be loaded."""
+"""By package, the reason why its plug-ins could not be loaded."""
 _own_plugin_found = False
 
 
 class Registry(Mapping[str, Any]):
-    """Things of one kind by name, from mblip, from other packages and from the program that runs.
+    """Objects of one kind by name, from mblip, from other packages and from the running program.
 
-    A name that cannot be served, because two packages claim it or its package is damaged, is an error only for whoever asks
-    for it. What mblip itself has is there once the package it belongs to is imported (``mblip.corpora`` for the corpora).
+    A name that cannot be resolved, because two packages claim it or its package is damaged, is an error only when it is
+    used. mblip's own objects are registered when their package is imported (``mblip.corpora`` for corpora).
 
     Args:
-        kind: What a thing is called in messages.
-        needs: Attributes that each thing must have.
+        kind: Name of the kind in messages.
+        needs: Attributes that each object must have.
     """
 
     def __init__(self, kind: str, *needs: str) -> None:
@@ -61,12 +61,12 @@ class Registry(Mapping[str, Any]):
         _registries.append(self)
 
     def register(self, name: str, thing: Any, owner: str = "") -> None:
-        """Add a thing, or replace the one that the same package has registered under this name.
+        """Add an object, or replace the one that the same package has registered under this name.
 
         Args:
-            name: Small letters, digits and ``_ . + -``; recipes have one slash.
-            thing: The thing, or its address as a string.
-            owner: The package; told by the entry point where it is left out.
+            name: Lower-case letters, digits and ``_ . + -``; recipes have one slash.
+            thing: The object, or its address as a string.
+            owner: The package; by default that of the entry point.
 
         Raises:
             ValueError: The name has other characters.
@@ -81,31 +81,32 @@ class Registry(Mapping[str, Any]):
         return list(self._things.get(name, ()))
 
     def versions(self, *names: str) -> dict[str, str]:
-        """The versions of the other packages that names are from, for what is made with them to name; mostly none."""
+        """The versions of the other packages behind names, to record them in results; usually empty."""
         owners = [owner for name in names for owner in self.owners(name) if owner not in (OWN, _PROGRAM)]
         return {package: version for package, _, version in (owner.rpartition(" ") for owner in owners)}
 
     def __getitem__(self, name: str) -> Any:
-        """The thing.
+        """The object of a name.
 
         Raises:
-            KeyError: Nobody has registered the name.
-            InputError: Two packages have, or the package's module cannot be imported or lacks what it needs.
+            KeyError: The name is not registered.
+            InputError: Two packages have registered it, or the package's module cannot be imported or lacks an
+                attribute.
         """
         load_plugins()
         owners = self._things[name]
         if len(owners) > 1:
             first, second, *_ = owners
             raise InputError(
-                f"{first} and {second} both register the {self.kind} {name!r}: uninstall one of them, or ask its authors "
-                "for another name"
+                f"{first} and {second} both register the {self.kind} {name!r}: uninstall one of them, or ask its "
+                "authors for another name"
             )
         [(owner, thing)] = owners.items()
         if isinstance(thing, str):
             with _told_of(owner, f"the {self.kind} {name!r} of {owner} cannot be imported"):
                 thing = load(thing)
         if lacks := [needed for needed in self._needs if not hasattr(thing, needed)]:
-            raise InputError(f"the {self.kind} {name!r} of {owner} has no {lacks[0]!r}; tell its authors")
+            raise InputError(f"the {self.kind} {name!r} of {owner} has no {lacks[0]!r}; report it to its authors")
         owners[owner] = thing
         return thing
 
@@ -122,7 +123,7 @@ class Registry(Mapping[str, Any]):
         return name in self._things
 
     def usable(self) -> Iterator[tuple[str, Any]]:
-        """Every thing that can be had, with its name; of each other one the log warns once."""
+        """Yield every usable object with its name; the log warns once about each other one."""
         for name in self:
             try:
                 thing = self[name]
@@ -134,7 +135,7 @@ class Registry(Mapping[str, Any]):
             yield name, thing
 
     def hint(self, name: str) -> str:
-        """What to say after an unknown name: the nearest there are, and what packages could not add."""
+        """The end of a message about an unknown name: the nearest names, and plug-ins that could not be loaded."""
         return nearest(name, self) + lacking()
 
     def _forget(self, owner: str) -> None:
@@ -143,13 +144,13 @@ class Registry(Mapping[str, Any]):
 
 
 def lacking() -> str:
-    """What may be missing from every registry: the plug-ins that could not be loaded, and mblip's own; mostly nothing."""
+    """The end of a message about missing plug-ins, also mblip's own; usually empty."""
     load_plugins()
     parts = [f"; the plug-in of {owner} could not be loaded ({why})" for owner, why in _broken.items()]
     if not _own_plugin_found:
         parts.append(
-            "; the nano world, which comes with mblip, is missing, since mblip is not installed or was as an older version: "
-            "install it again (pip install --editable . in its folder)"
+            "; the nano world, which comes with mblip, is missing, because mblip is not installed or an older version "
+            "is: install it again (pip install --editable . in its folder)"
         )
     return "".join(parts)
 
@@ -162,12 +163,12 @@ def load(address: str) -> Any:
 
 
 def load_plugins() -> None:
-    """Let every package register what it has, if that has not been done; what fails is left out, with a warning."""
+    """Load the plug-ins of all packages once; those that fail are left out with a warning."""
     global _state, _own_plugin_found
     if _state == "loaded":
         return
     with _lock:
-        if _state != "new":  # loaded meanwhile; or a plug-in looks something up while it registers
+        if _state != "new":  # loaded in the meantime, or a plug-in makes a look-up while it registers
             return
         _state = "loading"
         try:
@@ -182,10 +183,10 @@ def load_plugins() -> None:
 
 
 def _has_plugins(found: metadata.Distribution) -> bool:
-    """Whether an installed package names plug-ins; of two installations of one package the first on the path counts."""
+    """Whether an installed package has plug-ins; of two installations of a package, the first on the path counts."""
     try:
         text = found.read_text(_POINTS) or ""
-    except (OSError, UnicodeDecodeError):  # not a text: nothing in it can be meant for us
+    except (OSError, UnicodeDecodeError):  # unreadable, so it has no plug-ins for us
         return False
     if GROUP not in text:
         return False
@@ -197,7 +198,7 @@ def _has_plugins(found: metadata.Distribution) -> bool:
 
 
 def _register_all(owner: str, package: metadata.Distribution) -> None:
-    """Call the functions of one package; where one fails, the package is left out as a whole."""
+    """Call the functions of one package; if one fails, the complete package is left out."""
     token = _owner.set(owner)
     try:
         with _told_of(owner, ""):
@@ -214,7 +215,7 @@ def _register_all(owner: str, package: metadata.Distribution) -> None:
 
 @contextmanager
 def _told_of(owner: str, what: str) -> Iterator[None]:
-    """Turn whatever a foreign package raises into one sentence that names it; errors of our own stay as they are."""
+    """Turn errors of another package into one sentence that names it; our own errors are unchanged."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -234,13 +235,13 @@ def _package(found: metadata.Distribution) -> str:
 _registries: list[Registry] = []
 
 corpora = Registry("corpus", "read")
-"""Modules with ``read(source, ...)``, which yields Examples; see ``mblip.corpora``."""
+"""Modules with ``read(source, ...)``, which yields examples; see ``mblip.corpora``."""
 
 engines = Registry("translation engine", "open_engine", "LICENCE")
 """Modules with ``open_engine(...)`` and ``LICENCE``; see ``mblip.translation.engines``."""
 
 image_schemes = Registry("image scheme", "__call__")
-"""By the part before the colon: functions ``open(name, as_stored)`` of the part after it, which give an image store."""
+"""By the part before the colon: functions ``open(name, as_stored)`` that open the image store of the part after it."""
 
 benchmarks = Registry("benchmark", "name", "score", "metrics")
 """Instances of :class:`~mblip.evaluation.benchmark.Benchmark`."""
@@ -255,13 +256,13 @@ templates = Registry("template file", "is_file")
 """Paths of YAML files (``mblip.mixture.templates``)."""
 
 checkpoints = Registry("collection of checkpoints", "is_dir")
-"""By the part of a model's name before the colon: folders that hold checkpoint folders."""
+"""By the part of a model's name before the colon: folders of checkpoint folders."""
 
 notices = Registry("notice", "__call__")
-"""Functions of a loaded model: what to tell the person who shows it a picture (``mblip.inference.notices``)."""
+"""Functions from a loaded model to its notices about pictures (``mblip.inference.notices``)."""
 
 demo_pictures = Registry("set of demo pictures", "__call__")
-"""Functions of a folder: they write example pictures for ``mblip demo`` into it and return their paths."""
+"""Functions that write example pictures for ``mblip demo`` into a folder and return their paths."""
 
 reports = Registry("kind of report", "wrote", "rewrite")
 """Modules with ``wrote(directory)``, whether a folder is theirs, and ``rewrite(directory)``, for ``mblip report``."""

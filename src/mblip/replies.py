@@ -1,8 +1,7 @@
-"""Replies of chat models: what they answer, without what they say around it.
+"""Extract answers from replies of chat models.
 
-The one place for it. :func:`without_reasoning` is for whoever wants the answer as it stands (evaluation);
-:func:`translation_in` also takes off what surrounds a translation, and says why a reply is none. Both work by rule and
-leave an ordinary text as it is.
+:func:`without_reasoning` returns the answer unchanged (for evaluation). :func:`translation_in` also removes text around
+a translation, and gives the reason if a reply has none. Both use rules, and leave an ordinary text unchanged.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ import yaml
 from mblip.languages import LANGUAGES, Language, find_language
 
 RULES = "reasoning and end-of-turn tokens taken off (rules 1)"
-"""What a fingerprint says of answers that went through :func:`without_reasoning`; another number, other answers."""
+"""Entry in fingerprints of answers from :func:`without_reasoning`; the number changes with the rules."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a chat model sent.
+    """The reply of a chat model.
 
     Attributes:
-        text: The message as it came; None where it has none.
-        finish: Why it ended, as OpenAI's API says it: ``stop``, ``length``, ``content_filter``; empty if not said.
-        refusal: The model's words in the field ``refusal``.
+        text: The unchanged message; None if there is none.
+        finish: OpenAI's ``finish_reason``: ``stop``, ``length``, ``content_filter``; empty if it is missing.
+        refusal: The text in the field ``refusal``.
     """
 
     text: str | None
@@ -39,29 +38,29 @@ class Reply:
 
 
 def read_completion(completion: Any) -> Reply:
-    """The first choice of a chat completion, parsed JSON; reasoning in fields of its own is no part of the text.
+    """The first choice of a chat completion, from parsed JSON; reasoning in separate fields is not part of the text.
 
     Raises:
-        ValueError: It is no chat completion.
+        ValueError: It is not a chat completion.
     """
     try:
         choice = completion["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
         content, refusal = message["content"] if "content" in message else message["refusal"], message.get("refusal")
     except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError("no chat completion") from error
-    if isinstance(content, list):  # typed parts; those of type "thinking" or "reasoning" have no "text" that is answer
+        raise ValueError("not a chat completion") from error
+    if isinstance(content, list):  # typed parts; those of type "thinking" or "reasoning" are not part of the answer
         content = "".join(_part_text(part) for part in content)
     if not isinstance(content, str | None):
-        raise ValueError("the content of the message is no text")
+        raise ValueError("the content of the message is not a text")
     return Reply(content, finish if isinstance(finish, str) else "", refusal if isinstance(refusal, str) else "")
 
 
 def without_reasoning(text: str) -> str | None:
     """A reply without its reasoning blocks and its end-of-turn tokens; None if it ended before its reasoning did.
 
-    What follows the first end-of-turn token goes as well: there the model spoke for somebody else. An ordinary text
-    only loses the white space at its ends; an empty reply gives an empty text.
+    Text after the first end-of-turn token is removed too, because the model continues there as somebody else. An
+    ordinary text only loses the white space at its ends; an empty reply gives an empty text.
     """
     visible = _after_reasoning(_final_channel(text)) or ""
     answers = _ANSWER.findall(visible)
@@ -70,17 +69,17 @@ def without_reasoning(text: str) -> str | None:
 
 
 def translation_in(reply: Reply, source: str, language: str) -> tuple[str, str]:
-    """The translation in a reply, and why it is not to be used (empty if it is).
+    """The translation in a reply, and the reason why it cannot be used (empty if it can).
 
-    Taken off: reasoning, end-of-turn tokens, prefaces ("Here is the translation:"), notes after it, the source text
-    beside it, quotes, emphasis and code fences around the whole. What the source itself has stays. Not to be used:
-    ``refused``, ``cut off``, ``source language`` (an echo or an English paraphrase), ``only reasoning``; an empty text
-    without a reason where there was none.
+    Removed are reasoning, end-of-turn tokens, prefaces ("Here is the translation:"), notes after it, the source text
+    beside it, and quotes, emphasis and code fences around all of it. Anything that the source has too is kept. Reasons
+    are ``refused``, ``cut off``, ``source language`` (an echo or an English paraphrase) and ``only reasoning``; an
+    empty reply gives an empty text without a reason.
 
     Args:
-        reply: What came.
-        source: The text that was to be translated.
-        language: mC4 code of the language wanted.
+        reply: The reply.
+        source: The source text.
+        language: mC4 code of the target language.
     """
     if reply.finish in _REFUSED or (reply.refusal and not (reply.text or "").strip()):
         return reply.refusal or (reply.text or "").strip(), "refused"
@@ -122,7 +121,7 @@ _MARK = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _CHANNEL = re.compile(r"(?:\A|<\|channel\|>)\s*([a-z]+)[^<>]*<\|message\|>(.*?)(?=<\|[a-z]+\|>|\Z)", re.DOTALL)
-# gpt-oss where the server dropped the special tokens, and Granite's sentences.
+# gpt-oss if the server drops the special tokens, and Granite's sentences.
 _SPELLED = re.compile(
     r"\A\s*(?:analysis(?=[A-Z\s\"']).*?assistant\s*final|Here is my thought process:.*?Here is my response:)", re.DOTALL
 )
@@ -146,7 +145,7 @@ _START = re.compile(
 
 
 def _final_channel(text: str) -> str | None:
-    """The final channel of gpt-oss' format; None where the reply did not get that far."""
+    """The final channel of gpt-oss' format; None if the reply ended before it."""
     if "<|message|>" in text:
         found = _CHANNEL.findall(text)
         if found:
@@ -164,7 +163,7 @@ def _after_reasoning(text: str | None) -> str | None:
         return None
     kept, start, inside, closed = "", 0, False, False
     marks = list(_MARK.finditer(text))
-    said = len(_END.split(text, maxsplit=1)[0].rstrip())  # up to where there is something to read
+    said = len(_END.split(text, maxsplit=1)[0].rstrip())  # end of the readable text
     for mark in reversed(marks):
         if mark["close"] and mark.end() >= said:
             said = mark.start()
@@ -176,7 +175,7 @@ def _after_reasoning(text: str | None) -> str | None:
                 kept += text[start : mark.start()]
             inside = True
         else:
-            if not inside:  # it was opened in the prompt, so that everything before is reasoning; or it is one too many
+            if not inside:  # it was opened in the prompt, so everything before is reasoning; or it is superfluous
                 kept = kept + text[start : mark.start()] if closed and mark.start() >= said else ""
             inside, closed = False, True
         start = mark.end()
@@ -206,7 +205,7 @@ def _part_text(part: Any) -> str:
     return text if isinstance(text, str) else ""
 
 
-# --- what surrounds a translation
+# --- text around a translation
 
 _PAIRS = (
     '""', "''", "“”", "„“", "„”", "””", "‘’", "‚‘", "‚’", "«»", "»«", "‹›", "›‹", "「」", "『』", "《》", "〈〉", "〝〟",
@@ -254,7 +253,7 @@ _TITLE = re.compile(r"\A(?:[#>]+\s+|[*_]{1,3}(?=[^*_\n]{1,80}(?:[:：][*_]{1,3}|
 
 
 def _bare(text: str, source: str, target: Language) -> str:
-    """Rule after rule until none finds anything; nothing is taken off that would leave an empty text, but a label."""
+    """Apply all rules until none changes the text; only removing a label may leave an empty text."""
     rules: tuple[Callable[[str, str, Language], str], ...] = (
         _unwrapped, _without_preface, _without_source, _without_notes,
     )  # fmt: skip
@@ -268,7 +267,7 @@ def _bare(text: str, source: str, target: Language) -> str:
 
 
 def _unwrapped(text: str, source: str, target: Language) -> str:
-    """Without quotes, emphasis, fences, tags or a JSON object around the whole that the source does not have."""
+    """Without quotes, emphasis, fences, tags or a JSON object around all of it that the source does not have."""
     source = source.strip()
     if fence := _FENCE.match(text):
         return text if source.startswith(fence[1]) else fence[2]
@@ -298,7 +297,7 @@ def _unwrapped(text: str, source: str, target: Language) -> str:
 
 
 def _without_preface(text: str, source: str, target: Language) -> str:
-    """Without "Sure!", "Here is the translation:", "Swahili:" and the like before it."""
+    """Without "Sure!", "Here is the translation:", "Swahili:" and the like at the beginning."""
     if "translat" in source.casefold():
         return text
     title = _TITLE.match(text)
@@ -330,7 +329,7 @@ def _is_preface(head: str, source: str, target: Language, *, colon: bool) -> boo
 
 
 def _same_opening(text: str, source: str) -> bool:
-    """Whether both begin with one word, which is then the text's own."""
+    """Whether both begin with the same word, which then belongs to the text."""
     first, own = _words(text)[:1], _words(source)[:1]
     return bool(first) and first == own
 
@@ -352,7 +351,7 @@ def _without_source(text: str, source: str, target: Language) -> str:
 
 
 def _without_notes(text: str, source: str, target: Language) -> str:
-    """Without notes, explanations, offers of more help and romanisations after it."""
+    """Without notes, explanations, offers of more help and romanisations at the end."""
     if not _NOTE_IN_SOURCE.search(source):
         for pattern in (_INLINE_NOTE, _NOTE):
             note = pattern.search(text)
@@ -378,11 +377,11 @@ def _only_value(text: str) -> str:
     return values[0] if len(values) == 1 and isinstance(values[0], str) else text
 
 
-# --- what is no translation
+# --- replies without a translation
 
 
 def _refuses(text: str, source: str, target: Language) -> bool:
-    if target.code == "en":  # "I'm sorry" may be what was said
+    if target.code == "en":  # "I'm sorry" may be the translation
         return bool(re.match(r"(?i)as an ai\b", text))
     if re.search(
         r"(?i)\b(?:sorry|apolog|unfortunate|cannot|can't|could|unable|afraid|regret|forgive|excuse|pardon)", source
@@ -392,7 +391,7 @@ def _refuses(text: str, source: str, target: Language) -> bool:
 
 
 def _is_english(text: str, source: str) -> bool:
-    """Whether a text is English: most words are frequent English ones or the source's, and some are English alone."""
+    """Whether a text is English: most words are frequent in English or in the source, and some are only English."""
     words, own = _words(text), set(_words(source))
     if len(words) < 2 or sum(letter.isascii() for letter in _letters(text)) < 0.9 * len(_letters(text)):
         return False

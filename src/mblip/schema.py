@@ -1,4 +1,4 @@
-"""The records that flow from step to step: Example -> Instruction -> Prediction -> Score."""
+"""The records between steps: Example -> Instruction -> Prediction -> Score."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Example:
     Attributes:
         id: Unique over all sources, ``source/row``.
         source: The corpus, as in the manifest.
-        task: The task that the mixture's templates are looked up by.
-        images: Keys into an image store, one or more, in the order the text speaks of them.
+        task: The task, by which the mixture's templates are looked up.
+        images: Keys into an image store, one or more, in the order of the text.
         texts: Text by role: caption, question, answer, rationale, hypothesis, ...
         languages: mC4 language code of each role in ``texts``.
         licence: SPDX identifier or the source's own words.
@@ -31,7 +31,7 @@ class Example:
 
 @dataclass(slots=True)
 class Instruction:
-    """What a model is trained on: a prompt over one or more images, and its answer."""
+    """A training text: a prompt about one or more images, and its answer."""
 
     id: str
     source: str
@@ -45,11 +45,11 @@ class Instruction:
 
 @dataclass(slots=True)
 class Drop:
-    """A record that a step did not pass on, with the reason that is counted and kept in the exclusion file.
+    """A record that a step has dropped, with the reason that is counted and saved in the exclusion file.
 
     Attributes:
-        task: Of the example, where it was read that far.
-        language: That the example was allotted to, so that plan = rows + drops holds in every cell.
+        task: Task of the example, if it is known.
+        language: Language to which the example was allocated, so that plan = rows + drops for every language.
     """
 
     id: str
@@ -74,17 +74,19 @@ class Prediction:
 
 @dataclass(slots=True)
 class Score:
-    """The metrics of one benchmark in one language, with everything needed to trust them.
+    """The metrics of one benchmark in one language, with their fingerprint.
 
     Attributes:
-        metrics: By name, in the units that the benchmark declares: ``accuracy`` in percent, every other here a fraction.
-        n: The number of items scored (the denominator).
+        metrics: Values by name, in the units that the benchmark declares: ``accuracy`` in percent, all others as
+            fractions.
+        n: Number of scored items (the denominator).
         fingerprint: Data file hash, prompt, decoding, normaliser, segmenter, versions.
-        ci95: 95 % confidence interval (images drawn anew) of the metrics that are means over items, in their units.
-        protocol: How answers came about: ``generation``, ``candidates`` (the likeliest of given answers), or
-            ``predictions`` for a file of unknown origin.
-        language_fidelity: Share of answers in the language asked for; None where answers are too short to tell, or
-            where no detector separates the language from its neighbours.
+        ci95: 95 % confidence intervals (bootstrap over images) of the metrics that are means over items, in their
+            units.
+        protocol: ``generation``, ``candidates`` (the likeliest of given answers), or ``predictions`` for a file of
+            unknown origin.
+        language_fidelity: Share of answers in the requested language; None if answers are too short, or if no detector
+            separates the language from its neighbours.
     """
 
     benchmark: str

@@ -1,4 +1,4 @@
-"""Settings from YAML and dotted overrides, and mistakes in them in words: what recipes are made of."""
+"""The basis of recipes: settings from YAML and dotted overrides, with readable errors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mblip.more_languages import AddedLanguage, add_languages, parse_languages
 
 @dataclass(frozen=True)
 class Identity:
-    """How each field of a section counts where a run is stopped and started again; every field is in one of these.
+    """The fields of a section by their effect on the identity of a run; every field is in one of these.
 
     Attributes:
-        decides: What is learnt follows from the value: with another one it is another run.
-        whether: It counts whether the field is set, not to what.
-        content: A folder, of which the content counts and not the path.
-        free: It does not change what is learnt, or its rounding alone, and may be changed within a run.
+        decides: Fields whose value decides the result; another value is another run.
+        whether: Fields for which only counts whether they are set.
+        content: Folders, whose content counts and not the path.
+        free: Fields that change nothing, or only the rounding, and may change within a run.
     """
 
     decides: tuple[str, ...] = ()
@@ -32,39 +32,39 @@ class Identity:
 
     @classmethod
     def of(cls, decides: str = "", *, whether: str = "", content: str = "", free: str = "") -> Identity:
-        """The same from names that blanks part."""
+        """An identity from names that are separated by blanks."""
         return cls(*(tuple(names.split()) for names in (decides, whether, content, free)))
 
 
 class Section(BaseModel):
-    """Part of a recipe: unknown fields are errors, so that a typo never trains."""
+    """Part of a recipe; unknown fields are errors, so that typos are noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     identity: ClassVar[Identity | None] = None  # None: every field decides
 
     @property
     def own_identity(self) -> Identity | None:
-        """That of its kind, but where it depends on the values."""
+        """The identity of the class, unless it depends on the values."""
         return self.identity
 
 
 class Recipe(Section):
-    """A run, in full. ``title`` and ``paper`` say what it is and which section of the paper it follows."""
+    """The complete description of a run; ``title`` and ``paper`` name it and the section of the paper it follows."""
 
     trained_by: ClassVar[str] = ""
-    """Of a kind that ``mblip train`` runs: the address ``module:function`` of ``train(recipe, directory, on_log)``."""
+    """For kinds that ``mblip train`` runs: the address ``module:function`` of ``train(recipe, directory, on_log)``."""
 
     title: str
     paper: str = ""
     more_languages: tuple[AddedLanguage, ...] = Field(
-        default=(), description="languages beside the 96: the path of a CSV file, or a list of code, name, script, ..."
+        default=(), description="languages beyond the 96: the path of a CSV file, or a list of code, name, script, ..."
     )
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
     def _know_languages(cls, data: Any) -> Any:
-        """Add the recipe's languages to the table before the fields that name them; also where a worker reads it."""
+        """Add the recipe's languages to the table before the fields that use them, in worker processes too."""
         if isinstance(data, dict) and data.get("more_languages"):
             added = parse_languages(data["more_languages"], "more_languages")
             add_languages(added, "more_languages")
@@ -73,11 +73,11 @@ class Recipe(Section):
 
 
 def decisive(section: Section, *, defaults: bool = True) -> dict[str, Any]:
-    """The settings that make a run what it is, as plain values (see :class:`Identity`).
+    """The settings that decide a run, as plain values (see :class:`Identity`).
 
     Args:
         section: A recipe, or a part of one.
-        defaults: Also those that stand at their default.
+        defaults: Include settings with their default value.
     """
     identity, found = section.own_identity or Identity(), dict[str, Any]()
     plain = section.model_dump(mode="json")
@@ -97,7 +97,7 @@ def decisive(section: Section, *, defaults: bool = True) -> dict[str, Any]:
 
 
 def contents(section: Section, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The folders whose content counts: dotted field and path, where one is set."""
+    """Yield dotted field and path of the folders whose content counts, if they are set."""
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, Section):
@@ -107,7 +107,7 @@ def contents(section: Section, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose only truth values are true and false: ``no`` is Norwegian."""
+    """YAML whose only booleans are true and false: ``no`` is Norwegian."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -117,7 +117,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def parse_yaml(text: str) -> Any:
-    """The content of a YAML text; only true and false are truth values."""
+    """Parse a YAML text; only true and false are booleans."""
     return yaml.load(text, _Loader)
 
 
@@ -125,8 +125,8 @@ def override_field(data: dict[str, Any], keys: list[str], text: str, override: s
     """Set the field at a path of section names, or of a list's items by name or number, to a YAML value.
 
     Raises:
-        InputError: The path leads through something that is not a section, a list has no such item (names the
-            nearest), or the value is not YAML.
+        InputError: A part of the path is not a section, a list has no such item (the message names the nearest), or the
+            value is not YAML.
     """
     parent = ""
     for key in keys[:-1]:
@@ -150,24 +150,24 @@ def override_field(data: dict[str, Any], keys: list[str], text: str, override: s
         raise InputError(f"override {override!r}: the value is not readable YAML") from error
 
 
-# Where pydantic speaks of Python, to a person who writes YAML.
+# Messages in terms of YAML, where pydantic's are about Python.
 _TOLD = {
     "tuple_type": "input should be a list, such as [a, b]",
     "list_type": "input should be a list, such as [a, b]",
-    "model_type": "input should be a section with fields of its own",
-    "dict_type": "input should be a section with fields of its own",
+    "model_type": "input should be a section with its own fields",
+    "dict_type": "input should be a section with its own fields",
 }
 
 
 def explain(kind: type[BaseModel], error: ValidationError) -> str:
-    """The first mistake in words: the field's path, and the nearest valid name where it is unknown."""
+    """A message about the first error: the field's path, and the nearest valid name if it is unknown."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     field = ".".join(location)
     if first["type"] == "missing":
         return f"field {field!r} is missing"
     if first["type"] != "extra_forbidden":
-        if first["type"] == "value_error":  # in our own words, which have capitals
+        if first["type"] == "value_error":  # our own message, which may have capitals
             return f"field {field!r}: {first['msg'].removeprefix('Value error, ')}"
         message = _TOLD.get(first["type"], first["msg"].lower())
         return f"field {field!r}: {message} (got {shorten(repr(first['input']))})"
@@ -181,7 +181,7 @@ def explain(kind: type[BaseModel], error: ValidationError) -> str:
     return f"unknown field {field!r}{nearest(location[-1], known)}"
 
 
-# A field that only one kind of recipe has, and the verbs that take it.
+# A field that only one kind of recipe has, and the verbs for that kind.
 _VERBS = {
     "sources": "mblip data plan, sample, translate and mix",
     "benchmarks": "mblip eval",
@@ -190,7 +190,7 @@ _VERBS = {
 
 
 def another_kind(kind: type[BaseModel], data: dict[str, Any]) -> str:
-    """What to say of a recipe of another kind than was asked for; nothing where it has the field that tells its kind."""
+    """The end of a message about a recipe of the wrong kind; empty if it has the field that identifies its kind."""
     own = _VERBS.keys() & kind.model_fields.keys()
     found = [field for field in _VERBS if field in data]
     return (

@@ -51,7 +51,7 @@ def test_killed_and_stopped_a_run_ends_with_the_same_weights(tmp_path: Path) -> 
     at_step(stopped, cut, 6)
     stopped.send_signal(signal.SIGTERM)
     _, told = stopped.communicate(timeout=1800)
-    assert stopped.returncode == 143 and "the same command goes on from there" in told
+    assert stopped.returncode == 143 and "run the same command again to continue" in told
     last = start("cut")
     assert last.communicate(timeout=1800) and last.returncode == 0
     for file in ("bridge.safetensors", "adapter/adapter_model.safetensors"):

@@ -125,10 +125,10 @@ def test_prompts_of_ones_own(tmp_path: Path) -> None:
     assert prompts["xm3600", "de"] == "Caption in German: "
     for text, message in (
         ("xgq: '{text}'", "has a prompt for 'xgq', which is not evaluated; did you mean 'xgqa'"),
-        ("xgqa: '{question}'", r"has \{question\}; a prompt may hold"),
+        ("xgqa: '{question}'", r"has \{question\}; a prompt may contain"),
         ("xgqa: What?", r"xgqa lacks \{text\}"),
         ("xgqa: '{text'", "write {{ for a brace"),
-        ("xgqa: [1]", "must hold a prompt, a text"),
+        ("xgqa: [1]", "must have a prompt, a text"),
         ("[", "is not readable YAML"),
     ):
         path.write_text(text)

@@ -121,7 +121,7 @@ def test_a_set_is_never_filled_from_the_other(root: Path, missing: str) -> None:
     for path in [p for p in root.rglob("*.json*") if p.match(missing)]:
         path.unlink()
     name, language = {"f": ("xgqa", "de"), "n": ("nlvr2", "en"), "d": ("chair_long", "en")}[missing[0]]
-    with pytest.raises(InputError, match=f"(looked for|asked: looked for).*{missing.rpartition('/')[2]}"):
+    with pytest.raises(InputError, match=f"looked for.*{missing.rpartition('/')[2]}"):
         tasks(root, name, language, "paper")
 
 

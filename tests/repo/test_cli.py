@@ -131,8 +131,8 @@ MISSING = [
     ("train no.yaml", "no recipe file or shipped recipe 'no.yaml'"),
     ("train nano/align model.vision=./none data.mix=src", "model.vision: there is no checkpoint folder './none'"),
     ("train nano/align data.mix=nomix", "data.mix: there is no mix nomix"),
-    ("train mt0_xl_align data.mix=src data.images=nophotos", "data.images: 'nophotos' is no image store"),
-    ("train mt0_xl_align data.mix=src data.images=no:photos", "data.images: 'no:photos' is no image store"),
+    ("train mt0_xl_align data.mix=src data.images=nophotos", "data.images: 'nophotos' is not an image store"),
+    ("train mt0_xl_align data.mix=src data.images=no:photos", "data.images: 'no:photos' is not an image store"),
     (
         "train finetune_own model.run=RUN data.replay= data.images=src data.source.options.path=no.csv",
         "there is no no.csv",
@@ -194,5 +194,5 @@ def test_a_stock_checkpoint_is_loaded_without_what_only_runs_and_questions_need(
 def test_a_name_that_no_file_can_have_is_one_sentence(verb: list[str]) -> None:
     command = [sys.executable, "-m", "mblip", *verb, "q" * 900]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("mblip: no file can have a name as long as 'qq")
+    assert done.returncode == 2 and done.stderr.startswith("mblip: the file name is too long: 'qq")
     assert len(done.stderr) < 300 and "Traceback" not in done.stderr

@@ -95,7 +95,7 @@ def test_the_hash_is_of_what_decides_the_result(recipe: Path) -> None:
         (("lora.rank=-1",), "field 'lora.rank': input should be greater than 0 (got -1)"),
         (("lora.rank=many",), "field 'lora.rank': .*integer.* (got 'many')"),
         (("stage=sleep",), "field 'stage': input should be 'warmup', 'align' or 'finetune' (got 'sleep')"),
-        (("optim=3",), "field 'optim': input should be a section with fields of its own (got 3)"),
+        (("optim=3",), "field 'optim': input should be a section with its own fields (got 3)"),
         (("data.tasks=caption",), r"field 'data.tasks': input should be a list, such as \[a, b\] (got 'caption')"),
         (("optim.lr=-1",), "field 'optim.lr': input should be greater than or equal to 0"),
         (("optim.steps=-3",), "field 'optim.steps': input should be greater than or equal to 0"),

@@ -91,12 +91,12 @@ def test_a_request_that_is_refused_is_not_sent_again(status: int, body: bytes, s
 
 
 @pytest.mark.parametrize(("answer", "said"), [
-    ((401, b'{"error": {"message": "bad key"}}', {}), "HTTP 401: bad key; look at the key"),
-    ((402, b"", {}), "look at the account"),
-    ((404, b'{"error": {"message": "The model m does not exist"}}', {}), "The model m does not exist; look at the address"),
+    ((401, b'{"error": {"message": "bad key"}}', {}), "HTTP 401: bad key; check the key"),
+    ((402, b"", {}), "check the account"),
+    ((404, b'{"error": {"message": "The model m does not exist"}}', {}), "The model m does not exist; check the address"),
     ((307, b"", {"Location": "http://other/v1"}), "that it has moved to, http://other/v1"),
     ((302, b"", {"Location": "http://other/v1"}), "has moved to"),
-    ((429, b'{"error": {"message": "Pay", "code": "insufficient_quota"}}', {}), "look at the account"),
+    ((429, b'{"error": {"message": "Pay", "code": "insufficient_quota"}}', {}), "check the account"),
 ])  # fmt: skip
 def test_what_fails_for_all_stops_at_once(answer: Any, said: str) -> None:
     with endpoint(lambda body, n: answer) as stub, pytest.raises(InputError, match=r"127\.0\.0\.1") as found:
@@ -152,7 +152,7 @@ def test_nobody_listens() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    with pytest.raises(RemoteError, match=r"cannot be reached: .*refused.*the same command goes on later"):
+    with pytest.raises(RemoteError, match=r"cannot be reached: .*refused.*run the same command again later"):
         Endpoint(f"http://127.0.0.1:{port}/v1").chat(BODY)
     with pytest.raises(RemoteError, match="cannot be reached"):
         Endpoint("http://nobody.invalid/v1").chat(BODY)
@@ -164,7 +164,9 @@ def test_an_endpoint_that_is_down_stops_the_run_and_one_bad_request_does_not() -
         for _ in range(9):
             with pytest.raises(RequestFailed):
                 client.chat(BODY)
-        with pytest.raises(RemoteError, match=r"failed 10 times in a row.*HTTP 503: down.*goes on later"):
+        with pytest.raises(
+            RemoteError, match=r"failed 10 times in a row.*HTTP 503: down.*run the same command again later"
+        ):
             client.chat(BODY)
     with endpoint(lambda body, n: (500, b"", {}) if body["model"] == "bad" else "Hola") as stub:
         client = Endpoint(stub.url)

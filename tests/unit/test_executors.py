@@ -55,7 +55,7 @@ def test_a_task_that_is_killed_takes_no_other_with_it(tmp_path: Path) -> None:
     told: list[int] = []
     job = _job(tmp_path, "ends", "dies", "ends")
     with pytest.raises(
-        ResourceError, match=r"killed by SIGKILL.* \(1 of 3 tasks are not finished; the same command goes on"
+        ResourceError, match=r"killed by SIGKILL.* \(1 of 3 tasks are not finished; run the same command again"
     ):
         run_job("local", job, {"workers": 2}, lambda stage, done, total: told.append(done))
     assert [task.number for task in job.missing()] == [1]

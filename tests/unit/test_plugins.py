@@ -128,7 +128,7 @@ def test_of_two_plug_ins_of_a_broken_package_neither_is_there(install: Install) 
     [
         ("no_such_module", "the corpus 'lost' of squares 2.0 cannot be imported (ModuleNotFoundError: "),
         ("squares:missing", "cannot be imported (AttributeError: "),
-        ("squares", "the corpus 'lost' of squares 2.0 has no 'read'; tell its authors"),
+        ("squares", "the corpus 'lost' of squares 2.0 has no 'read'; report it to its authors"),
     ],
 )
 def test_what_cannot_be_imported_is_an_error_for_whoever_asks(install: Install, address: str, sentence: str) -> None:
@@ -165,7 +165,7 @@ def test_a_foreign_name_never_joins_a_family_of_ours(install: Install) -> None:
 
 def test_a_benchmark_must_call_itself_what_it_is_registered_as(install: Install) -> None:
     install("squares", REGISTERING.format("benchmarks", "a", "mblip.nano.benchmark:BENCHMARK"))
-    with pytest.raises(InputError, match=r"the benchmark 'a' of squares 2\.0 calls itself 'scenes'"):
+    with pytest.raises(InputError, match=r"the benchmark 'a' of squares 2\.0 has the name 'scenes'"):
         find_benchmark("a")
 
 

@@ -263,7 +263,7 @@ def test_completions(message: dict[str, object], reply: Reply) -> None:
     {"choices": [{"message": "a"}]},
 ])  # fmt: skip
 def test_what_is_no_completion(body: object) -> None:
-    with pytest.raises(ValueError, match=r"no chat completion|is no text"):
+    with pytest.raises(ValueError, match=r"not a chat completion|is not a text"):
         read_completion(body)
 
 

@@ -168,7 +168,7 @@ def test_a_phones_picture_names_the_extra_that_reads_it(
 
 
 def test_a_film_under_a_pictures_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnreadableImage, match="it is a film"):
+    with pytest.raises(UnreadableImage, match="it is a video"):
         decode_image(_ftyp(b"isom", b"mp42"), "IMG_0001.JPG")
     monkeypatch.setattr(features, "check", lambda name: False)
     with pytest.raises(UnreadableImage, match="AVIF, which this Pillow does not read"):

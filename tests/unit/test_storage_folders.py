@@ -96,7 +96,7 @@ def test_what_cannot_be_read_is_named_and_what_is_no_picture_counted(
     reasons = {Path(path).name: reason for path, reason in walked.refused}
     assert reasons.pop("locked") == "the folder cannot be read: Permission denied"
     assert reasons.pop("broken.jpg") == "the link is broken"
-    assert reasons.pop("pipe.jpg") == "it is no file, but a device, pipe or socket"
+    assert reasons.pop("pipe.jpg") == "it is not a file, but a device, pipe or socket"
     assert list(reasons) == ["self.jpg"] and reasons["self.jpg"]
 
 
@@ -121,7 +121,7 @@ def test_keys_find_their_files_in_folders_and_tars(tmp_path: Path, file: str, ke
 @pytest.mark.parametrize("key", ["sub\\a.jpg", "sub\\sub\\a.jpg", ".\\a.jpg", "photos\\ä.png", "a\\"])
 def test_a_backslash_says_what_is_wanted(tmp_path: Path, key: str) -> None:
     store = open_images(_touch(tmp_path, "sub/a.jpg"))
-    with pytest.raises(UnreadableImage, match=r"a backslash stands between its folders: write '[^\\]+'"):
+    with pytest.raises(UnreadableImage, match=r"its path has a backslash: write '[^\\]+'"):
         store.get(key)
     assert key not in store
 
@@ -159,7 +159,7 @@ def test_pictures_in_the_cells_of_parquet(tmp_path: Path) -> None:
     for row in (0, 1, 39, 3, 2, 38, 17, 0):  # in any order
         assert store.get(f"train-00000.parquet#{row}").getpixel((0, 0)) == (row, row, row)
     assert store.get("train-00001.parquet#0").getpixel((0, 0)) == (77, 77, 77)
-    with pytest.raises(UnreadableImage, match=r"its cell holds no picture, but the path 'b\.png'"):
+    with pytest.raises(UnreadableImage, match=r"its cell has no picture, but the path 'b\.png'"):
         store.get("train-00000.parquet#40")
     for key in ("train-00000.parquet#41", "train-00000.parquet#-1", "train-00000.parquet", "x#0", ""):
         assert key not in store

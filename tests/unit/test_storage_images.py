@@ -339,7 +339,9 @@ def test_nano_scenes() -> None:
 
 @pytest.mark.parametrize("uri", ["", "nothing", "nano:birds", "s3://bucket/x", "a.zip"])
 def test_what_is_no_store_is_named(uri: str) -> None:
-    with pytest.raises(InputError, match=r"is no image store: name (nano:scenes|a folder, a .tar, .* or nano:NAME)$"):
+    with pytest.raises(
+        InputError, match=r"is not an image store: name (nano:scenes|a folder, a .tar, .* or nano:NAME)$"
+    ):
         open_images(uri)
 
 
@@ -355,7 +357,7 @@ def test_greys_of_many_bits_are_neither_white_nor_black(kind: str, scale: float,
 
 
 def test_formats_that_run_other_programs_are_refused() -> None:
-    with pytest.raises(UnreadableImage, match=r"not a readable image \(in no format that is known here\)"):
+    with pytest.raises(UnreadableImage, match=r"not a readable image \(unknown format\)"):
         decode_image(encoded(picture(), "EPS"), "x")
 
 

@@ -108,7 +108,7 @@ def test_an_exception_keeps_whole_shards_and_drops_the_open_one(tmp_path: Path) 
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["shard-00000.parquet"]
     assert list(ShardReader(tmp_path, Instruction)) == [instruction(number) for number in range(32)]
-    with pytest.raises(InputError, match=r"no manifest.json: .*did not finish; run that again"):
+    with pytest.raises(InputError, match=r"no manifest.json: .*is unfinished; run the command that makes it again"):
         read_manifest(tmp_path)
     with pytest.raises(InputError, match=r"there is no folder .*none; mblip data sample makes"):
         read_manifest(tmp_path / "none")

@@ -1,1 +1,1 @@
-"""What can be downloaded (one YAML for each data set), and the downloader that fetches, checks and unpacks it."""
+"""The catalogue of downloads (one YAML file per data set), and the downloader that fetches, checks and unpacks."""

@@ -1,4 +1,4 @@
-"""One request and its answer: redirects that may be followed, and what the fields of an answer say."""
+"""One request and its answer: follow allowed redirects, and read the headers of an answer."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCI
 
 @dataclass(frozen=True)
 class Patience:
-    """How often and how long is tried.
+    """Limits of tries and waits.
 
     Attributes:
-        tries: In a row without progress; a try that brings a hundredth of the file, or 64 KiB, counts as progress.
-        first_wait: Seconds before the second try; doubled each time, each a random half to the whole of it.
-        longest_wait: Of these.
-        longest_retry_after: Seconds that a server may ask for; where it asks for more, the file is given up for now.
+        tries: Tries in a row without progress; a hundredth of the file, or 64 KiB, counts as progress.
+        first_wait: Seconds before the second try; doubled each time, with a random factor of 0.5 to 1.
+        longest_wait: Longest of these waits, in seconds.
+        longest_retry_after: Longest wait in seconds that a server may request; for more, the file is given up for now.
         timeout: Seconds without a byte, or for a connection.
-        redirects: In a row.
+        redirects: Maximal number of redirects in a row.
     """
 
     tries: int = 8
@@ -43,7 +43,7 @@ class Patience:
 
 
 def open_client(patience: Patience) -> httpx.Client:
-    """A client for :func:`fetch`; the system's proxies are used, but never for this machine itself."""
+    """A client for :func:`fetch`; it uses the system's proxies, except for this machine itself."""
     mounts: dict[str, httpx.BaseTransport | None] = {f"all://{host}": None for host in _LOCAL}
     return httpx.Client(
         headers={"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
@@ -55,7 +55,7 @@ def open_client(patience: Patience) -> httpx.Client:
 def open_answer(
     client: httpx.Client, method: str, url: str, headers: dict[str, str], patience: Patience
 ) -> Iterator[httpx.Response]:
-    """The answer after all redirects. Names and passwords of the address go to its own host alone."""
+    """The answer after all redirects; user name and password of the address are sent only to its own host."""
     parts = urlsplit(url)
     auth = httpx.BasicAuth(unquote(parts.username or ""), unquote(parts.password or "")) if parts.username else None
     origin, here = (parts.scheme, parts.hostname, parts.port), _without_login(url)
@@ -71,9 +71,7 @@ def open_answer(
             here = _next(here, answer.headers["Location"], url)
         finally:
             answer.close()
-    raise InputError(
-        f"{shown(url)} leads from one address to the next, more than {patience.redirects} times; mend the address"
-    )
+    raise InputError(f"{shown(url)} redirects more than {patience.redirects} times; correct the address")
 
 
 def _next(here: str, location: str, url: str) -> str:
@@ -84,10 +82,11 @@ def _next(here: str, location: str, url: str) -> str:
     except ValueError:
         scheme, host, target = "", None, ""
     if scheme not in ("http", "https") or not host:
-        raise InputError(f"{shown(url)} leads to something that is no web address; mend the address")
+        raise InputError(f"{shown(url)} redirects to something that is not a web address; correct the address")
     if urlsplit(here).scheme == "https" and scheme == "http":
         raise InputError(
-            f"{shown(url)} leads from https to {shown(target)}, which anybody on the way could change; it is not fetched"
+            f"{shown(url)} redirects from https to {shown(target)}, which others could tamper with; it is not "
+            "downloaded"
         )
     return target
 
@@ -98,14 +97,14 @@ def _without_login(url: str) -> str:
 
 
 def length_of(answer: httpx.Response) -> int | None:
-    """The length of the file that an answer names; None where it names none, or that of something packed."""
+    """The length of the file in an answer's headers; None if it is missing, or the content is compressed."""
     text = answer.headers.get("Content-Length", "")
     encoded = answer.headers.get("Content-Encoding", "identity").lower() not in ("identity", "")
     return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) and not encoded else None
 
 
 def range_of(answer: httpx.Response) -> tuple[int | None, int | None]:
-    """First byte and total length that an answer names."""
+    """First byte and total length in an answer's headers."""
     found = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
     if not found:
         return None, None
@@ -113,7 +112,7 @@ def range_of(answer: httpx.Response) -> tuple[int | None, int | None]:
 
 
 def validator_of(answer: httpx.Response) -> str:
-    """A strong ETag; or the date of change, where it is old enough to tell two versions apart (RFC 9110, 8.8.2.2)."""
+    """A strong ETag, or the modification date if it is old enough to identify a version (RFC 9110, 8.8.2.2)."""
     tag = str(answer.headers.get("ETag", ""))
     if tag.startswith('"') and tag.endswith('"') and len(tag) > 2:
         return tag
@@ -126,7 +125,7 @@ def validator_of(answer: httpx.Response) -> str:
 
 
 def retry_after(text: str) -> float | None:
-    """Seconds that a ``Retry-After`` asks for, as a number or a date; None where it is neither."""
+    """The seconds in a ``Retry-After`` header, a number or a date; None if it is neither."""
     if text.strip().isdecimal():
         return float(text)
     try:

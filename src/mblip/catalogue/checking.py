@@ -1,4 +1,4 @@
-"""What a recipe needs on this machine: raw files, pictures, checkpoints, engines; what is there, missing or damaged."""
+"""Check which raw files, pictures, checkpoints and engines of a recipe are present, missing or damaged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mblip.catalogue.wanted import Wanted, finds
 from mblip.config import DataRecipe, TrainRecipe
 from mblip.storage import image_scheme
 
-_TAIL = 1 << 16  # bytes at the end of a JSON file that are looked at
+_TAIL = 1 << 16  # bytes at the end of a JSON file that are checked
 _JSON_ENDS = {".json": b"]}", ".jsonl": b"}", ".ndjson": b"}"}
 
 
@@ -24,10 +24,10 @@ class Need:
 
     Attributes:
         what: Its path, or the Hub id of a checkpoint.
-        role: What it is for, such as ``raw file of coco``.
-        state: How it stands.
-        problem: What is wrong with it.
-        remedy: What puts it right, a command where there is one.
+        role: Its use, such as ``raw file of coco``.
+        state: Whether it is there, missing or damaged.
+        problem: The problem, if there is one.
+        remedy: The remedy, if possible a command.
     """
 
     what: str
@@ -41,8 +41,8 @@ def check_needs(recipe: DataRecipe | TrainRecipe, wanted: Wanted, catalogue: Map
     """Everything that a recipe needs, in the order in which it is needed.
 
     Args:
-        recipe: Of data or of training.
-        wanted: What :func:`~mblip.catalogue.wanted.find_wanted` says of it.
+        recipe: A recipe for data or training.
+        wanted: Result of :func:`~mblip.catalogue.wanted.find_wanted` for it.
         catalogue: All data sets.
 
     Raises:
@@ -69,14 +69,14 @@ def check_needs(recipe: DataRecipe | TrainRecipe, wanted: Wanted, catalogue: Map
         if recipe.model.run:
             there = (Path(recipe.model.run) / "mblip.json").is_file()
             remedy = "" if there else "train it, or name a finished run as model.run"
-            yield Need(recipe.model.run, "run that is gone on from", "there" if there else "missing", "", remedy)
+            yield Need(recipe.model.run, "run to start from", "there" if there else "missing", "", remedy)
 
 
 def _checkpoints(wanted: Wanted) -> Iterator[Need]:
     made = set(wanted.engines.values())
     for entry in wanted.sets:
         for file in entry.files:
-            if not file.is_checkpoint or file.hub is None or entry.name in made:  # an engine is made of it, and enough
+            if not file.is_checkpoint or file.hub is None or entry.name in made:  # the engine made from it is enough
                 continue
             from mblip.catalogue.hub import cached_checkpoint
 
@@ -86,7 +86,7 @@ def _checkpoints(wanted: Wanted) -> Iterator[Need]:
 
 
 def _stores(recipe: DataRecipe | TrainRecipe) -> dict[str, str]:
-    """Image stores of a recipe, and what they are for."""
+    """Image stores of a recipe, and their uses."""
     if isinstance(recipe, DataRecipe):
         stores = {source.images: f"pictures of {source.name}" for source in recipe.sources}
         return {**stores, recipe.images: "pictures of the mix"}
@@ -123,7 +123,7 @@ def _look(path: Path, file: SetFile | None) -> tuple[Literal["there", "missing",
 
 
 def _cut_off(path: Path) -> str:
-    """What the end of a file says against it."""
+    """Damage that the end of a file shows; empty if there is none."""
     size = path.stat().st_size
     if not size:
         return "it is empty"
@@ -140,9 +140,9 @@ def _remedy(path: str, hit: tuple[DataSet, SetFile] | None, pictures: bool = Fal
     if hit is None:
         if pictures:
             return "put the pictures there (mblip data download and mblip data images fetch those of a data recipe)"
-        return "put it there, or name where it is in the recipe"
+        return "put it there, or name its path in the recipe"
     entry, file = hit
     given = next(give for give in file.gives if Path(path).parts[-len(Path(give).parts) :] == Path(give).parts)
     root = str(Path(path).parents[len(Path(given).parts) - 1])
     command = f"mblip data download {entry.name} --to {shlex.quote(root)}"
-    return f"{command}; it must be asked for: {entry.page}" if not file.url else command
+    return f"{command}; it must be requested: {entry.page}" if not file.url else command

@@ -1,4 +1,4 @@
-"""What is to be fetched, in words: size and licence first."""
+"""Describe downloads in words, with size and licence first."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mblip.catalogue.entries import DataSet, SetFile
 from mblip.catalogue.names import shown
 from mblip.progress import size_text
 
-_MANY = 6  # files of a set that are shown one by one
+_MANY = 6  # largest number of files that are listed one by one
 
 
 def describe_plan(plan: Plan, sets: Iterable[DataSet]) -> list[str]:
-    """What a download would fetch, a paragraph for each data set, and the sum."""
+    """Describe a download, with one paragraph per data set, and the total."""
     lines = []
     for entry in sets:
         items = [item for item in plan.items if item.entry is entry]
@@ -24,7 +24,7 @@ def describe_plan(plan: Plan, sets: Iterable[DataSet]) -> list[str]:
         lines += [f"  {line}" for line in _standings(items)]
         asked = [item for item in items if item.standing == "to ask for"]
         if entry.ask and (asked or any(item.standing != "complete" for item in items)):
-            lines.append(f"  to be asked for: {entry.ask}")
+            lines.append(f"  to be requested: {entry.ask}")
         lines += [f"    put it at {item.target}" for item in asked]
         if entry.notes:
             lines.append(f"  note: {entry.notes}")
@@ -38,14 +38,14 @@ def describe_catalogue(catalogue: Mapping[str, DataSet]) -> list[tuple[str, str,
 
 
 def size_of(entry: DataSet) -> str:
-    """Size of a data set as far as it is stated."""
+    """Size of a data set, as far as it is known."""
     unknown = [file for file in entry.files if file.url and file.bytes is None and file.about_bytes is None]
     if not entry.files:
         return "see " + ", ".join(entry.needs) if entry.needs else "-"
     if entry.bytes is None:
         return "not stated" if unknown else "to ask for"
     about = "" if entry.is_exact or not any(file.about_bytes for file in entry.files) else "about "
-    return f"{about}{size_text(entry.bytes)}{f' and {len(unknown)} files more' if unknown else ''}"
+    return f"{about}{size_text(entry.bytes)}{f' and {len(unknown)} more files' if unknown else ''}"
 
 
 def _standings(items: list[Item]) -> list[str]:
@@ -58,7 +58,7 @@ def _standings(items: list[Item]) -> list[str]:
     if len(todo) > _MANY:
         rest = todo[_MANY:]
         known = sum(item.left or 0 for item in rest)
-        lines.append(f"and {len(rest)} files more, {size_text(known)} or more")
+        lines.append(f"and {len(rest)} more files, {size_text(known)} or more")
     return lines
 
 
@@ -82,10 +82,10 @@ def _from(file: SetFile) -> str:
 
 def _sum(plan: Plan) -> str:
     if not plan.open:
-        return "nothing is to be fetched" if plan.to_ask_for else "everything is there"
-    unknown = f", and {plan.unknown} files whose size nobody states" if plan.unknown else ""
+        return "nothing to download" if plan.to_ask_for else "everything is there"
+    unknown = f", and {plan.unknown} files of unknown size" if plan.unknown else ""
     fetched = [item for item in plan.open if item.standing != "packed"]
     packed = len(plan.open) - len(fetched)
     unpacked = f"; {packed} archives to unpack" if packed else ""
     count = f"{len(fetched)} files" if len(fetched) != 1 else "1 file"
-    return f"to fetch: {count}, {size_text(plan.left)}{unknown}{unpacked}, into {plan.folder}"
+    return f"to download: {count}, {size_text(plan.left)}{unknown}{unpacked}, into {plan.folder}"

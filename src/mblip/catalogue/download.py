@@ -1,4 +1,4 @@
-"""From data sets to files on the disk: what is there, what is fetched, and fetching several at once."""
+"""Plan and run downloads of data sets, several files at once."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Standing = Literal["complete", "missing", "damaged", "packed", "to ask for"]
 
 @dataclass
 class Item:
-    """A file of a data set, and how it stands.
+    """A file of a data set, and its state.
 
     Attributes:
         entry: The data set.
         file: The file.
-        target: Where it lies, or is to lie; a checkpoint lies in the Hub's cache.
-        standing: ``packed`` is there, but not unpacked; ``to ask for`` is missing and has no address.
-        why: What is wrong with it.
-        size: In bytes, stated or told by its server; None where neither says.
-        have: Bytes that an earlier, stopped run brought.
+        target: Its path; a checkpoint is in the Hub's cache.
+        standing: ``packed`` is present but not unpacked; ``to ask for`` is missing and has no address.
+        why: The damage, if there is any.
+        size: Size in bytes from the catalogue or the server; None if it is unknown.
+        have: Bytes from an earlier, stopped run.
     """
 
     entry: DataSet
@@ -43,7 +43,7 @@ class Item:
 
     @property
     def left(self) -> int | None:
-        """Bytes that are still to be fetched."""
+        """Bytes that are still to be downloaded."""
         if self.standing in ("complete", "packed", "to ask for"):
             return 0
         return None if self.size is None else max(0, self.size - self.have)
@@ -51,7 +51,7 @@ class Item:
 
 @dataclass
 class Plan:
-    """What a download comes to.
+    """A planned download.
 
     Attributes:
         folder: The data folder.
@@ -63,26 +63,26 @@ class Plan:
 
     @property
     def open(self) -> list[Item]:
-        """What is to be fetched or unpacked."""
+        """The files to download or unpack."""
         return [item for item in self.items if item.standing in ("missing", "damaged", "packed")]
 
     @property
     def to_ask_for(self) -> list[Item]:
-        """What a person must get."""
+        """The files that the user must request."""
         return [item for item in self.items if item.standing == "to ask for"]
 
     @property
     def left(self) -> int:
-        """Bytes to be fetched, as far as the sizes are known."""
+        """Bytes to download, as far as the sizes are known."""
         return sum(item.left or 0 for item in self.open)
 
     @property
     def unknown(self) -> int:
-        """Number of files whose size nobody states."""
+        """Number of files of unknown size."""
         return sum(item.left is None for item in self.open)
 
     def check_space(self) -> None:
-        """Make sure that the disk has room for what is fetched and unpacked, as far as the sizes are known.
+        """Check that the disk has room for the download and the unpacked files, as far as sizes are known.
 
         Raises:
             InputError: It has not.
@@ -93,21 +93,21 @@ class Plan:
         free = shutil.disk_usage(existing).free
         if local + unpacked > free:
             raise InputError(
-                f"{existing} has {free:,} bytes free, but {local:,} are to be fetched and about {unpacked:,} unpacked; free "
-                "some, or name a folder on another disk with --to"
+                f"{existing} has {free:,} bytes free, but {local:,} must be downloaded and about {unpacked:,} "
+                "unpacked; free some, or name a folder on another disk with --to"
             )
 
 
 def make_plan(
     sets: Iterable[DataSet], folder: Path, *, keep: bool = False, say: Callable[[str], None] = lambda text: None
 ) -> Plan:
-    """How each file of some data sets stands below a folder; asks nobody.
+    """The state of each file of some data sets below a folder; uses no network.
 
     Args:
         sets: The data sets.
         folder: The data folder.
-        keep: Remember what was checked, so that the next plan need not check it.
-        say: Is told before a large file is checked.
+        keep: Save the results of checks for the next plan.
+        say: Called before a large file is checked.
 
     Raises:
         InputError: Two data sets have different files for one path, or a file cannot be read.
@@ -119,7 +119,8 @@ def make_plan(
             if key in seen:
                 if seen[key].url != file.url:
                     raise InputError(
-                        f"two data sets have different files for {folder / file.target}; fetch them into different folders"
+                        f"two data sets have different files for {folder / file.target}; download them into different "
+                        "folders"
                     )
                 continue
             seen[key] = file
@@ -128,7 +129,7 @@ def make_plan(
 
 
 def ask_sizes(plan: Plan, jobs: int = 8) -> None:
-    """Ask the servers for the sizes that nobody states, each once and for a few seconds."""
+    """Ask the servers for unknown sizes, each once and for a few seconds."""
     unknown = [item for item in plan.open if item.size is None]
     if not unknown:
         return
@@ -158,18 +159,18 @@ def run_plan(
     progress: Progress = silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Fetch and unpack what is open, several files at once; one that fails does not stop the others.
+    """Download and unpack all open files, several at once; a failure does not stop the others.
 
     Args:
-        plan: Of :func:`make_plan`.
-        jobs: Files at once.
-        remove_archives: Delete archives that were unpacked.
-        patience: How often is tried (:class:`~mblip.catalogue.answers.Patience`).
-        progress: Is told how far all of them are.
-        say: Is told of each file that is done, and of each wait.
+        plan: A plan of :func:`make_plan`.
+        jobs: Number of files at once.
+        remove_archives: Delete archives after unpacking.
+        patience: Limits of tries (:class:`~mblip.catalogue.answers.Patience`).
+        progress: Called with the progress over all files.
+        say: Called with a message for each finished file, and for each wait.
 
     Raises:
-        InputError: Files that did not come, each with its reason.
+        InputError: Files have failed; the message gives the first reason.
     """
     from mblip.catalogue.answers import Patience, open_client
 
@@ -182,7 +183,7 @@ def run_plan(
             futures = {pool.submit(work.do, item): item for item in plan.open}
             wait(futures)
         except BaseException:
-            stop.set()  # what is on the disk can be gone on from at any time
+            stop.set()  # partial files can be continued at any time
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         pool.shutdown()
@@ -200,7 +201,7 @@ def run_plan(
 
 
 class _Tally:
-    """Adds up how far the files are."""
+    """Sums up the progress of all files."""
 
     def __init__(self, plan: Plan, progress: Progress) -> None:
         self._progress, self._lock = progress, threading.Lock()
@@ -226,7 +227,7 @@ class _Tally:
 
 @dataclass
 class _Work:
-    """What the threads share."""
+    """State that the threads share."""
 
     client: Any
     patience: Any
@@ -301,7 +302,7 @@ def _item(
 
         return Item(entry, file, folder, "complete" if cached_checkpoint(file.hub) else "missing", size=size)
     target = folder / file.target
-    if not file.url and target.is_dir():  # pictures that a person was given, and put there
+    if not file.url and target.is_dir():  # pictures that the user has requested and put there
         return Item(entry, file, target, "complete")
     state, why = look_at(target, file.bytes, file.sha256, keep=keep, say=say)
     standing: Standing = state

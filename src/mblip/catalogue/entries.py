@@ -1,4 +1,4 @@
-"""The catalogue: which files a data set consists of, where they are to be had, and under which licence.
+"""The catalogue: the files of each data set, with addresses and licences.
 
 A catalogue file maps names to data sets::
 
@@ -37,7 +37,7 @@ Size = Annotated[int, Field(ge=0)]
 
 
 class HubAddress(Section):
-    """A file of the Hub, or a whole checkpoint where ``file`` is empty."""
+    """A file of the Hub, or a complete checkpoint if ``file`` is empty."""
 
     repository: str
     is_dataset: bool = False
@@ -46,32 +46,32 @@ class HubAddress(Section):
 
     @property
     def page(self) -> str:
-        """Where a person reads about it."""
+        """Address of its page."""
         return f"https://huggingface.co/{'datasets/' if self.is_dataset else ''}{self.repository}"
 
 
 class SetFile(Section):
     """One file of a data set.
 
-    Sizes and checksums are those that a named source states; what nobody states is left out, and the file is then checked
-    against the length that its server names.
+    Sizes and checksums are from a named source. Unknown ones are left out, and the file is then checked against the
+    length that its server gives.
     """
 
     url: str = Field(
         default="",
         description="http(s), or hf://[datasets/]ORG/NAME[@REVISION][/FILE]; empty for a file that must be asked for",
     )
-    path: str = Field(default="", description="below --to; the last part of the address where it is left out")
+    path: str = Field(default="", description="below --to; by default the last part of the address")
     bytes: Size | None = Field(default=None, description="exact size")
-    about_bytes: Size | None = Field(default=None, description="size as a page rounds it; shown, never checked")
+    about_bytes: Size | None = Field(default=None, description="rounded size from a page; shown, never checked")
     sha256: str = Field(default="", pattern=r"^([0-9a-fA-F]{64})?$")
     unpack: bool | str | None = Field(
         default=None,
         description="false leaves an archive packed; a folder, beside it, to unpack into; by default an archive is unpacked "
-        "where it lies",
+        "in its own folder",
     )
-    unpacked_bytes: Size | None = Field(default=None, description="most that an archive may hold, where it is stated")
-    holds: tuple[str, ...] = Field(default=(), description="what recipes look for in the archive, below its folder")
+    unpacked_bytes: Size | None = Field(default=None, description="maximal size of the unpacked files, if known")
+    holds: tuple[str, ...] = Field(default=(), description="paths in the archive that recipes use, below its folder")
     inner: bool = Field(default=False, description="archives in the archive are unpacked into folders of their names")
 
     @field_validator("url")
@@ -102,7 +102,7 @@ class SetFile(Section):
 
     @property
     def hub(self) -> HubAddress | None:
-        """Where on the Hub it lies, if there."""
+        """Its address on the Hub, if it has one."""
         found = _HUB_PATH.fullmatch(self.url.removeprefix(_HUB)) if self.url.startswith(_HUB) else None
         if found is None:
             return None
@@ -113,7 +113,7 @@ class SetFile(Section):
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether it is a whole repository, which goes into the Hub's own cache, where every recipe finds it."""
+        """Whether it is a complete repository, which is stored in the Hub's cache for all recipes."""
         return self.hub is not None and not self.hub.file
 
     @property
@@ -121,12 +121,12 @@ class SetFile(Section):
         """Path below the data folder."""
         path = self.path or unquote(urlsplit(self.url).path.rpartition("/")[2])
         if unsafe(path):
-            return path  # which the check of the entry refuses
+            return path  # the check of the entry refuses it
         return "/".join(part for part in path.split("/") if part not in ("", "."))
 
     @property
     def folder(self) -> str | None:
-        """Folder below the data folder that it is unpacked into; None for what stays as it is."""
+        """Folder below the data folder that it is unpacked into; None if it is not unpacked."""
         if self.unpack is False or self.is_checkpoint:
             return None
         if self.unpack is None and not self.target.lower().endswith(ARCHIVES):
@@ -137,7 +137,7 @@ class SetFile(Section):
 
     @property
     def gives(self) -> list[str]:
-        """Paths below the data folder that readers look for once it is there."""
+        """Paths below the data folder that readers use once it is downloaded."""
         if self.folder is None:
             return [self.target]
         if isinstance(self.unpack, str) and not self.holds:
@@ -151,35 +151,37 @@ class DataSet(Section):
     name: str = ""
     title: str = ""
     licence: str = ""
-    page: str = Field(default="", description="of its makers")
-    ask: str = Field(default="", description="what must be asked for, and where")
-    needs: tuple[str, ...] = Field(default=(), description="data sets that are fetched with it, such as its pictures")
-    benchmarks: tuple[str, ...] = Field(default=(), description="that are evaluated on it, by name or family")
+    page: str = Field(default="", description="page of its makers")
+    ask: str = Field(default="", description="what must be requested, and where")
+    needs: tuple[str, ...] = Field(
+        default=(), description="data sets that are downloaded with it, such as its pictures"
+    )
+    benchmarks: tuple[str, ...] = Field(default=(), description="benchmarks that use it, by name or family")
     files: tuple[SetFile, ...] = ()
     notes: str = ""
 
     @property
     def bytes(self) -> int | None:
-        """Size of all files as far as it is stated; None where nothing is."""
+        """Size of all files, as far as it is known; None if nothing is known."""
         known = [size for file in self.files if (size := file.bytes or file.about_bytes) is not None]
         return sum(known) if known else None
 
     @property
     def is_exact(self) -> bool:
-        """Whether the size of every file is stated exactly."""
+        """Whether the exact size of every file is known."""
         return all(file.bytes is not None for file in self.files)
 
     @cached_property
     def by_hand(self) -> list[SetFile]:
-        """The files that a person must ask for."""
+        """The files that the user must request."""
         return [file for file in self.files if not file.url]
 
 
 def load_catalogue(extra: Path | None = None) -> dict[str, DataSet]:
-    """The shipped data sets, and those of a file of one's own, which go first where names are the same.
+    """Load the shipped data sets, and those of a user's own file, which replace shipped ones of the same name.
 
     Raises:
-        InputError: The file cannot be read, or an entry is not as it must be; names the entry and the field.
+        InputError: The file cannot be read, or an entry is invalid; the message names the entry and the field.
     """
     sets: dict[str, DataSet] = {}
     root = Path(str(resources.files("mblip.catalogue"))) / "sets"
@@ -227,4 +229,4 @@ def _check_targets(files: Iterable[SetFile], where: str) -> None:
         if file.is_checkpoint:
             continue
         if seen.setdefault(file.target, file.url) != file.url:
-            raise InputError(f"{where} has two files for one path {quoted(file.target)}; give them paths of their own")
+            raise InputError(f"{where} has two files for one path {quoted(file.target)}; give each its own path")

@@ -1,7 +1,7 @@
-"""Fetching one file by HTTP: resumed by range, never a mixture of two versions, never half a file under its name.
+"""Download one file by HTTP: resumed by range, never mixed from two versions, never incomplete under its name.
 
-Bytes go into ``.NAME.part`` beside the file, with the validator (ETag or date) of the version that they are of. After a
-break, or a killed process, the rest is asked for by range, on the condition that the version is still the same.
+Bytes go into ``.NAME.part`` beside the file, with the validator (ETag or date) of their version. After an interruption
+or a killed process, the rest is requested by range, on the condition that the version is still the same.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from mblip.errors import InputError
 from mblip.storage import sha256_file, write_json
 
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
-_UNREACHABLE = 4  # tries in a row of a host that nobody answers at
+_UNREACHABLE = 4  # tries in a row of a host that does not answer
 
 
 @dataclass
 class _Part:
-    """What ``.NAME.part`` holds, as ``.NAME.part.json`` says.
+    """The state of ``.NAME.part``, stored in ``.NAME.part.json``.
 
     Attributes:
-        validator: Strong ETag, or date of change, of the version; empty where the server gave none.
-        total: Its length; None where the server named none.
-        joined: Whether it was put together from several answers.
+        validator: Strong ETag, or modification date, of the version; empty if the server gave none.
+        total: Length of the file; None if the server gave none.
+        joined: Whether it consists of several answers.
     """
 
     validator: str = ""
@@ -47,15 +47,15 @@ class _Part:
     joined: bool = False
 
 
-_LASTING = 2  # tries with another length than is stated, until that is no passing fault
+_LASTING = 2  # tries with a wrong length before the error counts as permanent
 
 
 class _Broken(Exception):
-    """A try that failed, but another may do better.
+    """A failed try that may be repeated.
 
     Attributes:
-        after: The wait that the server asked for.
-        remedy: What to do if a second try fails in the same way; empty where waiting may help.
+        after: The wait that the server requested.
+        remedy: Advice if a second try fails in the same way; empty if waiting may help.
     """
 
     def __init__(self, why: str, after: float | None = None, remedy: str = "") -> None:
@@ -64,7 +64,7 @@ class _Broken(Exception):
 
 
 def ask_size(client: httpx.Client, url: str, patience: Patience) -> int | None:
-    """The length that a server names without sending the file; None where it does not say."""
+    """The length that a server gives without sending the file; None if it gives none."""
     try:
         with open_answer(client, "HEAD", url, {}, patience) as answer:
             return length_of(answer) if answer.status_code == 200 else None
@@ -76,15 +76,15 @@ class Fetcher:
     """Fetches one file into its place; see :meth:`run`.
 
     Args:
-        client: Of :func:`open_client`.
-        url: http or https.
-        target: Where the file is to lie.
-        size: Its length, where a source states it.
-        sha256: Likewise.
-        patience: How often is tried.
+        client: A client of :func:`open_client`.
+        url: An http or https address.
+        target: Path of the file.
+        size: Its length, if it is known.
+        sha256: Its SHA-256, if it is known.
+        patience: Limits of tries.
         stop: Set by another thread to end soon.
-        tell: Is told how many bytes are there, and of how many (None where nobody knows).
-        say: Is told why there is a wait.
+        tell: Called with the bytes received and the total (None if it is unknown).
+        say: Called with the reason for a wait.
     """
 
     def __init__(
@@ -109,11 +109,11 @@ class Fetcher:
         self._state = _Part()
 
     def run(self) -> str:
-        """Fetch the file, or the rest of it; its SHA-256.
+        """Download the file, or the rest of it; returns its SHA-256.
 
         Raises:
-            InputError: The address is refused or gone, it cannot be reached for long, the file is not the one that is
-                stated, or the disk is full. What came is kept for the next time, unless it proved wrong.
+            InputError: The address is refused or gone, it is unreachable for long, the file differs from the catalogue,
+                or the disk is full. Received bytes are kept for the next time, unless they are wrong.
         """
         try:
             self.part.parent.mkdir(parents=True, exist_ok=True)
@@ -125,8 +125,8 @@ class Fetcher:
             raise AssertionError("the second check raises")
         except OSError as error:
             raise InputError(
-                f"cannot write {self._target}: {error.strerror or error}; what came is kept: free the space or choose a "
-                "folder that can be written, then run the same command again"
+                f"cannot write {self._target}: {error.strerror or error}; the received part is kept: free the space or "
+                "choose a folder that can be written, then run the same command again"
             ) from error
 
     def _receive(self) -> None:
@@ -136,24 +136,24 @@ class Fetcher:
                 self._try()
                 return
             except (_Broken, httpx.RequestError) as error:
-                if self._is_whole():  # the answer broke off, or lied about its length, but all bytes are there
+                if self._is_whole():  # the answer broke off, or gave a wrong length, but all bytes are there
                     return
                 why = str(error) or type(error).__name__
-                # Progress is what no try before had: a server that always sends the beginning makes none.
+                # Progress is more than any earlier try had, so a server that always sends the beginning makes none.
                 gained, least = self._have - most, min(1 << 16, (self._total or 1 << 20) // 100)
                 useless = 0 if gained >= max(1, least) else useless + 1
                 most = max(most, self._have)
                 remedy = getattr(error, "remedy", "")
                 if remedy and useless >= _LASTING:
-                    raise InputError(f"{shown(self._url)} is not the file that is stated: {why}; {remedy}") from error
+                    raise InputError(f"{shown(self._url)} is not the file in the catalogue: {why}; {remedy}") from error
                 if useless >= (self._patience.tries if not isinstance(error, httpx.ConnectError) else _UNREACHABLE):
                     raise InputError(
-                        f"{shown(self._url)} did not come in {useless} tries without progress ({why}); what came is "
-                        "kept: run the same command again later"
+                        f"{shown(self._url)} failed after {useless} tries without progress ({why}); the received part "
+                        "is kept: run the same command again later"
                     ) from error
                 self._wait(useless, why, getattr(error, "after", None))
             except httpx.InvalidURL as error:
-                raise InputError(f"{shown(self._url)} is no valid address: {error}") from error
+                raise InputError(f"{shown(self._url)} is not a valid address: {error}") from error
 
     @property
     def _have(self) -> int:
@@ -167,7 +167,7 @@ class Fetcher:
         return self._total is not None and self._have == self._total and self.part.exists()
 
     def _recall(self) -> None:
-        """Take up what an earlier process left, where it can still be told which version that is of."""
+        """Continue with the part of an earlier process, if its version is known."""
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
             self._state = _Part(str(note["validator"]), note["total"], bool(note["joined"]))
@@ -186,10 +186,10 @@ class Fetcher:
             self._refuse_or_wait(answer)
             if answer.status_code == 416:
                 if range_of(answer)[1] == start and self._size in (None, start):
-                    self._state.total = start  # all of it had come, and the length before was wrong
+                    self._state.total = start  # all of it was received, and the length before was wrong
                     return
                 self._restart(_Part())
-                raise _Broken("the server has no more of the file than came, though it is not whole")
+                raise _Broken("the server has no more of the file, although it is incomplete")
             if answer.status_code == 206:
                 self._join(answer, start)
             else:
@@ -198,9 +198,9 @@ class Fetcher:
             self._read(answer)
 
     def _join(self, answer: httpx.Response, start: int) -> None:
-        """Check that the rest is of the same version as what is there."""
+        """Check that the rest is of the same version as the received part."""
         first, total = range_of(answer)
-        if not start:  # nobody asked for a part
+        if not start:  # no part was requested
             self._restart(_Part(validator_of(answer), total))
         mark = self._state.validator
         field = "ETag" if mark.startswith('"') else "Last-Modified"
@@ -217,7 +217,7 @@ class Fetcher:
         if self._size is not None and told is not None and told != self._size and not self._sha256:
             self._restart(_Part())
             raise _Broken(
-                f"its server says {told:,} bytes where {self._size:,} are stated",
+                f"its server gives {told:,} bytes, but the catalogue {self._size:,}",
                 remedy="correct 'bytes' in the catalogue, or leave it out",
             )
 
@@ -225,13 +225,13 @@ class Fetcher:
         raw = answer.headers.get("Content-Encoding", "identity").lower() in ("identity", "")
         packed = self._target.name.lower().endswith(
             (".gz", ".tgz")
-        )  # as it lies there: some servers call that an encoding
+        )  # unchanged: some servers report the file's own compression as an encoding
         have, most = self._have, self._total
         with self.part.open("ab", buffering=0) as file:
-            # In pieces as they come: what a buffer holds is lost when the connection breaks.
+            # In pieces as they come, because a buffer is lost when the connection breaks.
             for block in answer.iter_raw() if raw or packed else answer.iter_bytes():
                 if self._stop.is_set():
-                    raise InputError(f"{shown(self._url)} was stopped; run the same command again to go on")
+                    raise InputError(f"{shown(self._url)} was stopped; run the same command again to continue")
                 if most is not None and raw and have + len(block) > most:
                     block = block[: most - have]
                     self._append(file.fileno(), block)
@@ -241,7 +241,7 @@ class Fetcher:
                 have += len(block)
                 self._tell(have, most)
                 if have == self._size and self._sha256:
-                    return  # whatever length the server told: the checksum says whether this is all of it
+                    return  # whatever length the server gave: the checksum decides whether this is complete
         if not raw and not packed:
             self._state.total = None if self._size is None else self._size
         if self._total is not None and have < self._total:
@@ -256,14 +256,14 @@ class Fetcher:
             left = left[os.write(file, left) :]
 
     def _restart(self, state: _Part) -> None:
-        """Forget what is there; the order matters where the process is killed in between."""
+        """Discard the received part; the order matters if the process is killed in between."""
         with self.part.open("wb"):
             pass
         self._state = state
         write_json(self._note, asdict(state))
 
     def _checked(self, another: bool) -> str:
-        """The SHA-256 of the whole file, which then lies in its place; empty where it has to be fetched once more."""
+        """Move the checked file to its place; returns its SHA-256, or empty if it must be downloaded again."""
         if not self.part.exists():
             self.part.touch()
         have = self._have
@@ -281,14 +281,14 @@ class Fetcher:
             return found
         joined = self._state.joined
         self._restart(_Part())
-        if joined and another:  # two versions may have been joined where a server names no version
-            self._say(f"{self._target.name} was put together wrongly; it is fetched again")
+        if joined and another:  # without a validator, two versions may have been joined
+            self._say(f"{self._target.name} was joined from different versions; it is downloaded again")
             return ""
         self.part.unlink()
         self._note.unlink(missing_ok=True)
         raise InputError(
-            f"{shown(self._url)} {problem}; it has changed at its source, or its server sends something else. Nothing was "
-            "kept; run the same command again, or mend the catalogue"
+            f"{shown(self._url)} {problem}; it has changed at its source, or its server sends something else. Nothing "
+            "was kept; run the same command again, or correct the catalogue"
         )
 
     def _refuse_or_wait(self, answer: httpx.Response) -> None:
@@ -299,16 +299,16 @@ class Fetcher:
             after = retry_after(answer.headers.get("Retry-After", ""))
             if after is not None and after > self._patience.longest_retry_after:
                 raise InputError(
-                    f"{shown(self._url)} asks to come again in {after / 60:,.0f} minutes (HTTP {status}); what came is kept: "
-                    "run the same command again then"
+                    f"{shown(self._url)} asks to wait {after / 60:,.0f} minutes (HTTP {status}); the received part is "
+                    "kept: run the same command again then"
                 )
             raise _Broken(f"HTTP {status}", after)
         what = {
             401: "wants you to log in", 403: "may not be fetched by everybody", 404: "is not there", 410: "is gone",
         }.get(status, f"was refused with HTTP {status}")  # fmt: skip
         raise InputError(
-            f"{shown(self._url)} {what} (HTTP {status}); see the page of the data set for what must be asked for and where "
-            "it lies today, or put the file at its path yourself"
+            f"{shown(self._url)} {what} (HTTP {status}); see the page of the data set for files that must be requested "
+            "and where they are now, or put the file at its path yourself"
         )
 
     def _wait(self, useless: int, why: str, after: float | None) -> None:
@@ -317,4 +317,4 @@ class Fetcher:
         if seconds > 2:
             self._say(f"{self._target.name}: {why}; trying again in {seconds:.0f} s")
         if self._stop.wait(seconds):
-            raise InputError(f"{shown(self._url)} was stopped; run the same command again to go on")
+            raise InputError(f"{shown(self._url)} was stopped; run the same command again to continue")

@@ -15,7 +15,7 @@ _TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
 
 def not_given() -> tuple[type[Exception], ...]:
-    """What the Hub's client raises; without a connection, what comes from the library that its version stands on."""
+    """Exceptions of the Hub's client, including those of its HTTP library without a connection."""
     found: list[type[Exception]] = [OSError, ValueError]
     for library in ("httpx", "httpx2"):
         with suppress(ImportError):
@@ -24,7 +24,7 @@ def not_given() -> tuple[type[Exception], ...]:
 
 
 def wanted_files(repository: str, revision: str, weights: bool = True) -> list[str]:
-    """Patterns of a checkpoint's files that are read here: safetensors where there are any, never both formats."""
+    """Patterns of the needed files of a checkpoint: safetensors if there are any, never both formats."""
     from huggingface_hub import constants, list_repo_files
 
     if not weights:
@@ -36,7 +36,7 @@ def wanted_files(repository: str, revision: str, weights: bool = True) -> list[s
 
 
 def hub_size(address: HubAddress) -> int | None:
-    """Size of a file, or of what is fetched of a checkpoint; None where the Hub does not say."""
+    """Size of a file, or of a checkpoint's needed files; None if the Hub does not give it."""
     from fnmatch import fnmatch
 
     from huggingface_hub import HfApi, constants
@@ -64,7 +64,7 @@ def hub_size(address: HubAddress) -> int | None:
 
 
 def cached_checkpoint(address: HubAddress) -> Path | None:
-    """The folder of a checkpoint in the Hub's local cache; None where it is not there with all its weights."""
+    """The folder of a checkpoint in the Hub's local cache; None if it is not there with all its weights."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(address.repository, "config.json", revision=address.revision or None)
@@ -77,7 +77,7 @@ def cached_checkpoint(address: HubAddress) -> Path | None:
 
 
 def _lacking(folder: Path) -> list[str]:
-    """Shards that a checkpoint's index names but that are not there."""
+    """Shards in a checkpoint's index that are missing."""
     import json
 
     found: list[str] = []
@@ -91,10 +91,10 @@ def _lacking(folder: Path) -> list[str]:
 
 
 def fetch_checkpoint(address: HubAddress) -> Path:
-    """Fetch a checkpoint into the Hub's cache, where recipes find it; its folder there.
+    """Download a checkpoint into the Hub's cache, where recipes find it; returns its folder.
 
     Raises:
-        InputError: The Hub does not give it.
+        InputError: The download fails.
     """
     from huggingface_hub import snapshot_download
 
@@ -108,7 +108,7 @@ def fetch_checkpoint(address: HubAddress) -> Path:
 
 
 def find_checkpoint(address: HubAddress) -> Path:
-    """The folder of a checkpoint: the cache's, where it is whole there, else fetched.
+    """The folder of a checkpoint in the cache, downloaded if it is incomplete there.
 
     Raises:
         InputError: As in :func:`fetch_checkpoint`.
@@ -117,16 +117,16 @@ def find_checkpoint(address: HubAddress) -> Path:
 
 
 def fetch_hub_file(address: HubAddress, target: Path, size: int | None, sha256: str) -> None:
-    """Fetch a file of a repository into its place; the Hub's client resumes and checks it.
+    """Download a file of a repository to its place; the Hub's client resumes and checks it.
 
     Raises:
-        InputError: The Hub does not give it, or it is another than is stated.
+        InputError: The download fails, or the file differs from the catalogue.
     """
     from huggingface_hub import hf_hub_download
 
     from mblip.catalogue.receipts import look_at  # needs Arrow, which takes long to import
 
-    staging = target.with_name(f".{target.name}.hub")  # kept where it breaks off: the client goes on from there
+    staging = target.with_name(f".{target.name}.hub")  # kept after an interruption, for the client to continue
     try:
         found = hf_hub_download(
             address.repository, address.file, revision=address.revision or None,
@@ -138,31 +138,31 @@ def fetch_hub_file(address: HubAddress, target: Path, size: int | None, sha256: 
     if state != "complete":
         shutil.rmtree(staging, ignore_errors=True)
         raise InputError(
-            f"{address.page}, file {address.file}: {why}; it has changed there. Nothing was kept; mend the catalogue or name "
-            "the revision that is meant"
+            f"{address.page}, file {address.file}: {why}; it has changed there. Nothing was kept; correct the "
+            "catalogue or name another revision"
         )
     Path(found).replace(target)
     shutil.rmtree(staging, ignore_errors=True)
 
 
 def refused(address: HubAddress, error: Exception) -> InputError:
-    """What to say where the Hub does not give something."""
+    """The error for a failed download from the Hub."""
     name = type(error).__name__
     if name == "GatedRepoError":
         return InputError(
-            f"{address.page} must be asked for: accept its terms on that page, then log in with 'hf auth login' and run the "
-            "same command again"
+            f"{address.page} must be requested: accept its terms on that page, then log in with 'hf auth login' and "
+            "run the same command again"
         )
     if name in ("RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError", "RemoteEntryNotFoundError"):
-        return InputError(f"the Hub has no {address.file or 'checkpoint'} at {address.page} ({name}); mend the name")
+        return InputError(f"the Hub has no {address.file or 'checkpoint'} at {address.page} ({name}); correct the name")
     told = str(error).strip().splitlines()
     return InputError(
-        f"the Hub does not give {address.file or 'the checkpoint'} of {address.page} ({name}: {told[0][:200] if told else ''});"
-        " check the connection (and HF_HUB_OFFLINE), then run the same command again"
+        f"the Hub does not give {address.file or 'the checkpoint'} of {address.page} ({name}: "
+        f"{told[0][:200] if told else ''}); check the connection (and HF_HUB_OFFLINE), then run the same command again"
     )
 
 
 def _bar() -> dict[str, Any]:
     from tqdm.auto import tqdm
 
-    return {"tqdm_class": tqdm}  # which shows on a terminal alone; the Hub's own is off on the command line
+    return {"tqdm_class": tqdm}  # shows only on a terminal; the command line turns the Hub's own bar off

@@ -1,4 +1,4 @@
-"""Names that may be written below a folder, and addresses as they may be shown."""
+"""Check names that are written below a folder, and remove secrets from addresses."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _LONGEST = 255  # bytes of one part of a path on the usual file systems
 
 
 def unsafe(path: str) -> str:
-    """Why a relative path must not be written below a folder; empty where it may."""
+    """Why a relative path must not be written below a folder; empty if it may."""
     if "\0" in path:
-        return "holds a NUL character"
+        return "contains a NUL character"
     if "\\" in path:
-        return "holds a backslash"
+        return "contains a backslash"
     if path.startswith("/") or _DRIVE.match(path):
         return "is absolute"
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
-        return "holds a control character"
+        return "contains a control character"
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts:
         return "names nothing"
@@ -30,7 +30,7 @@ def unsafe(path: str) -> str:
 
 
 def shown(url: str) -> str:
-    """An address without what may be secret: name, password and the values of a query (signed links have keys there)."""
+    """An address without possible secrets: user name, password and query values (which have keys in signed links)."""
     try:
         parts = urlsplit(url)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""

@@ -1,4 +1,4 @@
-"""What was fetched, kept beside each file, so that nothing is fetched, hashed or unpacked twice."""
+"""Receipts beside downloaded files, so that nothing is downloaded, hashed or unpacked twice."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ State = Literal["complete", "missing", "damaged"]
 
 @dataclass(frozen=True)
 class Receipt:
-    """What is known of a file that was checked.
+    """Facts about a checked file.
 
     Attributes:
         bytes: Its size.
-        mtime_ns: When it was last changed; another time, and it is looked at again.
-        sha256: Of its content.
-        unpacked: Files and bytes that came out of it, and the names at its top; None where it is not unpacked.
+        mtime_ns: Its modification time; if that changes, the file is checked again.
+        sha256: SHA-256 of its content.
+        unpacked: Numbers of unpacked files and bytes, and names at the top; None if it is not unpacked.
     """
 
     bytes: int
@@ -35,7 +35,7 @@ class Receipt:
 
 
 def receipt_of(target: Path) -> Receipt | None:
-    """The receipt of a file; None where there is none that can be read."""
+    """The receipt of a file; None if there is no readable one."""
     try:
         return Receipt(**json.loads(_path(target).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -43,7 +43,7 @@ def receipt_of(target: Path) -> Receipt | None:
 
 
 def write_receipt(target: Path, sha256: str, unpacked: dict[str, Any] | None = None) -> Receipt:
-    """Write the receipt of a file that lies at its place, or whose archive was removed after it had been unpacked."""
+    """Write the receipt of a file at its place, or of an archive that was removed after unpacking."""
     before = receipt_of(target)
     if target.exists():
         status = target.stat()
@@ -57,17 +57,17 @@ def write_receipt(target: Path, sha256: str, unpacked: dict[str, Any] | None = N
 def look_at(
     target: Path, size: int | None, sha256: str, *, keep: bool = False, say: Callable[[str], None] = lambda text: None
 ) -> tuple[State, str]:
-    """Whether a file is there and as it must be, and if not, why.
+    """The state of a file, and the reason if it is damaged.
 
     Args:
         target: The file.
-        size: Its size, where that is stated.
-        sha256: Of its content, where that is stated; a file with a receipt is not hashed again.
-        keep: Write a receipt of a file that had to be hashed, so that it need not be again.
-        say: Is told before a large file is hashed.
+        size: Its size, if known.
+        sha256: SHA-256 of its content, if known; a file with a receipt is not hashed again.
+        keep: Write a receipt for a file that was hashed, so that it need not be hashed again.
+        say: Called before a large file is hashed.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The file cannot be read.
     """
     try:
         status = target.stat()
@@ -85,14 +85,14 @@ def look_at(
     if not wanted or (untouched and receipt and receipt.sha256 == wanted):
         return "complete", ""
     if receipt and not sha256 and receipt.bytes != status.st_size:
-        return "damaged", f"it has {status.st_size:,} bytes instead of the {receipt.bytes:,} that were fetched"
+        return "damaged", f"it has {status.st_size:,} bytes instead of the {receipt.bytes:,} that were downloaded"
     if status.st_size > _LARGE:
         say(f"checking {target}, {size_text(status.st_size)}")
     found = sha256_file(target)
     if found != wanted:
         return "damaged", f"its SHA-256 is {found} instead of {wanted}"
     if keep:
-        with suppress(InputError):  # a folder that may only be read: it is hashed each time
+        with suppress(InputError):  # in a read-only folder it is hashed each time
             write_receipt(target, found, receipt.unpacked if receipt else None)
     return "complete", ""
 

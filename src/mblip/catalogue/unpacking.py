@@ -1,7 +1,7 @@
-"""Unpacking archives of strangers: nothing leaves the folder, no link, no device, no bomb, and nothing half done.
+"""Unpack untrusted archives safely: no paths outside the folder, no links, devices or bombs, and nothing half done.
 
-An archive is read twice: first its list of members is checked as a whole, so that a hostile one writes nothing at all;
-then it is unpacked into a hidden folder, from which whole files move to their places.
+An archive is read twice. First its complete list of members is checked, so that a hostile archive writes nothing. Then
+it is unpacked into a hidden folder, from which complete files move to their places.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from mblip.catalogue.names import unsafe
 from mblip.errors import InputError, quoted
 
 SHARE, LEAST = 100, 16 << 20
-"""An archive may hold so many times its own size, and at least so many bytes, where the catalogue states nothing else."""
+"""Default limits of unpacked bytes: a multiple of the archive's size, and a minimum."""
 
 _MOST_MEMBERS = 5_000_000
 _BLOCK = 1 << 20
 _LONGEST_READ = 4 << 20  # bytes of names and attributes of one member of a tar
-_LONGEST_END = 64 << 20  # bytes that a packed tar may hold behind its last member
+_LONGEST_END = 64 << 20  # bytes that a compressed tar may have after its last member
 _DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError,
     ValueError,
@@ -46,12 +46,12 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What came out of an archive.
+    """The result of unpacking.
 
     Attributes:
         files: Number of files.
-        bytes: Their size.
-        first: Names at the top of the archive, at most 100 of them.
+        bytes: Their total size.
+        first: At most 100 names at the top of the archive.
     """
 
     files: int
@@ -77,18 +77,18 @@ def unpack(
     archive: Path, folder: Path, *, most_bytes: int | None = None, inner: bool = False,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Unpacked:  # fmt: skip
-    """Unpack a zip, or a tar as it is or packed by gzip, bzip2 or xz.
+    """Unpack a zip, or a tar, plain or compressed by gzip, bzip2 or xz.
 
     Args:
         archive: The file.
-        folder: Where to; what lies there stays, and a file of the same name must be the same.
-        most_bytes: Most that all members may hold.
-        inner: Archives in the archive are unpacked too, each into a folder of its name, as ImageNet's classes are.
-        tell: Is told the bytes written, and of how many.
+        folder: The destination; its files are kept, and a file of the same name must be equal.
+        most_bytes: Maximal size of all members.
+        inner: Unpack archives in the archive too, each into a folder of its name, like ImageNet's classes.
+        tell: Called with the bytes written and the total.
 
     Raises:
         InputError: The archive is hostile, damaged or too large, a member would replace another file, or the disk is
-            full. Then nothing of it stays, but for files that had moved to their places whole.
+            full. Then only complete files that were moved already are kept.
     """
     try:
         limit = most_bytes or max(LEAST, SHARE * archive.stat().st_size)
@@ -112,13 +112,15 @@ def unpack(
             f"{archive} is not unpacked: {error}; do not trust it: delete it, and get it from another place"
         ) from error
     except _DAMAGED as error:
-        raise InputError(f"{archive} is damaged or no archive ({error}); delete it and download it again") from error
-    except RuntimeError as error:  # zipfile's, of a password
+        raise InputError(
+            f"{archive} is damaged or not an archive ({error}); delete it and download it again"
+        ) from error
+    except RuntimeError as error:  # zipfile's error for a password
         raise InputError(f"{archive} cannot be unpacked: {error}") from error
     except OSError as error:
         raise InputError(
-            f"cannot unpack {archive}: {error.strerror or error}; free the space or choose a folder that can be written, "
-            "then run the same command again"
+            f"cannot unpack {archive}: {error.strerror or error}; free the space or choose a folder that can be "
+            "written, then run the same command again"
         ) from error
     files = [member for member in members if not member.is_folder]
     tops = dict.fromkeys(member.name.split("/")[0] for member in files)
@@ -126,7 +128,7 @@ def unpack(
 
 
 def _checked(members: Iterator[_Member], limit: int) -> list[_Member]:
-    """All members, if each may be written."""
+    """All members, after a check that each may be written."""
     found: list[_Member] = []
     kinds: dict[str, bool] = {}
     total = 0
@@ -141,7 +143,7 @@ def _checked(members: Iterator[_Member], limit: int) -> list[_Member]:
                 found.append(_Member(name, 0, True, member.raw))
             continue
         if name in kinds:
-            raise _Hostile(f"it has two members called {quoted(name)}")
+            raise _Hostile(f"it has two members of the name {quoted(name)}")
         kinds[name] = False
         total += member.size
         if member.size < 0 or total > limit:
@@ -154,7 +156,7 @@ def _checked(members: Iterator[_Member], limit: int) -> list[_Member]:
         parents = name.split("/")[:-1]
         for depth in range(1, len(parents) + 1):
             if kinds.get("/".join(parents[:depth])) is False:
-                raise _Hostile(f"its member {quoted(name)} lies in another that is a file")
+                raise _Hostile(f"its member {quoted(name)} is inside another member that is a file")
     return found
 
 
@@ -163,8 +165,8 @@ def _check_space(folder: Path, needed: int, archive: Path) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise InputError(
-            f"{archive} unpacks to {needed:,} bytes, but {existing} has {free:,} bytes free; free some and run the same "
-            "command again"
+            f"{archive} unpacks to {needed:,} bytes, but {existing} has {free:,} bytes free; free some and run the "
+            "same command again"
         )
 
 
@@ -190,7 +192,7 @@ def _write(opened: _Archive, members: list[_Member], staging: Path, tell: Callab
 
 
 def _unpack_inner(staging: Path, members: list[_Member], limit: int) -> list[_Member]:
-    """Put the members of each archive into a folder of its name, and leave the archive out."""
+    """Unpack each inner archive into a folder of its name, and leave the archive out."""
     found: list[_Member] = []
     for member in members:
         path = staging / member.name
@@ -216,10 +218,10 @@ def _move(staging: Path, folder: Path, members: list[_Member], archive: Path) ->
         source, target = staging / member.name, folder / member.name
         if os.path.lexists(target) and not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
             raise InputError(
-                f"{archive} holds {member.name}, but {target} is there already and differs; move it away and run the same "
-                "command again"
+                f"{archive} holds {member.name}, but {target} is there already and differs; move it away and run the "
+                "same command again"
             )
-    os.sync()  # the files must be on the disk before anything says that they are there
+    os.sync()  # the files must be on the disk before a receipt says so
     for member in members:
         target = folder / member.name
         if member.is_folder:
@@ -228,7 +230,7 @@ def _move(staging: Path, folder: Path, members: list[_Member], archive: Path) ->
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             (staging / member.name).replace(target)
-        except OSError:  # the person has linked this folder to another disk
+        except OSError:  # the user has linked this folder to another disk
             shutil.copyfile(staging / member.name, target.with_name(f".{target.name}.moving"))
             target.with_name(f".{target.name}.moving").replace(target)
     os.sync()
@@ -238,7 +240,7 @@ class _Archive:
     """An open archive."""
 
     def members(self) -> Iterator[_Member]:
-        """What it lists; refuses what is neither a file nor a folder, and what has a name that is unsafe."""
+        """Yield the members; refuses anything but files and folders, and unsafe names."""
         raise NotImplementedError
 
     def read(self, member: _Member) -> IO[bytes]:
@@ -269,7 +271,7 @@ class _Zip(_Archive):
 
     def members(self) -> Iterator[_Member]:
         for entry in self._file.infolist():
-            # zipfile cuts a name at a NUL, and keeps what the archive really says beside it.
+            # zipfile cuts a name at a NUL, and keeps the archive's name in orig_filename.
             name, mode = entry.orig_filename, entry.external_attr >> 16
             _check_name(name)
             kind = stat.S_IFMT(mode)
@@ -289,19 +291,19 @@ class _Tar(_Archive):
 
     def members(self) -> Iterator[_Member]:
         while (entry := self._file.next()) is not None:
-            self._file.members = []  # type: ignore[attr-defined]  # which it would keep, and a million of them are a gigabyte
+            self._file.members = []  # type: ignore[attr-defined]  # tarfile keeps members, and a million take a gigabyte
             _check_name(entry.name)
             if not (entry.isreg() or entry.isdir()):
                 raise _Hostile(f"its member {quoted(entry.name)} is a link or a device")
             if entry.isreg() and entry.issparse():
                 raise _Hostile(f"its member {quoted(entry.name)} is a sparse file")
             yield _Member(entry.name, entry.size, entry.isdir(), entry)
-        if self._content.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes any end for the end
+        if self._content.last != bytes(tarfile.BLOCKSIZE):  # tarfile accepts any end
             raise EOFError("it is cut off: the mark of its end is missing")
         for _ in range(_LONGEST_END // _BLOCK):
-            if not self._content.read(_BLOCK):  # gzip and its like check the whole at their ends
+            if not self._content.read(_BLOCK):  # gzip and others verify their checksum at the end
                 return
-        raise _Hostile("it goes on and on behind its last member")
+        raise _Hostile("it has too much data after its last member")
 
     def read(self, member: _Member) -> IO[bytes]:
         source = self._file.extractfile(member.raw)
@@ -311,7 +313,7 @@ class _Tar(_Archive):
 
 
 class _Bounded:
-    """A file that is read in blocks alone: a header that says it is gigabytes long is not believed."""
+    """A file that is read only in blocks, so that a header cannot claim to be gigabytes long."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.last = file, b""

@@ -1,4 +1,4 @@
-"""What a recipe, a suite or a name asks for: data sets of the catalogue, and the raw files that a recipe reads."""
+"""Find the data sets and raw files that a recipe, a suite or a name needs."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ from mblip.errors import InputError, nearest
 from mblip.settings import Recipe, parse_yaml
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
-# Options that name what a recipe makes itself.
+# Options for files that a recipe makes itself.
 _MADE = {"matching": ("captions", "neighbours")}
 
 
 @dataclass
 class Wanted:
-    """What some names come to.
+    """The data sets and files behind some names.
 
     Attributes:
-        sets: Data sets, those that others need after them, each once.
+        sets: Data sets, each once, followed by those that they need.
         paths: Raw files and folders that recipes read, by source.
-        unknown: Those of the paths that no catalogue has.
-        engines: Folders of converted translation models, with the name of the set each is made of (or nothing).
-        next: Commands that come after the download.
+        unknown: Paths that are in no catalogue.
+        engines: Folders of converted translation models, with the name of the data set that each is made from, or
+            empty.
+        next: Commands to run after the download.
     """
 
     sets: list[DataSet] = field(default_factory=list)
@@ -49,12 +50,12 @@ class Wanted:
 
 
 def find_wanted(names: Sequence[str | Recipe], catalogue: Mapping[str, DataSet]) -> Wanted:
-    """The data sets of names: of the catalogue, recipes, suites, benchmarks, or checkpoints of the Hub as ORG/NAME.
+    """Find the data sets of names: of the catalogue, recipes, suites, benchmarks, or checkpoints of the Hub as ORG/NAME.
 
-    A recipe may stand for its name.
+    A recipe may be given instead of its name.
 
     Raises:
-        InputError: There is nothing of a name; names the nearest.
+        InputError: A name is unknown; the message gives the nearest.
     """
     wanted = Wanted()
     for name in names:
@@ -65,7 +66,7 @@ def find_wanted(names: Sequence[str | Recipe], catalogue: Mapping[str, DataSet])
         if isinstance(recipe, EvalRecipe):
             for benchmark in recipe.benchmarks:
                 _add(wanted, catalogue, sets_of_benchmark(benchmark, catalogue, recipe.title))
-            for table in recipe.tables:  # got from where its makers publish it
+            for table in recipe.tables:  # downloaded from its publisher
                 wanted.unknown[table.path] = f"{table.name}, {table.source}" if table.source else table.name
         elif isinstance(recipe, DataRecipe):
             _add_sources(wanted, catalogue, recipe)
@@ -77,19 +78,19 @@ def find_wanted(names: Sequence[str | Recipe], catalogue: Mapping[str, DataSet])
             _add_checkpoint(wanted, catalogue, name)
         elif isinstance(name, str) and recipe is None:
             known = [*catalogue, *(short for short in shipped_recipes() if "/" not in short)]
-            raise InputError(f"nothing to download is called {name!r}{nearest(name, known)}")
+            raise InputError(f"there is no download {name!r}{nearest(name, known)}")
     return wanted
 
 
 def open_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe | None:
-    """A recipe of whichever kind, by path or by the name of a shipped one; None where there is none.
+    """A recipe of any kind, by path or by the name of a shipped one; None if there is none.
 
     Raises:
-        InputError: It is not valid.
+        InputError: The recipe is invalid.
     """
     if not Path(name).is_file() and name.removesuffix(".yaml") not in shipped_recipes():
         if name.endswith((".yaml", ".yml")):
-            find_recipe(name)  # whose error names the nearest
+            find_recipe(name)  # its error names the nearest
         return None
     path = find_recipe(name)
     try:
@@ -108,14 +109,14 @@ def sets_of_benchmark(name: str, catalogue: Mapping[str, DataSet], suite: str = 
     """The data sets that a benchmark, or a family such as ``pope``, is evaluated on.
 
     Raises:
-        InputError: It is of a suite, and the catalogue has none.
+        InputError: The benchmark is of a suite, and the catalogue has no data for it.
     """
     found = [
         entry.name
         for entry in catalogue.values()
         if any(b == name or b.startswith(f"{name}_") for b in entry.benchmarks)
     ]
-    if not found:  # a split of a family: the longest name that it begins with
+    if not found:  # a split of a family, found by the longest name that it begins with
         families = {b: entry.name for entry in catalogue.values() for b in entry.benchmarks if name.startswith(f"{b}_")}
         found = [families[max(families, key=len)]] if families else []
     if not found and suite and not (name in plugins.benchmarks and plugins.benchmarks[name].is_made):
@@ -126,7 +127,7 @@ def sets_of_benchmark(name: str, catalogue: Mapping[str, DataSet], suite: str = 
 
 
 def finds(path: str, catalogue: Mapping[str, DataSet]) -> tuple[DataSet, SetFile] | None:
-    """The data set and file that give what lies at a path, told by the end of the path."""
+    """The data set and file behind a path, found by the end of the path."""
     parts = Path(path).parts
     best: tuple[int, DataSet, SetFile] | None = None
     for entry in catalogue.values():
@@ -157,14 +158,14 @@ def raw_paths(recipe: DataRecipe | TrainRecipe) -> dict[str, str]:
 
 
 def check_raw_files(paths: Iterable[str | Path], recipe: str) -> None:
-    """Make sure that raw files are there, before the first of them is read.
+    """Check that raw files exist, before the first of them is read.
 
     Args:
-        paths: Of the sources that are still to be read.
-        recipe: What they are for, as in the message.
+        paths: Files of the unread sources.
+        recipe: Their use, for the message.
 
     Raises:
-        InputError: Some are not; names all of them, and the command that fetches them.
+        InputError: Some are missing; the message names all of them, and the command that downloads them.
     """
     missing = [str(path) for path in dict.fromkeys(map(str, paths)) if not Path(path).exists()]
     if not missing:
@@ -179,14 +180,14 @@ def check_raw_files(paths: Iterable[str | Path], recipe: str) -> None:
                for path, (_, file) in found.items() for give in file.gives
                if Path(path).parts[-len(Path(give).parts):] == Path(give).parts}  # fmt: skip
     to = shlex.quote(folders.pop()) if len(folders) == 1 else "data"
-    fetch = f"fetch them with: mblip data download {' '.join(known)} --to {to}" if known else ""
+    fetch = f"download them with: mblip data download {' '.join(known)} --to {to}" if known else ""
     own = [path for path in missing if path not in found]
     others = f"download or name {', '.join(own)} in the options of its source" if own else ""
     raise InputError(f"{told}{', '.join(missing)} (of {recipe}); {'; '.join(filter(None, (fetch, others)))}")
 
 
 def _add(wanted: Wanted, catalogue: Mapping[str, DataSet], names: Iterable[str]) -> None:
-    """Add sets, and those that they need after them."""
+    """Add data sets, followed by those that they need."""
     for name in names:
         entry = catalogue[name]
         if entry not in wanted.sets:
@@ -237,7 +238,7 @@ def _add_checkpoint(wanted: Wanted, catalogue: Mapping[str, DataSet], name: str)
 
 
 def _engine_set(model: str, catalogue: Mapping[str, DataSet]) -> str:
-    """The set of a checkpoint whose name a folder bears, such as ``data/nllb-200-distilled-1.3B-int8``."""
+    """The data set of the checkpoint in a folder's name, such as ``data/nllb-200-distilled-1.3B-int8``."""
     folder = Path(model).name.lower()
     for entry in catalogue.values():
         for file in entry.files:

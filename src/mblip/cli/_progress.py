@@ -1,4 +1,4 @@
-"""How far a long job is, on standard error: a bar on a terminal; in a log file, a line now and then."""
+"""Progress of a long job on standard error: a bar on a terminal, occasional lines in a log file."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ FIRST, EVERY = 10.0, 60.0  # seconds until the first line, and between lines
 class ProgressBars:
     """A :data:`~mblip.progress.Progress` that shows one or more stages with count, rate and time left.
 
-    Rate and time left are those of this process: what an earlier, stopped run had done counts as done, not as fast.
+    Rate and time left are those of this process: work of an earlier, stopped run counts as done, but not for the rate.
 
     Args:
-        unit: What is counted, in the plural, such as ``pictures``.
-        bar: Whether a terminal gets a bar; without one (where it would stand in the way of results) it gets nothing.
-        quiet: Say nothing at all, as all but the first of several processes do.
-        in_bytes: What is counted are bytes, shown as kB, MB or GB.
-        console: Where to; standard error by default.
-        clock: Seconds that only go forward.
+        unit: Unit of the count, in the plural, such as ``pictures``.
+        bar: Whether a terminal shows a bar; without it, for example beside printed results, it shows nothing.
+        quiet: Show nothing, as in all processes except the first.
+        in_bytes: Whether the count is in bytes, shown as kB, MB or GB.
+        console: The console; standard error by default.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class ProgressBars:
         self._stages: dict[str, _Stage] = {}
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """Tell how far a stage is; the first call of a stage says where this process began.
+        """Report the progress of a stage; the first call of a stage gives its start in this process.
 
         Args:
-            stage: Which stage; empty where there is but one.
-            done: So many are done.
-            total: Of so many; None where that is not known.
+            stage: Name of the stage; empty if there is only one.
+            done: Number of units done.
+            total: Number of all units; None if it is unknown.
         """
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage or self._unit, total=total)
@@ -83,7 +83,7 @@ class ProgressBars:
             self.say(f"{stage}: {line}" if stage else line)
 
     def say(self, text: str) -> None:
-        """Print a line, above the bars where there are any."""
+        """Print a line, above the bars if there are any."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
@@ -97,7 +97,7 @@ class ProgressBars:
 
 @dataclass
 class _Stage:
-    """Where a stage began, and when its next line is due."""
+    """The start of a stage, and the time of its next line."""
 
     began_at: int
     began: float
@@ -105,7 +105,7 @@ class _Stage:
     in_bytes: bool = False
 
     def line(self, done: int, total: int | None, unit: str, now: float) -> str:
-        """What to say now; empty while nothing is due. The end of a stage that had lines before is always told."""
+        """The line to print now, or empty. The end of a stage with earlier lines always has a line."""
         due = now - self.began >= FIRST if self.told is None else now - self.told >= EVERY or done == total
         if not due or done <= self.began_at:
             return ""
@@ -132,12 +132,12 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def log_shown(say: Callable[[str], None], level: int = logging.INFO) -> Iterator[None]:
-    """Show what the package logs from a level on, a line each, while a verb is at work."""
+    """Print the package's log messages from a level on, one per line, while a verb runs."""
     logger, handler = logging.getLogger("mblip"), _Lines(say)
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(level)
-    logger.propagate = False  # or the handlers of a host program would show it once more
+    logger.propagate = False  # else the handlers of a host program would show it again
     try:
         yield
     finally:

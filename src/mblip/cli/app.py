@@ -1,4 +1,4 @@
-"""The ``mblip`` command: collects the verbs and turns an error of the package into one sentence and exit code 2."""
+"""The ``mblip`` command: collects the verbs, and turns errors of the package into one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import mblip
 import mblip.cli
 from mblip.errors import InputError, MblipError, is_scarcity, nearest, quoted, shorten
 
-INTERRUPTED = 130  # what typer makes of Ctrl-C
-_NO_MEMORY = "can't allocate memory"  # what torch says of the machine's own
+INTERRUPTED = 130  # typer's exit code for Ctrl-C
+_NO_MEMORY = "can't allocate memory"  # torch's message for the machine's memory
 
-# Plain help: typer's coloured one spends a third of the time of `mblip --help` on importing what draws it.
+# Plain help: typer's coloured one takes a third of the time of `mblip --help` for imports.
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"max_content_width": 100},
@@ -43,7 +43,7 @@ def _root(
 
 
 class _Verbs(TyperGroup):
-    """Lists the verbs there are, the nearest first, where one is unknown."""
+    """Lists the verbs, the nearest first, for an unknown one."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """See click."""
@@ -54,7 +54,7 @@ class _Verbs(TyperGroup):
 
 
 class _Verb(TyperCommand):
-    """Lists the options of a verb, the nearest first, where one is unknown."""
+    """Lists the options of a verb, the nearest first, for an unknown one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """See click."""
@@ -68,7 +68,7 @@ class _Verb(TyperCommand):
                 shown = nearest(name, (known for known in options if known.startswith("--")))
                 raise InputError(f"{ctx.command_path} has no option {shorten(name)!r}{shown}")
             if name in options and not equals and not getattr(options[name], "is_flag", False):
-                next(rest, None)  # its value, whatever that looks like
+                next(rest, None)  # skip its value, in any form
         return super().parse_args(ctx, args)
 
 
@@ -99,33 +99,33 @@ def _stop(sentence: str) -> NoReturn:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether the machine's or an accelerator's memory ran out; torch, which raises the latter, takes seconds to import."""
+    """Whether the machine's or an accelerator's memory ran out, without importing torch, which takes seconds."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in str(error)
 
 
 def main() -> None:
     """Run the command line."""
-    # transformers reads this when it is imported; its hints are not what a person asked for.
+    # transformers reads this when it is imported; its hints would only distract.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Its loading bars and those of the Hub's client hang together; a download shows one of its own on a terminal
-    # (mblip.models.locate), unless the person wants none.
+    # Its loading bars and those of the Hub's client share a switch. A download shows its own bar on a terminal
+    # (mblip.models.locate), unless the user turns bars off.
     if "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ:
         os.environ.setdefault("TQDM_DISABLE", "1")
     else:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of optional kernels at import
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns about optional kernels at import
     try:
         if os.environ.get("MBLIP_LANGUAGES"):
-            # Slow to import, and `mblip --help` should answer at once.
+            # Slow to import, but `mblip --help` should answer at once.
             from mblip.more_languages import add_from_environment
 
             add_from_environment()
         app(prog_name="mblip")
     except MblipError as error:
         _stop(str(error))
-    except OSError as error:  # any path of any verb may be it, wherever it is first looked at
+    except OSError as error:  # any path of any verb may be too long
         if error.errno == errno.ENAMETOOLONG:
-            _stop(f"no file can have a name as long as {quoted(str(error.filename))}")
+            _stop(f"the file name is too long: {quoted(str(error.filename))}")
         elif is_scarcity(error):
             place = f" ({error.filename})" if error.filename else ""
             _stop(f"{error.strerror or error}{place}: make room, then run the same command")

@@ -42,7 +42,7 @@ def ask(
 
     check_pictures([picture])
     chosen = choose_model(model)
-    from mblip.inference.language_id import language_of  # takes seconds: after the options have proved valid
+    from mblip.inference.language_id import language_of  # takes seconds, so the options are checked first
     from mblip.inference.notices import notice_for
     from mblip.inference.prompts import is_a_prompt
     from mblip.processing.images import open_picture

@@ -1,4 +1,4 @@
-"""``mblip caption``: pictures to words, one or ten thousand."""
+"""``mblip caption``: caption pictures, one or ten thousand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mblip.storage import UnreadableImage
 
 Executor = Literal["local", "slurm", "ray"]
-NOTICED = 8  # pictures that are looked at for whether a nano model can know them; one notice is enough
+NOTICED = 8  # pictures that are checked for a notice; one notice is enough
 UNREADABLE = 1  # exit code: done, but some pictures could not be read
 
 
@@ -85,7 +85,7 @@ def caption(
         raise InputError("--language names no language; for example --language sw,de,ja")
     if unknown := [code for code in codes if code not in LANGUAGES]:
         raise InputError(
-            f"no model here was trained on {unknown[0]!r}; mblip languages lists those that were, and MBLIP_LANGUAGES names a "
+            f"no model was trained on {unknown[0]!r}; mblip languages lists the languages, and MBLIP_LANGUAGES names a "
             "file of further ones"
         )
     if executor is None and (tasks or option):
@@ -96,7 +96,7 @@ def caption(
         raise InputError(f"--executor {executor} needs --tasks N")
     settings = executor_settings(executor, parse_options(option or ())) if executor else {}
     if resume and to is None:
-        raise InputError("--resume goes on with a file: name it with --to")
+        raise InputError("--resume continues a file: name it with --to")
     from mblip.inference.resolve import check_pictures, choose_model
 
     check_pictures(pictures)
@@ -104,8 +104,8 @@ def caption(
     from mblip.inference.finding import find_pictures
 
     found = find_pictures(pictures, column)
-    locate(chosen)  # what has to be downloaded shows its own bar
-    if executor and to:  # without torch, which takes seconds: the tasks import it
+    locate(chosen)  # a download shows its own bar
+    if executor and to:  # without importing torch, which takes seconds; the tasks import it
         from mblip.inference.caption_plan import Output, make_plan
         from mblip.inference.resolve import gpus
 
@@ -133,7 +133,7 @@ def caption(
             stack.enter_context(exclusive_lock(to, "writing captions"))
         file = CaptionFile(to, chosen, resume, encoding) if to else None
         skipped = SkippedList(to) if to else None
-        # On a terminal that also shows the captions, a bar would only be in their way.
+        # On a terminal that also shows the captions, a bar would be in their way.
         progress = stack.enter_context(ProgressBars("pictures", bar=bool(to) or not sys.stdout.isatty()))
         if not model:
             progress.say(f"model: {chosen}, whose files are on this machine")
@@ -145,7 +145,7 @@ def caption(
                 predictor = open_model(chosen, quantization)
                 notice = notice_for(predictor.vlm)
                 for picture in left[:NOTICED] if notice else ():
-                    with suppress(UnreadableImage):  # which is said in its turn
+                    with suppress(UnreadableImage):  # reported when its turn comes
                         if notice and isinstance(picture, str) and (told := notice(open_picture(picture))):
                             progress.say(f"mblip: {picture}: {told}")
                             break
@@ -186,7 +186,7 @@ def caption(
 
 
 def _run_tasks(executor: str, settings: dict[str, Any], output: Output, plan: Plan, found: Found, same: bool) -> None:
-    """Do the tasks of a plan, wherever, and put their captions together when all are done."""
+    """Run the tasks of a plan on the executor, and merge their captions when all are done."""
     from mblip.cli._progress import ProgressBars
     from mblip.executors import run_job
     from mblip.inference.caption_plan import planned_skipped
@@ -206,8 +206,8 @@ def _run_tasks(executor: str, settings: dict[str, Any], output: Output, plan: Pl
             progress.say(f"mblip: {left_out}")
         if not same:
             progress.say(
-                "mblip: the pictures have changed since the tasks were planned; those of then are captioned, and --resume adds "
-                "the others to a finished file"
+                "mblip: the pictures have changed since the tasks were planned; the planned ones are captioned, and "
+                "--resume adds the others to a finished file"
             )
         if not run_job(executor, job, settings, tell):
             progress.say(

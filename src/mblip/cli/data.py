@@ -24,8 +24,8 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="Fields of the recipe to change, such as seed=2.", metavar="[FIELD=VALUE]...")
 ]
 To = Annotated[Path, typer.Option(help="Folder of the mix.", file_okay=False)]
-Work = Annotated[Path | None, typer.Option(help="Work folder of the stages before.", file_okay=False)]
-Workers = Annotated[int, typer.Option(min=1, help="Processes; the bytes are the same for any number.")]
+Work = Annotated[Path | None, typer.Option(help="Work folder of the earlier stages.", file_okay=False)]
+Workers = Annotated[int, typer.Option(min=1, help="Number of processes; it does not change the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -36,25 +36,25 @@ def register(app: typer.Typer) -> None:
 
 @data.command()
 def plan(recipe: RecipeName, overrides: Overrides = None, work: Work = None, as_json: Json = False) -> None:
-    """Count what a recipe would make, by source, task and language, before anything is spent.
+    """Count what a recipe would make, by source, task and language, before any costly work.
 
-    Sources that cannot be read yet are named, with what they lack; the others are counted, and so are the rows that are
-    left out of them.
+    Sources that cannot be read yet are named, with the missing files; the others are counted, with the rows that are
+    left out.
     """
     chosen = _load(recipe, overrides)
-    from mblip.mixture import plan_what_is_there  # takes a second: after the recipe has proved valid
+    from mblip.mixture import plan_what_is_there  # takes a second, so the recipe is checked first
 
     with ProgressBars("done") as progress:
         found = plan_what_is_there(chosen, work, progress)
     for name, why in found.missing.items():
         print(f"not counted: {name}: {why}", file=sys.stderr)
     if found.missing:
-        print(f"mblip doctor {recipe} says what is lacking, mblip data download {recipe} fetches it", file=sys.stderr)
+        print(f"mblip doctor {recipe} lists what is missing, mblip data download {recipe} fetches it", file=sys.stderr)
     for name, drops in found.drops.items():
         for reason, count in drops.items():
             print(f"left out of {name}: {count:,} {reason}", file=sys.stderr)
     if not found.counts:
-        raise InputError(f"no source of {recipe} can be counted; see what each of them lacks above")
+        raise InputError(f"no source of {recipe} can be counted; the reasons are listed above")
     if as_json:
         print(json.dumps(found.counts, ensure_ascii=False, indent=2))
     else:
@@ -82,15 +82,15 @@ def translate(
     work: Annotated[Path, typer.Option(help="Work folder of mblip data sample.", file_okay=False)],
     overrides: Overrides = None,
     workers: Workers = 1,
-    executor: Annotated[Literal["local", "slurm", "ray"], typer.Option(help="Where the parts are made.")] = "local",
+    executor: Annotated[Literal["local", "slurm", "ray"], typer.Option(help="Executor of the parts.")] = "local",
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for slurm or ray: partition, time, gpus_per_task, address ...")
     ] = None,
     extra_body: Annotated[
-        str, typer.Option(help="JSON object: more fields of each request of the openai engine.", metavar="JSON")
+        str, typer.Option(help="JSON object: additional fields of each request of the openai engine.", metavar="JSON")
     ] = "",
 ) -> None:
-    """Translate the sampled examples, part by part; a stopped run goes on, and asks the engine for nothing twice."""
+    """Translate the sampled examples, part by part; a stopped run continues, and requests nothing twice."""
     from mblip.executors import parse_options
     from mblip.languages import LANGUAGES
     from mblip.mixture import check_samples
@@ -105,12 +105,12 @@ def translate(
     if missing := untranslatable(chosen, work):
         names = ", ".join(f"{LANGUAGES[code].name} ({count:,})" for code, count in missing.items())
         print(
-            f"the engine {chosen.translation.engine!r} does not translate into {names}: these examples will be left out; "
-            f"'allocation.exclude_languages=[{', '.join(missing)}]' gives them to other languages",
+            f"the engine {chosen.translation.engine!r} does not translate into {names}: these examples will be left "
+            f"out; 'allocation.exclude_languages=[{', '.join(missing)}]' gives them to other languages",
             file=sys.stderr,
         )
     if executor != "local" and not launch(executor, chosen, work, parse_options(option or [])):
-        print("submitted; the same command waits for the jobs and goes on")
+        print("submitted; run the same command again, which waits for the jobs and continues")
         return
     with ProgressBars("done") as progress:
         manifests = translate_sources(chosen, work, workers=workers, progress=progress)
@@ -126,17 +126,17 @@ def match(
     to: Annotated[Path, typer.Option(help="File for the neighbours, .npy.", dir_okay=False)],
     model: Annotated[str, typer.Option(help="A CLIP or SigLIP checkpoint of transformers.")] = "",
     store: Annotated[str, typer.Option("--images", help="Image store.")] = "",
-    image_vectors: Annotated[Path | None, typer.Option(help="Embeddings from elsewhere, .npy, one a row.")] = None,
-    text_vectors: Annotated[Path | None, typer.Option(help="Embeddings from elsewhere, .npy, one a row.")] = None,
+    image_vectors: Annotated[Path | None, typer.Option(help="Your own embeddings, .npy, one per row.")] = None,
+    text_vectors: Annotated[Path | None, typer.Option(help="Your own embeddings, .npy, one per row.")] = None,
     start: Annotated[int, typer.Option(min=0, help="First caption.")] = 0,
-    count: Annotated[int, typer.Option(min=0, help="Captions; 0 for all that follow.")] = 0,
-    ranks: Annotated[str, typer.Option(help="Of nearness, 1 being the nearest.")] = "3,10,30,100,300",
+    count: Annotated[int, typer.Option(min=0, help="Number of captions; 0 for all that follow.")] = 0,
+    ranks: Annotated[str, typer.Option(help="Ranks of nearness; 1 is the nearest.")] = "3,10,30,100,300",
     index: Annotated[str, typer.Option(help="faiss index; IVF4096,Flat for millions.")] = "Flat",
     original: Annotated[
-        bool, typer.Option("--original", help="As the original: by distance, an image's own caption not left out.")
+        bool, typer.Option("--original", help="As in the original: by distance, with an image's own caption.")
     ] = False,
 ) -> None:
-    """Find wrong captions that nearly fit: those at some ranks of nearness to each image."""
+    """Find wrong captions that nearly fit, at some ranks of nearness to each image."""
     from mblip.corpora.neighbours import match_captions
 
     with ProgressBars("done") as progress:
@@ -154,10 +154,10 @@ def images(
     to: Annotated[Path, typer.Option(help="Folder of the images.", file_okay=False)],
     work: Annotated[Path, typer.Option(help="Work folder of mblip data sample.", file_okay=False)],
     overrides: Overrides = None,
-    threads: Annotated[int, typer.Option(min=1, help="Images fetched at a time.")] = 16,
+    threads: Annotated[int, typer.Option(min=1, help="Number of parallel downloads.")] = 16,
     folder: Annotated[bool, typer.Option("--folder", help="Write files instead of WebDataset tars.")] = False,
 ) -> None:
-    """Fetch the images of the sampled examples whose corpora list addresses; a stopped run goes on."""
+    """Download the images of the sampled examples whose corpora list addresses; a stopped run continues."""
     from mblip.corpora.downloading import DownloadLimits, download_images
     from mblip.corpora.sampling import sampled_urls
 
@@ -181,7 +181,7 @@ def mix(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build a mix: allot, translate, write instructions, shuffle, remove duplicates."""
+    """Build a mix: allocate languages, translate, write instructions, shuffle, remove duplicates."""
     from mblip.mixture import build_mix, export_mix
 
     with ProgressBars("done") as progress:
@@ -244,15 +244,15 @@ def download(
         ),
     ] = None,
     to: Annotated[Path, typer.Option(help="Data folder.", file_okay=False)] = Path("data"),
-    catalogue: Annotated[Path | None, typer.Option(help="A catalogue of your own, beside the shipped one.")] = None,
+    catalogue: Annotated[Path | None, typer.Option(help="Your own catalogue, besides the shipped one.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Files at a time.")] = 4,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of files at a time.")] = 4,
     remove_archives: Annotated[
-        bool, typer.Option("--remove-archives", help="Delete archives that were unpacked.")
+        bool, typer.Option("--remove-archives", help="Delete archives after unpacking.")
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="List what there is, with sizes and licences.")] = False,
 ) -> None:
-    """Fetch data sets, benchmarks and checkpoints: shows size and licence first, resumes, verifies, unpacks."""
+    """Download data sets, benchmarks and checkpoints: shows size and licence first, resumes, verifies, unpacks."""
     from mblip.catalogue.describing import describe_plan
     from mblip.catalogue.download import ask_sizes, make_plan, run_plan
     from mblip.catalogue.entries import load_catalogue
@@ -275,7 +275,9 @@ def download(
         found.check_space()
         if not yes:
             if not (sys.stdin.isatty() and sys.stdout.isatty()):
-                raise InputError("nothing was fetched, because nobody can be asked here; add --yes to fetch it")
+                raise InputError(
+                    "nothing was downloaded, because there is no terminal to confirm it; add --yes to fetch it"
+                )
             if not typer.confirm("Fetch it?"):
                 raise typer.Exit(1)
         with ProgressBars("bytes", in_bytes=True) as shown:
@@ -283,7 +285,7 @@ def download(
     for command in wanted.next:
         print(f"then: {command}")
     if found.to_ask_for:
-        print(f"{len(found.to_ask_for)} files must be asked for, as said above", file=sys.stderr)
+        print(f"{len(found.to_ask_for)} files must be requested, see above", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -292,7 +294,7 @@ def engine(
     source: Annotated[str, typer.Argument(help="nllb-600m, nllb-1.3b, nllb-3.3b, madlad-3b, a Hub id or a folder.")],
     to: Annotated[Path, typer.Option(help="Folder of the engine's model.", file_okay=False)],
     quantization: Annotated[
-        str, typer.Option(help="int8, int8_float32, bfloat16, float32, ... of CTranslate2.")
+        str, typer.Option(help="CTranslate2's type of the weights: int8, int8_float32, bfloat16, float32, ...")
     ] = "int8",
 ) -> None:
     """Convert NLLB-200 or MADLAD-400 to CTranslate2, for the engine ctranslate2 of a data recipe."""

@@ -1,4 +1,4 @@
-"""``mblip demo``: a page to try a model on."""
+"""``mblip demo``: a page to try a model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def demo(
         list[Path] | None, typer.Option(help="A picture that the page offers as an example; may be repeated.")
     ] = None,
 ) -> None:
-    """Open a page in the browser to try a model on. The API of mblip serve is under /v1."""
+    """Open a page in the browser to try a model. The API of mblip serve is under /v1."""
     from mblip.inference.resolve import choose_model, read_keys, served_name
 
     chosen, keys = choose_model(model), read_keys(api_keys)
@@ -64,9 +64,9 @@ def demo(
         queue=queue, max_bytes=max_mb << 20, keys=keys, host=host, hosts=listed_hosts(allowed_hosts or ()),
         origins=listed_origins(allowed_origins or ()),
     )  # fmt: skip
-    listening = listen(host, port)  # a port that is taken is told before a model is loaded
+    listening = listen(host, port)  # before the model is loaded, to report a port in use at once
     vlm, name = open_model(chosen, quantization), served_model_name or served_name(chosen)
-    # Until the server runs, which ends by itself: the folder for uploads is removed by whatever ends Python in order.
+    # Until the server handles signals: exit normally, so that the folder for uploads is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     app = mount_demo(create_app(vlm, name, settings), vlm, name, settings.max_bytes, example or ())
     limits = Limits(header_seconds, body_seconds, idle_seconds, drain_seconds)
@@ -76,5 +76,5 @@ def demo(
 def _greet(address: str, host: str, guarded: bool) -> None:
     print(f"open {address} in a browser", flush=True)
     if guarded:
-        print("it asks for a name, which may be anything, and a password: one of the keys", flush=True)
+        print("it asks for a user name, which may be anything, and a password, which is one of the keys", flush=True)
     warn(host, guarded)

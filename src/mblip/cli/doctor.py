@@ -1,4 +1,4 @@
-"""``mblip doctor``: whether a folder of benchmarks or a model is fit for use, and what would mend it."""
+"""``mblip doctor``: check a folder of benchmarks, a recipe or a model, and suggest remedies."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def doctor(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Fields of a recipe to change.", metavar="[FIELD=VALUE]...")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Of a suite: the folder of its benchmarks.", file_okay=False)] = Path(
+    data: Annotated[Path, typer.Option(help="For a suite, the folder of its benchmarks.", file_okay=False)] = Path(
         "data"
     ),
     languages: Annotated[
-        str, typer.Option(help="Of a suite: only these languages, by any name or code, separated by commas.")
+        str, typer.Option(help="For a suite, only these languages, as names or codes separated by commas.")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list (data) or object (model).")] = False,
 ) -> None:
-    """Say what data or a model lack and what to do.
+    """Report what is missing from data or a model, and how to get it.
 
-    The exit code is 1 where a recipe, suite or model lacks anything. A folder asks for no benchmark in particular: those that
-    it does not have are listed, and the exit code is 1 where one that it has cannot be used.
+    The exit code is 1 if a recipe, suite or model lacks anything. For a folder, benchmarks that it does not have are only
+    listed; the exit code is 1 if one that it has cannot be used.
     """
     if not what.strip():
         raise InputError("the name is empty; name a folder, a model, a recipe or a suite")
@@ -68,10 +68,10 @@ def doctor(
 
     if not is_gguf and _doctor_of_recipe(what, tuple(overrides or ()), data, codes, as_json):
         return
-    if not folder.exists() and "/" not in what and not collection_of(what):  # it would be looked for on the Hub
+    if not folder.exists() and "/" not in what and not collection_of(what):  # else it is searched on the Hub
         raise InputError(
-            f"there is no folder {what!r}, and no recipe or benchmark of this name; make it and ask again to see "
-            "what belongs into it, or name a model of the Hub as ORG/NAME"
+            f"there is no folder {what!r}, and no recipe or benchmark of this name; create it and run this again to "
+            "see what belongs into it, or name a model of the Hub as ORG/NAME"
         )
     find_language_model(what)
     from mblip.models.model_check import check_model  # takes seconds
@@ -83,7 +83,7 @@ def doctor(
 
 
 def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, codes: tuple[str, ...], as_json: bool) -> bool:
-    """Check what a recipe or suite needs; False where there is none of this name."""
+    """Check the needs of a recipe or suite; False if there is none of this name."""
     from mblip.catalogue.entries import load_catalogue
     from mblip.catalogue.wanted import find_wanted, open_recipe, sets_of_benchmark
     from mblip.config import DataRecipe, EvalRecipe, TrainRecipe
@@ -92,7 +92,9 @@ def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, codes: 
     known = load_catalogue()
     if recipe is None and sets_of_benchmark(what, known):
         if overrides:
-            raise InputError(f"{what} is a benchmark, and has no field to change by {overrides[0]!r}; leave it out")
+            raise InputError(
+                f"{what} is a benchmark, which has no field that {overrides[0]!r} could change; leave it out"
+            )
         recipe = EvalRecipe(title=what, benchmarks=(what,))
     if isinstance(recipe, EvalRecipe):
         if codes:
@@ -125,24 +127,24 @@ def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, codes: 
         if any(need.state != "there" for need in needs):
             raise typer.Exit(1)
         return True
-    if recipe is not None:  # of nano's bases, made from seeds
+    if recipe is not None:  # recipes of nano's bases need only seeds
         print(json.dumps([]) if as_json else f"{what} needs no data")
     return recipe is not None
 
 
 def _look_at_suite(recipe: EvalRecipe, name: str, data: Path) -> list[Finding]:
-    """Every benchmark and table of a suite, in the languages that it asks for.
+    """Check every benchmark and table of a suite in the languages that it asks for.
 
     Raises:
-        InputError: There is no folder of benchmarks, or the suite asks for languages that it does not have.
+        InputError: There is no folder of benchmarks, or no benchmark of the suite has the languages.
     """
     from mblip.evaluation.benchmarks import evaluated
     from mblip.evaluation.data_check import check_data, check_tables
 
     if not data.is_dir():
         raise InputError(
-            f"there is no folder {data}; fetch the benchmarks with: mblip data download {name} --to {data}, or name where "
-            "they are with --data"
+            f"there is no folder {data}; download the benchmarks with: mblip data download {name} --to "
+            f"{data}, or name their folder with --data"
         )
     chosen = [benchmark for one in recipe.benchmarks for benchmark in evaluated(one)]
     read = [benchmark.name for benchmark in chosen if not benchmark.is_made]
@@ -150,7 +152,7 @@ def _look_at_suite(recipe: EvalRecipe, name: str, data: Path) -> list[Finding]:
     if recipe.languages:
         found = [finding for finding in found if finding.language in recipe.languages]
         if not found and len(read) == len(chosen):
-            raise InputError(f"{name} has nothing in {', '.join(recipe.languages)}; choose among its languages")
+            raise InputError(f"{name} has no data in {', '.join(recipe.languages)}; choose from its languages")
     return found
 
 
@@ -160,7 +162,7 @@ def _show_model(report: ModelReport, as_json: bool) -> None:
 
         print(json.dumps({**asdict(report), "is_usable": report.is_usable}, ensure_ascii=False, indent=2, default=str))
         return
-    print(f"{report.path}: {report.kind or 'nothing that can be used'}")
+    print(f"{report.path}: {report.kind or 'not usable'}")
     for name, value in report.facts.items():
         print(f"  {name}: {value}")
     for problem in report.problems:
@@ -192,8 +194,8 @@ def _show_data(findings: list[Finding], root: Path, as_json: bool) -> None:
             most = max(lacking, key=lambda row: row.missing)
             places = ", ".join(_below(Path(place), root) for place in most.places)
             print(
-                f"  images missing{_names([row.language for row in lacking])}: up to {most.missing:,} of {most.images:,}, "
-                f"such as {most.example}; looked in {places} below {root}"
+                f"  images missing{_names([row.language for row in lacking])}: up to {most.missing:,} of "
+                f"{most.images:,}, such as {most.example}; looked in {places} below {root}"
             )
         if len(complete) < len(rows):
             print(f"  get: {rows[0].source}")

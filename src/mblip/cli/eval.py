@@ -1,4 +1,4 @@
-"""``mblip eval``: a model on benchmarks."""
+"""``mblip eval``: evaluate a model on benchmarks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def evaluate(
     model: Annotated[
         str,
         typer.Argument(
-            help="Run directory, checkpoint or Hub id (ours, or any image-text-to-text model), a file or folder of "
+            help="Run directory, checkpoint or Hub id (of mblip, or any image-text-to-text model), a file or folder of "
             "predictions, dummy, or with --endpoint a model's name there.",
             metavar="MODEL",
         ),
@@ -56,7 +56,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Your own test set: CSV, TSV, JSON lines, JSON or Parquet; with --task and --language."),
     ] = None,
-    task: Annotated[str, typer.Option(help="What the table holds: caption, vqa or choice.")] = "",
+    task: Annotated[str, typer.Option(help="Task of the table: caption, vqa or choice.")] = "",
     language: Annotated[str, typer.Option(help="Language of the table, by any name or code.")] = "",
     columns: Annotated[
         list[str] | None,
@@ -67,41 +67,39 @@ def evaluate(
         str, typer.Option(help="Evaluate only these languages, by any name or code, separated by commas.")
     ] = "",
     images: Annotated[
-        list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
+        list[str] | None, typer.Option(help="Folder or tar of images to search first; may be repeated.")
     ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Images of each benchmark and language, at most: the first, of each of its tasks in turn."
+            min=1, help="Maximal number of images per benchmark and language: the first ones, of each task in turn."
         ),
     ] = None,
     prompts: Annotated[str, typer.Option(help="paper, original (its language names), finetuned or a YAML file.")] = "",
     sets: Annotated[
-        str, typer.Option(help="official, or paper: the items that the original mBLIP scored, where these are others.")
+        str, typer.Option(help="official, or paper: the items that the original mBLIP scored, if they differ.")
     ] = "",
     variant: Annotated[
-        str, typer.Option(help="How answers are scored, where a benchmark knows this way; mblip is the original's.")
+        str, typer.Option(help="Variant of the metrics, for benchmarks that have it; mblip is the original's.")
     ] = "",
-    pictures: Annotated[
-        str, typer.Option(help="correct, or original: as they are stored, neither turned nor laid on white.")
-    ] = "",
+    pictures: Annotated[str, typer.Option(help="correct, or original: as stored, neither rotated nor on white.")] = "",
     candidates: Annotated[
         bool, typer.Option("--candidates", help="Choose the likeliest of the given answers instead of generating.")
     ] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out what has no image, answer or prediction; it is counted.")
+        bool, typer.Option("--allow-missing", help="Leave out and count items without an image, answer or prediction.")
     ] = False,
     endpoint: Annotated[
         str, typer.Option(help="Base of an OpenAI-compatible API; its key is read from OPENAI_API_KEY.")
     ] = "",
     extra_body: Annotated[
-        str, typer.Option(help='Fields of every request to the endpoint, as JSON: {"top_k": 1}; null takes one away.')
+        str, typer.Option(help='Fields of every request to the endpoint, as JSON: {"top_k": 1}; null removes one.')
     ] = "",
     chat: Annotated[
         bool | None,
         typer.Option(
             "--chat/--no-chat",
-            help="Of a LLaVA: by its chat template, or by plain prompts; by default as it was trained.",
+            help="For a LLaVA: use its chat template, or plain prompts; by default as it was trained.",
         ),
     ] = None,
     quantization: Annotated[
@@ -111,11 +109,11 @@ def evaluate(
         str, typer.Option(help="Data type of the weights: fp32 or bf16; by default the one they were saved in.")
     ] = "",
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Texts that run together, or requests under way (at most 32).")
+        int, typer.Option(min=1, help="Number of texts that run together, or of parallel requests (at most 32).")
     ] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON list.")] = False,
 ) -> None:
-    """Evaluate a model zero-shot as the paper does. The same command goes on after an interruption."""
+    """Evaluate a model zero-shot as the paper does. Run the same command again to continue an interrupted run."""
     from mblip.languages import find_languages
     from mblip.models.locate import exists, find_model, know_languages, locate
 
@@ -141,7 +139,7 @@ def evaluate(
     if not data.is_dir() and needs_data(recipe):
         raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
     if fetched:
-        locate(model)  # what has to be downloaded shows its own bar
+        locate(model)  # a download shows its own bar
     protocol = "candidates" if candidates else ""
     changes = {"languages": codes, "limit": limit, "prompts": prompts, "protocol": protocol}
     changes |= {"sets": sets, "variant": variant, "pictures": pictures}
@@ -150,7 +148,7 @@ def evaluate(
     stem = re.sub(r"[^\w.-]+", "-", model).strip("-.")
     directory = to or Path("runs") / f"eval-{stem}"
     from mblip.cli._progress import ProgressBars, log_shown
-    from mblip.evaluation.evaluate import RuntimeOptions, evaluate  # takes seconds: after the options have proved valid
+    from mblip.evaluation.evaluate import RuntimeOptions, evaluate  # takes seconds, so the options are checked first
 
     runtime = RuntimeOptions(
         endpoint, quantization, dtype, batch_size, _fields(extra_body), tuple(images or ()), allow_missing
@@ -178,7 +176,7 @@ def evaluate(
 
 @contextmanager
 def _stopped(directory: Path) -> Iterator[None]:
-    """SIGTERM, which schedulers send, stops as Ctrl-C does: what was answered is kept, and a line says so."""
+    """Let SIGTERM, which schedulers send, stop like Ctrl-C: answers are kept, and a line says so."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -187,7 +185,7 @@ def _stopped(directory: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"mblip: what was answered is kept in {directory}", file=sys.stderr)
+        print(f"mblip: the answers so far are kept in {directory}", file=sys.stderr)
         raise
     finally:
         if before is not None:

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 def examples(
     to: Annotated[Path, typer.Option(help="Folder for the pictures.", file_okay=False)] = Path("pictures"),
 ) -> None:
-    """Write sample pictures, which the quickstart's model knows: emoji scenes, drawn here without a network."""
+    """Write sample pictures that the quickstart's model knows: emoji scenes, drawn without a network."""
     import tempfile
 
     from mblip import plugins

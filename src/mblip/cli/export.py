@@ -1,4 +1,4 @@
-"""``mblip export``: a run in the stock format."""
+"""``mblip export``: write a run in the stock format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def export(
     find_model(model)
     if to.exists():
         raise InputError(f"{to} exists already: name a new folder")
-    from mblip.models.export import export_model  # takes seconds: after the names have proved right
+    from mblip.models.export import export_model  # takes seconds, so the names are checked first
     from mblip.models.quantize import check_kind
 
     error = export_model(model, to, check_kind(quantization))

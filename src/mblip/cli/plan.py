@@ -1,4 +1,4 @@
-"""``mblip plan``: what a training recipe needs."""
+"""``mblip plan``: estimate what a training recipe needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plan(
         typer.Argument(help="Fields of the recipe to change, such as optim.micro_batch=4.", metavar="[FIELD=VALUE]..."),
     ] = None,
     texts: Annotated[
-        int | None, typer.Option(min=0, help="Number of instructions in the mix, where the mix does not exist yet.")
+        int | None, typer.Option(min=0, help="Number of instructions in the mix, if the mix does not exist yet.")
     ] = None,
     calibrate: Annotated[
         bool | None,
@@ -35,13 +35,11 @@ def plan(
     ] = None,
     gpus: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Number of GPUs: also tell hours, memory of each card, downloads and disk for so many."
-        ),
+        typer.Option(min=1, help="Number of GPUs: also show hours, memory per card, downloads and disk space."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Estimate what a recipe needs (parameters, memory, GPUs, steps, hours) without loading a weight."""
+    """Estimate what a recipe needs (parameters, memory, GPUs, steps, hours) without loading weights."""
     from mblip.config import TrainRecipe, load_train_recipe
     from mblip.errors import InputError
     from mblip.models.auto_settings import resolve_auto
@@ -56,7 +54,7 @@ def plan(
         find_local(name)
     if resolved.model.llm:
         find_language_model(resolved.model.llm)
-    import torch  # takes seconds: after what is not there has been named
+    import torch  # takes seconds, so missing files are reported first
 
     from mblip.models.calibration import calibrate as run
     from mblip.models.planning import plan_training
@@ -105,7 +103,7 @@ def _show(found: Plan) -> None:
     console.print(
         f"{found.steps:,} steps"
         if found.steps is not None
-        else "steps: not known before the mix is there; tell its size with --texts"
+        else "steps: unknown until the mix exists; give its size with --texts"
     )
     if found.calibration:
         speed = f"{found.calibration['texts_per_second']:.1f} texts a second on {found.calibration['device']}"

@@ -43,10 +43,10 @@ def report(
 ) -> None:
     """Draw scores by language, gaps, tests and samples: report.html (offline), .md, .csv, .tex and .json."""
     if data is not None and not data.is_dir():
-        raise InputError(f"--data {data} is not a folder; give the one that mblip eval was given, or leave it out")
+        raise InputError(f"--data {data} is not a folder; name the folder that mblip eval used, or leave it out")
     for run in runs:
         if not run.is_dir():
-            raise InputError(f"there is no directory {run}; give one that mblip eval or mblip quickstart has written")
+            raise InputError(f"there is no directory {run}; name one that mblip eval or mblip quickstart has written")
     from mblip import plugins
     from mblip.report.tables import to_json
     from mblip.report.write import NAME, report_runs
@@ -55,7 +55,9 @@ def report(
     if other:
         name, kind = other
         if len(runs) > 1 or to:
-            raise InputError(f"{runs[0]} is a {name}; its report stays in it and stands alone: name nothing else")
+            raise InputError(
+                f"{runs[0]} is a {name}; its report is separate and stays in its folder: name nothing else"
+            )
         found = kind.rewrite(runs[0])
         directory = runs[0]
     else:
@@ -83,7 +85,7 @@ def tasks(
         list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
     ] = None,
 ) -> None:
-    """Write benchmarks as tasks of lmms-eval: our data, prompts and scores in its runner."""
+    """Write benchmarks as tasks of lmms-eval: mblip's data, prompts and scores in its runner."""
     from mblip.evaluation.benchmarks import evaluated
 
     chosen = [found for name in benchmarks for found in evaluated(name)]

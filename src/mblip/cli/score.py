@@ -1,4 +1,4 @@
-"""``mblip score``: metrics of predictions that someone already has."""
+"""``mblip score``: compute metrics of existing predictions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def score(
         bool,
         typer.Option("--allow-missing", help="Score only the items that have a prediction; the others are counted."),
     ] = False,
-    task: Annotated[str, typer.Option(help="What a table holds: caption, vqa or choice.")] = "",
+    task: Annotated[str, typer.Option(help="Task of a table: caption, vqa or choice.")] = "",
     columns: Annotated[
         list[str] | None,
         typer.Option(help="Columns of a table by role, such as image=file,caption=text; usual names need none."),

@@ -1,4 +1,4 @@
-"""``mblip serve``: a model behind an OpenAI-compatible API."""
+"""``mblip serve``: serve a model behind an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import typer
 
 Model = Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; only this machine by default.")]
-Quantization = Annotated[str, typer.Option(help="Of the language model: auto, none, int8 or nf4.")]
-Name = Annotated[str, typer.Option(help="What clients call the model; by default the last part of --model.")]
-Keys = Annotated[Path | None, typer.Option(help="File with the keys that clients may show, one a line.")]
-Queue = Annotated[int, typer.Option(min=1, help="Texts that may wait; beyond them clients get 429.")]
-MaxMb = Annotated[int, typer.Option(min=1, help="Largest request, and largest fetched picture.")]
+Quantization = Annotated[str, typer.Option(help="Quantization of the language model: auto, none, int8 or nf4.")]
+Name = Annotated[str, typer.Option(help="Name of the model for clients; by default the last part of --model.")]
+Keys = Annotated[Path | None, typer.Option(help="File with the valid keys of clients, one per line.")]
+Queue = Annotated[int, typer.Option(min=1, help="Maximal number of waiting texts; beyond it clients get 429.")]
+MaxMb = Annotated[int, typer.Option(min=1, help="Largest request, and largest fetched picture, in MB.")]
 Hosts = Annotated[
     list[str] | None,
-    typer.Option(help="Host names that requests may be sent to, beside localhost and --host; * for any."),
+    typer.Option(help="Host names that requests may use, besides localhost and --host; * for any."),
 ]
 Origins = Annotated[
     list[str] | None,
     typer.Option(help="Origins whose web pages may use the server, such as https://a.example; * for any."),
 ]
 Header = Annotated[float, typer.Option(min=0.1, help="Seconds for the headers of a request to arrive.")]
-Body = Annotated[float, typer.Option(min=0.1, help="Seconds for its body to arrive, and for an answer to be taken.")]
+Body = Annotated[float, typer.Option(min=0.1, help="Seconds for its body to arrive, and for an answer to be read.")]
 Idle = Annotated[float, typer.Option(min=0.1, help="Seconds that a connection is kept without a request.")]
-Drain = Annotated[float, typer.Option(min=0, help="Seconds that begun requests may take after SIGTERM.")]
+Drain = Annotated[float, typer.Option(min=0, help="Seconds that started requests may take after SIGTERM.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,8 +41,8 @@ def serve(
     api_keys: Keys = None,
     allowed_hosts: Hosts = None,
     allowed_origins: Origins = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts that are generated together.")] = 32,
-    wait_ms: Annotated[float, typer.Option(min=0, help="What a request waits for company at most.")] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of texts that are generated together.")] = 32,
+    wait_ms: Annotated[float, typer.Option(min=0, help="Maximal wait of a request for others to join its batch.")] = 10,
     queue: Queue = 256,
     max_mb: MaxMb = 20,
     remote_images: Annotated[
@@ -57,7 +57,7 @@ def serve(
         bool, typer.Option("--compile", help="torch.compile the vision model: a minute before the first answer.")
     ] = False,
 ) -> None:
-    """Serve a model as OpenAI's chat API. It stops on Ctrl-C or SIGTERM, when all that was begun is answered."""
+    """Serve a model as OpenAI's chat API. It stops on Ctrl-C or SIGTERM, after answering started requests."""
     from mblip.inference.resolve import choose_model, read_keys, served_name
 
     chosen, keys = choose_model(model), read_keys(api_keys)
@@ -69,7 +69,7 @@ def serve(
         batch_size, wait_ms / 1000, queue, 1024, max_mb << 20, remote_images, keys, host,
         listed_hosts(allowed_hosts or ()), listed_origins(allowed_origins or ()),
     )  # fmt: skip
-    listening = listen(host, port)  # a port that is taken is told before a model is loaded
+    listening = listen(host, port)  # before the model is loaded, to report a port in use at once
     vlm = open_model(chosen, quantization, compile_model)
     app = create_app(vlm, served_model_name or served_name(chosen), settings)
     limits = Limits(header_seconds, body_seconds, idle_seconds, drain_seconds)
@@ -83,7 +83,7 @@ def _greet(address: str, host: str, guarded: bool, precision: str) -> None:
 
 
 def warn(host: str, guarded: bool) -> None:
-    """Say who can use a server that was opened to others."""
+    """Print who can use a server that is open to others."""
     if not guarded and host not in ("127.0.0.1", "::1", "localhost"):
         print("anyone who can reach this address can use it: --api-keys FILE asks for a key", flush=True)
     if host in ("0.0.0.0", "::"):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mblip.training.logs import Note, StepLog, ValidationLog
 
-TERMINATED = 143  # what a shell calls a process that SIGTERM has ended
+TERMINATED = 143  # a shell's exit code for a process ended by SIGTERM
 SHOWN = 5  # samples of a validation
 
 
@@ -32,7 +32,7 @@ def train(
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME by default.")] = None,
 ) -> None:
-    """Train a model as a recipe says. The same command goes on after an interruption.
+    """Train a model as a recipe says. Run the same command again to continue an interrupted run.
 
     Under torchrun or accelerate launch, the same command uses all their processes.
     """
@@ -45,7 +45,7 @@ def train(
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
     if isinstance(resolved, TrainRecipe):
         check_paths(resolved)
-    from mblip.training.loop import Stopped  # takes seconds: after the recipe has proved valid
+    from mblip.training.loop import Stopped  # takes seconds, so the recipe is checked first
     from mblip.training.run import train as run
 
     console = Console(highlight=False)
@@ -61,7 +61,7 @@ def train(
 
 
 class _TrainingScreen:
-    """A bar with rates and time left on a terminal, a line for each row of the log elsewhere."""
+    """Shows a bar with rates and time left on a terminal, and a line per row of the log elsewhere."""
 
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, Progress, TextColumn

@@ -1,4 +1,4 @@
-"""Raw corpora -> English Examples: one reader a source."""
+"""Readers of raw corpora, one per source, which yield English examples."""
 
 from mblip.corpora.reading import READERS, Counted, count_examples, read_source
 from mblip.corpora.sampling import EnglishStage, check_names, sample_source, sample_sources

@@ -9,8 +9,9 @@ Raw record::
      "direct_answers": ["ride", ...], "rationales": ["A train would not be on the street, ...", ...], ...}
 
 becomes, for each rationale, a ``reasoning`` example (answer, then why) and an ``explanation`` example (why this one).
-The images are of COCO 2017, whose numbers are those of 2014: of the 51,168 rationales about 33,000, says the
-paper, are about photos of train2014; it leaves out the others, whose photos are in val2014 with those of the evaluation.
+The images are of COCO 2017, with the same numbers as in 2014. According to the paper, about 33,000 of the 51,168
+rationales are about photos of train2014. It leaves out the others, whose photos are in val2014, like those of the
+evaluation.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ def read(
     Args:
         source: First part of the ids.
         path: ``aokvqa_v1p0_train.json`` (test has no answers).
-        image_key: How an image is called, from its ``image_id``.
+        image_key: Pattern of image keys, with ``image_id``.
         tasks: ``reasoning``, ``explanation`` or both.
-        coco: ``dataset_coco.json`` or an official file such as ``captions_train2014.json``: examples of other photos
-            than its training ones are dropped (``other split``). Without it all are kept, and those whose photo is
-            not under its key are missing images.
+        coco: ``dataset_coco.json`` or an official file such as ``captions_train2014.json``: examples of photos outside
+            its training split are dropped (``other split``). Without it all are kept, and those without a photo under
+            their key count as missing images.
 
     Raises:
         InputError: ``coco`` cannot be read, or has no training photo.
@@ -63,7 +64,7 @@ def read(
     def make(row: Row) -> Iterator[Text | Drop]:
         choices, correct = take_texts(row, "choices"), take(row, "correct_choice_idx", int)
         if not 0 <= correct < len(choices):
-            raise BadRow(f"'correct_choice_idx' {correct} is none of {len(choices)} choices")
+            raise BadRow(f"'correct_choice_idx' {correct} is not one of {len(choices)} choices")
         image = take(row, "image_id", int)
         images = (image_name(image_key, image_id=image),)
         texts = {"question": take_text(row, "question"), "answer": choices[correct]}

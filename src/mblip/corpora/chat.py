@@ -1,12 +1,12 @@
-"""Chats without pictures, as instruction data for language models comes: JSON lines with ``messages``.
+"""Chats without pictures, in the usual form of instruction data for language models: JSON lines with ``messages``.
 
 Licence: that of the data. Download: from its own page. Raw record::
 
     {"messages": [{"role": "user", "content": "Habari?"}, {"role": "assistant", "content": "Nzuri."}]}
 
-(``conversations`` with ``from`` and ``value``, as ShareGPT writes them, are read too.) Each reply becomes a ``text`` example:
-what was said before it is the prompt, and the reply the answer, both as they are. They keep what the language model can do
-with text while it learns to see (arXiv 2503.22577).
+(ShareGPT's ``conversations`` with ``from`` and ``value`` are read too.) Each reply becomes a ``text`` example: the
+messages before it are the prompt, and the reply is the answer, both unchanged. They preserve the language model's
+abilities with text while it learns to see (arXiv 2503.22577).
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ def read(
     """Yield the replies of a file.
 
     Args:
-        source: First part of the ids; the second is the row's ``id`` or number, and the reply's place.
+        source: First part of the ids; the second is the row's ``id`` or number, and the reply's position.
         path: ``.jsonl``, or ``.json`` with a list.
         licence: SPDX identifier or your own words.
-        language: Of all chats, by any name or code. With another than English set the source's ``translate`` to false.
-        language_column: Field that holds each chat's language instead.
-        max_characters: Replies whose prompt or answer is longer are left out: training would cut them.
+        language: Language of all chats, by any name or code. If it is not English, set the source's ``translate`` to
+            false.
+        language_column: Field with each chat's language, to use instead.
+        max_characters: Replies whose prompt or answer is longer are left out, because training would cut them.
 
     Raises:
         InputError: The file cannot be read, or the language is unknown.
@@ -94,10 +95,10 @@ def _messages(row: Row) -> list[tuple[str, str]]:
 
 
 def _content(message: Any, name: str) -> str:
-    """The text of a message, which may come in parts."""
+    """The text of a message, which may have parts."""
     parts = message.get(name) if isinstance(message, dict) else None
     if not isinstance(parts, list):
         return take_text(message, name)
     if other := next((part for part in parts if not isinstance(part, dict) or part.get("type") != "text"), None):
-        raise BadRow(f"a chat without pictures has parts of type 'text' alone, not {str(other)[:80]!r}")
+        raise BadRow(f"a chat without pictures must only have parts of type 'text', not {str(other)[:80]!r}")
     return "\n".join(take_text(part, "text") for part in parts)

@@ -17,8 +17,8 @@ or in BLIP's list, such as ``coco_karpathy_train.json``, with one caption or sev
 
     {"image": "val2014/COCO_val2014_000000522418.jpg", "caption": "A woman cuts a cake.", "image_id": "coco_522418"}
 
-becomes one ``caption`` example a sentence, its image keyed ``train2014/COCO_train2014_000000057870.jpg`` (a name of 2017,
-``000000057870.jpg``, stays as it is).
+becomes one ``caption`` example per sentence, with the image key ``train2014/COCO_train2014_000000057870.jpg`` (a name
+of 2017, ``000000057870.jpg``, is kept).
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def read(source: str, path: Path, split: Split = "train", restval: bool = False)
     Args:
         source: First part of the ids.
         path: ``dataset_coco.json``, or an official file such as ``captions_train2014.json``.
-        split: Karpathy's. An official file, or a list of BLIP, is a split by itself and is taken whole.
-        restval: With ``train``, also the 30,504 images of val2014 that are in neither test nor val. They are in no
-            split but train: counting them as val, as the original did, is wrong.
+        split: Karpathy's split. An official file, or a list of BLIP, is a split by itself and is read completely.
+        restval: With ``train``, also read the 30,504 images of val2014 that are in neither test nor val. They belong to
+            train only; the original wrongly counted them as val.
     """
     if first_character(path) == "[":
         return _read_blip(source, path)
@@ -69,7 +69,7 @@ def read(source: str, path: Path, split: Split = "train", restval: bool = False)
 
 
 def read_karpathy(source: str, licence: str, path: Path, splits: set[str]) -> Iterator[Example | Drop]:
-    """Yield the captions of some splits of a file in Karpathy's layout, which Flickr30K has too."""
+    """Yield the captions of some splits of a file in Karpathy's layout, also of Flickr30K."""
 
     def make(row: Row) -> Iterator[Text]:
         split = take_text(row, "split")
@@ -90,7 +90,7 @@ def read_karpathy(source: str, licence: str, path: Path, splits: set[str]) -> It
 
 
 def image_numbers(path: Path, split: Split) -> frozenset[int]:
-    """COCO's numbers of the photos of a split of Karpathy's; of an official file those of all its photos.
+    """COCO's numbers of the photos in a split of Karpathy's file, or of all photos in an official file.
 
     Raises:
         InputError: The file cannot be read, or has no such photo.
@@ -110,7 +110,7 @@ def _read_official(source: str, path: Path) -> Iterator[Example | Drop]:
         image = take_key(row, "image_id")
         name = names.get(image)
         if not isinstance(name, str) or not name:
-            raise BadRow(f"'image_id' {image!r} is of no image in 'images'")
+            raise BadRow(f"'image_id' {image!r} is not the id of an image in 'images'")
         folder = re.match(r"COCO_(\w+\d{4})_", name)
         key = f"{folder[1]}/{name}" if folder else name
         yield Text(take_id(row, "id"), "caption", (key,), {"caption": take_text(row, "caption")})
@@ -124,7 +124,7 @@ def _read_blip(source: str, path: Path) -> Iterator[Example | Drop]:
         image = take_text(row, "image")
         several = isinstance(row["caption"], list) if "caption" in row else False
         captions = take_texts(row, "caption") if several else [take_text(row, "caption")]
-        for place, caption in enumerate(captions):  # an image stands in the list once a caption: its id is no row's own
+        for place, caption in enumerate(captions):  # several rows may have the same image, so its id is not unique
             yield Text(f"{number}-{place}" if several else str(number), "caption", (image,), {"caption": caption})
 
     return make_examples(source, LICENCE, path, enumerate(stream_json(path), start=1), make)

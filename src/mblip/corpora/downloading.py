@@ -1,8 +1,8 @@
-"""Fetching the images of a corpus that lists addresses: politely, in shards that appear whole, with checksums.
+"""Download the images of a corpus that lists addresses: politely, in complete shards, with checksums.
 
 The images of a list are split into shards of a fixed number. A shard is fetched by several threads, never more than one
-at a time from the same host, and becomes one WebDataset tar (or a part of one folder) and one line for every image in
-``NAME.jsonl``: what came, its SHA-256, or why nothing did. A shard with its log is never fetched again.
+at a time from the same host. It becomes one WebDataset tar (or a part of one folder), and a log ``NAME.jsonl`` with one
+line per image: its SHA-256, or the reason of the failure. A shard with a log is never fetched again.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from mblip.progress import Progress, silent
 from mblip.storage import JsonlWriter, UnreadableImage, atomic_path, atomic_write, decode_image, read_jsonl
 
 AGENT = f"mblip/{metadata.version('mblip')} (research; images of a training set)"
-# What a site says to those who collect images for training; respected.
+# Opt-out tags of sites against collecting images for training, which are respected.
 _OPT_OUT = {"noai", "noimageai", "noindex", "noimageindex"}
 _WAITS = (1.0, 4.0)  # seconds before the second and third try
 
 
 @dataclass(frozen=True)
 class DownloadLimits:
-    """How an image is asked for.
+    """Limits of downloads.
 
     Attributes:
-        threads: Images fetched at a time.
+        threads: Number of parallel downloads.
         delay: Seconds between two requests to one host.
-        timeout: Seconds without a byte.
-        most_bytes: Larger files are refused.
+        timeout: Maximal seconds without a byte.
+        most_bytes: Largest accepted file.
     """
 
     threads: int = 16
@@ -52,7 +52,7 @@ class DownloadLimits:
 
 @dataclass
 class Fetched:
-    """What came of one address: ``sha256`` and ``bytes``, or a ``problem``."""
+    """The result for one address: ``sha256`` and ``bytes``, or a ``problem``."""
 
     key: str
     url: str
@@ -70,18 +70,18 @@ def download_images(
     limits: DownloadLimits | None = None,
     progress: Progress = silent,
 ) -> dict[str, int]:
-    """Fetch (key, address) pairs into a folder; how many came and how many failed for which reason.
+    """Fetch (key, address) pairs into a folder; returns the counts of successes and of failures by reason.
 
     Args:
-        images: In an order that is the same each time; a key that comes again is left out.
-        folder: Gets ``00000.tar`` and ``00000.jsonl``, ...; without ``tar`` the images themselves, by key.
-        tar: Write WebDataset tars, else files.
-        per_shard: Images a shard.
-        limits: How images are asked for.
-        progress: Is told how far it is.
+        images: The pairs, always in the same order; repeated keys are skipped.
+        folder: Folder for ``00000.tar`` and ``00000.jsonl``, ...; without ``tar`` for the images themselves, by key.
+        tar: Write WebDataset tars instead of files.
+        per_shard: Number of images per shard.
+        limits: Limits of downloads.
+        progress: Called with the progress.
 
     Raises:
-        InputError: The folder cannot be written, or holds shards of another list.
+        InputError: The folder cannot be written, or has shards of another list.
     """
     fetcher = _Fetcher(limits or DownloadLimits())
     counts: dict[str, int] = {}
@@ -106,7 +106,7 @@ def download_images(
 
 
 def _shards(images: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
-    seen: set[int] = set()  # hashes of keys: one number an image
+    seen: set[int] = set()  # hashes of keys, to save memory
 
     def unique() -> Iterator[tuple[str, str]]:
         for key, url in images:
@@ -189,7 +189,7 @@ class _Fetcher:
 
 
 class _Refused(Exception):
-    """An image that may not or shall not be taken."""
+    """An image that must not be taken."""
 
 
 def _wait_asked_for(error: urllib.error.HTTPError, wait: float | None) -> float | None:

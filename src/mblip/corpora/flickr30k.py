@@ -7,8 +7,8 @@ Raw record, a JSON line::
 
     {"sentences": ["Two young guys with shaggy hair ...", ...], "id": "1000092795", "img_path": "1000092795.jpg"}
 
-or a record of Karpathy's ``dataset_flickr30k.json`` (see :mod:`mblip.corpora.coco`), becomes one ``caption`` example a
-sentence.
+or a record of Karpathy's ``dataset_flickr30k.json`` (see :mod:`mblip.corpora.coco`), becomes one ``caption`` example
+per sentence.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ def read(source: str, path: Path, split: Split = "train") -> Iterator[Example | 
 
     Args:
         source: First part of the ids.
-        path: IGLUE's JSON lines (``.jsonl``), a split by themselves, or Karpathy's ``dataset_flickr30k.json``.
-        split: Of Karpathy's.
+        path: IGLUE's JSON lines (``.jsonl``), which are a split by themselves, or Karpathy's
+            ``dataset_flickr30k.json``.
+        split: The split of Karpathy's file.
     """
     if path.suffix.lower() == ".json":
         return read_karpathy(source, LICENCE, path, {split})

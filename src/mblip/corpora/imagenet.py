@@ -1,4 +1,4 @@
-"""ImageNet with the human-curated labels of Babel-ImageNet: naming, and is-it-there.
+"""ImageNet with the human-curated labels of Babel-ImageNet: naming, and presence of objects.
 
 Licence: ImageNet for non-commercial research; Babel-ImageNet's labels come from BabelNet (CC BY-NC-SA 4.0). Download:
 https://image-net.org (folders ``n01440764/*.JPEG`` of train), https://github.com/gregor-ge/Babel-ImageNet
@@ -8,11 +8,12 @@ Raw records: a folder of images for each class, in the order of their names, and
 
     {"DE": [[0, 1, 2, ...], ["Schleie", "Goldfisch", "Weißer Hai", ...]], ...}
 
-of class numbers and labels by language. Each pass over the languages (the paper has eight) takes every class that a
-language has a label for once, each time with an image not used before, and makes of it a ``naming`` example (``answer``)
-and a ``presence`` example (``question``, and yes or no). The languages are those that mT5 was trained on, and every one is
-passed over as often as the others: the published 295,856 examples are eight times 36,982 labels. So a language weighs what
-Babel-ImageNet knows of it, not its share of mC4. The labels are in their languages already: set ``translate`` to false.
+of class numbers and labels by language. Each pass over the languages (the paper has eight) uses every class that a
+language has a label for once, each time with a new image, and makes a ``naming`` example (``answer``) and a
+``presence`` example (``question``, and yes or no). The languages are those that mT5 was trained on, with the same
+number of passes for all: the published 295,856 examples are eight times 36,982 labels. So a language has a weight by
+its number of labels, and not by its share of mC4. The labels are in their languages already: set ``translate`` to
+false.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def read(
         labels: ``babel_imagenet.json``.
         english: A JSON list of the English names, in the order of the classes (Babel-ImageNet has none), or Keras'
             ``imagenet_class_index.json``.
-        passes: Examples of each class in each language.
+        passes: Number of examples of each class in each language.
         tasks: ``naming``, ``presence`` or both.
-        seed: Of the images and of what is asked for.
+        seed: Seed of the choice of images and questions.
 
     Raises:
         InputError: Classes and names do not match, or a label has no class.
@@ -103,7 +104,7 @@ def _examples(
 
 
 def _question(draw: random.Random, labels: dict[int, str], label: int) -> tuple[str, int]:
-    """The label to ask for and 0 for yes, 1 for no; half of the wrong ones are of a neighbouring class."""
+    """The label to ask for, and 0 for yes or 1 for no; half of the wrong labels are of a neighbouring class."""
     others = [other for other in labels if labels[other] != labels[label]]
     if not others or draw.random() >= _UNTRUE:
         return labels[label], 0
@@ -113,7 +114,7 @@ def _question(draw: random.Random, labels: dict[int, str], label: int) -> tuple[
 
 
 def _read_english(path: Path) -> list[str]:
-    """English names in the order of the classes; a class index spells them with underscores beside their folders."""
+    """English names in the order of the classes; an index has them with underscores, beside the folders."""
     if first_character(path) == "{":
         rows = dict(stream_fields(path))
         try:
@@ -135,7 +136,7 @@ def _read_labels(path: Path, classes: int) -> dict[str, dict[int, str]]:
     table: dict[str, dict[int, str]] = {}
     for code, value in stream_fields(path):
         named = exact_language(code)
-        if named is None:  # of 298 languages, some of which a tag would count to another (SH to SR)
+        if named is None:  # of its 298 languages, tags would merge some (SH and SR)
             continue
         language = named.code
         lists = isinstance(value, list) and len(value) == 2 and all(isinstance(part, list) for part in value)
@@ -147,6 +148,6 @@ def _read_labels(path: Path, classes: int) -> dict[str, dict[int, str]]:
             if not (type(number) is int and 0 <= number < classes):
                 raise InputError(f"{path}: {code!r} labels class {number!r}, but there are {classes} classes")
             if not isinstance(label, str):
-                raise InputError(f"{path}: {code!r} calls class {number} {label!r}, which is no text")
+                raise InputError(f"{path}: {code!r} has the label {label!r} for class {number}, which is not a text")
         table[language] = dict(zip(value[0], value[1], strict=True))
     return table

@@ -1,4 +1,4 @@
-"""Where img2dataset put the image of each address: its shards number the images, and a table beside each tells which."""
+"""Find the image of each address in img2dataset's output, whose shards have numbered images and a table."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mblip.errors import InputError
 
 
 class FetchedImages:
-    """Image keys by address, of a folder that img2dataset wrote in WebDataset tars or in files.
+    """Image keys by address, for a folder that img2dataset wrote in WebDataset tars or in files.
 
-    Holds eight bytes and the key for each image.
+    Memory per image is eight bytes and the key.
 
     Raises:
-        InputError: No tables of img2dataset there, or a damaged one.
+        InputError: There are no tables of img2dataset, or a damaged one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,13 +27,15 @@ class FetchedImages:
         keys: list[str] = []
         tables = sorted(folder.glob("[0-9]*.parquet"))
         if not tables:
-            raise InputError(f"{folder} holds no 00000.parquet: it is no output of img2dataset in webdataset or files")
+            raise InputError(
+                f"{folder} has no 00000.parquet: it is not an output of img2dataset in webdataset or files"
+            )
         for path in tables:
             in_tar = path.with_suffix(".tar").is_file()
             try:
                 table = pq.read_table(path, columns=["url", "key", "status"])
             except (OSError, pa.ArrowException) as error:
-                raise InputError(f"{path} is no table of img2dataset: {str(error).splitlines()[0]}") from error
+                raise InputError(f"{path} is not a table of img2dataset: {str(error).splitlines()[0]}") from error
             for url, key, status in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
                 if status == "success":
                     hashes.append(hash_text(url))

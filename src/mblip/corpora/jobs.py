@@ -1,4 +1,4 @@
-"""Jobs done in order or by several processes, with somebody told how far they are."""
+"""Run jobs in order or in several processes, and report progress."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 def run_jobs(step: Callable[[T], None], jobs: Sequence[T], workers: int, what: str, progress: Progress) -> None:
-    """Do a step for every job; the step must leave the same files whoever does it.
+    """Run a step for every job; its files must not depend on the process that runs it.
 
     Raises:
-        ResourceError: A worker was killed, mostly because memory ran out.
+        ResourceError: A worker was killed, usually because memory ran out.
     """
     done = 0
     if workers == 1 or len(jobs) < 2:
@@ -28,7 +28,7 @@ def run_jobs(step: Callable[[T], None], jobs: Sequence[T], workers: int, what: s
             done += 1
             progress(what, done, len(jobs))
         return
-    # Not fork: Arrow has threads of its own.
+    # Not fork, because Arrow has its own threads.
     context = get_context("spawn")
     try:
         with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=end_with_parent) as pool:
@@ -37,5 +37,6 @@ def run_jobs(step: Callable[[T], None], jobs: Sequence[T], workers: int, what: s
                 progress(what, done, len(jobs))
     except BrokenProcessPool as error:
         raise ResourceError(
-            f"a worker was killed while {what}, mostly for want of memory; run the same command again with fewer workers"
+            f"a worker was killed while {what}, usually because memory ran out; run the same command again with fewer "
+            "workers"
         ) from error

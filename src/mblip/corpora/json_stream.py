@@ -1,4 +1,4 @@
-"""What the readers share: JSON read piece by piece, fields checked, rows that cannot be used turned into drops."""
+"""Shared by the readers: read JSON piece by piece, check fields, and turn unusable rows into drops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BLOCK = 1 << 20  # characters
 
 
 class BadRow(ValueError):
-    """A raw row that lacks something; the text says what, with long values shortened."""
+    """A raw row that cannot be used; the text says why, with long values shortened."""
 
     def __init__(self, what: str) -> None:
         super().__init__(shorten_quotes(what))
@@ -29,12 +29,12 @@ class BadRow(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What one raw row says, before it is an Example.
+    """The content of one raw row, before it becomes an example.
 
     Attributes:
-        row: Unique within the source.
-        texts: By role.
-        language: mC4 code of all texts, or by role where they differ.
+        row: Identifier, unique within the source.
+        texts: Texts by role.
+        language: mC4 code of all texts, or codes by role if they differ.
     """
 
     row: str
@@ -47,7 +47,7 @@ class Text:
 def make_examples(
     source: str, licence: str, path: Path, rows: Iterable[T], make: Callable[[T], Iterable[Text | Drop]]
 ) -> Iterator[Example | Drop]:
-    """Make the examples of each row; a row that lacks something becomes a drop that names file and row."""
+    """Make the examples of each row; an unusable row becomes a drop that names file and row."""
     for number, row in enumerate(rows, start=1):
         where = f"{path}, record {number}"
         try:
@@ -63,10 +63,10 @@ def make_examples(
 
 
 def take(row: Any, name: str, kind: type[T]) -> T:
-    """The field of a raw row.
+    """A field of a raw row.
 
     Raises:
-        BadRow: It is missing or of another type.
+        BadRow: The field is missing or of another type.
     """
     if not isinstance(row, dict):
         raise BadRow(f"it must be an object, not {quoted(row)}")
@@ -82,7 +82,7 @@ def take_text(row: Any, name: str) -> str:
     """A text of a raw row, without blanks around it.
 
     Raises:
-        BadRow: It is missing, no text, or blank.
+        BadRow: The field is missing, not a text, or blank.
     """
     text = take(row, name, str).strip()
     if not text:
@@ -100,7 +100,7 @@ def take_id(row: Any, name: str) -> str:
 
 
 def take_key(row: Any, name: str) -> int | str:
-    """As :func:`take_id`, a number as a number."""
+    """Like :func:`take_id`, but numbers stay numbers."""
     if isinstance(row, dict) and isinstance(row.get(name), int):
         return take(row, name, int)
     return take_text(row, name)
@@ -110,7 +110,7 @@ def take_language(row: Any, name: str) -> str:
     """The mC4 code of the language that a raw row names.
 
     Raises:
-        BadRow: It is missing, unknown, or none that mixes hold.
+        BadRow: The language is missing, unknown, or not one of a mix.
     """
     try:
         return find_trainable(take_text(row, name))
@@ -131,15 +131,15 @@ def take_texts(row: Any, name: str) -> list[str]:
 
 
 def hash_text(text: str) -> int:
-    """A number of 64 bits for a text, the same in every process."""
+    """A 64-bit hash of a text, the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def image_name(pattern: str, **fields: Any) -> str:
-    """Fill an image key's pattern, such as ``train2014/COCO_train2014_{image_id:012d}.jpg``.
+    """Fill in the pattern of an image key, such as ``train2014/COCO_train2014_{image_id:012d}.jpg``.
 
     Raises:
-        BadRow: The pattern asks for something else than the row has.
+        BadRow: The pattern does not fit the row.
     """
     try:
         return pattern.format(**fields)
@@ -148,11 +148,11 @@ def image_name(pattern: str, **fields: Any) -> str:
 
 
 def stream_json(path: str | Path, key: str | None = None) -> Iterator[Any]:
-    """Yield the items of a JSON list, holding one at a time.
+    """Yield the items of a JSON list, with one in memory at a time.
 
     Args:
-        path: A file that holds a list, or an object with a list in it.
-        key: The field of the object that holds the list; None where the file itself is the list.
+        path: A file with a list, or with an object that has a list.
+        key: The object's field with the list; None if the file is the list.
 
     Raises:
         InputError: The file cannot be read, is cut off or not JSON, or has no such list.
@@ -165,7 +165,7 @@ def stream_json(path: str | Path, key: str | None = None) -> Iterator[Any]:
             scanner.end()
             return
         found = False
-        for name in scanner.fields():  # to the end, so that a file cut off after the list is noticed
+        for name in scanner.fields():  # to the end, to notice a file that is cut off after the list
             if name == key and scanner.peek() == "[":
                 found = True
                 yield from scanner.items()
@@ -177,7 +177,7 @@ def stream_json(path: str | Path, key: str | None = None) -> Iterator[Any]:
 
 
 def stream_fields(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of the object in a JSON file, holding one at a time.
+    """Yield the fields of the object in a JSON file, with one in memory at a time.
 
     Raises:
         InputError: As in :func:`stream_json`.
@@ -189,7 +189,7 @@ def stream_fields(path: str | Path) -> Iterator[tuple[str, Any]]:
 
 
 def stream_members(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """As :func:`stream_fields`, but of a field that is a list each item, with the field's name.
+    """Like :func:`stream_fields`, but a field with a list is yielded item by item, with the field's name.
 
     Raises:
         InputError: As in :func:`stream_json`.
@@ -212,7 +212,7 @@ def first_character(path: str | Path) -> str:
 
 
 def stream_rows(path: str | Path) -> Iterator[Any]:
-    """Yield the items of a JSON list or the objects of JSON lines, whichever a ``.json`` file proves to hold.
+    """Yield the items of a JSON list or the objects of JSON lines; a ``.json`` file may have either.
 
     Raises:
         InputError: As in :func:`stream_json` and :func:`~mblip.storage.read_jsonl`.
@@ -222,7 +222,7 @@ def stream_rows(path: str | Path) -> Iterator[Any]:
 
 _KINDS: dict[type, str] = {
     str: "a text",
-    int: "a whole number",
+    int: "an integer",
     list: "a list",
     dict: "an object",
     bool: "true or false",
@@ -246,7 +246,7 @@ class _Scanner:
             self._file = self.path.open(encoding="utf-8-sig")
         except OSError as error:
             raise of_system(
-                error, f"cannot read {self.path}: {error.strerror}; download it, or name where it is"
+                error, f"cannot read {self.path}: {error.strerror}; download it, or name its path"
             ) from error
         return self
 
@@ -257,7 +257,9 @@ class _Scanner:
         return InputError(f"{self.path}, character {self._passed + self._place}: {what}; download the file again")
 
     def other_layout(self, what: str) -> InputError:
-        return InputError(f"{self.path}: {what}, as this reader needs; name a file of the layout that its page shows")
+        return InputError(
+            f"{self.path}: {what}, which this reader needs; name a file of the layout in its documentation"
+        )
 
     def peek(self) -> str:
         """The next character that is not blank."""
@@ -281,9 +283,9 @@ class _Scanner:
                 continue
             except RecursionError as error:
                 raise self.error("nested too deeply") from error
-            except ValueError as error:  # Python's own limit on whole numbers
-                raise self.error("a number with thousands of digits stands here") from error
-            # A number may go on past the window: "12" and "12." are both the beginning of 12.5.
+            except ValueError as error:  # Python's limit on the length of integers
+                raise self.error("a number with thousands of digits") from error
+            # A number may continue past the window: "12" and "12." both begin 12.5.
             if self._window[end : end + 1] in _NUMBER and self._read():
                 continue
             self._place = end
@@ -301,7 +303,7 @@ class _Scanner:
                 return
 
     def fields(self) -> Iterator[str]:
-        """The names of the object that comes next; the caller takes or skips each value."""
+        """Yield the keys of the next object; the caller reads or skips each value."""
         if self._expect("{") and self.peek() == "}":
             self._place += 1
             return
@@ -315,7 +317,7 @@ class _Scanner:
                 return
 
     def skip(self) -> None:
-        """Pass over the next value, a list item by item."""
+        """Skip the next value, a list item by item."""
         if self.peek() == "[":
             for _ in self.items():
                 pass
@@ -323,23 +325,23 @@ class _Scanner:
             self.value()
 
     def end(self) -> None:
-        """Make sure that nothing follows: what stood there would be left out without a word."""
+        """Check that nothing follows, as it would be ignored silently."""
         while not (rest := self._window[self._place :].strip()):
             self._place = len(self._window)
             if not self._read():
                 return
-        raise self.error(f"the file should end here, but goes on with {rest[:20]!r}")
+        raise self.error(f"the file should end here, but continues with {rest[:20]!r}")
 
     def _expect(self, wanted: str) -> str:
         found = self.peek()
         if found not in wanted:
-            raise self.error(f"{' or '.join(wanted)} should stand here, not {found!r}")
+            raise self.error(f"expected {' or '.join(wanted)}, not {found!r}")
         self._place += 1
         return found
 
     def _read(self) -> bool:
         try:
-            # Longer windows for longer values: an item of many blocks must not be decoded once a block.
+            # Longer windows for longer values, because a long item must not be decoded again for every block.
             block = self._file.read(max(_BLOCK, len(self._window) - self._place))
         except UnicodeDecodeError as error:
             raise not_utf8(self.path) from error

@@ -9,7 +9,7 @@ Raw record::
         {"from": "human", "value": "What are the colors of the bus in the image?\n<image>"},
         {"from": "gpt", "value": "The bus in the image is white and red."}, ...]}
 
-becomes one ``description`` example (detail), or one ``conversation`` example a turn (conversation).
+becomes one ``description`` example (detail), or one ``conversation`` example per turn (conversation).
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def read(
 
     Args:
         source: First part of the ids.
-        path: ``detail_23k.json``, ``conversation_58k.json`` or others of their layout, ``.json`` or ``.jsonl``. An id that
-            came before gets the row's number, as in ``33471@812``.
-        task: ``description`` keeps the answer alone (see ``instructions``), ``conversation`` question and answer.
-        image_key: How an image is called, from the COCO number in its name (``000000033471.jpg``, with or without a
-            folder and ``COCO_train2014_`` before it); ``{image}`` is the name as it stands, for files with other images.
+        path: ``detail_23k.json``, ``conversation_58k.json`` or others of their layout, ``.json`` or ``.jsonl``. A
+            repeated id gets the row's number, as in ``33471@812``.
+        task: ``description`` keeps only the answer (see ``instructions``), ``conversation`` keeps question and answer.
+        image_key: Pattern of image keys, with the COCO number in the name (``000000033471.jpg``, with or without a
+            folder and ``COCO_train2014_`` before it); ``{image}`` is the unchanged name, for files with other images.
         most_sentences: A conversation's answers with more full stops are left out, as in the paper.
-        instructions: Keep what was asked of a description too, as ``instruction``, to be translated and shown as the prompt:
-            the original's way, by the templates ``llava``.
+        instructions: Keep the request for a description too, as ``instruction``. It is translated and used as the
+            prompt by the templates ``llava``, as in the original.
         text_only: Keep the turns of rows without an image, which LLaVA's larger mixes have, as ``text`` examples.
     """
     seen: set[int] = set()
@@ -72,7 +72,7 @@ def read(
         if not turns or len(turns) % 2:
             raise BadRow(f"'conversations' must be pairs of question and answer, not {len(turns)} turns")
         talk = take_id(row, "id") if isinstance(row.get("id"), int | str) and row["id"] != "" else f"row{position}"
-        if hash_text(talk) in seen:  # in LLaVA's mixes the ids are those of the images, which have several talks
+        if hash_text(talk) in seen:  # LLaVA's mixes use the ids of images, which have several conversations
             talk = f"{talk}@{position}"
         seen.add(hash_text(talk))
         for number in range(0, len(turns), 2):
@@ -95,7 +95,7 @@ def read(
 
 def _turn(turn: Row, speaker: str) -> str:
     if take_text(turn, "from") != speaker:
-        raise BadRow(f"a turn of {speaker!r} should stand here, not of {turn['from']!r}")
+        raise BadRow(f"expected a turn of {speaker!r}, not of {turn['from']!r}")
     text = take_text(turn, "value").replace("<image>", "").strip()
     if not text:
         raise BadRow(f"a turn of {speaker!r} is blank")
@@ -105,5 +105,5 @@ def _turn(turn: Row, speaker: str) -> str:
 def _image_key(image_key: str, name: str) -> str:
     number = re.fullmatch(r"(?:COCO_\w+_)?(\d{12})", PurePosixPath(name).stem)
     if "{image_id" in image_key and not number:
-        raise BadRow(f"'image' {name!r} is no photo of COCO; set image_key to '{{image}}'")
+        raise BadRow(f"'image' {name!r} is not a photo of COCO; set image_key to '{{image}}'")
     return image_name(image_key, image=name, image_id=int(number[1]) if number else 0)

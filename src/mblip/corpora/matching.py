@@ -1,15 +1,15 @@
 """Image-text matching made from captions: does this sentence fit the picture?
 
-Licence: of the captions. Nothing to download: the raw records are the caption examples of another source in a work
-folder, and the neighbours that ``mblip data match`` finds among them.
+Licence: that of the captions. No download is needed: the raw records are the caption examples of another source in a
+work folder, and the neighbours that ``mblip data match`` finds among them.
 
 A caption example becomes a ``matching`` example of the same image: half of the time with its own caption and yes, else
 with a wrong caption and no. The wrong one is drawn with equal chance from a random one and those at some ranks (3rd,
-10th, 30th, 100th, 300th in the paper) among the captions nearest to the image. One of the same words is never wrong.
+10th, 30th, 100th, 300th in the paper) among the captions nearest to the image. An equal caption is never used as wrong.
 
-With ``draw: original`` it is as the original has it: true and wrong captions take turns by blocks of 125 rows, and the wrong
-one is whatever stands at that rank or at random, be it the image's own caption under another or the same number. How many of
-these "no" are about the image's own words depends on the neighbours: ``mblip data match --original`` finds them so.
+With ``draw: original`` it is as in the original: true and wrong captions alternate in blocks of 125 rows, and the wrong
+one is any caption at that rank or at random, even the image's own caption. The number of such false "no" depends on the
+neighbours: ``mblip data match --original`` finds the original's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mblip.schema import Drop, Example
 from mblip.storage import ShardReader, read_manifest
 
 Ranks = NDArray[np.int32]
-BLOCK = 125  # rows that the original calls all true, or all wrong
+BLOCK = 125  # rows that are all true, or all wrong, in the original
 
 
 def read(
@@ -44,14 +44,14 @@ def read(
     Args:
         source: First part of the ids.
         captions: Folder of caption examples, such as ``work/english/web_capfilt``.
-        neighbours: What ``mblip data match`` wrote for the same range; without it all wrong captions are random ones.
-        start: First caption (1,000 in the paper).
-        count: How many (600,000 in the paper); 0 for all that follow.
-        seed: Of the draws.
+        neighbours: File of ``mblip data match`` for the same range; without it all wrong captions are random.
+        start: Index of the first caption (1,000 in the paper).
+        count: Number of captions (600,000 in the paper); 0 for all that follow.
+        seed: Seed of the draws.
         draw: ``fair``, or ``original``: see the module.
 
     Raises:
-        InputError: No captions there, or neighbours of another range.
+        InputError: There are no captions, or the neighbours are of another range.
     """
     rows = caption_rows(captions, start, count)
     ranks = _load_neighbours(neighbours, len(rows)) if neighbours else np.empty((len(rows), 0), np.int32)
@@ -64,7 +64,7 @@ def caption_rows(folder: Path, start: int, count: int) -> list[tuple[str, str]]:
     """Image and caption of a range of caption examples.
 
     Raises:
-        InputError: The folder holds no captions, or too few.
+        InputError: The folder has no captions, or too few.
     """
     read_manifest(folder)
     reader = ShardReader(folder, Example)
@@ -73,7 +73,7 @@ def caption_rows(folder: Path, start: int, count: int) -> list[tuple[str, str]]:
         raise InputError(f"{folder} holds {len(reader):,} examples, not {start:,} to {stop:,}; choose another range")
     rows = [(row.images[0], row.texts["caption"]) for row in reader.rows(start, stop) if row.task == "caption"]
     if len(rows) < stop - start:
-        raise InputError(f"{folder} holds examples of other tasks than caption; name a source of captions alone")
+        raise InputError(f"{folder} holds examples of other tasks than caption; name a source with captions only")
     return rows
 
 

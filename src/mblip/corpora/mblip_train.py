@@ -1,4 +1,4 @@
-"""The training data that the paper's authors released: ``Gregor/mblip-train`` of the Hugging Face Hub.
+"""The training data released by the paper's authors: ``Gregor/mblip-train`` on the Hugging Face Hub.
 
 Licence: each part keeps its source's own, translations are by NLLB-200 (CC-BY-NC-4.0). Download: ``mblip data download
 mblip_train``, or https://huggingface.co/datasets/Gregor/mblip-train.
@@ -7,16 +7,17 @@ Raw record of a final file (``task_mix_v2_mt.json``, 963 MB, and the files that 
 
     {"context": "Caption the image in Swahili.", "label": "Mbwa mweusi.", "image_id": "COCO_train2014_000000000009.jpg"}
 
-whose prompts and answers are used as they are. It stores neither source, task nor language. Which part of the mix a row
-belongs to is told by :mod:`mblip.corpora.released_parts`: the source of its example is ``SOURCE/PART``. The language of the
-answer is the one that ``raw`` files give for it, else the one that the prompt names, else the one that lingua detects, else
-``und``.
+whose prompts and answers are used unchanged. It stores neither source, task nor language.
+:mod:`mblip.corpora.released_parts` finds the part of the mix that a row belongs to, and the source of its example is
+``SOURCE/PART``. The language of the answer is the one in ``raw`` files, else the one that the prompt names, else the
+one that lingua detects, else ``und``.
 
 A ``*_raw.json`` file (before templates) holds the English name of the language in ``context``: alone for captions, before
 ``#`` and the question for VQA, before ``###`` and the caption for matching. Read as ``path``, its rows become examples with
 a caption, or a question and its answer, for the ``paper`` templates.
 
-Of the question generation part every row has another row's answer: its rows are left out unless ``question_generation`` is set.
+In the question generation part, every row has another row's answer: its rows are left out unless
+``question_generation`` is set.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ from mblip.errors import InputError, nearest, quoted
 from mblip.languages import LANGUAGES, UNDETERMINED
 from mblip.schema import Drop, Example
 
-_BLOCK = 4096  # rows whose languages are detected at a time
+_BLOCK = 4096  # rows whose languages are detected together
 _DEFECT = "in the released files each row of this part has another row's answer; the option question_generation=true keeps them"
-_WITHOUT_TEXT = ("caption", "description", "naming")  # tasks whose prompts show no text of the row's own
+_WITHOUT_TEXT = ("caption", "description", "naming")  # tasks whose prompts contain no text of the row
 _RAW = re.compile(r"\s*(###|#)\s*")
 _SPLIT = re.compile(r"COCO_((?:train|val|test)20\d\d)_")
 _TEMPLATE = re.compile(r"[^.?!:;。？！]*$")
@@ -49,12 +50,12 @@ _TEMPLATE = re.compile(r"[^.?!:;。？！]*$")
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A row with everything but its languages known.
+    """A row whose languages may still be unknown.
 
     Attributes:
-        number: Of the row in the file, from 1.
-        texts: By role.
-        languages: mC4 codes by role, empty for those that are to be detected.
+        number: Number of the row in the file, from 1.
+        texts: Texts by role.
+        languages: mC4 codes by role; empty codes must be detected.
     """
 
     number: int
@@ -65,7 +66,7 @@ class _Read:
 
 
 FOR_PICTURES = ("addresses",)
-"""Options whose files are needed to fetch pictures alone, and not to read the texts."""
+"""Options whose files are only needed to fetch pictures, and not to read the texts."""
 
 
 def read(
@@ -81,18 +82,18 @@ def read(
     """Yield the rows of a final or raw file.
 
     Args:
-        source: First part of the ids, whose second is the number of the row; and of the sources.
+        source: First part of the ids, followed by the number of the row, and of the sources.
         path: The file.
-        raw: ``*_raw.json`` files of captions, whose languages are certain; for rows of the same picture and caption.
+        raw: ``*_raw.json`` files of captions, which record the language, for rows with the same picture and caption.
         addresses: ``ccs_synthetic_filtered_large_2273005_raw.json``, the addresses of the web pictures; ``mblip data images``
             reads it, this function does not.
-        parts: How many rows of each part the file holds, in its order, where that is known better than the prompts tell it.
+        parts: Numbers of rows of the parts, in the order of the file, to use instead of the prompts.
         question_generation: Keep the rows of that part too.
-        detect: Have lingua tell the languages that nothing else tells, where it is installed.
-        coco_key: Pattern of the image keys of COCO, ``{split}/{name}`` where each of its folders has kept its name.
+        detect: Detect unknown languages with lingua, if it is installed.
+        coco_key: Pattern of COCO's image keys; ``{split}/{name}`` if its folders have kept their names.
 
     Raises:
-        InputError: The file cannot be read, is cut off or is no JSON list; an unknown part.
+        InputError: The file cannot be read, is cut off or is not a JSON list; or a part is unknown.
     """
     for name in parts or ():
         if name not in BY_NAME:
@@ -122,7 +123,7 @@ def urls(addresses: Path | None = None, **_: Any) -> Iterator[tuple[str, str]]:
     """Image key and address of the web pictures, for ``mblip data images``.
 
     Raises:
-        InputError: No list of addresses was named, or it cannot be read or holds none.
+        InputError: No list of addresses was named, or it cannot be read or is empty.
     """
     if addresses is None:
         raise InputError(
@@ -178,7 +179,7 @@ def _read_row(
 
 
 def raw_context(context: str) -> tuple[str, str, str] | None:
-    """Language, sign (``#``, ``###`` or none) and text of a raw row's context; None for the prompt of a final file."""
+    """Language, separator (``#``, ``###`` or none) and text of a raw row's context; None for a final file's prompt."""
     name, *rest = _RAW.split(context, maxsplit=1)
     code = language_called(name)
     if not code or (rest and not rest[1]):
@@ -199,17 +200,17 @@ def _of_raw(number: int, raw: tuple[str, str, str], label: str, image: str, hint
 
 
 def _languages(part: Part, prompt: str, spoken: str) -> dict[str, str]:
-    """The languages of a final row, empty where they are to be detected; the answer's first, by which a row is counted."""
+    """The languages of a final row, empty if they must be detected; the answer's comes first and is counted."""
     if not spoken:
         return {"answer": "", "prompt": ""}
     if part.task in _WITHOUT_TEXT:  # a prompt that names a language is in English
         return {"answer": spoken, "prompt": "en" if named_language(prompt) else spoken}
-    # Question and answer of a row went into one language, but for answers that stayed English.
+    # Question and answer of a row are in one language, except for answers that stayed English.
     return {"answer": spoken, "prompt": spoken if spoken != "en" else ""}
 
 
 def _detected(rows: list[_Read | Drop]) -> list[_Read | Drop]:
-    """The rows of a block with the languages that their texts tell."""
+    """Detect the unknown languages of the rows in a block."""
     wanted = [
         (place, role, row.texts[role] if role != "prompt" else _own_words(row.texts[role]))
         for place, row in enumerate(rows)
@@ -230,20 +231,20 @@ def _detected(rows: list[_Read | Drop]) -> list[_Read | Drop]:
 
 
 def _own_words(prompt: str) -> str:
-    """A prompt without its last clause if that names a language: what is left was translated."""
+    """A prompt without its last clause if that names a language; only the rest was translated."""
     clause = _TEMPLATE.search(prompt.rstrip(" :.?")) if named_language(prompt) else None
     rest = prompt[: clause.start()] if clause else ""
     return rest if len(rest) > 3 else prompt
 
 
 def _part_in_name(path: Path) -> str:
-    """The part that a single file is by its name."""
+    """The part in the name of a single file."""
     name = path.name.casefold()
     return "question_generation" if "vqg" in name or re.search(r"_g_(?:raw|mt)", name) else ""
 
 
 class _Languages:
-    """The languages of captions in raw files, by picture and caption; holds nine bytes a row."""
+    """The languages of captions in raw files, by picture and caption, in nine bytes per row."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         hashes, numbers = array("Q"), array("B")
@@ -260,7 +261,7 @@ class _Languages:
         self._codes = codes
 
     def find(self, image: str, caption: str) -> str:
-        """The code, or empty where the files lack the caption."""
+        """The code; empty if the files lack the caption."""
         if not len(self._hashes):
             return ""
         wanted = np.uint64(hash_text(f"{image}\0{caption}"))
@@ -271,7 +272,7 @@ class _Languages:
 
 
 def _fields(row: Row) -> tuple[str, str, str]:
-    """Context, label and picture of a row, empty where it has none."""
+    """Context, label and picture of a row; empty for missing ones."""
     found = [row.get(name) if isinstance(row, dict) else None for name in ("context", "label", "image_id")]
     context, label, image = (value if isinstance(value, str) else "" for value in found)
     return context, label, image

@@ -1,4 +1,4 @@
-"""The language that a prompt asks for by its English name: "... in Swahili", "Short German answer:"."""
+"""Find the language that a prompt requests by its English name: "... in Swahili", "Short German answer:"."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES
 
-# Where a name is followed or led in like this, the prompt asks for the language; lower ranks are surer.
+# Text around a name by which a prompt requests the language; lower ranks are more certain.
 _LEADS = re.compile(r"(?:\b(?:in|into|using|language(?: is)?)\s*:?|[(\[]\s*(?:in\s+)?)\s*[\"'“‘]?$", re.IGNORECASE)
 _TRAILS = re.compile(
     r"['’]?s?\s+(?:\w+\s+){0,2}?(?:answer|caption|title|description|question|name|label|word|term|noun|keyword|sentence|"
@@ -19,9 +19,9 @@ _GOES_ON = re.compile(r"\s+(?:to|with|and|what|how|why|whether|by|as|using|for|w
 
 
 def named_language(prompt: str) -> str:
-    """The mC4 code of the language that a prompt names for its answer; empty where it names none, or only in passing.
+    """The mC4 code of the language that a prompt requests for its answer; empty if there is none.
 
-    Of several languages that are named, the one that stands as in an instruction wins: at the end, or at the beginning.
+    If several languages are named, the one in the position of an instruction counts: at the end, or at the beginning.
     """
     best, codes, place = 9, list[str](), 0
     for found in _names().finditer(prompt):
@@ -37,7 +37,7 @@ def named_language(prompt: str) -> str:
 
 
 def language_called(name: str) -> str:
-    """The mC4 code of exactly this English name, or empty."""
+    """The mC4 code of exactly this English name; empty if there is none."""
     return _codes().get(name.strip(), "")
 
 
@@ -54,7 +54,7 @@ def _rank(before: str, after: str) -> int:
 
 @lru_cache(maxsize=1)
 def _codes() -> dict[str, str]:
-    """English names, today's and the original's, to codes; aliases only where they are names in Latin letters."""
+    """Codes by English name, current and the original's; aliases only if they are in Latin letters."""
     codes: dict[str, str] = {}
     for language in (*BENCHMARK_LANGUAGES.values(), *LANGUAGES.values()):
         named = [name for name in language.aliases if name[0].isupper() and name.isascii() and len(name) > 3]

@@ -1,4 +1,4 @@
-"""Captions near to an image: embeddings by any CLIP or SigLIP of transformers, or from elsewhere, and faiss."""
+"""Find captions near an image with faiss, by embeddings from any CLIP or SigLIP of transformers, or from files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mblip.storage import ImageStore, UnreadableImage, atomic_write, open_images
 
 Vectors = NDArray[np.float32]
 _ROWS_PER_FILE = 4096
-_EXTRA = 64  # neighbours asked for beyond the last rank, as some will say the same as the image's own caption
+_EXTRA = 64  # neighbours to search beyond the last rank, because some equal the image's own caption
 
 
 def find_neighbours(
@@ -29,21 +29,21 @@ def find_neighbours(
     index: str = "Flat",
     original: bool = False,
 ) -> NDArray[np.int32]:
-    """The captions at some ranks of nearness to each image, leaving out those that equal its own.
+    """The captions at some ranks of nearness to each image, without those that equal its own.
 
-    Near is what has a small angle.
+    Nearness is measured by the angle.
 
     Args:
         images: [captions, width], in any scale.
         texts: [captions, width].
-        captions: The texts, of which the first belongs to the first image, and so on.
-        ranks: 1 is the nearest.
-        index: faiss's name of an index, such as ``Flat`` (exact) or ``IVF4096,Flat`` (for millions).
-        original: As the original does: near is what is at a small distance, the vectors being as long as the model makes
-            them, and every caption counts, an image's own and those that are there several times too.
+        captions: The captions; the first belongs to the first image, and so on.
+        ranks: Ranks of nearness; 1 is the nearest.
+        index: Name of a faiss index, such as ``Flat`` (exact) or ``IVF4096,Flat`` (for millions).
+        original: As in the original: nearness is the distance between unnormalised vectors, and every caption counts,
+            including an image's own and repeated ones.
 
     Returns:
-        [captions, ranks] numbers of captions; -1 where there are not so many, or an image's embedding is all zeros.
+        Numbers of captions [captions, ranks]; -1 if there are too few, or if an image's embedding is all zeros.
 
     Raises:
         InputError: The embeddings do not fit each other, or faiss is missing or refuses the index.
@@ -56,7 +56,7 @@ def find_neighbours(
         raise InputError(
             f"embeddings {images.shape} and {texts.shape} do not fit {len(captions)} captions and each other"
         )
-    # The same caption of many images stands once in the index, so that every neighbour is another text.
+    # Equal captions are in the index once, so that every neighbour is another text.
     first: dict[str, int] = {}
     kind = np.array([first.setdefault(caption, number) for number, caption in enumerate(captions)])
     distinct = np.arange(len(captions)) if original else np.fromiter(first.values(), np.int64)
@@ -76,7 +76,7 @@ def find_neighbours(
         part = slice(start, start + _ROWS_PER_FILE)
         _, near = search.search(scaled(images[part]), wanted)
         for row, numbers in enumerate(near, start=start):
-            if not images[row].any():  # it was not there, so nothing is near to it
+            if not images[row].any():  # the image was missing, so it has no neighbours
                 continue
             others = [
                 int(distinct[number])
@@ -108,22 +108,22 @@ def match_captions(
     Args:
         captions: Folder of caption examples.
         to: The ``.npy`` file.
-        ranks: Separated by commas.
-        model: Checkpoint to embed with, unless ``vectors`` are given.
+        ranks: Ranks separated by commas.
+        model: Checkpoint for the embeddings, unless ``vectors`` are given.
         store: Image store, for ``model``.
-        vectors: Embeddings of the images and of the captions from elsewhere, in the order of the range.
-        start: First caption.
-        count: How many; 0 for all that follow.
+        vectors: Files with embeddings of the images and captions, in the order of the range.
+        start: Index of the first caption.
+        count: Number of captions; 0 for all that follow.
         index: See :func:`find_neighbours`.
-        original: See there too.
-        progress: Is told how far it is.
+        original: See :func:`find_neighbours`.
+        progress: Called with the progress.
 
     Raises:
-        InputError: See the functions here.
+        InputError: As in the other functions of this module.
     """
     numbers = [int(rank) if rank.strip().isdecimal() else 0 for rank in ranks.split(",")]
     if min(numbers) < 1:
-        raise InputError(f"ranks must be whole numbers from 1 separated by commas, not {ranks!r}")
+        raise InputError(f"ranks must be integers from 1 separated by commas, not {ranks!r}")
     rows = caption_rows(captions, start, count)
     if vectors[0] and vectors[1]:
         images, texts = load_vectors(vectors[0]), load_vectors(vectors[1])
@@ -147,28 +147,29 @@ def embed(
     batch: int = 64,
     progress: Progress = silent,
 ) -> tuple[Vectors, Vectors]:
-    """Embed images and captions; finished pieces of a stopped run are read back.
+    """Embed images and captions; finished pieces of a stopped run are reused.
 
     Args:
         model: A CLIP or SigLIP checkpoint, Hub id or folder.
-        rows: Image key and caption.
-        store: Where the images are.
-        folder: Gets ``images-00000.npy``, ``texts-00000.npy``, ...
-        device: ``cpu``, ``cuda`` or whichever is there.
-        batch: Images at a time.
-        progress: Is told how far it is.
+        rows: Image keys and captions.
+        store: The store of the images.
+        folder: Folder for ``images-00000.npy``, ``texts-00000.npy``, ...
+        device: ``cpu``, ``cuda``, or ``auto`` for what is available.
+        batch: Number of images at a time.
+        progress: Called with the progress.
 
     Returns:
-        [rows, width] each; zeros for an image that is missing or damaged, as some of the web's always are.
+        Embeddings of images and captions, [rows, width] each; zeros for an image that is missing or damaged, as some
+        images from the web always are.
 
     Raises:
-        InputError: No such checkpoint, or no image that can be read.
+        InputError: There is no such checkpoint, or no image can be read.
     """
     encoder = _Encoder(model, device)
 
     def images(part: Sequence[tuple[str, str]]) -> Vectors:
         pictures = [_picture(store, key, encoder.size) for key, _ in part]
-        blank = Image.new("RGB", (encoder.size, encoder.size))  # holds the place; its embedding is never used
+        blank = Image.new("RGB", (encoder.size, encoder.size))  # placeholder, whose embedding is never used
         vectors = encoder.images([picture or blank for picture in pictures])
         vectors[[picture is None for picture in pictures]] = 0
         return vectors
@@ -179,9 +180,7 @@ def embed(
     steps = {"images": images, "texts": texts}
     vectors = [np.concatenate(list(_embed(name, step, rows, folder, batch, progress))) for name, step in steps.items()]
     if not vectors[0].any():
-        raise InputError(
-            f"none of the {len(rows):,} images can be read, the first being {rows[0][0]!r}; name their store"
-        )
+        raise InputError(f"none of the {len(rows):,} images can be read, the first is {rows[0][0]!r}; name their store")
     return vectors[0], vectors[1]
 
 
@@ -193,15 +192,15 @@ def _picture(store: ImageStore, key: str, size: int) -> Image.Image | None:
 
 
 def load_vectors(path: Path) -> Vectors:
-    """Embeddings computed elsewhere, [rows, width] in a ``.npy`` file.
+    """Read embeddings [rows, width] from a ``.npy`` file.
 
     Raises:
-        InputError: Not readable, or not a matrix of numbers.
+        InputError: The file is not readable, or not a matrix of numbers.
     """
     try:
         vectors = np.load(path)
         if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
-            raise InputError(f"{path} must hold a matrix of floats, not {vectors.dtype} {vectors.shape}")
+            raise InputError(f"{path} must be a matrix of floats, not {vectors.dtype} {vectors.shape}")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable .npy file: {error}") from error
     floats: Vectors = vectors.astype(np.float32)
@@ -240,9 +239,9 @@ class _Encoder:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(model)
             self._processor: Any = AutoImageProcessor.from_pretrained(model, backend="pil")
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{model} is no CLIP or SigLIP checkpoint: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{model} is not a CLIP or SigLIP checkpoint: {str(error).splitlines()[0]}") from error
         if not hasattr(self._model, "get_image_features"):
-            raise InputError(f"{model} is a {self._model.config.model_type} model; take a CLIP or SigLIP checkpoint")
+            raise InputError(f"{model} is a {self._model.config.model_type} model; use a CLIP or SigLIP checkpoint")
         self._device = choose_device(device)
         self._model.to(self._device).eval()
         self.size: int = self._model.config.vision_config.image_size

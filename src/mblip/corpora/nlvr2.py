@@ -1,4 +1,4 @@
-"""NLVR2: is a sentence true of two images? For fine-tuning towards MaRVL.
+"""NLVR2: is a sentence true of two images? Used in fine-tuning for MaRVL.
 
 Licence: CC BY 4.0 (sentences). Download: https://github.com/lil-lab/nlvr/tree/master/nlvr2/data.
 
@@ -7,8 +7,8 @@ Raw record, a line of a ``.json`` file that is JSON lines::
     {"sentence": "There are exactly six bottles in the right image.", "label": "True", "identifier": "dev-850-0-0",
      "directory": 12, ...}
 
-becomes one ``image_pair`` example with ``dev-850-0-img0.png`` and ``-img1.png`` (below ``12/`` where a directory is
-given, as in train) and yes or no.
+becomes one ``image_pair`` example with ``dev-850-0-img0.png`` and ``-img1.png`` (below ``12/`` if the row has a
+directory, as in train) and yes or no.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Parallel texts: two files whose lines translate each other, as OPUS and most corpora of machine translation have them.
+"""Parallel texts: two files with corresponding lines, the usual form of OPUS and other machine translation corpora.
 
-Licence: that of the corpus. Download: https://opus.nlpl.eu, in Moses format; it names the licence of each. Raw record: line N
-of ``path`` and line N of ``target_path``, such as ``Tatoeba.en-sw.en`` and ``Tatoeba.en-sw.sw``, plain or ``.gz``. It becomes
-a ``translation`` example without a picture. Parallel texts keep an LLM's languages while it learns to see (arXiv 2603.29467,
-2503.22577).
+Licence: that of the corpus. Download: https://opus.nlpl.eu, in Moses format, where each corpus names its licence. Raw
+record: line N of ``path`` and line N of ``target_path``, such as ``Tatoeba.en-sw.en`` and ``Tatoeba.en-sw.sw``, plain or
+``.gz``. It becomes a ``translation`` example without a picture. Parallel texts keep an LLM's languages while it learns to
+see (arXiv 2603.29467, 2503.22577).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def read(
 
     Args:
         source: First part of the ids; the second is the line's number.
-        path: Lines to translate from.
-        target_path: Their translations, line by line.
-        language: Of the translations, by any name or code.
+        path: File of source lines.
+        target_path: File of their translations, line by line.
+        language: Language of the translations, by any name or code.
         licence: SPDX identifier or your own words.
-        source_language: Of ``path``.
-        both: Also the other way round, as a second example of each pair.
-        max_characters: Pairs with a longer side are left out: they are paragraphs that were not split.
+        source_language: Language of ``path``.
+        both: Also make an example in the opposite direction.
+        max_characters: Pairs with a longer side are left out, as they are unsplit paragraphs.
 
     Raises:
         InputError: A file cannot be read, is not UTF-8, or has more lines than the other.
@@ -57,7 +57,7 @@ def read(
         if first is None or second is None:
             shorter = path if first is None else target_path
             raise InputError(
-                f"{shorter} ends at line {number - 1}, but the other file goes on: the lines do not pair up"
+                f"{shorter} ends at line {number - 1}, but the other file continues: the lines do not correspond"
             )
         texts = {"source": first.strip(), "target": second.strip()}
         if not all(texts.values()):
@@ -77,7 +77,7 @@ def read(
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file; only a line feed ends one, so that the files of a pair stay side by side."""
+    """The lines of a file; only a line feed ends a line, so that the files of a pair stay aligned."""
     if path.suffix != ".gz":
         with reading_text(path), path.open(encoding="utf-8-sig", newline="\n") as file:
             yield from file

@@ -1,7 +1,7 @@
-"""What a stage was read from, so that it is noticed when a raw file is another one than it was.
+"""Record the raw files behind a stage, to notice when one has changed.
 
-Size and time of change are compared first; only where those differ is the content hashed again, so that a file that was
-copied or touched is still the same file. A file that is gone is not a changed one: finished stages do without it.
+Size and modification time are compared first. Only if they differ is the content hashed again, so a copied or touched
+file still counts as the same. A missing file does not count as changed: finished stages do not need it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mblip.errors import InputError
 from mblip.storage import sha256_file, write_json
 
 Stamps = dict[str, dict[str, Any]]
-"""By path: its state at a glance, and the hash of its content."""
+"""By path: size and modification time, and the hash of the content."""
 
 
 def raw_files(source: SourceSection, read: Any, without: Collection[str] = ()) -> list[Path]:
-    """The files and folders that the options of a source name, told by the types of its reader's parameters.
+    """The files and folders in the options of a source, found by the types of its reader's parameters.
 
     Args:
-        source: Of a recipe.
+        source: A source of a recipe.
         read: Its reader's function.
         without: Options to leave out.
     """
@@ -36,12 +36,12 @@ def raw_files(source: SourceSection, read: Any, without: Collection[str] = ()) -
 
 
 def stamp_files(paths: list[Path]) -> Stamps:
-    """The stamps of those paths that exist."""
+    """The stamps of the paths that exist."""
     return {str(path): {"state": _state(path), "sha256": _digest(path)} for path in paths if path.exists()}
 
 
 def changed_file(stamps: Stamps) -> str:
-    """The first path whose content is another than when it was stamped; empty if there is none."""
+    """The first path whose content has changed since it was stamped; empty if there is none."""
     for name, stamp in stamps.items():
         path = Path(name)
         if path.exists() and _state(path) != stamp["state"] and _digest(path) != stamp["sha256"]:
@@ -50,12 +50,12 @@ def changed_file(stamps: Stamps) -> str:
 
 
 def save_stamps(path: Path, recipe_hash: str, stamps: Stamps) -> None:
-    """Keep stamps with the hash of the recipe that they belong to."""
+    """Save stamps with the hash of their recipe."""
     write_json(path, {"recipe": recipe_hash, "files": stamps})
 
 
 def load_stamps(path: Path) -> tuple[str, Stamps]:
-    """What :func:`save_stamps` kept; an empty hash and no stamps where there is nothing.
+    """Load the hash and stamps from :func:`save_stamps`; both are empty if there is no file.
 
     Raises:
         InputError: The file is damaged.
@@ -74,7 +74,7 @@ def _is_path(hint: Any) -> bool:
 
 
 def _stamped(path: Path) -> Path:
-    """Of a folder of shards, its manifest, which has the hash of each."""
+    """The file to stamp: for a folder of shards, its manifest with all hashes."""
     manifest = path / "manifest.json"
     return manifest if manifest.is_file() else path
 
@@ -88,7 +88,7 @@ def _state(path: Path) -> list[int]:
 
 
 def _digest(path: Path) -> str:
-    """Of a file its content, of a folder the names in it and in its folders."""
+    """A hash of a file's content, or of the names in a folder and its subfolders."""
     if not path.is_dir():
         return sha256_file(path)
     digest = hashlib.sha256()

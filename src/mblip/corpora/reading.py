@@ -1,4 +1,4 @@
-"""Which corpora there are, and reading one as a recipe says."""
+"""Find the reader of a corpus, and read it as a recipe says."""
 
 from __future__ import annotations
 
@@ -38,35 +38,36 @@ READERS = (
     "web_capfilt",
     "xvnli",
 )
-"""Modules of this package with a ``read(source, ...)``; its parameters are the options a recipe may give. Optional are
-``urls(...)`` of the same options, the address of each image by its key, and ``words(example)``, the English words that
-``translation.never_shown`` keeps from some languages; ``FOR_PICTURES``, the options whose files are needed to fetch pictures
-alone; and ``NO_PICTURES``, true where no row has a picture. Other packages register modules of this kind
-(:data:`mblip.plugins.corpora`)."""
+"""Modules of this package with a ``read(source, ...)``, whose parameters are a recipe's options.
+
+Optional members are ``urls(...)`` with the same options, which yields image keys and addresses; ``words(example)``, the
+English words that ``translation.never_shown`` withholds from some languages; ``FOR_PICTURES``, the options whose files are
+only needed to fetch pictures; and ``NO_PICTURES``, true if no row has a picture. Other packages register modules of this
+kind (:data:`mblip.plugins.corpora`)."""
 
 for _name in READERS:
     plugins.corpora.register(_name, f"mblip.corpora.{_name}", plugins.OWN)
 
 BAD = ("bad row", "duplicate id", "unusable text", "missing image", "damaged image")
-"""Reasons of drops that are mistakes in the data, and not the reader's choice."""
+"""Reasons of drops that are errors in the data, and not the reader's choice."""
 
 
-_BLOCK = 8192  # examples whose ids are looked up at a time
+_BLOCK = 8192  # examples whose ids are looked up together
 
 
 def read_source(
     recipe: DataRecipe, source: SourceSection, *, done: int = 0, scratch: Path | None = None
 ) -> Iterator[Example | Drop]:
-    """Read one source of a recipe; rows that cannot be used come as drops, and so do ids that came before.
+    """Read one source of a recipe; unusable rows and repeated ids become drops.
 
     Args:
-        recipe: It says whether bad rows stop the reading.
+        recipe: The recipe, which decides whether bad rows stop the reading.
         source: One of its sources.
-        done: So many records are passed over, because they were read before; their images are not opened again.
-        scratch: Folder where a reader keeps what it would otherwise have to find out again after a stop.
+        done: Number of records to skip because they were read before; their images are not opened again.
+        scratch: Folder where a reader saves intermediate results, for runs that are stopped.
 
     Raises:
-        InputError: An unknown reader or option, an unreadable file, or a bad row where the recipe wants those to stop.
+        InputError: A reader or option is unknown, a file is unreadable, or a bad row must stop the reading.
     """
     records: Iterator[Example | Drop] = islice(_unique(_checked(_call(source, recipe.seed, scratch))), done, None)
     if source.images:
@@ -76,7 +77,7 @@ def read_source(
 
 @dataclass(frozen=True)
 class Counted:
-    """What a source holds.
+    """The content of a source.
 
     Attributes:
         examples: By task and language.
@@ -90,7 +91,7 @@ class Counted:
 
 
 def count_examples(recipe: DataRecipe, source: SourceSection) -> Counted:
-    """Count a source by reading the whole of it.
+    """Count a source by reading all of it.
 
     Raises:
         InputError: As in :func:`read_source`, or there are no examples.
@@ -114,12 +115,12 @@ def count_examples(recipe: DataRecipe, source: SourceSection) -> Counted:
 
 
 def nothing_read(source: SourceSection, first: Drop | None) -> InputError:
-    """What to say of a source without an example, ``first`` being the first record left out."""
+    """The error for a source without examples; ``first`` is the first record that was left out."""
     if first:
         why = f"the first row left out is {first.id}: {first.reason} ({first.detail})"
     else:
         files = ", ".join(map(str, files_to_read(source)))
-        why = f"{files or 'its reader'} has no row that its options ask for"
+        why = f"{files or 'its reader'} has no row that fits its options"
     return InputError(f"source {source.name!r} yields no example; {why}; check its options")
 
 
@@ -137,7 +138,7 @@ def reader_module(source: SourceSection) -> Any:
     """The module that reads a source, see :data:`READERS`.
 
     Raises:
-        InputError: There is none of this name, or its package is damaged.
+        InputError: There is no such reader, or its package is damaged.
     """
     if source.reader not in plugins.corpora:
         raise InputError(f"source {source.name!r}: no reader {source.reader!r}{plugins.corpora.hint(source.reader)}")
@@ -145,7 +146,7 @@ def reader_module(source: SourceSection) -> Any:
 
 
 def _checked(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
-    """Drop examples with a text, an id or an image key that no later step could carry."""
+    """Drop examples with a text, id or image key that later steps cannot store."""
     for record in records:
         if isinstance(record, Example):
             carried = (*record.texts.items(), ("id", record.id), *(("image", key) for key in record.images))
@@ -159,17 +160,17 @@ def _unusable(text: str) -> str:
     if not text or text.isspace():
         return "is blank"
     if "\0" in text:
-        return "holds a NUL character"
+        return "contains a NUL character"
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            return f"holds half a surrogate pair at character {error.start}"
+            return f"contains half a surrogate pair at character {error.start}"
     return ""
 
 
 def _unique(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
-    """Drop examples whose id came before; holds eight bytes an example."""
+    """Drop examples with a repeated id; memory per example is eight bytes."""
     seen = np.empty(0, np.uint64)
     number = 0
     while block := list(islice(records, _BLOCK)):
@@ -179,7 +180,7 @@ def _unique(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
         again[np.unique(hashes, return_index=True)[1]] = False
         if len(seen):
             again |= seen[np.minimum(np.searchsorted(seen, hashes), len(seen) - 1)] == hashes
-        seen = np.sort(np.concatenate([seen, hashes[~again]]), kind="stable")  # which merges two sorted runs
+        seen = np.sort(np.concatenate([seen, hashes[~again]]), kind="stable")  # merges two sorted runs
         repeated = iter(again.tolist())
         for record in block:
             if isinstance(record, Example):
@@ -191,13 +192,13 @@ def _unique(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
 
 
 def _with_images(records: Iterator[Example | Drop], source: SourceSection) -> Iterator[Example | Drop]:
-    """Drop examples with an image that the source's store lacks, or cannot decode where that is to be checked."""
+    """Drop examples with an image that the source's store lacks, or cannot decode if that is checked."""
     store = open_images(source.images)
     last: tuple[str, ...] = ()
     problem: tuple[str, str] | None = None
     for record in records:
         if isinstance(record, Example):
-            if record.images != last:  # the texts of an image mostly follow each other
+            if record.images != last:  # texts of the same image are usually adjacent
                 last, problem = record.images, _image_problem(store, record.images, source.decode_images)
             if problem:
                 record = Drop(record.id, record.source, *problem, record.task)
@@ -220,9 +221,9 @@ def _stop_at_bad_rows(records: Iterator[Example | Drop], source: SourceSection) 
     for record in records:
         if isinstance(record, Drop) and record.reason in BAD:
             files = raw_files(source, reader_module(source).read)
-            # A bad row's id is its file and number; others were read that far.
+            # The id of a bad row has its file and number already.
             where = record.id if record.reason == "bad row" or not files else f"{files[0]}, {record.id}"
-            raise InputError(f"{where}: {record.reason} ({record.detail}); mend it, or set bad_rows to drop")
+            raise InputError(f"{where}: {record.reason} ({record.detail}); correct it, or set bad_rows to drop")
         yield record
 
 

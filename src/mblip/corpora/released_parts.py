@@ -1,8 +1,8 @@
-"""Which part of the released mix a row belongs to, told by its picture, its prompt and the rows before it.
+"""Find the part of the released mix that a row belongs to, by its picture, its prompt and the rows before it.
 
-The merged file holds its parts one after another and names none. Pictures tell web images, COCO and ImageNet apart for
-certain; among the rows of one kind of picture the words of the prompt decide, and where these say nothing (prompts that were
-translated), what most of the rows just before it are.
+The merged file has its parts one after another without names. The picture separates web images, COCO and ImageNet with
+certainty. Among rows with one kind of picture, the words of the prompt decide. If these are unclear (translated
+prompts), the part of most rows directly before decides.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Part:
     """One part of the mix.
 
     Attributes:
-        name: As the source of its rows says it.
-        task: Of its rows.
+        name: Name of the part in the source of its rows.
+        task: Task of its rows.
         pictures: ``web``, ``coco`` or ``imagenet``.
-        licence: Of its texts.
+        licence: Licence of its texts.
     """
 
     name: str
@@ -47,16 +47,16 @@ PARTS = (
     Part("imagenet_naming", "naming", "imagenet", imagenet.LICENCE),
     Part("imagenet_presence", "presence", "imagenet", imagenet.LICENCE),
 )
-"""In the order of the merged file."""
+"""The parts in the order of the merged file."""
 
 BY_NAME = {part.name: part for part in PARTS}
 _FIRST = {"web": "web_captions", "coco": "llava_conversation", "imagenet": "imagenet_naming"}
-_RECENT = 31  # rows whose prompts told their part
+_RECENT = 31  # number of recent rows with clear prompts
 
 _COCO = re.compile(r"COCO_(?:train|val|test)20\d\d_|^(?:(?:train|val)20\d\d/)?\d{12}\.jpg$")
 _IMAGENET = re.compile(r"(?:^|/)n\d{8}(?:/|_)")
 _QUESTION_MARK = re.compile(r"[?\uff1f\u061f\u055e\u1367\u2047]|(?<=[\u0370-\u03ff]);")
-# Asks for a question that has an answer; prompts that ask to answer a question must not fit.
+# Matches prompts that ask for a question to a given answer, and not prompts that ask to answer a question.
 _ASKS_FOR_QUESTION = re.compile(
     r"\b(?:generate|create|craft|provide|produce|formulate|ask|write|give|make up|come up with|what is|what would be)\b"
     r"(?:(?!\b(?:answer|reply|response|respond))[^?.!]){0,80}\bquestion\b.*\b(?:answer|reply|response|answered)\b"
@@ -91,16 +91,16 @@ _YES_NO = re.compile(
     r"\byes\b|\bno\b|\b(?:is|are) there\b|\b(?:can|do|could) you (?:see|find|spot)\b|\bdoes\b", re.IGNORECASE
 )
 _SHORT = 3  # words of an answer of VQA
-_INSTRUCTION = 12  # words of a prompt that holds no text of the row's, at most, where it says so in English
-_CAPTION_LONGEST = 45  # words of a prompt that asks for a caption and holds no text of the row's
+_INSTRUCTION = 12  # maximal words of an English prompt without a text of the row
+_CAPTION_LONGEST = 45  # maximal words of a prompt that asks for a caption, without a text of the row
 
 
 class PartTeller:
-    """Tells the part of each row, in the order of the file.
+    """Finds the part of each row, in the order of the file.
 
     Args:
-        counts: Rows of each part, in the order of the file, where they are known: then only the place decides.
-        first: The part that a file holds by its name; empty where that says nothing.
+        counts: Number of rows of each part, in the order of the file; if given, only the position decides.
+        first: The part in the name of the file; empty if there is none.
     """
 
     def __init__(self, counts: Mapping[str, int] | None = None, first: str = "") -> None:
@@ -110,7 +110,7 @@ class PartTeller:
         self._passed_web = False
 
     def tell(self, image: str, prompt: str, answer: str) -> Part | None:
-        """The part of the next row; None where the counts have come to an end."""
+        """The part of the next row; None after the end of the counts."""
         if self._places is not None:
             name = next(self._places, "")
             return BY_NAME[name] if name else None
@@ -126,7 +126,7 @@ class PartTeller:
             recent.append(told)
         first = "web_matching" if pictures == "web" and self._passed_web else _FIRST[pictures]
         if pictures == "web" and not told and usual == "web_captions":
-            usual = ""  # those before COCO's rows say nothing of what comes after them
+            usual = ""  # earlier web rows say nothing about those after COCO's rows
         return BY_NAME[told or usual or first]
 
     def _told(self, pictures: str, prompt: str, answer: str, usual: str) -> str:
@@ -150,7 +150,7 @@ def picture_kind(image: str) -> str:
 
 
 def _of_coco(prompt: str, answer: str, usual: str) -> str:
-    """What a prompt on a photo of COCO says of its part; empty where it says nothing."""
+    """The part of a prompt about a photo of COCO; empty if it is unclear."""
     asks = _QUESTION_MARK.search(prompt) is not None
     is_question = _QUESTION_MARK.search(answer[-2:]) is not None
     if _ASKS_FOR_QUESTION.search(prompt) and (is_question or not asks):

@@ -1,4 +1,4 @@
-"""The rows of tables as people have them: JSON, JSON lines, CSV of any separator, TSV, Parquet; one reader for every verb."""
+"""Read tables in any common form: JSON, JSON lines, CSV with any separator, TSV, Parquet; for all commands."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """Yield the rows of a table: mostly objects.
+    """Yield the rows of a table, usually objects.
 
-    A row that is none is a :class:`~mblip.corpora.json_stream.BadRow`, which says why.
-
-    Columns without a name and rows without a cell that is filled, as spreadsheets leave them, are passed over.
+    An unusable row is yielded as a :class:`~mblip.corpora.json_stream.BadRow` with the reason. Columns without a name
+    and empty rows, as spreadsheets leave them, are skipped.
 
     Args:
         path: ``.jsonl``, ``.json`` (a list, or lines), ``.csv`` (with commas, semicolons or tabs), ``.tsv`` or
-            ``.parquet``; texts in UTF-8, the first line of ``.csv`` and ``.tsv`` naming the columns.
-        columns: Of Parquet, those to read; a field of a structured column as ``column.field``.
+            ``.parquet``; texts in UTF-8; the first line of ``.csv`` and ``.tsv`` names the columns.
+        columns: Columns of a Parquet file to read; a field of a structured column is ``column.field``.
 
     Raises:
-        InputError: Another kind of file, or one that cannot be read, is empty, or has two columns of one name.
+        InputError: The file is of another kind, cannot be read, is empty, or has two columns of the same name.
     """
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
@@ -62,7 +61,7 @@ def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[
                 raise InputError(f"{path} is empty; its first line must name the columns")
             for name in filter(None, header):
                 if header.count(name) > 1:
-                    raise InputError(f"{path}, line 1: two columns are called {quoted(name)}; rename one")
+                    raise InputError(f"{path}, line 1: two columns have the name {quoted(name)}; rename one")
             for line, cells in rows:
                 if not any(map(str.strip, cells)):
                     continue
@@ -71,15 +70,15 @@ def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[
                 else:
                     yield BadRow(f"line {line} has {len(cells)} cells, but the header names {len(header)} columns")
     except csv.Error as error:
-        raise InputError(f"{path}, after line {line}: {error}; mend the quotes there") from error
+        raise InputError(f"{path}, after line {line}: {error}; correct the quotes there") from error
 
 
 def _csv_cells(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
     first = file.readline()
-    if first[:4].lower() == "sep=":  # how Excel is told of its separator
+    if first[:4].lower() == "sep=":  # Excel's declaration of the separator
         separator, passed = first[4:5], 1
     else:
-        # The separator of the country: where a comma parts decimals, Excel writes semicolons.
+        # The separator depends on the country: with decimal commas, Excel writes semicolons.
         counts = {separator: len(next(csv.reader([first], delimiter=separator), ())) for separator in ",;\t"}
         separator, passed = max(counts, key=lambda separator: counts[separator]), 0
         file.seek(0)
@@ -89,7 +88,7 @@ def _csv_cells(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _tsv_cells(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
-    """One row a line. Spreadsheets put cells in quotes, corpora have texts that begin with one: what fits the header wins."""
+    """One row per line; quotes enclose cells (spreadsheets) or begin texts (corpora), whichever fits the header."""
     width = 0
     for number, ending in enumerate(file, start=1):
         line = ending.rstrip("\r\n")
@@ -112,7 +111,7 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
     if not path.is_file():
         raise InputError(f"cannot read {path}: there is no such file")
     try:
-        # Pictures in the cells make whole row groups of gigabytes: read in pieces, few rows at a time.
+        # Row groups with pictures in cells have gigabytes, so they are read in pieces of few rows.
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             for batch in file.iter_batches(batch_size=256, columns=columns):
                 yield from batch.to_pylist()

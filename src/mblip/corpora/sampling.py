@@ -1,4 +1,4 @@
-"""The first stage on disk: the English examples of every source, as shards that later steps read in any part."""
+"""The first stage on disk: the English examples of every source, as shards for the later steps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mblip.storage import (
     write_manifest,
 )
 
-ROWS_PER_PART = 20 * 1024  # what a stopped run repeats at most; whole row groups, so that chunks of the stage are too
+ROWS_PER_PART = 20 * 1024  # a stopped run repeats at most one part; a multiple of the row group, as are chunks
 STAMPS = ".raw.json"
 _SCRATCH = ".scratch"
 
@@ -56,7 +56,7 @@ class EnglishStage:
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """Examples by task and language, of all parts of the source together."""
+        """Examples by task and language, over all parts of the source."""
         found: dict[str, Counter[str]] = {}
         for tasks in self.manifest.counts.values():
             for task, languages in tasks.items():
@@ -80,7 +80,7 @@ class EnglishStage:
         return self.reader.take(found)
 
     def offsets(self, rows_per_chunk: int) -> list[dict[str, int]]:
-        """For each chunk of so many rows (whole row groups), how many examples of each task come before it."""
+        """For each chunk of rows (a multiple of the row group), the number of examples of each task before it."""
         offsets: list[dict[str, int]] = []
         seen: Counter[str] = Counter()
         rows = 0
@@ -93,18 +93,18 @@ class EnglishStage:
 
 
 def stage_folder(work: Path, source: str) -> Path:
-    """Where the English examples of a source lie in a work folder."""
+    """The folder of a source's English examples in a work folder."""
     return work / "english" / source
 
 
 def sample_sources(recipe: DataRecipe, work: Path, progress: Progress = silent) -> dict[str, EnglishStage]:
-    """Read every source of a recipe into ``work/english/SOURCE``; what is already there is not read again.
+    """Read every source of a recipe into ``work/english/SOURCE``; finished sources are not read again.
 
-    A stopped run goes on with the part that was under way.
+    A stopped run continues with its unfinished part.
 
     Raises:
-        InputError: A source cannot be read, has ids that occur twice, yields nothing, or the folder holds the examples
-            of another recipe or of raw files that have changed since.
+        InputError: A source cannot be read, has repeated ids, yields nothing, or the folder has the examples of another
+            recipe or of raw files that have changed since.
     """
     check_names(recipe)
     check_raw(recipe, work)
@@ -113,10 +113,10 @@ def sample_sources(recipe: DataRecipe, work: Path, progress: Progress = silent) 
 
 
 def check_raw(recipe: DataRecipe, work: Path) -> None:
-    """Make sure that the raw files of all sources that are still to be read are there.
+    """Check that the raw files of all unread sources exist.
 
     Raises:
-        InputError: Some are not; names all of them, and the command that fetches them.
+        InputError: Some are missing; the message names all of them, and the command that downloads them.
     """
     unread = [
         source
@@ -128,7 +128,7 @@ def check_raw(recipe: DataRecipe, work: Path) -> None:
 
 
 def check_names(recipe: DataRecipe) -> None:
-    """Check that the sources of a recipe can be told apart.
+    """Check that the sources of a recipe have different names.
 
     Raises:
         InputError: Two have the same name.
@@ -136,18 +136,21 @@ def check_names(recipe: DataRecipe) -> None:
     names = [source.name for source in recipe.sources]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"two sources of the recipe are called {name!r}; names must differ")
+            raise InputError(f"two sources of the recipe have the name {name!r}; rename one")
 
 
 def sampled_urls(recipe: DataRecipe, work: Path) -> Iterator[tuple[str, str]]:
-    """Image key and address of the sampled examples, of every source whose reader knows addresses.
+    """Image keys and addresses of the sampled examples, for all sources whose readers list addresses.
 
     Raises:
         InputError: The sources are not sampled yet, or none of them lists addresses.
     """
     listing = [source for source in recipe.sources if hasattr(reader_module(source), "urls")]
     if not listing:
-        raise InputError("no source of this recipe lists the addresses of its images; fetch them as its reader says")
+        raise InputError(
+            "no source of this recipe lists the addresses of its images; download them as its reader's documentation "
+            "says"
+        )
     for source in listing:
         reader = EnglishStage(work, source.name).reader
         wanted = {hash(key) for (images,) in reader.columns("images") for keys in images for key in keys}
@@ -157,7 +160,7 @@ def sampled_urls(recipe: DataRecipe, work: Path) -> Iterator[tuple[str, str]]:
 
 
 def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progress: Progress = silent) -> EnglishStage:
-    """Read one source, as :func:`sample_sources` does."""
+    """Read one source, like :func:`sample_sources`."""
     folder = stage_folder(work, source.name)
     wanted = _hash(recipe, source)
     read_by, stamps = load_stamps(folder / STAMPS)
@@ -167,20 +170,20 @@ def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progres
             raise InputError(f"{folder} holds the examples of another recipe; delete it or name another work folder")
         if changed:
             raise InputError(
-                f"{changed} has changed since {folder} was read from it; delete that folder to read it anew"
+                f"{changed} has changed since {folder} was read from it; delete that folder to read it again"
             )
         return EnglishStage(work, source.name)
-    if read_by != wanted or changed:  # nothing finished to protect: perhaps the row that stopped it was mended
+    if read_by != wanted or changed:  # nothing is finished; perhaps a bad row was corrected
         shutil.rmtree(folder, ignore_errors=True)
     if read_by != wanted or changed or not stamps:
         save_stamps(folder / STAMPS, wanted, stamp_files(raw_files(source, reader_module(source).read)))
     try:
         _write(recipe, source, folder, progress)
     except MblipError:
-        if not _finished(folder)[0] and not (folder / _SCRATCH).exists():  # nothing to go on from
+        if not _finished(folder)[0] and not (folder / _SCRATCH).exists():  # nothing to continue
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    licences: dict[str, set[str]] = {}  # by what the rows call their source, which may be a part of this one
+    licences: dict[str, set[str]] = {}  # by the source in the rows, which may be a part of this source
     for names, column in ShardReader(folder, Example).columns("source", "licence"):
         for name, licence in dict.fromkeys(zip(names, column, strict=True)):
             licences.setdefault(name, set()).add(licence)
@@ -197,11 +200,11 @@ def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progres
 
 
 def _write(recipe: DataRecipe, source: SourceSection, folder: Path, progress: Progress) -> None:
-    """Write the parts that are missing: a shard of ``ROWS_PER_PART`` examples, then its exclusion file as the mark."""
+    """Write the missing parts: a shard of ``ROWS_PER_PART`` examples, then its exclusion file, which marks the end."""
     number, rows, done = _finished(folder)
     records = read_source(recipe, source, done=done, scratch=folder / _SCRATCH)
     for record in records:
-        (folder / _shard(number)).unlink(missing_ok=True)  # of a part that was not finished
+        (folder / _shard(number)).unlink(missing_ok=True)  # from an unfinished part
         with (
             JsonlWriter(folder / f"exclusions-{number:05d}.jsonl") as drops,
             ShardWriter(folder, Example, stem=f"part-{number:05d}") as shards,
@@ -228,7 +231,7 @@ def _write(recipe: DataRecipe, source: SourceSection, folder: Path, progress: Pr
 
 
 def _finished(folder: Path) -> tuple[int, int, int]:
-    """Parts that are finished, the examples in them, and the records that they were made of."""
+    """Numbers of finished parts, of their examples, and of the records behind them."""
     number = rows = done = 0
     while (mark := folder / f"exclusions-{number:05d}.jsonl").is_file():
         shard = folder / _shard(number)

@@ -1,9 +1,11 @@
-"""A person's own data: JSON lines, a JSON list, CSV, TSV or Parquet (the Hub's too), with a map of its columns.
+"""A user's own data: JSON lines, a JSON list, CSV, TSV or Parquet (also the Hub's), with a map of its columns.
 
-Licence: the person's to say. A raw record is whatever the columns are; with ``columns: {image: file, caption: text}``
-the row ``{"file": "a.jpg", "text": "A red boat."}`` becomes a ``caption`` example with the image ``a.jpg``.
-A cell with a list of texts (in CSV the JSON of one) becomes an example each. Parquet of the Hugging Face Hub has the pictures
-in its cells, ``{bytes, path}``: their keys are ``FILE#ROW``, with rows from 0, and the same file is the source's ``images``.
+Licence: given by the user. A raw record may have any columns; with ``columns: {image: file, caption: text}`` the row
+``{"file": "a.jpg", "text": "A red boat."}`` becomes a ``caption`` example with the image ``a.jpg``.
+
+Each text of a cell with a list (in CSV as JSON) becomes an example. Parquet files of the Hugging Face Hub have the
+pictures in cells ``{bytes, path}``: their keys are ``FILE#ROW``, with rows from 0, and the same file is the source's
+``images``.
 
 Two tasks need no picture: ``text`` rows have a ``prompt`` and an ``answer``, used as they are; ``translation`` rows have a
 ``source`` and a ``target``. Such text-only rows keep what the language model knows of its languages (Pikabea et al. 2025,
@@ -27,7 +29,7 @@ from mblip.storage.text import NO_ADDRESSES, is_address
 
 IMAGES = ("image", "second_image")
 TEXT_ONLY = {"text": ("prompt", "answer"), "translation": ("source", "target")}
-"""The tasks that need no picture, and the roles of their texts, which are also their columns where none are mapped."""
+"""The tasks without pictures, and the roles of their texts, which are also their default columns."""
 
 
 def read(
@@ -47,16 +49,16 @@ def read(
         path: See :func:`mblip.corpora.rows.read_rows`.
         task: The task of all rows, by which templates are chosen.
         licence: SPDX identifier or your own words.
-        columns: Role -> column: ``image`` (and ``second_image``), and each text by the role that templates call it,
-            such as caption, question, answer. The tasks :data:`TEXT_ONLY` have columns of their roles' names by default,
-            and no picture where ``image`` is not mapped or a row's cell is empty.
-        language: Of all texts, in any form that ``mblip languages`` lists. With another language than English set
-            the source's ``translate`` to false.
-        language_column: Column that holds each row's language instead.
-        source_language: Of the ``source`` of translations, whose ``target`` is in ``language``.
+        columns: Role -> column: ``image`` (and ``second_image``), and each text by its role in templates, such as
+            caption, question, answer. The tasks :data:`TEXT_ONLY` have columns with their roles' names by default, and
+            no picture if ``image`` is not mapped or a row's cell is empty.
+        language: Language of all texts, in any form that ``mblip languages`` lists. If it is not English, set the
+            source's ``translate`` to false.
+        language_column: Column with each row's language, to use instead.
+        source_language: Language of the ``source`` of translations, whose ``target`` is in ``language``.
 
     Raises:
-        InputError: Another kind of file, or one that lacks a column.
+        InputError: The file is of another kind, or lacks a column.
     """
     columns = columns or {role: role for role in TEXT_ONLY.get(task, ())}
     if "image" not in columns and task not in TEXT_ONLY:
@@ -76,7 +78,7 @@ def read(
         number, row = numbered
         if isinstance(row, BadRow):
             raise row
-        # Pictures in the cells are asked for by row (mblip.storage.ParquetStore).
+        # Pictures in cells are read by row (mblip.storage.ParquetStore).
         images = tuple(
             f"{path.name}#{number - 1}" if columns[role] in pictures else _image(row, columns[role])
             for role in IMAGES
@@ -92,7 +94,7 @@ def read(
         several = {role: _texts(row, column) for role, column in roles.items()}
         count = max(map(len, several.values()))
         if odd := next((role for role, texts in several.items() if len(texts) not in (1, count)), None):
-            raise BadRow(f"{roles[odd]!r} holds {len(several[odd])} texts where another column holds {count}")
+            raise BadRow(f"{roles[odd]!r} has {len(several[odd])} texts, but another column has {count}")
         for place in range(count):
             texts = {role: texts[place if len(texts) > 1 else 0] for role, texts in several.items()}
             languages: str | dict[str, str] = own if task != "translation" else {"source": of_source, "target": own}
@@ -103,7 +105,7 @@ def read(
 
 
 def _wanted(columns: dict[str, str], language_column: str, pictures: list[str]) -> list[str]:
-    """The columns of Parquet to read: of those with pictures in their cells the paths alone."""
+    """The columns of Parquet to read; for columns with pictures only their paths."""
     named = [*columns.values(), *([language_column] if language_column else [])]
     return [f"{name}.path" if name in pictures else name for name in dict.fromkeys(named)]
 
@@ -123,7 +125,7 @@ def _is_empty(row: Row, column: str) -> bool:
 
 
 def _texts(row: Row, column: str) -> list[str]:
-    """The texts of a cell, which may hold a list, or, in CSV, the JSON of one."""
+    """The texts of a cell, which may be a list, or in CSV a list as JSON."""
     cell = row.get(column) if isinstance(row, dict) else None
     if isinstance(cell, str) and cell.lstrip().startswith('["'):
         with suppress(ValueError):

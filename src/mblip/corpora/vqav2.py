@@ -1,4 +1,4 @@
-"""VQAv2: questions about COCO images, and the same rows the other way round.
+"""VQAv2: questions about COCO images, and the generation of these questions.
 
 Licence: CC BY 4.0. Download: https://visualqa.org/download.html (questions and annotations of train).
 
@@ -51,8 +51,8 @@ def read(
         source: First part of the ids.
         questions: ``v2_OpenEnded_mscoco_train2014_questions.json``.
         annotations: ``v2_mscoco_train2014_annotations.json``, in the same order.
-        image_key: How an image is called, from its ``image_id``; ``{image_id}.jpg`` fits corpora that borrow this
-            layout, such as TextVQA.
+        image_key: Pattern of image keys, with ``image_id``; ``{image_id}.jpg`` fits corpora with the same layout, such
+            as TextVQA.
         tasks: ``vqa``, ``question_generation`` or both.
 
     Raises:
@@ -81,7 +81,9 @@ def read_pairs(questions: Path, annotations: Path) -> Iterator[tuple[Row, Row]]:
     for number, (question, annotation) in enumerate(zip_longest(*files, fillvalue=_ENDED), start=1):
         if question is _ENDED or annotation is _ENDED:
             longer = annotations if question is _ENDED else questions
-            raise InputError(f"{longer} goes on after record {number - 1}, the last of the other file; take a pair")
+            raise InputError(
+                f"{longer} continues after record {number - 1}, the last of the other file; name a pair of files"
+            )
         ids = [row.get("question_id") if isinstance(row, dict) else None for row in (question, annotation)]
         if ids[0] != ids[1]:
             raise InputError(
@@ -91,7 +93,7 @@ def read_pairs(questions: Path, annotations: Path) -> Iterator[tuple[Row, Row]]:
 
 
 def most_common_answer(annotation: Row) -> str:
-    """The answer most people gave: the file's own ``multiple_choice_answer``, else counted, the first among equals.
+    """The most common answer: the file's ``multiple_choice_answer``, else by count, the first of a tie.
 
     Raises:
         BadRow: There are no answers.

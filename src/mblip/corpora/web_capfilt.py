@@ -1,17 +1,17 @@
-"""Web CapFilt: BLIP's machine-made captions of web images, balanced by what they speak of.
+"""Web CapFilt: BLIP's machine-made captions of web images, balanced by their noun phrases.
 
-Licence: captions BSD-3-Clause (BLIP); the images are their sites' own. Download:
+Licence: captions BSD-3-Clause (BLIP); the images belong to their sites. Download:
 https://storage.googleapis.com/sfr-vision-language-research/BLIP/datasets/ccs_synthetic_filtered_large.json.
 
 Raw record::
 
     {"caption": "a woman in a red dress", "url": "https://example.org/a.jpg"}
 
-becomes a ``caption`` example, if the balancing chooses it. Its image is keyed by a hash of the address, under which
-``mblip data images`` stores it; by ``jpg``, where the record has that; or as img2dataset numbered it.
+becomes a ``caption`` example, if the balancing chooses it. Its image key is a hash of the address, under which ``mblip
+    data images`` stores the image; or ``jpg``, if the record has that; or img2dataset's number.
 
-Balancing (paper, appendix): of every noun phrase that occurs in at least ten captions, its stop words left out, thirty
-of its captions are drawn. What thousands of captions say over and over is so cut down, and what few say stays.
+Balancing (paper, appendix): for every noun phrase without stop words that occurs in at least ten captions, thirty of
+its captions are drawn. This reduces phrases of thousands of captions, and keeps rare ones.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from mblip.storage import atomic_write
 
 LICENCE = "BSD-3-Clause"
 
-# Pairs of phrase and caption are drawn from in so many parts, to hold a sixteenth of them in memory.
+# Number of parts in which pairs of phrase and caption are processed, so that a sixteenth is in memory.
 _PARTS = 16
-_BLOCK = 100_000  # captions parsed before what was found is kept
+_BLOCK = 100_000  # captions that are parsed between two saves
 
 
 def read(
@@ -57,14 +57,13 @@ def read(
     Args:
         source: First part of the ids.
         path: ``ccs_synthetic_filtered_large.json``.
-        pipeline: A spaCy pipeline with tagger and parser, installed or as a folder; 0 for ``most`` needs none.
-        least: Captions that a noun phrase must occur in to count.
-        most: Captions drawn for each phrase; 0 takes every caption.
-        processes: Of spaCy.
-        fetched: Folder that img2dataset wrote, by whose tables images are keyed; captions without their image are left
-            out.
-        seed: Of the draw.
-        scratch: Folder that keeps the phrases found so far, for a run that is stopped; the stage names it.
+        pipeline: A spaCy pipeline with tagger and parser, installed or as a folder; not needed if ``most`` is 0.
+        least: Minimal number of captions with a noun phrase.
+        most: Number of captions drawn per phrase; 0 takes every caption.
+        processes: Number of spaCy's processes.
+        fetched: Output folder of img2dataset, for its image keys; captions without an image are left out.
+        seed: Seed of the draw.
+        scratch: Folder for the phrases found so far, for a run that is stopped; set by the stage.
 
     Raises:
         InputError: The pipeline is not installed or finds no noun phrases.
@@ -92,15 +91,15 @@ def read(
 
 
 def urls(path: Path, **_: Any) -> Iterator[tuple[str, str]]:
-    """Image key and address of every record, for ``mblip data images``."""
+    """Image keys and addresses of all records, for ``mblip data images``."""
     for row in stream_json(path):
-        with suppress(BadRow):  # reading the source counts those
+        with suppress(BadRow):  # reading the source reports bad rows
             url = take_text(row, "url")
             yield url_key(url), url
 
 
 def url_key(url: str) -> str:
-    """The image key of an address: 16 hexadecimal digits of its hash, in 256 folders."""
+    """The image key of an address: 16 hexadecimal digits of its hash, in one of 256 folders."""
     digest = hashlib.blake2b(url.encode("utf-8", "replace"), digest_size=8).hexdigest()
     return f"{digest[:2]}/{digest}.jpg"
 
@@ -108,7 +107,7 @@ def url_key(url: str) -> str:
 def balance(
     path: Path, pipeline: str, least: int, most: int, processes: int, seed: int, scratch: Path | None = None
 ) -> NDArray[np.bool_]:
-    """True for each caption of a file that is kept."""
+    """Mask of the captions in a file that are kept."""
     nlp = load_pipeline(pipeline)
     captions = (str(row.get("caption", "")) if isinstance(row, dict) else "" for row in stream_json(path))
     blocks: list[Path] = []
@@ -142,15 +141,15 @@ def load_pipeline(name: str) -> Any:
         nlp = spacy.load(name)
     except OSError as error:
         raise InputError(
-            f"there is no spaCy pipeline {name!r}; run python -m spacy download {name}, or name the folder of one"
+            f"there is no spaCy pipeline {name!r}; run python -m spacy download {name}, or name a folder"
         ) from error
     if "parser" not in nlp.pipe_names:
-        raise InputError(f"the spaCy pipeline {name!r} has no parser, so it finds no noun phrases; name one that has")
+        raise InputError(f"the spaCy pipeline {name!r} has no parser to find noun phrases; name one with a parser")
     return nlp
 
 
 def noun_phrases(document: Any) -> set[str]:
-    """The noun phrases of a parsed text in small letters, without stop words and marks."""
+    """The noun phrases of a parsed text in lower case, without stop words and punctuation."""
     words = (
         [token.lower_ for token in chunk if not (token.is_stop or token.is_punct)] for chunk in document.noun_chunks
     )
@@ -158,10 +157,10 @@ def noun_phrases(document: Any) -> set[str]:
 
 
 def _phrases(documents: Iterable[Any], first: int) -> NDArray[np.uint64]:
-    """[pairs, (hash of a phrase, number of its caption)], the captions counted from ``first``."""
+    """Pairs [pairs, (hash of a phrase, number of its caption)], with captions counted from ``first``."""
     pairs = array("Q")
     for caption, document in enumerate(documents, start=first):
-        for phrase in sorted(noun_phrases(document)):  # the order of a set differs from run to run
+        for phrase in sorted(noun_phrases(document)):  # the order of a set differs between runs
             pairs.append(hash_text(phrase))
             pairs.append(caption)
     return np.frombuffer(pairs, np.uint64).reshape(-1, 2)
@@ -173,7 +172,7 @@ def _part(pairs: NDArray[np.uint64], number: int) -> NDArray[np.uint64]:
 
 
 def _draw(pairs: NDArray[np.uint64], least: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Captions drawn from [pairs, (phrase, caption)]: ``most`` at random for each phrase with ``least`` of them."""
+    """Draw captions from [pairs, (phrase, caption)]: ``most`` at random for each phrase with at least ``least``."""
     if not len(pairs):
         return np.empty(0, np.int64)
     pairs = pairs[np.lexsort((rng.random(len(pairs)), pairs[:, 0]))]

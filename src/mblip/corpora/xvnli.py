@@ -8,8 +8,8 @@ Raw record, a JSON line::
      "sentence1": "A man in a blue shirt ...", "sentence2": "He carries the paper on his head.",
      "gold_label": "contradiction", "annotator_labels": ["contradiction"]}
 
-(official SNLI-VE spells ``Flickr30K_ID``) becomes one ``entailment`` example: the photo, ``sentence2`` as hypothesis,
-and yes, no or maybe.
+(official SNLI-VE has ``Flickr30K_ID``) becomes one ``entailment`` example: the photo, ``sentence2`` as hypothesis, and
+yes, no or maybe.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def read(source: str, path: Path, first_annotator: bool = False) -> Iterator[Exa
     Args:
         source: First part of the ids.
         path: A file of JSON lines.
-        first_annotator: Take the first of ``annotator_labels``, as the original did, instead of ``gold_label``, which
-            is "-" where the annotators did not agree (such pairs are left out).
+        first_annotator: Use the first of ``annotator_labels``, as the original did, instead of ``gold_label``, which is
+            "-" if the annotators did not agree (such pairs are left out).
     """
 
     def make(row: Row) -> Iterator[Text | Drop]:

@@ -1,6 +1,6 @@
-"""What a reader of scores must know of a benchmark, in the run's ``benchmarks.json``: no registry is asked for it.
+"""Descriptions of benchmarks in a run's ``benchmarks.json``, so that reports need no registry.
 
-So a benchmark of another package is reported like any other, also where that package is not installed.
+A benchmark of another package is reported like any other, even if that package is not installed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ABOUT = "benchmarks.json"
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """A benchmark as a run has written it down.
+    """A benchmark as a run describes it.
 
     Attributes:
-        name: Of the benchmark.
-        metrics: In the order of importance: the first that scores have stands for the benchmark.
-        english: The benchmark that stands for its English, where that is another one.
-        own_language: Whether answers are in the language of the question; otherwise all are in English.
-        images: Folders below a data root (or stores) that its pictures may be in.
+        name: Name of the benchmark.
+        metrics: The metrics in order of importance; the first one that scores have represents the benchmark.
+        english: The benchmark that serves as its English part, if that is another one.
+        own_language: Whether answers are in the language of the question, and not all in English.
+        images: Folders below a data root (or stores) that may have its pictures.
     """
 
     name: str
@@ -39,12 +39,12 @@ class About:
     images: tuple[str, ...] = ()
 
     def metric(self, name: str) -> Metric:
-        """A metric by name; one that was not declared is a plain number of which more is better."""
+        """A metric by name; an undeclared one is a plain number, and higher is better."""
         return find_metric(self.metrics, name)
 
 
 def describe(benchmark: Benchmark) -> About:
-    """What a run writes of a benchmark."""
+    """The description of a benchmark that a run writes."""
     own = "{language}" in benchmark.prompt or benchmark.is_made
     return About(benchmark.name, benchmark.metrics, benchmark.english, own, benchmark.images)
 
@@ -53,19 +53,19 @@ def write_about(directory: Path, benchmarks: Iterable[Benchmark]) -> None:
     """Add benchmarks to ``benchmarks.json``.
 
     Raises:
-        InputError: It cannot be written, or what is there is damaged.
+        InputError: The file cannot be written, or the existing file is damaged.
     """
     held = _read(directory / ABOUT) | {benchmark.name: describe(benchmark) for benchmark in benchmarks}
     write_json(directory / ABOUT, [asdict(about) for about in held.values()])
 
 
 def read_about(directory: Path, names: Iterable[str]) -> dict[str, About]:
-    """What a run says of its benchmarks, by name.
+    """The descriptions of a run's benchmarks, by name.
 
     Args:
-        directory: Of the run.
-        names: Benchmarks that are wanted; those that the run does not describe, since it is older than that file, are
-            looked for among the benchmarks at hand.
+        directory: The run directory.
+        names: The benchmarks to describe. Those that an older run does not describe are looked up among the installed
+            ones.
 
     Raises:
         InputError: The file is damaged, or an undescribed benchmark is unknown.

@@ -1,4 +1,4 @@
-"""What a benchmark is: where its items come from, how a model is asked, and how its answers are scored."""
+"""The definition of a benchmark: its items, its prompts, and the scoring of answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mblip.evaluation.metric import Metric
 from mblip.languages import find_language
 from mblip.storage import ImageStore
 
-# Beam search with 5 beams everywhere; the lengths follow the kind of answer (protocol of the paper).
+# The paper's protocol: 5 beams everywhere, lengths by the kind of answer.
 SHORT_ANSWER: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "min_new_tokens": 1, "length_penalty": -1.0}
 CAPTION: Mapping[str, Any] = {"num_beams": 5, "max_new_tokens": 50, "min_new_tokens": 1, "length_penalty": 1.0}
 LONG_CAPTION: Mapping[str, Any] = {
@@ -27,15 +27,15 @@ LONG_CAPTION: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing a model is asked.
+    """One question or task for a model.
 
     Attributes:
-        id: The benchmark's own identifier; what predictions are matched by.
+        id: The benchmark's own identifier, by which predictions are matched.
         images: Keys of its pictures, in order.
         text: The question, statement or hypothesis; empty for captions.
-        gold: What the answer is scored against, in the benchmark's own form.
-        candidates: The answers there are to this item, where each has its own.
-        asked: What stands for ``{text}`` in the prompt, where that is not the text alone.
+        gold: The reference for the answer, in the benchmark's own form.
+        candidates: The possible answers, if each item has its own.
+        asked: The text for ``{text}`` in the prompt, if it differs from ``text``.
     """
 
     id: str
@@ -48,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How answers are scored: a named variant of the metric, the language (mC4 code) and the word segmenter."""
+    """Options of scoring: a named variant of the metric, the language (mC4 code) and the word segmenter."""
 
     variant: str = ""
     language: str = "en"
@@ -57,13 +57,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Metrics with what they were made from.
+    """Metrics, and the values they are computed from.
 
     Attributes:
         metrics: Values by name, in the units that the benchmark declares.
-        items: What was scored; their number is the denominator.
+        items: The scored items; their number is the denominator.
         per_item: Values of metrics that are means over the items, as fractions, [items]; for intervals and tests.
-        notes: What the score's fingerprint says about it.
+        notes: Entries for the score's fingerprint.
     """
 
     metrics: dict[str, float]
@@ -74,11 +74,11 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Some of a benchmark's items, as another file says.
+    """A choice of a benchmark's items by another file.
 
     Attributes:
-        files: Where that file lies below a root, as in :attr:`Benchmark.files`.
-        choose: The items of all that it chooses, in its order.
+        files: Path of that file below a root, as in :attr:`Benchmark.files`.
+        choose: Selects the items, in the order of that file.
     """
 
     files: tuple[str, ...]
@@ -90,38 +90,39 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        name: As in the command line.
-        languages: mC4 codes it has.
-        files: Where its annotations lie below a root, for a language; the first that exists is read, but a pattern must not
-            leave a choice between names. ``{code}`` is the code the benchmark's files use. Empty where its items are made,
-            not read.
-        read: Items of an annotation file in a language.
-        prompt: What the model is told about an item, in the paper's words: ``{text}`` is the item's, ``{language}`` the
-            language's English name.
+        name: Name of the benchmark on the command line.
+        languages: mC4 codes of its languages.
+        files: Paths of its annotations in a language below a root. The first that exists is read, and a pattern must
+            match one name only. ``{code}`` is the code that the benchmark's files use. Empty if its items are
+            generated.
+        read: Reads the items of an annotation file in a language.
+        prompt: The paper's prompt: ``{text}`` is the item's text, ``{language}`` the English name of the language.
         decoding: Generation settings of the paper.
-        score: Metrics of answers, one for each item.
-        metrics: All that it measures, the one that stands for it first; a score need not have each.
-        english_files: Where those in English lie instead, where they lie elsewhere.
-        choice: Which of the items are asked, where another file says so.
-        mark: A pattern found near the beginning of its files that others of the same name lack.
-        images: Folders below a root (or tars of these names) that its pictures may be in; or an image store ``SCHEME:NAME``.
-        candidates: The answers there are, where there are few; what candidate scoring chooses from.
-        english: The benchmark that stands for its English, where that is another one.
-        tells_language: Whether answers are sentences in the language asked for, so that their language can be told.
-        source: Where annotations and pictures are to be had.
+        score: Computes the metrics of answers, one answer per item.
+        metrics: All its metrics, the main one first; a score may lack some.
+        english_files: Paths of its English annotations, if they differ.
+        choice: The choice of items, if another file makes one.
+        mark: A pattern near the beginning of its files that files of the same name from elsewhere lack.
+        images: Folders below a root (or tars of these names) that may have its pictures; or an image store
+            ``SCHEME:NAME``.
+        candidates: The possible answers, if they are few; candidate scoring chooses from them.
+        english: The benchmark that serves as its English part, if that is another one.
+        tells_language: Whether answers are sentences in the requested language, so that their language can be
+            identified.
+        source: Address of annotations and pictures.
         variants: Names of the ways to score, the default first.
         id_keys: Fields of a prediction that name its item, before those of all benchmarks
             (:mod:`mblip.evaluation.predictions`).
-        answer_keys: Fields of a prediction that hold the answer, likewise.
+        answer_keys: Fields of a prediction that hold the answer, before those of all benchmarks.
         is_about_images: Whether an item is a picture, so that predictions name it by the picture's number or file.
-        normal_id: How identifiers are brought to one spelling.
-        extra: Whether predictions for items that are not in the data are passed over (xGQA) instead of refused.
+        normal_id: Normalises identifiers.
+        extra: Whether predictions for items that are not in the data are ignored (xGQA) instead of refused.
         partial: Whether the data may have items without a prediction (CHAIR, whose data are a look-up table).
         optional: Whether an item needs no prediction because none could be right.
-        kind: The task that an item is of, where a benchmark has several: a limit takes as many pictures of each.
-        path: The annotations themselves, where they are a person's own file.
-        parts: All files of them, where there are several.
-        own_pictures: The store of pictures that stand in the annotations.
+        kind: Returns the task of an item, if a benchmark has several; a limit takes equally many pictures of each.
+        path: The annotation file itself, if it is the user's own.
+        parts: All annotation files, if there are several.
+        own_pictures: The store of pictures inside the annotations.
         chooses: Whether each item has candidates of its own.
     """
 
@@ -162,19 +163,19 @@ class Benchmark:
 
     @property
     def yes_or_no(self) -> bool:
-        """Whether every answer is a yes or a no, so that 1 and 0 in a file of predictions mean them."""
+        """Whether every answer is yes or no, so that 1 and 0 in a file of predictions mean yes and no."""
         return self.candidates == ("yes", "no")
 
     def find(self, root: Path, language: str, listing: Sequence[Path] | None = None) -> Path:
         """The annotation file in ``root`` (or ``root`` itself, if it is a file or nothing is read).
 
         Args:
-            root: Where to look.
+            root: The folder to search.
             language: mC4 code.
-            listing: What :func:`list_annotations` found below the root, where it is asked more than once.
+            listing: Result of :func:`list_annotations` for the root, to reuse it.
 
         Raises:
-            InputError: There is none, or several of which any could be meant.
+            InputError: There is no such file, or several that match.
         """
         if self.path:
             return self.path
@@ -192,29 +193,27 @@ class Benchmark:
         return found
 
     def find_choice(self, root: Path, listing: Sequence[Path]) -> Path | None:
-        """The file below ``root`` that says which items are asked; None where all are.
+        """The file below ``root`` that chooses the items; None if all are asked.
 
         Raises:
-            InputError: There is none, or several of which any could be meant.
+            InputError: There is no such file, or several that match.
         """
         if self.choice is None:
             return None
         found = self._first(self.choice.files, "", root, listing)
         if found is None:
             names = ", ".join(self.choice.files)
-            raise InputError(
-                f"{root} lacks the file that says which items of {self.name} are asked: looked for {names}"
-            )
+            raise InputError(f"{root} lacks the file that chooses the items of {self.name}: looked for {names}")
         return found
 
     def _first(self, names: Sequence[str], mark: str, root: Path, listing: Sequence[Path]) -> Path | None:
         for name in names:
             found = [p for p in listing if p.match(name) and (not mark or begins_with(p, mark))]
             several = sorted({path.name for path in found})
-            if len(several) > 1:  # splits, of which none is meant more than another
+            if len(several) > 1:  # for example splits
                 raise InputError(
-                    f"{root} holds {len(several)} files that may be the {self.name} annotations: {', '.join(several[:8])}; "
-                    "give the one that is meant"
+                    f"{root} holds {len(several)} files that may be the {self.name} annotations: "
+                    f"{', '.join(several[:8])}; name one of them"
                 )
             if found:
                 return found[0]
@@ -232,7 +231,7 @@ class Benchmark:
 
 
 def gold_texts(gold: Any) -> tuple[str, ...]:
-    """What a person would read as the right answers."""
+    """The reference answers for display."""
     if isinstance(gold, bool):
         return ("yes" if gold else "no",)
     if isinstance(gold, str):
@@ -246,7 +245,7 @@ def list_annotations(root: Path) -> list[Path]:
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
+        if real in seen:  # a circular link
             folders.clear()
             continue
         seen.add(real)
@@ -255,7 +254,7 @@ def list_annotations(root: Path) -> list[Path]:
 
 
 def begins_with(path: Path, mark: str) -> bool:
-    """Whether a pattern is found near the beginning of a file."""
+    """Whether a file has a pattern near its beginning."""
     try:
         with path.open("rb") as file:
             return re.search(mark.encode(), file.read(1 << 14)) is not None
@@ -264,6 +263,6 @@ def begins_with(path: Path, mark: str) -> bool:
 
 
 def mean_accuracy(right: Sequence[bool | float]) -> tuple[float, NDArray[np.float64]]:
-    """Accuracy in percent, and the values it is the mean of."""
+    """Accuracy in percent, and the values that it averages."""
     values = np.array(right, dtype=np.float64)
     return 100 * (float(values.sum()) / len(values)), values

@@ -1,4 +1,4 @@
-"""Which benchmarks are complete below a data root, what the others lack, and where it is to be had."""
+"""Find which benchmarks are complete below a data root, what the others lack, and where to get it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from mblip.evaluation.tables import read_tables
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One benchmark in one language.
+    """The state of one benchmark in one language.
 
     Attributes:
-        benchmark: Its name.
+        benchmark: Name of the benchmark.
         language: mC4 code.
-        annotations: The file, or empty where there is none.
-        problem: Why the annotations cannot be used; empty where they can.
-        items: In the annotations.
-        images: That they ask for.
-        missing: Of these images, how many are nowhere.
-        example: One of those.
-        places: Where images are looked for, folders (or tars of these names) that need not exist.
-        source: Where annotations and images are to be had.
+        annotations: The annotation file; empty if there is none.
+        problem: Why the annotations cannot be used; empty if they can.
+        items: Number of items in the annotations.
+        images: Number of images that they need.
+        missing: Number of these images that were not found.
+        example: One missing image.
+        places: Folders (or tars of these names) that are searched for images; they need not exist.
+        source: Address of annotations and images.
     """
 
     benchmark: str
@@ -57,7 +57,7 @@ class Finding:
 
 
 def check_data(root: Path, names: Collection[str] = ()) -> Iterator[Finding]:
-    """Look at every benchmark in each of its languages.
+    """Check every benchmark in each of its languages.
 
     Args:
         root: The folder that holds the benchmarks.

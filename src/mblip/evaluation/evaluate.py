@@ -1,4 +1,4 @@
-"""``mblip eval``: from the name of a model to scores, through predictions that are kept."""
+"""``mblip eval``: from the name of a model to scores, with saved predictions in between."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _PLACEHOLDER = "⟨text⟩"
-_NAMED = 5  # items without an answer that an error names
+_NAMED = 5  # number of unanswered items that an error lists
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOptions:
-    """How an evaluation is run; none of it is part of the benchmark.
+    """Options of how an evaluation runs, independent of the benchmark.
 
     Attributes:
-        endpoint: See :func:`~mblip.evaluation.answerers.load_answerer`, as the next three.
+        endpoint: See :func:`~mblip.evaluation.answerers.load_answerer`.
         quantization: ``none``, ``int8`` or ``nf4``.
         dtype: ``fp32``, ``bf16`` or empty.
-        batch_size: Texts that run together, or requests under way at an endpoint.
-        extra_body: Fields that every request to an endpoint has besides; one that is None is left out.
-        images: Image stores to look in before the benchmarks' own folders.
-        allow_missing: Leave out items without a picture, answer or prediction, counted, instead of refusing.
+        batch_size: Number of texts that run together, or of parallel requests to an endpoint.
+        extra_body: Additional fields of every request to an endpoint; a field that is None is removed.
+        images: Image stores to search before the benchmarks' own folders.
+        allow_missing: Leave out and count items without a picture, answer or prediction, instead of refusing.
     """
 
     endpoint: str = ""
@@ -60,7 +60,7 @@ class RuntimeOptions:
     allow_missing: bool = False
 
     def load(self, model: str, device: Any = None, chat: bool | None = None) -> Answerer:
-        """The model that these options are for; ``chat`` as :func:`~mblip.evaluation.answerers.load_answerer` takes it."""
+        """Load the model with these options; ``chat`` as in :func:`~mblip.evaluation.answerers.load_answerer`."""
         return load_answerer(
             model, endpoint=self.endpoint, quantization=self.quantization, dtype=self.dtype, batch_size=self.batch_size,
             extra_body=self.extra_body, device=device, chat=chat,
@@ -78,21 +78,21 @@ def evaluate(
 ) -> list[Score]:
     """Evaluate a model, or a file of predictions, and write the run directory (:mod:`mblip.evaluation.results`).
 
-    A directory that holds a part of it goes on; scores of other benchmarks in it stay. A benchmark that the model cannot take
-    is left out, and a warning in the log says why.
+    A partial evaluation in the directory is continued, and scores of other benchmarks in it are kept. A benchmark that
+    the model cannot take is skipped with a warning in the log.
 
     Args:
         model: See :func:`~mblip.evaluation.answerers.load_answerer`; or a file of predictions of one benchmark in one
             language, or a folder of ``<benchmark>-<language>.jsonl`` (or ``.json``) files.
-        recipe: What is evaluated, and how.
-        root: Annotations and images are below it.
-        directory: Where to.
-        runtime: How it is run.
-        processes: Who shares the work; by default the ones Accelerate knows.
+        recipe: Benchmarks and settings.
+        root: Folder of annotations and images.
+        directory: The run directory.
+        runtime: Options of how it runs.
+        processes: The processes that share the work; by default those that Accelerate knows.
         progress: See :func:`~mblip.evaluation.runner.answer_tasks`.
 
     Returns:
-        The scores, in the order of the recipe; empty in all processes but the first.
+        The scores, in the order of the recipe; empty in all processes except the first.
 
     Raises:
         InputError: Something is missing, or the directory holds another model's answers.
@@ -108,7 +108,7 @@ def evaluate(
         pictures=not existing, sets=recipe.sets, as_stored=recipe.pictures == "original",
     )  # fmt: skip
     detector = _detector(chosen)
-    if processes is None:  # after what is missing has been named: torch takes seconds
+    if processes is None:  # after the checks for missing files, because importing torch takes seconds
         from accelerate import PartialState
 
         processes = PartialState()
@@ -130,7 +130,7 @@ def evaluate(
     with (
         held(directory) if processes.is_main_process else nullcontext(),
         (
-            begun(directory) if processes.num_processes == 1 else nullcontext()  # others may have answered
+            begun(directory) if processes.num_processes == 1 else nullcontext()  # other processes may have answered
         ),
     ):
         if processes.is_main_process:
@@ -144,17 +144,17 @@ def evaluate(
 
 
 def _possible(tasks: Sequence[Task], answerer: Answerer, *, says_why: bool) -> list[Task]:
-    """The tasks that a model can take; what it cannot is left out, with a warning where that is wanted.
+    """The tasks that a model can take; others are left out, with a warning if ``says_why``.
 
     Raises:
-        InputError: It can take none.
+        InputError: The model can take none.
     """
     reasons = {}
     for task in tasks:
         if task.benchmark.name not in reasons:
             try:
                 reasons[task.benchmark.name] = answerer.refusal(task.ask(task.items[0]), task.pictures.get)
-            except UnreadableImage:  # told when its turn comes
+            except UnreadableImage:  # reported when its turn comes
                 reasons[task.benchmark.name] = ""
     possible = [task for task in tasks if not reasons[task.benchmark.name]]
     if not possible:
@@ -166,7 +166,7 @@ def _possible(tasks: Sequence[Task], answerer: Answerer, *, says_why: bool) -> l
 
 
 def _how(benchmark: Benchmark, protocol: str, answerer: Answerer) -> dict[str, Any]:
-    """How answers come about, for the fingerprint."""
+    """The settings of decoding or candidates, for the fingerprint."""
     if protocol == "candidates":
         return {"candidates": list(benchmark.candidates) or "the options of each item"}
     return {"decoding": answerer.decoding(benchmark.decoding)}
@@ -176,8 +176,7 @@ def _check_protocol(benchmarks: Sequence[Benchmark], protocol: str) -> None:
     open_ended = [benchmark.name for benchmark in benchmarks if not (benchmark.candidates or benchmark.chooses)]
     if protocol == "candidates" and open_ended:
         raise InputError(
-            f"candidates can be scored only where the answers are given, which those of {', '.join(open_ended)} are not; "
-            "leave them out, or generate"
+            f"candidate scoring needs given answers, and {', '.join(open_ended)} has none: leave them out, or generate"
         )
 
 
@@ -229,19 +228,19 @@ def _score_run(
     detector: Detector | None,
     seen: Mapping[str, bool | None],
 ) -> list[Score]:
-    """Score every task whose answers are complete, and then say which are not.
+    """Score every task whose answers are complete, then report the others.
 
     Args:
-        tasks: What was asked.
-        run: How.
-        variant: Of the metrics, where a benchmark has it.
-        directory: The evaluation.
-        allow_missing: Leave items without an answer out, counted.
-        detector: Tells the language of answers.
-        seen: By name of the task, whether its prompt was seen in training; None where nobody knows.
+        tasks: The tasks.
+        run: The description of the run.
+        variant: Variant of the metrics, for benchmarks that have it.
+        directory: The run directory.
+        allow_missing: Leave out and count items without an answer.
+        detector: Identifies the language of answers.
+        seen: By name of the task, whether its prompt was in training; None if unknown.
 
     Raises:
-        InputError: Items have no answer, and may not be left out; names them with the reasons.
+        InputError: Items have no answer and must not be left out; the message names them with the reasons.
     """
     scores, lacking = [], {}
     for task in tasks:
@@ -267,10 +266,10 @@ def _score_run(
         keep_scores(directory, scores, [task.benchmark for task in tasks])
     for name, (task, without) in list(lacking.items()):
         if scores and len(without) == len(task.items) and len(task.items[0].images) > 1:
-            # What takes one picture and not two says so to each item.
+            # A model that takes one picture but not two fails on every item.
             why = read_missing(directory, task.benchmark.name, task.language).get(without[0].id, "it gave no answer")
             _log.warning(
-                "%s is skipped, as the model answers none of its items, which show several pictures: %s", name, why
+                "%s is skipped, because the model answers none of its items with several pictures: %s", name, why
             )
             del lacking[name]
     if lacking:
@@ -279,7 +278,7 @@ def _score_run(
 
 
 def _complaint(lacking: Sequence[tuple[Task, Sequence[Item]]], directory: Path) -> str:
-    """One sentence about all items without an answer."""
+    """A message about all items without an answer."""
     named = []
     for task, items in lacking:
         reasons = read_missing(directory, task.benchmark.name, task.language)
@@ -287,8 +286,8 @@ def _complaint(lacking: Sequence[tuple[Task, Sequence[Item]]], directory: Path) 
     more = f"; and {len(named) - _NAMED} more, listed in {directory / MISSING}" if len(named) > _NAMED else ""
     have = "items have" if len(named) > 1 else "item has"
     return (
-        f"{len(named)} {have} no answer: {'; '.join(named[:_NAMED])}{more}; all others are kept in {directory}: the same "
-        "command asks for these again, and --allow-missing leaves them out, counted"
+        f"{len(named)} {have} no answer: {'; '.join(named[:_NAMED])}{more}; all others are kept in {directory}: the "
+        "same command asks for these again, and --allow-missing leaves them out and counts them"
     )
 
 
@@ -298,7 +297,7 @@ def _data(task: Task) -> dict[str, Any]:
 
 
 def _chosen(run: Run) -> dict[str, Any]:
-    """What was asked otherwise than by default."""
+    """The settings that differ from the defaults."""
     settings = {"limit": (run.limit, None), "sets": (run.sets, "official"), "pictures": (run.pictures, "correct")}
     return {name: value for name, (value, default) in settings.items() if value != default}
 
@@ -331,7 +330,7 @@ def _values(scored: Scored) -> list[ItemScore]:
 
 
 def _detector(benchmarks: Sequence[Benchmark]) -> Detector | None:
-    """Tells languages, where a benchmark wants to know and lingua is installed."""
+    """The language detector, if a benchmark needs one and lingua is installed."""
     if any(benchmark.tells_language for benchmark in benchmarks) and find_spec("lingua"):
         return LinguaDetector()
     return None

@@ -1,4 +1,4 @@
-"""Answers that someone already has, evaluated as a model is: a file of one benchmark in one language, or a folder of them."""
+"""Evaluate existing answers like a model: a file of one benchmark in one language, or a folder of such files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mblip.storage import JsonlWriter
 
 
 def is_predictions(name: str) -> bool:
-    """Whether a name on the command line is that of predictions, rather than a model's."""
+    """Whether a name on the command line means predictions, and not a model."""
     path = Path(name)
     if path.is_dir():
         if any((path / file).exists() for file in ("config.json", "mblip.json")):
@@ -25,7 +25,7 @@ def is_predictions(name: str) -> bool:
 
 
 def find_answers(tasks: Sequence[Task], source: Path, allow_missing: bool) -> list[tuple[Path, Matched]]:
-    """The file of each task, and its answers by item.
+    """Find the file of each task, and its answers by item.
 
     Raises:
         InputError: A file is missing, cannot be read or does not fit its benchmark.
@@ -39,7 +39,7 @@ def find_answers(tasks: Sequence[Task], source: Path, allow_missing: bool) -> li
 
 
 def keep_answers(directory: Path, task: Task, answers: Mapping[str, str]) -> None:
-    """Write answers as a run does, so that reports and samples find them."""
+    """Write answers in the layout of a run, for reports and samples."""
     name, language = task.benchmark.name, task.language
     with JsonlWriter(predictions_path(directory, name, language)) as writer:
         for item in task.items:
@@ -51,7 +51,8 @@ def _file_of(task: Task, source: Path, alone: bool) -> Path:
     if source.is_file():
         if not alone:
             raise InputError(
-                f"{source} is one file; give a folder of BENCHMARK-LANGUAGE.jsonl files, or one benchmark in one language"
+                f"{source} is one file; give a folder of BENCHMARK-LANGUAGE.jsonl files, or one benchmark in one "
+                "language"
             )
         return source
     name = f"{task.benchmark.name}-{task.language}"

@@ -1,4 +1,4 @@
-"""Raw files of benchmarks and of predictions, in whatever JSON form their makers chose."""
+"""Read raw files of benchmarks and predictions, in any common JSON form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 Row = Mapping[str, Any]
 
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".ndjson")
-"""Endings of files of predictions; one without any of them is read as JSON."""
+"""Endings of tables; files of predictions with other endings are read as JSON."""
 
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -30,7 +30,7 @@ def read_values(path: Path) -> list[Any]:
     """The values of a JSON file: the items of a list, JSON lines, or objects written one after the other.
 
     Raises:
-        InputError: The file cannot be read, is empty, cut off or not JSON; names the line.
+        InputError: The file cannot be read, is empty, cut off or not JSON; the message names the line.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -48,7 +48,7 @@ def read_values(path: Path) -> list[Any]:
             raise InputError(f"{path}, line {line} is {what} ({error.msg}); get the file again") from error
         except RecursionError as error:
             raise InputError(f"{path} is not valid JSON: it is nested too deeply") from error
-        except ValueError as error:  # Python's own limit on whole numbers
+        except ValueError as error:  # Python's limit on the length of integers
             raise InputError(f"{path} holds a number with thousands of digits; get the file again") from error
         except _SecondKey as error:
             raise InputError(f"{path} holds {error.args[0]!r} twice in one object; remove one") from error
@@ -63,7 +63,7 @@ def read_rows(path: Path) -> list[Any]:
     """The rows of a table, or the values of a JSON file.
 
     Raises:
-        InputError: The file cannot be read, or a row of it; names the line.
+        InputError: The file or a row cannot be read; the message names the line.
     """
     if path.suffix.lower() not in (".csv", ".tsv", ".parquet"):
         return read_values(path)
@@ -79,7 +79,7 @@ def read_rows(path: Path) -> list[Any]:
 
 @contextmanager
 def files_kept() -> Iterator[None]:
-    """Within it, what :func:`read_kept` has read is not read again."""
+    """Cache the files that :func:`read_kept` reads inside the block."""
     token = _kept.set({})
     try:
         yield
@@ -88,7 +88,7 @@ def files_kept() -> Iterator[None]:
 
 
 def read_kept(path: Path, shape: Callable[[Any], Any]) -> list[Any]:
-    """The values of a file that holds many languages, each in the shape needed, as they are on disk now.
+    """The current values of a file with many languages, each converted by ``shape``.
 
     Raises:
         InputError: As in :func:`read_values`.
@@ -116,7 +116,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def rows(values: list[Any], path: Path, kind: str = "record") -> Iterator[tuple[str, Row]]:
-    """Each value with what errors call it, by its kind and number.
+    """Yield each value with its name for errors, made of kind and number.
 
     Raises:
         InputError: A value is not an object.
@@ -132,7 +132,7 @@ def take(row: Row, name: str, kind: type[T], where: str) -> T:
     """A field of a row.
 
     Raises:
-        InputError: It is missing or of another type.
+        InputError: The field is missing or of another type.
     """
     value = row.get(name)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -142,7 +142,7 @@ def take(row: Row, name: str, kind: type[T], where: str) -> T:
 
 
 def take_id(row: Row, name: str, where: str) -> str:
-    """An identifier, which may be a text or a whole number.
+    """An identifier, which may be a text or an integer.
 
     Raises:
         InputError: It is missing or something else.
@@ -154,7 +154,7 @@ def take_id(row: Row, name: str, where: str) -> str:
 
 
 def take_truth(row: Row, name: str, where: str) -> bool:
-    """A label that is true or false, yes or no, or 1 or 0, as a value of its own or as a text in any case.
+    """A label that is true or false, yes or no, or 1 or 0, as a value or as a text in any case.
 
     Raises:
         InputError: It is missing or none of these.
@@ -170,7 +170,7 @@ def take_language(row: Row, where: str) -> str:
     """The mC4 code of the language that a row names.
 
     Raises:
-        InputError: It names none, or one that is unknown.
+        InputError: The row has no language, or an unknown one.
     """
     spoken = take(row, "language", str, where)
     try:
@@ -180,7 +180,7 @@ def take_language(row: Row, where: str) -> str:
 
 
 def image_name(value: str) -> str:
-    """What an image is called whatever the spelling: no folder, no extension, no zeros or COCO's prefix before a number."""
+    """The normalised name of an image: no folder, no extension, no zeros or COCO's prefix before a number."""
     name = value.rpartition("/")[2]
     name = re.sub(r"\.(?:jpe?g|png)$", "", name, flags=re.IGNORECASE)
     coco = _COCO_FILE.fullmatch(name)
@@ -189,7 +189,7 @@ def image_name(value: str) -> str:
 
 
 class _SecondKey(Exception):
-    """An object names a field, or an item, twice: of which JSON would keep the last alone."""
+    """An object has a key twice, of which JSON would keep only the last."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

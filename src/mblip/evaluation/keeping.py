@@ -1,4 +1,4 @@
-"""A run directory holds one model under one setting: what is written first, compared at every rerun, and never mixed."""
+"""Keep one model with one setting per run directory: the setting is written first and compared at every rerun."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _LONGEST = 80
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """One evaluation at a time writes into a directory.
+    """Lock a directory, so that one evaluation at a time writes to it.
 
     Raises:
-        InputError: Another one does, or it cannot be made.
+        InputError: Another evaluation writes to it, or it cannot be created.
     """
     with no_empty_folders(directory):
         try:
@@ -52,7 +52,7 @@ def held(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def begun(directory: Path) -> Iterator[None]:
-    """Nothing stays of an evaluation that stops before its first answer: there is nothing to go on from."""
+    """Remove the files of an evaluation that stops before its first answer, as there is nothing to continue."""
     there = (directory / RUN).exists()
     with no_empty_folders(directory / MISSING), no_empty_folders(directory / PREDICTIONS):
         try:
@@ -66,18 +66,18 @@ def begun(directory: Path) -> Iterator[None]:
 
 
 def keep_run(directory: Path, run: Run) -> None:
-    """Write what the directory holds; where it holds something, the same must have made it.
+    """Write the description of a run; an existing description must be the same.
 
     Raises:
-        InputError: Another model, setting or decoding made what the directory holds, or a version of mblip that did not
-            write everything down; names what changed.
+        InputError: Another model, setting or decoding, or an older version that did not record everything, made the
+            directory's content; the message names the difference.
     """
     if (directory / RUN).exists():
         held = read_run(directory)
         if held.format != FORMAT:
             raise InputError(
-                f"{directory} holds an evaluation that was made before runs recorded everything that decides an answer (chat "
-                f"template, processor, effective decoding), so that it is not continued; {_ELSEWHERE}"
+                f"{directory} holds an evaluation by an older version, which did not record everything that decides an "
+                f"answer (chat template, processor, effective decoding), so it cannot be continued; {_ELSEWHERE}"
             )
         shared = run.decoding.keys() & held.decoding.keys()
         for name in (
@@ -87,12 +87,12 @@ def keep_run(directory: Path, run: Run) -> None:
         for benchmark in sorted(shared):
             _compare(directory, f"decoding of {benchmark}", held.decoding[benchmark], run.decoding[benchmark])
         run = dataclasses.replace(run, decoding={**held.decoding, **run.decoding})
-    # Reading what is held has added its languages to those of this process.
+    # Reading the description has added its languages to those of this process.
     write_run(directory, dataclasses.replace(run, more_languages=carried(LANGUAGES)))
 
 
 def keep_scores(directory: Path, scores: list[Score], benchmarks: Iterable[Benchmark]) -> list[Score]:
-    """Write scores, and what must be known of their benchmarks, into the directory, beside those of others in it."""
+    """Add scores and the descriptions of their benchmarks to the directory."""
     write_about(directory, benchmarks)
     held = read_scores(directory) if (directory / SCORES).exists() else []
     by_task = {(score.benchmark, score.language): score for score in [*held, *scores]}

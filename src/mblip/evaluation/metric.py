@@ -1,4 +1,4 @@
-"""What a benchmark measures: declared once on the benchmark, written beside its scores, read by everything that shows them."""
+"""Metrics: declared on the benchmark, written beside its scores, read by everything that shows them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Metric:
 
     Attributes:
         name: Its key in the scores.
-        unit: ``%`` where scores hold percent; empty where they hold fractions or plain numbers.
-        higher_is_better: None where neither is, such as the length of a caption.
-        shown_times: What papers multiply the score by, such as 100 for CIDEr.
-        decimals: How many of them papers print.
+        unit: ``%`` if scores are percentages; empty for fractions and plain numbers.
+        higher_is_better: None if neither is better, as for the length of a caption.
+        shown_times: Factor that papers multiply the score by, such as 100 for CIDEr.
+        decimals: Number of decimals that papers print.
     """
 
     name: str
@@ -29,13 +29,13 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """The name with the unit of what :meth:`show` prints."""
+        """The name with the unit that :meth:`show` prints."""
         unit = self.unit or (f"x {self.shown_times:g}" if self.shown_times != 1 else "")
         return f"{self.name}, {unit}" if unit else self.name
 
     @property
     def scale(self) -> float:
-        """The values of single items, which are fractions, times this are in the unit of the score."""
+        """Factor from the values of single items, which are fractions, to the unit of the score."""
         return 100.0 if self.unit == "%" else 1.0
 
     def show(self, value: float) -> str:
@@ -48,13 +48,13 @@ class Metric:
 
 
 def find_metric(metrics: Iterable[Metric], name: str) -> Metric:
-    """A metric by name; one that was not declared is a plain number of which more is better."""
+    """A metric by name; an undeclared one is a plain number, and higher is better."""
     return next((metric for metric in metrics if metric.name == name), Metric(name))
 
 
 ACCURACY = Metric("accuracy", "%", decimals=1)
 CIDER = Metric("CIDEr", shown_times=100, decimals=1)
 RELAXED = Metric("relaxed")
-"""The share of answers that hold the right one."""
+"""The share of answers that contain the right one."""
 UNPARSED = Metric("unparsed", higher_is_better=False)
-"""The share of answers that are none of those that there are."""
+"""The share of answers that are none of the possible ones."""

@@ -1,4 +1,4 @@
-"""The pictures of benchmarks, found below a root in the folders or tars that each benchmark names."""
+"""Find the pictures of benchmarks below a root, in the folders or tars that each benchmark names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mblip.storage import ImageStore, UnreadableImage, image_scheme, open_images
 
 
 class PictureSources:
-    """Several image stores as one; a key is looked for in the order of the stores.
+    """Several image stores as one, searched in order.
 
     Attributes:
-        places: What they were opened from.
+        places: The paths that they were opened from.
     """
 
     def __init__(self, places: Sequence[str], as_stored: bool = False, own: ImageStore | None = None) -> None:
@@ -36,7 +36,7 @@ class PictureSources:
         return any(key in store for store in self._stores)
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of the keys that no store holds, each once."""
+        """The keys that no store has, each once."""
         return [key for key in dict.fromkeys(keys) if key not in self]
 
 
@@ -51,11 +51,11 @@ def find_pictures(
 
     Args:
         names: Its folders (:attr:`Benchmark.images`).
-        root: Below it they are looked for; a tar of a folder's name, such as ``coco/val2014.tar``, serves too. None finds
-            only those of a plug-in's image scheme.
-        extra: Image stores to look in first.
+        root: The folder to search below; a tar with a folder's name, such as ``coco/val2014.tar``, is used too. With
+            None, only stores of a plug-in's image scheme are found.
+        extra: Image stores to search first.
         as_stored: See :func:`~mblip.storage.decode_image`.
-        own: A store that is at hand, to look in before all others; without the folders by name.
+        own: A store to search before all others; the named folders are then not searched.
 
     Raises:
         InputError: An extra store does not exist, or a tar cannot be read.

@@ -1,8 +1,8 @@
-"""Files of predictions: read in whatever form they are, and matched with the items that they answer.
+"""Read files of predictions in any common form, and match them with the items that they answer.
 
-One reader for every benchmark. A file holds rows (JSON, JSON lines, CSV, TSV, Parquet) that name an item and an answer by any
-of the names below, however they are spelled (``question_id``, ``questionId``, ``Question ID``). Of several, those that the
-benchmark's own files use come first.
+One reader serves every benchmark. A file has rows (JSON, JSON lines, CSV, TSV, Parquet) with an item and an answer in
+fields of any of the names below, in any spelling (``question_id``, ``questionId``, ``Question ID``). Names that the
+benchmark's own files use take precedence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from mblip.evaluation.benchmark import Benchmark, Item
 from mblip.evaluation.json_files import Row, image_name, read_rows, rows, take_language
 from mblip.replies import without_reasoning
 
-# What a model said; before "answer" what can be nothing else, since files of predictions may repeat the right answer.
+# Fields of a model's answer. Unambiguous names come before "answer", because files of predictions may repeat the right
+# answer.
 _SAID = ("prediction", "pred", "predicted_answer", "model_answer", "model_output", "response", "output")
 ANSWER_FIELDS = (*_SAID, "answer", "caption", "text", "generated_text", "label")
 ID_FIELDS = ("question_id", "id", "pairID", "identifier", "item_id", "sample_id")
@@ -34,10 +35,10 @@ class Answer:
     """One prediction.
 
     Attributes:
-        item: The item it names; None where a file has the order of the data.
-        text: What the model said, without its reasoning; None where it said nothing.
-        question: What it was asked, where the row says so.
-        image: The picture it was asked about, where the row says so.
+        item: The item that it names; None if the file has the order of the data.
+        text: The model's answer, without its reasoning; None if there is none.
+        question: The question, if the row has it.
+        image: The picture, if the row has it.
         where: File and row, for errors.
     """
 
@@ -53,8 +54,8 @@ class Matched:
     """Predictions by item.
 
     Attributes:
-        answers: By the item's id.
-        counts: What was passed over or is missing, for the fingerprint.
+        answers: Answers by the item's id.
+        counts: Numbers of ignored and missing predictions, for the fingerprint.
     """
 
     answers: dict[str, str]
@@ -62,14 +63,14 @@ class Matched:
 
 
 def read_answers(path: Path, benchmark: Benchmark, language: str) -> list[Answer]:
-    """The answers in a file of predictions.
+    """Read the answers in a file of predictions.
 
-    Understood are tables and JSON of rows, also as the value of ``results``, ``predictions`` and the like; an object ``{id:
-    answer}`` or ``{id: row}``; ``{"imgToEval": {id: {"caption": ...}}}``; lmms-eval's samples; and the captions of ``mblip
-    caption``, of which those in the language are taken.
+    Supported are tables and JSON of rows, also as the value of ``results``, ``predictions`` and the like; an object
+    ``{id: answer}`` or ``{id: row}``; ``{"imgToEval": {id: {"caption": ...}}}``; lmms-eval's samples; and the captions
+    of ``mblip caption``, filtered by language.
 
     Raises:
-        InputError: A row lacks an answer or cannot be read, or there is none in the language.
+        InputError: A row lacks an answer or cannot be read, or no row is in the language.
     """
     values = read_rows(path)
     if len(values) == 1 and isinstance(values[0], dict):
@@ -79,14 +80,14 @@ def read_answers(path: Path, benchmark: Benchmark, language: str) -> list[Answer
     numbered = list(rows(values, path))
     if all(
         isinstance(row.get("doc_id"), int) for _, row in numbered
-    ):  # lmms-eval's, as its processes came to write them
+    ):  # lmms-eval's samples, in the order in which its processes wrote them
         numbered.sort(key=lambda pair: int(pair[1]["doc_id"]))
     found, others = [], set()
     for where, row in numbered:
         spoken = _language_of(row, where)
         if spoken in ("", language):
             found.append(_answer(row, where, benchmark))
-        elif "benchmark" in row and "id" in row:  # mblip's own, which has a file for each language
+        elif "benchmark" in row and "id" in row:  # mblip's own format, with one file per language
             raise InputError(f"{where} is in {spoken!r}, not in {language!r}; give each language its own file")
         else:
             others.add(spoken)
@@ -103,10 +104,10 @@ def match_answers(
     predictions: Path,
     allow_missing: bool,
 ) -> Matched:
-    """The answer by item id, and what was passed over, counted.
+    """Match answers with items, and count ignored and missing ones.
 
     Raises:
-        InputError: An item without a prediction or with two, or a prediction for no item.
+        InputError: An item has no prediction or two, or a prediction belongs to no item.
     """
     matched: dict[str, str] = {}
     silent: dict[str, Answer] = {}
@@ -115,7 +116,7 @@ def match_answers(
         if item is None:
             if not benchmark.extra:
                 raise InputError(
-                    f"{answer.where} is for {answer.item or answer.image!r}, which {path} does not hold; remove it or give "
+                    f"{answer.where} is for {answer.item or answer.image!r}, which is not in {path}; remove it or give "
                     "its data"
                 )
             unknown += 1
@@ -129,8 +130,8 @@ def match_answers(
     if silent and not allow_missing:
         first = next(iter(silent.values()))
         raise InputError(
-            f"{first.where} holds no answer ({len(silent)} such rows), only reasoning or nothing; add it, or score the others "
-            "with --allow-missing"
+            f"{first.where} has no answer ({len(silent)} such rows), only reasoning or nothing; add it, or score the "
+            "others with --allow-missing"
         )
     needed = [] if benchmark.partial or allow_missing else [item for item in lacking if not benchmark.optional(item)]
     if needed:
@@ -169,7 +170,7 @@ def _from_object(data: Row, path: Path) -> list[Any]:
 
 def _answer(row: Row, where: str, benchmark: Benchmark) -> Answer:
     fields = _squashed(row)
-    doc = _squashed(row["doc"]) if isinstance(row.get("doc"), dict) else {}  # what lmms-eval asked
+    doc = _squashed(row["doc"]) if isinstance(row.get("doc"), dict) else {}  # lmms-eval's item
     if "benchmark" in row and "id" in row:
         names, images, said = ["id"], [], ["answer"]
     else:
@@ -180,7 +181,8 @@ def _answer(row: Row, where: str, benchmark: Benchmark) -> Answer:
         answer = _innermost(fields.get("filteredresps", fields.get("resps")))
     elif answer is _NOTHING:
         raise InputError(
-            f"{where} needs a text in one of the fields {', '.join(dict.fromkeys(said))}; it has {', '.join(map(str, row))}"
+            f"{where} needs a text in one of the fields {', '.join(dict.fromkeys(said))}; it has "
+            f"{', '.join(map(str, row))}"
         )
     name, image = (
         _identifier(_first({**doc, **fields}, names), where),
@@ -190,8 +192,8 @@ def _answer(row: Row, where: str, benchmark: Benchmark) -> Answer:
     question = question if isinstance(question, str) else ""
     if not (name or image or question) and len(row) > 1 and "docid" not in fields:
         raise InputError(
-            f"{where} names no item in any of the fields {', '.join(dict.fromkeys((*names, *images)))}; rename one of its "
-            f"fields {', '.join(map(str, row))}"
+            f"{where} names no item in any of the fields {', '.join(dict.fromkeys((*names, *images)))}; rename one of "
+            f"its fields {', '.join(map(str, row))}"
         )
     return Answer(name or None, _text(answer, where, benchmark), question, image, where)
 
@@ -204,7 +206,7 @@ def _first(fields: Mapping[str, Any], names: Iterable[str]) -> Any:
 
 
 def _squashed(row: Row) -> dict[str, Any]:
-    """A row by the names of its fields in one spelling."""
+    """A row with normalised names of fields."""
     return {_squash(name): value for name, value in reversed(list(row.items()))}
 
 
@@ -213,18 +215,18 @@ def _squash(name: str) -> str:
 
 
 def _innermost(value: Any) -> Any:
-    """lmms-eval has a list of replies, or of lists of them."""
+    """The first reply in lmms-eval's list of replies, or list of lists."""
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value
 
 
 def _text(value: Any, where: str, benchmark: Benchmark) -> str | None:
-    """What a model said, as a text; None for nothing, and for reasoning without an answer."""
+    """A model's answer as a text; None for no answer, and for reasoning without an answer."""
     match value:
         case None:
             return None
-        case float() if math.isnan(value):  # how tables of pandas spell nothing
+        case float() if math.isnan(value):  # an empty cell in tables by pandas
             return None
         case bool():
             return "yes" if value else "no"
@@ -242,23 +244,23 @@ def _text(value: Any, where: str, benchmark: Benchmark) -> str | None:
 def _identifier(value: Any, where: str) -> str:
     if value is _NOTHING or value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, float) and value.is_integer():  # as a table spells whole numbers where one is missing
+    if isinstance(value, float) and value.is_integer():  # pandas writes integers so if one is missing
         return str(int(value))
     if isinstance(value, dict) and isinstance(value.get("path"), str):  # a picture of a data set of the Hub
         return str(value["path"])
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InputError(f"{where}: an identifier is a text or a whole number, not {value!r:.100}")
+        raise InputError(f"{where}: an identifier is a text or an integer, not {value!r:.100}")
     return str(value)
 
 
 def _language_of(row: Row, where: str) -> str:
-    """The language that a row of this project's own names; empty for others, whose field may mean the question's."""
+    """The language in a row of mblip's own format; empty for others, whose field may mean the question's language."""
     own = ("benchmark" in row and "id" in row) or {"image", "language", "caption"} <= row.keys()
     return take_language(row, where) if own and isinstance(row.get("language"), str) else ""
 
 
 def _by_image(items: Sequence[Item]) -> dict[str, Item]:
-    """The items by their picture, where each has one of its own."""
+    """The items by picture, if each has a picture of its own."""
     found = {image_name(item.images[0]): item for item in items if len(item.images) == 1}
     return found if len(found) == len(items) else {}
 
@@ -266,14 +268,14 @@ def _by_image(items: Sequence[Item]) -> dict[str, Item]:
 def _pairs(
     items: Sequence[Item], answers: Sequence[Answer], benchmark: Benchmark, path: Path, predictions: Path
 ) -> list[tuple[Answer, Item | None]]:
-    """Each answer with its item: by name, by picture where each item has one of its own, else by order."""
+    """Pair each answer with its item: by id, by picture if each item has its own, else by order."""
     known = {benchmark.normal_id(item.id): item for item in items}
     images = _by_image(items)
     pairs: list[tuple[Answer, Item | None]] = []
     for answer in answers:
         name, image = answer.item, answer.image
         if benchmark.is_about_images:
-            name = image or name  # LLaVA's files number the questions besides
+            name = image or name  # LLaVA's files also number the questions
             image = name or ""
         if name is None and not (images and image):
             if any(other.item or (benchmark.is_about_images and other.image) for other in answers):
@@ -287,7 +289,7 @@ def _pairs(
         item = item or images.get(image_name(image))
         if item and benchmark.languages == (
             "en",
-        ):  # elsewhere a question may be asked in another language than the data's
+        ):  # other benchmarks may ask a question in another language than the data's
             _check_question(item, answer, path)
         pairs.append((answer, item))
     return pairs
@@ -297,16 +299,16 @@ def _check_order(items: Sequence[Item], answers: Sequence[Answer], path: Path, p
     if len(items) != len(answers):
         raise InputError(
             f"{predictions} has {len(answers)} predictions without identifiers, {path} has {len(items)} items; "
-            "they are matched by order, so that the numbers must be equal"
+            "they are matched by order, so the numbers must be equal"
         )
     for item, answer in zip(items, answers, strict=True):
         _check_question(item, answer, path)
 
 
 def _check_question(item: Item, answer: Answer, path: Path) -> None:
-    # Harnesses that build a prompt bring runs of blanks to one, which makes no other question.
+    # Harnesses collapse runs of blanks in prompts, which does not change the question.
     if answer.question and " ".join(item.text.split()) not in " ".join(answer.question.split()):
         raise InputError(
-            f"{answer.where} answers {answer.question!r:.200}, but {path} asks {item.text!r:.200} there; give the data that "
-            "the predictions were made on"
+            f"{answer.where} answers {answer.question!r:.200}, but {path} asks {item.text!r:.200} there; give the data "
+            "that the predictions were made on"
         )

@@ -1,4 +1,4 @@
-"""Ways to ask: the paper's prompts, with the original's names of languages by option, those of fine-tuning, or one's own."""
+"""Sets of prompts: the paper's, the same with the original's language names, those of fine-tuning, or a user's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mblip.languages import find_language
 
 PAPER, ORIGINAL, FINETUNED = "paper", "original", "finetuned"
 _FIELDS = {"text", "language"}
-# Where the original asks what it has fine-tuned otherwise than zero-shot; all other benchmarks are asked the same.
+# Benchmarks whose prompts after fine-tuning differ from the zero-shot prompts in the original.
 _AFTER_FINE_TUNING = dict.fromkeys(
     ("marvl", "nlvr2"), 'Based on the two images, is it correct to say "{text}"? Yes or no?'
 )
@@ -21,17 +21,17 @@ _SETS: dict[str, dict[str, str]] = {PAPER: {}, ORIGINAL: {}, FINETUNED: _AFTER_F
 
 
 def load_prompts(name: str, benchmarks: list[Benchmark]) -> dict[tuple[str, str], str]:
-    """The prompt of each benchmark in each of its languages, which lacks nothing but ``{text}``.
+    """The prompt of each benchmark in each of its languages, complete except for ``{text}``.
 
     Args:
-        name: ``paper``; ``original`` for the paper's with the names that the original code calls languages by
-            ("Farsi", "Portugese"); ``finetuned`` for models of the recipes ``finetune_...``; or a YAML file of prompts by
-            benchmark, which may hold ``{text}`` and ``{language}``; benchmarks that it does not name are asked as in the
-            paper.
-        benchmarks: Which.
+        name: ``paper``; ``original`` for the paper's prompts with the original code's names of languages ("Farsi",
+            "Portugese"); ``finetuned`` for models of the recipes ``finetune_...``; or a YAML file of prompts by
+            benchmark, which may contain ``{text}`` and ``{language}``. Benchmarks that it lacks get the paper's
+            prompts.
+        benchmarks: The benchmarks.
 
     Raises:
-        InputError: No such set or file, an unknown benchmark or field, or a question that is not asked.
+        InputError: There is no such set or file, a benchmark or field is unknown, or a prompt lacks the question.
     """
     own = _SETS[name] if name in _SETS else _read(Path(name), benchmarks)
     prompts = {}
@@ -54,7 +54,7 @@ def _read(path: Path, benchmarks: list[Benchmark]) -> dict[str, str]:
         raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     known = {benchmark.name: benchmark for benchmark in benchmarks}
     if not isinstance(data, dict) or not all(isinstance(text, str) for text in data.values()):
-        raise InputError(f"{path} must hold a prompt, a text, for each benchmark that it names")
+        raise InputError(f"{path} must have a prompt, a text, for each benchmark that it names")
     for name, template in data.items():
         if name not in known:
             raise InputError(f"{path} has a prompt for {name!r}, which is not evaluated{nearest(name, known)}")
@@ -64,8 +64,8 @@ def _read(path: Path, benchmarks: list[Benchmark]) -> dict[str, str]:
             raise InputError(f"{path}, {name}: {error}; write {{{{ for a brace") from error
         if fields - _FIELDS:
             raise InputError(
-                f"{path}, {name} has {{{min(fields - _FIELDS)}}}; a prompt may hold {{text}} and {{language}}"
+                f"{path}, {name} has {{{min(fields - _FIELDS)}}}; a prompt may contain {{text}} and {{language}}"
             )
         if "{text}" in known[name].prompt and "text" not in fields:
-            raise InputError(f"{path}, {name} lacks {{text}}, the question or statement that is asked about")
+            raise InputError(f"{path}, {name} lacks {{text}}, the question or statement")
     return data

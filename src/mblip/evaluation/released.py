@@ -1,7 +1,7 @@
-"""Evaluation files of the data set that the paper's authors released (``Gregor/mblip-train``), one layout for every benchmark.
+"""Evaluation files of the paper authors' data set (``Gregor/mblip-train``), with one layout for every benchmark.
 
-A list of ``{"context": text, "label": "", "image_id": file, "text_label": gold}``; MaRVL's rows have two fields of images.
-Items are numbered, since the rows have no identifiers.
+A file is a list of ``{"context": text, "label": "", "image_id": file, "text_label": gold}``; MaRVL's rows have two
+fields of images. Items are numbered, because the rows have no identifiers.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def read_released(values: Sequence[Any], path: Path, gold: Callable[[Row, str], 
     """The items of a file.
 
     Args:
-        values: Its rows.
-        path: For errors.
-        gold: What answers are scored against, of a row and of what errors call it.
-        language: mC4 code that rows with a field ``language`` must be in; empty for any.
+        values: The rows.
+        path: The file, for errors.
+        gold: Returns the reference for answers, from a row and its name for errors.
+        language: mC4 code that rows with a field ``language`` must have; empty for any.
 
     Raises:
         InputError: A row lacks a field, or is in another language.
@@ -59,7 +59,7 @@ def gold_texts_of(row: Row, where: str) -> tuple[str, ...]:
 
 
 def _images(row: Row, where: str) -> tuple[str, ...]:
-    """The pictures of a row: a list of names, or the fields whose names begin with ``image`` or end in ``img``, in order."""
+    """The pictures of a row: a list, or the fields whose names begin with ``image`` or end in ``img``, in order."""
     fields = sorted(name for name in row if name.startswith("image") or name.endswith("img"))
     found: list[str] = []
     for field in fields:

@@ -1,22 +1,20 @@
-"""What ``mblip eval`` leaves behind, and how to read it.
+"""The files of ``mblip eval``, and how to read them.
 
-A run directory holds
+A run directory has
 
 ``run.json``
-    Whose answers these are and under which settings: a :class:`Run`. Everything in the directory was made under them.
+The model and the settings behind all files in the directory: a :class:`Run`.
 ``predictions/<benchmark>-<language>.jsonl``
-    The answers, :class:`mblip.schema.Prediction` lines; in the order of the benchmark's items once it is finished, as
-    they came before that.
+The answers, :class:`mblip.schema.Prediction` lines, in the order of the benchmark's items once it is finished.
 ``missing/<benchmark>-<language>.jsonl``
-    The items that have no answer and why: :class:`Missing` lines. Only where there are any.
+    The items without an answer, with reasons: :class:`Missing` lines. Only written if there are any.
 ``items/<benchmark>-<language>.jsonl``
-    What each item asked for and what its answer was worth: :class:`ItemScore` lines, in the same order. Paired tests
-    between two runs and samples need nothing else.
+    The question and the score of each item: :class:`ItemScore` lines, in the same order. Paired tests between two runs
+    and samples need nothing else.
 ``scores.json``
-    A list of :class:`mblip.schema.Score`, one for each benchmark and language, in the order of evaluation.
+    A list of :class:`mblip.schema.Score`, one per benchmark and language, in the order of evaluation.
 ``benchmarks.json``
-    What must be known of the benchmarks to read these scores, such as the units of their metrics:
-    :class:`mblip.evaluation.about.About` objects.
+    Descriptions of the benchmarks, such as the units of their metrics: :class:`mblip.evaluation.about.About` objects.
 
 ``<language>`` is the mC4 code.
 """
@@ -35,27 +33,27 @@ from mblip.schema import Prediction, Score
 from mblip.storage import JsonlWriter, parse_record, read_records, write_json
 
 FORMAT = 2
-READ = (1, 2)  # format 1 does not say everything that decides an answer, so that such a run is not continued
+READ = (1, 2)  # format 1 does not record everything that decides an answer, so such a run is not continued
 RUN, SCORES, PREDICTIONS, ITEMS, MISSING = "run.json", "scores.json", "predictions", "items", "missing"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Whose answers a run directory holds.
+    """The model and settings of a run directory.
 
     Attributes:
-        model: As it was named on the command line.
+        model: Name of the model on the command line.
         kind: ``mblip``, ``huggingface``, ``openai``, ``predictions`` or ``dummy``.
-        identity: Everything beside the decoding that decides the model's answers: hashes of weights, configuration,
+        identity: Everything besides the decoding that decides the model's answers: hashes of weights, configuration,
             tokeniser, processor and chat template, revision, endpoint, precision.
         protocol: See :class:`mblip.schema.Score`.
         prompts: ``paper``, ``original``, ``finetuned`` or the path of a file of prompts.
-        limit: Only the first so many images of each benchmark were asked about; None for all.
-        format: Of this directory.
-        decoding: How answers came about, by benchmark: the effective settings of generation, or the candidates.
+        limit: Number of images that were used of each benchmark; None for all.
+        format: Version of the directory's format.
+        decoding: The effective settings of generation, or the candidates, by benchmark.
         sets: ``official`` or ``paper``, see :mod:`mblip.evaluation.sets`.
         pictures: ``correct``, or ``original`` for pictures as they are stored.
-        more_languages: Languages beside the 96 that were known when the run was begun.
+        more_languages: Languages beyond the 96 that were registered when the run started.
     """
 
     model: str
@@ -84,11 +82,11 @@ class ItemScore:
     """One item of a benchmark and the values of its answer.
 
     Attributes:
-        id: The benchmark's own.
-        images: Keys of its pictures; what intervals are clustered by.
+        id: The benchmark's own identifier.
+        images: Keys of its pictures, by which intervals are clustered.
         text: The question or statement; empty for captions.
         gold: The reference answers or captions.
-        values: Of every metric that is a mean over items, as a fraction.
+        values: Values of all metrics that are means over items, as fractions.
     """
 
     id: str
@@ -99,25 +97,25 @@ class ItemScore:
 
 
 def task_path(directory: Path, kind: str, benchmark: str, language: str) -> Path:
-    """Where the lines of a kind (``predictions``, ``missing``, ``items``) on a benchmark in a language are."""
+    """The file of a kind (``predictions``, ``missing``, ``items``) for a benchmark in a language."""
     return directory / kind / f"{benchmark}-{language}.jsonl"
 
 
 def predictions_path(directory: Path, benchmark: str, language: str) -> Path:
-    """Where the answers to a benchmark in a language are."""
+    """The file of the answers to a benchmark in a language."""
     return task_path(directory, PREDICTIONS, benchmark, language)
 
 
 def items_path(directory: Path, benchmark: str, language: str) -> Path:
-    """Where the items of a benchmark in a language are."""
+    """The file of the items of a benchmark in a language."""
     return task_path(directory, ITEMS, benchmark, language)
 
 
 def read_run(directory: Path) -> Run:
-    """Whose answers a directory holds.
+    """Read the description of a run directory.
 
     Raises:
-        InputError: It is no directory that ``mblip eval`` made, or of another format.
+        InputError: ``mblip eval`` did not make the directory, or it has another format.
     """
     path = directory / RUN
     run = parse_record(Run, _read_json(path, dict), str(path))
@@ -131,14 +129,14 @@ def read_scores(directory: Path) -> list[Score]:
     """The scores of a directory.
 
     Raises:
-        InputError: There are none, or the file is damaged.
+        InputError: There are no scores, or the file is damaged.
     """
     path = directory / SCORES
     rows = _read_json(path, list)
     scores = [parse_record(Score, row, f"{path}, record {number}") for number, row in enumerate(rows, start=1)]
     for number, score in enumerate(scores, start=1):
         if any(len(pair) != 2 for pair in score.ci95.values()):
-            raise InputError(f"{path}, record {number}: ci95 is not a lower and an upper end; run mblip eval again")
+            raise InputError(f"{path}, record {number}: ci95 must be a lower and an upper bound; run mblip eval again")
         score.ci95 = {name: (low, high) for name, (low, high) in score.ci95.items()}
     return scores
 
@@ -153,7 +151,7 @@ def read_items(directory: Path, benchmark: str, language: str) -> list[ItemScore
 
 
 def read_missing(directory: Path, benchmark: str, language: str) -> dict[str, str]:
-    """Why items of a benchmark in a language have no answer, by item; empty where all have one.
+    """The reasons of items without an answer in a benchmark and language, by item; empty if all have one.
 
     Raises:
         InputError: The file is damaged.
@@ -207,7 +205,7 @@ def _read_json(path: Path, kind: type) -> Any:
     except OSError as error:
         raise of_system(
             error,
-            f"cannot read {path}: {error.strerror}; give a directory that mblip eval has written",
+            f"cannot read {path}: {error.strerror}; name a directory that mblip eval has written",
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); run mblip eval on its directory again") from error

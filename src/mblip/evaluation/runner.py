@@ -1,4 +1,4 @@
-"""Runs a model over benchmarks' items; answers go to files as they come, so that a killed run goes on."""
+"""Run a model over benchmarks' items; answers are saved as they come, so that a killed run can be continued."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _ELSEWHERE = "evaluate to another folder"
 
 
 class Processes(Protocol):
-    """The processes that share the work, as Accelerate's ``PartialState`` has them."""
+    """The processes that share the work, as in Accelerate's ``PartialState``."""
 
     process_index: int
     num_processes: int
     is_main_process: bool
 
     def wait_for_everyone(self) -> None:
-        """Return when all have come here."""
+        """Return when all processes have called it."""
         ...
 
 
@@ -43,29 +43,29 @@ def answer_tasks(
     protocol: str = "generation",
     progress: Progress = silent,
 ) -> None:
-    """Answer every item of every task; what is answered already is kept.
+    """Answer every item of every task; existing answers are kept.
 
-    Requests of all tasks that are decoded alike run together, so that an image is encoded once for all its questions in
-    all languages. Several processes share the images, and the first of them puts their answers together. An item that the
-    model says nothing to, or whose picture cannot be read, holds up no other: it is listed with its reason in ``missing/``.
+    Requests with equal decoding run together over all tasks, so an image is encoded once for all its questions in all
+    languages. Several processes share the images, and the first one merges their answers. An item without an answer, or
+    whose picture cannot be read, does not stop the others: it is listed with its reason in ``missing/``.
 
     Args:
-        tasks: What is asked.
-        answerer: Who.
+        tasks: The tasks.
+        answerer: The model.
         directory: The run directory.
-        processes: Who else works on it.
+        processes: The processes that share the work.
         protocol: ``generation``, or ``candidates`` to choose from each benchmark's answers.
-        progress: Is told how many of this process's requests are done; the stage is empty.
+        progress: Called with the number of this process's finished requests; the stage is empty.
 
     Raises:
-        InputError: The directory holds answers to something else, or the model cannot answer at all.
+        InputError: The directory has answers to other questions, or the model cannot answer at all.
     """
     if processes.is_main_process:
         for task in tasks:
             for path in _files(directory, task, PREDICTIONS):
-                JsonlAppender(path).close()  # removes a line that a killed run left unfinished
+                JsonlAppender(path).close()  # removes an unfinished line of a killed run
             for path in _files(directory, task, MISSING):
-                path.unlink()  # they are asked again
+                path.unlink()  # these items are asked again
     processes.wait_for_everyone()
     known = [_read(directory, task) for task in tasks]
     processes.wait_for_everyone()
@@ -107,13 +107,13 @@ def _answers(
     answerer: Answerer,
     protocol: str,
 ) -> Iterator[tuple[int, Request, str | NoAnswer]]:
-    """The answers to all requests, or why there is none, with the number of their task."""
+    """Yield the answer to every request, or the reason for none, with the number of its task."""
     stores = {id(task.pictures): task.pictures for task in tasks}
     owners: dict[str, tuple[int, Request]] = {}
     waiting: dict[str, dict[str, Request]] = {}
     for alike, requests in groups.items():
         for number, request in requests:
-            # Tasks that share their pictures share the keys of them, so that each is encoded once.
+            # Tasks with the same store of pictures share keys, so that each picture is encoded once.
             keys = tuple(f"{id(tasks[number].pictures)}/{key}" for key in request.images)
             name = f"{number} {request.id}"
             owners[name] = (number, request)
@@ -153,14 +153,14 @@ def _ask(
 
 
 def _alike(task: Task, answerer: Answerer, protocol: str, candidates: Sequence[str]) -> str:
-    """What requests must have in common to run together."""
+    """A key that is equal for tasks whose requests can run together."""
     if protocol == "candidates":
         return json.dumps({"candidates": list(candidates)})
     return json.dumps(answerer.decoding(task.benchmark.decoding), sort_keys=True)
 
 
 def _shares(tasks: Sequence[Task], processes: Processes) -> Iterator[list[Request]]:
-    """This process's requests of each task: those of every n-th image, the same image in every task."""
+    """This process's requests of each task: those of every n-th image, the same images in every task."""
     numbers: dict[tuple[int, tuple[str, ...]], int] = {}
     for task in tasks:
         share = []
@@ -172,7 +172,7 @@ def _shares(tasks: Sequence[Task], processes: Processes) -> Iterator[list[Reques
 
 
 def _files(directory: Path, task: Task, kind: str) -> list[Path]:
-    """The files that may hold answers to a task: the whole one, and those of processes that were stopped."""
+    """The files that may have answers to a task: the merged one, and those of stopped processes."""
     whole = task_path(directory, kind, task.benchmark.name, task.language)
     return [path for path in [whole, *sorted(whole.parent.glob(f"{whole.stem}.part*.jsonl"))] if path.exists()]
 
@@ -183,7 +183,7 @@ def _part(directory: Path, task: Task, kind: str, processes: Processes) -> Path:
 
 
 def _read(directory: Path, task: Task) -> dict[str, str]:
-    """The answers at hand, by item."""
+    """The existing answers, by item."""
     asked = {item.id: task.ask(item).prompt for item in task.items}
     answers = {}
     for path in _files(directory, task, PREDICTIONS):
@@ -192,13 +192,13 @@ def _read(directory: Path, task: Task) -> dict[str, str]:
                 raise InputError(f"{path} answers {row.id!r}, which {task.path} does not ask; {_ELSEWHERE}")
             if row.prompt != asked.get(row.id, row.prompt):
                 now = asked[row.id]
-                raise InputError(f"{path} answers {row.prompt!r} where {row.id!r} now asks {now!r}; {_ELSEWHERE}")
+                raise InputError(f"{path} answers {row.prompt!r}, but {row.id!r} now asks {now!r}; {_ELSEWHERE}")
             answers[row.id] = row.answer
     return answers
 
 
 def _merge(directory: Path, task: Task) -> None:
-    """Put all answers into one file, in the order of the items, and all items without one into another."""
+    """Merge all answers into one file in the order of the items, and list items without an answer in another."""
     answers = _read(directory, task)
     files = _files(directory, task, PREDICTIONS)
     whole = predictions_path(directory, task.benchmark.name, task.language)

@@ -1,4 +1,4 @@
-"""From answers to a score that can be trusted: nothing missing, nothing twice, everything named."""
+"""Compute reliable scores from answers: none missing, none twice, everything recorded in a fingerprint."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from mblip.replies import RULES
 from mblip.schema import Score
 from mblip.storage import sha256_file
 
-# What the numbers depend on, besides this package and the segmenter.
+# Libraries that the numbers depend on, besides this package and the segmenter.
 _LIBRARIES = ("numpy",)
 _MODEL_LIBRARIES = ("torch", "transformers")
 _RESAMPLES = 2_000
-_TRANSLATED = "_gmt"  # how IGLUE marks machine translations
+_TRANSLATED = "_gmt"  # IGLUE's suffix for machine translations
 
 
 def score_predictions(
@@ -44,20 +44,21 @@ def score_predictions(
     """Score a file of predictions.
 
     Args:
-        benchmark: What was asked.
-        data: Its annotation file, or a folder that holds it.
-        predictions: In the benchmark's own form or as :class:`mblip.schema.Prediction` lines.
-        language: Any code or name; by default what the path of the data says, else English.
-        variant: Of the metric; the benchmark's first by default.
-        segmenter: Of captions; the paper's for the language by default.
-        allow_missing: Score the items that have a prediction instead of refusing; the fingerprint counts the others.
+        benchmark: The benchmark.
+        data: Its annotation file, or a folder with it.
+        predictions: File in the benchmark's own form or of :class:`mblip.schema.Prediction` lines.
+        language: Any code or name; by default the language in the path of the data, else English.
+        variant: Variant of the metric; the benchmark's first by default.
+        segmenter: Word segmenter for captions; the paper's for the language by default.
+        allow_missing: Score only the items that have a prediction, instead of refusing; the fingerprint counts the
+            others.
 
     Returns:
         The score with 95 % intervals clustered on images, and the values of each item that it is made of.
 
     Raises:
-        InputError: A file that cannot be used, an item without a prediction or with two, a prediction for no item, a
-            language that the file is not in.
+        InputError: A file cannot be used, an item has no prediction or two, a prediction belongs to no item, or the
+            file is in another language.
     """
     code = _language(benchmark, data, language)
     options = Options(benchmark.choose_variant(variant), code, segmenter)
@@ -80,16 +81,16 @@ def score_items(
     protocol: str,
     detector: Detector | None = None,
 ) -> tuple[Score, Scored]:
-    """Score answers that are at hand.
+    """Score answers.
 
     Args:
-        benchmark: What was asked.
-        items: What is scored.
-        answers: By item.
+        benchmark: The benchmark.
+        items: The items to score.
+        answers: Answers by item.
         options: Variant, language and segmenter.
-        fingerprint: What is known of data and answers; variant, segmenter and versions are added.
-        protocol: How the answers came about.
-        detector: Tells the language of answers, where the benchmark asks for sentences in it.
+        fingerprint: Facts about data and answers; variant, segmenter and versions are added.
+        protocol: The protocol behind the answers.
+        detector: Identifies the language of answers, if the benchmark asks for sentences.
 
     Returns:
         The score with 95 % intervals clustered on images, and the values of each item that it is made of.
@@ -98,7 +99,7 @@ def score_items(
     scored = benchmark.score(items, texts, options)
     if options.segmenter and "segmenter" not in scored.notes:
         raise InputError(
-            f"{benchmark.name} cuts no words, so that segmenter {options.segmenter!r} means nothing; leave it out"
+            f"{benchmark.name} needs no segmentation, so segmenter {options.segmenter!r} has no effect; leave it out"
         )
     known = {"benchmark": benchmark.name, "language": options.language, "variant": options.variant}
     full = {
@@ -129,7 +130,7 @@ def score_items(
 
 
 def describe_data(benchmark: Benchmark, path: Path, language: str, chosen_by: Path | None = None) -> dict[str, str]:
-    """What annotations are called in a fingerprint, and the hash of them: of the files, or of items that were made."""
+    """The name of annotations in a fingerprint, and their hash, of the files or of generated items."""
     if len(benchmark.parts) > 1:
         hashes = " ".join(map(sha256_file, benchmark.parts))
         return {
@@ -146,10 +147,10 @@ def describe_data(benchmark: Benchmark, path: Path, language: str, chosen_by: Pa
 
 
 def read_items(benchmark: Benchmark, path: Path, language: str, chosen_by: Path | None = None) -> list[Item]:
-    """The items of an annotation file, at least one and none twice; or those of them that another file chooses.
+    """The items of an annotation file, at least one and none twice; or those that another file chooses.
 
     Raises:
-        InputError: They are not.
+        InputError: There is no item, or one twice.
     """
     items = benchmark.read(path, language)
     _check_items(items, benchmark, path)
@@ -182,7 +183,7 @@ def _check_items(items: Sequence[Item], benchmark: Benchmark, path: Path) -> Non
 
 
 def _language(benchmark: Benchmark, data: Path, asked: str) -> str:
-    """The mC4 code asked for, which the data's path must not contradict; without one, what the path says."""
+    """The requested mC4 code, which the data's path must not contradict; without one, the code in the path."""
     named = _language_in(data, benchmark)
     code = find_language(asked).code if asked else named or _language_of_rows(data) or "en"
     if named and data.is_file() and code != named:
@@ -191,25 +192,25 @@ def _language(benchmark: Benchmark, data: Path, asked: str) -> str:
 
 
 def _language_in(data: Path, benchmark: Benchmark) -> str:
-    """The language that the end of a path names (``de/test.jsonl``, ``marvl-id.jsonl``, ``..._bn.json``), or nothing."""
+    """The language at the end of a path (``de/test.jsonl``, ``marvl-id.jsonl``, ``..._bn.json``), or empty."""
     spelled: Mapping[str, str] = {
         spelling: code
         for code in benchmark.languages
         for spelling in (code, find_language(code).bcp47, find_language(code).code_in(benchmark.name))
     }
     folder, stem = data.absolute().parent.name, data.stem.removesuffix(_TRANSLATED).removesuffix("_test")
-    # IGLUE's machine translations lie in the folder of the language that they were made from.
+    # IGLUE's machine translations are in the folder of their source language.
     words = [*([folder] if not data.stem.endswith(_TRANSLATED) else ()), *re.split(r"[-_.]", stem)[-1:]]
     found = [spelled[word] for word in words if word in spelled]
     return found[-1] if found else ""
 
 
 def _language_of_rows(data: Path) -> str:
-    """The language that the rows of a file name, as those of MaRVL do."""
+    """The language in the rows of a file, as MaRVL has it."""
     try:
         with data.open(encoding="utf-8-sig") as file:
             row = json.loads(file.readline())
-    except (OSError, ValueError, RecursionError):  # a folder, another layout, or read_items tells why
+    except (OSError, ValueError, RecursionError):  # a folder or another layout; read_items reports errors
         return ""
     names = isinstance(row, dict) and isinstance(row.get("language"), str)
     return take_language(row, f"{data}, record 1") if names else ""

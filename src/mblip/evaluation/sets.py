@@ -1,4 +1,4 @@
-"""Evaluation sets by name: the official ones, and those that the original mBLIP scored where these are others.
+"""Evaluation sets by name: the official ones, and those of the original mBLIP if they differ.
 
 Source of ``paper``: the scripts below ``data`` and the configurations of gregor-ge/mBLIP at 0380e68.
 """
@@ -24,11 +24,11 @@ def choose_sets(benchmarks: Sequence[Benchmark], sets: str) -> list[Benchmark]:
     """Benchmarks with the files and items of a set.
 
     Args:
-        benchmarks: As their modules declare them, which is ``official``.
+        benchmarks: The benchmarks as declared by their modules, which is ``official``.
         sets: ``official`` or ``paper``.
 
     Raises:
-        InputError: There are no sets of this name.
+        InputError: There is no such set.
     """
     if sets not in get_args(Sets):
         raise InputError(f"unknown sets {sets!r}{nearest(sets, get_args(Sets))}")
@@ -44,7 +44,7 @@ def _first_questions(path: Path, language: str) -> list[Item]:
 def choose_photos(items: Sequence[Item], path: Path, count: int = CHAIR_IMAGES) -> list[Item]:
     """The first photos of Karpathy's file that are in neither ``train`` nor ``test``, in its order.
 
-    The original takes all of these, ``restval`` among them, for validation.
+    The original uses all of these, including ``restval``, for validation.
 
     Raises:
         InputError: One of them has no objects in the items.
@@ -65,9 +65,9 @@ def choose_photos(items: Sequence[Item], path: Path, count: int = CHAIR_IMAGES) 
     return chosen
 
 
-# Answers to what is not asked are passed over; CHAIR's are wanted for each photo.
+# Answers to other photos are ignored; each of these photos needs an answer.
 _CHAIR = {"choice": Choice(("dataset_coco.json",), choose_photos), "extra": True, "partial": False}
-# What is not named here is the same set in both.
+# Benchmarks that are not listed have the same set in both.
 _PAPER: dict[str, dict[str, Any]] = {
     "xgqa": {"files": ("few_shot/{code}/test.json",), "english_files": ()},
     "nlvr2": {

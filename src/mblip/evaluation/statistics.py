@@ -1,7 +1,7 @@
-"""How sure a score is: intervals, tests between two runs, and means over languages.
+"""Uncertainty of scores: intervals, tests between two runs, and means over languages.
 
-Items of one picture rise and fall together (xGQA asks 24 questions a picture), so that whole pictures are drawn anew, not
-items: the bootstrap clustered on images (Efron and Tibshirani 1993; Field and Welsh 2007).
+Items of one picture are correlated (xGQA has 24 questions per picture), so pictures are resampled and not items: the
+bootstrap clustered on images (Efron and Tibshirani 1993; Field and Welsh 2007).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from mblip.languages import LANGUAGES
 
 RESAMPLES = 10_000
-# Of means over languages: every draw there weighs all languages' images at once.
+# For means over languages, where every draw covers the images of all languages.
 MACRO_RESAMPLES = 2_000
-# Percent of mC4 that a language must have to count as low-, mid- or high-resource.
+# Minimal percentage of mC4 for a language to count as low-, mid- or high-resource.
 RESOURCE_GROUPS = {"low": 0.0, "mid": 0.1, "high": 1.0}
 
 
@@ -28,7 +28,7 @@ class Comparison:
     Attributes:
         difference: Mean of the first minus mean of the second.
         interval: 95 % confidence interval of the difference.
-        p_value: Two-sided: how often a difference this large appears where there is none.
+        p_value: Two-sided probability of a difference this large if there is none.
     """
 
     difference: float
@@ -44,8 +44,8 @@ def bootstrap_interval(
     Args:
         values: The score of each item, [items].
         images: The picture of each item; items of one picture are drawn together.
-        resamples: How many draws.
-        seed: Of the draws.
+        resamples: Number of draws.
+        seed: Seed of the draws.
     """
     return _percentiles(_resampled_means(np.asarray(values, dtype=np.float64), images, resamples, seed))
 
@@ -59,7 +59,7 @@ class Sample:
 
 
 def language_groups(languages: Iterable[str]) -> dict[str, list[str]]:
-    """Which languages each mean is over: ``all``, ``without_english``, and the others by resource group.
+    """The languages behind each mean: ``all``, ``without_english``, and one mean per resource group.
 
     Args:
         languages: mC4 codes.
@@ -75,10 +75,10 @@ def language_groups(languages: Iterable[str]) -> dict[str, list[str]]:
 
 
 def macro_averages(scores: Mapping[str, float]) -> dict[str, float]:
-    """Means over languages, each weighing the same, by :func:`language_groups`.
+    """Unweighted means over languages, by :func:`language_groups`.
 
     Args:
-        scores: By mC4 code.
+        scores: Scores by mC4 code.
     """
     return {name: float(np.mean([scores[code] for code in codes])) for name, codes in language_groups(scores).items()}
 
@@ -88,13 +88,13 @@ def macro_intervals(
 ) -> dict[str, tuple[float, float]]:
     """95 % confidence intervals of :func:`macro_averages`.
 
-    A picture that several languages ask about is drawn for all of them at once: its difficulty is common to them, so that
-    intervals of single languages cannot simply be averaged.
+    A picture of several languages is drawn for all of them at once: its difficulty is common to them, so intervals of
+    single languages cannot simply be averaged.
 
     Args:
         samples: By mC4 code.
-        resamples: How many draws.
-        seed: Of the draws.
+        resamples: Number of draws.
+        seed: Seed of the draws.
     """
     means = _resampled_by_language(samples, resamples, seed)
     return {name: _percentiles(_macro(means, codes)) for name, codes in language_groups(samples).items()}
@@ -103,15 +103,15 @@ def macro_intervals(
 def paired_languages(
     first: Mapping[str, Sample], second: Mapping[str, ArrayLike], resamples: int = MACRO_RESAMPLES, seed: int = 0
 ) -> dict[str, Comparison]:
-    """Compare two runs on the same items: in each language, and in the means of :func:`language_groups`.
+    """Compare two runs on the same items, in each language and in the means of :func:`language_groups`.
 
-    Every draw takes the same pictures from both runs and from all languages.
+    Every draw uses the same pictures for both runs and all languages.
 
     Args:
-        first: Of the first run, by mC4 code.
+        first: Samples of the first run, by mC4 code.
         second: Values of the second run on the same items, in the same order.
-        resamples: How many draws.
-        seed: Of the draws.
+        resamples: Number of draws.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: The runs do not have the same languages, or not the same number of items in one.
@@ -133,12 +133,12 @@ def paired_languages(
 
 
 def english_gap(samples: Mapping[str, Sample], resamples: int = MACRO_RESAMPLES, seed: int = 0) -> Comparison:
-    """The cross-lingual gap: English minus the mean of the other languages, over the same pictures where they share them.
+    """The cross-lingual gap: English minus the mean of the other languages, with shared pictures drawn together.
 
     Args:
         samples: By mC4 code, with ``en`` and at least one other.
-        resamples: How many draws.
-        seed: Of the draws.
+        resamples: Number of draws.
+        seed: Seed of the draws.
     """
     draws = _resampled_by_language(samples, resamples, seed)
     others = [code for code in samples if code != "en"]
@@ -148,7 +148,7 @@ def english_gap(samples: Mapping[str, Sample], resamples: int = MACRO_RESAMPLES,
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """P values of several tests, adjusted so that any of them is falsely small as rarely as one (Holm 1979)."""
+    """P values of several tests, adjusted to control the family-wise error rate (Holm 1979)."""
     adjusted: dict[str, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
@@ -170,7 +170,7 @@ def _percentiles(draws: NDArray[np.float64]) -> tuple[float, float]:
 
 def _compare(observed: float, draws: NDArray[np.float64]) -> Comparison:
     draws = draws[np.isfinite(draws)]
-    # Under the null hypothesis the draws lie around 0 as they do around the observed difference.
+    # Under the null hypothesis the draws are distributed around 0 as they are around the observed difference.
     extreme = int(np.sum(np.abs(draws - observed) >= abs(observed) - 1e-12))
     return Comparison(observed, _percentiles(draws), (extreme + 1) / (len(draws) + 1))
 
@@ -178,7 +178,7 @@ def _compare(observed: float, draws: NDArray[np.float64]) -> Comparison:
 def _macro(means: Mapping[str, NDArray[np.float64]], codes: Sequence[str]) -> NDArray[np.float64]:
     """The mean over languages in each draw, [resamples].
 
-    A language none of whose few pictures was drawn is left out; NaN where that is so of every language.
+    A language without any drawn picture is left out; NaN if that is true for every language.
     """
     stacked = np.stack([means[code] for code in codes])
     present = np.isfinite(stacked)
@@ -188,7 +188,7 @@ def _macro(means: Mapping[str, NDArray[np.float64]], codes: Sequence[str]) -> ND
 
 
 def _resampled_by_language(samples: Mapping[str, Sample], resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
-    """The mean of each language over the same resampled images, [resamples]; NaN where none of its own was drawn."""
+    """The mean of each language over the same resampled images, [resamples]; NaN if none of its own was drawn."""
     numbers: dict[Hashable, int] = {}
     clusters = {}
     for code, sample in samples.items():

@@ -1,4 +1,4 @@
-"""What a person means by ``--suite``: a recipe of ``recipes/eval``, a file of their own, or benchmarks by name."""
+"""Resolve ``--suite``: a recipe of ``recipes/eval``, a user's own file, or benchmarks by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load_suite(names: Sequence[str]) -> EvalRecipe:
         names: One recipe (``paper``, ``quick``, ... or a YAML file), or any number of benchmarks.
 
     Raises:
-        InputError: There is no such recipe or benchmark; names the nearest.
+        InputError: There is no such recipe or benchmark; the message names the nearest.
     """
     shipped = {name.removeprefix(_FOLDER): path for name, path in shipped_recipes().items() if name.startswith(_FOLDER)}
     if len(names) == 1 and (names[0] in shipped or names[0].endswith((".yaml", ".yml"))):
@@ -41,7 +41,7 @@ def load_suite(names: Sequence[str]) -> EvalRecipe:
 
 
 def needs_data(recipe: EvalRecipe) -> bool:
-    """Whether any of its benchmarks or tables reads files below the data root."""
+    """Whether a benchmark or table of the recipe reads files below the data root."""
     return any(not Path(table.path).is_absolute() for table in recipe.tables) or any(
         not benchmark.is_made for name in recipe.benchmarks for benchmark in evaluated(name)
     )

@@ -1,9 +1,9 @@
-"""A person's own test set as a benchmark: a table of captions, of questions, or of questions with options.
+"""A user's own test set as a benchmark: a table of captions, of questions, or of questions with options.
 
-Whatever a table is written in, its rows come from :mod:`mblip.corpora.rows` and its columns from
-:mod:`mblip.evaluation.table_columns`. Captions are scored as xFlickrCo's are, questions as xGQA's, so that equal rows give
-equal metrics. A row that cannot be used stops the evaluation with its number and reason; where missing items
-are allowed it is left out, and the fingerprint counts it.
+Rows of any table format come from :mod:`mblip.corpora.rows`, and columns from :mod:`mblip.evaluation.table_columns`.
+Captions are scored like xFlickrCo's and questions like xGQA's, so equal rows give equal metrics. A row that cannot be
+used stops the evaluation with its number and reason; if missing items are allowed, it is left out and the fingerprint
+counts it.
 """
 
 from __future__ import annotations
@@ -39,15 +39,13 @@ Score = Callable[[Sequence[Item], Sequence[str], Options], Scored]
 _QUESTION = "Question: {text} Short answer in {language}:"
 _LETTER = "{text}\nAnswer with the letter of the right option:"
 _BAD_SHOWN = 3
-_LOOKED_AT = 1000  # rows whose names are the columns, where a file has no header
-_BLANK = (
-    "pictures have a blank caption to compare with, which counts as one without words; fill it, or take its row out"
-)
+_LOOKED_AT = 1000  # rows whose keys are the columns, if a file has no header
+_BLANK = "pictures have a blank reference caption, which counts as one without words; fill it, or remove its row"
 
 
 @dataclasses.dataclass
 class _Row:
-    """What a row says, before rows of one item are put together."""
+    """The content of a row, before the rows of one item are joined."""
 
     number: int
     name: str
@@ -61,14 +59,14 @@ class TableBenchmark:
     """The items and the score of a table in a language.
 
     Args:
-        section: What is in it.
-        paths: The file, or the files that it was cut into, in order.
+        section: The recipe's description of the table.
+        paths: The file, or its parts in order.
         language: mC4 code.
         allow_missing: Leave out rows that cannot be used, instead of refusing.
         pictures: Whether the pictures are needed.
-        by_likelihood: Options are not shown, but scored.
-        root: Folder that absolute paths of pictures are below.
-        as_stored: How pictures in the table are read (:func:`~mblip.storage.decode_image`).
+        by_likelihood: Score the options by likelihood, instead of showing them in the prompt.
+        root: Folder that contains absolute paths of pictures.
+        as_stored: Option for reading pictures in the table (:func:`~mblip.storage.decode_image`).
     """
 
     def __init__(
@@ -106,7 +104,7 @@ class TableBenchmark:
             "own_pictures": self.store,
             "source": section.source or "pictures are named as below the folder of the table, or of --images",
             "normal_id": normal,
-            # Predictions for rows that were passed over are none of these items.
+            # Predictions may also be for rows that were left out.
             "extra": bool(self._counts["rows_left_out"] or self._counts["rows_of_others"]),
         }
         if section.task == "caption":
@@ -143,12 +141,13 @@ class TableBenchmark:
             prompt.format(text="", language="")
         except (LookupError, ValueError) as error:
             raise InputError(
-                f"the prompt {prompt!r} of the table {self.path.name} may hold {{text}} and {{language}} alone ({error})"
+                f"the prompt {prompt!r} of the table {self.path.name} may only contain {{text}} and {{language}} "
+                f"({error})"
             ) from error
         return prompt.replace("{language}", find_language(spoken).name) if spoken else prompt
 
     def _noting(self, score: Score) -> Score:
-        """A score that says in its notes what became of the rows."""
+        """Wrap a score function to add the counts of rows to its notes."""
         notes: dict[str, Any] = {name: count for name, count in self._counts.items() if count}
         if count := notes.get("blank_references"):
             notes["remark"] = f"{count:,} {_BLANK}"
@@ -189,8 +188,8 @@ class TableBenchmark:
         if bad and not (self._allow_missing and found):
             more = f"; and {len(bad) - _BAD_SHOWN} more" if len(bad) > _BAD_SHOWN else ""
             raise InputError(
-                f"{'; '.join(bad[:_BAD_SHOWN])}{more}; mend {'them' if len(bad) > 1 else 'it'}, or leave "
-                f"{'them' if len(bad) > 1 else 'it'} out, counted, with --allow-missing"
+                f"{'; '.join(bad[:_BAD_SHOWN])}{more}; correct {'them' if len(bad) > 1 else 'it'}, or leave "
+                f"{'them' if len(bad) > 1 else 'it'} out with --allow-missing, which counts such rows"
             )
         self._counts["rows_left_out"] = len(bad)
         if not found:
@@ -199,7 +198,7 @@ class TableBenchmark:
         return self._put_together(found)
 
     def _open(self) -> tuple[list[str], Iterator[Any]]:
-        """The names of the columns, and the rows; of Parquet without the pictures in them."""
+        """The names of the columns, and the rows, without the pictures in Parquet files."""
         if self._file.suffix.lower() == ".parquet":
             import pyarrow.parquet as pq
 
@@ -274,12 +273,12 @@ class TableBenchmark:
     def _images(
         self, number: int, count: int, row: Mapping[str, Any], columns: Columns, name: str
     ) -> tuple[tuple[str, ...], str]:
-        """Keys of a row's pictures, and what a person calls the first of them."""
+        """Keys of a row's pictures, and the readable name of the first."""
         keys, said, naming = list[str](), list[str](), columns.one("image_name")
         for place, column in enumerate((*columns.names["image"], *columns.names.get("second_image", ()))):
             cell = row.get(column)
             if place and (cell is None or cell == "") and column != columns.one("second_image"):
-                continue  # the second, third, ... picture of a row that has one
+                continue  # rows may lack a second, third, ... picture
             if column in self._in_cells:
                 path = cell.get("path") if isinstance(cell, dict) else None
                 keys.append(cell_key(self._file, number - 1, column))
@@ -297,7 +296,7 @@ class TableBenchmark:
         return tuple(keys), said[0]
 
     def _key(self, value: Any, name: str, column: str) -> str:
-        """The key of one picture: a path, or the name that a picture which stands in the table is kept by."""
+        """The key of one picture: a path, or the name under which a picture in the table is stored."""
         data = value.get("bytes") if isinstance(value, dict) else None
         value = value.get("path") or data if isinstance(value, dict) and not isinstance(data, bytes) else value
         text = "" if isinstance(data, bytes) else cell_text({column: value}, column).strip()
@@ -308,7 +307,7 @@ class TableBenchmark:
                 if isinstance(store, TablePictures):
                     store.add(name, data if isinstance(data, bytes) else text)
             return name
-        if self._spooled:  # VLMEvalKit: the number of the row that holds the picture
+        if self._spooled:  # VLMEvalKit: the number of the row that has the picture
             return text
         if is_address(text):
             raise BadRow(f"{column!r} is {quoted(text)}: {NO_ADDRESSES}")
@@ -323,7 +322,7 @@ class TableBenchmark:
         return text.removeprefix("./")
 
     def _put_together(self, rows: list[_Row]) -> list[Item]:
-        """Rows of one picture (captions) or of one id and question (questions) are one item with several references."""
+        """Join rows of one picture (captions) or of one id and question (questions) into one item with references."""
         if self.section.task == "caption":
             return self._put_captions(rows)
         items: dict[str, _Row] = {}
@@ -333,8 +332,8 @@ class TableBenchmark:
                 continue
             if (before.text, before.images, before.options) != (row.text, row.images, row.options) or row.options:
                 raise InputError(
-                    f"{self.path}, row {row.number} has the id {row.name!r} of row {before.number}, but asks something else; "
-                    "give each question an id of its own, or map another column with --columns id=COLUMN"
+                    f"{self.path}, row {row.number} has the id {row.name!r} of row {before.number}, but another "
+                    "question; give each question an id of its own, or map another column with --columns id=COLUMN"
                 )
             before.golds = tuple(dict.fromkeys((*before.golds, *row.golds)))
         return [_item(row, shows_options=not self._by_likelihood) for row in items.values()]
@@ -345,7 +344,7 @@ class TableBenchmark:
             by_picture.setdefault(row.images if not self._in_cells else (row.name,), []).append(row)
         names = [{row.name for row in group} for group in by_picture.values()]
         every = [name for group in names for name in group]
-        # An id that a picture shares with no other names it; one for each caption names none.
+        # Ids identify pictures only if each picture has exactly one.
         own = all(len(group) == 1 for group in names) and len(set(every)) == len(names)
         items = []
         for group in by_picture.values():
@@ -355,7 +354,7 @@ class TableBenchmark:
         return items
 
     def _normal_id(self) -> Any:
-        """As benchmarks spell pictures where that keeps the items apart, else as they stand."""
+        """Normalise ids as names of pictures if they stay distinct, else keep them."""
         if self.section.task != "caption":
             return str
         ids = [image_name(item.id) for item in self._items]
@@ -363,7 +362,7 @@ class TableBenchmark:
 
 
 def table_name(path: Path) -> str:
-    """What results call a table: the file's name in small letters; another name than the benchmarks have."""
+    """The name of a table in results: the file's name in lower case, different from all benchmarks."""
     name = re.sub(r"[^\w.]+", "_", path.stem.lower()).strip("_.") or "table"
     return f"table_{name}" if name in BENCHMARKS or name in MADE else name
 

@@ -1,4 +1,4 @@
-"""Which column of a person's table is what, named by them or found by its usual names, and what its cells say."""
+"""Find the columns of a user's table, by given or usual names, and read their cells."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     "vqa": ("image", "question", "answer"),
     "choice": ("image", "question", "options", "answer"),
 }
-# Names that people give their columns, the likeliest first; however spelled (imageFile, image_file, Image File).
+# Usual names of columns, the likeliest first, in any spelling (imageFile, image_file, Image File).
 _USUAL: dict[str, tuple[str, ...]] = {
     "image": (
         "image", "image_path", "image_file", "file_name", "file", "image_name", "img_path", "img", "image_id", "img_id",
@@ -40,22 +40,22 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "options": ("options", "choices"),
     "hint": ("hint",),
 }  # fmt: skip
-# Only where they are named: their usual names mean other things too.
+# Roles that must be given by name, because their usual names have other meanings too.
 _NAMED = ("language", "answer_index", "answer_number", "image_name")
 ROLES = (*_USUAL, *_NAMED)
-_MANY = ("image", "caption", "answer", "options")  # roles that several columns may fill
+_MANY = ("image", "caption", "answer", "options")  # roles that may have several columns
 # "A. a dog", "(1) a dog", "B)a dog"; "1.5 kg" has no label.
 _LABELLED = re.compile(r"\s*\(?([A-Z]|\d{1,2})(?:[.:](?!\d)|\))\s*(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a table by role; of :data:`_MANY` each several."""
+    """The columns of a table by role; roles in :data:`_MANY` may have several."""
 
     names: Mapping[str, tuple[str, ...]]
 
     def one(self, role: str) -> str:
-        """The column of a role, empty where there is none."""
+        """The column of a role; empty if there is none."""
         return self.names[role][0] if role in self.names else ""
 
     def all(self) -> list[str]:
@@ -64,10 +64,10 @@ class Columns:
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
-    """Roles and columns of ``image=file,caption=text``; a name with a comma stands in double quotes.
+    """Parse roles and columns such as ``image=file,caption=text``; a name with a comma needs double quotes.
 
     Raises:
-        InputError: A part is no ``role=column``, or names an unknown role or one twice.
+        InputError: A part is not ``role=column``, or names an unknown role or a role twice.
     """
     found: dict[str, str] = {}
     for part in (part for text in texts for part in next(csv.reader([text], skipinitialspace=True), [])):
@@ -86,13 +86,13 @@ def find_columns(path: Path, held: Sequence[str], task: str, given: Mapping[str,
     """The columns of a table.
 
     Args:
-        path: For errors.
-        held: What the table has.
-        task: Which roles are needed.
-        given: Column by role, as named by a person: one, several joined by ``+``, or a pattern such as ``caption_*``.
+        path: The file, for errors.
+        held: The table's columns.
+        task: The task, which decides the required roles.
+        given: Columns by role from the user: one, several joined by ``+``, or a pattern such as ``caption_*``.
 
     Raises:
-        InputError: A column that is not there, or a role that nothing fills.
+        InputError: A given column does not exist, or a required role has no column.
     """
     found = {role: _given(path, held, role, text) for role, text in given.items()}
     squashed = {_squash(name): name for name in reversed(held)}
@@ -124,15 +124,15 @@ def find_columns(path: Path, held: Sequence[str], task: str, given: Mapping[str,
 
 
 def cell_text(row: Mapping[str, Any], column: str, *, may_be_blank: bool = False) -> str:
-    """The text of a cell; whole numbers and truth values are written as people do.
+    """The text of a cell; integers and truth values are written in plain form.
 
     Raises:
-        BadRow: It is missing, blank, or no text.
+        BadRow: The cell is missing, blank, or not a text.
     """
     value = row.get(column)
     text = _as_text(value)
     if text is None:
-        raise BadRow(f"{column!r} is {quoted(value)}, which is no text")
+        raise BadRow(f"{column!r} is {quoted(value)}, which is not a text")
     if "\0" in text:
         raise BadRow(f"{column!r} holds a NUL character")
     if not text.strip() and not may_be_blank:
@@ -141,7 +141,7 @@ def cell_text(row: Mapping[str, Any], column: str, *, may_be_blank: bool = False
 
 
 def cell_texts(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    """The texts of a role's cells: a list in one cell, written as JSON or as Python does, or a text in each; blanks left out.
+    """The texts of a role's cells: a list in one cell, as JSON or Python writes it, or one text per cell; no blanks.
 
     Raises:
         BadRow: A cell holds something else.
@@ -186,9 +186,9 @@ def in_plain_digits(text: str) -> str:
 
 
 def without_labels(options: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Options without the letters or numbers before them ("A. a dog", "(1) a dog"), where each has its own; and these labels.
+    """Split labels ("A. a dog", "(1) a dog") from options if every option has its own; returns options and labels.
 
-    Options that have none are called A, B, C, ...
+    Options without labels are called A, B, C, ...
     """
     letters = [chr(ord("A") + place) for place in range(len(options))]
     parts = [_LABELLED.fullmatch(option) for option in options]
@@ -216,7 +216,7 @@ def _as_text(value: Any) -> str | None:
 
 
 def listed_in(text: str) -> Any:
-    """The list that a text is, as JSON or as Python writes one; else the text."""
+    """Parse a text that is a list in JSON's or Python's form; other texts are returned unchanged."""
     if text.lstrip()[:1] != "[" or text.rstrip()[-1:] != "]":
         return text
     with suppress(ValueError, RecursionError):
@@ -246,7 +246,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _numbered(held: Sequence[str], usual: Sequence[str], taken: set[str]) -> tuple[str, ...]:
-    """Columns ``caption_1``, ``caption2``, ... of a usual name."""
+    """Columns ``caption_1``, ``caption2``, ... for a usual name."""
     for name in usual:
         found = [other for other in held if re.fullmatch(rf"{_squash(name)}\d+", _squash(other)) and other not in taken]
         if found:

@@ -1,4 +1,4 @@
-"""The options of a question in a table, and which of them is right, however the table writes them."""
+"""Read the options of a question in a table, and the right one, in any common form."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, in_pl
 
 
 def read_options(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], list[str]]:
-    """The options of a row and their labels: a list, or the cells of several columns, of which the last may be blank.
+    """The options of a row and their labels, from a list or from several columns, of which the last may be blank.
 
     Raises:
-        BadRow: Fewer than two, a gap among them, or two alike.
+        BadRow: There are fewer than two options, a gap among them, or two equal ones.
     """
     names = columns.names["options"]
     options = (
@@ -27,7 +27,7 @@ def read_options(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], l
         raise BadRow(f"option {names[options.index('')]!r} is blank, but {names[len(options) - 1]!r} is not")
     options, labels = without_labels([option.strip() for option in options])
     if len(options) < 2:
-        raise BadRow(f"{len(options)} option is no choice; {', '.join(map(repr, names))} must hold at least two")
+        raise BadRow(f"{len(options)} option is not enough; {', '.join(map(repr, names))} must have at least two")
     if len(options) > 26:
         raise BadRow(f"{len(options)} options are more than there are letters")
     if len(set(options)) < len(options):
@@ -39,10 +39,10 @@ def read_options(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], l
 def right_option(
     row: Mapping[str, Any], columns: Columns, options: Sequence[str], labels: Sequence[str], answers: Mapping[str, str]
 ) -> int:
-    """The place of the right option: told by its words, its letter, or its number from 0 or 1.
+    """The index of the right option, from its words, its letter, or its number from 0 or 1.
 
     Raises:
-        BadRow: It is none of the options.
+        BadRow: The answer is none of the options.
     """
     for base, role in enumerate(("answer_index", "answer_number")):
         if role in columns.names:
@@ -59,7 +59,7 @@ def right_option(
     label = in_plain_digits(re.sub(r"[\s().:]", "", text)).upper()
     if label in labels:
         return labels.index(label)
-    number = "; a number is named with --columns answer_index=COLUMN (from 0) or answer_number=COLUMN (from 1)"
+    number = "; for a number, use --columns answer_index=COLUMN (from 0) or answer_number=COLUMN (from 1)"
     raise BadRow(
         f"{column!r} is {quoted(text)}, neither a letter of the {len(options)} options nor one of them"
         f"{number if text.isdecimal() else ''}"

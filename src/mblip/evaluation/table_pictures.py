@@ -1,4 +1,4 @@
-"""Pictures that stand in a table itself: in the cells of Parquet, or as base64 (VLMEvalKit's TSV)."""
+"""Pictures inside a table: in the cells of Parquet, or as base64 (VLMEvalKit's TSV)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mblip.storage import UnreadableImage, decode_image
 from mblip.storage.cells import PictureCells
 
 _ADDRESS = re.compile(r"data:image/[\w.+-]+;base64,")
-# How JPEG, PNG, GIF, WebP, BMP and TIFF begin in base64.
+# First characters of JPEG, PNG, GIF, WebP, BMP and TIFF in base64.
 _BEGINNINGS = ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A")
-_LEAST = 64  # characters; shorter ones are names, or the number of the row that has the picture
+_LEAST = 64  # characters; shorter cells are names, or the number of the row that has the picture
 
 
 def is_base64(text: str) -> bool:
-    """Whether a cell holds a picture rather than its name."""
+    """Whether a cell has a picture and not its name."""
     return bool(_ADDRESS.match(text)) or (len(text) > _LEAST and text.lstrip().startswith(_BEGINNINGS))
 
 
@@ -33,7 +33,7 @@ def _decoded(text: str) -> bytes:
 
 
 def cell_key(path: Path, row: int, column: str) -> str:
-    """The key of a picture in a cell of Parquet, rows from 0."""
+    """The key of a picture in a cell of Parquet, with rows from 0."""
     return f"{path.name}#{column}#{row}"
 
 
@@ -45,7 +45,7 @@ class CellPictures:
         self._cells: dict[str, PictureCells] = {}
 
     def add(self, path: Path, columns: Sequence[str]) -> None:
-        """Take in the pictures of a file.
+        """Add the pictures of a file.
 
         Raises:
             InputError: The file cannot be read.
@@ -59,7 +59,7 @@ class CellPictures:
             raise UnreadableImage(key, "the table has no such cell")
         data, _ = cells.get(row)
         if data is None:
-            raise UnreadableImage(key, "its cell holds no picture")
+            raise UnreadableImage(key, "its cell has no picture")
         return decode_image(data, key, at_least, self._as_stored)
 
     def __contains__(self, key: str) -> bool:
@@ -75,32 +75,32 @@ class CellPictures:
 class TablePictures:
     """An image store (see :class:`mblip.storage.ImageStore`) that is filled while a table is read.
 
-    What it is given is kept decoded in one unnamed file, which lies where temporary files do and goes with the process,
-    however that ends.
+    Pictures are stored decoded in one unnamed temporary file, which disappears when the process ends in any way.
     """
 
     def __init__(self, as_stored: bool = False) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the store
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the store exists
         self._places: dict[str, tuple[int, int]] = {}
         self._end, self._as_stored = 0, as_stored
 
     def add(self, key: str, picture: str | bytes) -> None:
-        """Keep the picture of a cell, base64 or the bytes of a file.
+        """Store the picture of a cell, base64 or the bytes of a file.
 
         Raises:
-            BadRow: It is no base64.
+            BadRow: It is not base64.
             InputError: The disk is full.
         """
         try:
             data = picture if isinstance(picture, bytes) else _decoded(picture)
         except binascii.Error as error:
-            raise BadRow(f"the picture of {key!r} is no readable base64 ({error}); it may be cut off") from error
+            raise BadRow(f"the picture of {key!r} is not valid base64 ({error}); it may be cut off") from error
         try:
             self._file.write(data)
             self._file.flush()
         except OSError as error:
             raise InputError(
-                f"the table's pictures cannot be kept in {tempfile.gettempdir()}: {error.strerror}; make room, or set TMPDIR"
+                f"the table's pictures cannot be stored in {tempfile.gettempdir()}: {error.strerror}; free space, or "
+                "set TMPDIR"
             ) from error
         self._places[key] = (self._end, len(data))
         self._end += len(data)
@@ -108,7 +108,7 @@ class TablePictures:
     def get(self, key: str, at_least: int = 0) -> Image.Image:
         """See :class:`mblip.storage.ImageStore`."""
         if key not in self._places:
-            raise UnreadableImage(key, "the table holds no such picture")
+            raise UnreadableImage(key, "the table has no such picture")
         start, size = self._places[key]
         return decode_image(os.pread(self._file.fileno(), size, start), key, at_least, self._as_stored)
 

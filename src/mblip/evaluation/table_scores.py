@@ -1,4 +1,4 @@
-"""Scores of answers to a table's questions."""
+"""Score answers to a table's questions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def score_answers(items: Sequence[Item], answers: Sequence[str], options: Option
 
 
 def score_choices(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """Accuracy of the options that answers choose; ``unparsed`` is the share of answers that choose none."""
+    """Accuracy of the chosen options; ``unparsed`` is the share of answers that choose none."""
     chosen = [chosen_option(answer, item.candidates) for item, answer in zip(items, answers, strict=True)]
     golds = [item.candidates.index(item.gold) for item in items]
     accuracy, values = mean_accuracy([place == gold for place, gold in zip(chosen, golds, strict=True)])
@@ -54,5 +54,5 @@ def score_choices(items: Sequence[Item], answers: Sequence[str], options: Option
 
 
 def _people(golds: Sequence[str]) -> list[dict[str, Any]]:
-    """Each answer is one person's, also where two said the same."""
+    """Gold answers in VQA's form, each of another person, even if two are equal."""
     return [{"answer": gold, "answer_id": number} for number, gold in enumerate(golds)]

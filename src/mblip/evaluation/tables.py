@@ -1,4 +1,4 @@
-"""The tables of a recipe, or of the command line, as benchmarks."""
+"""Make benchmarks from the tables of a recipe or of the command line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mblip.evaluation.table_columns import TASKS, parse_columns
 from mblip.languages import find_language
 
 TABLE = "table"
-"""What ``mblip score`` calls a person's own table."""
+"""Name of a user's own table in ``mblip score``."""
 
 
 def table_files(path: Path, source: str = "") -> list[Path]:
-    """A table's file, or those of a pattern such as ``test-*.parquet``, by name.
+    """The files of a table: one, or those of a pattern such as ``test-*.parquet``, sorted by name.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no such file.
     """
     if path.is_file():
         return [path]
@@ -34,13 +34,13 @@ def table_files(path: Path, source: str = "") -> list[Path]:
 
 
 def table_section(table: Path | None, task: str, language: str, columns: Sequence[str]) -> TableSection:
-    """A table as the command line names it.
+    """The description of a table from the command line.
 
     Raises:
-        InputError: Something is missing or unknown.
+        InputError: An option is missing or unknown.
     """
     if table is None:
-        raise InputError("--task, --language and --columns say what is in a table; name it with --table FILE")
+        raise InputError("--task, --language and --columns describe a table; name it with --table FILE")
     table_files(table)
     if task not in TASKS:
         said = (
@@ -50,13 +50,13 @@ def table_section(table: Path | None, task: str, language: str, columns: Sequenc
         )
         raise InputError(said)
     if not language:
-        raise InputError(f"a table needs --language, that of the texts in {table}")
+        raise InputError(f"a table needs --language, the language of the texts in {table}")
     code = find_language(language).code
     return TableSection(path=str(table.absolute()), task=task, languages=(code,), columns=parse_columns(columns))
 
 
 def own_table(table: Path, task: str, language: str, columns: Sequence[str], allow_missing: bool = False) -> Benchmark:
-    """A table as a benchmark that predictions are scored against; its pictures are not read.
+    """A table as a benchmark to score predictions; its pictures are not read.
 
     Raises:
         InputError: As in :func:`table_section`, or the table cannot be used.
@@ -71,23 +71,23 @@ def own_table(table: Path, task: str, language: str, columns: Sequence[str], all
 def read_tables(
     recipe: EvalRecipe, root: Path, images: Sequence[str] = (), allow_missing: bool = False, pictures: bool = True
 ) -> list[Benchmark]:
-    """Read the tables of a recipe in the languages that it asks for.
+    """Read the tables of a recipe in its languages.
 
     Args:
-        recipe: Its tables, languages, protocol and reading of pictures.
-        root: Their paths are below it.
-        images: Image stores that a person named; absolute paths of pictures must be below the first.
-        allow_missing: Leave out rows that cannot be used, counted.
+        recipe: The recipe, with tables, languages, protocol and the option for reading pictures.
+        root: Folder of the tables.
+        images: Image stores from the user; absolute paths of pictures must be below the first.
+        allow_missing: Leave out and count rows that cannot be used.
         pictures: Whether the pictures are needed.
 
     Raises:
-        InputError: A table is missing or cannot be used, two have one name, or none is in the languages.
+        InputError: A table is missing or cannot be used, two have the same name, or none is in the languages.
     """
     found: list[Benchmark] = []
     for section in recipe.tables:
         name = section.name or table_name(Path(section.path))
         if name in BENCHMARKS or name in MADE:
-            raise InputError(f"the table {section.path} is called {name!r} as a benchmark is; give it another name")
+            raise InputError(f"the table {section.path} has the name of the benchmark {name!r}; give it another name")
         for code in section.languages:
             if recipe.languages and code not in recipe.languages:
                 continue
@@ -95,7 +95,7 @@ def read_tables(
             path = root / section.path.replace("{code}", spelled)
             paths = table_files(path, section.source)
             if any((other.name, other.languages) == (name, (code,)) for other in found):
-                raise InputError(f"two tables are called {name!r} in {code!r}; give one of them another name")
+                raise InputError(f"two tables have the name {name!r} in {code!r}; give one of them another name")
             table = TableBenchmark(
                 section.model_copy(update={"name": name}),
                 paths,

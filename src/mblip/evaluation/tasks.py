@@ -1,4 +1,4 @@
-"""What there is to answer: the items of each benchmark in each language, with their pictures proved to be there."""
+"""Load tasks: the items of each benchmark in each language, after a check that their pictures exist."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Task:
     """One benchmark in one language.
 
     Attributes:
-        benchmark: Which.
+        benchmark: The benchmark.
         language: mC4 code.
-        path: Its annotations.
-        chosen_by: The file that says which of them are asked; None where all are.
-        items: What is asked.
-        items_in_data: How many items the annotations hold.
-        without_image: How many of them are not asked, since a picture is missing.
-        prompt: Lacks nothing but ``{text}``.
-        pictures: Where its image keys lead.
+        path: The annotation file.
+        chosen_by: The file that chooses the items; None if all are asked.
+        items: The items to ask.
+        items_in_data: Number of items in the annotations.
+        without_image: Number of items that are not asked because a picture is missing.
+        prompt: The prompt, complete except for ``{text}``.
+        pictures: The store of its pictures.
     """
 
     benchmark: Benchmark
@@ -49,12 +49,12 @@ class Task:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """A readable name."""
         return f"{self.benchmark.name} ({self.language})"
 
     def ask(self, item: Item) -> Request:
-        """The request for an item, by the benchmark's own names of item and images."""
-        from mblip.models.generation import Request  # takes seconds: what is missing is said before
+        """The request for an item, with the benchmark's own names of item and images."""
+        from mblip.models.generation import Request  # takes seconds, so missing files are reported first
 
         return Request(item.id, item.images, self.prompt.format(text=item.asked or item.text))
 
@@ -71,22 +71,22 @@ def load_tasks(
     sets: str = "official",
     as_stored: bool = False,
 ) -> list[Task]:
-    """Read the benchmarks and prove that nothing is missing before a model is asked.
+    """Read the benchmarks and check that nothing is missing, before a model is asked.
 
     Args:
-        benchmarks: Which.
-        root: The annotations and images are below it.
+        benchmarks: The benchmarks.
+        root: Folder of annotations and images.
         languages: Only these, by any code or name; empty for all of each benchmark.
         prompts: See :func:`~mblip.evaluation.prompts.load_prompts`.
-        images: Image stores to look in before the benchmarks' own folders.
-        limit: Only the items of so many images of each benchmark and language: the first, of each of its tasks in turn.
-        allow_missing: Leave out items without a picture, counted, instead of refusing.
-        pictures: Whether they and the texts of the questions are needed, as answers that are at hand do not.
+        images: Image stores to search before the benchmarks' own folders.
+        limit: Number of images to use of each benchmark and language: the first ones, of each of its tasks in turn.
+        allow_missing: Leave out and count items without a picture, instead of refusing.
+        pictures: Whether pictures and the texts of questions are needed; existing answers do not need them.
         sets: See :func:`~mblip.evaluation.sets.choose_sets`.
         as_stored: Read pictures as the original does (:func:`~mblip.storage.decode_image`).
 
     Raises:
-        InputError: Annotations or pictures are missing, or none of the benchmarks is in the languages.
+        InputError: Annotations or pictures are missing, or no benchmark is in the languages.
     """
     benchmarks = choose_sets(benchmarks, sets)
     wanted = [find_language(language).code for language in languages]
@@ -123,7 +123,7 @@ def load_tasks(
 def _find(
     chosen: Sequence[tuple[Benchmark, str]], root: Path, listing: Sequence[Path]
 ) -> list[tuple[Path, Path | None]]:
-    """The annotations of each benchmark and language, and what chooses of them; all that is missing is named at once."""
+    """The annotations of each benchmark and language, and files that choose items; reports all missing ones at once."""
     paths: list[tuple[Path, Path | None]] = []
     first = ""
     lacking: dict[str, list[str]] = {}
@@ -136,14 +136,14 @@ def _find(
             first = first or f"{error} ({benchmark.source})"
     if lacking:
         more = ", ".join(f"{name} ({' '.join(codes)})" for name, codes in lacking.items())
-        first += f"; also missing: {more}; name what there is with --suite and --languages, or see mblip doctor {root}"
+        first += f"; also missing: {more}; choose others with --suite and --languages, or see mblip doctor {root}"
     if first:
         raise InputError(first)
     return paths
 
 
 def _limited(items: list[Item], limit: int | None, kind: Callable[[Item], str]) -> list[Item]:
-    """The items of so many images, the first of each kind of item in turn."""
+    """The items of the first ``limit`` images, of each kind of item in turn."""
     if limit is None:
         return items
     by_kind: dict[str, dict[tuple[str, ...], None]] = {}
@@ -161,6 +161,7 @@ def _complaint(
     keys = {key for item in items for key in item.images}
     looked = ", ".join(pictures.places) or f"none of {', '.join(benchmark.images)} below {root}"
     return (
-        f"{benchmark.name} ({code}) lacks {len(lost)} of its {len(keys)} images, such as {lost[0]!r} (looked in {looked}); "
+        f"{benchmark.name} ({code}) lacks {len(lost)} of its {len(keys)} images, such as {lost[0]!r} (looked in "
+        f"{looked}); "
         f"name their folder with --images, or leave their items out with --allow-missing ({benchmark.source})"
     )

@@ -1,4 +1,4 @@
-"""The cross-lingual gap (paper, Figure 2): how far other languages stay behind English on the same benchmark."""
+"""The cross-lingual gap (paper, Figure 2): the distance of other languages from English on the same benchmark."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mblip.schema import Score
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One benchmark of one model.
+    """The gap of one model on one benchmark.
 
     Attributes:
-        benchmark: Its name.
+        benchmark: Name of the benchmark.
         metric: The first of its metrics that English has.
         english: Its value in English, which may be another benchmark's (NLVR2 for MaRVL).
         languages: English minus the value in each other language.
@@ -27,7 +27,7 @@ class Gap:
 
     @property
     def mean(self) -> float:
-        """English minus the mean of the other languages, which weigh the same."""
+        """English minus the unweighted mean of the other languages."""
         return sum(self.languages.values()) / len(self.languages)
 
 
@@ -35,8 +35,8 @@ def transfer_gaps(scores: Sequence[Score], about: Mapping[str, About]) -> list[G
     """The gap of each benchmark that was scored in English and in another language.
 
     Args:
-        scores: Of one run directory.
-        about: What it says of their benchmarks, by name (:func:`~mblip.evaluation.about.read_about`).
+        scores: The scores of one run directory.
+        about: Its descriptions of the benchmarks, by name (:func:`~mblip.evaluation.about.read_about`).
     """
     found = {(score.benchmark, score.language): score.metrics for score in scores}
     gaps = []

@@ -1,4 +1,4 @@
-"""Using a model: captions and answers in Python, from the shell, over HTTP and on a page."""
+"""Use a model: captions and answers in Python, from the shell, over HTTP and on a page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["GENERATION", "Predictor", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; what is wrong with the input is said before (mblip.inference.resolve).
+    # Importing torch takes seconds; wrong input is reported before that (mblip.inference.resolve).
     if name in __all__:
         from mblip.inference import predictor
 

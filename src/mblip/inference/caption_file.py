@@ -1,4 +1,4 @@
-"""Files of captions that grow row by row, survive a kill at any byte, and are gone on with."""
+"""Files of captions that grow row by row, survive a kill at any byte, and can be continued."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mblip.storage import Appender, JsonlAppender, atomic_path, encode_record, n
 ENDINGS = (".jsonl", ".csv", ".parquet")
 ENCODINGS = ("utf-8", "utf-8-sig")
 _BATCH = 1 << 14  # rows
-_TORN = 1 << 20  # bytes: more than the rows of one picture, which is what a kill can leave unfinished
+_TORN = 1 << 20  # bytes: more than the rows of one picture, the most that a kill can leave unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ _HEADER = ",".join(_COLUMNS).encode()
 
 
 class Done:
-    """Pairs of picture and language that are there already; eight bytes each."""
+    """A set of finished pairs of picture and language, in eight bytes each."""
 
     def __init__(self, hashes: array[int]) -> None:
         self._hashes = np.sort(np.array(hashes, np.uint64))
@@ -60,21 +60,21 @@ class Done:
 class CaptionFile:
     """A file of captions in JSONL, CSV or Parquet.
 
-    Each row is in the file as soon as it is added. Parquet cannot grow: its rows are kept in ``FILE.partial.jsonl`` until
-    the end. Memory does not grow with the rows.
+    Each row is in the file as soon as it is added. Parquet cannot grow, so its rows are kept in ``FILE.partial.jsonl``
+    until the end. Memory does not grow with the rows.
 
     Args:
         path: The file.
-        model: Name of the model that the rows are of.
-        resume: Go on from what a stopped run, or a finished one with fewer pictures or languages, has left; the row that
-            a killed one left unfinished is cut off.
-        encoding: Of CSV; ``utf-8-sig`` begins with the mark that Excel knows UTF-8 by.
+        model: Name of the model that makes the captions.
+        resume: Continue a file from a stopped run, or from a finished one with fewer pictures or languages; an
+            unfinished last row is cut off.
+        encoding: Encoding of CSV; ``utf-8-sig`` begins with the byte-order mark by which Excel recognises UTF-8.
 
     Attributes:
-        done: Pairs of picture and language that were there when it was opened.
+        done: Pairs of picture and language that were in the file when it was opened.
 
     Raises:
-        InputError: Of another ending, there already, or made by another model. Nothing is touched then.
+        InputError: The file has another ending, exists already, or was made by another model. Nothing is changed then.
     """
 
     def __init__(self, path: Path, model: str, resume: bool, encoding: str = "utf-8") -> None:
@@ -87,11 +87,11 @@ class CaptionFile:
         if encoding != "utf-8" and self._ending != ".csv":
             raise InputError(f"--encoding {encoding} is for .csv; {path} is always in UTF-8 without a mark")
         self._encoding = encoding
-        # Parquet cannot grow; and earlier versions kept the rows of every file here.
+        # For Parquet, which cannot grow, and for files of earlier versions, which kept all rows here.
         self._journal = path.with_name(path.name + ".partial.jsonl")
         kept = [file for file in (path, self._journal) if file.exists()]
         if kept and not resume:
-            raise InputError(f"{kept[0]} exists already: add --resume to go on with it, or name another file")
+            raise InputError(f"{kept[0]} exists already: add --resume to continue it, or name another file")
         self._grown = self._journal if self._ending == ".parquet" else path
         self._made = self._grown not in kept
         hashes, end = array("Q"), 0
@@ -113,19 +113,19 @@ class CaptionFile:
             self._journal.unlink()
 
     def add(self, captions: Sequence[Caption]) -> None:
-        """Keep the captions of one picture.
+        """Write the captions of one picture.
 
         Raises:
-            ResourceError: The disk is full or gone; all rows before are kept.
+            ResourceError: The disk is full or missing; all earlier rows are kept.
         """
         data = b"".join(map(encode_record, captions)) if self._grown.suffix == ".jsonl" else self._csv(captions)
         self._append(data)
 
     def finish(self) -> None:
-        """Sync the file; of Parquet write it, whole: the rows that were there before, then those of the journal.
+        """Sync the file; write a Parquet file from its earlier rows and those of the journal.
 
         Raises:
-            ResourceError: The disk is full or gone; all rows are kept.
+            ResourceError: The disk is full or missing; all rows are kept.
         """
         if self._ending == ".csv" and not self._file.size:
             self._append(self._csv(()))  # the header alone
@@ -137,12 +137,12 @@ class CaptionFile:
                     self._write_parquet()
                 except MblipError as error:
                     raise error.reworded(
-                        f"{error}; all rows are kept in {self._journal}: go on with --resume"
+                        f"{error}; all rows are kept in {self._journal}: continue with --resume"
                     ) from error
             self._journal.unlink()
 
     def close(self) -> None:
-        """Leave everything for a run that goes on, and nothing where there is nothing to go on from."""
+        """Close the file for a later run to continue, and remove it if it has no rows."""
         self._file.close()
         if self._made and not self._file.size:
             self._grown.unlink(missing_ok=True)
@@ -151,7 +151,7 @@ class CaptionFile:
         try:
             self._file.append(data)
         except MblipError as error:
-            raise error.reworded(f"{error}: free the space, then go on with --resume") from error
+            raise error.reworded(f"{error}: free the space, then continue with --resume") from error
 
     def _csv(self, captions: Sequence[Caption]) -> bytes:
         text = io.StringIO(newline="")
@@ -159,14 +159,14 @@ class CaptionFile:
         if not self._file.size:
             table.writerow(_COLUMNS)
         table.writerows(asdict(caption).values() for caption in captions)
-        # Half a surrogate pair has no UTF-8 form.
+        # UTF-8 cannot encode half of a surrogate pair.
         return text.getvalue().encode("utf-8" if self._file.size else self._encoding, "backslashreplace")
 
     def _rows(self, file: Path) -> Iterator[tuple[Caption, int]]:
-        """The whole rows of a file that grows, each with the place where it ends; none where there is no file.
+        """Yield the complete rows of a growing file, each with its end in bytes; none if there is no file.
 
         Raises:
-            InputError: It is no file of captions, or of another model.
+            InputError: The file does not hold captions, or those of another model.
         """
         if not file.exists():
             return
@@ -175,7 +175,7 @@ class CaptionFile:
         for number, row in enumerate(cells, start=1):
             yield self._check(row, file, number), lines.end
         if not _is_torn_row(file, lines.end):
-            raise InputError(f"{file} ends in what is no row of captions: mend it, or name another file")
+            raise InputError(f"{file} does not end with a row of captions: repair it, or name another file")
 
     def _parquet_rows(self) -> Iterator[Caption]:
         import pyarrow as pa
@@ -195,7 +195,9 @@ class CaptionFile:
         texts = row.values() if isinstance(row, dict) and row.keys() == set(_COLUMNS) else (None,)
         if not all(isinstance(value, str) for value in texts):
             columns = ", ".join(_COLUMNS)
-            raise InputError(f"{file}, row {number}, lacks one of {columns}: no file of captions, name another")
+            raise InputError(
+                f"{file}, row {number}, lacks one of {columns}, so it is not a file of captions: name another"
+            )
         caption = Caption(**row)
         if caption.model != self._model:
             raise InputError(f"{file} holds captions of {caption.model}, not of {self._model}: name another file")
@@ -217,15 +219,15 @@ class CaptionFile:
     def _all_rows(self) -> Iterator[Caption]:
         yield from self._parquet_rows()
         for row, _ in self._rows(self._journal):
-            # A kill between writing the file and removing the journal leaves its rows in both.
+            # After a kill between writing the file and removing the journal, both have the rows.
             if (row.image, row.language) not in self._finished:
                 yield row
 
 
 class SkippedList:
-    """The pictures without captions and the reason of each, in ``FILE.skipped.jsonl`` beside a file of captions.
+    """The pictures without captions, with reasons, in ``FILE.skipped.jsonl`` beside a file of captions.
 
-    It is of the last run alone: what that could read is no longer in it, and where it read all there is none.
+    The list covers only the last run. If that could read all pictures, there is no list.
     """
 
     def __init__(self, path: Path) -> None:
@@ -233,10 +235,10 @@ class SkippedList:
         self._file: JsonlAppender | None = None
 
     def add(self, image: str, reason: str) -> None:
-        """Note a picture.
+        """Add a picture.
 
         Raises:
-            ResourceError: The disk is full or gone.
+            ResourceError: The disk is full or missing.
         """
         if self._file is None:
             self.path.unlink(missing_ok=True)
@@ -244,12 +246,12 @@ class SkippedList:
         self._file.append({"image": image, "reason": reason})
 
     def close(self) -> None:
-        """Close it, if there is one."""
+        """Close the list, if it is open."""
         if self._file:
             self._file.close()
 
     def finish(self) -> bool:
-        """Close it, and remove that of an earlier run where this one skipped nothing; whether there is one."""
+        """Close the list, or remove that of an earlier run if this one skipped nothing; whether there is a list."""
         self.close()
         if not self._file:
             self.path.unlink(missing_ok=True)
@@ -257,7 +259,7 @@ class SkippedList:
 
 
 class _Lines:
-    """The whole lines of a file as text; ``end`` is where the last of the rows taken so far ends."""
+    """The complete lines of a file as text; ``end`` is the end in bytes of the last row taken."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.end, self.ended = path, 0, False
@@ -267,7 +269,7 @@ class _Lines:
         try:
             with self.path.open("rb") as file:
                 for line in file:
-                    if line.endswith(b"\n"):  # a kill has cut off any other
+                    if line.endswith(b"\n"):  # else a kill has cut it off
                         self._read += len(line)
                         yield line.decode("utf-8-sig" if self._read == len(line) else "utf-8")
         except UnicodeDecodeError as error:
@@ -277,7 +279,7 @@ class _Lines:
         self.ended = True
 
     def take(self) -> None:
-        """The line read last ends a row."""
+        """Mark the last line read as the end of a row."""
         self.end = self._read
 
 
@@ -298,17 +300,19 @@ def _csv_cells(lines: _Lines) -> Iterator[Any]:
         for number, cells in enumerate(table):
             if number == 0 and tuple(cells) != _COLUMNS:
                 columns = ", ".join(_COLUMNS)
-                raise InputError(f"{lines.path} has other columns than {columns}: no file of captions, name another")
+                raise InputError(
+                    f"{lines.path} has other columns than {columns}, so it is not a file of captions: name another"
+                )
             lines.take()
             if number and cells:
                 yield dict(zip(_COLUMNS, cells, strict=False)) if len(cells) <= len(_COLUMNS) else cells
     except csv.Error as error:
-        if not lines.ended:  # else a kill has cut it off inside a cell
-            raise InputError(f"{lines.path}, line {table.line_num}: {error}; mend the quotes there") from error
+        if not lines.ended:  # at the end, a kill has cut it off inside a cell
+            raise InputError(f"{lines.path}, line {table.line_num}: {error}; correct the quotes there") from error
 
 
 def _is_torn_row(path: Path, end: int) -> bool:
-    """Whether what follows the last whole row may be one that a kill has cut off, or nothing."""
+    """Whether the bytes after the last complete row are nothing, or may be a row that a kill has cut off."""
     with path.open("rb") as file:
         file.seek(end)
         rest = file.read(_TORN + 1)

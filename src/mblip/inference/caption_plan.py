@@ -1,7 +1,8 @@
-"""What very many pictures are captioned by in tasks, each a fixed range of them, and where the captions go.
+"""Plans for captioning very many pictures in tasks, each of which has a fixed range of the pictures.
 
-A folder holds everything: ``plan.json`` and ``pictures.jsonl`` say what is captioned and how, for each task
-``captions-NNNNN-of-NNNNN.jsonl`` grows row by row, and ``.done`` beside it, which comes last, marks that it is finished.
+One folder holds everything: ``plan.json`` and ``pictures.jsonl`` say what is captioned and how. Each task has a file
+``captions-NNNNN-of-NNNNN.jsonl`` that grows row by row, and a file ``.done`` beside it, written last, when it is
+finished.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ _KINDS: dict[str, type[Cell | Member]] = {"cell": Cell, "member": Member}
 
 @dataclass(frozen=True)
 class Plan:
-    """What is captioned, and how.
+    """The pictures to caption, and the settings.
 
     Attributes:
-        folder: Where the tasks' files lie.
-        model: As rows call it.
+        folder: Folder of the tasks' files.
+        model: Name of the model in rows.
         languages: mC4 codes.
-        sources: What the person named, as absolute paths.
+        sources: The names that the user gave, as absolute paths.
         tasks: Number of tasks.
         generation: Options of ``generate``.
-        quantization: Of the language model.
+        quantization: Quantisation of the language model.
         pictures: Number of pictures.
         digest: SHA-256 of their names.
         here: Folder that relative paths start from.
-        batch_size: Captions that are generated together; does not count as a difference between two plans.
-        more_languages: File of languages beside the 96 that was in force; empty where none was.
+        batch_size: Number of captions generated together; plans that differ only here are equal.
+        more_languages: File of languages beyond the 96 that was in use; empty if there was none.
     """
 
     folder: Path
@@ -65,7 +66,7 @@ class Plan:
         return [Shard(self.folder, number, self.tasks) for number in range(self.tasks)]
 
     def bounds(self, number: int) -> tuple[int, int]:
-        """First picture of a task, and the one after its last."""
+        """First picture of a task, and the one after its last picture."""
         return self.pictures * number // self.tasks, self.pictures * (number + 1) // self.tasks
 
 
@@ -79,45 +80,45 @@ class Shard:
 
     @property
     def rows(self) -> Path:
-        """Its captions."""
+        """The file of its captions."""
         return self.folder / f"captions-{self.number:05d}-of-{self.tasks:05d}.jsonl"
 
     @property
     def mark(self) -> Path:
-        """Is there when it is finished."""
+        """The file that marks it as finished."""
         return self.rows.with_suffix(".done")
 
     @property
     def skipped(self) -> Path:
-        """Its pictures that could not be read; not there where there are none."""
+        """The list of its pictures that could not be read; missing if there are none."""
         return self.rows.with_name(self.rows.name + ".skipped.jsonl")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A picture of a plan, and the languages that it has captions in already."""
+    """A picture of a plan, and the languages in which it has captions already."""
 
     picture: finding.Place
     done: tuple[str, ...] = ()
 
 
 class Output:
-    """Where the captions of several tasks go: one file in the end, or a folder that keeps the tasks' files.
+    """The destination of several tasks' captions: one file in the end, or a folder with the tasks' files.
 
     Args:
         to: A file with one of :data:`~mblip.inference.caption_file.ENDINGS`, or a folder.
-        encoding: Of a CSV file.
+        encoding: Encoding of a CSV file.
 
     Attributes:
-        encoding: Of a CSV file.
-        folder: The plan's folder: ``to`` itself, or ``FILE.tasks`` beside the file, which goes in the end.
+        encoding: Encoding of a CSV file.
+        folder: The plan's folder: ``to`` itself, or ``FILE.tasks`` beside the file, which is removed in the end.
 
     Raises:
-        InputError: Another ending, or a folder with something else in it.
+        InputError: The file has another ending, or the folder has other content.
     """
 
     def __init__(self, to: Path, encoding: str = "utf-8") -> None:
-        to = to.resolve() if to.is_symlink() else to  # a link stays one when its file is replaced
+        to = to.resolve() if to.is_symlink() else to  # so that replacing the file keeps the link
         self.to, self.encoding = to, encoding
         self.is_file = not to.is_dir() and bool(to.suffix)
         if self.is_file and to.suffix.lower() not in ENDINGS:
@@ -130,7 +131,7 @@ class Output:
 
     @property
     def has_plan(self) -> bool:
-        """Whether tasks were planned for it before."""
+        """Whether a plan exists."""
         return (self.folder / "plan.json").is_file()
 
     @property
@@ -140,12 +141,12 @@ class Output:
 
     @property
     def skipped_of(self) -> Path:
-        """What the list of skipped pictures is beside."""
+        """The path beside which the list of skipped pictures is."""
         return self.to if self.is_file else self.to / "captions"
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold it against every other command; what was made for it goes again where it fails before anything is kept.
+        """Lock the output against other commands; after a failure that has kept nothing, what was created is removed.
 
         Raises:
             InputError: Another command writes there.
@@ -161,26 +162,26 @@ def make_plan(
     output: Output, found: Found, *, model: str, languages: Sequence[str], sources: Sequence[str], tasks: int, resume: bool,
     generation: dict[str, Any], quantization: str, batch_size: int, encoding: str = "utf-8",
 ) -> tuple[Plan, bool]:  # fmt: skip
-    """The plan of a folder: the one that is there, if it is of this command, or a new one.
+    """Read the plan of a folder, if it belongs to this command, or make a new one.
 
     Args:
-        output: Where the captions go.
+        output: Destination of the captions.
         found: The pictures.
-        model: As rows call it.
+        model: Name of the model in rows.
         languages: mC4 codes.
-        sources: What the person named.
-        tasks: Number of tasks; no more are made than there are pictures.
-        resume: Add to the file what it lacks, where it is there.
+        sources: The names that the user gave.
+        tasks: Number of tasks; at most as many are made as there are pictures.
+        resume: Add missing captions to an existing file.
         generation: Options of ``generate``.
-        quantization: Of the language model.
-        batch_size: Captions that are generated together.
-        encoding: Of a CSV file.
+        quantization: Quantisation of the language model.
+        batch_size: Number of captions generated together.
+        encoding: Encoding of a CSV file.
 
     Returns:
         The plan, and whether its pictures are those found now.
 
     Raises:
-        InputError: The plan that is there is of another command, or the file is there and is not to be added to.
+        InputError: The existing plan belongs to another command, or the file exists and ``resume`` is false.
     """
     digest = hashlib.sha256("\0".join(map(str, found.pictures)).encode("utf-8", "surrogatepass")).hexdigest()
     more = os.environ.get(VARIABLE)
@@ -216,13 +217,13 @@ def read_plan(folder: Path) -> Plan:
     """The plan of a folder.
 
     Raises:
-        InputError: There is none, or it is damaged.
+        InputError: There is no plan, or it is damaged.
     """
     return _read(folder)[0]
 
 
 def planned_skipped(folder: Path) -> list[tuple[str, str]]:
-    """What was known to be unusable when the tasks were planned: name and reason."""
+    """Pictures and folders that were unusable when the tasks were planned: name and reason."""
     return [(row["image"], row["reason"]) for row in read_jsonl(folder / "skipped.jsonl")]
 
 
@@ -248,7 +249,7 @@ def _fields(plan: Plan) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> tuple[Plan, int]:
-    """The plan of a folder, and the number of tasks that was asked for."""
+    """The plan of a folder, and the number of tasks that was requested."""
     path = folder / "plan.json"
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
@@ -256,7 +257,7 @@ def _read(folder: Path) -> tuple[Plan, int]:
         read |= {"folder": folder, "languages": tuple(read["languages"]), "sources": tuple(read["sources"])}
         return Plan(**read), asked
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({error}); delete {folder}, run the same command again") from error
+        raise InputError(f"{path} cannot be read ({error}); delete {folder} and run the same command again") from error
 
 
 _SAME = ("model", "languages", "sources", "generation", "quantization")
@@ -269,8 +270,8 @@ def _same_plan(plan: Plan) -> tuple[Plan, bool]:
         before, now = getattr(there, field), getattr(plan, field)
         if before != now:
             raise InputError(
-                f"{plan.folder} holds captions of a command with other {_WORDS.get(field, field)} ({before}, not {now}): "
-                "give that command, delete the folder, or name another place with --to"
+                f"{plan.folder} holds captions of a command with other {_WORDS.get(field, field)} ({before}, not "
+                f"{now}): run that command, delete the folder, or name another place with --to"
             )
     if asked != plan.tasks:
         raise InputError(
@@ -280,5 +281,5 @@ def _same_plan(plan: Plan) -> tuple[Plan, bool]:
 
 
 def _strange(name: str) -> bool:
-    """Whether a file is none that a killed planning leaves."""
+    """Whether a file cannot come from a planning that was killed."""
     return not (name.lstrip(".").startswith(("pictures.jsonl", "skipped.jsonl", "plan.json")) or name.endswith(".lock"))

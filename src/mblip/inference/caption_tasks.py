@@ -1,6 +1,6 @@
-"""The tasks of a plan of captions: done one by one, anywhere, and put together in the end.
+"""Run the tasks of a caption plan, one by one, on any machine, and merge their captions.
 
-A task that was killed goes on from its rows; one that has its mark is never repeated.
+A task that was killed continues from its rows. A task that is marked as finished is never repeated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mblip.inference.caption_plan import Output, Plan, Shard, Wanted, pictures_o
 from mblip.storage import exclusive_lock, read_jsonl, read_records, write_json
 from mblip.storage.locks import BusyError
 
-_PATIENCE = 600.0  # seconds without a new row, after which whoever holds a task is thought to hang
+_PATIENCE = 600.0  # seconds without a new row, after which the holder of a task counts as hung
 
 
 def caption_job(plan: Plan) -> Job[Shard]:
@@ -36,7 +36,7 @@ def caption_shard(shard: Shard, place: Place) -> None:
 
     Args:
         shard: The task.
-        place: By its slot it takes one of the GPUs that it sees.
+        place: Its slot chooses one of the visible GPUs.
 
     Raises:
         InputError: The plan or the model cannot be used.
@@ -51,7 +51,7 @@ def caption_shard(shard: Shard, place: Place) -> None:
                 stack.enter_context(contextlib.chdir(plan.here))
             except OSError as error:
                 raise InputError(
-                    f"this machine does not see {plan.here}, where paths start: {error.strerror}"
+                    f"this machine cannot see {plan.here}, where relative paths start: {error.strerror}"
                 ) from error
             file = CaptionFile(shard.rows, plan.model, resume=True)
             skipped = SkippedList(shard.rows)
@@ -78,13 +78,13 @@ def caption_shard(shard: Shard, place: Place) -> None:
 
 
 def merge(output: Output, plan: Plan) -> list[tuple[str, str]]:
-    """Put the captions of all tasks together, in the order of the pictures; the pictures without captions, with reasons.
+    """Merge the captions of all tasks in the order of the pictures; returns pictures without captions, with reasons.
 
-    A kill at any moment loses nothing: the file appears whole, and the tasks' files go after it.
+    A kill at any moment loses nothing: the file appears complete, and the tasks' files are removed after that.
 
     Raises:
         InputError: A task's file is damaged.
-        ResourceError: The disk is full or gone.
+        ResourceError: The disk is full or missing.
     """
     skipped = SkippedList(output.skipped_of)
     left_out = planned_skipped(plan.folder)
@@ -93,7 +93,7 @@ def merge(output: Output, plan: Plan) -> list[tuple[str, str]]:
         merged = output.folder / f"merged{output.to.suffix}"
         for rest in output.folder.glob("merged*"):
             rest.unlink()
-        if output.to.exists():  # to which these are added
+        if output.to.exists():  # captions are added to it
             shutil.copyfile(output.to, merged)
         whole = CaptionFile(merged, plan.model, merged.exists(), output.encoding)
     try:
@@ -114,7 +114,7 @@ def merge(output: Output, plan: Plan) -> list[tuple[str, str]]:
     skipped.finish()
     if output.is_file:
         merged.replace(output.to)
-        # By one step, or a kill would leave a plan with some of its files.
+        # Renamed first, because a kill while files are removed would leave an incomplete plan.
         gone = output.folder.with_name(f".{output.folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         output.folder.rename(gone)
         shutil.rmtree(gone)
@@ -122,10 +122,10 @@ def merge(output: Output, plan: Plan) -> list[tuple[str, str]]:
 
 
 def check_shard(plan: Plan, shard: Shard) -> list[tuple[str, str]]:
-    """See that a finished task has each of its pictures once in each language; those that could not be read, with reasons.
+    """Check that a finished task has each picture once in each language; returns unreadable pictures, with reasons.
 
     Raises:
-        InputError: A caption is missing, or there twice.
+        InputError: A caption is missing, or there are two.
     """
     skipped = [(row["image"], row["reason"]) for row in read_jsonl(shard.skipped)] if shard.skipped.exists() else []
     without = {name for name, _ in skipped}
@@ -140,7 +140,7 @@ def check_shard(plan: Plan, shard: Shard) -> list[tuple[str, str]]:
         pair = row.image, row.language
         if pair not in lacking and row.image not in without:
             raise InputError(
-                f"{shard.rows} has {pair} twice, or of another plan; delete it and {shard.mark}, run it again"
+                f"{shard.rows} has {pair} twice, or from another plan; delete it and {shard.mark} and run it again"
             )
         lacking.discard(pair)
     if lacking:
@@ -151,7 +151,7 @@ def check_shard(plan: Plan, shard: Shard) -> list[tuple[str, str]]:
 
 
 def _caption(plan: Plan, left: Sequence[finding.Place], done: Any, place: Place) -> Iterator[Any]:
-    """The captions of pictures, by a model of this process' own."""
+    """Caption pictures with a model that this process loads."""
     import torch
 
     from mblip.inference.captioning import caption_pictures
@@ -174,7 +174,7 @@ def _caption(plan: Plan, left: Sequence[finding.Place], done: Any, place: Place)
 
 
 class _Done:
-    """Pairs of picture and language that a task need not make: in its file, or known when it was planned."""
+    """Pairs of picture and language that a task can skip, because its file or the plan has them."""
 
     def __init__(self, file: CaptionFile, wanted: Sequence[Wanted]) -> None:
         self._file = file
@@ -186,7 +186,7 @@ class _Done:
 
 @contextlib.contextmanager
 def _alone(shard: Shard) -> Iterator[None]:
-    """Hold a task. Another that holds it, such as what a lost node left behind, is waited for while its rows grow."""
+    """Lock a task; wait for another holder, such as a process on a lost node, as long as its rows grow."""
     size, until = -1, 0.0
     with contextlib.ExitStack() as stack:
         while True:
@@ -204,7 +204,7 @@ def _alone(shard: Shard) -> Iterator[None]:
 
 
 def _in_order(plan: Plan, shard: Shard) -> Iterator[Caption]:
-    """The rows of a task in the order of its pictures and languages: as they stand, but where a picture took two tries."""
+    """The rows of a task in the order of pictures and languages; only a picture in two attempts needs sorting."""
     place = {str(each.picture): number for number, each in enumerate(pictures_of(plan, shard))}
     code = {language: number for number, language in enumerate(plan.languages)}
 

@@ -1,4 +1,4 @@
-"""Captions of many pictures, each encoded once for all languages."""
+"""Caption many pictures, each encoded once for all languages."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def caption_pictures(
     batch_size: int = 32,
     **generation: Any,
 ) -> Iterator[list[Caption] | UnreadableImage]:
-    """Caption pictures in order; of each its captions, or what keeps it from being read.
+    """Caption pictures in order; yields the captions of each, or the error that keeps it from being read.
 
-    The next pictures are read while the model is at work.
+    The next pictures are read while the model works.
 
     Args:
         model: The model.
-        name: What rows call it.
-        pictures: Where they are, each once; taken as they are needed.
+        name: Name of the model in rows.
+        pictures: The pictures, each once; consumed as needed.
         languages: mC4 codes.
-        done: Pairs of picture and language to leave out.
-        batch_size: Captions that are generated together.
+        done: Pairs of picture and language to skip.
+        batch_size: Number of captions generated together.
         **generation: As in :meth:`~mblip.inference.predictor.Predictor.caption`.
     """
     size = max(1, batch_size // len(languages))
@@ -62,7 +62,7 @@ def caption_pictures(
     with ThreadPoolExecutor(_READERS, "mblip-read") as readers:
 
         def read(chunk: Sequence[tuple[Place, list[str]]]) -> Iterator[Image.Image | UnreadableImage]:
-            # Cells come one after the other from their file; only decoding them is shared out.
+            # Cells are read from their file one by one; only decoding runs in parallel.
             return readers.map(
                 lambda source: _open(source[0], source[1], model), [cells.source(picture) for picture, _ in chunk]
             )
@@ -97,7 +97,7 @@ class _Cells:
         self._files: dict[tuple[str, str], PictureCells] = {}
 
     def source(self, picture: Place) -> tuple[str, str | bytes | UnreadableImage]:
-        """What a picture is called, and what to open: a path or the bytes of a file."""
+        """The name of a picture, and what to open: a path or the bytes of a file."""
         if isinstance(picture, str):
             return picture, picture
         name = str(picture)
@@ -118,9 +118,9 @@ class _Cells:
         return name, str(Path(picture.table).parent / path) if path else UnreadableImage(name, "its cell is empty")
 
 
-# itertools.batched is of Python 3.12.
+# itertools.batched needs Python 3.12.
 def _batched(items: Iterator[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Tuples of so many items; the last may be shorter."""
+    """Tuples of ``size`` items; the last may be shorter."""
     while batch := tuple(islice(items, size)):
         yield batch
 
@@ -131,7 +131,7 @@ def _open(name: str, source: str | bytes | UnreadableImage, model: Predictor) ->
         if isinstance(source, UnreadableImage):
             return source
         return model.shrink(decode_image(source, name) if isinstance(source, bytes) else open_picture(source))
-    except UnicodeEncodeError:  # no table could hold it
+    except UnicodeEncodeError:  # no table could hold the name
         return UnreadableImage(name, "its name is not UTF-8: rename it")
     except UnreadableImage as error:
         return error if error.key == name else UnreadableImage(name, error.reason)

@@ -16,7 +16,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-# Before gradio is imported: the page tells nobody that it is used, and works without a network.
+# Set before gradio is imported: the page reports no usage, and works without a network.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
@@ -37,7 +37,7 @@ from mblip.languages import LANGUAGES, Language
 from mblip.models.generation import Answer
 
 _FIRST = ("sw", "ar", "ja")  # the languages that are picked when the page opens
-_OWN = ""  # in the list of languages: that of the question
+_OWN = ""  # the choice of the question's own language
 _CSS = """
 .answers {display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem}
 .answers article {border: 1px solid var(--border-color-primary); border-radius: .5rem; padding: .75rem 1rem; min-width: 0}
@@ -50,13 +50,13 @@ _CSS = """
 def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int, examples: Sequence[Path] = ()) -> FastAPI:
     """Put the page at the root of a server, whose batches it shares.
 
-    What people upload lies in a folder that this user alone can read; it is removed when the server ends.
+    Uploads are kept in a folder that only this user can read; it is removed when the server ends.
 
     Args:
         app: The server's application.
-        model: Answers.
-        name: What the page calls it.
-        max_bytes: Of a picture.
+        model: The model that answers.
+        name: Name of the model on the page.
+        max_bytes: Largest size of a picture in bytes.
         examples: Pictures that the page offers; without any, those that plug-ins draw and the model knows.
 
     Raises:
@@ -64,14 +64,15 @@ def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int, exampl
     """
     folder = Path(tempfile.mkdtemp(prefix="mblip-demo-")).resolve()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)  # read by Gradio whenever it puts a file away
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)  # Gradio reads it whenever it stores a file
     uploads = Uploads(folder, max_bytes)
     notice = notice_for(model.vlm)
     shown = _copies(examples, folder) if examples else _known(notice, folder)
     blocks, functions = _build(app, model, name, uploads, shown, notice)
     uploads.keep_own()
-    blocks.queue(default_concurrency_limit=None)  # the batcher's queue has the limit, and says when it is full
-    # Gradio sees to paths that were not uploaded once it is launched, and a mounted page never is: a second lock.
+    blocks.queue(default_concurrency_limit=None)  # the batcher's queue has the limit and reports when it is full
+    # Gradio checks paths only once it is launched, which a mounted page never is. This turns the check on as a second
+    # lock.
     blocks.has_launched = True
     blocks.state_session_capacity = STATES
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
@@ -126,8 +127,8 @@ def _build(
                 asyncio.ensure_future(batcher.answer(prompt, [opened], generation, 1, None)) for prompt in prompts
             ]
             return [answer.text for (answer,) in await asyncio.gather(*asked)], notice(opened[1]) if notice else None
-        except FileNotFoundError as error:  # an older upload, removed for newer ones
-            raise gr.Error("The picture is no longer here: upload it again.", print_exception=False) from error
+        except FileNotFoundError as error:  # an old upload, removed for newer ones
+            raise gr.Error("The picture was removed: upload it again.", print_exception=False) from error
         except MblipError as error:
             raise _shown(error) from error
         finally:
@@ -158,14 +159,15 @@ def _build(
         with gr.Row():
             with gr.Column():
                 picture = gr.Image(label="Picture", sources=["upload", "clipboard"], type="filepath", height=320)
-                # The file as it is: we, not gradio, say what is wrong with it. (A subclass would write a .pyi beside us.)
+                # Pass the file unchanged, so that our own message names its fault. (A subclass would write a .pyi
+                # here.)
                 picture.preprocess = lambda upload: upload and upload.path
                 if examples:
                     gr.Examples(examples, picture, label="Or take one of these", elem_id="examples")
             with gr.Column():
                 languages = gr.Dropdown(
                     choices, value=list(_FIRST), multiselect=True, label="Caption in",
-                    info="A model speaks those of these languages that it was trained on.",
+                    info="A model knows only the languages that it was trained on.",
                 )  # fmt: skip
                 caption_button = gr.Button("Caption", variant="primary")
                 captions = gr.HTML(elem_id="captions")
@@ -182,7 +184,7 @@ def _build(
                         gr.Slider(1, 5, 1.5, step=0.1, label="Repetition penalty"),
                         gr.Slider(1, 200, 50, step=1, label="Longest answer, in tokens"),
                     ]
-        # What was said of one picture does not stay beside another.
+        # Answers about one picture must not stay beside another.
         picture.change(None, None, [captions, answer], js="() => ['', '']")
         caption_button.click(caption, [picture, languages, *settings], captions, api_name="caption")
         gr.on(
@@ -231,13 +233,14 @@ def _shown(error: Exception) -> Any:
 
 
 def _introduction(name: str, model: Predictor, notice: Notice | None, examples: bool) -> str:
-    """What the page is, what the model can see, and what to do."""
+    """The page's introduction: its purpose, the pictures that suit the model, and the first step."""
     bases = [html.escape(base.id) for base in model.vlm.origin.bases.values()] if model.vlm.origin else []
     made_of = f" It was made from {' and '.join(f'`{base}`' for base in bases)}." if bases else ""
     sees = notice.sees if notice else "pictures of the kind that it was trained on, such as photographs"
     first = "Choose a picture, or one of the examples" if examples else "Choose a picture"
     return (
-        f"# mblip\n`{html.escape(name)}` describes pictures, and answers questions about them, in many languages.{made_of} "
+        f"# mblip\n`{html.escape(name)}` describes pictures, and answers questions about them, in many "
+        f"languages.{made_of} "
         f"It sees {sees}.\n\n{first}, pick the languages, and press *Caption*; or write a question and press *Ask*."
     )
 

@@ -1,9 +1,9 @@
-"""What of Gradio is open to clients: the page, uploads and the page's own functions, with inputs of the right form alone.
+"""A gate before Gradio: clients reach only the page, uploads and the page's own functions, with valid inputs.
 
-Gradio reads and copies any file whose path stands in a request, anywhere in its data, unless its own check is on; it has a
-proxy, a way to call methods of components, links to saved states. None of that is needed here, so none of it is reached: what
-is not listed below is not there, an upload is known by a name that is looked up, and every request is written anew from what
-was checked.
+Gradio reads and copies any file whose path is in a request, unless its own check is on. It also has a proxy, a way to
+call methods of components, and links to saved states. The page needs none of that, so nothing of it is reachable: paths
+that are not listed below do not exist, an upload has a name that is looked up, and every request is rebuilt from
+checked values.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mblip.inference.uploads import Uploads
 _API = "/gradio_api"
 _FILES = 16  # in one upload
 _PAGES = re.compile(
-    # No folder holds longer names, and Gradio fails where the system refuses them.
+    # File systems refuse longer names, and Gradio fails on them.
     r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)(/[\w@+-][\w@.+-]{0,199}){1,6}"
     rf"|{_API}/(info/?|startup-events|app_id|theme\.css|user|login_check)"
 )
@@ -46,7 +46,7 @@ _HEADERS = (
     b"user-agent",
     b"if-none-match",
 )
-# Shown by a browser without running anything.
+# Types that a browser shows without running code.
 _SHOWN = {
     ".png": "png",
     ".jpg": "jpeg",
@@ -61,23 +61,23 @@ Check = Callable[[Any], Any]
 
 
 class WrongInput(Exception):
-    """A value that an input of the page cannot have."""
+    """An invalid value for an input of the page."""
 
 
 class Function:
     """A function of the page, as clients call it.
 
     Args:
-        number: Gradio's.
-        inputs: A check for each: gives the value to pass on, or raises :class:`WrongInput`.
-        queued: Whether it is called through the queue, as what takes long is.
+        number: Gradio's number of the function.
+        inputs: A check for each input, which returns the value to pass on or raises :class:`WrongInput`.
+        queued: Whether it is called through the queue, as slow functions are.
     """
 
     def __init__(self, number: int, inputs: Mapping[str, Check], queued: bool = True) -> None:
         self.number, self.inputs, self.queued = number, inputs, queued
 
     def checked(self, data: Any) -> list[Any]:
-        """The inputs to pass on."""
+        """The checked inputs."""
         if not isinstance(data, list) or len(data) != len(self.inputs):
             raise WrongInput(f"data must be a list of {len(self.inputs)}: {', '.join(self.inputs)}")
         found = []
@@ -90,7 +90,7 @@ class Function:
 
 
 class _Opened(Response):
-    """An open file, whole; ranges of it are not given."""
+    """A response with an open file; ranges are not supported."""
 
     def __init__(self, file: BinaryIO, headers: Mapping[str, str], kind: str) -> None:
         size = os.fstat(file.fileno()).st_size
@@ -106,13 +106,13 @@ class _Opened(Response):
 
 
 class Gate:
-    """In front of Gradio's application.
+    """An ASGI application in front of Gradio's.
 
     Args:
-        app: Gradio's.
+        app: Gradio's application.
         uploads: The files that clients may name.
-        functions: Those of the page, by name.
-        sessions: For whom messages are kept.
+        functions: The page's functions by name.
+        sessions: The visitors for whom messages are kept.
     """
 
     def __init__(self, app: ASGIApp, uploads: Uploads, functions: Mapping[str, Function], sessions: Sessions) -> None:
@@ -120,7 +120,7 @@ class Gate:
         self._listening: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or say that there is no such thing."""
+        """Answer a request, or refuse it."""
         if scope["type"] != "http":
             return
         path, request = scope["path"], Request(scope, receive)
@@ -145,7 +145,7 @@ class Gate:
             await _refusal(404, "there is no such page")(scope, receive, send)
 
     def _file(self, name: str) -> Response:
-        # Opened at once: a file that newer uploads push out meanwhile is still sent whole.
+        # Opened at once, so that it is sent completely even if newer uploads push it out.
         opened = self.uploads.open(name)
         if opened is None:
             return _refusal(404, "there is no such upload")
@@ -156,7 +156,7 @@ class Gate:
             "Content-Security-Policy": "sandbox",
             "Cache-Control": "private",
         }
-        if kind is None:  # a page or a script among the uploads must not run as one of ours
+        if kind is None:  # an uploaded page or script must not run under our origin
             headers["Content-Disposition"] = "attachment"
         return _Opened(file, headers, f"image/{kind}" if kind else "application/octet-stream")
 
@@ -181,7 +181,7 @@ class Gate:
             await _refusal(400, str(error))(request.scope, request.receive, send)
             return
         if not self.sessions.make_room(self._listening):
-            await _refusal(429, "too many questions are under way; try again in a minute")(
+            await _refusal(429, "too many questions are being answered; try again in a minute")(
                 request.scope, request.receive, send
             )
             return
@@ -206,7 +206,7 @@ class Gate:
         path, session = request.scope["path"], body.get("session_hash")
         call = _CALL.fullmatch(path)
         number, name = body.get("fn_index"), call[2] if call else None
-        if call is None or name not in self.functions:  # as the page does; it also writes run/predict
+        if call is None or name not in self.functions:  # the page also uses run/predict
             name = next(
                 (key for key, one in self.functions.items() if type(number) is int and one.number == number), None
             )
@@ -237,7 +237,7 @@ class Gate:
                 self._listening.discard(name)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """To Gradio, with the headers it needs; its answer without our folder."""
+        """Pass a request to Gradio with the headers it needs, and hide our folder in the answer."""
         gone = rewritten = False
 
         async def noted() -> Message:
@@ -309,7 +309,7 @@ def number(least: float, most: float, whole: bool = False) -> Check:
 
 
 def text(most: int) -> Check:
-    """A check that a value is a text of at most so many characters."""
+    """A check that a value is a text of at most ``most`` characters."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, str) or len(value) > most:
@@ -317,21 +317,21 @@ def text(most: int) -> Check:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise WrongInput("holds half of a surrogate pair, which is no character") from error
+            raise WrongInput("contains half of a surrogate pair, which is no character") from error
         return value
 
     return check
 
 
 def upload(uploads: Uploads) -> Check:
-    """A check that a value names an upload; gives what Gradio takes for a file, with nothing of the client's but that."""
+    """A check that a value names an upload; returns Gradio's form of a file, with nothing else from the client."""
 
     def check(value: Any) -> Any:
         if value is None:
             return None
         path = uploads.find(value.get("path")) if isinstance(value, dict) else None
         if path is None:
-            raise WrongInput("not a picture that was uploaded here lately; upload it (again)")
+            raise WrongInput("not a recently uploaded picture; upload it (again)")
         return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
 
     return check
@@ -345,10 +345,11 @@ async def _json(request: Request) -> Any:
 
 
 def _kept(scope: Scope, but: bytes = b"") -> list[tuple[bytes, bytes]]:
-    # No Accept-Encoding: what is compressed cannot be looked through. No Origin: it was checked, and Gradio would open CORS.
+    # No Accept-Encoding, because compressed answers cannot be searched. No Origin: it was checked, and Gradio would
+    # open CORS.
     return [(key, value) for key, value in scope["headers"] if key in (*_HEADERS, b"content-length") and key != but]
 
 
 def _refusal(status: int, why: str) -> Response:
-    # Gradio's clients read the one, ours the other.
+    # Gradio's clients read "detail", ours read "error".
     return JSONResponse({"detail": why, "error": {"message": why, "type": "invalid_request_error"}}, status)

@@ -1,13 +1,13 @@
-"""What Gradio remembers of the visitors of the page, bounded: whoever never fetches an answer takes up no room for long."""
+"""Limit what Gradio stores for the page's visitors, also for those who never fetch their answers."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-_RUNNING = 500  # questions under way
+_RUNNING = 500  # questions being answered
 _KEPT = 1000  # visitors with answers that may still be fetched
-# Gradio copies the description of the page, some 200 kB, for each visitor. Nothing of ours is kept there.
+# Gradio copies the description of the page, about 200 kB, for each visitor. We store nothing there.
 STATES = 64
 
 
@@ -15,21 +15,22 @@ class Sessions:
     """The visitors, or single calls, for whom messages are kept.
 
     Args:
-        queue: Gradio's. By itself it forgets the oldest visitor, also while a question of theirs is under way.
+        queue: Gradio's queue. By itself, it forgets the oldest visitor even while a question of theirs is being
+            answered.
     """
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
 
     def waits(self, name: str) -> bool:
-        """Whether messages are kept for a session or call of that name."""
+        """Whether messages are kept for a session or call."""
         return name in self._queue.pending_messages_per_session
 
     def make_room(self, listening: Collection[str]) -> bool:
-        """Forget the oldest answers that nobody fetched; whether there is room for one more question.
+        """Forget the oldest answers that nobody fetched; returns whether there is room for another question.
 
         Args:
-            listening: Names of those who wait for an answer just now, which are kept.
+            listening: Names of visitors who are waiting for an answer, whose messages are kept.
         """
         running = {event.session_hash for event in self._queue.event_ids_to_events.values()}
         messages = self._queue.pending_messages_per_session

@@ -1,4 +1,4 @@
-"""Which pictures a person means: files, folders, tars, patterns, lists and tables, with what is left out of them."""
+"""Find the pictures that a user names: files, folders, tars, patterns, lists and tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAR = ".tar"
 
 
 class Cell(NamedTuple):
-    """A picture in a cell of Parquet; as a text, and in results, ``TABLE#ROW`` with rows from 0."""
+    """A picture in a cell of a Parquet file; written ``TABLE#ROW``, with rows from 0."""
 
     table: str
     column: str
@@ -35,17 +35,17 @@ class Cell(NamedTuple):
 
 
 Place = str | Cell | Member
-"""Where a picture is: a path, a cell of Parquet or a member of a tar; its text is its name in results."""
+"""The place of a picture: a path, a cell of Parquet or a member of a tar; its text is the name in results."""
 
 
 @dataclass
 class Found:
-    """The pictures that a person means.
+    """The pictures that a user named.
 
     Attributes:
         pictures: Paths, cells of Parquet and members of tars; each once.
-        skipped: Pictures and folders that are known to be unusable before any is opened: name and reason.
-        others: Number of files in folders that are no pictures in a format that is read here, by ending.
+        skipped: Pictures and folders that are known to be unusable without opening them: name and reason.
+        others: Number of files in folders that are not pictures in a known format, by ending.
     """
 
     pictures: list[Place] = field(default_factory=list)
@@ -53,25 +53,28 @@ class Found:
     others: Counter[str] = field(default_factory=Counter)
 
     def left_out(self) -> str:
-        """How many files were left out for their format, in words; empty where none was."""
+        """A sentence about the files that were left out for their format; empty if there are none."""
         if not self.others:
             return ""
         most = [f"{count:,} {ending}" for ending, count in self.others.most_common(8)]
-        more = f" and {len(self.others) - 8} endings more" if len(self.others) > 8 else ""
-        return f"left out {self.others.total():,} files that are no pictures known here: {', '.join(most)}{more}"
+        more = f" and {len(self.others) - 8} other endings" if len(self.others) > 8 else ""
+        return (
+            f"left out {self.others.total():,} files that are not pictures in a known format: {', '.join(most)}{more}"
+        )
 
 
 def find_pictures(places: Sequence[str], column: str = "image") -> Found:
-    """The pictures that a person means, each once.
+    """Find the pictures that a user names, each once.
 
     Args:
-        places: Picture files; folders, with all below them, or with tars and no pictures; tars; patterns such as
-            ``photos/*.jpg`` and ``shards/*.tar``; lists (``.txt``) with a path a line; and tables
-            (:func:`mblip.corpora.rows.read_rows`) with a column of paths, relative to the table's folder, or of pictures.
-        column: Of the tables.
+        places: Picture files; folders, searched recursively, or with tars and no pictures; tars; patterns such as
+            ``photos/*.jpg`` and ``shards/*.tar``; lists (``.txt``) with one path per line; and tables
+            (:func:`mblip.corpora.rows.read_rows`) with a column of paths, relative to the table's folder, or of
+            pictures.
+        column: Name of the tables' column.
 
     Raises:
-        InputError: There is nothing at a place, or a table lacks the column.
+        InputError: A place has no picture, or a table lacks the column.
     """
     found, seen = Found(), set[str]()
     for place in places:
@@ -108,7 +111,7 @@ def _inside(place: str, column: str, found: Found) -> Iterator[Place]:
             lines = ((number, line.strip()) for number, line in enumerate(file, start=1))
             yield from _paths(((number, line) for number, line in lines if line), path, "line", found)
     elif path.exists():
-        yield str(path)  # ./a.jpg and a.jpg are one
+        yield str(path)  # ./a.jpg and a.jpg are the same
     elif glob.has_magic(place):
         for match in map(Path, sorted(glob.glob(place, recursive=True))):  # noqa: PTH207
             if is_picture(match.name) and match.is_file():
@@ -123,13 +126,16 @@ def _inside(place: str, column: str, found: Found) -> Iterator[Place]:
 
 
 def _of_tar(path: Path, found: Found) -> Iterator[Place]:
-    """The pictures of a tar; one that is damaged gives those before the damage. The last of several of one name counts."""
+    """Yield the pictures of a tar, up to any damage. The last of several members with the same name counts."""
     members: dict[str, Member] = {}
     try:
         for number, member in enumerate(walk_tar(path), start=1):
             if member.name in members:
                 found.skipped.append(
-                    (f"{path}, picture {number}", f"another of its name, {member.name!r}, replaces one before")
+                    (
+                        f"{path}, picture {number}",
+                        f"it replaces an earlier picture of the same name, {member.name!r}",
+                    )
                 )
             members[member.name] = member
     except InputError as error:
@@ -182,7 +188,7 @@ def _values(path: Path, column: str, wanted: list[str] | None) -> Iterator[tuple
 
 
 def _paths(values: Iterator[tuple[int, Any]], path: Path, unit: str, found: Found) -> Iterator[str]:
-    """The paths among values, relative to the file that holds them; others are noted as skipped."""
+    """Yield the paths among values, which are relative to the file they are in; other values are skipped."""
     for number, value in values:
         reason = ""
         if isinstance(value, BadRow):

@@ -1,4 +1,4 @@
-"""The language that a question is asked in."""
+"""Identify the language of a question."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from mblip.errors import InputError
 from mblip.evaluation.metrics.fidelity import LinguaDetector
 from mblip.languages import LANGUAGES
 
-# A short text has a likeliest language always; it is told only where the next one is clearly behind.
+# Every text has a likeliest language; it is accepted only if the second is this many times less likely.
 _AHEAD = 1.2
 _WORDS = 2
-_SURE = 0.5  # where the script decides, a word is enough
+_SURE = 0.5  # if the script decides, one word is enough
 
 
 def language_of(question: str) -> str:
     """The mC4 code of a question's language.
 
     Raises:
-        InputError: Too short, or as likely in another language; names both and the remedy.
+        InputError: The question is too short, or another language is as likely; the message names both and the remedy.
     """
     ranking = _detector().ranking(question)
     (first, ahead), (second, behind) = ranking[0], ranking[1]
@@ -27,7 +27,7 @@ def language_of(question: str) -> str:
         return first
     likely = f"{LANGUAGES[first].name} or {LANGUAGES[second].name}" if ahead else "none that is known"
     raise InputError(
-        f"the language of the question {question!r} cannot be told (perhaps {likely}): name the language of the answer"
+        f"the language of the question {question!r} is unclear (perhaps {likely}): name the language of the answer"
     )
 
 
@@ -37,5 +37,6 @@ def _detector() -> LinguaDetector:
         return LinguaDetector()
     except InputError as error:
         raise InputError(
-            "telling a question's language needs lingua: name the language of the answer, or pip install 'mblip[serve]'"
+            "identifying a question's language needs lingua: name the language of the answer, or pip install "
+            "'mblip[serve]'"
         ) from error

@@ -1,4 +1,4 @@
-"""What a person should know of a model and its pictures, such as that it has seen no photographs; plug-ins know it."""
+"""Notices from plug-ins about a model and its pictures, such as that it has seen no photographs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mblip.models.vision_llm import VisionLLM
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What plug-ins know of a model. Called with a picture, it gives a warning, or None where there is none.
+    """A plug-in's notice about a model. Called with a picture, it returns a warning or None.
 
     Attributes:
         sees: The pictures that the model was made for, as the end of "It sees ...".
-        question: One that it can answer.
+        question: A question that the model can answer.
         check: The warning about a picture, or None.
     """
 
@@ -31,7 +31,7 @@ class Notice:
 
 
 def notice_for(model: VisionLLM) -> Notice | None:
-    """What plug-ins know of a model; None where none of them knows it."""
+    """Combine the notices of all plug-ins about a model; None if there is none."""
     own: list[Notice] = [notice for _, find in plugins.notices.usable() if (notice := find(model))]
     if not own:
         return None

@@ -1,4 +1,4 @@
-"""Captions and answers for people: the model, asked in its own prompts and decoded as the paper does for people."""
+"""Captions and answers for people: a model with the prompts of its training and the paper's decoding settings."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ GENERATION: dict[str, Any] = {"num_beams": 5, "repetition_penalty": 1.5, "max_ne
 
 
 def for_people(generation: Mapping[str, Any], defaults: Mapping[str, Any] = GENERATION) -> dict[str, Any]:
-    """Options of ``generate`` for texts that people read: the defaults, and no running in circles, unless given otherwise."""
+    """Options of ``generate`` for texts that people read: the defaults, and no loops, unless overridden."""
     return {**defaults, "logits_processor": LogitsProcessorList([NoLoops()]), **generation}
 
 
 class Predictor:
-    """A model that captions pictures and answers questions about them, in the language asked for.
+    """A model that captions pictures and answers questions about them, in a requested language.
 
     Attributes:
-        vlm: The vision-language model, for everything that people are not asked about: training, scoring, export.
+        vlm: The vision-language model, for training, scoring and export.
         templates: Names of the template files that it was trained on.
     """
 
@@ -46,31 +46,31 @@ class Predictor:
         self.templates = tuple(templates)
 
     def __repr__(self) -> str:
-        """One line."""
+        """A summary in one line."""
         return f"{type(self).__name__}({self.vlm!r})"
 
     @cached_property
     def prompts(self) -> Prompts:
-        """What the model is asked with.
+        """The model's prompts.
 
         Raises:
-            InputError: It was trained on templates of a file that is gone.
+            InputError: A template file that it was trained on is missing.
         """
         trained = getattr(self.vlm.model.config, "trained_prompts", None) or {}
         return prompts_from(self.templates, trained.get("prompts", ()) if trained.get("complete") else ())
 
     @property
     def precision(self) -> str:
-        """What the language model computes in: ``int8``, ``nf4`` or a type such as ``float32``."""
+        """The precision of the language model: ``int8``, ``nf4`` or a type such as ``float32``."""
         packed = {"Int8Linear": "int8", "Linear8bitLt": "int8", "Linear4bit": "nf4"}
         kinds = {type(module).__name__ for module in self.vlm.language_model.modules()}
         dtype = self.vlm.llm.dtype
         return next((packed[kind] for kind in packed if kind in kinds), str(dtype).removeprefix("torch."))
 
     def shrink(self, image: Image.Image) -> Image.Image:
-        """The image in the size that the model looks at, where that is fixed: 0.15 MB instead of many.
+        """Resize an image to the model's input size, if that is fixed, which takes 0.15 MB instead of many.
 
-        Resized as the image processor would, which then finds nothing left to do.
+        The image is resized as the image processor would do it.
         """
         processor = self.vlm.processor.image_processor
         size = dict(processor.size or {})
@@ -81,18 +81,18 @@ class Predictor:
     def generate(
         self, images: Sequence[Picture | Sequence[Picture]], prompts: Sequence[str], **generation: Any
     ) -> list[str]:
-        """Answer each prompt about its image (or list of images), in batches; nothing is added to prompt or settings.
+        """Answer each prompt about its image (or list of images), in batches; prompts and settings are used as given.
 
         Args:
             images: One picture, or a list of pictures, for each prompt: paths, bytes, PIL images or arrays.
-            prompts: As many texts.
-            **generation: What transformers' ``generate`` takes; greedy, and at most 50 tokens, by default.
+            prompts: One text for each of them.
+            **generation: Options of transformers' ``generate``; by default greedy, and at most 50 tokens.
 
         Returns:
             The answers alone, without special tokens.
 
         Raises:
-            InputError: The lengths differ, or a picture cannot be read.
+            InputError: The numbers of images and prompts differ, or a picture cannot be read.
         """
         return answer_prompts(self.vlm, images, prompts, **generation)
 
@@ -115,18 +115,18 @@ class Predictor:
     def caption(
         self, images: Picture | Sequence[Picture], language: str | Sequence[str] = "en", **generation: Any
     ) -> str | list[str] | list[list[str]]:
-        """Say briefly what is in a picture.
+        """Caption a picture briefly.
 
-        Each picture is encoded once, however many languages are asked for.
+        Each picture is encoded once for all languages.
 
         Args:
             images: A path, the bytes of a file, a PIL image or an array [height, width, channels], or a list of these.
-            language: By code, English name or own name, or a list of these.
-            **generation: What transformers' ``generate`` takes, instead of 5 beams, a repetition penalty of 1.5 and at
+            language: A language by code, English name or own name, or a list of these.
+            **generation: Options of transformers' ``generate``, to replace 5 beams, a repetition penalty of 1.5 and at
                 most 50 tokens.
 
         Returns:
-            A text; a list where a list was given; for two lists [images][languages].
+            A text; a list if a list was given; for two lists [images][languages].
 
         Raises:
             InputError: A picture cannot be read, or a language is unknown.
@@ -166,18 +166,18 @@ class Predictor:
 
         Args:
             images: As in :meth:`caption`.
-            question: A text, or a list. One picture may have many questions and the other way round; two lists go in
-                pairs.
-            language: Of the answer, by code or name; None for that of each question. A question that is a prompt of the
-                model's training, such as ``Name the object in Swahili:``, says it itself.
+            question: A text, or a list. One picture may have several questions, and one question several pictures; two
+                lists are paired.
+            language: Language of the answer, by code or name; None for the language of each question. A question that
+                is a prompt of the model's training, such as ``Name the object in Swahili:``, names its language itself.
             **generation: As in :meth:`caption`.
 
         Returns:
-            A text; a list where a list was given.
+            A text; a list if a list was given.
 
         Raises:
-            InputError: A picture cannot be read, the language is unknown or cannot be told from a question, or the
-                lists differ in length.
+            InputError: A picture cannot be read, the language is unknown or unclear from a question, or the lists
+                differ in length.
         """
         pictures, questions = _listed(images), _listed(question)
         if not _is_list(images):
@@ -202,33 +202,33 @@ def load_model(
     device_map: Any = None,
     merge: bool = False,
 ) -> Predictor:
-    """Load a vision-LLM to caption and answer with: a run, a stock checkpoint, or mBLIP's layout of 2023.
+    """Load a vision-LLM for captions and answers: a run, a stock checkpoint, or one in mBLIP's layout of 2023.
 
     Args:
         name: Hub id, folder or ``nano:NAME``.
-        quantization: ``int8`` or ``nf4`` for the language model alone.
-        dtype: Of vision and language model; None for what they were saved in.
-        device_map: A device, or what Accelerate's ``dispatch_model`` takes.
-        merge: Of a run, merge the last adapter too, rather than leaving it attached.
+        quantization: ``int8`` or ``nf4``, for the language model only.
+        dtype: Type of the vision and language model; None keeps the type that they were saved in.
+        device_map: A device, or a map as Accelerate's ``dispatch_model`` takes it.
+        merge: Merge a run's last adapter too, instead of leaving it attached.
 
     Raises:
-        InputError: Nothing there, not a vision-LLM, incomplete, damaged, or in need of code that comes with it.
+        InputError: The checkpoint is missing, no vision-LLM, incomplete, damaged, or needs code that comes with it.
     """
     vlm = load_vision_llm(name, quantization=quantization, dtype=dtype, device_map=device_map, merge=merge)
     return Predictor(vlm, getattr(vlm.model.config, "prompt_templates", None) or templates_of_run(locate(name)))
 
 
 def answer_language(question: str, language: str | None) -> str:
-    """The English name of the language to answer in: the one named, or the question's own.
+    """The English name of the language to answer in: the given one, or the question's own.
 
     Raises:
-        InputError: It is unknown, or cannot be told from the question.
+        InputError: The language is unknown, or unclear from the question.
     """
     return find_language(language or language_of(question)).name
 
 
 def _is_list(value: Any) -> bool:
-    # An array of four dimensions is a batch of pictures.
+    # An array with four dimensions is a batch of pictures.
     return isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 4
 
 

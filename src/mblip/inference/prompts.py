@@ -1,4 +1,4 @@
-"""How a model is asked: with the words of the templates that it was trained on."""
+"""The prompts of a model, from the templates that it was trained on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mblip.errors import InputError
 from mblip.languages import find_language
 from mblip.mixture.templates import load_templates, shipped_templates
 
-UNKNOWN = ("benchmarks",)  # how a model is asked that does not say what it was trained on: as the paper evaluates
+UNKNOWN = ("benchmarks",)  # templates for a model with unknown training prompts: those of the paper's evaluation
 PUBLISHED = ("published",)
 
 
@@ -23,9 +23,9 @@ class Prompts:
     """The prompts of one model.
 
     Attributes:
-        caption: With ``{language}``.
-        question: With ``{question}`` and ``{language}``.
-        own: Every prompt of the model's training that a person may type, such as ``How many {question}?`` or ``Name the
+        caption: Prompt for captions, with ``{language}``.
+        question: Prompt for questions, with ``{question}`` and ``{language}``.
+        own: All prompts of the model's training that a user may type, such as ``How many {question}?`` or ``Name the
             object in {language}:``.
     """
 
@@ -34,23 +34,24 @@ class Prompts:
     own: tuple[str, ...]
 
     def for_caption(self, language: str) -> str:
-        """The prompt for a caption in the language of this English name."""
+        """The prompt for a caption in a language, given by its English name."""
         return self.caption.replace("{language}", language)
 
     def for_question(self, question: str, language: str) -> str:
-        """The prompt for a short answer; a question that already reads like a prompt of the training is that prompt."""
+        """The prompt for a short answer; a question that reads like a prompt of the training is used as that prompt."""
         question = " ".join(question.split())
         if own := self.own_prompt(question):
             return own
         if "{question}?" in self.question:
             question = question.rstrip("?？ ")
-        # The question last, since it may hold braces of its own.
+        # The question comes last, because it may contain braces.
         return self.question.replace("{language}", language).replace("{question}", question)
 
     def own_prompt(self, question: str) -> str:
-        """The prompt of the training that a question reads like, its language by whatever name; empty where there is none.
+        """The prompt of the training that a question reads like, with its language by any name; empty if there is none.
 
-        Case and the mark at the end are free: ``name the object in kiswahili`` is ``Name the object in Swahili:``.
+        Case and the final punctuation mark do not matter: ``name the object in kiswahili`` is ``Name the object in
+        Swahili:``.
         """
         question = " ".join(question.split())
         for prompt in self.own:
@@ -67,14 +68,14 @@ class Prompts:
 
 
 def prompts_from(templates: Sequence[str], trained: Collection[str] = ()) -> Prompts:
-    """The prompts of template files: one that names the language if any does, of the file that comes last.
+    """Choose prompts from template files: one that names the language if there is any, from the last file that has one.
 
     Args:
-        templates: Of the runs that made the model, the latest last.
-        trained: Prompts that it has really seen, where that is known: a file's tasks may be those of a later file instead.
+        templates: Template files of the runs that made the model, the latest last.
+        trained: Prompts that the model was trained on, if known: a later file may have replaced a file's tasks.
 
     Raises:
-        InputError: A template file is gone.
+        InputError: A template file is missing.
     """
     own = [row for name in reversed(templates) for row in load_templates((name,)).english()]
     own = [(task, row) for task, row in own if row.prompt in trained] or own
@@ -90,7 +91,7 @@ def prompts_from(templates: Sequence[str], trained: Collection[str] = ()) -> Pro
     prompts = {
         template.prompt
         for _, template in own
-        # One that begins with a field would be read into any question.
+        # A prompt that begins with a field would match any question.
         if not template.prompt.startswith("{")
         or (template.prompt_roles == ("question",) and "{language}" not in template.prompt)
     }
@@ -98,22 +99,22 @@ def prompts_from(templates: Sequence[str], trained: Collection[str] = ()) -> Pro
 
 
 def is_a_prompt(question: str) -> bool:
-    """Whether a question reads like a prompt of any shipped templates, which says its language itself or has none."""
+    """Whether a question reads like a prompt of any shipped template, which names its language or needs none."""
     return any(prompts_from((name,)).own_prompt(question) for name in shipped_templates())
 
 
 def templates_of_run(folder: Path) -> tuple[str, ...]:
     """The template files of the mix that a run was trained on.
 
-    Those of the original's prompts for the checkpoints that it published, and of the benchmarks' where a folder or its mix
-    does not say.
+    The published checkpoints have those of the original; a folder that does not record its templates has those of the
+    benchmarks.
     """
     if _is_published(folder):
         return PUBLISHED
     try:
         section = load_recipe(TrainRecipe, folder / "recipe.yaml").data
         mix = Path(section.mix) if section.mix else folder / "mix"
-        # A run that was moved, or is used from another folder, still has its mix beside it.
+        # If a run was moved, or is used from another folder, its mix may be beside it.
         places = [place / "recipe.yaml" for place in (mix, folder.parent / mix.name)]
         found = next(place for place in places if place.is_file())
         return load_recipe(DataRecipe, found).templates
@@ -122,7 +123,7 @@ def templates_of_run(folder: Path) -> tuple[str, ...]:
 
 
 def _is_published(folder: Path) -> bool:
-    """Whether a folder holds a checkpoint in the layout of 2023, whose class has a name of its own."""
+    """Whether a folder holds a checkpoint in the layout of 2023, which has its own class name."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -132,7 +133,7 @@ def _is_published(folder: Path) -> bool:
 
 @lru_cache(maxsize=256)
 def _pattern(prompt: str) -> re.Pattern[str]:
-    """What reads like a prompt: its words in any case, anything for its fields, with or without the mark at the end."""
+    """A pattern for questions that read like a prompt: any case, any text for its fields, any final mark."""
     words, mark = re.fullmatch(r"(.*?)([:.?!]?)", prompt, re.DOTALL).groups()  # type: ignore[union-attr]
     expression = ""
     for part in re.split(r"(\{\w+\})", words):

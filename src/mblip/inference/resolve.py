@@ -1,4 +1,4 @@
-"""Which model answers where none is named: the published one if its files are here, else nobody's guess."""
+"""Choose the model if the user names none: the published one, if its files are on this machine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ QUICKSTART = Path("runs/quickstart/multilingual-1")
 
 
 def choose_model(name: str = "") -> str:
-    """The model to load: the one named, else the published mT0-XL if its files are at hand.
+    """The model to load: the one named, else the published mT0-XL if its files are on this machine.
 
     Raises:
-        InputError: None is named and it is not at hand: the choice is the person's; or the one named is not there.
+        InputError: The named model does not exist; or none is named, and the published one is not on this machine.
     """
     if name:
         find_model(name)
@@ -38,10 +38,10 @@ def choose_model(name: str = "") -> str:
 
 
 def check_pictures(places: Sequence[str | Path]) -> None:
-    """Say that a picture, folder or table is not there before anything heavy is imported.
+    """Check that pictures, folders and tables exist, before heavy imports.
 
     Raises:
-        InputError: A name is empty, or there is nothing at a place, nor any file that it is a pattern of.
+        InputError: A name is empty, or names no file and no pattern that matches one.
     """
     for place in map(str, places):
         if not place.strip():
@@ -55,16 +55,16 @@ def check_pictures(places: Sequence[str | Path]) -> None:
 
 
 def served_name(model: str) -> str:
-    """What clients call a model where nobody said: the last part of its name, for they need not know its folder."""
+    """The default name of a model for clients: the last part of its name, without its folder."""
     last = Path(model).expanduser().resolve().name if set(model) <= set("./\\~") else model.rstrip("/\\")
     return re.split(r"[/\\]", last)[-1] or "model"
 
 
 def read_keys(file: Path | None) -> list[str]:
-    """The keys in a file, one a line; none where there is no file.
+    """Read the keys in a file, one per line; none without a file.
 
     Raises:
-        InputError: The file cannot be read or holds no key, which would leave the server open.
+        InputError: The file cannot be read, or has no key, which would leave the server open.
     """
     if file is None:
         return []
@@ -73,21 +73,21 @@ def read_keys(file: Path | None) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the keys in {file}: {error}") from error
     if not keys:
-        raise InputError(f"{file} holds no key: write one a line")
+        raise InputError(f"{file} has no key: write one per line")
     return keys
 
 
 def open_model(name: str, quantization: str = "auto", compile_model: bool = False) -> Predictor:
-    """Load a model where it runs fastest: on the GPU if there is one.
+    """Load a model on the GPU if there is one, else on the CPU.
 
     Args:
         name: See :func:`~mblip.inference.predictor.load_model`.
-        quantization: Of the language model: ``none``, ``int8``, ``nf4`` or ``auto``, which is int8 on CPUs where that is
-            faster (:mod:`mblip.models.cpu_int8`) and else none.
-        compile_model: Whether the vision model and Q-Former, whose shapes never change, are compiled.
+        quantization: Quantisation of the language model: ``none``, ``int8``, ``nf4`` or ``auto``, which is int8 on CPUs
+            where that is faster (:mod:`mblip.models.cpu_int8`) and else none.
+        compile_model: Compile the vision model and Q-Former, whose shapes never change.
 
     Raises:
-        InputError: It cannot be loaded, or the quantisation is unknown.
+        InputError: The model cannot be loaded, or the quantisation is unknown.
     """
     import torch
 
@@ -114,14 +114,14 @@ def open_model(name: str, quantization: str = "auto", compile_model: bool = Fals
 
 
 def gpus() -> int:
-    """Number of GPUs that torch sees; 1 where there is none, for the processor counts as one."""
+    """Number of GPUs that torch sees; 1 if there is none, as the CPU counts as one."""
     import torch
 
     return max(1, torch.cuda.device_count())
 
 
 def _at_hand(repository: str) -> bool:
-    """Whether the Hub's local cache holds a whole checkpoint."""
+    """Whether the Hub's local cache has a complete checkpoint."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -1,4 +1,4 @@
-"""Pictures that people upload to the demo page: in a private folder, for this run, under names that say nothing of it."""
+"""Uploads to the demo page, kept in a private folder for this run, under names that do not reveal it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
-_SHOWN = "uploads"  # what clients see instead of the folder
-_SECONDS = 3600  # that an upload is kept at most
-_KEPT = 64  # uploads of the largest size that fit
+_SHOWN = "uploads"  # clients see this instead of the folder
+_SECONDS = 3600  # lifetime of an upload
+_KEPT = 64  # number of uploads of the largest size that fit
 
 
 class Uploads:
-    """The files that clients may name: what was uploaded in this run and the page's own examples, nothing else.
+    """The files that clients may name: uploads of this run and the page's own examples.
 
-    A client's name for a file is looked up, never joined to a path: no spelling of it can lead elsewhere.
+    A client's name for a file is looked up and never joined to a path, so no spelling can lead elsewhere.
 
     Args:
-        folder: For the files; readable by this user alone.
-        max_bytes: Of a file; the folder holds at most 64 times as much, and the oldest files go first. However small
-            they are, it holds at most 4,096.
+        folder: Folder for the files, readable only by this user.
+        max_bytes: Largest size of a file. The folder holds at most 64 times as much, and at most 4,096 files; the
+            oldest files are removed first.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -34,20 +34,20 @@ class Uploads:
         as_json = [json.dumps(shown, ensure_ascii=ascii_)[1:-1] for ascii_ in (True, False)]
         self._spellings = {os.fsencode(one) for one in (shown, *as_json, html.escape(shown), quote(shown))}
         self._own: dict[str, Path] = {}
-        self._sent: dict[str, tuple[Path, int, float]] = {}  # the oldest is first
+        self._sent: dict[str, tuple[Path, int, float]] = {}  # oldest first
         self._held = 0
 
     def keep_own(self) -> None:
-        """Let clients name every file that now lies in the folder: the page's examples."""
+        """Let clients name every file that is in the folder now, which are the page's examples."""
         self._own = {self._name(path): path for path in self.folder.rglob("*") if path.is_file()}
 
     def add(self, name: str, data: bytes) -> str:
-        """Keep a file; gives the client's name for it, of which only the end comes from the client.
+        """Store a file; returns its name for the client, of which only the ending comes from the client.
 
         Raises:
             OSError: The disk is full.
         """
-        # Files of a few bytes would otherwise fill a file system with their number.
+        # Small files count as larger ones, to limit their number.
         counted = max(len(data), self.max_bytes // _KEPT)
         self._make_room(counted)
         end = re.sub(r"[^\w.-]+", "_", re.split(r"[/\\]", name)[-1], flags=re.ASCII).lstrip(".")[-60:] or "picture"
@@ -70,16 +70,16 @@ class Uploads:
         return sent[0] if sent else self._own.get(name)
 
     def open(self, name: object) -> tuple[Path, BinaryIO] | None:
-        """The file that a client names, with its bytes; None if there is none, or it was put out."""
+        """Open the file that a client names; None if there is none, or it was removed."""
         path = self.find(name)
         try:
-            # What lies there now is what was put there: no link that somebody made since is followed.
+            # Links are not followed, in case someone has replaced the file by one.
             return (path, open(path, "rb", opener=_without_links)) if path else None
         except OSError:
             return None
 
     def hide(self, text: bytes) -> bytes:
-        """An answer without the folder's path, as it is or as JSON, HTML or an address spells it."""
+        """Remove the folder's path from an answer, plain or escaped as in JSON, HTML or an address."""
         for spelling in self._spellings:
             text = text.replace(spelling, _SHOWN.encode())
         return text

@@ -1,4 +1,4 @@
-"""Examples -> Instructions: templates, the mix, its plan and its card."""
+"""From examples to instructions: templates, the mix, its plan and its card."""
 
 from mblip.mixture.card import write_card
 from mblip.mixture.exporting import export_mix

@@ -1,4 +1,4 @@
-"""The card of a mix: what is in it, where it came from, and under which licences."""
+"""The card of a mix: its content, sources and licences."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CARD = "README.md"
 
 
 def write_card(folder: Path) -> str:
-    """Write ``README.md`` for a mix; gives its text.
+    """Write ``README.md`` for a mix; returns its text.
 
     Raises:
-        InputError: The folder holds no finished mix.
+        InputError: The folder has no finished mix.
     """
     manifest = read_manifest(folder)
     if manifest.kind != "Instruction":
@@ -36,8 +36,8 @@ def card_text(manifest: Manifest, recipe: DataRecipe) -> str:
     lines += [f"# {recipe.title}", ""]
     lines += [
         f"{manifest.rows:,} instructions in {len(tags)} languages, written by mblip "
-        f"{manifest.versions['mblip']} with seed {manifest.seed}. `recipe.yaml` makes it again, byte for byte. "
-        "The images are not here: rows carry keys into an image store.",
+        f"{manifest.versions['mblip']} with seed {manifest.seed}. `recipe.yaml` reproduces it byte for byte. "
+        "The images are not included: rows have keys into an image store.",
         "",
     ]
     lines += ["## Sources and licences", "", "| source | instructions | licence |", "|---|---:|---|"]
@@ -51,9 +51,9 @@ def card_text(manifest: Manifest, recipe: DataRecipe) -> str:
     if manifest.prompts:
         seen = "; ".join(f"`{prompt}`" for prompt in manifest.evaluation_prompts_seen)
         told = (
-            f"Benchmarks ask some of them, whose figures are then not zero-shot: {seen}"
+            f"Benchmarks use some of them, so their figures are not zero-shot: {seen}"
             if seen
-            else "No benchmark asks one"
+            else "No benchmark uses one of them"
         )
         count = sum(map(len, manifest.prompts.values()))
         lines += ["", "## Prompts", "", f"{count:,} prompts, listed in `manifest.json`. {told}."]

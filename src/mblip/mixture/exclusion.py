@@ -1,4 +1,4 @@
-"""Images of the evaluation, kept out of the training mix under whatever name they come."""
+"""Keep images of the evaluation out of the training mix, under any of their names."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _COCO = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
 
 
 def image_identity(key: str) -> str:
-    """What an image is called everywhere: COCO's number whatever the year and split say, else the name alone.
+    """The normalised name of an image: COCO's number without year and split, else the file name.
 
-    ``val2014/COCO_val2014_000000391895.jpg`` and ``train2017/000000391895.jpg`` are one photo.
+    ``val2014/COCO_val2014_000000391895.jpg`` and ``train2017/000000391895.jpg`` are the same photo.
     """
     stem = PurePosixPath(key).name.partition(".")[0]
     match = _COCO.fullmatch(stem)
@@ -27,14 +27,15 @@ def image_identity(key: str) -> str:
 
 
 def evaluation_images(paths: tuple[str, ...]) -> frozenset[str]:
-    """The identities of the images that files list.
+    """The normalised names of the images in lists.
 
-    A file is one name a line (``.txt``), Karpathy's ``dataset_coco.json`` (its val and test), COCO's own annotations
+    A list is a file with one name per line (``.txt``), Karpathy's ``dataset_coco.json`` (its val and test), COCO's own
+    annotations
     (``images``), GQA's questions in either layout, or JSON lines (``.jsonl``, or ``.json`` as POPE calls them) with
     ``img_path``, ``image`` or ``Flikr30kID``.
 
     Raises:
-        InputError: A file that cannot be read or lists no image.
+        InputError: A file cannot be read or lists no image.
     """
     found: set[str] = set()
     for path in map(Path, paths):
@@ -62,7 +63,7 @@ def _names(path: Path) -> Iterator[str]:
 
 
 def _is_lines(path: Path) -> bool:
-    """Whether a ``.json`` file holds JSON lines, as those of NLVR2 and POPE do: its first line is an object by itself."""
+    """Whether a ``.json`` file has JSON lines, like NLVR2's and POPE's: its first line is a complete object."""
     with path.open("rb") as file:
         line, more = file.readline(_LONGEST_LINE), file.readline(2)
     try:

@@ -1,4 +1,4 @@
-"""A mix in the layouts that other trainers read.
+"""Export a mix in the layouts of other trainers.
 
 ``llava``: one JSON list in LLaVA's layout. ``chat``: JSON lines with ``messages``, ``<image>`` marks and ``images``, as
 ms-swift and LLaMA-Factory read them. ``trl``: JSON lines with typed message contents and ``images``, which TRL reads.
@@ -19,10 +19,10 @@ Row = dict[str, Any]
 
 
 def export_mix(folder: Path, layout: str, to: Path) -> int:
-    """Write a mix in another layout; how many rows.
+    """Write a mix in another layout; returns the number of rows.
 
     Raises:
-        InputError: No such layout, or no finished mix.
+        InputError: There is no such layout, or no finished mix.
     """
     if layout not in LAYOUTS:
         raise InputError(f"there is no layout {layout!r}{nearest(layout, LAYOUTS)}")
@@ -36,7 +36,7 @@ def _llava(instructions: Iterable[Instruction], to: Path) -> None:
         for number, row in enumerate(instructions):
             marks = "<image>\n" * len(row.images)
             turns = [{"from": "human", "value": marks + row.prompt}, {"from": "gpt", "value": row.answer}]
-            # LLaVA's layout has one image a row, by its name; several come as a list.
+            # LLaVA's layout has the name of one image per row; several are a list.
             image: Row = {"image": row.images[0] if len(row.images) == 1 else list(row.images)} if row.images else {}
             text = json.dumps({"id": row.id} | image | {"conversations": turns}, ensure_ascii=False)
             file.write(("[\n" if number == 0 else ",\n") + text)

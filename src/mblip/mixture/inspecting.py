@@ -1,4 +1,4 @@
-"""Picking records of a folder to look at."""
+"""Pick records of a folder for display."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Counts = dict[str, dict[str, dict[str, int]]]
 def pick_records(
     folder: Path, manifest: Manifest, count: int, languages: Sequence[str] = (), task: str = ""
 ) -> list[Example] | list[Instruction]:
-    """The first records of a folder, of some languages or one task where they are named.
+    """The first records of a folder, optionally of some languages or one task.
 
     Raises:
-        InputError: The folder holds no record of one of the languages or of the task.
+        InputError: The folder has no record of one of the languages or of the task.
     """
     wanted = [("language", code, manifest.by_language) for code in languages] + [("task", task, manifest.by_task)]
     for what, name, held in wanted:
@@ -35,7 +35,7 @@ def pick_records(
 
 
 def count_only(counts: Counts, languages: Sequence[str] = (), task: str = "") -> Counts:
-    """The counts by source, task and language of these languages and this task alone; of all where none is named."""
+    """The counts by source, task and language, filtered by languages and task if these are given."""
     found: Counts = {}
     for source, tasks in counts.items():
         for name, by_language in tasks.items():

@@ -1,10 +1,10 @@
-"""Examples -> one shuffled, de-duplicated mix of instructions.
+"""Build one shuffled, de-duplicated mix of instructions from examples.
 
-The shuffle goes over disk in two steps. Chunks of examples are translated and made into instructions, and each
-instruction is dealt into the box that the hash of its images names. Then each box is put in the order of those hashes,
-which is random to the eye, and becomes one shard. So the whole mix is shuffled while memory holds one chunk or one box,
-the texts of an image stand together, equal instructions meet in one box, and the bytes are the same for any number of
-workers. A run that was stopped goes on with the chunks and boxes that are missing.
+The shuffle uses the disk in two steps. First, chunks of examples are translated and made into instructions, and each
+instruction goes to the box that the hash of its images names. Then each box is sorted by those hashes, which is a
+random order, and becomes one shard. So the complete mix is shuffled with only one chunk or box in memory, the texts of
+an image are adjacent, equal instructions meet in one box, and the bytes do not depend on the number of workers. A
+stopped run continues with the missing chunks and boxes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from mblip.translation import Translator
 from mblip.translation.stage import Part, is_translated, parts_of, translate_part, translated_folder
 
 ROWS_PER_CHUNK = 40 * 1024
-ROWS_PER_BOX = 65_536  # on average; each becomes a shard
+ROWS_PER_BOX = 65_536  # on average; each box becomes a shard
 WORK = ".work"
 _TEMPLATES = "templates.jsonl"
 _LOST_TEMPLATES = "templates-lost.jsonl"
@@ -68,18 +68,18 @@ def build_mix(
 ) -> Manifest:
     """Build the mix of a recipe: shards, exclusions, recipe, manifest and card (``README.md``).
 
-    A folder that already holds this mix is left as it is. The same recipe gives the same bytes.
+    A folder that already has this mix is not changed. The same recipe gives the same bytes.
 
     Args:
-        recipe: The sources, how they are allotted and translated, and the templates.
-        folder: Where the mix goes.
-        work: Where the English examples are kept; by default inside ``folder``, and removed at the end. What
-            ``mblip data translate`` has finished there is used; the rest is translated on the way.
-        workers: Processes.
-        progress: Is told how far it is.
+        recipe: The sources, their allocation and translation, and the templates.
+        folder: Folder of the mix.
+        work: Folder of the English examples; by default inside ``folder``, and removed at the end. Translations that
+            ``mblip data translate`` has finished there are used; the rest is translated now.
+        workers: Number of processes.
+        progress: Called with the progress.
 
     Raises:
-        InputError: The folder holds another mix, or one of raw files that have changed since; or a source, engine or
+        InputError: The folder has another mix, or one of raw files that have changed since; or a source, engine or
             template cannot be used.
     """
     identity = mix_hash(recipe)
@@ -89,14 +89,14 @@ def build_mix(
             raise InputError(f"{folder} holds the mix of another recipe; delete it or name another folder")
         if changed := changed_file(load_stamps(folder / STAMPS)[1]):
             raise InputError(
-                f"{changed} has changed since {folder} was made from it; delete that folder to make it anew"
+                f"{changed} has changed since {folder} was made from it; delete that folder to make it again"
             )
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return manifest
     stages_folder = work or folder / WORK / _sources_hash(recipe)
-    for path in sorted(folder.glob("*.parquet")):  # they would count as shards of the mix
+    for path in sorted(folder.glob("*.parquet")):  # other files would count as shards of the mix
         if not re.fullmatch(r"mix-\d{5,}\.parquet", path.name):
-            raise InputError(f"{folder} holds {path.name}, which is no part of a mix; name another folder")
+            raise InputError(f"{folder} holds {path.name}, which is not part of a mix; name another folder")
     stages = check_samples(recipe, stages_folder, progress)
     boxes_folder = folder / WORK / "boxes" / _boxes_hash(identity, stages)
     boxes = max(1, -(-sum(stage.manifest.rows for stage in stages.values()) // ROWS_PER_BOX))
@@ -122,14 +122,14 @@ def build_mix(
     if not len(ShardReader(folder, Instruction)):
         reasons = Counter(drop.reason for drop in read_drops(folder))
         message = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-        raise InputError(f"no example reached the mix ({message}); {folder / EXCLUSIONS} says of each why")
+        raise InputError(f"no example reached the mix ({message}); {folder / EXCLUSIONS} has the reason for each")
     save_recipe(recipe, folder / "recipe.yaml")
     stamps = {path: stamp for stage in stages.values() for path, stamp in load_stamps(stage.folder / STAMPS)[1].items()}
     save_stamps(folder / STAMPS, identity, stamps)
     licences = {name: licence for stage in stages.values() for name, licence in stage.manifest.licences.items()}
     tasks = {task for stage in stages.values() for task in stage.tasks}
     own = any(has_prompt(example) for stage in stages.values() for example in stage.first_examples())
-    prompts = {} if own else _prompts(recipe, boxes_folder, tasks)  # those that others wrote are not known
+    prompts = {} if own else _prompts(recipe, boxes_folder, tasks)  # prompts inside a corpus are unknown
     manifest = write_manifest(
         folder, Instruction, seed=recipe.seed, recipe_hash=identity, licences=licences, prompts=prompts,
         evaluation_prompts_seen=_seen_in_evaluation(prompts),
@@ -142,20 +142,20 @@ def build_mix(
 
 
 def mix_hash(recipe: DataRecipe) -> str:
-    """SHA-256 over everything in the recipe and its template files that shapes the mix."""
+    """SHA-256 of everything in the recipe and its template files that decides the mix."""
     files = {name: sha256_file(find_templates(name)) for name in recipe.templates}
     files |= {name: sha256_file(name) for name in recipe.exclude_images}
     without = {"title", "paper"} | ({"images"} if not recipe.images else set())
-    without |= {"more_languages"} if not recipe.more_languages else set()  # mixes without keep their hashes
+    without |= {"more_languages"} if not recipe.more_languages else set()  # so that mixes without them keep their hash
     content = recipe.model_dump(mode="json", exclude=without) | {"files": files}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some examples of one source, and the file of boxes that they are dealt into.
+    """Some examples of one source, and the file of boxes for their instructions.
 
-    A part of the English stage is translated on the way; with ``folder``, the rows are of the translated stage.
+    The examples are from the English stage and are translated now, or with ``folder`` from the translated stage.
     """
 
     part: Part
@@ -169,7 +169,7 @@ class _Chunk:
 
     @property
     def answers(self) -> Path:
-        """What the engine has answered for this chunk, until its file is there."""
+        """The file of the engine's answers for this chunk, until the chunk is finished."""
         return self.path.with_suffix(".answers.jsonl")
 
     def records(self) -> list[Example | Drop]:
@@ -209,7 +209,7 @@ def _chunks(recipe: DataRecipe, work: Path, boxes_folder: Path, boxes: int) -> I
 
 
 def _deal(chunk: _Chunk) -> None:
-    """Make instructions of a chunk's examples and deal them into boxes: one Arrow file, one batch a box."""
+    """Make instructions of a chunk's examples and sort them into boxes: one Arrow file with one batch per box."""
     if chunk.path.exists():
         return
     templates, excluded = _tools(chunk.part.recipe.model_dump_json(), chunk.path.parent)
@@ -231,7 +231,7 @@ def _deal(chunk: _Chunk) -> None:
 def _write_boxes(chunk: _Chunk, instructions: list[Instruction]) -> None:
     seed = chunk.part.recipe.seed
     digests = b"".join(
-        # Rows without a picture are spread by their ids: they would all be in one box.
+        # Rows without a picture are spread by their ids; otherwise they would all be in one box.
         _hash(seed, *(row.images or (row.id,))) + _hash(seed, row.id) + _hash(0, *row.images, row.prompt, row.answer)
         for row in instructions
     )
@@ -255,7 +255,7 @@ def _write_boxes(chunk: _Chunk, instructions: list[Instruction]) -> None:
 
 
 def _collect(box: _Box) -> None:
-    """Gather a box from all chunks, order it, take out what is there twice, and write it as a shard."""
+    """Collect a box from all chunks, sort it, remove duplicates, and write it as a shard."""
     if box.path.exists() and box.exclusions.exists():
         return
     table = pa.Table.from_batches(batch for path in box.chunks for batch in _batches(path, box.number))
@@ -275,7 +275,7 @@ def _batches(path: Path, box: int) -> list[pa.RecordBatch]:
 
 
 def _repeated(content: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """True where the same hash stands further up."""
+    """True for every hash that occurs earlier too."""
     _, first = np.unique(content, return_index=True)
     again = np.ones(len(content), dtype=bool)
     again[first] = False
@@ -309,14 +309,14 @@ def _translate_templates(recipe: DataRecipe, work: Path, boxes_folder: Path) -> 
     found, lost = translate_templates(
         templates, sorted(codes), translator.translate_texts, recipe.translation.filters, recipe.profile
     )
-    for name, records in ((_LOST_TEMPLATES, lost), (_TEMPLATES, found)):  # the second is the mark that both are there
+    for name, records in ((_LOST_TEMPLATES, lost), (_TEMPLATES, found)):  # the second file marks both as complete
         with JsonlWriter(boxes_folder / name) as file:
             for record in records:
                 file.write(record)
 
 
 def _prompts(recipe: DataRecipe, boxes_folder: Path, tasks: Container[str]) -> dict[str, list[str]]:
-    """The prompts that instructions were made with, by task."""
+    """The prompts of the instructions, by task."""
     found: dict[str, list[str]] = {}
     templates = load_templates(recipe.templates, recipe.profile)
     rows = [template for _, template in templates.english()]
@@ -336,7 +336,7 @@ def _seen_in_evaluation(prompts: dict[str, list[str]]) -> list[str]:
 
 
 def _boxes_hash(identity: str, stages: dict[str, EnglishStage]) -> str:
-    """Of the recipe and the English examples: boxes of an older file are not taken for this one's."""
+    """A hash of the recipe and the English examples, so that boxes of an older file are not reused."""
     content = [identity, {name: stage.manifest.shards for name, stage in stages.items()}]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

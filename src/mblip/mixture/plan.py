@@ -1,4 +1,4 @@
-"""What a recipe would make, counted before anything is spent, and whether its settings fit each other."""
+"""Count what a recipe would make, and check that its settings are consistent, before any costly work."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Counts = dict[str, dict[str, dict[str, int]]]
 
 
 def plan_mix(recipe: DataRecipe, work: Path | None = None, progress: Progress = silent) -> Counts:
-    """How many examples of each source and task go to each language, before any is dropped.
+    """Numbers of examples by source, task and language, before any is dropped.
 
     Args:
         recipe: The sources and the allocation.
-        work: Work folder of ``mblip data sample``: what lies there is not read again, what does not is kept there.
-        progress: Is told how far it is.
+        work: Work folder of ``mblip data sample``, whose samples are reused and to which new ones are added.
+        progress: Called with the progress.
 
     Raises:
-        InputError: A source cannot be read, or settings that cannot be.
+        InputError: A source cannot be read, or settings are inconsistent.
     """
     templates = check_recipe(recipe)
     return {source.name: _count(recipe, source, templates, work, progress)[0] for source in recipe.sources}
@@ -36,10 +36,10 @@ def plan_mix(recipe: DataRecipe, work: Path | None = None, progress: Progress = 
 
 @dataclass(frozen=True)
 class PartialPlan:
-    """What can be told of a recipe whose corpora are not all there.
+    """The plan of a recipe with missing corpora.
 
     Attributes:
-        counts: Of the sources that can be counted.
+        counts: Counts of the sources that can be read.
         drops: Rows of these that were left out, by source and reason.
         missing: Why the others cannot be counted, by source.
     """
@@ -50,10 +50,10 @@ class PartialPlan:
 
 
 def plan_what_is_there(recipe: DataRecipe, work: Path | None = None, progress: Progress = silent) -> PartialPlan:
-    """As :func:`plan_mix` for the sources that can be counted; and why the others cannot.
+    """Like :func:`plan_mix` for the sources that can be counted, with the reasons why others cannot.
 
     Raises:
-        InputError: Settings that cannot be.
+        InputError: Settings are inconsistent.
     """
     templates, plan = check_recipe(recipe), PartialPlan()
     for source in recipe.sources:
@@ -67,7 +67,7 @@ def plan_what_is_there(recipe: DataRecipe, work: Path | None = None, progress: P
 def _count(
     recipe: DataRecipe, source: SourceSection, templates: Templates, work: Path | None, progress: Progress
 ) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-    """Examples of a source by task and language, and what was left out of it."""
+    """Examples of a source by task and language, and the rows that were left out."""
     if work:
         stage = sample_source(recipe, source, work, progress)
         read = Counted(stage.counts, stage.manifest.drops, stage.first_examples())
@@ -84,10 +84,11 @@ def _count(
 def check_samples(recipe: DataRecipe, work: Path, progress: Progress = silent) -> dict[str, EnglishStage]:
     """Read the sources, as ``sample_sources`` does, and check that the templates fit what was read.
 
-    Before anything is translated, that is: a template that shows a text which the examples lack would be noticed last.
+    The check comes before any translation; otherwise a template with a text that the examples lack would be noticed
+    last.
 
     Raises:
-        InputError: As in :func:`check_recipe` and ``sample_sources``, or an example that a template does not fit.
+        InputError: As in :func:`check_recipe` and ``sample_sources``, or a template does not fit an example.
     """
     templates = check_recipe(recipe)
     stages = sample_sources(recipe, work, progress)
@@ -100,7 +101,7 @@ def check_samples(recipe: DataRecipe, work: Path, progress: Progress = silent) -
 def _check_source(
     source: SourceSection, counts: dict[str, dict[str, int]], first: list[Example], templates: Templates
 ) -> None:
-    """Check what was read of a source: templates that fit each of its tasks, and nothing to translate but English."""
+    """Check a source's examples: each task needs templates that fit, and only English may need translation."""
     known = _tasks(templates)
     as_they_are = {example.task for example in first if has_prompt(example)}
     for task, languages in counts.items():
@@ -121,11 +122,11 @@ def _tasks(templates: Templates) -> set[str]:
 
 
 def check_recipe(recipe: DataRecipe) -> Templates:
-    """Check what can be checked without reading a corpus or loading a model; the recipe's templates.
+    """Check all that needs no corpus and no model; returns the recipe's templates.
 
     Raises:
-        InputError: An unknown language, engine, template or task, two sources of one name, or a file of evaluation
-            images that cannot be read.
+        InputError: A language, engine, template or task is unknown, two sources have the same name, or a list of
+            evaluation images cannot be read.
     """
     check_names(recipe)
     templates = load_templates(recipe.templates, recipe.profile)
@@ -134,7 +135,7 @@ def check_recipe(recipe: DataRecipe) -> Templates:
     if recipe.translation.never_shown and not any(hasattr(reader_module(source), "words") for source in recipe.sources):
         names = ", ".join(dict.fromkeys(source.reader for source in recipe.sources))
         raise InputError(
-            f"translation.never_shown: the corpora of this recipe ({names}) do not say which words their examples are about; "
+            f"translation.never_shown: the corpora of this recipe ({names}) do not record the words of their examples; "
             "set it to 0"
         )
     evaluation_images(recipe.exclude_images)

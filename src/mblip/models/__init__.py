@@ -38,7 +38,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; that a path is not there is said before (mblip.models.locate).
+    # Importing torch takes seconds; a missing path is reported before that (mblip.models.locate).
     if name in _PLACES:
         return getattr(importlib.import_module(f"mblip.models.{_PLACES[name]}"), name)
     raise AttributeError(f"module 'mblip.models' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What a recipe leaves to the machine: the settings on ``auto``."""
+"""Settings that a recipe leaves to the machine (``auto``)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from mblip.config import TrainRecipe
 
 
 def resolve_auto(recipe: TrainRecipe, on_gpu: bool) -> TrainRecipe:
-    """The recipe with what stands on ``auto`` set to what fits a GPU's memory, or to what is fastest on a CPU.
+    """Replace each ``auto`` by the setting that fits a GPU's memory, or that is fastest on a CPU.
 
-    On a CPU int8, bf16 and recomputed layers only cost time.
+    On a CPU, int8, bf16 and recomputed layers only cost time.
     """
     changes: dict[str, Any] = {}
     if recipe.precision == "auto":

@@ -1,4 +1,4 @@
-"""A new vision-LLM from parts: the eyes of one checkpoint before any language model."""
+"""Build a new vision-LLM from the eyes of one checkpoint and any language model."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ def build_model(
     vision_feature_layer: int | Sequence[int] | None = None,
     vision_feature_select_strategy: Literal["default", "full"] | None = None,
 ) -> VisionLLM:
-    """Put a language model behind the eyes of a checkpoint, whose own language model, if it has one, is never read.
+    """Put a language model behind the eyes of a checkpoint; the checkpoint's own language model is never read.
 
     Args:
-        vision: Hub id, folder or ``nano:NAME`` of a BLIP-2, of a vision tower (SigLIP, SigLIP2, CLIP, DINOv2, any other
-            with patch states that transformers' LLaVA can hold), or of a checkpoint of the LLaVA family.
+        vision: Hub id, folder or ``nano:NAME`` of a BLIP-2, of a vision tower (SigLIP, SigLIP2, CLIP, DINOv2 or another
+            encoder with patch states that transformers' LLaVA can hold), or of a checkpoint of the LLaVA family.
         llm: Causal checkpoint of transformers, likewise, or a GGUF file; behind a Q-Former also an encoder-decoder.
         qformer: Keep the checkpoint's Q-Former and queries, or draw new ones.
         projection: Keep the checkpoint's projection or MLP (the widths must agree), or draw a new one.
-        seed: Seed of what is drawn.
-        quantization: ``int8`` or ``nf4`` for the language model alone.
-        dtype: Of vision and language model; None for what the language model was saved in. The bridge is always fp32,
-            since it learns.
-        device_map: A device, or what Accelerate's ``dispatch_model`` takes.
-        bridge: What stands between eyes and language model: ``qformer`` (of a BLIP-2) or ``mlp`` (two layers, in
-            transformers' LLaVA); None for what suits the eyes.
-        vision_feature_layer: With an MLP, the layer, or layers, of the tower whose states are read; None for what the
-            checkpoint says, and for a bare tower the last but one where it has a class token, else the last.
-        vision_feature_select_strategy: With an MLP, ``default`` drops the tower's first state, ``full`` keeps all; None
-            for what the checkpoint says, and for a bare tower ``default`` where it has a class token.
+        seed: Seed of the weights that are drawn.
+        quantization: ``int8`` or ``nf4``, for the language model only.
+        dtype: Type of the vision and language model; None keeps the type that the language model was saved in. The
+            bridge is always fp32, because it learns.
+        device_map: A device, or a map as Accelerate's ``dispatch_model`` takes it.
+        bridge: ``qformer`` (of a BLIP-2) or ``mlp`` (two layers, in transformers' LLaVA); None chooses the one that
+            suits the eyes.
+        vision_feature_layer: With an MLP, the layer or layers of the tower whose states are read. None takes the
+            checkpoint's setting; for a bare tower, the last layer but one if it has a class token, else the last.
+        vision_feature_select_strategy: With an MLP, ``default`` drops the tower's first state and ``full`` keeps all.
+            None takes the checkpoint's setting; for a bare tower, ``default`` if it has a class token.
 
     Returns:
         The model in evaluation mode.
@@ -64,7 +64,7 @@ def build_model(
     layer = vision_feature_layer
     layer = layer if layer is None or isinstance(layer, int) else list(layer)
     kind, eyes = eyes_of(vision_folder, bridge, layer, vision_feature_select_strategy)
-    kind.check_language_model(read_config(llm_folder))  # said before gigabytes are read
+    kind.check_language_model(read_config(llm_folder))  # before gigabytes are read
     image_processor = kind.read_image_processor(vision_folder, eyes)
     language_model, tokenizer = load_language_model(llm_folder, dtype)
     end_as_the_tokenizer(language_model, tokenizer)

@@ -1,4 +1,4 @@
-"""How long a recipe's micro-batch takes on the device at hand, with random weights of the right shape."""
+"""Measure how long a recipe's micro-batch takes on this device, with random weights of the right shape."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _TILE = 1 << 20
 def calibrate(plan: Plan, recipe: TrainRecipe, device: torch.device, repeats: int = 3) -> None:
     """Run a few micro-batches and write seconds, peak memory and the hours that follow into the plan.
 
-    Every text is as long as the recipe allows, so that the hours are an upper bound; the optimiser's step, which comes
-    once in many micro-batches, and reading pictures, which happens meanwhile, are left out.
+    Every text is as long as the recipe allows, so the hours are an upper bound. They leave out the optimiser's step,
+    which comes once in many micro-batches, and the reading of pictures, which happens at the same time.
 
     Args:
-        plan: Of the recipe; is changed.
-        recipe: What to run.
-        device: Where.
+        plan: The recipe's plan; it is changed.
+        recipe: The recipe to run.
+        device: The device to run on.
         repeats: Timed micro-batches, after one that is not timed.
 
     Raises:
-        torch.OutOfMemoryError: It does not fit.
+        torch.OutOfMemoryError: The micro-batch does not fit the device.
     """
     recipe = resolve_auto(recipe, on_gpu=device.type != "cpu")
     dtype = compute_dtype(recipe)

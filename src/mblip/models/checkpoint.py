@@ -1,4 +1,4 @@
-"""A checkpoint's files: single tensors read by name, sharded or not, without loading the rest."""
+"""Read single tensors of a checkpoint by name, sharded or not, without loading the rest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Checkpoint:
     """The weights in a folder.
 
     Attributes:
-        folder: Where they lie.
+        folder: The checkpoint's folder.
 
     Raises:
         InputError: There are none, or a shard is missing.
@@ -48,7 +48,7 @@ class Checkpoint:
         return found
 
     def read(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names start so, by the rest of their names."""
+        """Read the tensors whose names begin with ``prefix``, keyed by the rest of the name."""
         tensors: dict[str, Tensor] = {}
         for path in sorted({path for name, path in self.names.items() if name.startswith(prefix)}):
             wanted = [name for name, where in self.names.items() if where == path and name.startswith(prefix)]
@@ -61,7 +61,7 @@ class Checkpoint:
         return tensors
 
     def dtype(self, prefix: str) -> torch.dtype:
-        """The floating type that most tensors whose names start so are stored in; fp32 where there are none."""
+        """The floating type of most tensors whose names begin with ``prefix``; fp32 if there are none."""
         kinds: Counter[torch.dtype] = Counter()
         for path in self.files:
             if path.suffix == ".safetensors":
@@ -78,7 +78,7 @@ _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weight files, safetensors first choice, every shard that the index names being there.
+    """The weight files of a checkpoint, safetensors if it has them; every shard in the index is there.
 
     Raises:
         InputError: There are none, or a shard is missing.
@@ -118,17 +118,18 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        InputError: It is missing, or not a JSON object.
+        InputError: The file is missing, or does not hold a JSON object.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         if (path.parent / "mblip.json").is_file():
             raise InputError(
-                f"{path.parent} is a run, no part to build a model from: go on from it with model.run={path.parent}"
+                f"{path.parent} is a run, not a part to build a model from: continue from it with "
+                f"model.run={path.parent}"
             ) from error
         raise of_system(
-            error, f"{path} cannot be read ({error.strerror}); is {path.parent} a whole checkpoint?"
+            error, f"{path} cannot be read ({error.strerror}); is {path.parent} a complete checkpoint?"
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); copy the checkpoint again") from error
@@ -164,7 +165,7 @@ def _opened(path: Path) -> Any:
 
 def _load_bin(path: Path) -> dict[str, Tensor]:
     try:
-        # Files of torch before 1.6 cannot be mapped into memory.
+        # Files written by torch before 1.6 cannot be memory-mapped.
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} is a pickle that holds more than tensors and is refused; use safetensors") from error

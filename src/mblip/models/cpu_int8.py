@@ -1,9 +1,9 @@
-"""int8 that is faster than fp32 on a CPU: for inference alone, and so that no text depends on its batch.
+"""int8 for inference on a CPU: faster than fp32, and no text depends on the others of its batch.
 
-bitsandbytes' LLM.int8 is slower than fp32 on every CPU shape that was measured (docs/log.md). Here weights have 8 bits with
-a scale for each output, and each row of activations has 16 bits with a scale of its own: a coarse and a fine row of 8 bits,
-which one product takes together. Rows with outliers, of which T5 has many, lose nothing; and the sums are whole numbers, so
-that a row gives the same to the last bit whatever stands beside it.
+bitsandbytes' LLM.int8 is slower than fp32 on every CPU shape that was measured (docs/log.md). Here weights have 8 bits
+with a scale for each output. Each row of activations has 16 bits with a scale of its own, as a coarse and a fine row of
+8 bits that one product takes together. Rows with outliers, which are common in T5, lose nothing. The sums are integers, so
+a row gives the same bits whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mblip.models.quantize import linear_layers
 
-# In narrower layers, splitting the rows costs more than the product saves.
+# In narrower layers, splitting the rows costs more than the faster product saves.
 MIN_WIDTH = 512
 _STEPS, _ZERO = 127, 128
 
@@ -24,7 +24,7 @@ class Int8Linear(nn.Module):
     """A frozen linear layer in int8.
 
     Args:
-        layer: The layer that it stands for.
+        layer: The linear layer that it replaces.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -34,7 +34,7 @@ class Int8Linear(nn.Module):
         self.scales = weight.abs().amax(1).clamp_(min=torch.finfo(torch.float32).tiny) / _STEPS
         self.zeros = torch.zeros(self.out_features, dtype=torch.int32)
         self.bias = None if layer.bias is None else layer.bias.detach().float()
-        # Under this name, since T5 looks at its type. No parameter: it is packed for this machine, and not to be saved.
+        # T5 looks up the type of `weight`. It is no parameter: it is packed for this machine and must not be saved.
         self.weight = torch.ops.onednn.qlinear_prepack((weight / self.scales[:, None]).round_().to(torch.int8), None)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -56,12 +56,12 @@ class Int8Linear(nn.Module):
 
 
 def is_faster() -> bool:
-    """Whether this CPU multiplies bytes faster than floating-point numbers, and exactly: x86 with VNNI."""
+    """Whether this CPU multiplies bytes exactly and faster than floating-point numbers (x86 with VNNI)."""
     return bool(torch.cpu._is_vnni_supported())
 
 
 def to_int8(language_model: Any) -> int:
-    """Put int8 layers in place of the wide linear ones, but for the output head; gives how many."""
+    """Replace the wide linear layers, except the output head, by int8 layers; returns their number."""
     changed = 0
     for name in linear_layers(language_model):
         old = language_model.get_submodule(name)

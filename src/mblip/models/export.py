@@ -1,4 +1,4 @@
-"""From any model to the stock format, which loads anywhere without this package."""
+"""Export a model to the stock format, which loads anywhere without this package."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _ANSWERS = ("a dog on the street", "ein Hund", "mbwa")
 
 
 def export_model(name: str | Path, folder: Path, quantization: Quantization | None = None) -> float | None:
-    """Write a model that a person can name in the stock format.
+    """Load a model by its name and write it in the stock format.
 
     Args:
         name: Run directory, checkpoint directory or Hub id.
-        folder: Where to; must not exist.
-        quantization: Write the weights that the language model has when it is quantised so, rather than those of its
-            base: what a run that was trained on them has seen.
+        folder: The folder to write; it must not exist.
+        quantization: Write the language model's weights as they are after this quantisation, which a run that was trained
+            so has seen, instead of those of its base.
 
     Returns:
-        The relative error of the logits against the model as it was trained, where that was quantised; None otherwise.
+        The relative error of the logits against the model as it was trained, if that was quantised; else None.
 
     Raises:
         InputError: The folder exists, or the model cannot be loaded.
@@ -55,16 +55,16 @@ def export_model(name: str | Path, folder: Path, quantization: Quantization | No
 def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> float | None:
     """Write a model of the stock class with its processor, generation settings and model card.
 
-    LoRA is merged and quantised layers are dequantised, in the model given. The folder appears whole or not at all.
+    LoRA is merged and quantised layers are dequantised, in the model itself. The folder appears complete or not at all.
 
     Args:
         vlm: The model.
-        folder: Where to; must not exist.
-        reference: What :func:`probe` gave of the model that the export stands for; by default, of a quantised model, what
-            it gives now.
+        folder: The folder to write; it must not exist.
+        reference: Logits from :func:`probe` of the model that is exported; by default those of the model as it is now,
+            if it is quantised.
 
     Returns:
-        The relative error of the logits against the reference; None without one.
+        The relative error of the logits against the reference; None without a reference.
 
     Raises:
         InputError: The folder exists.
@@ -93,7 +93,7 @@ def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> flo
 
 
 def probe(vlm: VisionLLM) -> Tensor:
-    """Logits [answer tokens, vocabulary] of three fixed texts about a fixed picture, to compare two states of a model."""
+    """Logits [answer tokens, vocabulary] for three fixed texts about a fixed picture."""
     ramp = np.linspace(0, 255, 64, dtype=np.uint8)
     picture = Image.fromarray(
         np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 128, np.uint8)], 2)
@@ -106,13 +106,13 @@ def probe(vlm: VisionLLM) -> Tensor:
 def model_card(
     title: str, vlm: VisionLLM, origin: Origin | None, quantization: Quantization, error: float | None
 ) -> str:
-    """The README of an export, in the Hub's form.
+    """The README of an export, in the Hub's format.
 
     Args:
-        title: Of the page.
-        vlm: The model as it is written.
-        origin: Where it comes from.
-        quantization: What its language model's weights were dequantised from.
+        title: Title of the page.
+        vlm: The model in the state that is written.
+        origin: The checkpoints that it was made from.
+        quantization: The quantisation that its language model's weights were dequantised from.
         error: See :func:`export`.
     """
     bases = {part: base for part, base in (origin.bases.items() if origin else ())}
@@ -131,7 +131,7 @@ def model_card(
     if origin and (origin.adapters or origin.attached):
         made.append(f"- LoRA adapters merged into the language model: {len(origin.adapters) + bool(origin.attached)}")
     if quantization != "none":
-        made.append(f"- the language model's weights are those of {quantization}, dequantised")
+        made.append(f"- the language model's weights are dequantised from {quantization}")
     if error is not None:
         made.append(f"- relative error of the logits against the quantised model that was trained: {error:.2e}")
     config = vlm.model.config
@@ -141,9 +141,9 @@ def model_card(
 
 # {title}
 
-A multilingual vision-language model: {vlm.container.eyes_name} before a `{config.text_config.model_type}` language model,
-in the stock format of transformers. An image takes {vlm.container.tokens_per_image} tokens of a prompt, which the processor
-puts there. The licences of the models that it was made from apply.
+A multilingual vision-language model: {vlm.container.eyes_name} with a `{config.text_config.model_type}` language model,
+in the stock format of transformers. An image takes {vlm.container.tokens_per_image} tokens of a prompt; the processor
+adds them. The licences of the models that it was made from apply.
 
 ```python
 from PIL import Image
@@ -159,7 +159,7 @@ model, processor = AutoModelForImageTextToText.from_pretrained("."), AutoProcess
 
 
 def _usage(vlm: VisionLLM) -> str:
-    """How stock code asks the model, after its first lines, and what to mind."""
+    """Stock code that asks the model, after its first lines, and advice on prompts."""
     prompt = _caption_prompt(vlm.model.config)
     if not vlm.container.images_in_text:
         start = ""
@@ -173,8 +173,9 @@ inputs["input_ids"] = ids[:, [{count}, *range({count}), *range({count + 1}, ids.
 print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_tokens=50), skip_special_tokens=True)[0])
 ```
 
-Name the language in the prompt: without a prompt (`processor(images=...)` alone) the model answers, as stock BLIP-2 does,
-but was not trained to. BLIP-2's processor has no chat template: give pipelines `images` and `text`, not messages."""
+Name the language in the prompt: without a prompt (`processor(images=...)` alone) the model answers, as stock BLIP-2
+does, but was not trained to. BLIP-2's processor has no chat template: give pipelines `images` and `text`, not
+messages."""
     if not vlm.chats:
         return f"""inputs = processor(images=Image.open("photo.jpg"), text="<image>\\n{prompt}", return_tensors="pt")
 ids = model.generate(**inputs, num_beams=5, max_new_tokens=50)[:, inputs["input_ids"].shape[1] :]
@@ -194,9 +195,9 @@ Name the language in the prompt. The model was trained with this chat template."
 
 
 def _caption_prompt(config: Any) -> str:
-    """A prompt that the model was trained on, as far as it says; else that of the benchmarks."""
+    """A caption prompt that the model was trained on if it records one, else that of the benchmarks."""
     names = getattr(config, "prompt_templates", None) or ()
-    with suppress(InputError):  # a template file of one's own that is gone
+    with suppress(InputError):  # the user's template file is gone
         for task, template in (*load_templates(tuple(names)).english(), *load_templates(("benchmarks",)).english()):
             if task == "caption":
                 return template.prompt.replace("{language}", "German")
@@ -204,9 +205,9 @@ def _caption_prompt(config: Any) -> str:
 
 
 def _say_start(file: Path, vlm: VisionLLM) -> None:
-    """Name the token that the stock class begins an empty prompt with: it takes ``text_config.bos_token_id``.
+    """Set ``text_config.bos_token_id``, with which the stock class begins an empty prompt.
 
-    Where the tokeniser has none (mT5), the end token is all that an empty text is made of, as in BLIP-2 with Flan-T5.
+    If the tokeniser has no such token (mT5), an empty text is the end token alone, as in BLIP-2 with Flan-T5.
     """
     config, tokenizer = read_json(file), vlm.processor.tokenizer
     text = config["text_config"]
@@ -216,7 +217,7 @@ def _say_start(file: Path, vlm: VisionLLM) -> None:
 
 
 def _say_dtype(file: Path, vlm: VisionLLM) -> None:
-    """Let the stock class load the export in the language model's type, not in that of the trained parts' fp32."""
+    """Let the stock class load the export in the language model's type, not in the fp32 of the trained parts."""
     dtype = str(vlm.llm.dtype).removeprefix("torch.")
     write_json(file, {**read_json(file), "dtype": dtype})
 

@@ -1,4 +1,4 @@
-"""The last steps of building and loading a model, which are the same for both."""
+"""The last steps of building and loading a model, the same for both."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from mblip.models.vision_llm import VisionLLM
 
 
 def finish(vlm: VisionLLM, quantization: Quantization | None, device_map: Any) -> VisionLLM:
-    """Special tokens, quantisation, device, the speed-ups of inference, and a check that nothing is missing.
+    """Set special tokens, quantise, place, turn on inference speed-ups, and check that no weight is missing.
 
     Raises:
-        InputError: A parameter has no value, or the language model does more to its logits than the loss knows.
+        InputError: A parameter has no value, or the language model computes its logits in a way that the loss does not
+            know.
     """
     model, language_model = vlm.model, vlm.language_model
     empty = [name for name, value in [*model.named_parameters(), *model.named_buffers()] if value.is_meta]
     if empty:
-        raise InputError(f"{len(empty)} weights are missing after loading, the first being {empty[0]}")
+        raise InputError(f"{len(empty)} weights are missing after loading, the first is {empty[0]}")
     align_special_tokens(language_model, vlm.tokenizer)
-    # The configuration says what is, so that no later resizing or saving ties a head that is separate.
+    # The configuration must say how the head is, so that no later resizing or saving ties a separate head.
     tied = vlm.llm.head.weight is vlm.llm.embeddings.weight
     model.config.tie_word_embeddings = tied
     if language_model.config.tie_word_embeddings != tied and not computes_by_tie(language_model):
         language_model.config.tie_word_embeddings = tied
-    _ = vlm.llm.logit_scale  # asked of the model now, so that one with other logits is refused before it is used
+    _ = vlm.llm.logit_scale  # computed now, so that an unsupported model is refused before it is used
     dtype = next(language_model.parameters()).dtype
     if isinstance(device_map, str | int | torch.device) and device_map != "auto":
         # Layer by layer, so that the unquantised language model never has to fit the device.

@@ -1,7 +1,7 @@
-"""The one generator, for samples, evaluation, command line and server: images encoded once, batches that pad little.
+"""The generator behind samples, evaluation, command line and server: each image is encoded once, batches pad little.
 
-Requests name their images by key. Those of one image come together, so that it is encoded once; the encoded images wait
-in a cache of limited size. Within what the cache holds, requests run in order of length.
+Requests name their images by key. Requests about one image run together, so it is encoded once. Encoded images are kept
+in a cache of limited size. Among the images that fit the cache, requests run in order of length.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Request:
     """A prompt about images.
 
     Attributes:
-        id: The caller's own; never looked at here.
+        id: The caller's own identifier; not used here.
         images: Keys of one or more images, in the order in which the model sees them.
         prompt: The text.
     """
@@ -44,12 +44,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was generated.
+    """A generated answer.
 
     Attributes:
-        text: Without special tokens, stripped.
-        tokens: That were generated, the end token included.
-        ended: Whether the end token came; else the length was reached, or the generation called off.
+        text: The text, without special tokens, stripped.
+        tokens: Number of generated tokens, the end token included.
+        ended: Whether the model gave the end token; else the answer reached its length, or the generation was stopped.
     """
 
     text: str
@@ -62,14 +62,14 @@ class Generator:
 
     Args:
         model: The vision-LLM.
-        open_image: Gives the picture of a key. What it raises (``UnreadableImage``) comes out of the iterator, which
-            has then ended; the images encoded so far stay in the cache.
-        batch_size: Texts that are generated together.
-        image_batch: Images that are encoded together.
-        cached_images: Encoded images that are kept, the ones used last.
-        prefix_bytes: Bytes of keys and values of images that are kept for later questions about them, where the language
-            model can go on from them (:mod:`mblip.models.speedups.shared_prefix`).
-        **generation: What transformers' ``generate`` takes, such as ``num_beams=5``.
+        open_image: Returns the picture of a key. Its exceptions (``UnreadableImage``) end the iterator; the images
+            encoded so far stay in the cache.
+        batch_size: Number of texts that are generated together.
+        image_batch: Number of images that are encoded together.
+        cached_images: Number of encoded images that are kept, the most recently used ones.
+        prefix_bytes: Bytes of keys and values of images that are kept for later questions about them, if the language
+            model can continue from them (:mod:`mblip.models.speedups.shared_prefix`).
+        **generation: Options of transformers' ``generate``, such as ``num_beams=5``.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Generator:
         self._lock = threading.Lock()
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[Request, str]]:
-        """Every request once with its answer, special tokens removed, a batch at a time and in no fixed order."""
+        """Yield every request with its answer, without special tokens, a batch at a time in no fixed order."""
         for place, answer in self._answers(requests):
             yield requests[place], answer.text
 
@@ -103,15 +103,15 @@ class Generator:
         return [answer.text for answer in self.counted(requests)]
 
     def counted(self, requests: Sequence[Request]) -> list[Answer]:
-        """The answers in the order of the requests, with what was generated for them."""
+        """The answers in the order of the requests, with token counts."""
         found = dict(self._answers(requests))
         return [found[place] for place in range(len(requests))]
 
     def candidates(self, requests: Sequence[Request], answers: Sequence[str]) -> Iterator[tuple[Request, list[float]]]:
-        """Every request once with the log-probability of each answer (natural, summed, end token included).
+        """Yield every request with the log-probability of each answer (natural, summed, end token included).
 
-        Images and prompt are read once for all answers: an encoder-decoder's encoder states, or the keys and values
-        that a decoder-only model made of the prompt, are handed to every answer.
+        Images and prompt are read once for all answers: every answer starts from an encoder-decoder's encoder states, or
+        from the keys and values of a decoder-only model.
         """
         for places in self._batches(requests, max(1, self.batch_size // max(1, len(answers)))):
             batch = [requests[place] for place in places]
@@ -123,9 +123,9 @@ class Generator:
             yield from zip(batch, scores.tolist(), strict=True)
 
     def stream(self, request: Request) -> Generator_[str, None, Answer]:
-        """The answer in pieces as they come; joined they are the whole answer, which is returned at the end.
+        """Yield the answer in pieces as they are generated, and return the complete answer, which is the pieces joined.
 
-        Beam search settles its answer at the end, which is then the only piece. Closing the iterator stops the
+        With beam search the answer is known only at the end and is the only piece. Closing the iterator stops the
         generation.
         """
         if self.generation.get("num_beams", 1) > 1:
@@ -170,10 +170,10 @@ class Generator:
         return found
 
     def _batches(self, requests: Sequence[Request], size: int) -> Iterator[list[int]]:
-        """Places of requests that run together.
+        """Yield the indices of requests that run together.
 
-        Those of one image fall into one window, which has no more images than the caches, and within a window the
-        longest come first: what does not fit the memory then fails at once.
+        Requests about one image are in one window, which has no more images than the caches hold. Within a window the
+        longest requests come first, so that a batch that does not fit the memory fails at once.
         """
         if not requests:
             return
@@ -184,7 +184,7 @@ class Generator:
         for place, request in enumerate(requests):
             by_image.setdefault(request.images, []).append(place)
         most = self.cached_images
-        # Where images have several texts each: those that keep their keys and values, but enough to fill a batch.
+        # If images have several texts each: the images whose keys and values can be kept, but enough to fill a batch.
         shared = most
         if self.prefixes is not None and len(requests) >= 2 * len(by_image):
             shared = max(1, self.prefixes.limit // (image * bytes_per_token(self.model.llm)))
@@ -217,7 +217,7 @@ class Generator:
             for start in range(0, len(missing), self.image_batch):
                 part = missing[start : start + self.image_batch]
                 encoded = self.model.encode([self.open_image(key) for key in part]).to(dtype)
-                # A copy of each, since a view of one row would keep the whole batch in memory.
+                # Each row is copied, because a view of it would keep the batch in memory.
                 self._encoded.update((key, row.clone()) for key, row in zip(part, encoded, strict=True))
             for key in keys:
                 self._encoded.move_to_end(key)
@@ -233,10 +233,10 @@ class Generator:
 def answer_prompts(
     model: VisionLLM, images: Sequence[Picture | Sequence[Picture]], prompts: Sequence[str], **generation: Any
 ) -> list[str]:
-    """As :meth:`VisionLLM.generate`, for any number of prompts: in batches, each picture object encoded once.
+    """Like :meth:`VisionLLM.generate` for any number of prompts, in batches; each picture object is encoded once.
 
     Raises:
-        InputError: The lengths differ, or a picture cannot be read.
+        InputError: The numbers of images and prompts differ, or a picture cannot be read.
     """
     check_lengths(images, prompts)
     keys: dict[int, Picture] = {}
@@ -259,10 +259,10 @@ class _Stop(StoppingCriteria):  # type: ignore[misc]
 
 
 class _Pieces(BaseStreamer):  # type: ignore[misc]
-    """Takes token ids from the generating thread and gives text to the reading one.
+    """Takes token ids from the generating thread and gives text to the reading thread.
 
-    A piece is held back while it may still change: the bytes of an unfinished character, and white space at the end,
-    which the whole answer does not have.
+    A piece is held back while it may still change: the bytes of an unfinished character, and white space at the end, which
+    the complete answer does not have.
     """
 
     def __init__(self, decode: Callable[[Tensor], list[str]]) -> None:
@@ -271,7 +271,7 @@ class _Pieces(BaseStreamer):  # type: ignore[misc]
         self._ids: list[int] = []
         self._told = ""
         self._queue: queue.Queue[str | None] = queue.Queue()
-        # The first thing that comes is the prompt, or the decoder's start token.
+        # The first value is the prompt, or the decoder's start token.
         self._first = True
 
     def put(self, value: Tensor) -> None:
@@ -283,11 +283,11 @@ class _Pieces(BaseStreamer):  # type: ignore[misc]
         self._tell(self._text().rstrip("\ufffd").rstrip())
 
     def end(self) -> None:
-        """Give what was held back."""
+        """Give the text that was held back."""
         self._tell(self._text())
 
     def close(self) -> None:
-        """Let the reader stop."""
+        """End the reader's iteration."""
         self._queue.put(None)
 
     def _text(self) -> str:

@@ -1,7 +1,8 @@
-"""A GGUF file as a language model: turned once into a stock checkpoint, which everything else then reads.
+"""Convert a GGUF language model once into a stock checkpoint, which all other code reads.
 
-Transformers reads the file: configuration, tokeniser, and the weights, which it dequantises. That takes a minute or more,
-so the result stays in the cache, in the folder ``mblip/gguf``, under the hash of the file. It may be deleted at any time.
+Transformers reads the file: configuration, tokeniser, and the weights, which it dequantises. The conversion takes
+a minute or more, so the result stays in the cache, in the folder ``mblip/gguf`` under the hash of the file. It may be
+deleted at any time.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from typing import Any
 from mblip.errors import InputError
 from mblip.models.gguf_files import SOURCE
 
-# What the readers raise of a file that is not whole: they were written for whole ones, and stumble anywhere.
+# Exceptions that transformers' GGUF reader raises on an incomplete or damaged file.
 _BROKEN = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, struct.error)
-_PATIENCE = 1.0  # seconds between two looks at what another process converts
+_PATIENCE = 1.0  # seconds between checks while another process converts the file
 
 
 def convert_gguf(file: Path, weights: bool = True) -> Path:
-    """The stock checkpoint that a GGUF file was turned into, made if the cache does not have it.
+    """The stock checkpoint made from a GGUF file; converts the file unless the cache has the checkpoint.
 
     Args:
         file: See :func:`~mblip.models.gguf_files.find_gguf`.
-        weights: Without them, the configuration and the tokeniser alone are needed; they take seconds.
+        weights: Whether weights are needed; configuration and tokeniser alone take seconds.
 
     Raises:
         InputError: The package ``gguf`` is missing, the file is damaged, or transformers cannot read a model of its kind.
@@ -42,7 +43,7 @@ def convert_gguf(file: Path, weights: bool = True) -> Path:
 
     stat = file.stat()
     digest = _digest(file, stat.st_size, stat.st_mtime_ns)
-    # Another version of transformers may read the same file otherwise.
+    # Another version of transformers may read the same file differently.
     folder = cache_folder("gguf") / f"{digest[:16]}-transformers-{version}"
     shape = folder.with_name(f"{folder.name}-shape")
     while not folder.is_dir() and (weights or not shape.is_dir()):
@@ -51,7 +52,7 @@ def convert_gguf(file: Path, weights: bool = True) -> Path:
             with exclusive_lock(made, "converting a GGUF file"):
                 if not made.is_dir():
                     _convert(file, digest, made, weights)
-        except BusyError:  # another process of this machine wants the same
+        except BusyError:  # another process is converting the same file
             time.sleep(_PATIENCE)
     return folder if folder.is_dir() else shape
 
@@ -82,7 +83,7 @@ def _convert(file: Path, digest: str, to: Path, weights: bool) -> None:
                 place |= {"output_loading_info": True, "ignore_mismatched_sizes": True, "dtype": _stored_type(file)}
                 model, report = auto.from_pretrained(file.parent, **place)
             check_complete(report, file)
-            # Transformers calls what it has read quantised still, and would not save it.
+            # Transformers still marks the dequantised model as quantised and would refuse to save it.
             model.hf_quantizer, model.config.quantization_config = None, None
             del model.config.quantization_config
             if bad := next((name for name, value in model.named_parameters() if not torch.isfinite(value).all()), ""):
@@ -118,7 +119,8 @@ def _told(file: Path) -> Iterator[None]:
     except ValueError as error:
         if "architecture" in str(error) or "not supported" in str(error):
             raise InputError(
-                f"{file} is of a kind that transformers does not read from GGUF ({_line(error)}); take the model's safetensors"
+                f"{file} is of a kind that transformers does not read from GGUF ({_line(error)}); take the model's "
+                "safetensors"
             ) from error
         raise InputError(f"{file} is damaged, or cut off ({_line(error)}); copy it again") from error
     except _BROKEN as error:

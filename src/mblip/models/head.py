@@ -1,8 +1,8 @@
-"""The output head, which takes its rows as one matrix whatever they are a slice of.
+"""An output head that makes its input contiguous first.
 
-Stock generation gives the head the last state of each prompt, a slice that leaves gaps in memory. For such rows, and a
+Stock generation gives the head the last state of each prompt, a slice that is not contiguous. For such rows, and a
 weight that needs no gradient, torch repeats the weight for every row of the batch: with 64 prompts and a vocabulary of
-262,144 that is 20 GiB, and most of the time. Copying the rows, a few hundred kilobytes, avoids it.
+262,144 that takes 20 GiB and most of the time. Copying the rows, a few hundred kilobytes, avoids it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class OutputHead(nn.Linear):
-    """A linear layer whose input is laid out without gaps first; its parameters, their names and its results are the same."""
+    """A linear layer that makes its input contiguous first; parameters, their names and results stay the same."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., width] -> [..., vocabulary]."""
@@ -22,14 +22,15 @@ class OutputHead(nn.Linear):
 
 
 def place_output_head(language_model: Any) -> None:
-    """Put an :class:`OutputHead` in place of a plain linear output head; it has the very same parameters.
+    """Replace a plain linear output head by an :class:`OutputHead` with the same parameters.
 
     A head of another kind stays as it is.
     """
     old = language_model.get_output_embeddings()
     if type(old) is not nn.Linear:
         return
-    # Made without values, since it takes those of the old one: a tie to the embeddings is a shared parameter.
+    # Made without values, because it takes the parameters of the old head: a tie to the embeddings is a shared
+    # parameter.
     with torch.device("meta"):
         new = OutputHead(old.in_features, old.out_features, old.bias is not None)
     new.weight, new.bias = old.weight, old.bias

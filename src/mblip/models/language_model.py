@@ -1,8 +1,8 @@
-"""One adapter for what this package needs of any language model of transformers, causal or encoder-decoder.
+"""One adapter for any language model of transformers, causal or encoder-decoder.
 
-Hidden states come from the model's own base model, so the output head runs on no token that is not asked for. Nothing is
-registered on the model: several threads may score with and generate from one model at once, as long as it is in evaluation
-mode (:func:`eval_mode` switches one that is being trained, and with it every thread's dropout).
+Hidden states come from the model's own base model, so the output head runs only on the tokens that need it. Nothing is
+registered on the model: several threads may score with and generate from one model at once, as long as it is in
+evaluation mode (:func:`eval_mode` switches the mode for all threads).
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from mblip.errors import InputError
 from mblip.models.loss import loss_sum, squashed_logits, token_losses
 from mblip.processing.text import IGNORED
 
-# What transformers calls the argument that takes keys and values: from 5.24 on, and before.
+# Names of the argument for keys and values in transformers: from 5.24 on, and before.
 CACHE_NAMES = ("cache", "past_key_values")
-# Relative difference of two computations of the same logits: bf16 rounds less, another formula differs by more.
+# Largest relative difference of two computations of the same logits: rounding in bf16 stays below, another formula does
+# not.
 SAME = 0.03
 
 
@@ -33,7 +34,7 @@ class LanguageModel:
     """A language model and its output head.
 
     Args:
-        model: A ``...ForCausalLM`` or ``...ForConditionalGeneration`` of transformers, which is wrapped, not copied.
+        model: A ``...ForCausalLM`` or ``...ForConditionalGeneration`` of transformers; it is wrapped, not copied.
     """
 
     is_encoder_decoder: bool
@@ -48,7 +49,7 @@ class LanguageModel:
 
     @property
     def config(self) -> Any:
-        """The configuration of its text layers."""
+        """The configuration of the text layers."""
         return self.model.config.get_text_config()
 
     @property
@@ -70,57 +71,57 @@ class LanguageModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the input embeddings, in which inputs are given."""
+        """Type of the input embeddings, which inputs must have."""
         return self.embeddings.weight.dtype
 
     @property
     def softcap(self) -> float | None:
-        """The bound of the logits, softcap * tanh(logits / softcap), where the model has one (Gemma 2)."""
+        """Bound of the logits, softcap * tanh(logits / softcap), if the model has one (Gemma 2)."""
         cap: float | None = getattr(self.config, "final_logit_softcapping", None)
         return cap
 
     @property
     def lora_layers(self) -> list[tuple[str, Any]]:
         """The layers with LoRA, with their names in the model."""
-        peft = sys.modules.get("peft.tuners.lora")  # nothing is of a kind that was never imported
+        peft = sys.modules.get("peft.tuners.lora")  # if it was never imported, no layer is of its classes
         return [(n, m) for n, m in self.model.named_modules() if peft and isinstance(m, peft.LoraLayer)]
 
     @cached_property
     def logit_scale(self) -> float:
         """The factor between ``head(hidden_states)`` and the logits before their bound.
 
-        Configurations name a factor after the head (``logit_scale``, ``logits_scaling``). T5 kinds with a tied head also
-        scale the hidden states by ``1 / sqrt(hidden_size)``; no configuration says so for all of them, so the model is
-        asked: its own logits for one prompt are compared with ours.
+        Configurations name a factor after the head (``logit_scale``, ``logits_scaling``). T5 kinds with a tied head
+        also scale the hidden states by ``1 / sqrt(hidden_size)``. No configuration says so for all of them, so the
+        model's own logits for one prompt are compared with ours.
 
         Raises:
-            InputError: The model computes its logits in a way that neither explains.
+            InputError: Neither explains the model's logits.
         """
         named = getattr(self.config, "logit_scale", None) or 1.0
         after = float(named) / float(getattr(self.config, "logits_scaling", None) or 1.0)
         weight = self.head.weight
-        if weight.is_meta or isinstance(weight, FakeTensor):  # a shape without values has no logits to compare
+        if weight.is_meta or isinstance(weight, FakeTensor):  # without values there are no logits to compare
             return after
         with torch.no_grad(), eval_mode(self.model):
             hidden, logits = self._probe()
-            if not logits.isfinite().all():  # damaged weights, which training names
+            if not logits.isfinite().all():  # damaged weights; training reports them
                 return after
             for before in (1.0, self.hidden_size**-0.5):
                 if is_close(self.logits(hidden, after * before), logits):
                     return after * before
         raise InputError(
-            f"the {self.config.model_type} language model does more to its logits than scale and bound them, so its loss "
-            "would be wrong here: take another language model"
+            f"the {self.config.model_type} language model does more to its logits than scale and bound them, so its "
+            "loss would be wrong here: use another language model"
         )
 
     def logits(self, hidden_states: Tensor, scale: float | None = None) -> Tensor:
-        """Logits [tokens, vocabulary] in fp32 of hidden states [tokens, width]; for few tokens, since nothing is chunked."""
+        """Logits [tokens, vocabulary] in fp32 of hidden states [tokens, width]; not chunked, so for few tokens."""
         return squashed_logits(self._scaled(hidden_states, scale), self.head.weight, self.head.bias, self.softcap)
 
     def loss_sum(self, hidden_states: Tensor, targets: Tensor) -> Tensor:
         """Summed negative log-likelihood of targets [tokens] (nats, fp32) under hidden states [tokens, width].
 
-        The logits are never all held at once, see :mod:`mblip.models.loss`.
+        All logits are never in memory at once, see :mod:`mblip.models.loss`.
         """
         return loss_sum(self._scaled(hidden_states), self.head.weight, self.head.bias, targets, self.softcap)
 
@@ -151,7 +152,7 @@ class CausalLanguageModel(LanguageModel):
 
     @cached_property
     def takes_positions(self) -> bool:
-        """Whether the model can be told the position of each token."""
+        """Whether the model takes ``position_ids``."""
         return "position_ids" in inspect.signature(self.base.forward).parameters
 
     def hidden_states(
@@ -161,13 +162,13 @@ class CausalLanguageModel(LanguageModel):
 
         Args:
             inputs_embeds: [texts, tokens, width].
-            attention_mask: [texts, tokens], with the tokens in the cache; or, with ``position_ids``, any mask that the
-                model takes.
-            position_ids: [texts, tokens]; by default counted from the mask, so that padding takes no position.
-            cache: Keys and values of earlier tokens; those of these tokens are added to it.
+            attention_mask: [texts, tokens], which includes the tokens in the cache; or, with ``position_ids``, any mask
+                that the model takes.
+            position_ids: [texts, tokens]; by default counted from the mask, so that padding has no position.
+            cache: Keys and values of earlier tokens; the new ones are added.
 
         Raises:
-            InputError: The model did not take part in the cache.
+            InputError: The model ignored the cache.
         """
         inputs: dict[str, Any] = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
         if cache is not None:
@@ -177,10 +178,10 @@ class CausalLanguageModel(LanguageModel):
                 position_ids = (attention_mask.cumsum(1) - 1).clamp_(min=0)[:, -inputs_embeds.shape[1] :]
             inputs["position_ids"] = position_ids
         hidden: Tensor = self.base(**inputs, use_cache=cache is not None)[0]
-        # A model that ignores the cache would go on as if nothing had been read.
+        # A model that ignores the cache would continue as if it had read nothing.
         if cache is not None and cache.get_seq_length() != attention_mask.shape[1]:
             raise InputError(
-                f"{type(self.model).__name__} keeps no keys and values of what it has read: answers cannot be scored after "
+                f"{type(self.model).__name__} keeps no keys and values of the prompt: answers cannot be scored after "
                 "it; let it generate instead"
             )
         return hidden
@@ -199,7 +200,7 @@ class Seq2SeqLanguageModel(LanguageModel):
     is_encoder_decoder = True
 
     def encode(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Tensor:
-        """What the encoder makes of prompts: [texts, tokens, width] -> [texts, tokens, width]."""
+        """Encode prompts: [texts, tokens, width] -> [texts, tokens, width]."""
         encoded: Tensor = self.model.get_encoder()(inputs_embeds=inputs_embeds, attention_mask=attention_mask)[0]
         return encoded
 
@@ -210,9 +211,9 @@ class Seq2SeqLanguageModel(LanguageModel):
 
         Args:
             decoder_input_ids: [texts, answer tokens], see :meth:`decoder_input_ids`.
-            encoded: What :meth:`encode` gave [texts, tokens, width].
+            encoded: Output of :meth:`encode` [texts, tokens, width].
             encoder_mask: [texts, tokens], or any mask that the decoder takes for the encoder's states.
-            decoder_mask: Likewise for the answer's own tokens.
+            decoder_mask: [texts, answer tokens], or any mask that the decoder takes for the answer's tokens.
         """
         hidden: Tensor = self.model.get_decoder()(
             input_ids=decoder_input_ids,
@@ -224,7 +225,7 @@ class Seq2SeqLanguageModel(LanguageModel):
         return hidden
 
     def decoder_input_ids(self, labels: Tensor, pad_token_id: int) -> Tensor:
-        """What the decoder is given where it should predict these labels [texts, answer tokens]; -100 becomes padding."""
+        """The decoder's input for these labels [texts, answer tokens], shifted right; -100 becomes padding."""
         start = torch.full_like(labels[:, :1], self.model.config.decoder_start_token_id)
         shifted = torch.cat([start, labels[:, :-1]], dim=1)
         return shifted.masked_fill(shifted == IGNORED, pad_token_id)
@@ -242,10 +243,10 @@ class Seq2SeqLanguageModel(LanguageModel):
 
 
 def cache_name(model: Any) -> str:
-    """The name of the argument in which a model takes keys and values of tokens that it has read before.
+    """The name of a model's argument for keys and values of earlier tokens.
 
     Raises:
-        InputError: It has none that is known; under a wrong name they would be ignored without a word.
+        InputError: It has no known one; under a wrong name they would be ignored silently.
     """
     known = inspect.signature(model.forward).parameters
     for name in CACHE_NAMES:
@@ -258,9 +259,9 @@ def cache_name(model: Any) -> str:
 
 
 def computes_by_tie(model: Any) -> bool:
-    """Whether a language model computes other logits where its configuration calls the head tied (umT5), tied or not.
+    """Whether ``tie_word_embeddings`` changes a language model's computation (umT5), whether or not the head is tied.
 
-    Such a setting decides the computation and must stay as it is.
+    Such a setting must stay as it is.
     """
     if model.get_output_embeddings().weight.is_meta:
         return False
@@ -275,17 +276,17 @@ def computes_by_tie(model: Any) -> bool:
 
 
 def is_close(found: Tensor, wanted: Tensor) -> bool:
-    """Whether two computations of the same values agree but for rounding."""
+    """Whether two computations of the same values agree up to rounding."""
     found, wanted = found.float(), wanted.float()
     return bool((found - wanted).norm() <= SAME * wanted.norm())
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside the block; afterwards every module is as it was.
+    """Put a model into evaluation mode inside the block, and every module back into its own mode afterwards.
 
-    A model that is in evaluation mode already is not touched, so that threads may share it; one in training mode is for one
-    thread.
+    A model that is already in evaluation mode is not touched, so threads may share it. Only one thread may use a model
+    in training mode.
     """
     training = [module for module in model.modules() if module.training]
     for module in training:

@@ -1,4 +1,4 @@
-"""One function for every vision-LLM that a person can name."""
+"""One function that loads every kind of vision-LLM."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ def load_vision_llm(
 
     Args:
         name: Hub id, folder or ``nano:NAME``.
-        quantization: ``int8`` or ``nf4`` for the language model alone.
-        dtype: Of vision and language model; Q-Former, queries and projection are then fp32, since they may learn. None
-            for what each part was saved in, as the stock class has it; of a run, what it has trained is fp32 always.
-        device_map: A device, or what Accelerate's ``dispatch_model`` takes.
-        merge: Of a run, merge the last adapter too, rather than leaving it attached.
+        quantization: ``int8`` or ``nf4``, for the language model only.
+        dtype: Type of the vision and language model; Q-Former, queries and projection are then fp32, because they may
+            learn. None keeps the type that each part was saved in, as the stock class does. The trained parts of a run
+            are always fp32.
+        device_map: A device, or a map as Accelerate's ``dispatch_model`` takes it.
+        merge: Merge a run's last adapter too, instead of leaving it attached.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
-        InputError: Nothing there, not a vision-LLM, incomplete, damaged, or in need of code that comes with it.
+        InputError: The checkpoint is missing, no vision-LLM, incomplete, damaged, or needs code that comes with it.
     """
     folder = locate(name)
     know_languages(folder)

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: the one place that resolves what a person names."""
+"""Find a checkpoint by its name: the one place that resolves names of models."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def locate(name: str | Path, weights: bool = True) -> Path:
     """The folder of a checkpoint.
 
     Args:
-        name: ``nano:NAME`` (shipped with the package; others register such collections too), a folder, or a Hub id,
+        name: ``nano:NAME`` (shipped with the package; plug-ins register such collections too), a folder, or a Hub id,
             ``org/name`` or ``org/name@revision``, which is downloaded unless the local cache has it.
-        weights: Without them, a Hub checkpoint's configuration and tokeniser alone are fetched.
+        weights: Whether to fetch a Hub checkpoint's weights too, or only its configuration and tokeniser.
 
     Raises:
-        InputError: There is nothing of that name, or the Hub cannot be reached and the cache does not hold it.
+        InputError: There is no such checkpoint, or it is not in the cache and the Hub cannot be reached.
     """
     return find_local(name) or _from_hub(str(name), weights)
 
@@ -73,12 +73,12 @@ def find_language_model(name: str | Path) -> Path | None:
 
 
 def find_local(name: str | Path) -> Path | None:
-    """The folder of a checkpoint that is on this machine; None for what only the Hub may have.
+    """The folder of a checkpoint on this machine; None for one that only the Hub may have.
 
-    Imports nothing heavy and asks nobody, so that a path that is not there is told at once.
+    Imports nothing heavy and uses no network, so that a missing path is reported at once.
 
     Raises:
-        InputError: It is a path, or a shipped checkpoint, and there is none of that name.
+        InputError: The name is a path or a shipped checkpoint, and it does not exist.
     """
     text = str(name)
     if collection := collection_of(text):
@@ -100,16 +100,16 @@ def find_local(name: str | Path) -> Path | None:
 
 
 def collection_of(name: str) -> str:
-    """The registered collection that a checkpoint's name begins with, such as ``nano`` for ``nano:nano-mlm``; mostly none."""
+    """The registered collection in a checkpoint's name, such as ``nano`` in ``nano:nano-mlm``; mostly empty."""
     found = _COLLECTION.match(name)
     return found[1] if found and found[1] in plugins.checkpoints else ""
 
 
 def find_model(name: str | Path) -> Path | None:
-    """As :func:`find_local`, of a whole vision-language model: a run, or a checkpoint with its configuration.
+    """Like :func:`find_local`, for a complete vision-language model: a run, or a checkpoint with its configuration.
 
     Raises:
-        InputError: There is none, or the folder holds no such thing; names the runs below it.
+        InputError: There is none, or the folder holds no model; the message names the runs below it.
     """
     text = str(name)
     folder = find_local(name)
@@ -125,20 +125,22 @@ def find_model(name: str | Path) -> Path | None:
         raise InputError(f"{folder} holds no model itself{nearest(text, runs)}")
     if (folder / "recipe.yaml").is_file():
         raise InputError(
-            f"the run {folder} is not finished (it has no mblip.json): go on with mblip train, then ask again"
+            f"the run {folder} is not finished (it has no mblip.json): continue it with mblip train, then try again"
         )
     raise InputError(f"{folder} holds neither a model (config.json) nor a run (mblip.json)")
 
 
 def know_languages(name: str | Path) -> None:
-    """Add the languages that a model on this machine was trained in beside the 96; nothing for one that is not here yet.
+    """Register the languages beyond the 96 that a model on this machine was trained in.
+
+    Does nothing for a model that is not on this machine yet.
 
     Raises:
-        InputError: They are damaged, or clash with languages that are known already.
+        InputError: The model's list is damaged, or clashes with languages that are registered already.
     """
     try:
         folder = find_model(name) if str(name) else None
-    except InputError:  # whoever loads the model says so, in its turn
+    except InputError:  # loading the model reports it later
         return
     for file in ("mblip.json", "config.json"):  # a run's description, a stock checkpoint's configuration
         path = (folder or Path()) / file
@@ -146,7 +148,7 @@ def know_languages(name: str | Path) -> None:
             continue
         try:
             rows = json.loads(path.read_text(encoding="utf-8")).get("more_languages") or []
-        except (OSError, ValueError, AttributeError):  # whoever loads the model says what is wrong
+        except (OSError, ValueError, AttributeError):  # loading the model reports it later
             return
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise InputError(f"{path}: more_languages is not a list of languages; copy the model again")
@@ -154,7 +156,7 @@ def know_languages(name: str | Path) -> None:
 
 
 def is_path(text: str) -> bool:
-    """Whether a name that is not on this machine can only have meant a path, and no ``ORG/NAME`` of the Hub."""
+    """Whether a name that is not on this machine must be a path, because it is no ``ORG/NAME`` of the Hub."""
     name = text.partition("@")[0]
     if not _HUB_ID.fullmatch(text) or text.startswith((".", "/", "~")):  # backslashes, blanks, C:, two slashes
         return True
@@ -164,24 +166,24 @@ def is_path(text: str) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there; False where the system refuses the name."""
+    """Whether a folder exists; False if the system refuses the name."""
     with suppress(OSError, ValueError):  # too long, or a NUL
         return path.is_dir()
     return False
 
 
 def exists(path: Path) -> bool:
-    """Whether anything is there; False where the system refuses the name."""
+    """Whether a path exists; False if the system refuses the name."""
     with suppress(OSError, ValueError):
         return path.exists()
     return False
 
 
 def _beside(path: Path) -> str:
-    """What lies where a folder was looked for."""
+    """The end of a message that names what is near a missing folder."""
     if not is_folder(path.parent):
         return f"; there is no {path.parent} either" if str(path.parent) not in ("", ".", "/") else ""
-    with suppress(OSError):  # a folder that may not be read
+    with suppress(OSError):  # no permission to read the folder
         beside = [other for other in sorted(path.parent.iterdir()) if not other.name.startswith(".")]
         models = [str(other) for other in beside if _holds_model(other)][:_FEW]
         folders = [str(other) for other in beside if is_folder(other)]
@@ -219,7 +221,7 @@ def _from_hub(name: str, weights: bool) -> Path:
 
     repository, _, revision = name.partition("@")
     wanted: dict[str, Any] = {"repo_id": repository, "revision": revision or None}
-    # tqdm's own bar, which shows on a terminal alone: the Hub's is off on the command line, as transformers' with it.
+    # tqdm's own bar shows only on a terminal. The command line turns the Hub's bar off together with transformers'.
     bar: dict[str, Any] = {"tqdm_class": tqdm}
     try:
         return Path(snapshot_download(**wanted, **bar, allow_patterns=wanted_files(repository, revision, weights)))

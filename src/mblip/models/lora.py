@@ -1,4 +1,4 @@
-"""LoRA on the language model alone (paper, section 3.2), in PEFT's format."""
+"""LoRA on the language model only (paper, section 3.2), in PEFT's format."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mblip.models.checkpoint import read_json
 from mblip.models.quantize import dequantize, is_quantized, linear_layers, plain_layer, quantization_of, unmark
 from mblip.models.vision_llm import VisionLLM
 
-# What PEFT's own files put before a layer's name.
+# Prefix of layer names in PEFT's files.
 _PREFIX = "base_model.model."
 
 
 def target_pattern(language_model: Any) -> str:
-    """A regular expression that matches exactly the linear layers, found from their last names."""
+    """A regular expression that matches exactly the linear layers, made from the last parts of their names."""
     names = linear_layers(language_model)
     leaves = sorted({name.rpartition(".")[2] for name in names})
     pattern = rf".*\.({'|'.join(map(re.escape, leaves))})"
@@ -35,9 +35,9 @@ def add_lora(vlm: VisionLLM, rank: int, alpha: int, dropout: float) -> int:
     """Put fresh LoRA layers on every linear layer of the language model; returns their number.
 
     Raises:
-        InputError: There are some already.
+        InputError: The language model has LoRA layers already.
     """
-    # PEFT imports bitsandbytes, and takes as long as half of torch.
+    # PEFT imports bitsandbytes and takes half as long to import as torch.
     from peft import LoraConfig, inject_adapter_in_model
 
     if vlm.llm.lora_layers:
@@ -47,15 +47,15 @@ def add_lora(vlm: VisionLLM, rank: int, alpha: int, dropout: float) -> int:
     inject_adapter_in_model(config, vlm.language_model)
     layers = vlm.llm.lora_layers
     for _, layer in layers:
-        layer.train(vlm.training)  # a fresh module trains, with dropout, whatever it was put into
+        layer.train(vlm.training)  # a new module is in training mode, with dropout, whatever its parent's mode
         for weight in (*layer.lora_A.parameters(), *layer.lora_B.parameters()):
-            # PEFT takes the type of the layer beneath, and steps of 2e-4 are lost in bf16.
+            # PEFT uses the type of the layer below, and steps of 2e-4 are lost in bf16.
             weight.data = weight.data.float()
     return len(layers)
 
 
 def merge_lora(vlm: VisionLLM) -> None:
-    """Add the LoRA weights to the layers they stand on, in fp32, and take the LoRA away.
+    """Add the LoRA weights to their layers in fp32, and remove the LoRA layers.
 
     Quantised layers that have LoRA become ordinary ones of the model's type: the stored weight, dequantised, plus the
     LoRA. Quantising the sum again would lose what the LoRA has learnt.
@@ -77,7 +77,8 @@ def merge_lora(vlm: VisionLLM) -> None:
         del vlm.language_model.peft_config
     unmark(vlm.language_model)
     if layers and vlm.origin:
-        # A run is told by its bases and adapters, merged before quantising: what cannot be told so has no origin.
+        # A run is described by its bases and adapters, merged before quantising. After quantisation, a merged model has
+        # no such origin.
         vlm.origin = None if quantized else vlm.origin.merged()
 
 
@@ -100,7 +101,7 @@ def load_lora(vlm: VisionLLM, folder: Path) -> None:
     """Put a saved adapter on the language model.
 
     Raises:
-        InputError: It is missing or damaged, or was made for another language model.
+        InputError: The adapter is missing or damaged, or was made for another language model.
     """
     from peft import get_peft_model_state_dict
 
@@ -108,7 +109,7 @@ def load_lora(vlm: VisionLLM, folder: Path) -> None:
     try:
         tensors = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder} is not a whole PEFT adapter ({error}); copy the run again") from error
+        raise InputError(f"{folder} is not a complete PEFT adapter ({error}); copy the run again") from error
     add_lora(vlm, config["r"], config["lora_alpha"], config["lora_dropout"])
     named = dict(vlm.language_model.named_parameters())
     own = {

@@ -1,9 +1,9 @@
-"""Cross-entropy over a large vocabulary without ever holding all logits.
+"""Cross-entropy over a large vocabulary without all logits in memory.
 
-The vocabularies here have 250,000 entries: the logits of 8 x 128 answer tokens alone take a gibibyte in fp32, and their
-gradient another. Only supervised tokens are projected, a chunk at a time, and the gradients of a chunk are made in place
-of its logits, so that nothing is computed or held twice. torch's own ``linear_cross_entropy`` returns the sum in the
-head's type: in bf16 it would be rounded to three digits.
+The vocabularies here have 250,000 entries: the logits of 8 x 128 answer tokens take a gibibyte in fp32, and their
+gradient another one. Only supervised tokens are projected, a chunk at a time, and a chunk's gradients replace its
+logits, so nothing is computed or stored twice. torch's own ``linear_cross_entropy`` returns the sum in the head's type,
+which in bf16 has three digits.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Elements of one chunk of logits: 128 MiB in fp32. Fewer tokens at once make slow products of the head's tall matrix.
+# Elements of one chunk of logits: 128 MiB in fp32. With fewer tokens at once, products with the head's tall matrix are
+# slow.
 CHUNK_ELEMENTS = 1 << 25
 
 
 def loss_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None) -> Tensor:
-    """Negative log-likelihood of the targets, summed, in fp32, with gradients.
+    """Summed negative log-likelihood of the targets, in fp32, with gradients.
 
     Args:
         hidden: [tokens, width], the input of the output head.
         weight: [vocabulary, width].
-        bias: [vocabulary], where the head has one.
+        bias: [vocabulary], if the head has one.
         targets: [tokens], none of them ignored.
-        softcap: Logits are squashed to softcap * tanh(logits / softcap), where the model does so.
+        softcap: If given, logits are bounded as softcap * tanh(logits / softcap).
     """
     hidden = hidden.to(weight.dtype)
     total: Tensor = _ChunkedSum.apply(hidden, weight, bias, targets, softcap)  # type: ignore[no-untyped-call]
@@ -45,13 +46,13 @@ def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: T
 
 
 def chunk_rows(weight: Tensor, tokens: int) -> int:
-    """How many of so many tokens have their logits held at once, for a head [vocabulary, width]: even chunks, none small."""
+    """Tokens per chunk for a head [vocabulary, width], so that chunks are equal and none is small."""
     chunks = max(1, round(tokens * weight.shape[0] / CHUNK_ELEMENTS))
     return max(1, math.ceil(tokens / chunks))
 
 
 def _wide(weight: Tensor) -> torch.dtype:
-    """What logits and sums are kept in: fp32, or fp64 in a model of fp64."""
+    """The type of logits and sums: fp32, or fp64 for a model in fp64."""
     return torch.promote_types(weight.dtype, torch.float32)
 
 
@@ -66,7 +67,7 @@ def _losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
 
 
 class _ChunkedSum(torch.autograd.Function):
-    """The sum over chunks, its gradients made on the way forward and scaled on the way back."""
+    """The sum over chunks; gradients are computed in the forward pass and scaled in the backward pass."""
 
     @staticmethod
     def forward(
@@ -80,7 +81,7 @@ class _ChunkedSum(torch.autograd.Function):
         """See :func:`loss_sum`."""
         wanted = ctx.needs_input_grad[:3]
         sources = (hidden, weight, bias)
-        # Sums over chunks in fp32, whatever the model computes in.
+        # Sums over chunks are fp32, whatever the model's type.
         grads = [
             torch.zeros_like(source, dtype=_wide(weight)) if needed and source is not None else None
             for needed, source in zip(wanted, sources, strict=True)
@@ -93,7 +94,7 @@ class _ChunkedSum(torch.autograd.Function):
             slope = 1 - (logits / softcap).square_() if softcap and any(wanted) else None
             logits -= logits.amax(1, keepdim=True)
             right = logits.gather(1, labels)
-            error = logits.exp_()  # in place: there is never a second tensor of this size
+            error = logits.exp_()  # in place, so that there is no second tensor of this size
             sums = error.sum(1, keepdim=True)
             total += (sums.log() - right).sum()
             if not any(wanted):
@@ -115,7 +116,7 @@ class _ChunkedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale what was made on the way forward."""
+        """Scale the gradients that the forward pass has computed."""
         grads = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         scaled = [None if grad is None else (grad * outputs[0]).to(dtype) for grad, dtype in grads]
         return (*scaled, None, None)

@@ -1,4 +1,4 @@
-"""Whether a checkpoint or run can be used, and what would mend it, from its configuration and its files' headers."""
+"""Check whether a checkpoint or run can be used, by its configuration and its files' headers, and suggest remedies."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from mblip.processing.framing import ChatFrame
 
 @dataclass
 class ModelReport:
-    """What was found.
+    """The result of a check.
 
     Attributes:
-        path: Where.
-        kind: A run, a vision-LLM of today's or of 2023's layout, a language model, a vision-language model of another
-            kind; empty where it is none of them.
-        facts: What it consists of.
-        problems: A sentence for each thing that stands in the way, with its remedy.
+        path: The folder.
+        kind: A run, a vision-LLM in today's layout or that of 2023, a language model, or a vision-language model of
+            another kind; empty if it is none of them.
+        facts: Properties of the model to display.
+        problems: One sentence for each problem, with its remedy.
     """
 
     path: str
@@ -44,12 +44,12 @@ class ModelReport:
 
     @property
     def is_usable(self) -> bool:
-        """Whether nothing stands in the way."""
+        """Whether there are no problems."""
         return not self.problems
 
 
 def check_model(name: str | Path) -> ModelReport:
-    """Look at anything that ``load_vision_llm`` or ``build_model`` takes, without loading it."""
+    """Check anything that ``load_vision_llm`` or ``build_model`` accepts, without loading it."""
     report = ModelReport(str(name))
     try:
         folder = locate_language_model(name)
@@ -123,7 +123,7 @@ def _check_part(folder: Path, config: Any, report: ModelReport) -> None:
     load_tower(tower, Checkpoint(folder), torch.float32)
     report.facts |= {
         "images": f"{image_side(eyes)} x {image_side(eyes)} pixels",
-        "image tokens": f"{eyes.image_seq_length} by layer {eyes.vision_feature_layer}, {eyes.vision_feature_select_strategy}",
+        "image tokens": f"{eyes.image_seq_length} of layer {eyes.vision_feature_layer}, {eyes.vision_feature_select_strategy}",
         "use": "as model.vision, with model.bridge=mlp",
     }
 
@@ -152,7 +152,7 @@ def _parameters(config: Any) -> dict[str, int]:
 
 
 def _check_weights(folder: Path, model: Any, config: Any, report: ModelReport) -> None:
-    """Whether every weight of this shape is in the files; of tied ones any name will do."""
+    """Check that the files have every weight in its shape; tied weights may have either name."""
     weights = Checkpoint(folder)
     size = sum(path.stat().st_size for path in weights.files)
     kind = container_kind(config)
@@ -188,12 +188,12 @@ def _check_weights(folder: Path, model: Any, config: Any, report: ModelReport) -
     for problem, list_ in (("missing", lacking), ("of another size than config.json says", other)):
         if list_:
             report.problems.append(
-                f"{folder}: {len(list_)} weights are {problem}, the first being {list_[0]}; copy the checkpoint again"
+                f"{folder}: {len(list_)} weights are {problem}, the first is {list_[0]}; copy the checkpoint again"
             )
 
 
 def _head_is_apart(model: Any, weights: Checkpoint) -> bool:
-    """Whether the files keep a head apart that the configuration calls tied, as transformers saves an mT5's."""
+    """Whether the files hold a separate head though the configuration calls it tied, as transformers saves an mT5."""
     modules = {id(module): name for name, module in model.named_modules()}
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = [f"{modules[id(module)]}.weight" for module in (table, head)]

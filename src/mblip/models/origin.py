@@ -1,4 +1,4 @@
-"""Where a model's frozen weights come from, so that a run stores only what it has trained."""
+"""The checkpoints that a model's frozen weights come from, so that a run stores only its trained weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mblip.models.locate import collection_of, revision_of
 
 @dataclass(frozen=True)
 class Base:
-    """A checkpoint that a run stands on.
+    """A base checkpoint of a run.
 
     Attributes:
-        id: As it was named; folders by their absolute path.
+        id: Name of the checkpoint; a folder's absolute path.
         revision: Commit of a Hub checkpoint.
         fingerprint: See :func:`~mblip.models.checkpoint.fingerprint`.
     """
@@ -25,7 +25,7 @@ class Base:
 
     @classmethod
     def of(cls, name: str | Path, folder: Path) -> Base:
-        """The base that ``name`` was located as."""
+        """The base for a checkpoint's name and its folder."""
         path = Path(name).expanduser()
         local = path.exists() and not collection_of(str(name))
         shown = str(path.resolve()) if local else str(name).partition("@")[0]
@@ -33,18 +33,18 @@ class Base:
 
     @property
     def name(self) -> str:
-        """What locates the same checkpoint again."""
+        """A name that locates the same checkpoint again."""
         return f"{self.id}@{self.revision}" if self.revision else self.id
 
 
 @dataclass
 class Origin:
-    """How a run describes its model.
+    """The checkpoints and adapters that make up a run's model.
 
     Attributes:
-        bases: Checkpoints: ``vision`` and ``llm``, or one whole ``model``.
+        bases: Checkpoints: ``vision`` and ``llm``, or one complete ``model``.
         adapters: Folders of the adapters that are merged into the language model, in order.
-        attached: Folder of the adapter that the model was loaded with and that is not merged.
+        attached: Folder of the adapter that the model was loaded with, if it is not merged.
     """
 
     bases: dict[str, Base]
@@ -52,5 +52,5 @@ class Origin:
     attached: Path | None = None
 
     def merged(self) -> Origin | None:
-        """After the adapter was merged; None where it lies nowhere, since no run could then describe the model."""
+        """The origin after merging the adapter; None if the adapter is not saved, so that no run can name it."""
         return Origin(self.bases, [*self.adapters, self.attached]) if self.attached else None

@@ -1,4 +1,4 @@
-"""The parts of the model and how each of them learns."""
+"""The parts of the model and how each part learns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mblip.models.vision_llm import VisionLLM
 def parameters_by_part(vlm: VisionLLM, trainable: bool = False) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Parameters (or only the trainable ones) with their names in the container, by part.
 
-    The parts are those of the container (of BLIP-2 vision, queries, qformer, projection and llm), and lora.
+    The parts are those of the container (for BLIP-2 vision, queries, qformer, projection and llm), and lora.
     """
     prefixes = vlm.container.prefixes
     parts: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in (*prefixes.values(), "lora")}
@@ -62,15 +62,15 @@ def set_trainable(vlm: VisionLLM, parts: PartsSection) -> None:
     }
     for part, parameters in found.items():
         for _, parameter in parameters:
-            if not _is_quantized(parameter):  # which never have gradients
+            if not _is_quantized(parameter):  # quantised weights never have gradients
                 parameter.requires_grad_(learns[part])
 
 
 def recompute_layers(vlm: VisionLLM, parts: Collection[str]) -> None:
-    """Recompute the layers of ``vision``, ``qformer`` or ``llm`` on the way back instead of keeping their activations.
+    """Recompute the layers of ``vision``, ``qformer`` or ``llm`` in the backward pass, instead of storing activations.
 
     Raises:
-        InputError: A part cannot do so.
+        InputError: A part does not support it.
     """
     modules = {**vlm.container.encoders, "llm": vlm.language_model}
     for part in parts:
@@ -78,6 +78,6 @@ def recompute_layers(vlm: VisionLLM, parts: Collection[str]) -> None:
             raise InputError(f"checkpointing: a {vlm.container.model_type} model has no {part}; leave it out")
         if not modules[part].supports_gradient_checkpointing:
             raise InputError(f"checkpointing: {type(modules[part]).__name__} does not support it; leave {part} out")
-        # Newer versions of transformers have a new name for it, and warn of the old one.
+        # Newer versions of transformers rename the method and warn about the old name.
         old = modules[part].gradient_checkpointing_enable
         getattr(modules[part], "activation_checkpointing_enable", old)({"use_reentrant": False})

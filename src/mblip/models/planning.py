@@ -1,4 +1,4 @@
-"""What a training recipe needs, told without loading a weight: parameters, bytes, the cards it fits on, steps, hours.
+"""Plan a training recipe without loading weights: parameters, bytes, the cards it fits on, steps, hours.
 
 The model is built on fake tensors, which have a shape and no memory, and one micro-batch runs forward and backward on
 them: what is alive at the worst moment is counted, so that checkpointing, adapters and the chunked loss are in the figure.
@@ -32,22 +32,22 @@ from mblip.models.vision_llm import VisionLLM
 from mblip.storage import read_manifest
 
 CARDS = (8, 12, 16, 24, 40, 80)
-"""GiB of the cards that people have."""
+"""Memory of common cards, in GiB."""
 RESERVE = 1 << 30
-"""Bytes that a process takes beside its tensors: the CUDA context, cuBLAS' workspace and what the allocator cannot use."""
-_BLOCK, _SCALE_BLOCK = 64, 256  # NF4: weights a scale; scales that are themselves quantised together
+"""Bytes that a process takes besides its tensors: CUDA context, cuBLAS workspace, unusable memory of the allocator."""
+_BLOCK, _SCALE_BLOCK = 64, 256  # NF4: weights per scale, and scales that are quantised together
 
 
 @dataclass
 class Memory:
-    """Bytes of one process at the worst moment of a step.
+    """Peak bytes of one process during a step.
 
     Attributes:
-        weights: Of all parts, quantised where the recipe says so.
-        gradients: In fp32, of what learns.
+        weights: Weights of all parts, quantised if the recipe says so.
+        gradients: Gradients of the trainable weights, in fp32.
         optimizer: AdamW's two moments, in fp32.
-        activations: Kept for the way back, and what is alive with them at the worst moment.
-        logits: Of the loss, over a chunk of the supervised tokens.
+        activations: Activations stored for the backward pass, and temporary tensors at the peak.
+        logits: Logits of the loss for a chunk of the supervised tokens.
         reserve: See :data:`RESERVE`.
     """
 
@@ -66,19 +66,19 @@ class Memory:
 
 @dataclass
 class Plan:
-    """What ``mblip plan`` tells.
+    """The result of ``mblip plan``.
 
     Attributes:
-        title: Of the recipe.
-        parameters: In each part.
-        learning: Trainable ones in each part.
-        adapters: Linear layers with LoRA.
-        memory: Bytes, of a micro-batch whose texts are all as long as the recipe allows.
-        batch: Texts, images, prompt tokens (with those of the image) and answer tokens of that micro-batch.
-        texts: Instructions of the mix; None where it is not there yet.
-        steps: Optimiser steps; None where they hang on a mix that is not there yet.
-        hours: From a calibration; None without one.
-        calibration: Seconds a micro-batch and peak bytes, on which device.
+        title: Title of the recipe.
+        parameters: Parameters in each part.
+        learning: Trainable parameters in each part.
+        adapters: Number of linear layers with LoRA.
+        memory: Peak bytes for a micro-batch whose texts are all as long as the recipe allows.
+        batch: Numbers of texts, images, prompt tokens (image tokens included) and answer tokens of that micro-batch.
+        texts: Instructions in the mix; None if it does not exist yet.
+        steps: Optimiser steps; None if they depend on a mix that does not exist yet.
+        hours: Training time from a calibration; None without one.
+        calibration: Seconds per micro-batch, peak bytes and device.
     """
 
     title: str
@@ -94,11 +94,11 @@ class Plan:
 
     @property
     def trainable(self) -> int:
-        """Trainable parameters in all."""
+        """Number of trainable parameters in all parts."""
         return sum(self.learning.values())
 
     def cards(self) -> dict[int, bool]:
-        """Whether it fits, by GiB of the card."""
+        """Whether the training fits a card, by the card's GiB."""
         return {size: self.memory.total <= size << 30 for size in CARDS}
 
     def as_json(self) -> dict[str, Any]:
@@ -112,14 +112,14 @@ class Plan:
 
 
 def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
-    """What a recipe needs.
+    """Plan what a recipe needs.
 
     Args:
-        recipe: Its bases may be the paper's, whose shapes ship with the package; no weight is read.
-        texts: Instructions of the mix, where it is not there yet.
+        recipe: The recipe. Shapes of the paper's bases ship with the package; no weight is read.
+        texts: Number of instructions in the mix, if it does not exist yet.
 
     Raises:
-        InputError: The bases are not there, or do not fit each other or the recipe.
+        InputError: A base is missing, or the bases do not fit each other or the recipe.
     """
     recipe = resolve_auto(recipe, on_gpu=True)
     with torch.device("meta"):
@@ -146,7 +146,7 @@ def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
 
 
 def batch_shape(vlm: VisionLLM, recipe: TrainRecipe) -> dict[str, int]:
-    """The largest micro-batch that the recipe allows: one image a text, every text as long as may be."""
+    """The largest micro-batch that the recipe allows: one image per text, every text of maximal length."""
     data = recipe.data
     return {
         "texts": recipe.optim.micro_batch,
@@ -157,9 +157,9 @@ def batch_shape(vlm: VisionLLM, recipe: TrainRecipe) -> dict[str, int]:
 
 
 def synthetic_states(vlm: VisionLLM, batch: dict[str, int], device: torch.device | str) -> Tensor:
-    """The states that the output head reads [answer tokens of all texts, width] for a micro-batch of nothing but zeros.
+    """Hidden states [answer tokens of all texts, width] for a micro-batch of zeros.
 
-    The same computation as the model's forward on a batch without padding.
+    The computation is that of the model's forward on a batch without padding.
     """
     side = vlm.container.image_size
     features = vlm.encode_images(torch.zeros(batch["images"], 3, side, side, device=device))
@@ -188,7 +188,7 @@ def _weight_bytes(vlm: VisionLLM, recipe: TrainRecipe) -> int:
             if id(parameter) not in quantized:
                 total += size * (4 if parameter.requires_grad else parameter.element_size())
             elif recipe.model.quantization == "int8":
-                total += size + 4 * parameter.shape[0]  # a scale for each row
+                total += size + 4 * parameter.shape[0]  # one scale per row
             else:
                 scales = math.ceil(size / _BLOCK)
                 total += math.ceil(size / 2) + scales + 4 * math.ceil(scales / _SCALE_BLOCK)
@@ -196,13 +196,13 @@ def _weight_bytes(vlm: VisionLLM, recipe: TrainRecipe) -> int:
 
 
 def _step_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> int:
-    """Peak bytes of a micro-batch's forward and backward beside weights, gradients and the loss."""
+    """Peak bytes of a micro-batch's forward and backward pass, besides weights, gradients and the loss."""
     for parameter in vlm.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"), _Live() as step:
         synthetic_states(vlm, batch, "cpu").sum().backward()  # type: ignore[no-untyped-call]
-    # A quantised layer is unpacked for as long as it multiplies.
+    # A quantised layer is unpacked while it multiplies.
     unpacked = 0
     if recipe.model.quantization != "none":
         layers = (vlm.language_model.get_submodule(name) for name in linear_layers(vlm.language_model))
@@ -211,14 +211,14 @@ def _step_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> i
 
 
 def _logit_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> int:
-    """Of one chunk: the logits as the head gives them, in fp32, and their gradient."""
+    """Bytes of one chunk: the head's logits, their fp32 copy and their gradient."""
     head = vlm.llm.head.weight
     rows = chunk_rows(head, batch["texts"] * batch["answer_tokens"])
     return int(rows * len(head) * (head.element_size() + 4 + 4))
 
 
 def _refill(model: nn.Module) -> None:
-    """Tensors of the current mode in place of those on the meta device, ties kept."""
+    """Replace tensors on the meta device by tensors of the current mode; ties are kept."""
     made: dict[int, Any] = {}
     for module in model.modules():
         for tensors in (module._parameters, module._buffers):
@@ -232,7 +232,7 @@ def _refill(model: nn.Module) -> None:
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of what operations make, for as long as it is alive."""
+    """Counts the bytes of the live tensors that operations create."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

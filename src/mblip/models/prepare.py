@@ -1,4 +1,4 @@
-"""From a recipe to a model that is ready to train, for ``mblip train``, ``plan`` and calibration alike."""
+"""Prepare a recipe's model for training, the same way for ``mblip train``, ``plan`` and calibration."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
     """The recipe's model with its weights, adapters and speed-ups, in training mode.
 
     Args:
-        recipe: What to train.
-        device: Where to; None for the CPU.
+        recipe: The recipe to train.
+        device: The device to load to; None for the CPU.
 
     Raises:
         InputError: The recipe names neither a run nor both bases, or they cannot be loaded.
@@ -32,7 +32,7 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
     options: dict[str, Any] = {
         "dtype": compute_dtype(recipe),
         "quantization": None if section.quantization == "none" else section.quantization,
-        # Everything is read to the CPU; sharding then moves it by itself.
+        # Sharding moves the weights by itself after they are read to the CPU.
         "device_map": device if device is not None and device.type != "cpu" and recipe.sharding == "none" else None,
     }
     if section.run:
@@ -47,17 +47,17 @@ def prepare_model(recipe: TrainRecipe, device: torch.device | None = None) -> Vi
         if (said := getattr(section, field)) is not None:
             setattr(vlm.model.config, field, said)
     if section.chat is not None:
-        vlm.layout_for(section.chat)  # says what stands in the way
+        vlm.layout_for(section.chat)  # raises if there is no chat template
         vlm.model.config.chat_prompts = section.chat
     elif vlm.container.images_in_text:
-        vlm.model.config.chat_prompts = vlm.chats  # decided now: a run must not change with what it is loaded with
+        vlm.model.config.chat_prompts = vlm.chats  # stored, so that a run does not change when its bases do
     make_trainable(vlm, recipe)
     speed_up(vlm, recipe.speedups)
     return vlm
 
 
 def prepare_shape(recipe: TrainRecipe) -> VisionLLM:
-    """The same model without values, on the device of the context: for counting, or to be filled with random ones.
+    """The same model without values, on the device of the context, to count or to fill with random values.
 
     Raises:
         InputError: The bases are not there, or do not fit each other or the recipe.
@@ -65,7 +65,7 @@ def prepare_shape(recipe: TrainRecipe) -> VisionLLM:
     vlm = skeleton(container_config(recipe.model), compute_dtype(recipe))
     _check_layout(vlm, recipe)
     make_trainable(vlm, recipe)
-    # Packed rows are tried on the model's values. They are not missed: the largest batch has no padding to save.
+    # Packed rows must be tried on the model's values. Their absence changes nothing: the largest batch has no padding.
     speed_up(vlm, without_values(recipe.speedups))
     return vlm
 
@@ -79,7 +79,7 @@ def _check_layout(vlm: VisionLLM, recipe: TrainRecipe) -> None:
 
 
 def make_trainable(vlm: VisionLLM, recipe: TrainRecipe) -> None:
-    """Add LoRA, freeze and unfreeze by part, keep in fp32 what learns, recompute what the recipe says."""
+    """Add LoRA, freeze and unfreeze by part, keep trainable weights in fp32, recompute layers as the recipe says."""
     if recipe.parts.llm == "lora" and not vlm.llm.lora_layers:
         add_lora(vlm, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout)
     set_trainable(vlm, recipe.parts)
@@ -92,10 +92,10 @@ def make_trainable(vlm: VisionLLM, recipe: TrainRecipe) -> None:
 
 
 def without_values(speedups: Collection[str]) -> list[str]:
-    """The speed-ups that do not have to be tried on a model's values."""
+    """The speed-ups that need no trial on a model's values."""
     return [name for name in speedups if name not in ("packed_rows", "shared_prefix")]
 
 
 def compute_dtype(recipe: TrainRecipe) -> torch.dtype:
-    """The type of vision and language model."""
+    """Type of the vision and language model."""
     return torch.bfloat16 if recipe.precision == "bf16" else torch.float32

@@ -1,4 +1,4 @@
-"""LLM.int8 and NF4 for the language model alone: vision model, Q-Former, projection and output head stay as they are."""
+"""LLM.int8 and NF4 for the language model only; vision model, Q-Former, projection and output head are unchanged."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import nn
 from mblip.errors import InputError
 
 Quantization = Literal["none", "int8", "nf4"]
-# bitsandbytes' layers, by name: it is an optional dependency.
+# bitsandbytes' layers by name, because it is an optional dependency.
 _LAYERS: dict[str, Quantization] = {"Linear8bitLt": "int8", "Linear4bit": "nf4"}
 
 
 def linear_layers(language_model: Any) -> list[str]:
-    """Names of the linear layers inside a language model, the output head left out."""
+    """Names of the linear layers inside a language model, except the output head."""
     head = language_model.get_output_embeddings()
     return [
         name
@@ -28,13 +28,14 @@ def linear_layers(language_model: Any) -> list[str]:
 def quantize(
     language_model: Any, kind: Quantization, compute_dtype: torch.dtype, device: torch.device | str | int | None = None
 ) -> None:
-    """Replace every linear layer but the output head, in place.
+    """Replace every linear layer except the output head, in place.
 
     Args:
-        language_model: With its final weights: adapters are merged before.
+        language_model: The language model with its final weights; adapters must be merged before.
         kind: int8 (vector-wise, outlier columns in half precision) or nf4 (4 bits, double quantisation).
-        compute_dtype: What NF4 layers multiply in.
-        device: Where the layers go, one after the other, so that the whole never has to fit there; None: they stay.
+        compute_dtype: The type in which NF4 layers multiply.
+        device: The device that layers are moved to one by one, so that the unquantised model need not fit there; None
+            leaves them.
 
     Raises:
         InputError: bitsandbytes is not installed, or the kind is unknown.
@@ -45,7 +46,7 @@ def quantize(
         import bitsandbytes as bnb
     except ImportError as error:
         raise InputError(f"quantization {kind} needs bitsandbytes: pip install 'mblip[train]'") from error
-    # It announces, for every product, that inputs are cast; there is nothing that the reader could do.
+    # It warns about a cast of inputs in every product, which the user cannot change.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     for name in linear_layers(language_model):
         old = language_model.get_submodule(name)
@@ -54,30 +55,29 @@ def quantize(
             new = bnb.nn.Linear8bitLt(*shape, has_fp16_weights=False, threshold=6.0, device="meta")
             new.weight = bnb.nn.Int8Params(old.weight.detach(), requires_grad=False, has_fp16_weights=False)
         else:
-            # Stored as if they were of the type that is computed in: T5 casts to the type of its weights, and a byte
-            # would leave nothing of the activations.
+            # The storage has the compute type, because T5 casts activations to the type of its weights.
             kind_of = {"quant_type": "nf4", "quant_storage": compute_dtype}
             new = bnb.nn.Linear4bit(*shape, compute_dtype=compute_dtype, **kind_of, device="meta")
             new.weight = bnb.nn.Params4bit(
                 old.weight.detach(), requires_grad=False, compress_statistics=True, module=new, **kind_of
             )
-            # On some CPUs bitsandbytes packs the weights anew for inference, in place; a later training step would then
-            # go without gradients and without a word, and odd widths fail.
+            # On some CPUs bitsandbytes repacks the weights for inference in place. A later training step would then
+            # silently have no gradients, and odd widths fail.
             new.support_avx512bf16_for_cpu = False
         new.bias = old.bias
         new.requires_grad_(False)
         parent, _, child = name.rpartition(".")
         setattr(language_model.get_submodule(parent), child, new.to(old.weight.device if device is None else device))
-    # PEFT chooses its layers for quantised weights by these marks, as transformers sets them.
+    # PEFT chooses its layers for quantised weights by these attributes, which transformers sets too.
     language_model.is_loaded_in_8bit = kind == "int8"
     language_model.is_loaded_in_4bit = kind == "nf4"
 
 
 def check_kind(kind: str | None) -> Quantization | None:
-    """A kind by name; None for none.
+    """Check the name of a quantisation; None stands for none.
 
     Raises:
-        InputError: It is unknown.
+        InputError: The name is unknown.
     """
     if kind in (None, "none"):
         return None
@@ -88,7 +88,7 @@ def check_kind(kind: str | None) -> Quantization | None:
 
 
 def unquantize(language_model: Any, dtype: torch.dtype) -> None:
-    """Put ordinary layers in place of the quantised ones, their weights dequantised."""
+    """Replace quantised layers by ordinary ones with dequantised weights."""
     for name, old in list(language_model.named_modules()):
         if is_quantized(old):
             parent, _, child = name.rpartition(".")
@@ -106,23 +106,23 @@ def plain_layer(old: Any, weight: torch.Tensor) -> nn.Linear:
 
 
 def unmark(language_model: Any) -> None:
-    """Take away what :func:`quantize` has left for PEFT, where no quantised layer is left."""
+    """Remove the attributes that :func:`quantize` has set for PEFT, if no quantised layer is left."""
     if quantization_of(language_model) == "none":
         language_model.is_loaded_in_8bit = language_model.is_loaded_in_4bit = False
 
 
 def quantization_of(language_model: Any) -> Quantization:
-    """How the language model's linear layers are stored."""
+    """The quantisation of the language model's linear layers."""
     return next((_kind(module) for module in language_model.modules() if is_quantized(module)), "none")
 
 
 def is_quantized(layer: nn.Module) -> bool:
-    """Whether a layer is one of bitsandbytes'."""
+    """Whether a layer is one of bitsandbytes' quantised layers."""
     return _kind(layer) != "none"
 
 
 def dequantize(layer: Any) -> torch.Tensor:
-    """The weight of a linear layer in floating point [out, in]: of a quantised one what is stored, not what was lost."""
+    """The weight of a linear layer in floating point [out, in]; a quantised one is dequantised."""
     kind = _kind(layer)
     if kind == "nf4":
         import bitsandbytes as bnb
@@ -130,7 +130,7 @@ def dequantize(layer: Any) -> torch.Tensor:
         unpacked: torch.Tensor = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         return unpacked
     if kind == "int8":
-        # Before the first forward the scales are the weight's, then the state's.
+        # The scales move from the weight to the state in the first forward pass.
         scales = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB
         scaled: torch.Tensor = layer.weight.data.float() * scales.float().unsqueeze(1) / 127
         return scaled
@@ -140,5 +140,5 @@ def dequantize(layer: Any) -> torch.Tensor:
 
 def _kind(layer: nn.Module) -> Quantization:
     kind = type(layer)
-    # PEFT's layers around them have the same names.
+    # PEFT's wrappers have the same class names.
     return _LAYERS.get(kind.__name__, "none") if kind.__module__.startswith("bitsandbytes.") else "none"

@@ -1,7 +1,7 @@
-"""Reading checkpoints of transformers: configuration, tokeniser, language model, each with its errors in a sentence.
+"""Read checkpoints of transformers: configuration, tokeniser, language model, each with clear errors.
 
-Nothing that comes with a checkpoint is ever run, and no model is handed on with weights that are missing, random or
-tied against what the files hold.
+Code that comes with a checkpoint is never run. No model is returned with weights that are missing, random or tied
+although the files hold separate ones.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[Any, Any]:
-    """A language model with its separate head where it has one, and its tokeniser.
+    """Load a language model, with its separate head if it has one, and its tokeniser.
 
     Raises:
-        InputError: Not a text-only causal or encoder-decoder checkpoint, incomplete, damaged, in need of remote code,
-            or one whose embeddings have another width than its layers.
+        InputError: The checkpoint is no text-only causal or encoder-decoder model, is incomplete or damaged, needs
+            remote code, or its embeddings have another width than its layers.
     """
     config = read_config(folder)
     if config.get_text_config() is not config or hasattr(config, "vision_config"):
@@ -44,34 +44,34 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
     check_loaded(model, report, weights, "", folder)
     apart = read_json(folder / "config.json").get("tie_word_embeddings") is False
     if apart and config.tie_word_embeddings and computes_by_tie(model):
-        # The class calls every head tied and scales what it sees by 1/sqrt(width), for which this one was not trained.
+        # The class treats every head as tied and scales its input by 1/sqrt(width); this head was trained without that.
         with torch.no_grad():
             model.get_output_embeddings().weight.mul_(config.hidden_size**0.5)
     width = model.get_input_embeddings().embedding_dim
     if width != config.hidden_size:
         raise InputError(
-            f"{folder}: the embeddings are {width} wide but the layers {config.hidden_size}; such a language model cannot "
-            "take image features"
+            f"{folder}: the embeddings are {width} wide but the layers {config.hidden_size}; such a language model "
+            "cannot take image features"
         )
     return model, read_tokenizer(folder)
 
 
 def sees_images(model_type: str | None) -> bool:
-    """Whether checkpoints of this kind answer about images, so that ``mblip eval`` takes them as they are."""
+    """Whether checkpoints of this kind answer about images, so that ``mblip eval`` can use them directly."""
     return model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
 def no_container(model_type: str | None) -> str:
-    """What to say of a checkpoint that stands where a whole vision-LLM of a kind that is built here is needed."""
+    """The end of a message about a checkpoint that is no vision-LLM of a kind that mblip builds."""
     if sees_images(model_type):
-        return "a vision-language model, but not BLIP-2 or LLaVA: of all commands only mblip eval takes it, as it is"
+        return "a vision-language model, but not BLIP-2 or LLaVA: only mblip eval can use it"
     return "not BLIP-2 or LLaVA; a language model goes under llm=, an image encoder under vision="
 
 
 def not_a_language_model(model_type: str | None) -> str:
-    """What to say of a checkpoint that stands where a language model is needed."""
+    """The end of a message about a checkpoint that is no language model."""
     if model_type not in ("blip-2", "llava") and sees_images(model_type):
-        return "a vision-language model, which is not a language model alone: mblip eval takes it, as it is"
+        return "a vision-language model, not a language model alone: mblip eval can use it"
     return "which is not a language model alone"
 
 
@@ -79,7 +79,7 @@ def text_class(config: Any, name: str | Path) -> Any:
     """Transformers' loader for a language model of this configuration, causal or encoder-decoder.
 
     Raises:
-        InputError: It is neither, such as an encoder alone.
+        InputError: The model is neither, such as an encoder alone.
     """
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     classes = config.architectures or ()
@@ -90,16 +90,16 @@ def text_class(config: Any, name: str | Path) -> Any:
 
 
 def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None, **options: Any) -> tuple[Any, Any]:
-    """Transformers' loader with its report, its errors put into a sentence.
+    """Load with transformers; returns the model and its loading report, and turns errors into one sentence.
 
     Args:
         auto: A model class, or one of transformers' ``Auto...`` classes.
-        folder: Where the files lie.
-        state: Tensors by name, instead of those of the files.
-        **options: Of the loader.
+        folder: The checkpoint's folder.
+        state: Tensors by name, to load instead of those in the files.
+        **options: Options of ``from_pretrained``.
 
     Raises:
-        InputError: It cannot be loaded.
+        InputError: The checkpoint cannot be loaded.
     """
     check_generation_settings(folder)
     place = {"pretrained_model_name_or_path": folder if state is None else None, "state_dict": state}
@@ -110,9 +110,10 @@ def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None
             )
     except pickle.UnpicklingError as error:
         raise InputError(f"{folder} holds a pickle of more than tensors; convert it to safetensors") from error
-    except NotImplementedError as error:  # it compares two tied tables that it has not read, having the wrong size
+    except NotImplementedError as error:  # transformers compares two tied tables that it skipped for their wrong size
         raise InputError(
-            f"{folder}: the embeddings are of another size than config.json says (vocab_size); copy the checkpoint again"
+            f"{folder}: the embeddings are of another size than config.json says (vocab_size); copy the checkpoint "
+            "again"
         ) from error
     except (RuntimeError, ValueError, OSError, SafetensorError, AttributeError) as error:
         raise InputError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
@@ -147,19 +148,19 @@ def check_generation_settings(folder: Path) -> None:
 
 
 def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix: str, folder: Path) -> None:
-    """Refuse to run on weights that are random, missing or of another size, and keep a head apart that is apart.
+    """Check that no weight is random, missing or of another size, and that a separate head stays separate.
 
     Transformers ties mT5's head whatever the configuration says, unless the files hold one that differs.
 
     Args:
-        model: A language model, as it was loaded.
-        report: What ``from_pretrained`` says of the loading.
-        weights: The files it came from.
-        prefix: Of the language model's names in them.
-        folder: For the message.
+        model: The loaded language model.
+        report: The loading report of ``from_pretrained``.
+        weights: The checkpoint's files.
+        prefix: Prefix of the language model's names in these files.
+        folder: The checkpoint's folder, for the message.
 
     Raises:
-        InputError: As said; names the first weight.
+        InputError: The check fails; the message names the first weight.
     """
     check_complete(report, folder)
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -169,39 +170,40 @@ def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix
         stored = f"{prefix}{next(name for name, module in model.named_modules() if module is head)}.weight"
         if stored not in weights.names:
             raise InputError(
-                f"{folder}: 1 weight is missing, {stored}, the output head that config.json says is not tied to the embeddings"
+                f"{folder}: 1 weight is missing, {stored}, the output head that config.json says is not tied to the "
+                "embeddings"
             )
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
 
 
 def check_complete(report: dict[str, Any], folder: Path) -> None:
-    """Whether every weight was read.
+    """Check that every weight was read.
 
     Args:
-        report: What :func:`from_pretrained` says of the loading.
-        folder: For the message.
+        report: The loading report of :func:`from_pretrained`.
+        folder: The checkpoint's folder, for the message.
 
     Raises:
-        InputError: Weights are missing or of another size; names the first.
+        InputError: Weights are missing or of another size; the message names the first.
     """
     mismatched = [entry[0] for entry in report["mismatched_keys"]]
     for problem, names in (("missing", report["missing_keys"]), ("of another size", mismatched)):
         if names:
-            raise InputError(f"{folder}: {len(names)} weights are {problem}, the first being {min(names)}")
+            raise InputError(f"{folder}: {len(names)} weights are {problem}, the first is {min(names)}")
 
 
 def choose_dtype(dtype: torch.dtype | str | None, weights: Checkpoint, prefix: str, config: Any) -> torch.dtype:
-    """The asked type, or that of the weights; bf16 in place of a stored fp16 that the model cannot compute in.
+    """The requested type, or that of the weights; bf16 instead of a stored fp16 that the model overflows in.
 
     Raises:
-        InputError: An unknown name, or fp16 asked of a model that overflows in it.
+        InputError: The name is unknown, or the model overflows in the requested fp16.
     """
     known = {**_DTYPES, **{str(value).removeprefix("torch."): value for value in _DTYPES.values()}}
     if isinstance(dtype, str) and dtype not in known:
         raise InputError(f"dtype {dtype!r} is unknown; it is one of {', '.join(_DTYPES)}")
     chosen = known[dtype] if isinstance(dtype, str) else dtype or weights.dtype(prefix)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    # Classes whose layers must stay in fp32 say so (T5's feed-forward overflows in fp16).
+    # Classes with layers that must stay in fp32 declare them (T5's feed-forward overflows in fp16).
     fragile = getattr(auto._model_mapping[type(config)], "_keep_in_fp32_modules", None)
     if chosen is torch.float16 and fragile:
         if dtype is not None:
@@ -211,10 +213,10 @@ def choose_dtype(dtype: torch.dtype | str | None, weights: Checkpoint, prefix: s
 
 
 def read_config(folder: Path) -> Any:
-    """The configuration of a checkpoint.
+    """Read the configuration of a checkpoint.
 
     Raises:
-        InputError: None there, of a kind that transformers does not know, or one that would run code of its own.
+        InputError: There is none, its kind is unknown to transformers, or it needs code of its own.
     """
     raw = read_json(folder / "config.json")
     try:
@@ -230,7 +232,7 @@ def read_config(folder: Path) -> Any:
 
 
 def read_chat_template(folder: Path) -> str | None:
-    """The chat template that a checkpoint's processor has, in today's files or in those of before; None where there is none.
+    """Read the chat template of a checkpoint's processor, from current or older files; None if there is none.
 
     Raises:
         InputError: A file is damaged.
@@ -248,17 +250,17 @@ def read_chat_template(folder: Path) -> str | None:
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """The tokeniser beside a language model.
+    """Read the tokeniser of a language model.
 
     Raises:
-        InputError: Missing, damaged or in need of remote code.
+        InputError: The tokeniser is missing, damaged, or needs remote code.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder} has no tokeniser that transformers can read: {reason}") from error
-    # Without any of its files, transformers makes an empty one up; that of ByT5 needs none.
+    # If all its files are missing, transformers returns an empty tokeniser. ByT5's needs no files.
     if tokenizer.vocab_files_names and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
         raise InputError(
             f"{folder} has no tokeniser: none of {', '.join(_VOCABULARIES)} is there; copy the checkpoint again"

@@ -1,4 +1,4 @@
-"""What a training takes of several GPUs, the network and the disk, as far as the catalogue and a calibration can tell."""
+"""Estimate GPUs, download and disk space of a training, from the catalogue and a calibration."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from mblip.config import TrainRecipe
 from mblip.errors import InputError
 from mblip.models.planning import Plan
 
-_LEARNED, _CHECKPOINT = 4, 12  # bytes a trainable parameter: fp32; with AdamW's two moments
+_LEARNED, _CHECKPOINT = 4, 12  # bytes per trainable parameter: fp32; with AdamW's two moments
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What ``mblip plan --gpus N`` tells beside the plan.
+    """The part of ``mblip plan --gpus N`` that is not in the plan.
 
     Attributes:
-        gpus: Number of GPUs, a process each.
-        texts_per_gpu: Of a step's global batch.
-        hours: Those of one GPU divided by their number, which leaves out what the GPUs tell each other; None without a
+        gpus: Number of GPUs, one process each.
+        texts_per_gpu: Texts of a step's global batch on each GPU.
+        hours: The hours of one GPU divided by the number of GPUs, without the time for communication; None without a
             calibration.
-        memory: Bytes on each card; with ``sharding: full`` the weights, gradients and moments are spread over the cards.
-        download: Bytes still to be fetched, as far as their sizes are stated.
-        data: Bytes on the disk of all that is fetched, and unpacked where that size is stated.
-        unknown: Names of files and data sets whose size nobody states.
-        run: Bytes of the run directory with its checkpoints.
+        memory: Bytes on each card; with ``sharding: full``, weights, gradients and moments are spread over the cards.
+        download: Bytes still to be downloaded, as far as sizes are known.
+        data: Bytes on disk of all downloads, with unpacked files if their size is known.
+        unknown: Names of files and data sets of unknown size.
+        run: Bytes on disk of the run directory with its checkpoints.
     """
 
     gpus: int
@@ -43,7 +43,7 @@ class Resources:
 
     @property
     def disk(self) -> int:
-        """Bytes on the disk in all, as far as they are known."""
+        """Total bytes on disk, as far as they are known."""
         return self.data + self.run
 
     def as_json(self) -> dict[str, Any]:
@@ -52,22 +52,23 @@ class Resources:
 
 
 def plan_resources(recipe: TrainRecipe, plan: Plan, gpus: int, data: Path = Path("data")) -> Resources:
-    """What a recipe takes on several GPUs. No server is asked.
+    """Estimate the resources of a recipe on several GPUs, without using the network.
 
     Args:
         recipe: The recipe.
-        plan: What it needs on one GPU.
-        gpus: Their number.
-        data: Folder of the downloads; what lies there is not fetched again.
+        plan: Its plan for one GPU.
+        gpus: Number of GPUs.
+        data: Folder of the downloads; files in it are not fetched again.
 
     Raises:
-        InputError: The global batch does not divide by them.
+        InputError: The global batch is not a multiple of the number of GPUs.
     """
     batch = recipe.optim.global_batch
     if batch % gpus:
         fits = [number for number in range(1, batch + 1) if batch % number == 0 and number <= 2 * gpus]
         raise InputError(
-            f"optim.global_batch {batch} does not divide by {gpus} GPUs: take {', '.join(map(str, fits[-4:]))}, or change it"
+            f"optim.global_batch {batch} is not a multiple of {gpus} GPUs: use {', '.join(map(str, fits[-4:]))}, or "
+            "change it"
         )
     memory = plan.memory
     whole = memory.weights + memory.gradients + memory.optimizer

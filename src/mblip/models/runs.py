@@ -1,8 +1,8 @@
-"""Run directories: what was trained, and on which base checkpoints it stands.
+"""Run directories: the trained weights, and the base checkpoints they belong to.
 
-``bridge.safetensors`` (Q-Former, queries, projection; or the MLP), ``adapter/`` (the LoRA, PEFT format), ``mblip.json``, and
-``adapters/N/`` for those of earlier runs, which are merged into the language model in order when the run is loaded,
-before it is quantised. A part that was trained in full is stored in full, the language model never merged.
+A run has ``bridge.safetensors`` (Q-Former, queries, projection; or the MLP), ``adapter/`` (LoRA in PEFT's format),
+``mblip.json``, and ``adapters/N/`` for the adapters of earlier runs. Loading merges those into the language model in
+order, before quantisation. A part that was trained in full is stored in full; a merged language model is never stored.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ DESCRIPTION = "mblip.json"
 
 
 def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
-    """Write a run into a folder (an existing one keeps its other files).
+    """Write a run into a folder; other files in it are kept.
 
-    ``mblip.json`` comes last, so that a folder that has it is whole.
+    ``mblip.json`` is written last, so a folder that has it is complete.
 
     Args:
         vlm: A model that was built or loaded by this package.
-        folder: Where to.
+        folder: The run's folder.
         full: Parts besides the bridge that were trained in full: ``vision``, ``llm``.
 
     Raises:
-        InputError: The model's base checkpoints are not known, or cannot be written.
+        InputError: The model's base checkpoints are unknown, or the folder cannot be written.
     """
     origin = vlm.origin
     if origin is None:
-        raise InputError("a run can be saved only of a model that build_model or load_vision_llm made")
+        raise InputError("only a model from build_model or load_vision_llm can be saved as a run")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)
     parts = parameters_by_part(vlm)
@@ -85,23 +85,23 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
 
 @dataclass(frozen=True)
 class Description:
-    """What ``mblip.json`` says.
+    """The content of ``mblip.json``.
 
     Attributes:
-        bases: Checkpoints by part; what lies there is what the run was trained on.
-        adapters: Folders in the order in which they are merged.
-        is_attached: Whether the last of them is the run's own, still apart.
+        bases: Base checkpoints by part, checked to be those that the run was trained on.
+        adapters: Folders of the adapters in the order of merging.
+        is_attached: Whether the last adapter is the run's own and not merged.
         full: Parts besides the bridge that are stored in full.
         image_token_index: Id of the placeholder.
-        trained_on: How the language model was quantised in training.
+        trained_on: Quantisation of the language model in training.
         prompt_templates: Files of the templates that the run was trained with.
-        answer_separator: What stood between prompt and answer of a decoder-only model; None where the run does not say
-            (an encoder-decoder, or a run from before this was written): then what the tokeniser makes of both in one line.
+        answer_separator: Text between prompt and answer of a decoder-only model. None if the run does not say (an
+            encoder-decoder, or an older run): the tokeniser then reads both as one line.
         start_token: ``first`` where the token that the tokeniser begins a text with stands before the images; else None.
-        eyes: What built the eyes, beside the bases; see :attr:`~mblip.models.containers.Container.eye_settings`.
-        chat: Whether the run was trained with the language model's chat template; None where it could have none.
-        trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None where the run does not say.
-        more_languages: Languages beside the 96 that the run was trained in.
+        eyes: Settings of the eyes, see :attr:`~mblip.models.containers.Container.eye_settings`.
+        chat: Whether the run was trained with the language model's chat template; None if there was none.
+        trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None if the run does not say.
+        more_languages: Languages beyond the 96 that the run was trained in.
     """
 
     bases: dict[str, Base]
@@ -120,10 +120,10 @@ class Description:
 
 
 def read_description(folder: Path) -> Description:
-    """Read a run's description and look whether its bases are what they were.
+    """Read a run's description and check that its bases have not changed.
 
     Raises:
-        InputError: It is damaged or of another version, or a base is gone or changed.
+        InputError: The description is damaged or of another version, or a base is missing or has changed.
     """
     raw = read_json(folder / DESCRIPTION)
     if raw.get("format") != FORMAT:
@@ -158,17 +158,17 @@ def load_run(
     device_map: Any = None,
     merge: bool = False,
 ) -> VisionLLM:
-    """Build a run's model again from its bases.
+    """Build a run's model from its bases and stored weights.
 
     Args:
-        folder: The run.
-        quantization: Of the language model, after the merging.
+        folder: The run's folder.
+        quantization: Quantisation of the language model, after the merging.
         dtype: See :func:`~mblip.models.build.build_model`.
-        device_map: Likewise.
-        merge: Merge the last adapter too, rather than leaving it attached.
+        device_map: See :func:`~mblip.models.build.build_model`.
+        merge: Merge the last adapter too, instead of leaving it attached.
 
     Raises:
-        InputError: A base is missing or is not the one that the run was trained on, or a file is damaged.
+        InputError: A base is missing, differs from the one that the run was trained on, or a file is damaged.
     """
     run = read_description(folder)
     bases, adapters = run.bases, run.adapters
@@ -178,19 +178,19 @@ def load_run(
     else:
         vlm = build_model(bases["vision"].name, bases["llm"].name, dtype=dtype, **run.eyes)
     if vlm.container.image_token_id != run.image_token_index:
-        raise InputError(f"{folder}: the image token has another id in the base's tokeniser than when it was trained")
+        raise InputError(f"{folder}: the image token has another id in the base's tokeniser than in training")
     for file in ("bridge", *run.full):
         _fill(vlm, folder / f"{file}.safetensors")
     for adapter in adapters:
         load_lora(vlm, adapter)
         merge_lora(vlm)
     vlm.origin = Origin(bases, adapters, attached)
-    if not vlm.is_encoder_decoder:  # whatever the base was trained with: the run was trained with its own
+    if not vlm.is_encoder_decoder:  # the run's own separator counts, not that of its base
         vlm.model.config.answer_separator = run.answer_separator
         vlm.model.config.start_token = run.start_token
     if run.chat is not None:
         vlm.model.config.chat_prompts = run.chat
-    if run.prompt_templates:  # part of the configuration, so that an export has them as well
+    if run.prompt_templates:  # in the configuration, so that an export has them too
         vlm.model.config.prompt_templates = run.prompt_templates
     if run.trained_prompts is not None:
         vlm.model.config.trained_prompts = run.trained_prompts
@@ -209,16 +209,18 @@ def _separator(value: Any) -> str | None:
 
 
 def _check_base(folder: Path, part: str, base: Base) -> None:
-    # What an older version of this package shipped nobody can bring back.
-    remedy = "train it again" if collection_of(base.name) else "bring the old one back"
+    # Nobody can restore a base that an older version of this package shipped.
+    remedy = "train it again" if collection_of(base.name) else "restore the old one"
     try:
         found = fingerprint(locate_language_model(base.name, weights=False) if part == "llm" else locate(base.name))
     except MblipError as error:
         raise error.reworded(
-            f"{folder} stands on the {part} checkpoint {base.name}, which is gone ({error}); {remedy}"
+            f"{folder} needs the {part} checkpoint {base.name}, which is missing ({error}); {remedy}"
         ) from error
     if found != base.fingerprint:
-        raise InputError(f"{folder} was trained on another {part} checkpoint than what is now at {base.name}; {remedy}")
+        raise InputError(
+            f"{folder} was trained on another {part} checkpoint than the one that is now at {base.name}; {remedy}"
+        )
 
 
 def _fill(vlm: VisionLLM, file: Path) -> None:

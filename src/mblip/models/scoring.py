@@ -1,4 +1,4 @@
-"""Log-probabilities of given answers, images and prompt being read once for all of them."""
+"""Log-probabilities of given answers; images and prompt are read once for all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mblip.models.vision_llm import VisionLLM
 from mblip.processing.images import Picture
 from mblip.processing.text import IGNORED, pad_rows
 
-# The prompts' rows [answers] and the answers' ids -> the states that predict them [answers, tokens, width].
+# (row of each answer's prompt [answers], answer ids [answers, tokens]) -> predicting states [answers, tokens, width].
 States = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -33,18 +33,18 @@ def score_answers(
 ) -> Tensor:
     """Log-probability of each answer to each prompt [prompts, answers].
 
-    An encoder-decoder's encoder runs once a prompt, and its states go to the decoder with every answer. A decoder-only
-    model reads image and prompt once, and every answer goes on from copies of their keys and values.
+    An encoder-decoder's encoder runs once per prompt, and the decoder reads its states for every answer. A decoder-only
+    model reads image and prompt once, and every answer continues from copies of their keys and values.
 
     Args:
         vlm: The model, in evaluation mode.
-        prompts: The texts.
+        prompts: The prompts.
         image_features: [images, queries, width].
         image_index: [prompts, images of a prompt], rows of ``image_features``; -1 where a prompt has fewer.
-        answers: What is scored, each with its end token.
-        rows: Answers that run together.
+        answers: The answers to score, each with its end token.
+        rows: Number of answers that run together.
         image_keys: See :meth:`VisionLLM.generate_ids`.
-        prefixes: Likewise.
+        prefixes: See :meth:`VisionLLM.generate_ids`.
 
     Returns:
         Natural logarithms in fp32, summed over the tokens of an answer and its end token.
@@ -108,7 +108,7 @@ def _cache_and_mask(given: dict[str, Any]) -> tuple[Any, Tensor]:
 
 
 def _read_by_decoder(vlm: VisionLLM, embedded: Tensor, read: Any, mask: Tensor) -> States:
-    """How answers go on from prompts [prompts, tokens, width], of which the first tokens may be in the cache already."""
+    """Score answers after prompts [prompts, tokens, width], whose first tokens may be in the cache already."""
     llm = vlm.llm
     assert isinstance(llm, CausalLanguageModel)
     words = embedded[:, read.get_seq_length() :]

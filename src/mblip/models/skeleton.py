@@ -1,4 +1,4 @@
-"""A model's shape without its weights: from a configuration alone, on the meta device or with random values."""
+"""Build a model without its weights, from a configuration alone, on the meta device or with random values."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from mblip.models.vision_llm import VisionLLM
 def base_config(name: str | Path) -> PretrainedConfig:
     """The configuration of a checkpoint.
 
-    Those of the paper's models and of some modern language models ship with the package (``architectures/``, each with
-    its source), so that planning with them needs no network.
+    The configurations of the paper's models and of some modern language models ship with the package
+    (``architectures/``, each with its source), so planning with them needs no network.
 
     Raises:
-        InputError: The checkpoint is not there or cannot be used.
+        InputError: The checkpoint is missing or cannot be used.
     """
     shipped = resources.files("mblip") / "models" / "architectures" / f"{str(name).replace('/', '--')}.json"
     if shipped.is_file():
@@ -42,7 +42,7 @@ def base_config(name: str | Path) -> PretrainedConfig:
         facts = read_json(folder / "config.json")
         kind = CONTAINERS.get(facts.get("model_type", ""))
         config = kind.read_config(folder) if kind else read_config(folder)
-    # MT5Config says that the head is tied whatever the file says.
+    # MT5Config says that the head is tied, whatever the file says.
     if facts.get("text_config", facts).get("tie_word_embeddings") is False:
         config.get_text_config().tie_word_embeddings = False
     return config
@@ -61,7 +61,7 @@ def container_config(section: ModelSection) -> PretrainedConfig:
             described = read_json(folder / DESCRIPTION)
             named = {part: base["id"] for part, base in described.get("bases", {}).items()}
             return container_config(ModelSection(run=named.pop("model", ""), **named, **(described.get("eyes") or {})))
-        if recipe and not folder.exists():  # a run that is still to come: its recipe says what it will be
+        if recipe and not folder.exists():  # the run does not exist yet, but its recipe describes it
             return container_config(load_recipe(TrainRecipe, recipe).model)
         whole = base_config(section.run)
         if container_kind(whole) is None:
@@ -89,11 +89,11 @@ def container_config(section: ModelSection) -> PretrainedConfig:
 
 
 def skeleton(config: PretrainedConfig, dtype: torch.dtype) -> VisionLLM:
-    """A model of this shape whose weights are not initialised, on the device of the context; it has no processor.
+    """A model with uninitialised weights and without a processor, on the device of the context.
 
     Args:
         config: Configuration of the container.
-        dtype: Type of vision and language model; the bridge is fp32, as when a model is built.
+        dtype: Type of the vision and language model; the bridge is fp32, as in a built model.
     """
     kind = container_kind(config)
     assert kind is not None
@@ -104,9 +104,9 @@ def skeleton(config: PretrainedConfig, dtype: torch.dtype) -> VisionLLM:
 
 
 def language_model_skeleton(config: PretrainedConfig, dtype: torch.dtype) -> Any:
-    """A language model whose weights are not initialised, on the device of the context."""
+    """A language model with uninitialised weights, on the device of the context."""
     text = copy.deepcopy(config)
-    # The embeddings of T5's encoder and decoder are one only where the head counts as tied too.
+    # T5's encoder and decoder share their embeddings only if the head counts as tied too.
     text.tie_word_embeddings = True
     auto = AutoModelForSeq2SeqLM if text.is_encoder_decoder else AutoModelForCausalLM
     with no_init_weights():

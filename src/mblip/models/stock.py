@@ -1,4 +1,4 @@
-"""Whole checkpoints in a stock format of transformers, or in the layout that mBLIP had in 2023."""
+"""Load complete checkpoints in a stock format of transformers, or in mBLIP's layout of 2023."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mblip.models.vision_llm import VisionLLM
 
 
 def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None, learns: bool = True) -> VisionLLM:
-    """A checkpoint, before the last steps of :func:`~mblip.models.finish.finish`.
+    """Load a checkpoint, without the last steps of :func:`~mblip.models.finish.finish`.
 
     Args:
-        folder: Where it lies.
-        name: As it was named.
-        dtype: Of vision and language model; None for what the language model was saved in.
-        learns: Keep the bridge in fp32, rather than in the type that the stock class uses and gives its answers in.
+        folder: The checkpoint's folder.
+        name: The name under which it was requested.
+        dtype: Type of the vision and language model; None keeps the type that the language model was saved in.
+        learns: Keep the bridge in fp32, instead of the type that the stock class computes in.
 
     Raises:
         InputError: See :func:`~mblip.models.load.load_vision_llm`.
@@ -36,7 +36,7 @@ def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None, 
     if config.image_token_index is None:  # the layout of 2023
         container.config.image_token_index = place_image_token(container.language_model, tokenizer)
         if not config.text_config.is_encoder_decoder and getattr(config, "answer_separator", None) is None:
-            # Those who published this layout trained their decoder-only models on answers glued to the prompt.
+            # The published decoder-only models were trained with no separator between prompt and answer.
             container.config.answer_separator = ""
     vlm = VisionLLM(container.model, kind.processor(image_processor, tokenizer, container.config))
     vlm.origin = Origin({"model": Base.of(name, folder)})

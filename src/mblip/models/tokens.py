@@ -16,11 +16,11 @@ NO_END = "the language model's tokeniser has no end token (eos_token); answers c
 
 
 def place_image_token(language_model: Any, tokenizer: Any) -> int:
-    """Give the tokeniser its ``<image>`` token and return the id.
+    """Add the ``<image>`` token to the tokeniser and return its id.
 
-    It takes an embedding row that belongs to no token, where there is one (mT0 has 12, BLOOMZ 200). Else the table
-    grows by one row. A separate output head keeps its rows bit for bit, and its new row is their mean, so that the
-    placeholder never is the likeliest word; transformers' own resizing would tie mT5's head to the table.
+    The token takes an unused embedding row if there is one (mT0 has 12, BLOOMZ 200); else the table grows by one row. A
+    separate output head keeps its rows unchanged, and its new row is their mean, so that the placeholder is never the
+    likeliest token. Transformers' own resizing would tie mT5's head to the table.
     """
     if IMAGE_TOKEN in tokenizer.get_vocab():
         tokenizer.add_tokens(AddedToken(IMAGE_TOKEN, special=True, normalized=False), special_tokens=True)
@@ -47,31 +47,32 @@ def check_image_token(config: Any, tokenizer: Any, folder: Any) -> int:
     token = tokenizer.convert_ids_to_tokens(index) if index < len(tokenizer) else None
     if token is not None and index not in tokenizer.added_tokens_decoder and index not in tokenizer.all_special_ids:
         raise InputError(
-            f"{folder}: image_token_index {index} is already used by the word {token!r}; set it to the id of {IMAGE_TOKEN}"
+            f"{folder}: image_token_index {index} is already used by the word {token!r}; set it to the id of "
+            f"{IMAGE_TOKEN}"
         )
     return index
 
 
 def end_tokens(language_model: Any) -> list[int]:
-    """The ids that end an answer, by the configuration; none where it names none."""
+    """The ids that end an answer according to the configuration, possibly none."""
     end = language_model.config.get_text_config().eos_token_id
     return [] if end is None else end if isinstance(end, list) else [end]
 
 
 def end_token(language_model: Any, tokenizer: Any) -> int:
-    """The id that answers are trained to end with: the tokeniser's, where generation ends there, else where it ends.
+    """The id that answers are trained to end with: the tokeniser's if it ends generation, else the one that does.
 
-    BLIP-2 with OPT, for one, ends its answers with a line break, which is not what its tokeniser calls the end.
+    BLIP-2 with OPT, for example, ends its answers with a line break, which is not its tokeniser's end token.
     """
     known = end_tokens(language_model)
     return int(tokenizer.eos_token_id if tokenizer.eos_token_id in known else known[0])
 
 
 def end_as_the_tokenizer(language_model: Any, tokenizer: Any) -> None:
-    """Let answers end with the tokeniser's end token, in a model that is new and has not learnt any other.
+    """Let a newly built model, which has learnt no end token yet, end answers with the tokeniser's.
 
     Raises:
-        InputError: The tokeniser has none.
+        InputError: The tokeniser has no end token.
     """
     if tokenizer.eos_token_id is None:
         raise InputError(NO_END)
@@ -80,9 +81,9 @@ def end_as_the_tokenizer(language_model: Any, tokenizer: Any) -> None:
 
 
 def stop_as_generation_does(language_model: Any) -> None:
-    """Let answers also end with what the checkpoint's generation settings name, such as the end of a turn in a chat.
+    """Let answers also end with the tokens in the checkpoint's generation settings, such as the end of a chat turn.
 
-    A language model that ends with one token and whose settings name several ends with any of them.
+    If the configuration names one end token and the generation settings several, each of them ends an answer.
     """
     named = language_model.generation_config.eos_token_id
     config, known = language_model.config.get_text_config(), end_tokens(language_model)
@@ -96,13 +97,13 @@ def stop_as_generation_does(language_model: Any) -> None:
 
 
 def align_special_tokens(language_model: Any, tokenizer: Any) -> None:
-    """Give the configuration what it lacks of the tokeniser's tokens, and let generation follow it alone.
+    """Add missing special tokens from the tokeniser to the configuration, and let generation use it alone.
 
-    A checkpoint of the stock class has no generation settings for its language model, so that what a language model's own
-    ``generation_config.json`` says (sampling, temperatures) would be lost on export: it is left out from the start.
+    A stock checkpoint has no generation settings for its language model, so an export would lose those of the language
+    model's ``generation_config.json`` (sampling, temperatures). They are dropped from the start.
 
     Raises:
-        InputError: Neither names an end token.
+        InputError: Neither configuration nor tokeniser has an end token.
     """
     config = language_model.config.get_text_config()
     if not end_tokens(language_model):
@@ -114,7 +115,7 @@ def align_special_tokens(language_model: Any, tokenizer: Any) -> None:
 
 
 def _grow(language_model: Any, rows: int) -> None:
-    """Resize the embedding table by hand, leaving a separate head as it is but for the new rows."""
+    """Resize the embedding table, and only add rows to a separate head."""
     table, head = language_model.get_input_embeddings(), language_model.get_output_embeddings()
     tied = head.weight is table.weight
     grown = nn.Embedding(rows, table.embedding_dim, device="meta")

@@ -1,8 +1,8 @@
 """The method (paper, section 3.1): images become tokens that a language model reads before each prompt.
 
-This is the plain path, readable from top to bottom: encode images once, put them before their texts, compute the loss of
-the answers or generate them. What makes it faster stands in :mod:`mblip.models.speedups`, each beside the line that it
-replaces, and can be left out.
+This is the plain path, from top to bottom: encode images once, put them before their texts, compute the loss of the
+answers or generate them. The speed-ups in :mod:`mblip.models.speedups` are optional; each is called beside the line
+that it replaces.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mblip.processing.images import Picture, open_picture
 from mblip.processing.text import IGNORED, TextLayout
 
 Batch = dict[str, Tensor]
-# Generation ends here where no length is given: the paper's longest caption.
+# Default length of generation: the paper's longest caption.
 DEFAULT_NEW_TOKENS = 50
 
 
@@ -35,14 +35,14 @@ class VisionLLM(nn.Module):
     """A vision-language model.
 
     Args:
-        model: The stock model that holds eyes, bridge and language model, from which everything is saved.
-        processor: Its stock processor: image processor and tokeniser.
+        model: The stock model that holds eyes, bridge and language model; it is what is saved.
+        processor: Its stock processor (image processor and tokeniser).
 
     Attributes:
         container: The parts of the model.
         llm: The language model.
         speedups: Names of the speed-ups that are on, see :func:`mblip.models.speedups.speed_up`.
-        origin: The checkpoints it was made from, which a run directory names.
+        origin: Base checkpoints and adapters, as a run directory records them.
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -56,7 +56,7 @@ class VisionLLM(nn.Module):
         self.origin: Origin | None = None
 
     def __repr__(self) -> str:
-        """One line; ``print(model.model)`` shows every layer."""
+        """One line of summary; ``print(model.model)`` shows every layer."""
         size = sum(parameter.numel() for parameter in self.parameters()) / 1e6
         dtype = str(self.llm.dtype).removeprefix("torch.")
         name, tokens = type(self.language_model).__name__, self.container.tokens_per_image
@@ -70,29 +70,30 @@ class VisionLLM(nn.Module):
 
     @property
     def language_model(self) -> Any:
-        """The language model inside the container, as transformers has it."""
+        """The language model inside the container, a class of transformers."""
         return self.llm.model
 
     @property
     def is_encoder_decoder(self) -> bool:
-        """Whether the language model has an encoder (mT0) or is a decoder alone (BLOOMZ)."""
+        """Whether the language model has an encoder (mT0) or is decoder-only (BLOOMZ)."""
         return self.llm.is_encoder_decoder
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs go."""
+        """The device that inputs are moved to."""
         return self.container.device
 
     @property
     def layout(self) -> TextLayout:
-        """How this model's prompts and answers become tokens: by its chat template, where :attr:`chats` says so."""
+        """The layout that turns prompts and answers into tokens, with the chat template if :attr:`chats` is true."""
         return self.layout_for(None)
 
     @property
     def chats(self) -> bool:
-        """Whether prompts are written by the language model's chat template unless a call says otherwise.
+        """Whether prompts use the language model's chat template by default.
 
-        As the model was trained (``chat_prompts`` in its configuration); where that says nothing, if there is a template.
+        They do as in training (``chat_prompts`` in the configuration); if that is not recorded, they do if there is a
+        template.
         """
         said: bool | None = getattr(self.model.config, "chat_prompts", None)
         has_template = self.container.images_in_text and bool(self.chat_template)
@@ -100,22 +101,22 @@ class VisionLLM(nn.Module):
 
     @property
     def chat_template(self) -> str | None:
-        """The chat template, in Jinja; None where there is none."""
+        """The chat template, in Jinja; None if there is none."""
         template: str | None = getattr(self.processor, "chat_template", None)
         return template
 
     def layout_for(self, chat: bool | None) -> TextLayout:
-        """The layout with the chat template or without; None for what :attr:`chats` says.
+        """The layout with or without the chat template; None follows :attr:`chats`.
 
         Raises:
-            InputError: A chat template is asked for and there is none, or it does not show images.
+            InputError: A chat template is requested, but there is none, or it does not show images.
         """
         chosen = self.chats if chat is None else chat
         if chosen and not (self.container.images_in_text and self.chat_template):
             where = (
                 "this model has no chat template" if self.container.images_in_text else "BLIP-2 takes no chat template"
             )
-            raise InputError(f"chat=True: {where}; leave it out, or say chat=False")
+            raise InputError(f"chat=True: {where}; leave it out, or set chat=False")
         return self._with_template if chosen else self._without_template
 
     @cached_property
@@ -141,13 +142,13 @@ class VisionLLM(nn.Module):
     # Images
 
     def pixels(self, images: Sequence[Picture]) -> Tensor:
-        """Pictures (paths, bytes, PIL images or arrays) as the vision model takes them [images, 3, H, W]."""
+        """Preprocess pictures (paths, bytes, PIL images or arrays) for the vision model [images, 3, H, W]."""
         opened = [open_picture(image) for image in images]
         values: Tensor = self.processor.image_processor(opened, return_tensors="pt")["pixel_values"]
         return values.to(self.device)
 
     def encode(self, images: Sequence[Picture]) -> Tensor:
-        """What the language model reads of each picture [images, tokens, width], without gradients.
+        """Image features of pictures for the language model [images, tokens, width], without gradients.
 
         Raises:
             InputError: A picture cannot be read, or what is made of it is not finite.
@@ -156,11 +157,11 @@ class VisionLLM(nn.Module):
             return finite(self.encode_images(self.pixels(images)))
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """What the language model reads of each image: [images, 3, H, W] -> [images, tokens, width]."""
+        """Image features for the language model: [images, 3, H, W] -> [images, tokens, width]."""
         return self.container.encode_images(pixel_values)
 
     def _features(self, batch: Batch) -> Tensor:
-        """What the language model reads of each image of a batch."""
+        """Image features of a batch for the language model, given or computed."""
         if "image_features" in batch:
             return batch["image_features"]
         if "vision_states" in batch:  # see mblip.training.features
@@ -168,10 +169,10 @@ class VisionLLM(nn.Module):
         return self.encode_images(batch["pixel_values"]) if len(batch["pixel_values"]) else self._no_features()
 
     def _no_features(self) -> Tensor:
-        """The features of a batch of texts without images [0, image tokens, width].
+        """Features for a batch of texts without images [0, image tokens, width].
 
-        They hang on every weight that learns outside the language model, whose gradients are then zero and not missing:
-        where several processes train, each waits for the gradient of every weight in every batch.
+        They depend on every trainable weight outside the language model, so that its gradient is zero and not missing:
+        with several processes, each waits for the gradient of every weight in every batch.
         """
         own = {id(parameter) for parameter in self.language_model.parameters()}
         others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in own]
@@ -187,11 +188,11 @@ class VisionLLM(nn.Module):
         Args:
             input_ids: [texts, tokens].
             image_features: [images, image tokens, width].
-            image_index: [texts, images of a text], rows of ``image_features``; -1 where a text has fewer.
+            image_index: [texts, images of a text], rows of ``image_features``; -1 pads texts with fewer images.
 
         Raises:
-            InputError: A row has more or fewer placeholders than its images take, so that the rows would be filled with
-                one another's images; or a token has no embedding.
+            InputError: A row has more or fewer placeholders than its images take, so that rows would be filled with
+                each other's images; or a token has no embedding.
         """
         placeholders = input_ids == self.container.image_token_id
         used = image_index >= 0
@@ -199,14 +200,14 @@ class VisionLLM(nn.Module):
         if not torch.equal(found, expected):
             row = int((found != expected).nonzero()[0])
             raise InputError(
-                f"text {row} of the batch has {int(found[row])} image tokens where its {int(used[row].sum())} images "
+                f"text {row} of the batch has {int(found[row])} image tokens, but its {int(used[row].sum())} images "
                 f"take {int(expected[row])}; build the batch with the model's layout"
             )
         table = self.llm.embeddings
         if int(input_ids.max()) >= table.num_embeddings:
             raise InputError(
                 f"the tokeniser gives the id {int(input_ids.max())}, but the language model has {table.num_embeddings} "
-                "embeddings; take the tokeniser that belongs to it"
+                "embeddings; use the tokeniser that belongs to it"
             )
         embedded: Tensor = table(input_ids)
         wanted = image_features[image_index[used]].flatten(0, 1).to(embedded.dtype)
@@ -223,7 +224,7 @@ class VisionLLM(nn.Module):
                 [images, tokens, width]), ``image_index`` [texts, images of a text], ``input_ids`` and ``attention_mask``
                 [texts, tokens], and ``labels``: for an encoder-decoder [texts, answer tokens], else aligned with
                 ``input_ids``; -100 is not supervised.
-            per_text: Also give each text's own loss; there are no gradients then.
+            per_text: Also return each text's own loss; there are no gradients then.
 
         Returns:
             ``loss`` (mean over supervised tokens), ``loss_sum`` and ``tokens``; with ``per_text`` also
@@ -246,16 +247,16 @@ class VisionLLM(nn.Module):
         return {"loss": total / tokens, "loss_sum": total, "tokens": tokens}
 
     def logits(self, batch: Batch) -> Tensor:
-        """Logits of the supervised tokens of a batch [tokens, vocabulary], without gradients; for small batches."""
+        """Logits of the supervised tokens of a small batch [tokens, vocabulary], without gradients."""
         with torch.no_grad(), eval_mode(self):
             states, _, _ = supervised(*self.hidden_states_and_labels(batch))
             return self.llm.logits(states)
 
     def hidden_states_and_labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The states that the output head reads [texts, tokens, width], and what each of them should predict."""
+        """The states that the output head reads [texts, tokens, width], and the label of each [texts, tokens]."""
         embedded = self.embed(batch["input_ids"], self._features(batch), batch["image_index"])
         hidden = None
-        if "packed_rows" in self.speedups:  # None where a row for each text is as cheap
+        if "packed_rows" in self.speedups:  # returns None if one row per text is as cheap
             hidden = packed_rows.hidden_states(self.llm, embedded, batch, self.layout)
         if hidden is None:
             hidden = self.hidden_states(embedded, batch)
@@ -263,7 +264,7 @@ class VisionLLM(nn.Module):
         return (hidden, labels) if self.is_encoder_decoder else (hidden[:, :-1], labels[:, 1:])
 
     def hidden_states(self, embedded: Tensor, batch: Batch) -> Tensor:
-        """The states that the output head reads, a row for each text.
+        """The states that the output head reads, one row per text.
 
         An encoder-decoder reads the prompt and predicts the answer [texts, answer tokens, width]; a decoder-only model
         reads both in one row [texts, tokens, width].
@@ -280,7 +281,7 @@ class VisionLLM(nn.Module):
 
         Args:
             hidden: The states that the output head reads [texts, tokens, width].
-            labels: What each of them should predict [texts, tokens]; -100 is not counted.
+            labels: The label of each state [texts, tokens]; -100 is not counted.
         """
         states, targets, owner = supervised(hidden, labels)
         losses = self.llm.token_losses(states, targets)
@@ -293,19 +294,19 @@ class VisionLLM(nn.Module):
     ) -> list[str]:
         """Answer each prompt about its image (or list of images), all in one batch.
 
-        For more prompts than fit the memory at once, see :class:`~mblip.models.generation.Generator`.
+        For more prompts than fit the memory at once, use :class:`~mblip.models.generation.Generator`.
 
         Args:
             images: One picture, or a list of pictures, for each prompt: paths, bytes, PIL images or arrays.
-            prompts: As many texts.
-            **generation: What transformers' ``generate`` takes, such as ``num_beams=5``, and ``chat``, see
+            prompts: One text for each of them.
+            **generation: Options of transformers' ``generate``, such as ``num_beams=5``, and ``chat``, see
                 :meth:`generate_ids`.
 
         Returns:
             The answers alone, without special tokens.
 
         Raises:
-            InputError: The lengths differ, or a picture cannot be read.
+            InputError: The numbers of images and prompts differ, or a picture cannot be read.
         """
         check_lengths(images, prompts)
         if not prompts:
@@ -328,24 +329,23 @@ class VisionLLM(nn.Module):
         prefixes: shared_prefix.Prefixes | None = None,
         **generation: Any,
     ) -> Tensor:
-        """Answers as token ids [texts, tokens], without the prompt, from encoded images.
+        """Generate answers from encoded images, as token ids [texts, tokens] without the prompt.
 
         Args:
             prompts: The texts.
             image_features: [images, tokens, width].
             image_index: [texts, images of a text], see :meth:`embed`.
-            image_keys: With ``prefixes``: what tells the images of each text from those of any other call.
-            prefixes: What earlier calls have left of images that are asked about again
-                (:mod:`mblip.models.speedups.shared_prefix`).
-            **generation: What transformers' ``generate`` takes; 50 new tokens where no length is given. Penalties
-                (``repetition_penalty``, ``no_repeat_ngram_size``) count the answer's tokens alone. ``chat=False`` leaves
-                the language model's chat template out, ``chat=True`` takes it; see :attr:`chats`.
+            image_keys: With ``prefixes``, a key for the images of each text, unique over all calls.
+            prefixes: Keys and values of images from earlier calls (:mod:`mblip.models.speedups.shared_prefix`).
+            **generation: Options of transformers' ``generate``; the default length is 50 new tokens. Penalties
+                (``repetition_penalty``, ``no_repeat_ngram_size``) count the answer's tokens only. ``chat=False`` leaves
+                the language model's chat template out, ``chat=True`` uses it; see :attr:`chats`.
 
         Raises:
-            InputError: More than one answer a prompt is asked for.
+            InputError: More than one answer per prompt is requested.
         """
         if generation.get("num_return_sequences", 1) != 1:
-            raise InputError("num_return_sequences gives several answers a prompt: repeat the prompt instead")
+            raise InputError("num_return_sequences gives several answers per prompt: repeat the prompt instead")
         layout = self.layout_for(generation.pop("chat", None))
         counts = (image_index >= 0).sum(1).tolist()
         batch = {name: value.to(self.device) for name, value in layout.prompts(prompts, counts).items()}
@@ -368,8 +368,8 @@ class VisionLLM(nn.Module):
                 heads = shared_prefix.heads_of(batch["input_ids"], mask, layout.image_token_id, seen)
                 if shared_prefix.is_worth_it(self.llm, heads, mask, prefixes, generation):
                     inputs = shared_prefix.inputs(self.llm, embedded, mask, heads, beams, prefixes)
-            # The prompt's ids are not passed, so that penalties count the answer alone, as in the original. The stock
-            # class passes those of a decoder-only model and penalises the prompt's words too (docs/differences.md).
+            # The prompt's ids are not passed, so that penalties count only the answer, as in the original. The stock
+            # class passes them to a decoder-only model and penalises the prompt's words too (docs/differences.md).
             if not self.is_encoder_decoder:
                 generation = penalise_every_answer_token(generation, self.language_model.generation_config)
             ids: Tensor = self.language_model.generate(**inputs, **generation)
@@ -378,12 +378,12 @@ class VisionLLM(nn.Module):
         return ids
 
     def decode(self, ids: Tensor) -> list[str]:
-        """Token ids [texts, tokens] to stripped texts."""
+        """Decode token ids [texts, tokens] to stripped texts."""
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
 def check_lengths(images: Sequence[Any], prompts: Sequence[str]) -> None:
-    """Whether there is an image (or a list of images) for each prompt.
+    """Check that there is an image (or a list of images) for each prompt.
 
     Raises:
         InputError: There is not.
@@ -395,12 +395,12 @@ def check_lengths(images: Sequence[Any], prompts: Sequence[str]) -> None:
 def penalise_every_answer_token(generation: Mapping[str, Any], default: Any) -> dict[str, Any]:
     """Options of ``generate`` under which a repetition penalty counts every answer token of every text of a batch.
 
-    Where a decoder-only model is given embeddings, transformers leaves as many of an answer's first tokens uncounted as
-    its prompt has padding, so that an answer would depend on its batch. The same penalty is passed as a processor here.
+    If a decoder-only model gets embeddings, transformers skips as many of an answer's first tokens as its prompt has
+    padding, so an answer would depend on its batch. Here the same penalty is passed as a logits processor.
 
     Args:
         generation: The options.
-        default: The model's generation settings, for what the options leave open.
+        default: The model's generation settings, for options that are not given.
     """
     settings = generation.get("generation_config") or default
     penalty = generation.get("repetition_penalty")
@@ -412,7 +412,7 @@ def penalise_every_answer_token(generation: Mapping[str, Any], default: Any) -> 
 
 
 def supervised(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states [tokens, width], targets and owning texts [tokens] of the supervised positions alone."""
+    """Hidden states [tokens, width], targets [tokens] and text indices [tokens] of the supervised positions."""
     positions = (labels != IGNORED).flatten().nonzero().squeeze(1)
     states = hidden.flatten(0, 1).index_select(0, positions)
     owner = torch.div(positions, labels.shape[1], rounding_mode="floor")

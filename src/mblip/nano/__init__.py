@@ -1,1 +1,1 @@
-"""The embedded default: words (CLDR), pictures (emoji scenes) and tiny base models, so that everything runs offline."""
+"""The nano world: words (CLDR), pictures (emoji scenes) and tiny base models, so that everything runs offline."""

@@ -1,7 +1,8 @@
-"""What a language model knows of the words by itself, without a picture: the measure for what it can say of one.
+"""Measure which words a language model knows without a picture: an upper bound for naming what it sees.
 
-A model that never read the Yoruba word for a fox cannot name one in Yoruba for seeing it. So the language model is asked for
-the same words in text, as greedily as about pictures: three words of the language with their English names, then a fourth.
+A model that never read the Yoruba word for a fox cannot name a fox in Yoruba, however well it sees. So the language
+model is asked for the same words in text, with greedy decoding as for pictures: the prompt gives three words of the
+language with their English names, then asks for a fourth.
 """
 
 from __future__ import annotations
@@ -30,39 +31,37 @@ _LONGEST = 16  # tokens of an answer
 
 
 def ask_words(
-    llm: str, directory: Path, scenes: int, held_out: float, say: Callable[[str], None]
+    llm: str, file: Path, scenes: int, held_out: float, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """The share of words that a language model knows, by language, with its interval; ``all`` is the mean over languages.
 
-    Asked are the words of the pairs never shown, and in a language without them (English) those shown.
+    It asks for the words of the pairs never shown; in a language without such pairs (English), for those shown.
 
     Args:
-        llm: As ``model.llm``.
-        directory: Where answers are kept, a file a language; what is there is not asked again.
-        scenes: Words in each language.
+        llm: The language model, as in ``model.llm``.
+        file: Where answers are kept; answers in it are not asked for again.
+        scenes: Number of words in each language.
         held_out: See :func:`~mblip.nano.benchmark.load_items`.
-        say: Is told how far it is.
+        say: Called with progress messages.
 
     Raises:
         InputError: The language model cannot be loaded.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    languages = load_lexicon().named_languages()
-    rights: dict[str, list[bool]] = {}
-    model: Any = None
-    for language in languages:
+    asked: dict[str, list[SceneItem]] = {}
+    for language in load_lexicon().named_languages():
         items = load_items([language], scenes, ("naming_never_shown",), held_out)
-        items = items or load_items([language], scenes, ("naming",), held_out)
-        path = directory / f"{language}.json"
-        held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        prompts = [write_prompt(item) for item in items]
-        if missing := [prompt for prompt in dict.fromkeys(prompts) if prompt not in held]:
-            if model is None:
-                say(f"asking {Path(llm).name} for the words alone")
-                model, tokenizer = load_language_model(locate_language_model(llm), "bf16")
-            held |= dict(zip(missing, _complete(model.eval(), tokenizer, missing), strict=True))
-            write_json(path, held)
-        rights[language] = [held[prompt] == item.reference for prompt, item in zip(prompts, items, strict=True)]
+        asked[language] = items or load_items([language], scenes, ("naming",), held_out)
+    held: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    prompts = dict.fromkeys(write_prompt(item) for items in asked.values() for item in items)
+    missing = sorted((prompt for prompt in prompts if prompt not in held), key=len)  # less padding
+    if missing:
+        model, tokenizer = load_language_model(locate_language_model(llm), "bf16")
+    for start in range(0, len(missing), BATCH):
+        say(f"asking {Path(llm).name} for words alone, {start} of {len(missing)}")
+        batch = missing[start : start + BATCH]
+        held |= dict(zip(batch, _complete(model.eval(), tokenizer, batch), strict=True))
+        write_json(file, held)
+    rights = {code: [held[write_prompt(item)] == item.reference for item in items] for code, items in asked.items()}
     rng = np.random.default_rng(0)
     cells = {code: np.array([row], dtype=float) for code, row in rights.items()}
     found = {code: with_interval([cell], rng) for code, cell in cells.items()}
@@ -70,7 +69,7 @@ def ask_words(
 
 
 def write_prompt(item: SceneItem) -> str:
-    """Three examples and the question, of the item's language; the examples are never the word that is asked for."""
+    """Three examples and the question in the item's language; no example is the word that is asked for."""
     lexicon, name = load_lexicon(), LANGUAGES[item.language].name
     asked = Scene.from_key(item.image).concepts[0]
     named = [c for c in lexicon.concepts if lexicon.name(c, item.language) and c != asked]
@@ -81,18 +80,15 @@ def write_prompt(item: SceneItem) -> str:
 
 
 def _complete(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
-    """What the model writes after each prompt, up to the end of the line, without its full stop."""
+    """Complete each prompt up to the end of the line, without the full stop."""
     tokenizer.padding_side = "left"
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    answers: list[str] = []
-    for start in range(0, len(prompts), BATCH):
-        rows = tokenizer(list(prompts[start : start + BATCH]), return_tensors="pt", padding=True)
-        with torch.no_grad():
-            ids = model.generate(
-                input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], max_new_tokens=_LONGEST,
-                do_sample=False, num_beams=1, pad_token_id=pad,
-            )  # fmt: skip
-        new = ids if model.config.is_encoder_decoder else ids[:, rows["input_ids"].shape[1] :]
-        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-        answers += [text.strip().split("\n")[0].strip().rstrip(".。").strip() for text in texts]
-    return answers
+    rows = tokenizer(list(prompts), return_tensors="pt", padding=True)
+    with torch.no_grad():
+        ids = model.generate(
+            input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], max_new_tokens=_LONGEST,
+            do_sample=False, num_beams=1, pad_token_id=pad,
+        )  # fmt: skip
+    new = ids if model.config.is_encoder_decoder else ids[:, rows["input_ids"].shape[1] :]
+    texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+    return [text.strip().split("\n")[0].strip().rstrip(".。").strip() for text in texts]

@@ -1,10 +1,10 @@
 """New scenes of the nano world: naming, captions, counting, presence and matching in every language.
 
-Nothing is read: items and pictures are made from seeds, the same ones every time.
+Items and pictures are generated from fixed seeds.
 
-What it can show and what not: the pictures of the concepts are known, in new sizes, places and surroundings; there is
-one picture a concept; and the language model has read the same words. Pairs of a concept and a language that no
-training picture ever joined (``never_shown``) are what transfer is measured on.
+The results are limited: every concept has one picture, known from training, in new sizes, places and surroundings, and
+the language model has read the same words. Transfer is measured on held-out pairs of concept and language, which no
+training picture has joined (``never_shown``).
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def load_items(
     held_out: float = 0.2,
     split: str = "test",
 ) -> list[SceneItem]:
-    """``scenes`` items for each language and task; yes/no tasks only where the two words were checked by hand.
+    """Make ``scenes`` items per language and task; yes/no tasks only in languages whose two words were checked by hand.
 
     Args:
         languages: mC4 codes of the lexicon.
-        scenes: Items for each language and task.
+        scenes: Number of items per language and task.
         tasks: Some of :data:`TASKS`.
-        held_out: The share of pairs that the mix never showed (its recipe's ``never_shown``).
-        split: ``test``, or ``validation`` for choosing settings; never those of training.
+        held_out: The share of pairs that the mix holds out (its recipe's ``never_shown``).
+        split: ``test``, or ``validation`` to choose settings; never that of training.
     """
     lexicon = load_lexicon()
     items = []
@@ -112,15 +112,15 @@ def _words(concepts: Sequence[str], language: str) -> str:
 
 
 def is_right(item: SceneItem, answer: str) -> bool:
-    """Exact match of the whole answer."""
+    """Exact match of the complete answer."""
     return answer == item.reference
 
 
 def is_faithful(item: SceneItem, answer: str) -> bool | None:
-    """Whether every word of an answer is of the asked language's lexicon; None for tasks answered by a number.
+    """Whether every word of an answer is in the requested language's lexicon; None for tasks answered by a number.
 
-    A name that several languages share counts as each of them. A list that runs on until it is cut off at a comma is wrong,
-    but its words have a language all the same.
+    A name that several languages share counts for each of them. A list that is cut off at a comma is wrong, but its
+    words still have a language.
     """
     if item.task == "counting":
         return None
@@ -141,14 +141,14 @@ _VOCABULARIES: dict[str, set[str]] = {}
 
 
 def read(path: Path, language: str) -> list[Item]:
-    """The items in a language, whatever the path."""
+    """The items in a language; the path is ignored."""
     return [as_item(item) for item in load_items((language,))]
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """Accuracy over all questions, exact match of each task as a fraction, and whether the answers' words are of the language.
+    """Accuracy over all questions, exact match of each task as a fraction, and language fidelity.
 
-    The share of answers in the language is over those that are words.
+    Fidelity is measured on answers that are words.
     """
     pairs = [(_told(item, options.language), answer) for item, answer in zip(items, answers, strict=True)]
     accuracy, right = mean_accuracy([is_right(item, answer) for item, answer in pairs])
@@ -162,7 +162,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Sc
 
 
 def as_item(item: SceneItem) -> Item:
-    """The question as the runner of evaluations asks it."""
+    """The item for the evaluation's runner."""
     return Item(item.id, (item.image,), item.prompt, item.reference)
 
 

@@ -1,10 +1,10 @@
 """Emoji scenes of the nano world as an English corpus.
 
-Licence: pictures from Noto Color Emoji (OFL-1.1), names from Unicode CLDR (Unicode-3.0). Nothing to download: a picture
-is composed from its key, which is also what the image store ``nano:scenes`` is asked by.
+Licence: pictures from Noto Color Emoji (OFL-1.1), names from Unicode CLDR (Unicode-3.0). No download is needed: a
+    picture is composed from its key, which is also its key in the image store ``nano:scenes``.
 
-The concepts that a text speaks of are its English names, in reading order and joined by a comma and a blank where there
-are several, so that a lexicon can translate it.
+Texts are the English names of concepts, in reading order and joined by a comma and a blank, so that a lexicon can
+translate them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mblip.schema import Example
 
 LICENCE = "OFL-1.1 (pictures), Unicode-3.0 (names)"
 
-# How often a text asks for something else: half of the yes/no texts are untrue, a tenth of the counts are zero, and
-# half of the wrong objects are neighbours in Unicode's order, which puts a fox beside a wolf.
+# Share of negative texts: half of the yes/no texts are untrue, a tenth of the counts are zero, and half of the wrong
+# objects are neighbours in Unicode's order, where a fox is beside a wolf.
 _UNTRUE = 0.5
 _ABSENT = 0.1
 _NEAR = 0.5
 _NEIGHBOURHOOD = 5
 _MOST_OBJECTS = 4  # in a scene
-_MOST_SCENES = 100_000_000  # their numbers of objects are drawn at once
+_MOST_SCENES = 100_000_000  # the numbers of objects of all scenes are drawn at once
 
 DEFAULT_TASKS = {
     "naming": 4.0, "caption": 4.0, "count_all": 1.0, "count": 1.5, "presence": 3.0, "left": 2.0, "right": 2.0,
@@ -49,32 +49,32 @@ def read(
     tasks: dict[str, float] | None = None,
     seed: int = 0,
 ) -> Iterator[Example]:
-    """Yield ``texts`` examples of each of ``scenes`` scenes; a task may come more than once a scene.
+    """Yield ``texts`` examples of each of ``scenes`` scenes; a task may occur more than once per scene.
 
     Args:
         source: First part of the ids.
         scenes: Number of pictures.
-        texts: Examples a picture.
-        split: Another word draws other pictures.
+        texts: Number of examples per picture.
+        split: Name of the split; each name gives other pictures.
         objects: Shares of scenes with one, two, three and four objects.
-        repeat: Share of scenes with several objects in which one stands more than once.
-        tasks: Weight of each task where the scene allows it; :data:`DEFAULT_TASKS` by default.
-        seed: Of everything drawn.
+        repeat: Share of scenes with several objects in which one occurs more than once.
+        tasks: Weight of each task, if the scene allows it; :data:`DEFAULT_TASKS` by default.
+        seed: Seed of all draws.
 
     Raises:
-        InputError: An unknown task, a number or share that cannot be, or a scene none of the tasks can be asked about.
+        InputError: A task is unknown, a number or share is invalid, or no task fits a scene.
     """
     weights = DEFAULT_TASKS if tasks is None else tasks
     if not 1 <= scenes <= _MOST_SCENES or texts < 1:
         raise InputError(
-            f"the corpus 'scenes' makes 1 to {_MOST_SCENES:,} scenes and a text of each or more, not {quoted(scenes)} and "
-            f"{quoted(texts)}"
+            f"the corpus 'scenes' makes 1 to {_MOST_SCENES:,} scenes and a text of each or more, not {quoted(scenes)} "
+            f"and {quoted(texts)}"
         )
     for field, shares in (("objects", list(objects)), ("tasks", list(weights.values()))):
         if not all(0 <= share < math.inf for share in shares) or not sum(shares) or len(objects) > _MOST_OBJECTS:
             raise InputError(
-                f"the corpus 'scenes' wants a share of 0 or more for each of {field}, one above 0, and of objects up to "
-                f"{_MOST_OBJECTS}, not {quoted(shares)}"
+                f"the corpus 'scenes' wants a share of 0 or more for each of {field}, one above 0, and of objects up "
+                f"to {_MOST_OBJECTS}, not {quoted(shares)}"
             )
     for task in weights:
         if task not in TASKS:
@@ -94,7 +94,7 @@ def read(
 
 
 def words(example: Example) -> list[str]:
-    """The concepts that an English example speaks of, for ``translation.never_shown``."""
+    """The concepts of an English example, for ``translation.never_shown``."""
     known = load_lexicon().emoji
     return [word for text in example.texts.values() for word in text.split(SEPARATOR) if word in known]
 
@@ -182,7 +182,7 @@ def _question(draw: random.Random, scene: Scene) -> dict[str, str]:
 
 
 def _other(draw: random.Random, present: Sequence[str]) -> str:
-    """A concept that is not in the picture, half the time one close to a concept that is."""
+    """A concept that is not in the picture; half of the time a neighbour of one that is."""
     concepts = load_lexicon().concepts
     while True:
         if draw.random() < _NEAR:
@@ -206,4 +206,4 @@ TASKS: dict[str, tuple[Callable[[Scene], bool], Callable[[random.Random, Scene],
     "question_generation": (_single, _question),
     "cells": (_any, _cells),
 }
-"""By task: which scenes allow it, and how its texts are drawn."""
+"""By task: a condition on the scene, and the function that draws its texts."""

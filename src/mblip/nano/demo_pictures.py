@@ -1,4 +1,4 @@
-"""Example pictures for ``mblip demo`` and ``mblip examples``: emoji scenes, drawn here, so that they need no network."""
+"""Example pictures for ``mblip demo`` and ``mblip examples``: emoji scenes, drawn here without a network."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mblip.nano.scenes import render, sample_scene
 from mblip.nano.words import load_lexicon
 
 SEEDS = (0, 3, 2, 4)
-"""Scenes that the quickstart's model names rightly in seven languages: an example shows what a model can do."""
+"""Scenes that the quickstart's model names correctly in seven languages."""
 _SIZE = 256
 
 
 def draw(folder: Path) -> list[Path]:
     """Draw the pictures into a folder.
 
-    They are enlarged from the size that the nano models were trained on: drawn larger, an emoji has details that these models
-    never saw, and of 72 captions 16 change.
+    They are enlarged from the size that the nano models were trained on. Emoji drawn at a larger size have details that
+    these models have never seen, which changes 16 of 72 captions.
     """
     concepts = sorted(load_lexicon().emoji)
     paths = []

@@ -36,7 +36,7 @@ from mblip.training.run import train
 
 Say = Callable[[str], None]
 LEFT_OUT = "sw"
-VALIDATION_SCENES = 20  # a language
+VALIDATION_SCENES = 20  # per language
 BATCH = 256
 MANY_LANGUAGES = "mul"  # ISO 639-2
 
@@ -81,16 +81,16 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Experiment:
-    """The models and data that all settings share, and the tasks they are asked.
+    """The models and data that all settings share, and the tasks they are evaluated on.
 
     Attributes:
         align: The training recipe.
         data: The data recipe.
-        llm: The language model, in place of the recipe's; empty for that.
-        tasks: Asked of the model of every setting.
-        headline: Asked of the best setting.
-        dtype: Precision of the vision and language models when they answer.
-        overrides: Of the training recipe, in every setting.
+        llm: The language model; empty for the recipe's.
+        tasks: Tasks for the model of every setting.
+        headline: Tasks for the best setting.
+        dtype: Precision of the vision and language models at inference.
+        overrides: Overrides of the training recipe in every setting.
     """
 
     align: str = "nano/align"
@@ -113,7 +113,7 @@ class Experiment:
 
 
 def mini(llm: str) -> Experiment:
-    """The experiment with a language model of one's own: single objects, since it has to learn more from fewer texts."""
+    """The experiment with your own language model: single objects, because it must learn more from fewer texts."""
     tasks = ("naming", "naming_never_shown")
     return Experiment("mini/align", "data/mini_scenes", llm, tasks, tasks, "bf16")
 
@@ -129,14 +129,14 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Build the mixes, align in every setting, evaluate, and write report.html, report.md and report.json.
 
-    What is done is kept: a run that was interrupted, or is run again, goes on with what is missing.
+    Finished steps are kept: a run that was interrupted, or is run again, continues with the missing steps.
 
     Args:
-        directory: For the mixes, runs and report.
+        directory: Folder for the mixes, runs and report.
         ablations: Every setting, not only the quick ones.
-        seeds: Of training, for each setting.
-        say: Is told how far it is.
-        scenes: Asked in each language of each task.
+        seeds: Training seeds for each setting.
+        say: Called with progress messages.
+        scenes: Number of scenes per language and task.
         what: Which language model is aligned, and how.
         only: Names of settings, in place of ``ablations``.
 
@@ -155,7 +155,7 @@ def run_experiment(
     english = load_recipe(DataRecipe, what.data, ("allocation.languages=[en]", "allocation.task_languages={}"))
     build_mix(english, directory / "mix_en")
     held_out = recipe.translation.never_shown
-    known = ask_words(what.llm, directory / "words", scenes, held_out, say) if what.llm else None
+    known = ask_words(what.llm, directory / "words.json", scenes, held_out, say) if what.llm else None
     results: dict[str, Any] = {}
     for setting in settings:
         for seed in range(1, seeds + 1):
@@ -170,7 +170,7 @@ def run_experiment(
         _say_scores(chosen, results[chosen.name], say)
     main = results[chosen.name]
     curve = read_steps(directory / f"{chosen.name}-1" / "metrics.jsonl")
-    # Training may have been another call's.
+    # The training may have run in another call.
     peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, *(row.peak_memory_mib for row in curve)]
     report = {
         "setting": chosen.name,
@@ -229,7 +229,7 @@ def score(
 
 
 def _choose(what: Experiment, settings: Sequence[Setting], directory: Path, seeds: int, held_out: float) -> Setting:
-    """The setting that names most of the pairs it was never shown, on scenes that no result is taken from."""
+    """The setting that names most held-out pairs, on scenes that are not used for results."""
     if len(settings) == 1:
         return settings[0]
     items = load_items(
@@ -245,9 +245,9 @@ def _choose(what: Experiment, settings: Sequence[Setting], directory: Path, seed
 
 
 def _answers(run: Path, name: str, items: Sequence[SceneItem], dtype: str) -> dict[str, str]:
-    """The answers of a run to items about scenes, by the runner of ``mblip eval``; what is answered already is not asked."""
+    """The answers of a run to items about scenes, by the runner of ``mblip eval``; existing answers are reused."""
     answerer = MblipAnswerer(str(run), run, "none", dtype, BATCH)
-    # A batch takes as many steps as its longest answer: names, in two, do not wait for lists.
+    # A batch takes as many steps as its longest answer, so names (two tokens) must not share batches with lists.
     for task in _tasks(items):
         answer_tasks([task], answerer, run / name, PartialState())
     answers = read_answers(run / name)
@@ -255,7 +255,7 @@ def _answers(run: Path, name: str, items: Sequence[SceneItem], dtype: str) -> di
 
 
 def _tasks(items: Sequence[SceneItem]) -> Iterator[Task]:
-    """What the runner is given to ask some items: for each task of theirs one, in all languages, and so one file of answers."""
+    """The runner's tasks for some items: one per task of the items, in all languages, each with one file of answers."""
     pictures = PictureSources(BENCHMARK.images)
     grouped: dict[str, list[Item]] = {}
     for item in items:
@@ -271,7 +271,7 @@ def _say_scores(setting: Setting, result: dict[str, Any], say: Say) -> None:
 
 
 def _total_seconds(directory: Path, now: float) -> float:
-    """Seconds of all calls that led to this report."""
+    """Total seconds of all calls behind this report."""
     path = directory / "seconds.json"
     before = float(json.loads(path.read_text())) if path.exists() else 0.0
     write_json(path, before + now)

@@ -1,4 +1,4 @@
-"""The image scheme ``nano:``: ``nano:scenes`` has the picture of any scene key, drawn when it is asked for."""
+"""The image scheme ``nano:``: ``nano:scenes`` has the picture of any scene key, drawn on demand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mblip.storage import ImageStore, UnreadableImage
 
 
 class SceneStore:
-    """The emoji scenes; the key alone says what is in them."""
+    """The store of emoji scenes, whose content is given by their keys."""
 
     def get(self, key: str, at_least: int = 0) -> Image.Image:
         """See :class:`~mblip.storage.ImageStore`."""
@@ -34,5 +34,5 @@ def open_scenes(name: str, as_stored: bool = False) -> ImageStore:
         InputError: There is no such store.
     """
     if name != "scenes":
-        raise InputError(f"{quoted(f'nano:{name}')} is no image store: name nano:scenes")
+        raise InputError(f"{quoted(f'nano:{name}')} is not an image store: name nano:scenes")
     return SceneStore()

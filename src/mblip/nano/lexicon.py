@@ -17,7 +17,7 @@ LICENCE = "Unicode-3.0"
 
 
 class LexiconEngine:
-    """Looks words up in CLDR's human translations; a text with a word it lacks is not translated."""
+    """Looks words up in CLDR's human translations; a text with a missing word is not translated."""
 
     name = "lexicon (Unicode CLDR)"
     licence = LICENCE
@@ -33,17 +33,17 @@ class LexiconEngine:
     def stream(
         self, texts: Sequence[str], source: str, target: str, done: Container[int] = ()
     ) -> Iterator[tuple[int, Result]]:
-        """All at once: looking up costs nothing."""
+        """Yield all results at once, because a look-up costs nothing."""
         yield from enumerate(self.translate(texts, source, target))
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[Result]:
         """Translate from English, see :class:`~mblip.translation.engines.base.Engine`.
 
         Raises:
-            InputError: The source is not English, the only language that concepts are known by.
+            InputError: The source is not English, the only source language.
         """
         if source != "en":
-            raise InputError(f"the lexicon translates from English alone, not from {source!r}")
+            raise InputError(f"the lexicon translates only from English, not from {source!r}")
         return [self._text(text, target) for text in texts]
 
     def _text(self, text: str, target: str) -> str | None:

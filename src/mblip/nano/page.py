@@ -19,16 +19,16 @@ from mblip.training.curves import draw_lines
 
 _TITLE = "A nano mBLIP, end to end"
 LIMITS = (
-    "What these figures can say: the pictures are known objects in new scenes, one picture a concept, and the language "
-    "model has read the same words as text, one vocabulary piece a name, its word vectors started from the dictionary. "
-    "They show that the method works end to end, not how a model sees photographs."
+    "The figures are limited: the pictures are known objects in new scenes, one picture per concept, and the language "
+    "model has read the same words as text, one vocabulary piece per name, with word vectors initialised by the "
+    "dictionary. They show that the method works end to end, not how a model sees photographs."
 )
 _MINI_TITLE = "A small mBLIP around {llm}"
 MINI_LIMITS = (
     "What these figures can say: the pictures are known objects in new scenes, one picture a concept. The language model was "
-    "trained by others on text of its own choice, and reads names in pieces of its own. The share of the same words that it "
-    "knows from text alone, after three examples, stands beside: no alignment can be expected to say much more. They do not "
-    "show how a model sees photographs."
+    "trained by others on text of its own choice, and reads names in pieces of its own. Beside stands the share of the same "
+    "words that it knows from text alone, after three examples: of pairs never shown no alignment can be expected to name many "
+    "more. The figures do not show how a model sees photographs."
 )
 _NAMES = {
     "naming_exact": "naming, exact",
@@ -38,7 +38,7 @@ _NAMES = {
     "counting": "counting",
     "language_fidelity": "language fidelity",
 }
-# What all settings were asked.
+# The tasks of all settings.
 _COLUMNS = {
     "naming_exact": "naming",
     "naming_exact_never_shown": "never shown",
@@ -130,7 +130,7 @@ def _ablations(ablations: dict[str, Any], headline: str) -> Table:
     head = ["setting", *columns.values(), "seeds", "what it is, and what the paper says"]
     rows = []
     for name, result in ablations.items():
-        # The interval below its value, so that the whole table fits a page.
+        # The interval is below its value, so that the table fits a page.
         figures = [TableCell(*_interval(result["headline"].get(column))) for column in columns]
         setting = TableCell(name, "the figures above" if name == headline else "")
         rows.append([setting, *figures, TableCell(str(result["seeds"])), TableCell(result["says"], result["claim"])])
@@ -153,7 +153,7 @@ def _languages(languages: dict[str, Any], alone: dict[str, Any]) -> Iterator[_Gr
 
 
 def _curve(rows: Sequence[dict[str, Any]]) -> str:
-    """The loss as an SVG element of an HTML page, which needs no name spaces; nothing where nothing was trained."""
+    """The loss as an SVG element for HTML, without name spaces; empty if nothing was trained."""
     if not rows:
         return ""
     points = [(row["step"], row["loss"]) for row in rows]

@@ -1,4 +1,4 @@
-"""What the nano world adds to mblip, through the registries that every package can use (:mod:`mblip.plugins`)."""
+"""Register the nano world's parts, through the registries that every package can use (:mod:`mblip.plugins`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECIPES = FOLDER / "recipes"
 
 
 def register() -> None:
-    """Register everything; nothing is imported before it is asked for."""
+    """Register everything by address; nothing is imported before it is used."""
     plugins.corpora.register("scenes", "mblip.nano.corpus")
     plugins.engines.register("lexicon", "mblip.nano.lexicon")
     plugins.image_schemes.register("nano", "mblip.nano.images:open_scenes")

@@ -1,4 +1,4 @@
-"""The quickstart's page, drawn anew from what it left behind."""
+"""Render the quickstart's page again from its files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mblip.storage import read_records
 _AGAIN = "run mblip quickstart on its folder again"
 _SHOWN = ("sw", "ar", "ja", "hi", "ru", "th", "yo", "iw")
 ANSWERS = "scenes"
-"""Folder of a run that holds its answers, as a run of ``mblip eval`` does."""
-_OLD_ANSWERS = "predictions.jsonl"  # where earlier versions kept them
+"""Folder with the answers of a run, in the layout of ``mblip eval``."""
+_OLD_ANSWERS = "predictions.jsonl"  # file of answers in earlier versions
 
 
 def wrote(directory: Path) -> bool:
-    """Whether a folder is one that ``mblip quickstart`` wrote."""
+    """Whether ``mblip quickstart`` wrote a folder."""
     answers = (*directory.glob(f"*-1/{ANSWERS}"), *directory.glob(f"*-1/{_OLD_ANSWERS}"))
     return (directory / "report.json").is_file() and bool(answers) and not (directory / RUN).exists()
 
@@ -38,7 +38,7 @@ def rewrite(directory: Path) -> dict[str, Any]:
     Raises:
         InputError: A file is damaged or of another version.
     """
-    from mblip.nano.page import write_report  # takes seconds, and every mblip report asks whether a folder is ours
+    from mblip.nano.page import write_report  # takes seconds, and every mblip report imports this module
 
     path = directory / "report.json"
     try:
@@ -52,7 +52,7 @@ def rewrite(directory: Path) -> dict[str, Any]:
 
 
 def samples(run: Path) -> list[dict[str, Any]]:
-    """The first scene of each task in languages of many scripts, with what a run answered."""
+    """The first scene of each task in languages of many scripts, with the answers of a run."""
     languages = [code for code in _SHOWN if code in load_lexicon().languages]
     held_out = load_recipe(DataRecipe, "data/nano_scenes").translation.never_shown
     answers = read_answers(run / ANSWERS)
@@ -67,6 +67,6 @@ def samples(run: Path) -> list[dict[str, Any]]:
 
 
 def read_answers(directory: Path) -> dict[str, str]:
-    """The answers that a folder holds, by the id of their item."""
+    """The answers in a folder, by the id of their item."""
     paths = sorted((directory / PREDICTIONS).glob("*.jsonl"))
     return {row.id: row.answer for path in paths for row in read_records(path, Prediction)}

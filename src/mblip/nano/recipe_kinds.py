@@ -1,4 +1,4 @@
-"""Recipes of the nano bases: a language model from text alone, and eyes from scenes."""
+"""Recipes of the nano bases: a language model from text, and eyes from scenes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mblip.settings import Identity, Recipe, Section
 
 
 class PhaseSection(Section):
-    """A share of text pretraining: so many steps on tasks drawn with these weights."""
+    """A phase of text pretraining: a number of steps on tasks drawn with these weights."""
 
     identity: ClassVar[Identity] = Identity.of("steps tasks max_objects languages english_share candidates")
 
@@ -19,20 +19,20 @@ class PhaseSection(Section):
     tasks: dict[str, float]
     max_objects: int = Field(default=1, ge=1, le=4)
     languages: tuple[LanguageCode, ...] = Field(
-        default=(), description="of the prompts and words; empty for the recipe's"
+        default=(), description="languages of the prompts and words; empty for the recipe's"
     )
-    english_share: float = Field(default=0.3, description="how often the words that stand for the picture are English")
+    english_share: float = Field(default=0.3, description="share of texts whose words for the picture are English")
     candidates: int = Field(
-        default=0, description="softmax over a sample of so many pieces; 0 for the whole vocabulary"
+        default=0, description="number of sampled pieces in the softmax; 0 for the complete vocabulary"
     )
 
 
 class TextRecipe(Recipe):
-    """``mblip train``: a tiny multilingual encoder-decoder LM from text alone (the nano stand-in for mT0)."""
+    """``mblip train``: a tiny multilingual encoder-decoder LM, trained on text only (the nano stand-in for mT0)."""
 
     identity: ClassVar[Identity] = Identity.of(
-        "seed kind languages vocabulary aligned_words pieces width encoder_layers decoder_layers feed_forward heads phases "
-        "stop batch lr word_lr min_lr_share warmup_steps",
+        "seed kind languages vocabulary aligned_words pieces width encoder_layers decoder_layers feed_forward heads "
+        "phases stop batch lr word_lr min_lr_share warmup_steps",
         free="title paper more_languages checkpoint_every log_every",
     )
 
@@ -51,10 +51,10 @@ class TextRecipe(Recipe):
     feed_forward: int = 256
     heads: int = 4
     phases: tuple[PhaseSection, ...]
-    stop: int | None = Field(default=None, description="end at this step, before the phases and their schedule do")
+    stop: int | None = Field(default=None, description="end at this step, before the phases and their schedule end")
     batch: int = 512
     lr: float = 3e-3
-    word_lr: float = Field(default=3e-3, description="of the input embedding and the output head")
+    word_lr: float = Field(default=3e-3, description="rate of the input embedding and the output head")
     min_lr_share: float = 0.05
     warmup_steps: int = 100
     checkpoint_every: int = 500
@@ -65,8 +65,8 @@ class VisionRecipe(Recipe):
     """``mblip train``: a tiny ViT and Q-Former by classifying each cell of a scene (for EVA-CLIP and BLIP-2's stage 1)."""
 
     identity: ClassVar[Identity] = Identity.of(
-        "seed kind width layers feed_forward heads patch queries qformer_width qformer_heads qformer_layers steps batch lr "
-        "warmup_steps",
+        "seed kind width layers feed_forward heads patch queries qformer_width qformer_heads qformer_layers steps "
+        "batch lr warmup_steps",
         free="title paper more_languages checkpoint_every log_every",
     )
 
@@ -78,9 +78,10 @@ class VisionRecipe(Recipe):
     feed_forward: int = 512
     heads: int = 4
     patch: int = 16
-    queries: int = Field(default=8, description="of the Q-Former; a multiple of a scene's four cells")
+    queries: int = Field(default=8, description="queries of the Q-Former, a multiple of a scene's four cells")
     qformer_width: int = Field(
-        default=320, description="more than there are concepts: a linear projection can then send each to any word"
+        default=320,
+        description="more than the number of concepts, so that a linear projection can map each to any word",
     )
     qformer_heads: int = 5
     qformer_layers: int = 2

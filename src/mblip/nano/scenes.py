@@ -1,7 +1,7 @@
-"""Pictures composed on the fly: one to four emoji on a 2 x 2 grid over a random background.
+"""Compose pictures on the fly: one to four emoji on a 2 x 2 grid over a random background.
 
-A picture is known by its key, ``fox@0+red apple@3#17``: concepts with their cells in reading order, and the number that
-everything random is drawn from (size, position, flip, background). The key alone determines every pixel.
+A picture has a key such as ``fox@0+red apple@3#17``: concepts with their cells in reading order, and the seed of
+everything random (size, position, flip, background). The key determines every pixel.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from mblip.nano.words import load_lexicon
 
 SIZE = 64
 CELLS = 4
-NOTHING = "-"  # told of a cell without an object
+NOTHING = "-"  # text for a cell without an object
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Objects as (concept, cell), cells 0..3 in reading order, at most one object a cell."""
+    """Objects as (concept, cell), with cells 0..3 in reading order and at most one object per cell."""
 
     objects: tuple[tuple[str, int], ...]
     variation: int
 
     @property
     def concepts(self) -> tuple[str, ...]:
-        """The concepts in reading order, repeated where an object stands more than once."""
+        """The concepts in reading order, with repeated objects repeated."""
         return tuple(concept for concept, _ in self.objects)
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What stands in each cell, in reading order."""
+        """The content of each cell, in reading order."""
         by_cell = {cell: concept for concept, cell in self.objects}
         return tuple(by_cell.get(cell, NOTHING) for cell in range(CELLS))
 
     @property
     def key(self) -> str:
-        """The text that the scene can be made from again."""
+        """The text that describes the scene completely."""
         return "+".join(f"{concept}@{cell}" for concept, cell in self.objects) + f"#{self.variation}"
 
     @classmethod
@@ -53,7 +53,7 @@ class Scene:
         """Read a key.
 
         Raises:
-            ValueError: Not a scene key, an unknown concept, or cells out of order.
+            ValueError: The text is not a scene key, has an unknown concept, or cells out of order.
         """
         body, mark, variation = key.rpartition("#")
         pairs = [part.rpartition("@") for part in body.split("+")]
@@ -74,7 +74,7 @@ class Scene:
 
 
 def sample_scene(rng: np.random.Generator, count: int, concepts: Sequence[str], repeat: float = 0.0) -> Scene:
-    """Draw a scene of ``count`` objects; with probability ``repeat`` one concept stands in several cells."""
+    """Draw a scene of ``count`` objects; with probability ``repeat`` one concept occurs in several cells."""
     cells = sorted(rng.choice(CELLS, size=count, replace=False).tolist())
     chosen = [concepts[i] for i in rng.choice(len(concepts), size=count, replace=False)]
     if count > 1 and rng.random() < repeat:
@@ -108,7 +108,7 @@ def render(scene: Scene, size: int = SIZE) -> Image.Image:
 
 @lru_cache(maxsize=8192)
 def _sprite(emoji: str, edge: int) -> NDArray[np.float32]:
-    """[edge, edge, RGBA], colour premultiplied (0..255), alpha 0..1."""
+    """An emoji as [edge, edge, RGBA], with premultiplied colour (0..255) and alpha 0..1."""
     picture = Image.open(io.BytesIO(_strikes().read(f"{ord(emoji):x}.png"))).convert("RGBA")
     square = Image.new("RGBA", (max(picture.size),) * 2)
     square.paste(picture, ((square.width - picture.width) // 2, (square.height - picture.height) // 2))

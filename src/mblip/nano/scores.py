@@ -1,4 +1,4 @@
-"""From answers about scenes to the headline: means over languages with intervals over scenes and seeds."""
+"""Score answers about scenes: means over languages, with intervals over scenes and seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mblip.nano.benchmark import SceneItem, is_faithful, is_right
 
-# The task that each figure of the headline is of.
+# The task of each figure in the headline.
 HEADLINE = {
     "naming_exact": "naming",
     "naming_exact_never_shown": "naming_never_shown",
@@ -29,9 +29,9 @@ def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]
     """All figures of one model (one or more training seeds).
 
     Returns:
-        ``headline`` (each figure a fraction with ``ci95``: languages weigh the same, scenes and seeds are drawn anew 500
-        times), ``tasks`` (the same by task), and ``languages``: code -> the headline's figures of that language, and
-        its ``tasks``.
+        ``headline`` (each figure is a fraction with ``ci95``: languages have equal weight, scenes and seeds are
+        resampled 500 times), ``tasks`` (the same by task), and ``languages``: code -> the headline's figures of that
+        language, and its ``tasks``.
     """
     rights: dict[tuple[str, str], NDArray[np.float64]] = {}
     faithful: dict[tuple[str, str], NDArray[np.float64]] = {}
@@ -46,7 +46,7 @@ def score_scenes(items: Sequence[SceneItem], answers: Answers) -> dict[str, Any]
     rng = np.random.default_rng(0)
     headline: dict[str, Any] = {"languages": len({item.language for item in items})}
     by_task: dict[str, Any] = {}
-    # Those of the headline first; the others draw after them.
+    # The headline's tasks draw random numbers first, then the others.
     for task in dict.fromkeys([*HEADLINE.values(), *sorted({task for task, _ in rights})]):
         cells = [array for (of, _), array in rights.items() if of == task]
         if cells:
@@ -71,7 +71,7 @@ def with_interval(cells: list[NDArray[np.float64]], rng: np.random.Generator) ->
     """The mean over languages and its 95 % interval; each cell is [seeds, scenes] of one language."""
     value = float(np.mean([cell.mean() for cell in cells]))
     seeds = len(cells[0])
-    # How often each seed is drawn, the same for all languages, and each scene of a language [draws, seeds or scenes].
+    # Counts of each seed, the same for all languages, and of each scene of a language [draws, seeds or scenes].
     drawn_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES)
     draws = np.zeros(RESAMPLES)
     for cell in cells:

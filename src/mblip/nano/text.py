@@ -1,7 +1,7 @@
-"""Text pretraining of the nano language model: names, lists, counting, yes/no, all in words where a picture will stand.
+"""Text pretraining of the nano language model: names, lists, counting and yes/no, with words in place of a picture.
 
-A scene is told cell by cell in some language, ``fox, -, red apple, -,``, then comes the prompt that alignment will use
-after a picture. The model learns the words of every language and to obey the prompts, and never sees an image.
+A scene is described cell by cell in some language, ``fox, -, red apple, -,``, followed by the prompt that alignment
+uses after a picture. The model learns the words of every language and to follow the prompts, and never sees an image.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from mblip.nano.words import Lexicon, load_lexicon
 from mblip.training.logs import OnLog
 from mblip.training.loop import Batch, LoopConfig, ParameterGroup, fit
 
-# The very prompts that the mix will use; their fixed words are whole pieces.
+# The prompts of the mix; their fixed words are single pieces.
 PROMPTS = {task: template.prompt for task, template in load_templates((str(TEMPLATES),)).english()}
 PLACE_SPREAD = 2.0  # standard deviation of the relative position biases at the start
-OWN_WORD = 8.0  # logit at which a word finds itself at the start
-OWN_SHARE = 0.5  # how often a question is asked in the language that the scene is told in
+OWN_WORD = 8.0  # initial logit of attention from a word to the same word
+OWN_SHARE = 0.5  # share of questions in the language of the scene's description
 SPECIAL = ["<pad>", "</s>", "<unk>", "<image>"]
 
 
@@ -42,18 +42,18 @@ class TextWorld:
         self.lexicon: Lexicon = load_lexicon()
         self.languages = languages or self.lexicon.languages
         self.answering = tuple(code for code in self.languages if code in YES_NO)
-        # An object can be told in any of the languages that name it; ku names few.
+        # An object can be described in any language that names it; ku names few.
         self.named = {c: [x for x in self.lexicon.concepts if self.lexicon.name(x, c)] for c in self.languages}
 
     def draw(self, rng: np.random.Generator, task: str, phase: PhaseSection) -> tuple[str, str]:
-        """One pair of a task, the scene told in English as often as the phase says."""
+        """One pair of a task, with the scene in English for the phase's share of pairs."""
         spoken = phase.languages or self.languages
         answering = phase.languages or self.answering
         pool = answering if task in ("presence", "matching", "question_generation") else spoken
         language = pool[int(rng.integers(len(pool)))]
         source = "en" if rng.random() < phase.english_share else spoken[int(rng.integers(len(spoken)))]
         if task in ("count", "presence", "matching") and rng.random() < OWN_SHARE:
-            source = language  # the same word twice is what comparing starts from
+            source = language  # comparing is learnt first with equal words
         concepts = self._shared(source, language)
         counting = task in ("count", "count_all")
         side_by_side = task in ("left", "right")
@@ -94,17 +94,17 @@ class TextWorld:
         return f"{self._tell(told, source)} {PROMPTS[task].format(**fields)}", answer
 
     def _tell(self, scene: Scene, language: str) -> str:
-        """What stands for the picture: every cell in reading order, with a comma after each.
+        """The text for a picture: every cell in reading order, with a comma after each.
 
-        The places being fixed, the model finds out in hundreds of steps what a list is; from names alone, of which the
-        second stands somewhere, it did not in two thousand.
+        With fixed positions, the model learns in hundreds of steps what a list is. With names alone, at varying
+        positions, it did not learn it in two thousand.
         """
         return " ".join(f"{name}," for name in self._cells(scene, language))
 
     def _cells(self, scene: Scene, language: str) -> list[str]:
         return [cell if cell == NOTHING else self._name(cell, language) for cell in scene.cells]
 
-    @cache  # noqa: B019 - one world lives as long as its run
+    @cache  # noqa: B019 - one world exists as long as its run
     def _shared(self, source: str, language: str) -> list[str]:
         own = set(self.named[source])
         return [concept for concept in self.named[language] if concept in own]
@@ -125,8 +125,8 @@ def _other(rng: np.random.Generator, concepts: list[str], scene: tuple[str, ...]
 def build_tokenizer(world: TextWorld, vocabulary: str, pieces: int) -> PreTrainedTokenizerFast:
     """A Unigram tokeniser with byte fallback over the words of a world and the prompts.
 
-    With ``names`` every name is one piece (the toy's shortcut); with ``subword`` names are spelled from ordinary
-    pieces trained on them. Either way nothing is unknown: what has no piece falls back to bytes.
+    With ``names`` every name is one piece, a shortcut; with ``subword`` names consist of ordinary pieces trained on
+    them. Nothing is unknown in either: text without a piece falls back to bytes.
     """
     names = sorted({world.lexicon.name(c, code) or "" for code in world.languages for c in world.named[code]})
     prompts = [piece for prompt in PROMPTS.values() for piece in _fixed(prompt)]
@@ -160,7 +160,7 @@ def build_tokenizer(world: TextWorld, vocabulary: str, pieces: int) -> PreTraine
 
 
 def _fixed(prompt: str) -> list[str]:
-    """The words of a prompt between its fields and marks."""
+    """The words of a prompt between its fields and punctuation."""
     text = prompt
     for gap in ("{language}", "{question}", "{caption}", "{answer}", ",", "?", ":"):
         text = text.replace(gap, "|")
@@ -182,7 +182,7 @@ def _train_unigram(names: list[str], pieces: int) -> list[tuple[str, float]]:
 def build_language_model(
     recipe: TextRecipe, world: TextWorld, tokenizer: PreTrainedTokenizerFast
 ) -> MT5ForConditionalGeneration:
-    """An untrained mT5 of the recipe's shape, its output head separate from the input embedding as in mT0."""
+    """An untrained mT5 of the recipe's shape, with an output head separate from the input embedding as in mT0."""
     config = MT5Config(
         vocab_size=len(tokenizer), d_model=recipe.width, d_kv=recipe.width // recipe.heads, d_ff=recipe.feed_forward,
         num_layers=recipe.encoder_layers, num_decoder_layers=recipe.decoder_layers, num_heads=recipe.heads,
@@ -190,19 +190,19 @@ def build_language_model(
         pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, tie_word_embeddings=False,
     )  # fmt: skip
     model = MT5ForConditionalGeneration(config)
-    # transformers ties the head of a model built from a config whatever the config says.
+    # transformers ties the head of a model built from a config, whatever the config says.
     model.lm_head = nn.Linear(recipe.width, len(tokenizer), bias=False)
     model.config.tie_word_embeddings = False
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.no_grad():
-        # At rates that suit the rest a bias needs a thousand steps to grow to where it tells one place from the next,
-        # and until then nothing of order is learnt.
+        # At the rates of the other weights, a bias needs a thousand steps until it separates neighbouring positions,
+        # and no order is learnt before that.
         for name, bias in model.named_parameters():
             if "relative_attention_bias" in name:
-                # Every second head alone: the others compare words.
+                # Only every second head; the others compare words.
                 bias[:, ::2].normal_(0, PLACE_SPREAD, generator=generator)
-        # The other heads look for their own word from the start, their keys being their queries. Until the model has
-        # found that out by itself, whether a word is among those told is a guess: thousands of steps.
+        # The other heads start with keys equal to queries, so that they attend to equal words. Without this, the model
+        # needs thousands of steps to learn whether a word is among the given ones.
         width = model.config.d_kv
         spread = (OWN_WORD / (width * model.config.d_model)) ** 0.5
         for block in model.encoder.block:
@@ -221,10 +221,10 @@ def build_language_model(
 def _align_words(
     table: Tensor, world: TextWorld, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
 ) -> None:
-    """Start each whole-name piece at its concept's vector plus its language's, as dictionary-aligned word vectors do.
+    """Initialise each name's piece by its concept's vector plus its language's, like dictionary-aligned word vectors.
 
-    From independent random vectors the same model needs many times the steps to find out which of 26,000 names are
-    translations of one another. A name that several languages share starts at the mean.
+    From independent random vectors, the same model needs many times the steps to learn which of 26,000 names are
+    translations of each other. A name that several languages share starts at the mean.
     """
     concepts = torch.randn(len(world.lexicon.concepts), table.shape[1], generator=generator) * 0.25
     languages = torch.randn(len(world.languages), table.shape[1], generator=generator) * 0.2
@@ -245,7 +245,7 @@ def _align_words(
 
 
 def train_text(recipe: TextRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
-    """Train and save a language model (stock transformers layout) in ``directory/model``; the last log row."""
+    """Train a language model, save it (stock layout) in ``directory/model``, and return the last log row."""
     unknown = [code for code in recipe.languages if code not in load_lexicon().languages]
     if unknown:
         raise InputError(f"field 'languages': the lexicon has no names in {unknown[0]!r}")
@@ -259,7 +259,8 @@ def train_text(recipe: TextRecipe, directory: Path, on_log: OnLog) -> dict[str, 
         rng = np.random.default_rng([recipe.seed, step])
         tasks, weights = list(phase.tasks), np.array(list(phase.tasks.values()))
         chosen = rng.choice(len(tasks), size=recipe.batch, p=weights / weights.sum())
-        # The short half and the long half apart: one matching question would pad five hundred names to its length.
+        # Short and long texts are in separate batches, because one matching question would pad five hundred names to
+        # its length.
         pairs = sorted((world.draw(rng, tasks[i], phase) for i in chosen), key=lambda pair: pair[0].count(" "))
         half = len(pairs) // 2
         micro_batches = [encode_pairs(tokenizer, part) for part in (pairs[:half], pairs[half:])]
@@ -299,10 +300,10 @@ def encode_pairs(tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]
 
 
 def sample_candidates(batch: Batch, rng: np.random.Generator, vocabulary: int, count: int) -> None:
-    """Add ``candidates`` to a batch, the vocabulary entries that its softmax runs over, and number the labels by them.
+    """Add ``candidates`` to a batch, the vocabulary entries of its softmax, and renumber the labels by them.
 
-    All target pieces of the batch and a uniform sample of the others: the head is most of the cost of a step, and a
-    sample ranks as well while words are being learnt. The last phase of a recipe uses the whole vocabulary.
+    Candidates are all target pieces of the batch and a uniform sample of the others: the head is most of a step's cost,
+    and a sample ranks as well while words are being learnt. The last phase of a recipe uses the complete vocabulary.
     """
     labels = batch["labels"].numpy()
     wanted = labels[labels != -100]
@@ -312,7 +313,7 @@ def sample_candidates(batch: Batch, rng: np.random.Generator, vocabulary: int, c
 
 
 def text_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Cross-entropy summed over the target tokens, the logits being made for those (and the candidates) alone."""
+    """Cross-entropy summed over the target tokens, with logits only for these tokens (and candidates)."""
     labels = batch["labels"]
     core: Any = model
     states = core.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state

@@ -1,11 +1,12 @@
-"""Pretraining of the nano ViT and Q-Former: which object stands in each cell of a scene.
+"""Pretraining of the nano ViT and Q-Former: classify the object in each cell of a scene.
 
-The labels are dense (one for each cell), which is what teaches a ViT of half a million weights to see in minutes. The
-Q-Former learns with it to report each cell by a query of its own, those between standing for the commas of a list: the
-nano stand-in for BLIP-2's first stage, which teaches the queries to pick what is worth saying before any language model
-comes in. Here, unlike there, the ViT learns along: on its own it forgets where a patch stands, and the queries then take
-thousands of steps to find their cells. What a query says is compared with fixed codes, each at right angles to all others,
-so that a linear projection can later send every object to any word.
+The labels are dense (one per cell), so a ViT of half a million weights learns to see in minutes. The Q-Former learns
+together with it to report each cell by its own query; queries in between correspond to the commas of a list. This
+replaces BLIP-2's first stage, which teaches the queries to select relevant content before a language model is added.
+Unlike there, the ViT learns too: trained alone, it forgets the positions of patches, and the queries then take
+thousands of steps to find their cells. The output of a query is compared with fixed orthogonal codes, so that a linear
+projection can later map every object to any word.
+
 The result is saved in the layout of a BLIP-2 checkpoint without its language model.
 """
 
@@ -27,7 +28,7 @@ from mblip.training.logs import OnLog
 from mblip.training.loop import Batch, LoopConfig, ParameterGroup, fit
 
 EMPTY = 0  # the class of a cell without an object
-BETWEEN = 1  # what a query says that reports no cell
+BETWEEN = 1  # the class of a query that reports no cell
 FIRST_CONCEPT = 2
 SHARPNESS = 16.0  # logit of a query that points exactly at its code
 
@@ -35,8 +36,8 @@ SHARPNESS = 16.0  # logit of a query that points exactly at its code
 class CellClassifier(QueryingEyes):
     """A ViT with a linear head over the mean of a cell's patches, and a Q-Former whose queries point at codes.
 
-    With a head that learns, class means of the queries come to lie in some thirty directions, which is enough to tell
-    300 classes apart, but not for a linear projection to send each where it should go.
+    With a trainable head, the class means of the queries span about thirty directions. These are enough to separate 300
+    classes, but not for a linear projection to map each of them to its word.
     """
 
     codes: Tensor
@@ -49,7 +50,7 @@ class CellClassifier(QueryingEyes):
         self.side = vision["image_size"] // vision["patch_size"]
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """[pictures, 3, H, W] -> class scores [pictures, cells, classes] and [pictures, queries, classes]."""
+        """Classify: [pictures, 3, H, W] -> scores [pictures, cells, classes] and [pictures, queries, classes]."""
         states = self.see(pixel_values)
         pictures, _, width = states.shape
         half = self.side // 2
@@ -59,7 +60,7 @@ class CellClassifier(QueryingEyes):
 
 
 def pixels(scenes: list[Scene], processor: Any) -> Tensor:
-    """[pictures, 3, H, W] of rendered scenes, normalised as the processor says."""
+    """Rendered scenes as [pictures, 3, H, W], normalised by the processor."""
     raw = np.stack([np.asarray(render(scene), dtype=np.float32) for scene in scenes]) / 255
     mean, std = (np.array(v, dtype=np.float32) for v in (processor.image_mean, processor.image_std))
     return torch.from_numpy((raw - mean) / std).permute(0, 3, 1, 2).contiguous()
@@ -79,7 +80,7 @@ def draw(recipe: VisionRecipe, step: int, processor: Any) -> Batch:
 
 
 def cell_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Cross-entropy summed over cells and over queries; the accuracies are over cells that hold something."""
+    """Cross-entropy summed over cells and queries; accuracies are over cells with an object."""
     patch_scores, query_scores = model(batch["pixel_values"])
     cells = batch["labels"]
     queries = cells.new_full(query_scores.shape[:2], BETWEEN)
@@ -100,21 +101,21 @@ def cell_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 
 def train_vision(recipe: VisionRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
-    """Train and save the ViT and the Q-Former in ``directory/model``; the last log row."""
+    """Train the ViT and the Q-Former and save them in ``directory/model``; returns the last log row."""
     torch.manual_seed(recipe.seed)
     if recipe.queries % CELLS:
         raise InputError(f"field 'queries': {recipe.queries} is not a multiple of a scene's {CELLS} cells")
     vision = dict(
         hidden_size=recipe.width, intermediate_size=recipe.feed_forward, num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads, image_size=SIZE, patch_size=recipe.patch,
-        # transformers' default of 1e-10 starts the patch and MLP weights at nothing.
+        # transformers' default of 1e-10 would start the patch and MLP weights at almost zero.
         initializer_range=0.02,
     )  # fmt: skip
     qformer = dict(
         hidden_size=recipe.qformer_width, num_hidden_layers=recipe.qformer_layers,
         num_attention_heads=recipe.qformer_heads, intermediate_size=recipe.feed_forward, cross_attention_frequency=1,
         encoder_hidden_size=recipe.width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        # BERT's 0.02 is made for a width of 768: at less attention starts flat.
+        # BERT's 0.02 is for a width of 768; with a smaller width, attention would start flat.
         initializer_range=recipe.qformer_width**-0.5,
     )  # fmt: skip
     model = CellClassifier(vision, qformer, recipe.queries, len(load_lexicon().concepts) + FIRST_CONCEPT)

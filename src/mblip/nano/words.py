@@ -11,7 +11,7 @@ from importlib import resources
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Names by language code and emoji; a concept is known by its English name."""
+    """Names by language code and emoji; concepts are identified by their English names."""
 
     names: dict[str, dict[str, str]]
 
@@ -22,7 +22,7 @@ class Lexicon:
 
     @cached_property
     def concepts(self) -> tuple[str, ...]:
-        """English names, one for each picture."""
+        """The concepts' English names, one per picture."""
         return tuple(self.emoji)
 
     @property
@@ -31,7 +31,7 @@ class Lexicon:
         return tuple(self.names)
 
     def name(self, concept: str, language: str) -> str | None:
-        """The concept's name in a language, or None where CLDR has none."""
+        """The concept's name in a language, or None if CLDR has none."""
         return self.names.get(language, {}).get(self.emoji[concept])
 
     def named_languages(self, share: float = 0.8) -> tuple[str, ...]:
@@ -41,6 +41,6 @@ class Lexicon:
 
 @lru_cache(maxsize=1)
 def load_lexicon() -> Lexicon:
-    """The packaged names; a name is distinct within its language."""
+    """Load the packaged names; names are unique within a language."""
     data = resources.files("mblip.nano").joinpath("data/names.json.gz").read_bytes()
     return Lexicon(json.loads(gzip.decompress(data)))

@@ -1,1 +1,1 @@
-"""From instructions and images to batches."""
+"""Make batches from instructions and images."""

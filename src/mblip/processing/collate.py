@@ -1,4 +1,4 @@
-"""Instructions and their pictures to one batch: each picture once, however many texts speak of it."""
+"""Collate instructions and their pictures into one batch, with each picture once for all its texts."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from mblip.storage import ImageStore, UnreadableImage
 
 
 class Kept(Protocol):
-    """What is kept of pictures beside the collator, so that they need not be read again."""
+    """Features of pictures kept outside the collator, so that the pictures need not be read again."""
 
     def holds(self, key: str) -> bool:
         """Whether a picture need not be read."""
         ...
 
     def number(self, key: str) -> int:
-        """What the batch calls a picture."""
+        """The number of a picture in the batch."""
         ...
 
 
 class Collator:
     """Batches for :meth:`mblip.models.VisionLLM.forward`.
 
-    A picture that cannot be read takes its texts out of the batch; it is never replaced.
-    How a picture is cropped follows from the seed and its key, whichever texts and processes it is read for.
+    The texts of an unreadable picture are left out; the picture is never replaced. The crop of a picture depends only
+    on the seed and its key, not on texts or processes.
 
     Attributes:
         kept: Pictures that it holds are not read; None: all are.
@@ -45,13 +45,13 @@ class Collator:
         self.kept: Kept | None = None
 
     def __call__(self, instructions: Sequence[Instruction], seed: Sequence[int]) -> dict[str, Tensor] | None:
-        """pixel_values [images, 3, H, W], image_index [texts, images of a text], and the layout's ids and labels.
+        """Make ``pixel_values`` [images, 3, H, W], ``image_index`` [texts, images of a text], and the layout's tensors.
 
         A batch of texts without pictures has no images. With :attr:`kept` there are pixels of the pictures that it lacks
         alone, and ``picture_numbers`` and ``pixel_rows`` (-1 where there is none) [images].
 
         Returns:
-            None where no text has all its pictures.
+            None if no text has all its pictures.
         """
         pixels: dict[str, NDArray[np.float32]] = {}
         unreadable: set[str] = set()

@@ -1,8 +1,8 @@
-"""What stands around a prompt where images stand inside the text: the plain prompt of LLaVA, or a chat template's turns.
+"""Frames: how prompts with images inside the text are written, as LLaVA's plain prompt or with a chat template.
 
-BLIP-2 puts its image tokens before everything else and needs none of this. A LLaVA reads one line of text that holds
-``<image>`` for every image: ``<image>``, a line break and the prompt; or the same as the turn of a user, followed by what
-begins the answer.
+BLIP-2 puts its image tokens first and needs no frame. A LLaVA reads one text with ``<image>`` for every image:
+``<image>``, a line break and the prompt; or the same as a user's turn of a chat, followed by the beginning of the
+answer.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from jinja2 import TemplateError
 
 from mblip.errors import InputError
 
-# Letters that no template changes and no tokeniser merges with what stands around them.
+# Markers that no template changes and no tokeniser merges with their neighbours.
 _PROMPT, _ANSWER = "QzPromptzQ", "QzAnswerzQ"
 # Whatever a template, which is a program of others, may end in.
 _OF_TEMPLATES = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-_MANY = 8  # tokens after an answer, among which the one that ends it is looked for
+_MANY = 8  # tokens after an answer in which its end token is searched
 
 
 class Frame(Protocol):
-    """How a prompt is written."""
+    """The way a prompt is written."""
 
     @property
     def adds_special_tokens(self) -> bool:
-        """Whether the tokeniser is to add its own, such as a start token: not where the text has them."""
+        """Whether the tokeniser should add special tokens, such as a start token; not if the text has them."""
         ...
 
     @property
     def separator(self) -> str | None:
-        """What stands between the written prompt and the answer; None where only the tokeniser tells."""
+        """The text between the written prompt and the answer; None if the tokeniser decides."""
         ...
 
     @property
     def end_token_id(self) -> int | None:
-        """What ends the answer; None for what ends the model's texts."""
+        """The token that ends an answer; None for the model's end token."""
         ...
 
     def write(self, prompt: str, images: int) -> str:
-        """The text with ``<image>`` once for each image."""
+        """The text with one ``<image>`` per image."""
         ...
 
 
 class PlainFrame:
-    """``<image>``, a line break, the prompt: as LLaVA's prompts are written without a conversation around them.
+    """``<image>``, a line break and the prompt, which is LLaVA's prompt without a conversation.
 
     Args:
         image_token: The placeholder as text.
@@ -59,23 +59,23 @@ class PlainFrame:
         self.image_token = image_token
 
     def write(self, prompt: str, images: int) -> str:
-        """See :class:`Frame`; each image has a line of its own."""
+        """See :class:`Frame`; each image is on its own line."""
         return f"{self.image_token}\n" * images + prompt
 
 
 class ChatFrame:
-    """The turn of a user in a chat template, and what begins the answer.
+    """A user's turn in a chat template, and the beginning of the answer.
 
-    A template that knows images (LLaVA's own) is given them as parts of the turn; one of a language model is given the text
-    of :class:`PlainFrame`. Templates of models that may think aloud are told not to (``enable_thinking``).
+    A template that supports images (LLaVA's own) gets them as parts of the turn; a language model's template gets the
+    text of :class:`PlainFrame`. Thinking is turned off in templates that support it (``enable_thinking``).
 
     Args:
-        tokenizer: The language model's own.
-        template: In Jinja.
+        tokenizer: The language model's tokeniser.
+        template: The chat template, in Jinja.
         image_token: The placeholder as text.
 
     Raises:
-        InputError: The template does not show what a user says, or not once.
+        InputError: The template does not show the user's text exactly once.
     """
 
     def __init__(self, tokenizer: Any, template: str, image_token: str) -> None:
@@ -84,10 +84,10 @@ class ChatFrame:
 
     @cached_property
     def takes_parts(self) -> bool:
-        """Whether images and text are given to the template as parts.
+        """Whether the template gets images and text as parts.
 
         Raises:
-            InputError: It shows them neither so nor as one text.
+            InputError: It shows them neither as parts nor as one text.
         """
         reason = ""
         for parts in (True, False):
@@ -108,13 +108,13 @@ class ChatFrame:
 
     @cached_property
     def adds_special_tokens(self) -> bool:
-        """As the stock processor decides: not where the template itself begins with the start token."""
+        """As in the stock processor: False if the template itself begins with the start token."""
         start = self.tokenizer.bos_token
         return not (start and self.write(_PROMPT, 1).startswith(start))
 
     @cached_property
     def _ending(self) -> tuple[str, str]:
-        """What stands before and after an answer, as far as the template tells: after what begins it, and to its end."""
+        """The template's text before an answer (after the generation prompt) and after it (to the end of the turn)."""
         turns = [self._turn(_PROMPT, 1, self.takes_parts), self._answer()]
         asked = self.write(_PROMPT, 1)
         whole = self._render(turns, begins_answer=False)
@@ -125,12 +125,12 @@ class ChatFrame:
 
     @property
     def separator(self) -> str | None:
-        """What the template puts between the beginning of an answer and its text."""
+        """The template's text between the generation prompt and the answer."""
         return self._ending[0]
 
     @cached_property
     def end_token_id(self) -> int | None:
-        """The special token that the template puts after an answer; None where it puts none."""
+        """The special token that the template puts after an answer; None if there is none."""
         ids = self.tokenizer(self._ending[1], add_special_tokens=False)["input_ids"][:_MANY]
         special = {*self.tokenizer.all_special_ids}
         special |= {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
@@ -159,24 +159,19 @@ class ChatFrame:
         return written
 
 
-# For stock code: parts of a turn become one text, and a model that may think aloud does not unless asked to.
+# For stock code: joins the parts of a turn into one text, and turns thinking off by default.
 _FROM_PARTS = (
     "{%- if enable_thinking is not defined %}{%- set enable_thinking = false %}{%- endif %}"
-    "{%- set said = namespace(turns=[]) %}"
-    "{%- for message in messages %}"
+    "{%- set said = namespace(turns=[]) %}{%- for message in messages %}"
     "{%- if message.content is string or not message.content %}{%- set said.turns = said.turns + [message] %}"
-    "{%- else %}"
-    "{%- set whole = namespace(text='') %}"
-    "{%- for part in message.content if part.type == 'image' %}"
+    "{%- else %}{%- set whole = namespace(text='') %}{%- for part in message.content if part.type == 'image' %}"
     "{%- set whole.text = whole.text + 'IMAGE_TOKEN\\n' %}{%- endfor %}"
-    "{%- for part in message.content if part.type == 'text' %}{%- set whole.text = whole.text + part.text %}{%- endfor %}"
-    "{%- set said.turns = said.turns + [dict(message, content=whole.text)] %}"
-    "{%- endif %}"
-    "{%- endfor %}"
+    "{%- for part in message.content if part.type == 'text' %}{%- set whole.text = whole.text + part.text %}{%- endfor "
+    "%}{%- set said.turns = said.turns + [dict(message, content=whole.text)] %}{%- endif %}{%- endfor %}"
     "{%- set messages = said.turns %}"
 )
 
 
 def template_with_images(template: str, image_token: str) -> str:
-    """A language model's chat template that also takes images as parts of a turn, as stock processors give them."""
+    """Extend a language model's chat template to accept images as parts of a turn, as stock processors pass them."""
     return _FROM_PARTS.replace("IMAGE_TOKEN", image_token) + template

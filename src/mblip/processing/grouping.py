@@ -1,9 +1,9 @@
-"""Image-grouped batches: the texts of a picture stand together, so that it is encoded once for all of them.
+"""Image-grouped batches: the texts of a picture are adjacent, so that it is encoded once for all of them.
 
-An epoch shuffles the pictures (not the texts), lays the texts of each picture side by side and cuts the row into global
-batches of exactly the asked number of texts. Every text comes once an epoch; a picture is encoded a second time only
-where a cut falls inside its texts. Which texts form the batch of a step follows from (seed, step) alone; how they are
-spread over micro-batches and processes changes neither the batch nor, but for rounding, its gradient.
+An epoch shuffles the pictures (not the texts), puts the texts of each picture side by side and cuts the sequence into
+global batches of exactly the requested number of texts. Every text comes once per epoch; a picture is encoded a second
+time only if a cut falls inside its texts. The texts of a step depend only on (seed, step). Their distribution over
+micro-batches and processes changes neither the batch nor, up to rounding, its gradient.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from mblip.errors import InputError, nearest
 from mblip.processing.rows import MAPPED_FROM, Rows, open_rows
 from mblip.schema import Instruction
 
-Places = NDArray[Any]  # of uint32 where that suffices, else int64
+Places = NDArray[Any]  # of uint32 if that suffices, else int64
 
 
 class Mix:
     """The instructions of a mix that a recipe selects.
 
-    Of the rows themselves nothing is held where they are many (:mod:`mblip.processing.rows`); which are selected and how they
-    fall into groups takes four to eight bytes a row.
+    The rows of a large mix are not in memory (:mod:`mblip.processing.rows`); the selection and grouping take four to
+    eight bytes per row.
 
     Attributes:
-        text_only: Rows without a picture; each stands alone where texts of one picture stand together.
+        text_only: Number of rows without a picture; each is a group of its own.
 
     Raises:
-        InputError: No mix there, or a selection that leaves nothing.
+        InputError: There is no mix, or the selection leaves nothing.
     """
 
     def __init__(self, section: MixSection, mapped_from: int = MAPPED_FROM) -> None:
@@ -56,16 +56,16 @@ class Mix:
         self._select(None if mask.all() else np.flatnonzero(mask).astype(_places(len(mask))))
 
     def _select(self, chosen: Places | None) -> None:
-        """Take these of all rows (None: all of them), and find which belong together."""
+        """Select rows (None: all of them), and group them by picture."""
         self._chosen = chosen
         self._count = len(self._rows) if chosen is None else len(chosen)
         self._starts, self._order, self.text_only = _group(self._rows, chosen)
 
     def split(self, texts: int, seed: int) -> tuple[Self, Self]:
-        """The mix without, and with only, some pictures that have at least so many texts together.
+        """Split off pictures with at least ``texts`` texts in total; returns the rest and the split-off part.
 
         Raises:
-            InputError: That would leave nothing to train on.
+            InputError: Nothing would be left to train on.
         """
         pictures = np.random.default_rng([seed, len(self)]).permutation(self._groups)
         sizes = np.diff(self._starts)[pictures]
@@ -80,7 +80,7 @@ class Mix:
         return self._only(~held), self._only(held)
 
     def part(self, *, text_only: bool) -> Self:
-        """The rows without a picture alone, or those with one."""
+        """The rows without a picture, or those with one."""
         found = np.concatenate([_without_picture(batch) for batch in self._rows.batches("images")])
         return self._only((found if self._chosen is None else found[self._chosen]) == text_only)
 
@@ -96,7 +96,7 @@ class Mix:
 
     @property
     def pictures(self) -> int:
-        """How many different pictures (or sets of pictures) the rows speak of."""
+        """Number of different pictures (or sets of pictures) of the rows."""
         return self._groups - self.text_only
 
     @property
@@ -104,7 +104,7 @@ class Mix:
         return len(self._starts) - 1
 
     def image_keys(self) -> list[str]:
-        """Every picture that the rows speak of, once."""
+        """Every picture of the rows, once."""
         keys: dict[str, None] = {}
         done = 0
         for batch in self._rows.batches("images"):
@@ -125,15 +125,15 @@ class Mix:
         return np.arange(start, stop) if self._order is None else self._order[start:stop]
 
     def order(self, seed: int, epoch: int) -> Order:
-        """All rows, pictures shuffled, the texts of a picture side by side and shuffled among themselves."""
+        """All rows with pictures shuffled; the texts of a picture are adjacent and shuffled among themselves."""
         return Order(self, seed, epoch)
 
 
 class Order:
-    """The order of an epoch, of which a step asks for a few rows.
+    """The order of an epoch, from which each step reads a few rows.
 
-    The generator draws a permutation of the groups, and then a number for each row, by which the rows of a group are ordered.
-    Those numbers are drawn where they are needed: the generator can be moved to any place of its sequence.
+    The generator draws a permutation of the groups, and then a number for each row, by which the rows of a group are
+    sorted. Those numbers are drawn when they are needed, because the generator can jump to any position.
     """
 
     def __init__(self, mix: Mix, seed: int, epoch: int) -> None:
@@ -145,13 +145,13 @@ class Order:
         self._ends = np.cumsum(sizes, dtype=_places(len(mix)))
 
     def __getitem__(self, places: slice) -> NDArray[np.int64]:
-        """The rows at some adjacent places of the order."""
+        """The rows at a slice of the order."""
         start, stop, _ = places.indices(len(self._mix))
         if start >= stop:
             return np.empty(0, dtype=np.int64)
         first, last = np.searchsorted(self._ends, [start, stop - 1], side="right").tolist()
         begins = int(self._ends[first - 1]) if first else 0
-        generator = np.random.PCG64(0)  # a seed of its own would be asked of the system; the state is set below
+        generator = np.random.PCG64(0)  # without a seed it would ask the system for one; the state is set below
         rows = np.concatenate([self._texts(int(group), generator) for group in self._groups[first : last + 1]])
         return rows[start - begins : stop - begins]
 
@@ -168,7 +168,7 @@ _SELECTING = ("task", "answer_language", "prompt_language")
 
 
 def _selected(batch: pa.RecordBatch, section: MixSection) -> NDArray[np.bool_]:
-    """Which rows of a batch a recipe asks for."""
+    """Mask of the rows of a batch that a recipe selects."""
     mask = np.ones(batch.num_rows, dtype=bool)
     for column, wanted in (("task", section.tasks), ("answer_language", section.languages)):
         if wanted:
@@ -192,18 +192,18 @@ def _without_picture(batch: pa.RecordBatch) -> NDArray[np.bool_]:
 
 
 def _places(count: int) -> type[np.uint32] | type[np.int64]:
-    """The type that numbers so many rows in the fewest bytes."""
+    """The smallest integer type for this number of rows."""
     return np.uint32 if count < 2**32 else np.int64
 
 
 def _group(rows: Rows, chosen: Places | None) -> tuple[Places, Places | None, int]:
-    """Which rows are of one picture (or set of pictures).
+    """Group rows by their picture (or set of pictures).
 
-    Groups are numbered by their first rows; rows without a picture come after them, each a group of its own.
+    Groups are numbered by their first rows; rows without a picture come after them, each in its own group.
 
     Returns:
-        Where each group begins in the order of the groups, and where the last ends; the row at each place of that order,
-        None where it is the order of the rows; and how many rows have no picture.
+        The start of each group in the order of the groups, and the end of the last; the row at each place of that
+        order, None if it is the order of the rows; and the number of rows without a picture.
     """
     count = len(rows) if chosen is None else len(chosen)
     starts, keys, empties = list[Places](), list[NDArray[np.int64]](), list[NDArray[np.bool_]]()
@@ -224,9 +224,7 @@ def _group(rows: Rows, chosen: Places | None) -> tuple[Places, Places | None, in
         changed |= empty
         begun = np.flatnonzero(changed)
         texts = joined.take(pa.array(begun)).to_pylist()
-        keys.append(
-            np.fromiter(map(hash, texts), np.int64, len(texts))
-        )  # the same within a process, and no longer needed
+        keys.append(np.fromiter(map(hash, texts), np.int64, len(texts)))  # stable within a process, which is enough
         starts.append((at + begun).astype(_places(count)))
         empties.append(empty[begun])
         before = joined[-1].as_py()
@@ -234,7 +232,7 @@ def _group(rows: Rows, chosen: Places | None) -> tuple[Places, Places | None, in
     ends = np.append(np.concatenate(starts), np.array([count], dtype=_places(count)))
     key, empty = np.concatenate(keys), np.concatenate(empties)
     without = int(empty.sum())
-    # A mix of this package has the rows of a picture side by side, so that no picture comes a second time.
+    # In a mix of this package the rows of a picture are adjacent, so no picture comes a second time.
     if not without and _are_different(key):
         return ends, None, 0
     key[empty] = 0
@@ -259,9 +257,9 @@ class GroupedBatches:
     """The rows of each step, over all processes.
 
     Args:
-        mix: What to draw from.
-        seed: Of the order.
-        global_batch: Texts a step.
+        mix: The mix.
+        seed: Seed of the order.
+        global_batch: Number of texts per step.
 
     Raises:
         InputError: The mix is smaller than one batch.
@@ -275,11 +273,11 @@ class GroupedBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in one pass; the rest of a pass (less than a batch) is left for another order to bring."""
+        """Number of complete batches in one pass; the rest of a pass (less than a batch) is left to other orders."""
         return len(self.mix) // self.global_batch
 
     def rows(self, step: int) -> NDArray[np.int64]:
-        """Row numbers of a step, texts of one picture adjacent."""
+        """Row numbers of a step, with texts of one picture adjacent."""
         epoch, place = divmod(step, self.steps_per_epoch)
         return self._order(self.seed, epoch)[place * self.global_batch : (place + 1) * self.global_batch]
 
@@ -287,20 +285,21 @@ class GroupedBatches:
 def assign_micro_batches(
     pictures: Sequence[Hashable], lengths: Sequence[Sequence[int]], micro_batch: int, ranks: int = 1
 ) -> list[list[list[int]]]:
-    """Cut a global batch into micro-batches for each process, so that little is padded and no picture encoded twice.
+    """Cut a global batch into micro-batches for each process, with little padding and no picture encoded twice.
 
-    The texts of a picture stay together unless they are more than a micro-batch. Each micro-batch begins with the longest
-    texts left and takes in the pictures whose texts need the least padding beside them; the processes get micro-batches
-    of similar size and equal number. Which texts make up the step, and so its gradient, is not touched.
+    The texts of a picture stay together unless they exceed a micro-batch. Each micro-batch begins with the longest
+    remaining texts and adds the pictures whose texts need the least padding. All processes get the same number of
+    micro-batches of similar size. The texts of the step, and so its gradient, do not change.
 
     Args:
-        pictures: Of each text; an empty tuple, of a text without a picture, is like no other.
-        lengths: Of each text, in tokens, in each tensor that pads it (see :meth:`TextLayout.lengths`).
-        micro_batch: Most texts at once.
+        pictures: Picture of each text; an empty tuple, for a text without a picture, equals no other.
+        lengths: Tokens of each text in each tensor that pads it (see :meth:`TextLayout.lengths`).
+        micro_batch: Maximal number of texts at once.
         ranks: Number of processes; at most as many as texts.
 
     Returns:
-        By process, its micro-batches, largest first (where memory runs out, it does so at once): positions of texts.
+        The micro-batches of each process as indices of texts, largest first, so that memory runs out at once if it
+        does.
     """
     limit = min(micro_batch, -(-len(pictures) // ranks))
     if len(pictures) <= limit:
@@ -318,7 +317,7 @@ def assign_micro_batches(
 
 
 def _packed(pieces: list[list[int]], lengths: NDArray[np.int64], limit: int) -> list[list[int]]:
-    """Pieces joined to packs of at most ``limit`` texts, the one that takes most tokens first."""
+    """Join pieces to packs of at most ``limit`` texts, sorted by tokens, the largest first."""
     sizes = np.array([len(piece) for piece in pieces])
     widths = np.stack([lengths[piece].max(0) for piece in pieces])
     areas = sizes * widths.sum(1)

@@ -1,4 +1,4 @@
-"""Pictures from wherever they come to upright RGB."""
+"""Open pictures from any source as upright RGB."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Picture = str | PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """A path, the bytes of a file, a PIL image or an array [H, W], [H, W, 3 or 4] (0..255) as upright RGB.
+    """Open a path, the bytes of a file, a PIL image or an array [H, W], [H, W, 3 or 4] (0..255) as upright RGB.
 
     Raises:
-        UnreadableImage: Missing, damaged, an array of another shape or of other numbers, or no picture at all.
+        UnreadableImage: The picture is missing, damaged, an array of another shape or range, or no picture at all.
     """
     if isinstance(picture, Image.Image):
         return _from_pillow(picture)
@@ -30,16 +30,18 @@ def open_picture(picture: Picture) -> Image.Image:
         if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3, 4)) or not picture.size:
             raise UnreadableImage("array", f"its shape {picture.shape} is not [height, width, channels]")
         if picture.dtype.kind not in "iub" or not 0 <= picture.min() <= picture.max() <= 255:
-            remedy = "; make (255 * array).astype('uint8') of shares of white" if picture.dtype.kind == "f" else ""
-            reason = f"its values ({picture.dtype}) are not whole numbers from 0 to 255{remedy}"
+            remedy = (
+                "; convert values from 0 to 1 by (255 * array).astype('uint8')" if picture.dtype.kind == "f" else ""
+            )
+            reason = f"its values ({picture.dtype}) are not integers from 0 to 255{remedy}"
             raise UnreadableImage("array", reason)
         squeezed = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
-        # Truth values are black and white.
+        # Booleans are black and white.
         return to_rgb(Image.fromarray(squeezed if squeezed.dtype == np.bool_ else squeezed.astype(np.uint8)))
     if isinstance(picture, bytes):
         return decode_image(picture, "bytes")
     if not isinstance(picture, str | PathLike):
-        raise UnreadableImage(type(picture).__name__, "it is no path, bytes, PIL image or array")
+        raise UnreadableImage(type(picture).__name__, "it is not a path, bytes, PIL image or array")
     return decode_image(_read(str(picture)), str(picture))
 
 
@@ -49,7 +51,7 @@ def _from_pillow(picture: Image.Image) -> Image.Image:
     try:
         return convert_image(picture, name)
     except UnreadableImage:
-        # Of a file that is opened, but not read, what is broken may be the metadata alone.
+        # Pillow may fail on broken metadata of a file that is otherwise readable.
         if not Path(name).is_file():
             raise
         return decode_image(_read(name), name)
@@ -62,8 +64,8 @@ def _read(name: str) -> bytes:
             path = find_file(Path(), name)
         if path is None:
             raise UnreadableImage(name, _missing(name))
-        if not path.is_file():  # reading a pipe would wait for ever
-            raise UnreadableImage(name, "it is a folder" if path.is_dir() else "it is no file")
+        if not path.is_file():  # reading a pipe could block forever
+            raise UnreadableImage(name, "it is a folder" if path.is_dir() else "it is not a file")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise UnreadableImage(name, getattr(error, "strerror", None) or str(error)) from error
@@ -73,7 +75,5 @@ def _missing(name: str) -> str:
     if is_address(name):
         return NO_ADDRESSES
     if "\\" in name:
-        return (
-            f"there is no such file; backslashes stand between its folders: write {quoted(name.replace(chr(92), '/'))}"
-        )
+        return f"there is no such file; the path has backslashes: write {quoted(name.replace(chr(92), '/'))}"
     return "No such file or directory"

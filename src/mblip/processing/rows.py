@@ -1,8 +1,8 @@
-"""The instructions of a mix as record batches: in memory where they are few, else mapped from a file beside the mix.
+"""The instructions of a mix as record batches: in memory if they are few, else mapped from a file beside the mix.
 
-Parquet cannot be read row by row, and a training step wants rows from all over the mix. So a large mix is unpacked once into
-an Arrow file, whose pages the system reads as they are asked for, shares among all processes of the machine, and gives up when
-memory is short. The file is made again when the mix is another; it may be deleted at any time.
+Parquet cannot be read row by row, but a training step needs rows from all over the mix. So a large mix is unpacked once
+into an Arrow file. The system reads its pages when they are needed, shares them among all processes of the machine, and
+drops them when memory is short. The file is made again when the mix changes, and may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from mblip.storage.locks import BusyError
 
 COLUMNS = ["id", "source", "task", "images", "prompt", "answer", "prompt_language", "answer_language"]
 MAPPED_FROM = 1_000_000
-"""Rows from which a mix is mapped: fewer take less than half a gigabyte in memory."""
+"""Number of rows from which a mix is mapped; fewer rows take less than half a gigabyte of memory."""
 UNPACKED = ".unpacked"
-_PATIENCE = 0.5  # seconds between two looks at what another process unpacks
+_PATIENCE = 0.5  # seconds between two checks while another process unpacks
 _BATCH = 1 << 17  # rows of one record batch in the file
-_REPEATED = ("source", "task", "prompt_language", "answer_language")  # few values: stored as numbers
+_REPEATED = ("source", "task", "prompt_language", "answer_language")  # few values, stored as numbers
 
 
 class Rows:
@@ -49,7 +49,7 @@ class Rows:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
-        """Batch by batch, these columns."""
+        """Yield batches with these columns."""
         for batch in self._batches:
             yield batch.select(list(columns))
 
@@ -69,11 +69,11 @@ def open_rows(folder: Path, mapped_from: int = MAPPED_FROM) -> Rows:
     """The rows of a mix.
 
     Args:
-        folder: Of the mix.
-        mapped_from: Rows from which they are mapped.
+        folder: Folder of the mix.
+        mapped_from: Number of rows from which they are mapped.
 
     Raises:
-        InputError: No mix there, or there is nowhere to unpack it, such as on a full disk.
+        InputError: There is no mix, or no place to unpack it, as on a full disk.
     """
     manifest = read_manifest(folder)
     paths = ShardReader(folder, Instruction).paths
@@ -84,7 +84,7 @@ def open_rows(folder: Path, mapped_from: int = MAPPED_FROM) -> Rows:
 
 
 def _unpacked(folder: Path, manifest: Manifest, paths: Sequence[Path]) -> Path:
-    """The Arrow file of a mix, made if it is not there: beside the mix, or where that cannot be written in a cache."""
+    """The Arrow file of a mix, made if it is missing: beside the mix, or in a cache if that folder is read-only."""
     digest = hashlib.sha256(json.dumps(manifest.shards, sort_keys=True).encode()).hexdigest()[:16]
     places = [folder / UNPACKED, cache_folder("unpacked")]
     for place in places:
@@ -93,7 +93,7 @@ def _unpacked(folder: Path, manifest: Manifest, paths: Sequence[Path]) -> Path:
     writable = [place for place in places if _is_writable(place)]
     if not writable:
         raise InputError(
-            f"neither {places[0]} nor {places[1]} can be written, where the mix is to be unpacked: make one so"
+            f"the mix must be unpacked, but neither {places[0]} nor {places[1]} can be written: make one writable"
         )
     place, file = writable[0], writable[0] / f"{digest}.arrow"
     while not file.is_file():
@@ -101,9 +101,9 @@ def _unpacked(folder: Path, manifest: Manifest, paths: Sequence[Path]) -> Path:
             with exclusive_lock(file, "unpacking the mix"):
                 if not file.is_file():
                     for old in place.glob("*.arrow") if place.parent == folder else ():
-                        old.unlink()  # of what the folder held before
+                        old.unlink()  # belongs to an older mix in the folder
                     _unpack(paths, file)
-        except BusyError:  # another process of this machine wants the same
+        except BusyError:  # another process of this machine unpacks it
             time.sleep(_PATIENCE)
     return file
 
@@ -125,7 +125,7 @@ def _unpack(paths: Sequence[Path], to: Path) -> None:
         ]
     )
     values: dict[str, pa.Array] = {}
-    for name in _REPEATED:  # one dictionary for the whole file, which the file format asks for
+    for name in _REPEATED:  # the file format needs one dictionary for the complete file
         found: dict[str, None] = {}
         for path in paths:
             for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH, columns=[name]):
@@ -156,4 +156,4 @@ def _mapped(path: Path) -> list[pa.RecordBatch]:
         file = pa.ipc.open_file(pa.memory_map(str(path)))
         return [file.get_batch(number) for number in range(file.num_record_batches)]
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} is damaged ({error}): delete it, and it is made again") from error
+        raise InputError(f"{path} is damaged ({error}): delete it, and it will be made again") from error

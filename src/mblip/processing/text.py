@@ -1,9 +1,9 @@
-"""Prompts and answers to token ids, in the layout that the language model's kind needs.
+"""Turn prompts and answers into token ids, in the layout for the kind of language model.
 
-A row is the image placeholders (queries x images of that row), then the prompt (paper, section 3.1), or what a frame
-writes around both (:mod:`mblip.processing.framing`). An encoder-decoder gets the answer as decoder labels; a decoder-only
-model gets prompt and answer in one row, with the loss on the answer alone. What differs by family is asked of the tokeniser,
-never looked up by name.
+A row has the image placeholders (queries x images of that row), then the prompt (paper, section 3.1), or is written by
+a frame (:mod:`mblip.processing.framing`). An encoder-decoder gets the answer as decoder labels; a decoder-only model
+gets prompt and answer in one row, with the loss on the answer only. Differences between families are found through the
+tokeniser, never by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mblip.errors import InputError
 from mblip.processing.framing import Frame
 
 IGNORED = -100
-# A fast tokeniser keeps the truncation of the call under way inside itself: two threads would get one another's.
+# A fast tokeniser stores the truncation of the current call, so two threads would get each other's.
 _TOKENIZING = threading.Lock()
 
 
@@ -30,15 +30,14 @@ class TextLayout:
     """Makes token batches for one model.
 
     Args:
-        tokenizer: The language model's own.
+        tokenizer: The language model's tokeniser.
         image_token_id: Id of the placeholder.
-        end_token_id: What every answer ends with.
+        end_token_id: Id of the token that ends every answer.
         queries: Placeholders that one image takes.
         is_encoder_decoder: Which of the two layouts.
-        separator: What stands between prompt and answer of a decoder-only model; None for what its tokeniser makes of
-            both written in one line.
-        frame: What is written around prompts that hold their images; None where the images stand before the prompt.
-        start_first: Without a frame, the token that the tokeniser begins a text with stands before the images, not after.
+        separator: Text between prompt and answer of a decoder-only model; None to tokenise both as one line.
+        frame: Text around prompts that contain their images; None if the images come before the prompt.
+        start_first: Without a frame, put the tokeniser's start token before the images, not after them.
     """
 
     def __init__(
@@ -70,11 +69,11 @@ class TextLayout:
 
     @cached_property
     def separator(self) -> str:
-        """What stands between prompt and answer of a decoder-only model: what its checkpoint was trained with.
+        """The text between prompt and answer of a decoder-only model, as its checkpoint was trained.
 
-        Where the checkpoint says nothing: a blank where the tokeniser makes it part of the following word (byte-level
-        BPE), nothing where a word's first piece carries it anyway (SentencePiece): whichever gives the ids of both
-        written in one line.
+        If the checkpoint does not record it: a blank if the tokeniser makes it part of the following word (byte-level
+        BPE), and nothing if a word's first piece includes it (SentencePiece). Both give the ids of prompt and answer
+        written as one line.
         """
         if self.frame is not None and self.frame.separator is not None:
             return self.frame.separator
@@ -85,11 +84,11 @@ class TextLayout:
         return " " if first + spaced == together else ""
 
     def prompts(self, prompts: Sequence[str], images: Sequence[int]) -> dict[str, Tensor]:
-        """Rows to generate from; those of a decoder-only model are padded on the left.
+        """Rows for generation; those of a decoder-only model are padded on the left.
 
         Args:
-            prompts: The texts, never cut.
-            images: Number of images of each.
+            prompts: The prompts, which are never cut.
+            images: Number of images of each prompt.
 
         Returns:
             ``input_ids`` and ``attention_mask`` [texts, tokens].
@@ -108,12 +107,12 @@ class TextLayout:
         max_answer_tokens: int | None = None,
         end_cut_answers: bool = False,
     ) -> dict[str, Tensor]:
-        """Rows to train on or to score, padded on the right.
+        """Rows for training or scoring, padded on the right.
 
         Args:
-            prompts: The texts.
-            answers: As many; each ends in the end token, unless it had to be cut.
-            images: Number of images of each.
+            prompts: The prompts.
+            answers: One answer per prompt; each ends with the end token, unless it had to be cut.
+            images: Number of images of each prompt.
             max_prompt_tokens: Longer prompts are cut (placeholders do not count).
             max_answer_tokens: Longer answers are cut; the end token counts.
             end_cut_answers: See :meth:`targets`.
@@ -147,14 +146,14 @@ class TextLayout:
 
     @cached_property
     def start_tokens(self) -> list[int]:
-        """What the tokeniser writes before a text."""
+        """Ids of the tokens that the tokeniser puts before a text."""
         bare, whole = self._ids(["a"], special=False)[0], self._ids(["a"])[0]
         return whole[: next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)]
 
     def _framed(
         self, frame: Frame, prompts: Sequence[str], images: Sequence[int], limit: int | None
     ) -> list[list[int]]:
-        """The ids of prompts as their frame writes them, each image's placeholder as often as it has tokens."""
+        """The ids of prompts as their frame writes them, with each placeholder repeated for the image's tokens."""
         texts = prompts if limit is None else [self._cut(prompt, limit) for prompt in prompts]
         written = [frame.write(text, count) for text, count in zip(texts, images, strict=True)]
         made = []
@@ -167,16 +166,16 @@ class TextLayout:
         return made
 
     def _cut(self, text: str, limit: int) -> str:
-        """The text up to so many tokens."""
+        """Cut a text to a number of tokens."""
         if len(text.encode("utf-8", "surrogatepass")) <= limit:  # a token is at least a byte
             return text
         ids = self._ids([text], special=False)[0]
         return text if len(ids) <= limit else str(self.tokenizer.decode(ids[:limit]))
 
     def _is_glued(self, prompt: str) -> bool:
-        """Whether an answer follows its prompt with nothing between."""
+        """Whether an answer follows its prompt without a separator."""
         if self.frame is not None and self.frame.separator is not None:
-            return False  # it says itself what stands between
+            return False  # the prompt ends with its own separator
         return not prompt or prompt[-1].isspace()
 
     def targets(
@@ -186,14 +185,14 @@ class TextLayout:
         limit: int | None = None,
         end_cut_answers: bool = False,
     ) -> list[list[int]]:
-        """The ids of answers as they follow their prompts, each with the end token, at most ``limit`` of them.
+        """The ids of answers after their prompts, each with the end token, at most ``limit`` ids per answer.
 
         Args:
-            prompts: What they follow.
-            answers: As many.
-            limit: Most tokens; an answer that has to be cut then does not end in the end token.
-            end_cut_answers: It does, as the original has it: as the last of ``limit`` tokens of an encoder-decoder, and as
-                one more of a decoder-only model.
+            prompts: The prompts.
+            answers: One answer per prompt.
+            limit: Maximal number of tokens; an answer that has to be cut has no end token.
+            end_cut_answers: Give cut answers an end token, as the original does: the last of ``limit`` tokens for an
+                encoder-decoder, and one more token for a decoder-only model.
         """
         texts = list(answers)
         if not self.is_encoder_decoder and self.separator:
@@ -206,9 +205,9 @@ class TextLayout:
         return [[*row[:kept], self.end_token_id] for row in rows]
 
     def lengths(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[int, ...]]:
-        """Tokens of each text in each tensor that pads it, special ones left out.
+        """Number of tokens of each text in each tensor that pads it, without special tokens.
 
-        That is (prompt, answer) for an encoder-decoder, and (both together,) for a decoder-only model.
+        The tuples are (prompt, answer) for an encoder-decoder, and (sum of both,) for a decoder-only model.
         """
         sizes = [[len(row) for row in self._ids(texts, special=False)] for texts in (prompts, answers)]
         pairs = zip(*sizes, strict=True)
@@ -228,7 +227,7 @@ class TextLayout:
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
-    """Rows of ids as one tensor [rows, longest], filled up with ``value`` on the right (or left)."""
+    """Rows of ids as one tensor [rows, longest], padded with ``value`` on the right (or left)."""
     lengths = np.array([len(row) for row in rows])
     width = int(lengths.max(initial=0))
     columns = np.arange(width)

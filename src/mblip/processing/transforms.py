@@ -13,14 +13,14 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """A picture to normalised pixels; what is random comes from the generator alone.
+    """Turns a picture into normalised pixels; all randomness comes from the generator.
 
     Attributes:
         size: Side of the square result, in pixels.
-        mean: Per channel, on the scale 0..1.
-        std: Per channel.
-        scale: Area of the crop as a share of the picture, drawn uniformly; (1, 1) squeezes the whole picture instead.
-        flip: Mirror half of the pictures. Off by default: it makes left/right answers and writing wrong.
+        mean: Mean per channel, on the scale 0..1.
+        std: Standard deviation per channel, on the scale 0..1.
+        scale: Area of the crop as a share of the picture, drawn uniformly; (1, 1) resizes the complete picture instead.
+        flip: Mirror half of the pictures. Off by default, because it makes left/right answers and writing wrong.
     """
 
     size: int
@@ -31,7 +31,7 @@ class TrainTransform:
 
     @classmethod
     def of(cls, image_processor: Any, scale: tuple[float, float], flip: bool) -> TrainTransform:
-        """With the size and normalisation of a stock image processor."""
+        """The transform with the size and normalisation of a stock image processor."""
         mean, std = tuple(image_processor.image_mean), tuple(image_processor.image_std)
         crops = getattr(image_processor, "do_center_crop", False) and image_processor.crop_size
         size = dict(image_processor.crop_size if crops else image_processor.size)
@@ -40,12 +40,12 @@ class TrainTransform:
 
     @property
     def needed(self) -> int:
-        """The shorter side of a picture below which some crop would have to be blown up: how small it may be decoded."""
+        """The minimal shorter side of a decoded picture for which no crop has to be enlarged."""
         smallest = 1.0 if self.scale == (1.0, 1.0) else math.sqrt(self.scale[0] * 3 / 4)
         return math.ceil(self.size / smallest)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> NDArray[np.float32]:
-        """An RGB picture as [3, size, size]."""
+        """Transform an RGB picture to [3, size, size]."""
         box = None if self.scale == (1.0, 1.0) else random_box(image.width, image.height, self.scale, rng)
         if box is not None or image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
@@ -59,9 +59,9 @@ class TrainTransform:
 def random_box(
     width: int, height: int, scale: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """A crop (left, top, right, bottom) of random area and an aspect ratio of 3/4 to 4/3, as RandomResizedCrop draws it.
+    """A crop (left, top, right, bottom) of random area and an aspect ratio of 3/4 to 4/3, like RandomResizedCrop.
 
-    After ten draws that do not fit, the largest centred crop of an allowed ratio.
+    After ten draws that do not fit, it is the largest centred crop of an allowed ratio.
     """
     for _ in range(10):
         area = rng.uniform(*scale) * width * height

@@ -1,1 +1,1 @@
-"""Tables and pages that people look at."""
+"""Reports of evaluations as pages and tables."""

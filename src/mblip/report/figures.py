@@ -1,4 +1,4 @@
-"""What the page of ``mblip report`` shows, section by section; ``templates/report.html.j2`` draws it."""
+"""The content of ``mblip report``'s page, section by section, for ``templates/report.html.j2``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOLDED = 6
 
 
 def draw_page(report: Report, cards: Sequence[SampleCard]) -> str:
-    """The whole report as one HTML document that fetches nothing."""
+    """The complete report as one HTML document without external files."""
     runs = list(report.runs)
     several = [benchmark for benchmark in report.benchmarks if len(benchmark.languages) > 1]
     sources = list(dict.fromkeys(row.source for row in report.published))
@@ -71,7 +71,7 @@ def _means(benchmarks: Sequence[BenchmarkSummary]) -> Table:
             fidelity, count = TableCell(show_share(result.fidelity)), TableCell(str(len(result.scores)))
             rows.append([name, TableCell(run), english, *others, fidelity, count])
             name = TableCell("")
-    # No column of nothing, such as that of a group none of the languages is in.
+    # Drop empty columns, such as that of a group without languages.
     kept = [column for column in range(len(head)) if any(row[column].text for row in rows)]
     return Table([head[column] for column in kept], [[row[column] for column in kept] for row in rows])
 
@@ -95,7 +95,7 @@ def _axis(benchmark: BenchmarkSummary) -> list[float]:
 
 
 class _Strip(NamedTuple):
-    """One run on a line: English as an upright bar, the other languages as dots, their mean as a thin line."""
+    """One run on a line: English as a vertical bar, the other languages as dots, their mean as a thin line."""
 
     run: str
     said: str
@@ -121,7 +121,7 @@ def _strips(benchmark: BenchmarkSummary) -> Iterator[_Strip]:
 def _groups(
     benchmark: BenchmarkSummary, bar: Callable[[BenchmarkSummary, RunScores, Score], Bar]
 ) -> Iterator[tuple[str, list[tuple[str, Bar]]]]:
-    """The bars of every language, with the runs that they are of."""
+    """The bars of every language, with their runs."""
     for code in benchmark.languages:
         held = ((run, result, result.scores.get(code)) for run, result in benchmark.runs.items())
         bars = [
@@ -162,7 +162,7 @@ def _alone(report: Report) -> Iterator[Table]:
 
 
 def _untold(benchmark: BenchmarkSummary) -> list[tuple[list[str], list[str]]]:
-    """Runs, with the languages that their answers could not be told to be in."""
+    """Runs, with the languages for which no detector can judge the answers."""
     found: dict[tuple[str, ...], list[str]] = {}
     for run, result in benchmark.runs.items():
         if result.fidelity_untold:

@@ -1,8 +1,8 @@
-"""lmms-eval: runs in its result format, and the benchmarks as tasks that it can run.
+"""Export to lmms-eval: runs in its result format, and benchmarks as tasks that it can run.
 
-The formats are those of its release 0.7 (``loggers/evaluation_tracker.py``, ``api/task.py``). Nothing of it is imported:
-a folder of tasks holds a ``utils.py`` that imports the functions below, so that prompts, pictures and scores are this
-project's in both harnesses.
+The formats are those of its release 0.7 (``loggers/evaluation_tracker.py``, ``api/task.py``). No code of lmms-eval is
+imported: a folder of tasks has a ``utils.py`` that imports the functions below, so prompts, pictures and scores are
+this project's in both harnesses.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mblip.schema import Score
 from mblip.storage import JsonlWriter, atomic_write, write_json
 
 PREFIX = "mblip"
-_NORMAL = 3.92  # widths of a standard error in a 95 % interval
+_NORMAL = 3.92  # width of a 95 % interval in standard errors
 _PROBE = 50
 _UTILS = (
     '"""Written by mblip tasks: prompts, pictures and scores are those of mblip.evaluation."""\n\n'
@@ -44,13 +44,13 @@ def task_name(benchmark: str, language: str) -> str:
 
 
 def export_run(run: Path, to: Path) -> list[Path]:
-    """Write a run as lmms-eval would have: ``<model>/<date>_results.json`` and ``<date>_samples_<task>.jsonl``.
+    """Write a run in lmms-eval's layout: ``<model>/<date>_results.json`` and ``<date>_samples_<task>.jsonl``.
 
-    ``accuracy`` is a fraction there, as lmms-eval has it; standard errors are those of the intervals, clustered on images.
+    ``accuracy`` is a fraction there, as in lmms-eval; standard errors come from the intervals, clustered on images.
 
     Args:
         run: Directory of ``mblip eval``.
-        to: What lmms-eval calls its output path.
+        to: Output path of lmms-eval.
 
     Returns:
         The files.
@@ -103,8 +103,8 @@ def write_tasks(tasks: Sequence[Task], to: Path) -> list[Path]:
     """Write benchmarks as a folder for ``lmms_eval --include_path``.
 
     Args:
-        tasks: What is asked; their items and the places of their pictures go into the files.
-        to: Folder.
+        tasks: The tasks; their items and the paths of their pictures are written to the files.
+        to: The folder.
 
     Returns:
         The task files.
@@ -166,17 +166,17 @@ def visuals(doc: dict[str, Any]) -> list[Image.Image]:
 
 
 def prompt(doc: dict[str, Any], lmms_eval_specific_kwargs: dict[str, Any] | None = None) -> str:
-    """The paper's prompt; what lmms-eval would put around it for a model is not."""
+    """The paper's prompt, without the text that lmms-eval would add for a model."""
     return str(doc["prompt"])
 
 
 def target(doc: dict[str, Any]) -> str:
-    """What was wanted, for its log and its comparison of runs."""
+    """The reference answer, for lmms-eval's log and comparison of runs."""
     return _target(gold_texts(json.loads(doc["gold"])))
 
 
 def process(doc: dict[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """An answer with its item, under the name of every metric: scores are made of all answers together."""
+    """An answer with its item, under the name of every metric, because scores need all answers."""
     benchmark = find_benchmark(doc["benchmark"])
     item = _item(doc)
     names = benchmark.score([item], [""], _options(benchmark, doc["language"])).metrics
@@ -185,7 +185,7 @@ def process(doc: dict[str, Any], results: Sequence[str]) -> dict[str, Any]:
 
 
 def aggregate(results: Sequence[dict[str, Any]]) -> float:
-    """A metric of all answers, as ``mblip eval`` computes it, but ``accuracy`` as a fraction, as lmms-eval has it."""
+    """A metric over all answers, as in ``mblip eval``, except that ``accuracy`` is a fraction, as in lmms-eval."""
     first = results[0]
     benchmark = find_benchmark(first["benchmark"])
     ordered = sorted(results, key=lambda row: str(row["id"]))
@@ -196,12 +196,12 @@ def aggregate(results: Sequence[dict[str, Any]]) -> float:
 
 
 def _target(golds: Sequence[str]) -> str:
-    """One answer is written as it is: lmms-eval compares it with what was said where a run is a baseline of another."""
+    """The reference as a text; a single one is unchanged, because lmms-eval compares it with a baseline's answers."""
     return golds[0] if len(golds) == 1 else str(list(golds))
 
 
 def _is_better(metric: Metric) -> bool:
-    """lmms-eval knows no metric of which neither more nor less is better."""
+    """Whether higher is better; lmms-eval has no metric where neither is better."""
     return metric.higher_is_better is not False
 
 

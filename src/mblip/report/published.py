@@ -1,4 +1,4 @@
-"""Values that others have published, each with the place it was printed in (``published.json``)."""
+"""Published values of other works, each with its source (``published.json``)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from importlib import resources
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a value was printed.
+    """The source of a published value.
 
     Attributes:
         title: The work and the table in it.
-        url: Of the work.
-        settings: What was done otherwise than here, as far as it is known.
+        url: Address of the work.
+        settings: Known differences from the settings here.
     """
 
     title: str
@@ -24,17 +24,17 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One model on one benchmark, as printed.
+    """Published values of one model on one benchmark.
 
     Attributes:
-        model: As the source names it.
-        benchmark: Name in this project.
+        model: Name of the model in the source.
+        benchmark: Name of the benchmark in this project.
         metric: ``accuracy`` in percent, or ``CIDEr`` as a fraction.
-        english: In English; None where it was not printed.
-        others: Mean of the other languages; None where it was not printed.
-        languages: By mC4 code, where printed.
-        language_fidelity: Share of answers in the language asked for, where printed.
-        source: Where from.
+        english: Value in English; None if it was not published.
+        others: Mean of the other languages; None if it was not published.
+        languages: Published values by mC4 code.
+        language_fidelity: Share of answers in the requested language, if published.
+        source: The source.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""The pages' templates (``templates/``) and what they may call. Every text is escaped; nothing is fetched."""
+"""Templates of pages (``templates/``) and their functions; every text is escaped, and pages load nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLOURS = ("#3b6fd4", "#d98a2b", "#2f9e78", "#a24bb8", "#c2455b", "#6b7280")
 
 
 class TableCell(NamedTuple):
-    """One cell of a table: a text, and what stands smaller below it."""
+    """One cell of a table: a text, and a smaller text below it."""
 
     text: str
     small: str = ""
@@ -27,7 +27,7 @@ class TableCell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table; ``numbers`` are the columns that are set right: by default all but two."""
+    """A table; ``numbers`` are the right-aligned columns, by default all but two."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[TableCell]]
@@ -35,9 +35,9 @@ class Table(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A bar from 0, or its label alone where there is no value.
+    """A bar from 0, or only its label if there is no value.
 
-    ``interval`` is drawn as a whisker, ``reference`` as an upright line.
+    ``interval`` is drawn as a whisker, ``reference`` as a vertical line.
     """
 
     label: str
@@ -47,12 +47,12 @@ class Bar(NamedTuple):
 
 
 def render(template: str, folder: Path | None = None, **values: Any) -> str:
-    """A page, from a template and the values and functions that it names.
+    """Render a page from a template with values and functions.
 
     Args:
-        template: Its file in ``templates/``, or in another folder; there it may extend those of ``templates/``.
-        folder: That other folder.
-        **values: What the template names.
+        template: File in ``templates/``, or in another folder; there it may extend those of ``templates/``.
+        folder: The other folder.
+        **values: Values and functions of the template.
     """
     return _environment(folder).get_template(template).render(values)
 
@@ -85,12 +85,12 @@ def _environment(folder: Path | None) -> Environment:
 
 
 def _along(value: float, axis: Sequence[float]) -> str:
-    """How far along an axis a value is."""
+    """The position of a value along an axis."""
     return f"{100 * min(1.0, max(0.0, value / axis[-1])):.2f}%"
 
 
 def _colour(number: int) -> str:
-    """The colour of the run of that number; they begin anew after the last."""
+    """The colour of a run by its number; after the last colour they repeat."""
     return COLOURS[number % len(COLOURS)]
 
 

@@ -1,4 +1,4 @@
-"""Pictures with what each run said of them, in the scripts they said it in."""
+"""Sample pictures with the answers of each run, in their scripts."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mblip.report.summary import Report
 from mblip.storage import UnreadableImage
 
 LANGUAGES_SHOWN = 8
-_ROOM = 240  # characters of what was wanted
-_WIDTH = 320  # pixels; a picture takes about 20 kB of the page
+_ROOM = 240  # characters of a reference answer
+_WIDTH = 320  # pixels; a picture takes about 20 kB in the page
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was asked in one language, and what the runs said.
+    """A question in one language, and the answers of the runs.
 
     Attributes:
         language: mC4 code.
         text: The question or statement; empty for captions.
-        gold: What was wanted, as much of it as a card has room for.
-        answers: By run: the answer and what it was worth.
+        gold: Reference answers, as many as fit on a card.
+        answers: The answer and its score, by run.
     """
 
     language: str
@@ -41,12 +41,12 @@ class SampleCard:
     """One picture, or pair of pictures.
 
     Attributes:
-        benchmark: Whose.
-        metric: What the values of the answers are.
-        images: Keys.
-        pictures: The same as JPEG data URLs; None for those that are not at hand.
-        rows: One for each language shown.
-        own_language: Whether answers are in the language of their row; otherwise all are in English.
+        benchmark: Name of the benchmark.
+        metric: Metric of the answers' scores.
+        images: Keys of the pictures.
+        pictures: The pictures as JPEG data URLs; None for missing ones.
+        rows: One row per language.
+        own_language: Whether answers are in the language of their row, and not all in English.
     """
 
     benchmark: str
@@ -60,13 +60,13 @@ class SampleCard:
 def choose_samples(
     report: Report, cards: int = 4, root: Path | None = None, images: Sequence[str] = ()
 ) -> list[SampleCard]:
-    """Samples of every benchmark: pictures at even steps through its files, so that nobody has chosen them.
+    """Samples of every benchmark: pictures at even steps through its files, so that they are not hand-picked.
 
     Args:
         report: The runs.
-        cards: How many pictures of each benchmark.
-        root: Where the benchmarks' pictures lie; None if they are not at hand.
-        images: Image stores to look in first.
+        cards: Number of pictures of each benchmark.
+        root: Folder of the benchmarks' pictures; None if they are missing.
+        images: Image stores to search first.
 
     Raises:
         InputError: A store does not exist, or a file of a run is damaged.
@@ -119,7 +119,7 @@ def _fitting(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _many_scripts(languages: Sequence[str]) -> list[str]:
-    """Up to :data:`LANGUAGES_SHOWN` languages, one of every script before a second of any."""
+    """Up to :data:`LANGUAGES_SHOWN` languages, one of every script before a second of any script."""
     seen: dict[str, int] = {}
     rank = {}
     for place, code in enumerate(languages):

@@ -1,4 +1,4 @@
-"""What a report says, as data: the scores of runs side by side, their means, gaps and tests. The writers only draw it."""
+"""The data of a report: scores of runs side by side, with means, gaps and tests. The writers only format it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mblip.languages import find_language
 from mblip.report.published import Published, load_published
 from mblip.schema import Score
 
-# Scores of one benchmark and language that differ in any of these are not made of the same thing.
+# Scores of one benchmark and language that differ in any of these cannot be compared.
 _MUST_AGREE = (
     "data_sha256", "sets", "chosen_by_sha256", "items_in_data", "variant", "segmenter", "normaliser", "prompts", "prompt",
     "pictures",
@@ -37,7 +37,7 @@ _MUST_AGREE = (
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value in the metric's own unit, with its 95 % interval where the metric is a mean over items."""
+    """A value in the metric's own unit, with its 95 % interval if the metric is a mean over items."""
 
     value: float
     interval: tuple[float, float] | None = None
@@ -48,13 +48,14 @@ class RunScores:
     """One run on one benchmark.
 
     Attributes:
-        scores: By mC4 code.
-        means: By group of languages (:func:`~mblip.evaluation.statistics.language_groups`).
-        english: The score that stands for English.
-        english_from: The benchmark it is from: this one, or the one that serves as its English (NLVR2 for MaRVL).
+        scores: Scores by mC4 code.
+        means: Means by group of languages (:func:`~mblip.evaluation.statistics.language_groups`).
+        english: The score in English.
+        english_from: The benchmark of that score: this one, or the one that serves as its English part (NLVR2 for
+            MaRVL).
         gap: English minus the mean of the other languages.
-        fidelity: Mean share of answers in the language asked for, over the languages where that can be told.
-        fidelity_untold: Languages where it cannot.
+        fidelity: Mean share of answers in the requested language, over the languages that a detector can identify.
+        fidelity_untold: Languages that no detector can identify.
     """
 
     scores: dict[str, Score]
@@ -71,11 +72,11 @@ class BenchmarkSummary:
     """One benchmark.
 
     Attributes:
-        about: What the runs say of it.
-        metric: The one that is drawn; tables hold all.
-        metrics: All that its scores have, by name.
+        about: The runs' description of the benchmark.
+        metric: The metric in the figures; tables have all.
+        metrics: All metrics of its scores, by name.
         languages: English first, then by share of mC4.
-        runs: By name of the run; only those that were evaluated on it.
+        runs: Scores by name of the run, for runs that were evaluated on it.
     """
 
     about: About
@@ -86,18 +87,18 @@ class BenchmarkSummary:
 
     @property
     def name(self) -> str:
-        """Of the benchmark."""
+        """Name of the benchmark."""
         return self.about.name
 
     @property
     def stand_ins(self) -> list[str]:
-        """Other benchmarks that its English is from."""
+        """Other benchmarks that serve as its English part."""
         return sorted({result.english_from for result in self.runs.values()} - {"", self.name})
 
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """Two runs on one benchmark: ``rows`` by language and group; ``adjusted`` are p values of the languages after Holm."""
+    """A test of two runs on one benchmark: ``rows`` by language and group, ``adjusted`` p values by language (Holm)."""
 
     benchmark: str
     metric: Metric
@@ -109,15 +110,15 @@ class PairedTest:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything a report says.
+    """All data of a report.
 
     Attributes:
-        runs: What was evaluated, by name.
-        directories: Of the runs.
-        benchmarks: In the order of evaluation.
+        runs: The runs by name.
+        directories: Directories of the runs.
+        benchmarks: Summaries in the order of evaluation.
         tests: Each further run against the first.
-        published: Values of others on these benchmarks.
-        cautions: What a reader must know before comparing.
+        published: Published values of other works on these benchmarks.
+        cautions: Warnings about comparisons.
     """
 
     runs: dict[str, Run]
@@ -129,13 +130,13 @@ class Report:
 
 
 def summarize(directories: Sequence[Path]) -> Report:
-    """Read runs that ``mblip eval`` has written and put them side by side.
+    """Read runs of ``mblip eval`` and compare them.
 
     Args:
-        directories: Of the runs; later ones are tested against the first.
+        directories: Directories of the runs; later ones are tested against the first.
 
     Raises:
-        InputError: One of them is no such run, is named twice, is damaged or holds no score.
+        InputError: A directory is not such a run, is named twice, is damaged or has no score.
     """
     read = _read_runs(directories)
     names = _names(read)
@@ -144,7 +145,7 @@ def summarize(directories: Sequence[Path]) -> Report:
     about = _read_about(names, scores)
     samples = {name: _samples(path, scores[name]) for name, path in names.items()}
     cautions = [
-        f"{name} was asked about the first {run.limit} images of each benchmark only."
+        f"{name} used only the first {run.limit} images of each benchmark."
         for name, run in runs.items()
         if run.limit is not None
     ]
@@ -206,15 +207,15 @@ def _read_scores(directory: Path) -> list[Score]:
             raise InputError(f"{where} has no metrics; run mblip eval again")
         for name, value in score.metrics.items():
             if not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{where} has {name} {value!r}, which is no number; run mblip eval again")
+                raise InputError(f"{where} has {name} {value!r}, which is not a number; run mblip eval again")
     return scores
 
 
 def _read_about(names: dict[str, Path], scores: dict[str, list[Score]]) -> dict[str, About]:
-    """What the runs say of their benchmarks, in the order of evaluation.
+    """The runs' descriptions of their benchmarks, in the order of evaluation.
 
     Raises:
-        InputError: Two runs give values of one metric in different units.
+        InputError: Two runs have values of one metric in different units.
     """
     found: dict[str, About] = {}
     for run, path in names.items():
@@ -223,8 +224,8 @@ def _read_about(names: dict[str, Path], scores: dict[str, list[Score]]) -> dict[
             for metric in about.metrics:
                 if known.metric(metric.name).unit != metric.unit:
                     raise InputError(
-                        f"{path} and another run hold {metric.name} of {name} in different units; evaluate them with one "
-                        "version of mblip"
+                        f"{path} and another run hold {metric.name} of {name} in different units; evaluate them with "
+                        "one version of mblip"
                     )
     return found
 
@@ -243,7 +244,7 @@ def _samples(directory: Path, scores: Sequence[Score]) -> Samples:
 
 
 def _values(samples: Samples, benchmark: str, metric: Metric) -> dict[str, Sample]:
-    """The values of a metric by language, in its own unit; empty if it is no mean over items."""
+    """The values of a metric by language, in its own unit; empty if it is not a mean over items."""
     found = {}
     for (name, code), items in samples.items():
         if name == benchmark and all(metric.name in item.values for item in items):
@@ -280,7 +281,7 @@ def _estimate(score: Score, metric: Metric) -> Estimate:
 
 
 def _main_metric(benchmark: About, scores: Sequence[Score]) -> Metric:
-    """The first metric declared that all scores have."""
+    """The first declared metric that all scores have."""
     common = set.intersection(*(set(score.metrics) for score in scores))
     if not common:
         raise InputError(
@@ -294,7 +295,7 @@ def _order(codes: Iterable[str]) -> tuple[str, ...]:
 
 
 def _remarks(scores: dict[str, list[Score]]) -> list[str]:
-    """What the scores of runs say of themselves, such as that answers differ from the gold ones in spelling alone."""
+    """Remarks stored with the scores of runs, such as that answers differ from the gold ones in spelling alone."""
     return [
         f"{score.benchmark} ({score.language}), {name}: {score.fingerprint['remark']}."
         for name, held in scores.items()
@@ -306,7 +307,7 @@ def _remarks(scores: dict[str, list[Score]]) -> list[str]:
 def _differences(
     benchmark: str, first: tuple[str, dict[str, Score]], second: tuple[str, dict[str, Score]]
 ) -> list[str]:
-    """What makes the scores of two runs incomparable, one sentence a field."""
+    """The reasons why scores of two runs cannot be compared, one sentence per field."""
     (ours, mine), (theirs, other) = first, second
     found: dict[str, list[str]] = {}
     for code in mine.keys() & other.keys():
@@ -324,7 +325,7 @@ def _differences(
 def _test(
     benchmark: str, metric: Metric, first: tuple[str, Samples], second: tuple[str, Samples]
 ) -> tuple[list[PairedTest], list[str]]:
-    """The second run against the first in the languages that both answered the same items of."""
+    """Test the second run against the first, in the languages where both have answered the same items."""
     (ours, mine), (theirs, other) = first, second
     values, against = _values(mine, benchmark, metric), _values(other, benchmark, metric)
     shared, cautions = [], []
@@ -333,7 +334,7 @@ def _test(
         if ids == ids_other:
             shared.append(code)
         else:
-            cautions.append(f"{benchmark} ({code}): {ours} and {theirs} were not asked the same items, so not tested.")
+            cautions.append(f"{benchmark} ({code}): {ours} and {theirs} have different items, so they are not tested.")
     if not shared:
         return [], cautions or [f"{benchmark}: {metric.name} of {ours} and {theirs} cannot be tested item by item."]
     pairs = paired_languages({code: against[code] for code in shared}, {code: values[code].values for code in shared})

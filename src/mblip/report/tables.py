@@ -25,7 +25,7 @@ _LATEX = {
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """Everything, for programs."""
+    """All data of the report, for programs."""
     data = asdict(report)
     data["directories"] = {name: str(path) for name, path in report.directories.items()}
     for row, benchmark in zip(data["benchmarks"], report.benchmarks, strict=True):
@@ -39,7 +39,7 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def to_csv(report: Report) -> str:
-    """Every metric of every score, one a row; values unrounded, ``accuracy`` in percent, others as fractions."""
+    """Every metric of every score, one per row; values are unrounded, ``accuracy`` in percent, others as fractions."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -62,7 +62,7 @@ def to_markdown(report: Report) -> str:
     lines = [
         "# Evaluation",
         "",
-        "95 % intervals in brackets: pictures drawn anew with all their questions and languages.",
+        "95 % intervals in brackets: bootstrap over pictures, with all their questions and languages.",
         "",
     ]
     lines += [line for caution in report.cautions for line in (f"> {caution}", "")]
@@ -95,7 +95,7 @@ def to_markdown(report: Report) -> str:
 
 
 def to_latex(report: Report) -> str:
-    """One ``booktabs`` table a benchmark, runs as rows and languages as columns, without intervals."""
+    """One ``booktabs`` table per benchmark, with runs as rows and languages as columns, without intervals."""
     lines = ["% needs \\usepackage{booktabs}"]
     for benchmark in report.benchmarks:
         title = _latex(f"{benchmark.name}, {benchmark.metric.title}")
@@ -132,7 +132,7 @@ def _rows(report: Report, name: str) -> Iterator[list[str]]:
         yield ["**English minus the others**", *gaps]
     fidelity = ["" if r.fidelity is None else f"{r.fidelity:.1%}" for r in benchmark.runs.values()]
     if any(fidelity):
-        yield ["**in the language asked for**", *fidelity]
+        yield ["**in the requested language**", *fidelity]
     for code in benchmark.languages:
         scores = [result.scores.get(code) for result in benchmark.runs.values()]
         yield [

@@ -1,4 +1,4 @@
-"""How numbers are written, the same in every form of the report."""
+"""Format numbers, the same way in every form of the report."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def show_share(value: float | None) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p value with as many digits as the draws can tell."""
+    """A p value with as many digits as the number of draws supports."""
     return f"< {_LEAST_P}" if value < _LEAST_P else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""``mblip report``: runs in, one offline page and the same figures for papers and programs out."""
+"""``mblip report``: write one offline page about runs, and the same figures for papers and programs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def report_runs(
 
     Args:
         runs: Directories of ``mblip eval``; later ones are tested against the first.
-        to: Folder.
-        cards: How many sample pictures of each benchmark.
-        root: Where the benchmarks' pictures lie; None if they are not at hand.
-        images: Image stores to look in first.
+        to: Folder of the report.
+        cards: Number of sample pictures of each benchmark.
+        root: Folder of the benchmarks' pictures; None if they are missing.
+        images: Image stores to search first.
 
     Raises:
-        InputError: A run cannot be used, or the folder not be written.
+        InputError: A run cannot be used, or the folder cannot be written.
     """
     report = summarize(runs)
     html = draw_page(report, choose_samples(report, cards, root, images))

@@ -1,4 +1,4 @@
-"""Everything on disk: atomic writes, JSON lines, Parquet shards with a manifest, image stores."""
+"""Files on disk: atomic writes, JSON lines, Parquet shards with a manifest, image stores."""
 
 from mblip.storage.decoding import UnreadableImage, convert_image, decode_image, to_rgb
 from mblip.storage.files import (

@@ -1,4 +1,4 @@
-"""Pictures in the cells of Parquet, as data sets of the Hugging Face Hub hold them: ``{bytes, path}``, or the bytes alone."""
+"""Pictures in the cells of Parquet, in the form of the Hugging Face Hub: ``{bytes, path}``, or only the bytes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from mblip.errors import InputError, nearest
 
-_ROWS = 16  # read at a time
+_ROWS = 16  # rows read at a time
 
 
 def picture_columns(path: Path) -> list[str]:
-    """The columns of a Parquet file whose cells hold pictures.
+    """The columns of a Parquet file with pictures in their cells.
 
     Raises:
         InputError: The file cannot be read.
@@ -29,7 +29,7 @@ def picture_columns(path: Path) -> list[str]:
         return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)) and filled(leaf)
 
     def filled(leaf: str) -> bool:
-        """Whether any cell holds something; a data set may name paths alone."""
+        """Whether any cell has a value; a data set may have only paths."""
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         chunks = [group.column(n) for group in groups for n in range(group.num_columns)]
         return any(
@@ -45,19 +45,21 @@ def picture_column(path: Path) -> str:
     """The column of a Parquet file with its pictures: ``image``, or the only one.
 
     Raises:
-        InputError: There is none, or several of other names; or the file cannot be read.
+        InputError: There is none, or several without the name ``image``; or the file cannot be read.
     """
     columns = picture_columns(path)
     if "image" in columns or len(columns) == 1:
         return "image" if "image" in columns else columns[0]
     which = (
-        f"several columns of pictures ({', '.join(columns)}); call one 'image'" if columns else "no column of pictures"
+        f"several columns of pictures ({', '.join(columns)}); rename one to 'image'"
+        if columns
+        else "no column of pictures"
     )
-    raise InputError(f"{path} has {which}: it is no image store")
+    raise InputError(f"{path} has {which}: it is not an image store")
 
 
 class PictureCells:
-    """The pictures of a column, by row from 0; fast in order, and safe for threads.
+    """The pictures of a column, by row from 0; fast in sequence, and thread-safe.
 
     Raises:
         InputError: The file cannot be read, or has no such column.
@@ -79,10 +81,10 @@ class PictureCells:
         return self._rows
 
     def get(self, row: int) -> tuple[bytes | None, str]:
-        """The picture's bytes, if its cell holds any, and the path that it names, if any.
+        """The picture's bytes, if its cell has them, and its path, if there is one.
 
         Raises:
-            InputError: The file is damaged or gone.
+            InputError: The file is damaged or missing.
         """
         import pyarrow as pa
 
@@ -100,7 +102,7 @@ class PictureCells:
         group = max(number for number, start in enumerate(self._starts) if start <= row)
         if group != self._group or row < self._begin:
             self._group, self._begin, self._batch = group, self._starts[group], []
-            # Without a buffer over the whole row group, which may be gigabytes.
+            # Without a buffer for the complete row group, which may have gigabytes.
             file = _open(self.path, pre_buffer=False, buffer_size=1 << 20)
             self._batches = file.iter_batches(batch_size=_ROWS, columns=[self._column], row_groups=[group])
         while row >= self._begin + len(self._batch):

@@ -1,4 +1,4 @@
-"""Image files to upright RGB: whatever metadata they carry, in whatever format, by one path for all that reads pictures."""
+"""Decode image files of any format to upright RGB, the same way for everything that reads pictures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from PIL import Image, UnidentifiedImageError, features
 from mblip.errors import InputError, quoted, shorten
 from mblip.storage.metadata import without_metadata
 
-MAX_PIXELS = 89_478_485  # Pillow's own threshold of a decompression bomb: 256 MiB of RGB
-# Pillow knows more formats, but some of these run other programs (EPS: Ghostscript), and no photo comes in them. They are
-# tried in this order, and the first that Pillow does not know from the start makes it import all it has.
+MAX_PIXELS = 89_478_485  # Pillow's threshold for decompression bombs: 256 MiB of RGB
+# Pillow knows more formats, but some run other programs (EPS: Ghostscript), and photos do not use them. Formats are
+# tried in this order; the first one that Pillow has not loaded makes it import all of its plug-ins.
 _ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -34,7 +34,7 @@ _ENDINGS = {
     "TGA": (".tga",),
 }
 FORMATS = tuple(_ENDINGS)
-"""Pillow's names of the formats that are read."""
+"""Pillow's names of the supported formats."""
 EXTENSIONS = tuple(ending for endings in _ENDINGS.values() for ending in endings)
 DECODE_ERRORS = (
     OSError,
@@ -52,7 +52,7 @@ DECODE_ERRORS = (
 
 
 class UnreadableImage(InputError):
-    """An image that is missing, damaged or refused; ``key`` says which and ``reason`` why."""
+    """An image that is missing, damaged or refused, with its ``key`` and the ``reason``."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"image {quoted(key)} cannot be used: {reason}")
@@ -64,18 +64,19 @@ class UnreadableImage(InputError):
 
 
 def decode_image(data: bytes, key: str, at_least: int = 0, as_stored: bool = False) -> Image.Image:
-    """Decode an image file to RGB, turned upright by its EXIF orientation; of an animation, the first frame.
+    """Decode an image file to RGB, upright by its EXIF orientation; for an animation, the first frame.
 
     Args:
-        data: The file's bytes, in any of :data:`FORMATS`, whatever the name says.
-        key: What errors call it.
+        data: The file's bytes, in any of :data:`FORMATS`, independent of the file's name.
+        key: Name for errors.
         at_least: If not 0, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep this many
-            pixels; several times faster for large photos.
-        as_stored: Pillow's ``convert("RGB")`` and nothing more, as in the original mBLIP: not turned, transparency left
-            away, greys of more than 8 bits clipped, and ``at_least`` without effect.
+            pixels, which is several times faster for large photos.
+        as_stored: Only apply Pillow's ``convert("RGB")``, as the original mBLIP does: no rotation, transparency
+            dropped, greys of more than 8 bits clipped, and ``at_least`` without effect.
 
     Raises:
-        UnreadableImage: Not an image, cut off, larger than :data:`MAX_PIXELS`, or in a format whose decoder is not installed.
+        UnreadableImage: The file is not an image, is cut off, larger than :data:`MAX_PIXELS`, or needs a decoder that
+            is not installed.
     """
     if not data:
         raise UnreadableImage(key, "the file is empty")
@@ -84,7 +85,8 @@ def decode_image(data: bytes, key: str, at_least: int = 0, as_stored: bool = Fal
     try:
         return _decode(data, key, at_least, as_stored)
     except DECODE_ERRORS as error:
-        # Text, colour profile or thumbnail may be broken where the pixels are whole; EXIF, which turns them, goes last.
+        # Text, colour profile or thumbnail may be broken although the pixels are intact. EXIF, which has the
+        # orientation, is dropped last.
         for bare in (without_metadata(data, keep_exif=True), without_metadata(data, keep_exif=False)):
             if bare is not None:
                 with suppress(*DECODE_ERRORS):
@@ -93,7 +95,7 @@ def decode_image(data: bytes, key: str, at_least: int = 0, as_stored: bool = Fal
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A picture turned as its EXIF data say; where those cannot be read, as it is."""
+    """A picture rotated by its EXIF orientation; unchanged if that cannot be read."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except DECODE_ERRORS:
@@ -103,7 +105,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def convert_image(image: Image.Image, key: str) -> Image.Image:
-    """An image that Pillow has opened, but may not have read yet, as upright RGB.
+    """Convert an image that Pillow has opened, but perhaps not read yet, to upright RGB.
 
     Raises:
         UnreadableImage: Its pixels are damaged.
@@ -129,12 +131,12 @@ def _decode(data: bytes, key: str, at_least: int, as_stored: bool) -> Image.Imag
 
 def _why(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not a readable image (in no format that is known here)"
+        return "not a readable image (unknown format)"
     return f"not a readable image ({shorten(' '.join(str(error).split())) or 'damaged'})"
 
 
 def _lacks_decoder(data: bytes) -> str:
-    """What to install for a picture of a phone that this installation has no decoder for; empty where it has one."""
+    """The package to install for a phone's picture without a decoder; empty if there is a decoder."""
     if data[4:8] != b"ftyp":
         return ""
     brands = data[8 : 8 + 4 * 16]
@@ -142,12 +144,12 @@ def _lacks_decoder(data: bytes) -> str:
         return "" if features.check("avif") else "it is AVIF, which this Pillow does not read: pip install -U pillow"
     if any(brand in brands for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")):
         return "" if _registers_heif() else "it is HEIC/HEIF, which needs an extra: pip install 'mblip[heic]'"
-    return "it is a film (MP4 or MOV), no picture"
+    return "it is a video (MP4 or MOV), not a picture"
 
 
 @cache
 def _registers_heif() -> bool:
-    """Give Pillow the decoder of HEIC/HEIF, if it is installed."""
+    """Register the decoder of HEIC/HEIF with Pillow, if it is installed."""
     try:
         import pillow_heif
     except ImportError:
@@ -173,9 +175,9 @@ _TURNS = {
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode in RGB; where it is transparent, white shows through, as on a page.
+    """Convert a picture of any mode to RGB; transparent areas become white.
 
-    Greys of more than 8 bits, which Pillow would clip to white or black, are scaled down: those above 255 are read as
+    Greys of more than 8 bits, which Pillow would clip to white or black, are scaled down: values above 255 are read as
     16 bits, and fractions as shares of white.
     """
     if image.mode[0] in "IF":

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and their hashes."""
+"""Files that are either complete or absent, and their hashes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mblip.errors import MblipError, of_system
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; on success it is synced to disk and takes the place of ``path``.
+    """Give a temporary path in the same folder; on success it is synced to disk and replaces ``path``.
 
-    For libraries that write by path. Whatever goes wrong inside (an exception, Ctrl-C, a full disk), ``path`` keeps
-    what it held before and the temporary file is removed; one left by a killed process goes at the next write.
+    For libraries that write by path. After any failure inside (an exception, Ctrl-C, a full disk), ``path`` keeps its
+    content and the temporary file is removed; one left by a killed process is removed at the next write.
 
     Raises:
         ResourceError: The disk is full.
-        InputError: The operating system refuses to write there; names the file and its reason.
+        InputError: The operating system refuses to write there; the message names the file and the reason.
     """
     path = Path(path)
     with _temporary(path) as temporary:
@@ -37,10 +37,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Give a new, empty folder beside ``path``; on success its files are synced and it takes the place of ``path``.
+    """Give a new, empty folder beside ``path``; on success its files are synced and it replaces ``path``.
 
-    As :func:`atomic_path`, for checkpoints and exports. A folder that is replaced is renamed away first, so that no
-    moment shows a mixture of both.
+    Like :func:`atomic_path`, for checkpoints and exports. A replaced folder is renamed first, so both are never mixed.
 
     Raises:
         InputError: As in :func:`atomic_path`.
@@ -59,7 +58,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open ``path`` for writing (``"wb"``, or ``"w"`` for UTF-8 text); it changes only when the block ends well.
+    """Open ``path`` for writing (``"wb"``, or ``"w"`` for UTF-8 text); it changes only if the block succeeds.
 
     Raises:
         InputError: As in :func:`atomic_path`.
@@ -70,16 +69,17 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 class Appender:
-    """Appends to a file pieces that each stay whole or not at all; each is handed to the system at once.
+    """Appends pieces to a file; each is handed to the system at once.
 
-    So a killed process loses nothing that was appended before, and leaves at most the beginning of one piece.
+    A killed process loses no earlier piece, and leaves at most the beginning of one piece.
 
     Args:
-        path: The file; it and the folders above it are made.
-        end: Where it is cut off first, such as behind its last whole line; None to keep all of it.
+        path: The file; it and its parent folders are created.
+        end: Length in bytes to cut the file to first, such as the end of its last complete line; None to keep all of
+            it.
 
     Raises:
-        InputError: It cannot be written.
+        InputError: The file cannot be written.
     """
 
     def __init__(self, path: str | Path, end: int | None = None) -> None:
@@ -99,7 +99,7 @@ class Appender:
         """Add a piece.
 
         Raises:
-            ResourceError: The disk is full or gone; what was appended before is kept.
+            ResourceError: The disk is full or missing; earlier pieces are kept.
         """
         if self._file is None:
             raise ValueError(f"{self.path} is closed")
@@ -117,7 +117,7 @@ class Appender:
         """Sync to disk and close.
 
         Raises:
-            ResourceError: The disk is full or gone.
+            ResourceError: The disk is full or missing.
         """
         if self._file is None:
             return
@@ -130,12 +130,12 @@ class Appender:
             os.close(file)
 
     def _refused(self, error: OSError) -> MblipError:
-        return of_system(error, f"cannot write {self.path}: {error.strerror}; what came before is kept")
+        return of_system(error, f"cannot write {self.path}: {error.strerror}; everything before is kept")
 
 
 @contextmanager
 def no_empty_folders(folder: Path) -> Iterator[None]:
-    """Whatever goes wrong in the block, the folders on the way to ``folder`` that it made do not stay without a file."""
+    """After a failure in the block, remove the empty folders on the way to ``folder`` that the block has made."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
@@ -153,7 +153,7 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def cache_folder(name: str) -> Path:
-    """Where this machine keeps what was made once and can be made again: ``mblip/NAME`` in the cache of the user."""
+    """The folder for files that can be made again: ``mblip/NAME`` in the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mblip" / name
 
 
@@ -172,14 +172,14 @@ def sha256_file(path: str | Path) -> str:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` for a file or folder that is removed in the end, with errors that name ``path``."""
+    """A temporary name beside ``path``, removed in the end; errors name ``path``."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path)
         yield temporary
     except OSError as error:
-        # Not every OSError inside the caller's block is about this path: one that names another is its own affair.
+        # An OSError inside the caller's block may be about another path, and is then not changed.
         named = Path(os.fsdecode(error.filename)) if error.filename is not None else temporary
         if named not in (path, *path.parents) and temporary not in (named, *named.parents):
             raise

@@ -1,4 +1,4 @@
-"""Folders of pictures as they come from Macs, phones and Windows: which files are pictures, and where one is."""
+"""Find pictures in folders from Macs, phones and Windows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from mblip.storage.decoding import EXTENSIONS
 
-# What systems leave in folders: previews, settings, the second half of a Mac's files on other drives.
+# Files that systems leave in folders: previews, settings, resource forks of a Mac's files on other drives.
 _JUNK = {
     "thumbs.db",
     "ehthumbs.db",
@@ -27,23 +27,23 @@ _JUNK = {
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder, or one that it lies in, is none of a person's own."""
+    """Whether a file or folder, or a parent folder, is not the user's own."""
     return any(part.startswith("._") or part.lower() in _JUNK for part in name.split("/"))
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name is that of a picture in a format that is read here."""
+    """Whether a file's name has the ending of a supported picture format."""
     return name.lower().endswith(EXTENSIONS) and not is_junk(name)
 
 
 @dataclass
 class Walked:
-    """What a folder holds.
+    """The content of a folder.
 
     Attributes:
         pictures: Paths, in order.
         refused: Pictures and folders that cannot be read, with the reason.
-        others: Number of files that are no pictures in a format that is read here, by ending.
+        others: Number of files that are not pictures in a supported format, by ending.
     """
 
     pictures: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Walked:
 
 
 def walk_pictures(folder: str | Path) -> Walked:
-    """All pictures below a folder; a folder that links lead to is visited once, under its own name where it has one here."""
+    """All pictures below a folder; a linked folder is visited once, under its own name if it is below the folder."""
     walked, seen = Walked(), set[tuple[int, int]]()
     waiting, linked = [str(folder)], list[str]()
     while waiting or linked:
@@ -84,30 +84,30 @@ def walk_pictures(folder: str | Path) -> Walked:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """``folder``, ``file``, or why it is neither."""
+    """``folder``, ``file``, or the reason why it is neither."""
     try:
         if entry.is_dir():
             return "folder"
         if entry.is_file():
             return "file"
-        return "the link is broken" if entry.is_symlink() else "it is no file, but a device, pipe or socket"
+        return "the link is broken" if entry.is_symlink() else "it is not a file, but a device, pipe or socket"
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
 
 
 def find_file(folder: Path, key: str) -> Path | None:
-    """The file of a key below a folder, however accents and ending are written there; None where there is none."""
+    """The file of a key below a folder, in any spelling of accents and ending; None if there is none."""
     for name in spellings(key):
         path = folder / name
-        with suppress(OSError, ValueError):  # a name too long for the file system, or with a NUL
+        with suppress(OSError, ValueError):  # the name is too long, or has a NUL
             if path.is_file():
                 return path
     return None
 
 
 def spellings(key: str) -> Iterator[str]:
-    """A key in the ways that files of it are called: accents composed or apart, the ending left out or in capitals."""
-    # Archives made on a Mac spell accents apart (NFD) where the annotations do not; some corpora omit ".jpg".
+    """Possible names of a key's file: accents composed or decomposed, the ending missing or in capitals."""
+    # Archives made on a Mac decompose accents (NFD), unlike annotations; some corpora omit ".jpg".
     forms = list(dict.fromkeys([key, unicodedata.normalize("NFC", key), unicodedata.normalize("NFD", key)]))
     yield from forms
     ending = PurePosixPath(key).suffix

@@ -1,6 +1,6 @@
-"""Image stores: a folder, WebDataset tars, Parquet with pictures in its cells, or what a plug-in has, all asked by key.
+"""Image stores: a folder, WebDataset tars, Parquet with pictures in its cells, or a plug-in's store, read by key.
 
-An unreadable image is an error that carries its key and the reason. It never becomes a blank picture.
+An unreadable image raises an error with its key and the reason. It never becomes a blank picture.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ImageStore(Protocol):
         ...
 
     def __contains__(self, key: str) -> bool:
-        """Whether the store holds this key (the image may still prove damaged)."""
+        """Whether the store has this key (the image may still be damaged)."""
         ...
 
 
@@ -79,18 +79,18 @@ class FolderStore:
         if meant.is_absolute() or ".." in meant.parts or "\0" in key:
             raise UnreadableImage(key, "the key leads out of the folder")
         if "\\" in key:
-            raise UnreadableImage(key, f"a backslash stands between its folders: write {quoted(str(meant))}")
+            raise UnreadableImage(key, f"its path has a backslash: write {quoted(str(meant))}")
         return find_file(self.folder, key)
 
 
 class TarStore:
     """The images inside one or more WebDataset tars; keys are member names, with or without the extension.
 
-    Nothing is ever extracted, so that member names and links cannot lead anywhere. The index (24 bytes an image) is
-    built once and kept beside each tar as ``NAME.tar.index.npz`` where that folder can be written.
+    Nothing is extracted, so member names and links cannot lead anywhere. The index (24 bytes per image) is built once
+        and saved beside each tar as ``NAME.tar.index.npz``, if that folder can be written.
 
     Raises:
-        InputError: A tar that is missing, compressed or damaged, or a name that occurs twice.
+        InputError: A tar is missing, compressed or damaged, or a name occurs twice.
     """
 
     def __init__(self, paths: list[str | Path], as_stored: bool = False) -> None:
@@ -114,7 +114,7 @@ class TarStore:
         """See :class:`ImageStore`."""
         row = self._find(key)
         if row is None:
-            raise UnreadableImage(key, f"none of {len(self.paths)} tars holds it, the first being {self.paths[0]}")
+            raise UnreadableImage(key, f"none of {len(self.paths)} tars holds it, the first is {self.paths[0]}")
         member = Member(str(self.paths[row["tar"]]), key, int(row["offset"]), int(row["size"]))
         return decode_image(member.read(key), key, at_least, self._as_stored)
 
@@ -131,13 +131,13 @@ class TarStore:
 
 
 class ParquetStore:
-    """The pictures in the cells of Parquet files, as data sets of the Hugging Face Hub hold them; keys are ``FILE#ROW``.
+    """The pictures in the cells of Parquet files, in the form of the Hugging Face Hub; keys are ``FILE#ROW``.
 
-    ``FILE`` is the file's name and ``ROW`` counts from 0. A picture is found by reading its row group from the beginning, so
-    that groups of hundreds of rows (the Hub's have 100) are fast and groups of many thousands slow.
+    ``FILE`` is the file's name and ``ROW`` counts from 0. A picture is found by reading its row group from the
+    beginning, so groups of hundreds of rows (the Hub's have 100) are fast and groups of many thousands are slow.
 
     Raises:
-        InputError: A file that cannot be read, without a column of pictures or with several; or two of one name.
+        InputError: A file cannot be read, or has no column of pictures or several; or two files have the same name.
     """
 
     def __init__(self, paths: list[Path], as_stored: bool = False) -> None:
@@ -145,7 +145,7 @@ class ParquetStore:
         self._cells: dict[str, PictureCells] = {}
         for path in paths:
             if path.name in self._cells:
-                raise InputError(f"two files are called {path.name}; keys must be unique over all of them")
+                raise InputError(f"two files have the name {path.name}; keys must be unique over all of them")
             self._cells[path.name] = PictureCells(path, picture_column(path))
 
     def get(self, key: str, at_least: int = 0) -> Image.Image:
@@ -155,7 +155,7 @@ class ParquetStore:
         name, _, row = key.rpartition("#")
         data, path = self._cells[name].get(int(row))
         if data is None:
-            raise UnreadableImage(key, f"its cell holds no picture{f', but the path {quoted(path)}' if path else ''}")
+            raise UnreadableImage(key, f"its cell has no picture{f', but the path {quoted(path)}' if path else ''}")
         return decode_image(data, key, at_least, self._as_stored)
 
     def __contains__(self, key: str) -> bool:
@@ -163,11 +163,11 @@ class ParquetStore:
         return name in self._cells and row.isdecimal() and int(row) < len(self._cells[name])
 
 
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+")  # of two characters or more: C: is a drive
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+")  # at least two characters, because C: is a drive
 
 
 def image_scheme(uri: str) -> str:
-    """The registered scheme that an image store's name begins with, such as ``nano`` for ``nano:scenes``; mostly none."""
+    """The registered scheme in an image store's name, such as ``nano`` in ``nano:scenes``; empty if there is none."""
     scheme, colon, _ = uri.partition(":")
     return scheme if colon and _SCHEME.fullmatch(scheme) and scheme in plugins.image_schemes else ""
 
@@ -176,10 +176,10 @@ def open_images(uri: str | Path, as_stored: bool = False) -> ImageStore:
     """Open an image store.
 
     Args:
-        uri: A folder; a ``.tar``, or several by glob (``data/*.tar``) or range (``data/{000..099}.tar``), or the folder
-            that holds them and no pictures; ``.parquet`` with pictures in its cells, one or several likewise; or
-            ``SCHEME:NAME`` with a registered scheme, such as ``nano:scenes``, the emoji scenes that are drawn when asked for.
-        as_stored: How its files are decoded, see :func:`~mblip.storage.decode_image`.
+        uri: A folder; a ``.tar``, or several by glob (``data/*.tar``) or range (``data/{000..099}.tar``), or a folder
+            with tars and no pictures; one or several ``.parquet`` files with pictures in their cells; or
+            ``SCHEME:NAME`` with a registered scheme, such as ``nano:scenes``, emoji scenes that are drawn on demand.
+        as_stored: Option of decoding, see :func:`~mblip.storage.decode_image`.
 
     Raises:
         InputError: There is no such store.
@@ -189,7 +189,7 @@ def open_images(uri: str | Path, as_stored: bool = False) -> ImageStore:
         store: ImageStore = plugins.image_schemes[scheme](text.partition(":")[2], as_stored)
         return store
     if text.endswith((".tar", ".parquet")) and not Path(text).is_dir():
-        # Path.glob wants a relative pattern.
+        # Path.glob needs a relative pattern.
         paths = [path for pattern in _expand_ranges(text) for path in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207
         found = [Path(path) for path in paths if not is_junk(Path(path).name)]
         return TarStore(list(found), as_stored) if text.endswith(".tar") else ParquetStore(found, as_stored)
@@ -197,18 +197,18 @@ def open_images(uri: str | Path, as_stored: bool = False) -> ImageStore:
         tars = sorted(path for path in Path(text).glob("*.tar") if not is_junk(path.name))
         return TarStore(list(tars), as_stored) if tars and _holds_no_pictures(text) else FolderStore(text, as_stored)
     raise InputError(
-        f"{quoted(text)} is no image store: name a folder, a .tar, a .parquet or a pattern of them{other_stores()}"
+        f"{quoted(text)} is not an image store: name a folder, a .tar, a .parquet or a pattern of them{other_stores()}"
     )
 
 
 def other_stores() -> str:
-    """The rest of a sentence that lists what image stores there are: those of plug-ins."""
+    """The end of a sentence that lists image stores: those of plug-ins."""
     schemes = [f"{scheme}:NAME" for scheme in plugins.image_schemes]
     return f", or {', '.join(schemes)}{plugins.lacking()}" if schemes else plugins.lacking()
 
 
 def _holds_no_pictures(folder: str) -> bool:
-    """Whether a folder of tars holds neither pictures nor folders beside them; what else lies there does not count."""
+    """Whether a folder of tars has neither pictures nor folders; other files do not count."""
     with os.scandir(folder) as entries:  # the first picture ends the search
         return not any(
             is_picture(entry.name) or entry.is_dir()
@@ -237,7 +237,7 @@ def _tar_index(path: Path) -> np.ndarray[Any, Any]:
             return np.array(file["index"])
     rows = [(_name_hash(member.name), member.offset, member.size, 0) for member in walk_tar(path)]
     index = np.array(rows, _INDEX_TYPE)
-    with suppress(MblipError), atomic_write(saved) as file:  # a read-only folder costs a rebuild next time
+    with suppress(MblipError), atomic_write(saved) as file:  # in a read-only folder it is rebuilt next time
         np.savez(file, stamp=stamp, index=index)
     return index
 

@@ -1,4 +1,4 @@
-"""JSON lines: one record a line, UTF-8, with errors that name the file and the line."""
+"""JSON lines: one record per line, UTF-8, with errors that name the file and the line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     """Yield the object of every line; blank lines are skipped.
 
     Raises:
-        InputError: The file cannot be read, or a line is not one JSON object; names file and line.
+        InputError: The file cannot be read, or a line is not one JSON object; the message names file and line.
     """
     path = Path(path)
     with reading_text(path), path.open("rb") as file:
@@ -50,7 +50,7 @@ def parse_record(kind: type[T], row: dict[str, Any], where: str) -> T:
         kind: A dataclass whose fields are of type ``str``, ``int``, ``tuple[str, ...]`` or ``dict``, or a union such as
             ``float | None``.
         row: The object.
-        where: What errors call it, for example the file and the line.
+        where: Name for errors, such as the file and the line.
 
     Raises:
         InputError: A field is missing, unknown or of the wrong type.
@@ -77,7 +77,7 @@ def parse_record(kind: type[T], row: dict[str, Any], where: str) -> T:
 class JsonlAppender:
     """Appends lines that a killed run must not lose, such as predictions; each is handed to the system at once.
 
-    A last line that a killed run left unfinished is removed on opening, so that the file always reads back.
+    An unfinished last line of a killed run is removed on opening, so the file can always be read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -88,7 +88,7 @@ class JsonlAppender:
         """Add one record, a dataclass or a dictionary.
 
         Raises:
-            ResourceError: The disk is full or gone; what was appended before is kept.
+            ResourceError: The disk is full or missing; earlier records are kept.
         """
         self._file.append(encode_record(record))
 
@@ -104,7 +104,7 @@ class JsonlAppender:
 
 
 class JsonlWriter:
-    """Writes a file of JSON lines that appears, whole, when the ``with`` block ends well."""
+    """Writes a file of JSON lines that appears, complete, when the ``with`` block succeeds."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -126,22 +126,22 @@ class JsonlWriter:
         return self._stack.__exit__(kind, error, trace)
 
 
-_NAMES = {str: "a text", int: "a whole number", tuple: "a list of texts", dict: "an object"}
+_NAMES = {str: "a text", int: "an integer", tuple: "a list of texts", dict: "an object"}
 
 
 def encode_record(record: Any) -> bytes:
-    """One line of JSON, a dataclass or a dictionary, with its end."""
+    """Encode a dataclass or a dictionary as one line of JSON, with the line feed."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         record = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     try:
         return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    except UnicodeEncodeError:  # a lone surrogate has no UTF-8 form, but JSON can spell it
+    except UnicodeEncodeError:  # UTF-8 cannot encode a lone surrogate, but JSON can escape it
         return (json.dumps(record, allow_nan=False) + "\n").encode()
 
 
 def _parse_line(line: bytes, where: str) -> dict[str, Any]:
     try:
-        # What json.loads does with bytes, but for its guess that a line with NUL characters is UTF-16 or UTF-32.
+        # Like json.loads for bytes, without its guess that a line with NUL characters is UTF-16 or UTF-32.
         row = json.loads(line.decode("utf-8-sig", "surrogatepass"))
     except UnicodeDecodeError:
         raise
@@ -157,7 +157,7 @@ _layouts: dict[type, dict[str, tuple[type, bool]]] = {}
 
 
 def _layout(kind: Any) -> dict[str, tuple[type, bool]]:
-    """By field of a dataclass: its type without parameters, and whether it has no default."""
+    """By field of a dataclass: its type without parameters, and whether it is required."""
     if kind not in _layouts:
         hints = typing.get_type_hints(kind)
         _layouts[kind] = {
@@ -171,7 +171,7 @@ def _layout(kind: Any) -> dict[str, tuple[type, bool]]:
 
 
 def _plain(hint: Any) -> Any:
-    """What ``isinstance`` takes: a type without its parameters; a union as it is."""
+    """A type for ``isinstance``: without parameters; a union is unchanged."""
     return hint if isinstance(hint, types.UnionType) else typing.get_origin(hint) or hint
 
 

@@ -1,4 +1,4 @@
-"""One process at a time on what is written."""
+"""Locks, so that one process at a time writes to a path."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from mblip.errors import InputError, of_system
 
 
 class BusyError(InputError):
-    """Another process holds what was to be written."""
+    """Another process holds the lock."""
 
 
 @contextmanager
 def exclusive_lock(path: str | Path, doing: str) -> Iterator[None]:
-    """Hold a folder, or a file that is to be written, against every other process. A process that dies lets go.
+    """Lock a folder, or a file that is written, against all other processes; a process that dies releases it.
 
-    A folder is held itself. A file may be replaced meanwhile, so that ``.NAME.lock`` beside it is held instead, which goes
-    in the end. Where the file system has no locks, nothing is held.
+    A folder is locked itself. A file may be replaced, so ``.NAME.lock`` beside it is locked instead, and removed in the
+    end. On a file system without locks, nothing is locked.
 
     Args:
         path: The folder, which must exist, or the file.
-        doing: What the other process does there, such as ``training``.
+        doing: The activity of the other process, for the message, such as ``training``.
 
     Raises:
-        BusyError: Another process holds it.
-        InputError: It cannot be opened.
+        BusyError: Another process holds the lock.
+        InputError: The path cannot be opened.
     """
-    path = Path(os.path.realpath(path))  # one file has one lock, whatever links lead to it
+    path = Path(os.path.realpath(path))  # one lock per file, also through links
     lock = path if path.is_dir() else path.with_name(f".{path.name}.lock")
     held = _open(lock)
     try:
         while not _take(held, path, doing):
-            os.close(held)  # the process before removed the file that was opened here
+            os.close(held)  # the previous process has removed the opened file
             held = _open(lock)
         try:
             yield
@@ -61,7 +61,7 @@ def _open(lock: Path) -> int:
 
 
 def _take(held: int, path: Path, doing: str) -> bool:
-    """Lock an open file; whether it still has a name, and so is the one that the next process will find."""
+    """Lock an open file; returns whether it still has its name, so that other processes find it."""
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

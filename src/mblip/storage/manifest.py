@@ -1,4 +1,4 @@
-"""``manifest.json``: what a folder of shards holds, where it came from, and what was left out and why."""
+"""``manifest.json``: content and origin of a folder of shards, and the records that were left out, with reasons."""
 
 from __future__ import annotations
 
@@ -34,16 +34,15 @@ class Manifest:
         rows: Records in all shards.
         counts: Records by source, task and language (see :func:`language_of`), in this nesting.
         drops: Excluded records by reason.
-        seed: What the steps before drew from.
+        seed: Seed of the steps before.
         recipe_hash: SHA-256 of the resolved recipe.
         licences: Licence by source.
-        versions: Of this package, Python and the libraries that shape the bytes.
+        versions: Versions of this package, Python and the libraries that affect the bytes.
         shards: SHA-256 by file name.
-        prompts: Of instructions, the prompts in all languages that they were made with, by task, their fields open; empty
-            where that is not known.
-        evaluation_prompts_seen: Those among them that benchmarks are evaluated with: what these measure with the model of
-            such a mix is not zero-shot.
-        more_languages: Those among its languages that a recipe added to the table, so that who reads the folder knows them.
+        prompts: For instructions, their prompts in all languages by task, with fields; empty if unknown.
+        evaluation_prompts_seen: Prompts among them that benchmarks use; these benchmarks are not zero-shot for a model
+            of this mix.
+        more_languages: Languages that a recipe has added to the table, so that readers of the folder know them.
     """
 
     kind: str
@@ -82,10 +81,10 @@ class Manifest:
 
 
 def language_of(languages: Iterable[str]) -> str:
-    """The language a record counts under: the first of its texts' languages that is not English, else English.
+    """The language under which a record is counted: the first of its languages that is not English, else English.
 
-    A translated question with an English answer, or an English prompt for a Swahili caption, was allotted to the
-    other language; the counts must equal that allocation.
+    A translated question with an English answer, or an English prompt for a Swahili caption, was allocated to the other
+    language, and the counts must equal the allocation.
     """
     return next((language for language in languages if language != "en"), "en")
 
@@ -101,23 +100,23 @@ def write_manifest(
     evaluation_prompts_seen: Iterable[str] = (),
     packages: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Count what the shards and the exclusion files of a folder hold and write ``manifest.json``.
+    """Count the records in a folder's shards and exclusion files, and write ``manifest.json``.
 
-    Call it last: a folder without a manifest is an unfinished one. Counting from the files themselves gives the same
-    manifest for any number of writers.
+    Call it last: a folder without a manifest is unfinished. Counting from the files gives the same manifest for any
+    number of writers.
 
     Args:
         folder: The folder.
-        kind: Of its records.
-        seed: Of the recipe.
-        recipe_hash: Of what made it.
-        licences: By source.
-        prompts: Those of its instructions, by task.
-        evaluation_prompts_seen: Those of them that the evaluation asks.
-        packages: Versions of other packages that shaped the bytes.
+        kind: Type of its records.
+        seed: Seed of the recipe.
+        recipe_hash: Hash of the recipe.
+        licences: Licence by source.
+        prompts: Prompts of its instructions, by task.
+        evaluation_prompts_seen: Prompts among them that the evaluation uses.
+        packages: Versions of other packages that affect the bytes.
 
     Raises:
-        InputError: No shards, a damaged one, or a source without a licence.
+        InputError: There are no shards, one is damaged, or a source has no licence.
     """
     reader: ShardReader[Any] = ShardReader(folder, kind)
     counts = _count(reader)
@@ -149,7 +148,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     The check reads the footers of the shards, not their rows; :func:`check_shards` compares every byte.
 
     Raises:
-        InputError: No folder, no manifest (an unfinished folder), a damaged one, or one that does not fit the files.
+        InputError: There is no folder or no manifest (the folder is unfinished), or the manifest is damaged or does not
+            fit the files.
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
@@ -158,7 +158,8 @@ def read_manifest(folder: str | Path) -> Manifest:
                 f"there is no folder {folder}; mblip data sample makes those of examples, mix those of a mix"
             )
         raise InputError(
-            f"{folder} has no {MANIFEST}: it holds neither examples nor a mix, or writing it did not finish; run that again"
+            f"{folder} has no {MANIFEST}: it has neither examples nor a mix, or is unfinished; run the command that "
+            "makes it again"
         )
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
@@ -186,17 +187,17 @@ def check_shards(folder: str | Path) -> Manifest:
     """Read the manifest and compare every byte of the shards with it.
 
     Raises:
-        InputError: As in :func:`read_manifest`, or a shard was changed; names it.
+        InputError: As in :func:`read_manifest`, or a shard has changed; the message names it.
     """
     manifest = read_manifest(folder)
     for name, digest in manifest.shards.items():
         if sha256_file(Path(folder) / name) != digest:
-            raise InputError(f"{Path(folder) / name} was changed after its manifest was written; write it again")
+            raise InputError(f"{Path(folder) / name} has changed since its manifest was written; write it again")
     return manifest
 
 
 def read_drops(folder: str | Path) -> Iterator[Drop]:
-    """The records left out: every :class:`Drop` of ``exclusions.jsonl`` and ``exclusions-*.jsonl`` in a folder."""
+    """The dropped records: every :class:`Drop` of ``exclusions.jsonl`` and ``exclusions-*.jsonl`` in a folder."""
     for path in _exclusion_files(folder):
         yield from read_records(path, Drop)
 
@@ -229,7 +230,7 @@ def _flatten(counts: dict[str, Any]) -> Iterator[tuple[tuple[str, str, str], int
 
 
 def _versions() -> dict[str, str]:
-    # By metadata: importing the package's root from here would tie storage to the models it offers.
+    # From metadata, because importing the package's root would make storage depend on the models.
     return {name: metadata.version(name) for name in ("mblip", "numpy", "pyarrow")} | {
         "python": platform.python_version()
     }

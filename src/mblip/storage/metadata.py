@@ -1,4 +1,4 @@
-"""Image files without their metadata: text, colour profiles, thumbnails may be broken where the pixels are whole."""
+"""Remove metadata from image files: it may be broken although the pixels are intact."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _EXIF = b"Exif\0\0"
 
 
 def without_metadata(data: bytes, keep_exif: bool) -> bytes | None:
-    """The file with its pixels alone; None where it is not PNG, JPEG or WebP, whose metadata stand in parts of their own.
+    """The file without metadata; None if it is not PNG, JPEG or WebP, whose metadata are in separate chunks.
 
     Args:
         data: The file's bytes.
-        keep_exif: Keep the part that says how the camera was held.
+        keep_exif: Keep the EXIF chunk, which has the orientation.
     """
     if data.startswith(_PNG):
         return _PNG + b"".join(_png_chunks(data, keep_exif))
@@ -31,7 +31,7 @@ def _png_chunks(data: bytes, keep_exif: bool) -> Iterator[bytes]:
     while place < len(data):
         length, kind = int.from_bytes(data[place : place + 4]), data[place + 4 : place + 8]
         after = place + 12 + length
-        # A capital letter begins what no reader may do without.
+        # The names of critical chunks begin with a capital letter.
         if kind[:1].isupper() or kind == b"tRNS" or (keep_exif and kind == b"eXIf"):
             yield data[place:after]
         place = after
@@ -41,7 +41,7 @@ def _jpeg_segments(data: bytes, keep_exif: bool) -> Iterator[bytes]:
     place = len(_JPEG)
     while data[place : place + 1] == b"\xff":
         marker = data[place + 1] if place + 1 < len(data) else 0xDA
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # a fill byte
             place += 1
             continue
         if marker == 0xDA:  # the pixels begin
@@ -49,7 +49,7 @@ def _jpeg_segments(data: bytes, keep_exif: bool) -> Iterator[bytes]:
         after = place + 2 + int.from_bytes(data[place + 2 : place + 4])
         described = 0xE0 <= marker <= 0xEF or marker == 0xFE
         exif = marker == 0xE1 and data.startswith(_EXIF, place + 4)
-        # Adobe's own (0xEE) says how the colours are coded.
+        # Adobe's segment (0xEE) defines the coding of colours.
         if not described or marker == 0xEE or (exif and keep_exif):
             yield data[place:after]
         place = after
@@ -62,7 +62,7 @@ def _webp_chunks(data: bytes, keep_exif: bool) -> Iterator[bytes]:
         kind, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
         after = place + 8 + length + length % 2
         chunk = data[place:after]
-        if kind == b"VP8X" and len(chunk) > 8:  # its flags announce what follows
+        if kind == b"VP8X" and len(chunk) > 8:  # its flags announce the chunks that follow
             chunk = chunk[:8] + bytes([chunk[8] & ~sum(dropped.values())]) + chunk[9:]
         if kind not in dropped:
             yield chunk

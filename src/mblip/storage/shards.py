@@ -1,7 +1,7 @@
 """Records in zstd Parquet shards: written shard by shard, read as a stream or by row number.
 
-The same records give the same bytes: the row groups have a fixed size and nothing of the time or machine is stored.
-Images never go inside; records carry keys into an image store.
+The same records give the same bytes: row groups have a fixed size, and neither time nor machine is stored. Images are
+never inside; records have keys into an image store.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mblip.storage.files import atomic_path
 
 T = TypeVar("T")
 
-# A row group is what one random access has to decode; a shard is what one write makes visible.
+# A random access decodes one row group; a write makes one shard visible.
 ROWS_PER_GROUP = 1024
 ROWS_PER_SHARD = 102_400
 GROUPS_KEPT = 8
@@ -40,8 +40,8 @@ _TYPES = {
 class ShardWriter(Generic[T]):
     """Writes ``STEM-00000.parquet``, ``STEM-00001.parquet``, ... into a folder, holding one row group in memory.
 
-    Each shard appears whole or not at all. Parallel writers of one folder take a stem each; shards are read in the
-    order of their names. Leaving the ``with`` block by an exception keeps the whole shards and drops the open one.
+    Each shard appears complete or not at all. Parallel writers of one folder need different stems; shards are read in
+    the order of their names. Leaving the ``with`` block by an exception keeps complete shards and drops the open one.
     """
 
     def __init__(self, folder: str | Path, kind: type[T], *, stem: str = "shard") -> None:
@@ -110,11 +110,11 @@ class ShardWriter(Generic[T]):
 class ShardReader(Generic[T]):
     """The records of a folder of shards, in order; ``len``, iteration, and access by row number.
 
-    Holds the number of rows of each row group, and the last few row groups read, never the whole. It can be pickled,
-    so that data-loading workers share it.
+    Memory holds the number of rows of each row group, and the row groups read last. It can be pickled, so that
+        data-loading workers share it.
 
     Raises:
-        InputError: No shards there, or one that is damaged or holds another kind of record.
+        InputError: There are no shards, or one is damaged or has another kind of record.
     """
 
     def __init__(self, folder: str | Path, kind: type[T]) -> None:
@@ -173,7 +173,7 @@ class ShardReader(Generic[T]):
                 yield _read_group(file, path, group, columns)
 
     def _group(self, group: int) -> pa.Table:
-        # A row group decodes in about a millisecond; neighbours are mostly asked for together.
+        # A row group decodes in about a millisecond; neighbouring rows are usually read together.
         if group not in self._recent:
             if len(self._recent) == GROUPS_KEPT:
                 self._recent.pop(next(iter(self._recent)))
@@ -185,7 +185,7 @@ class ShardReader(Generic[T]):
         return self.__dict__ | {"_recent": {}}
 
     def columns(self, *names: str) -> Iterator[tuple[list[Any], ...]]:
-        """Yield the values of some fields, a row group at a time; reads nothing else."""
+        """Yield the values of some fields, a row group at a time; other fields are not read."""
         for table in self._tables(columns=list(names)):
             yield tuple(_column(table, name, self.kind) for name in names)
 
@@ -202,10 +202,10 @@ def _schema(kind: type) -> pa.Schema:
 
 
 def write_shard(path: str | Path, table: pa.Table, kind: type) -> None:
-    """Write records that are already in Arrow form as one whole shard, as :class:`ShardWriter` would.
+    """Write records in Arrow form as one complete shard, like :class:`ShardWriter`.
 
     Raises:
-        InputError: The disk refuses.
+        InputError: The shard cannot be written.
     """
     table = table.cast(_schema(kind))
     with (
@@ -216,7 +216,7 @@ def write_shard(path: str | Path, table: pa.Table, kind: type) -> None:
 
 
 def to_table(records: list[T], kind: type[T]) -> pa.Table:
-    """Records as an Arrow table with one column a field.
+    """Records as an Arrow table with one column per field.
 
     Raises:
         InputError: A field cannot be stored, such as a text with a lone surrogate.

@@ -1,4 +1,4 @@
-"""The pictures inside tars, read where they lie: nothing is extracted, so that names and links cannot lead anywhere."""
+"""Read pictures inside tars without extracting them, so that names and links cannot lead anywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mblip.storage.folders import is_picture
 
 
 class Member(NamedTuple):
-    """A picture in a tar; as a text, and in results, ``TAR#NAME``."""
+    """A picture in a tar, written ``TAR#NAME``."""
 
     tar: str
     name: str
@@ -24,13 +24,15 @@ class Member(NamedTuple):
         return f"{self.tar}#{self.name}"
 
     def read(self, key: str = "") -> bytes:
-        """The bytes of its file. The tar is opened anew each time: safe for threads and processes, and cheap beside decoding.
+        """The bytes of its file.
+
+        The tar is opened each time, which is safe for threads and processes, and cheap compared with decoding.
 
         Args:
-            key: What errors call it; its text by default.
+            key: Name for errors; its text by default.
 
         Raises:
-            UnreadableImage: The tar is gone or cut off.
+            UnreadableImage: The tar is missing or cut off.
         """
         key = key or str(self)
         try:
@@ -45,10 +47,10 @@ class Member(NamedTuple):
 
 
 def walk_tar(path: Path) -> Iterator[Member]:
-    """The pictures of a tar, in its order.
+    """Yield the pictures of a tar, in its order.
 
     Raises:
-        InputError: It cannot be read, is compressed, or damaged from here on.
+        InputError: The tar cannot be read, is compressed, or damaged from this point on.
     """
     try:
         with tarfile.open(path, "r:") as tar:

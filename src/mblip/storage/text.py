@@ -1,4 +1,4 @@
-"""Text files that are not in UTF-8: what they seem to be, where it shows, and the remedy."""
+"""Errors for text files that are not in UTF-8: the likely encoding, the place, and the remedy."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ NO_ADDRESSES = (
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/|data:|www\.", re.IGNORECASE)
 _BLOCK = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
-_UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)  # before UTF-16, whose mark one of them begins with
+_UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)  # checked before UTF-16, because one begins with its mark
 _CP1252_MARKS = bytes([0x80, 0x84, 0x85, 0x91, 0x92, 0x93, 0x94, 0x96, 0x97, 0xA0, 0xA7, 0xAB, 0xB0, 0xBB])
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address (``https:``, ``s3:``, ``data:``) and no path; a drive of one letter is none."""
+    """Whether a text is an address (``https:``, ``s3:``, ``data:``) and not a path, such as one with a drive letter."""
     return bool(_ADDRESS.match(text))
 
 
 @contextmanager
 def reading_text(path: Path) -> Iterator[None]:
-    """Within it a file is read as UTF-8.
+    """Turn errors of reading a file as UTF-8 inside the block into clear ones.
 
     Raises:
-        InputError: It cannot be read, or is not UTF-8.
+        InputError: The file cannot be read, or is not UTF-8.
     """
     check_text(path)
     try:
@@ -44,12 +44,12 @@ def reading_text(path: Path) -> Iterator[None]:
 
 
 def check_text(path: Path) -> None:
-    """Look at the first bytes of a file that is to be read as UTF-8; one that cannot be read is the caller's to tell.
+    """Check the first bytes of a file that should be UTF-8; the caller reports an unreadable file.
 
-    UTF-16 without a mark can be valid UTF-8 full of NUL characters, which would otherwise be noticed late and oddly.
+    UTF-16 without a mark can be valid UTF-8 full of NUL characters, which would cause confusing errors later.
 
     Raises:
-        InputError: They are those of UTF-16, UTF-32 or a compressed file.
+        InputError: The bytes are those of UTF-16, UTF-32 or a compressed file.
     """
     with suppress(OSError):
         if _seems(path):
@@ -57,7 +57,7 @@ def check_text(path: Path) -> None:
 
 
 def not_utf8(path: Path) -> InputError:
-    """What to say of a file that is not UTF-8: the line of the first byte that shows it, what it is, the remedy."""
+    """The error for a file that is not UTF-8: the line of the first wrong byte, the likely encoding, the remedy."""
     decoder, line, where = codecs.getincrementaldecoder("utf-8")(), 1, f"{path} is not UTF-8"
     cut_off = False
     with path.open("rb") as file:
@@ -78,14 +78,14 @@ def not_utf8(path: Path) -> InputError:
         return InputError(f"{where}; the file is in {kind}: save the file as UTF-8")
     if not cut_off and _is_cp1252(path):
         return InputError(
-            f"{where}; save the file as UTF-8 (it seems to be in Windows-1252, called cp1252 too: in Excel choose 'CSV UTF-8', "
-            f"or run iconv -f CP1252 -t UTF-8)"
+            f"{where}; save the file as UTF-8 (it seems to be in Windows-1252, called cp1252 too: in Excel choose 'CSV "
+            f"UTF-8', or run iconv -f CP1252 -t UTF-8)"
         )
     return InputError(f"{where}; save the file as UTF-8, or unpack it if it is compressed")
 
 
 def _is_cp1252(path: Path) -> bool:
-    """Whether a file that is not UTF-8 reads as Windows-1252, its accented letters among others, as in western Europe."""
+    """Whether a file that is not UTF-8 seems to be Windows-1252: its accented letters are among other letters."""
     with path.open("rb") as file:
         head = file.read(_BLOCK)
     high = [byte for byte in head if byte >= 0x80]
@@ -101,7 +101,7 @@ def _seems(path: Path) -> str:
         return "compressed"
     if head.startswith(_UTF32) or (len(head) == 8 and [head[:4].count(0), head[4:].count(0)] == [3, 3]):
         return "UTF-32"
-    # JSON, YAML and tables begin with a character of ASCII, which is every other byte zero in UTF-16.
+    # JSON, YAML and tables begin with ASCII characters, so in UTF-16 every other byte is zero.
     if head.startswith(_UTF16) or head[:2].count(0) == 1 == head[2:4].count(0):
         return "UTF-16"
     return ""

@@ -33,15 +33,16 @@ from mblip.training.spelling import warn_of_bytes
 from mblip.training.tracking import check_tracker
 from mblip.training.validation import Validator
 
-FIT_TEXTS = 4096  # that the projection is fitted to
+FIT_TEXTS = 4096  # texts that the projection is fitted to
 
 
 def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
-    """Train as the recipe says and write the run to ``directory``; the last log row.
+    """Train as the recipe says, write the run to ``directory`` and return the last log row.
 
     Raises:
-        InputError: Bases, mix or images that cannot be used, too many unreadable images, no memory left, or a loss that
-            is not finite.
+        InputError: Bases, mix or images cannot be used, or too many images are unreadable.
+        TrainingError: The loss or the gradients are not finite.
+        ResourceError: Memory or disk space ran out.
     """
     check_stage(recipe)
     torch.manual_seed(recipe.seed)
@@ -50,9 +51,9 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
     processes = start()
     with processes.main_process_first():
         mix = prepare_mix(recipe, directory, processes.is_main_process and newest_checkpoint(directory) is None)
-        if processes.is_main_process and recipe.data.source:  # a mix that the recipe names was compared before
+        if processes.is_main_process and recipe.data.source:  # a named mix was compared before
             check_contents(directory, {"data.source": mix_digest(mix)}, {"data.source": str(mix)})
-    # Whoever uses the model asks it in the words that it was trained on.
+    # The run records its prompts, so that inference can use the same ones.
     made_by = mix / "recipe.yaml"
     templates = load_recipe(DataRecipe, made_by).templates if made_by.is_file() else ()
     with enough_memory("while the model was loaded", _loading_remedy(recipe)):
@@ -100,7 +101,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
 
 
 def trained_prompts(vlm: VisionLLM, recipe: TrainRecipe, mix: Path) -> dict[str, Any]:
-    """The prompts that the model has seen after this run, with those of the runs before it."""
+    """The prompts that the model has been trained on in this run and the runs before it."""
     before = getattr(vlm.model.config, "trained_prompts", {}) if recipe.model.run else None
     found = describe_prompts(read_manifest(mix).prompts, recipe.data.tasks, before)
     if recipe.data.replay:
@@ -109,52 +110,54 @@ def trained_prompts(vlm: VisionLLM, recipe: TrainRecipe, mix: Path) -> dict[str,
 
 
 def fit_to_words(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, directory: Path) -> float:
-    """Start the projection at the words of the recipe's ``fit_words``; the share of their variance that it explains.
+    """Fit the projection to the answers of the tasks in ``fit_words``; returns the share of variance explained.
 
     Raises:
-        InputError: The mix lacks those tasks, or their answers do not tell token by token what the queries see.
+        InputError: The mix lacks those tasks, or their answers do not name, token by token, what the queries see.
     """
     # A share of rows without a picture is a matter of training: what queries see is told by pictures alone.
     tasks = recipe.data.model_copy(update={"tasks": recipe.model.fit_words, "text_share": None})
     try:
         feed = TrainLoader(recipe.model_copy(update={"data": tasks}), mix, directory, vlm)
     except InputError as error:
-        remedy = "name tasks of the mix whose answers tell what the queries see, or set model.fit_words=[]"
+        remedy = "name tasks of the mix whose answers name what the queries see, or set model.fit_words=[]"
         raise InputError(f"model.fit_words: {error}; {remedy}") from error
     steps = math.ceil(FIT_TEXTS / recipe.optim.global_batch)
     return fit_projection(vlm, (batch for step in range(steps) for batch in feed.micro_batches(step)))
 
 
 def check_stage(recipe: TrainRecipe) -> None:
-    """Whether the recipe's settings go together, and its stage is what its parts and its model say.
+    """Check that the recipe's settings are consistent, and that its stage fits its parts and model.
 
     Raises:
-        InputError: They do not, it is not, or its sharding cannot work.
+        InputError: They are not, or the sharding cannot work.
     """
     learning = [part for part, mode in recipe.parts if mode != "frozen"]
     if recipe.stage == "warmup" and learning != ["projection"]:
-        raise InputError(f"stage warmup trains the projection alone, but parts has {', '.join(learning)} learn too")
+        raise InputError(
+            f"stage warmup trains only the projection, but parts lets {', '.join(learning)} learn too: freeze them"
+        )
     if recipe.stage == "finetune" and not recipe.model.run:
         raise InputError("stage finetune starts from a model: set model.run to a run directory or a checkpoint")
     optim, (least, most) = recipe.optim, recipe.data.crop_scale
     if (optim.steps is None) == (optim.epochs is None):
         raise InputError("set one of optim.steps and optim.epochs")
     if not learning and optim.steps != 0:
-        raise InputError("parts: all are frozen, and nothing would learn; set one to full, or llm to lora")
+        raise InputError("parts: all are frozen, so nothing would learn; set one to full, or llm to lora")
     if least > most:
-        raise InputError(f"data.crop_scale: the least, {least}, is more than the most, {most}; turn them round")
+        raise InputError(f"data.crop_scale: the minimum {least} is above the maximum {most}; swap them")
     if recipe.sharding == "full" and recipe.model.quantization != "none":
         raise InputError(
-            f"sharding=full cannot split {recipe.model.quantization} weights, whose scales lie apart from them: "
-            "set model.quantization=none, or sharding=none (each process then holds the whole quantised model)"
+            f"sharding=full cannot split {recipe.model.quantization} weights, whose scales are stored separately: "
+            "set model.quantization=none, or sharding=none (each process then holds the complete quantised model)"
         )
     check_features(recipe)
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and recipe.sharding == "none":
-        raise InputError("accelerate was told to use FSDP, but the recipe says sharding=none: set sharding=full")
+        raise InputError("accelerate is configured for FSDP, but the recipe has sharding=none: set sharding=full")
 
 
 def learning_groups(vlm: VisionLLM, optim: OptimSection) -> list[ParameterGroup]:
-    """The trainable parameters with the rate of their part."""
+    """The trainable parameters, grouped by part, with the learning rate of each part."""
     rates = {"lora": optim.lora_lr, "projection": optim.projection_lr or optim.lr}
     found = parameters_by_part(vlm, trainable=True)
     return [
@@ -163,12 +166,12 @@ def learning_groups(vlm: VisionLLM, optim: OptimSection) -> list[ParameterGroup]
 
 
 def count_steps(optim: OptimSection, per_epoch: int) -> int:
-    """Optimiser steps of a recipe, by its steps or its epochs."""
+    """Number of optimiser steps, from the recipe's steps or epochs."""
     return optim.steps if optim.steps is not None else math.ceil(float(optim.epochs or 0) * per_epoch)
 
 
 def text_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """The vision-LLM's named losses, and how many texts and images they are of."""
+    """The vision-LLM's named losses, and the numbers of texts and images."""
     losses: dict[str, Tensor] = model(batch)
     pictures = batch["vision_states"] if "vision_states" in batch else batch["pixel_values"]
     counts = {"examples": len(batch["labels"]), "images": len(pictures)}
@@ -176,7 +179,7 @@ def text_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 
 def _stored_in_full(recipe: TrainRecipe) -> set[str]:
-    """Parts besides the bridge whose weights differ from the bases': trained now, or in the run that this one is from."""
+    """Parts besides the bridge that were trained in full, in this run or in the run that it starts from."""
     full = {part for part, mode in recipe.parts if part in ("vision", "llm") and mode == "full"}
     if recipe.model.run and (locate(recipe.model.run) / DESCRIPTION).is_file():
         full.update(read_json(locate(recipe.model.run) / DESCRIPTION)["full"])
@@ -185,15 +188,15 @@ def _stored_in_full(recipe: TrainRecipe) -> set[str]:
 
 def _memory_remedy(recipe: TrainRecipe) -> str:
     remedies = []
-    if recipe.optim.micro_batch > 1 and recipe.optim.profile == "correct":  # in the other it is part of the run
-        remedies.append(f"lower optim.micro_batch (now {recipe.optim.micro_batch}; the global batch stays what it is)")
+    if recipe.optim.micro_batch > 1 and recipe.optim.profile == "correct":  # in profile original it changes the result
+        remedies.append(f"lower optim.micro_batch (now {recipe.optim.micro_batch}; the global batch stays the same)")
     if "llm" not in recipe.checkpointing:
         remedies.append("add llm to checkpointing")
     return ", or ".join([*remedies, _loading_remedy(recipe)])
 
 
 def _loading_remedy(recipe: TrainRecipe) -> str:
-    smaller = "take a smaller language model"
+    smaller = "use a smaller language model"
     if recipe.model.quantization != "nf4" and recipe.parts.llm != "full":
         smaller = "set model.quantization=nf4 (in a new run)"
     return f"{smaller}; mblip plan shows what a recipe needs"

@@ -19,7 +19,7 @@ from mblip.training.validation import VALIDATION
 CURVES = "curves.svg"
 _COLOURS = ("#3b7dd8", "#c9650c", "#2f9e78", "#a24bb8", "#c2455b", "#7a808c")
 _DASHES = ("-", "--", "-.", ":")
-_INK = "#123456"  # becomes the reader's text colour, which matplotlib has no name for
+_INK = "#123456"  # replaced by the reader's text colour, for which matplotlib has no name
 _STYLE: dict[str, Any] = {
     "font.size": 10, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "grid.alpha": 0.25,
@@ -29,11 +29,11 @@ _STYLE: dict[str, Any] = {
 }  # fmt: skip
 
 Points = Sequence[tuple[float, float]]
-"""Steps with their values."""
+"""Pairs of step and value."""
 
 
 def draw_curves(directory: Path) -> None:
-    """Write ``curves.svg`` of a run's loss (with validation), learning rates and speed; nothing where nothing is logged."""
+    """Write a run's loss (with validation), learning rates and speed to ``curves.svg``; nothing without log rows."""
     if not (directory / METRICS).exists():
         return
     rows = read_steps(directory / METRICS)
@@ -57,7 +57,7 @@ def draw_curves(directory: Path) -> None:
 
 
 def draw_lines(panels: Mapping[str, Mapping[str, Points]], title: str) -> str:
-    """Panels one above the other, each with its curves by name, as an SVG element in the reader's light or dark colours."""
+    """Draw panels of named curves, one above the other, as an SVG element in the reader's light or dark colours."""
     from matplotlib import style
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -87,10 +87,10 @@ def draw_lines(panels: Mapping[str, Mapping[str, Points]], title: str) -> str:
 
 
 def _accessible(svg: str, panels: Mapping[str, Mapping[str, Points]]) -> str:
-    """The element alone, told in words, in the reader's colours and width."""
+    """The SVG element with a description in words, in the reader's colours and width."""
     said = "; ".join(
-        f"{panel}{f', {label}' if label else ''}: from {points[0][1]:.4g} at step {points[0][0]:g} to {points[-1][1]:.4g} "
-        f"at step {points[-1][0]:g}"
+        f"{panel}{f', {label}' if label else ''}: from {points[0][1]:.4g} at step {points[0][0]:g} to "
+        f"{points[-1][1]:.4g} at step {points[-1][0]:g}"
         for panel, lines in panels.items()
         for label, points in lines.items()
     )
@@ -105,7 +105,7 @@ def _finite(points: Iterable[tuple[float, float]]) -> Points:
 
 
 def _distinct(lines: Mapping[str, Points]) -> dict[str, Points]:
-    """Lines that hold points; those that are the same are one, named after all of them."""
+    """Lines that have points; equal lines become one with all their names."""
     names: dict[tuple[tuple[float, float], ...], list[str]] = {}
     for name, points in lines.items():
         if points:

@@ -1,8 +1,8 @@
-"""What a frozen image encoder makes of pictures that training sees again: kept, so that each is encoded once.
+"""Keep the states of a frozen image encoder, so that training encodes each picture only once.
 
-Where the encoder learns nothing and pictures are not augmented, it gives the same states of a picture in every epoch. They are
-held in memory from the first time on, in the type that they were computed in; such a picture is neither read nor encoded again.
-On a CPU the losses are the same bits as without: the states of a picture do not depend on the pictures beside it.
+If the encoder is frozen and pictures are not augmented, a picture has the same states in every epoch. They are kept in
+memory, in the data type they were computed in, and the picture is neither read nor encoded again. On a CPU the losses
+are bit-identical with and without, because the states of a picture do not depend on the rest of its batch.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from mblip.training.loop import Batch
 
 
 class KeptFeatures:
-    """The states of pictures, by their keys; what is in stays in.
+    """Holds the states of pictures by key; nothing is evicted.
 
     Args:
-        vlm: Whose image encoder is frozen.
-        limit: Bytes to hold at most; further pictures are encoded every time.
-        sources: The loader's numbers of the mixes whose pictures come again.
+        vlm: The model; its image encoder is frozen.
+        limit: Maximum size in bytes; further pictures are encoded every time.
+        sources: The loader's numbers of the mixes whose pictures are repeated.
     """
 
     def __init__(self, vlm: VisionLLM, limit: int, sources: Collection[int]) -> None:
@@ -40,18 +40,18 @@ class KeptFeatures:
         self._free = limit
 
     def number(self, key: str) -> int:
-        """The number of a picture in a batch; -1 of one that does not come again."""
+        """The number of a picture in a batch; -1 for a picture that is not repeated."""
         if key.partition("/")[0] not in self._sources:
             return -1
         with self._lock:
             return self._numbers.setdefault(key, len(self._numbers))
 
     def holds(self, key: str) -> bool:
-        """Whether a picture need not be read: its states are at hand, and will be."""
+        """Whether the states of a picture are held, so that it need not be read."""
         return self._numbers.get(key, -1) in self._states
 
     def fill(self, batch: Batch) -> Batch:
-        """A batch of the collator, its pictures as ``vision_states``; those that are not held yet are encoded, and held."""
+        """Replace the pictures of a batch by ``vision_states``; encode and hold those that are not held yet."""
         if "picture_numbers" not in batch:
             return batch
         numbers, pixels = batch["picture_numbers"].tolist(), batch["pixel_values"]
@@ -71,14 +71,14 @@ class KeptFeatures:
         size = states.numel() * states.element_size()
         if number >= 0 and size <= self._free:
             self._free -= size
-            self._states[number] = states.to("cpu", copy=True)  # a part of the batch's tensor would hold all of it
+            self._states[number] = states.to("cpu", copy=True)  # a view would keep the tensor of the whole batch
 
 
 _OF_PICTURES = ("pixel_values", "picture_numbers", "pixel_rows")
 
 
 def reason_against(recipe: TrainRecipe) -> str:
-    """What in a recipe keeps its pictures' states from being used again; empty if nothing does."""
+    """Why a recipe cannot use the states of its pictures again; empty if it can."""
     if recipe.parts.vision != "frozen":
         return "parts.vision learns, so that what it makes of a picture changes"
     if recipe.data.crop_scale != (1.0, 1.0):
@@ -91,10 +91,10 @@ def reason_against(recipe: TrainRecipe) -> str:
 
 
 def check_features(recipe: TrainRecipe) -> None:
-    """Whether the recipe can have what it says of kept features.
+    """Check that the recipe can keep features if it asks for them.
 
     Raises:
-        InputError: ``data.keep_features=on``, and something stands against it.
+        InputError: ``data.keep_features=on``, but the recipe makes it impossible.
     """
     if recipe.data.keep_features == "on" and (reason := reason_against(recipe)):
         raise InputError(f"data.keep_features=on: {reason}; change that, or say auto")
@@ -103,16 +103,16 @@ def check_features(recipe: TrainRecipe) -> None:
 def keep_features(
     recipe: TrainRecipe, feed: TrainLoader, vlm: VisionLLM, steps: int
 ) -> tuple[KeptFeatures | None, str]:
-    """Let a loader and a training loop keep the states of pictures, where the recipe says so and it saves anything.
+    """Let a loader and a training loop keep the states of pictures, if the recipe allows it and pictures are repeated.
 
     Args:
         recipe: See ``data.keep_features`` and ``data.features_gib``.
-        feed: Leaves out what need not be read from then on.
+        feed: The loader; it no longer reads pictures whose states are kept.
         vlm: The model.
-        steps: Optimiser steps in all.
+        steps: Total number of optimiser steps.
 
     Returns:
-        What is kept, None for nothing; and in words whether it is on, where pictures come more than once.
+        The kept features or None, and a sentence on whether they are on, empty if no picture is repeated.
     """
     again = feed.seen_again(steps)
     if recipe.data.keep_features == "off" or not again:

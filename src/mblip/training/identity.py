@@ -1,4 +1,4 @@
-"""What a run stands on besides its recipe: the content of its mix and of the model that it starts from."""
+"""The content that decides a run besides its recipe: its mix and the model that it starts from."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ IDENTITY = "identity.json"
 
 
 def mix_digest(folder: Path) -> str:
-    """A hash of what a mix holds: that of each shard, each compared with the shard's bytes now.
+    """A hash of a mix's content, from the hashes of its shards, which are checked.
 
     Raises:
-        InputError: No finished mix, or a shard that was changed after its manifest was written.
+        InputError: The mix is not finished, or a shard has changed since its manifest was written.
     """
     shards = check_shards(folder).shards
     return hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
 
 
 def model_digests(vlm: VisionLLM, run: str = "") -> dict[str, str]:
-    """The weights that a run starts from, by what a recipe calls them.
+    """Digests of the weights that a run starts from, by field of the recipe.
 
     Args:
-        vlm: As it was built or loaded.
+        vlm: The model as it was built or loaded.
         run: The recipe's ``model.run``.
     """
     bases = vlm.origin.bases if vlm.origin else {}
@@ -45,22 +45,22 @@ def model_digests(vlm: VisionLLM, run: str = "") -> dict[str, str]:
 
 
 def check_contents(directory: Path, found: Mapping[str, str], names: Mapping[str, str]) -> None:
-    """Compare contents with those that a run was begun on, or note them where it has learnt nothing yet.
+    """Compare digests with those that a run started with, or record them if it has not trained yet.
 
     Args:
-        directory: The run.
+        directory: The run directory.
         found: Digest by field of the recipe.
-        names: What the fields are set to, for the error.
+        names: Value of each field, for the error message.
 
     Raises:
-        InputError: One of them is another than before the run was stopped, or the note of it cannot be read.
+        InputError: A digest has changed since the run started, or the record cannot be read.
     """
     held, begun = read_contents(directory), newest_checkpoint(directory) is not None
     for field, digest in found.items():
         if begun and held.get(field, digest) != digest:
             name = names.get(field) or field
             raise InputError(
-                f"{field}: {name} has changed since {directory} was begun on it: bring back what it was, or name another "
+                f"{field}: {name} has changed since the run {directory} started: restore it, or name another "
                 "directory for a new run"
             )
     if held != {**held, **found}:
@@ -68,10 +68,10 @@ def check_contents(directory: Path, found: Mapping[str, str], names: Mapping[str
 
 
 def read_contents(directory: Path) -> dict[str, str]:
-    """What a run was begun on: digest by field of its recipe; empty where nothing is noted.
+    """The digests that a run started with, by field of its recipe; empty if none are recorded.
 
     Raises:
-        InputError: The note is damaged.
+        InputError: The record is damaged.
     """
     path = directory / IDENTITY
     if not path.exists():
@@ -81,5 +81,5 @@ def read_contents(directory: Path) -> dict[str, str]:
         return {str(field): str(digest) for field, digest in held.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{path} is damaged ({error}): bring it back from a copy, or name another directory for a new run"
+            f"{path} is damaged ({error}): restore it from a copy, or name another directory for a new run"
         ) from error

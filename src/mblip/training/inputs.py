@@ -1,4 +1,4 @@
-"""What a training recipe names that is not there: told before torch is imported, which takes seconds."""
+"""Check that the files in a training recipe exist, before torch is imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from mblip.models.locate import exists, find_language_model, find_local, is_fold
 
 
 def check_paths(recipe: TrainRecipe) -> None:
-    """Look for the recipe's checkpoints, mixes, pictures and table, without opening any.
+    """Check that the recipe's checkpoints, mixes, pictures and table exist, without opening them.
 
     Raises:
-        InputError: One is not there; names the field. Or the recipe names neither a mix nor a corpus, or both.
+        InputError: One does not exist; the message names the field. Or the recipe names neither a mix nor a corpus, or
+            both.
     """
     for field in ("run", "vision", "llm"):
         if name := getattr(recipe.model, field):
@@ -24,12 +25,12 @@ def check_paths(recipe: TrainRecipe) -> None:
                 raise error.reworded(f"model.{field}: {error}") from error
     section = recipe.data
     if bool(section.mix) == bool(section.source):
-        raise InputError("set one of data.mix (a folder that mblip data mix has made) and data.source")
+        raise InputError("set one of data.mix (a folder made by mblip data mix) and data.source")
     for field, folder in {"data.mix": section.mix, "data.replay": section.replay}.items():
         if folder and exists(Path(folder)) and not is_folder(Path(folder)):
             raise InputError(f"{field}: {folder} is a file; name the folder of the mix")
         if folder and not is_folder(Path(folder)):
-            other = "name another" if field == "data.mix" else "name another, or go without (data.replay=)"
+            other = "name another" if field == "data.mix" else "name another, or do without (data.replay=)"
             raise InputError(
                 f"{field}: there is no mix {folder}: make it with mblip data mix RECIPE --to {folder}, or {other}"
             )
@@ -41,7 +42,8 @@ def check_paths(recipe: TrainRecipe) -> None:
 
             if not image_scheme(store):
                 missing[store] = (
-                    f"{field}: {store!r} is no image store: name a folder, a .tar or a pattern of them{other_stores()}"
+                    f"{field}: {store!r} is not an image store: name a folder, a .tar or a pattern of "
+                    f"them{other_stores()}"
                 )
     path = section.source and section.source.options.get("path")
     if isinstance(path, str) and not exists(Path(path)):
@@ -51,10 +53,10 @@ def check_paths(recipe: TrainRecipe) -> None:
 
 
 def _download(paths: list[str]) -> list[str]:
-    """The command that fetches those of the paths that the catalogue has."""
+    """The command that downloads the paths that are in the catalogue."""
     from mblip.catalogue.entries import load_catalogue
     from mblip.catalogue.wanted import finds
 
     catalogue = load_catalogue()
     names = dict.fromkeys(hit[0].name for path in paths if (hit := finds(path, catalogue)))
-    return [f"fetch with: mblip data download {' '.join(names)} --to data"] if names else []
+    return [f"download with: mblip data download {' '.join(names)} --to data"] if names else []

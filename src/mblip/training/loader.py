@@ -1,4 +1,4 @@
-"""From a recipe's data to the micro-batches of each step: the mix, a replayed one, and pictures that cannot be read."""
+"""Make the micro-batches of each step from a recipe's mix and replayed mix, and count unreadable pictures."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from mblip.storage import ImageStore, JsonlAppender, UnreadableImage, open_image
 from mblip.training.inputs import check_paths
 from mblip.training.loop import Batch
 
-UNREADABLE = "unreadable.jsonl"  # and unreadable-1.jsonl and so on by the other processes
-_OWN = "texts of "  # what the title of a mix that a run made for itself begins with
-_TRIED = 1000  # pictures before their unreadable share says anything
+UNREADABLE = "unreadable.jsonl"  # other processes write unreadable-1.jsonl and so on
+_OWN = "texts of "  # title prefix of a mix that a run made for itself
+_TRIED = 1000  # pictures to try before judging the share of unreadable ones
 
 
 def check_data(recipe: TrainRecipe) -> None:
-    """Say what is missing of the recipe's data before a model is fetched and loaded.
+    """Check the recipe's data before a model is downloaded and loaded.
 
     Raises:
         InputError: See :func:`~mblip.training.inputs.check_paths`; or an image store cannot be opened.
     """
     check_paths(recipe)
     for field, images in _stores(recipe.data, _has_pictures(recipe.data)).items():
-        if not images.endswith(".tar"):  # whose index may take minutes
+        if not images.endswith(".tar"):  # indexing a tar may take minutes
             _open_store(field, images)
 
 
 def prepare_mix(recipe: TrainRecipe, directory: Path, anew: bool = False) -> Path:
-    """The folder of the recipe's mix; of a single corpus it is made in the run, texts in the languages they have.
+    """The folder of the recipe's mix; a mix of a single corpus is made in the run directory, without translation.
 
     Args:
-        recipe: Of the run.
-        directory: The run.
-        anew: Make a mix again that an earlier start made and trained nothing on: its table may have been mended since.
+        recipe: The run's recipe.
+        directory: The run directory.
+        anew: Make the mix again if nothing was trained on it, as its table may have been corrected since.
 
     Raises:
-        InputError: The corpus cannot be read, or the pictures that it names are not in the store.
+        InputError: The corpus cannot be read, or its pictures are not in the store.
     """
     section = recipe.data
     if section.source is None:
@@ -73,14 +73,14 @@ def prepare_mix(recipe: TrainRecipe, directory: Path, anew: bool = False) -> Pat
         shutil.rmtree(folder)
     try:
         build_mix(data, folder)
-    except InputError as error:  # a setting of data recipes: what is one's own is mended
+    except InputError as error:  # bad_rows is a setting of data recipes only
         raise InputError(str(error).removesuffix(", or set bad_rows to drop")) from error
     _check_pictures(section, folder)
     return folder
 
 
 def _check_pictures(section: MixSection, folder: Path) -> None:
-    """One's own table may name pictures otherwise than the store does: better told now, all at once."""
+    """Check that the store has the pictures of the user's own table, and report all that are missing at once."""
     keys = Mix(MixSection(mix=str(folder))).image_keys()
     if not keys:
         return
@@ -88,13 +88,13 @@ def _check_pictures(section: MixSection, folder: Path) -> None:
     missing = [key for key in keys if key not in store]
     if len(missing) > section.max_unreadable * len(keys):
         raise InputError(
-            f"data.images: {section.images} lacks {len(missing)} of the {len(keys)} pictures that the texts name, such as "
+            f"data.images: {section.images} lacks {len(missing)} of the {len(keys)} pictures in the texts, such as "
             f"{missing[0]!r}: put them there, correct their names, or raise data.max_unreadable"
         )
 
 
 def _has_pictures(section: MixSection) -> bool:
-    """Whether a row of the recipe's data may have a picture."""
+    """Whether rows of the recipe's data may have pictures."""
     if section.source is not None:
         bare = getattr(reader_module(section.source), "NO_PICTURES", False)
         return not bare and section.source.options.get("task") not in TEXT_ONLY
@@ -102,7 +102,7 @@ def _has_pictures(section: MixSection) -> bool:
 
 
 def _stores(section: MixSection, has_pictures: bool = True) -> dict[str, str]:
-    """The image stores that a recipe names, by the field that does; texts without pictures need none."""
+    """The image stores in a recipe, by field; texts without pictures need none."""
     stores = {"data.images": section.images} if section.images or has_pictures else {}
     if section.replay and section.replay_images:
         stores["data.replay_images"] = section.replay_images
@@ -117,13 +117,13 @@ def _open_store(field: str, images: str, as_stored: bool = False) -> ImageStore:
 
 
 def unreadable_pictures(directory: Path) -> set[str]:
-    """The pictures that any process of a run could not read."""
+    """The pictures that a process of the run could not read."""
     return {str(row["image"]) for path in directory.glob("unreadable*.jsonl") for row in read_jsonl(path)}
 
 
 @dataclass(frozen=True)
 class MixSource:
-    """The texts of each step that come from one mix, and where its pictures are."""
+    """The texts that one mix gives to each step, and the store of its pictures."""
 
     batches: GroupedBatches
     store: ImageStore
@@ -133,19 +133,19 @@ class TrainLoader:
     """The micro-batches of each step for one process.
 
     Args:
-        recipe: What to train on.
-        folder: Of the mix (see :func:`prepare_mix`).
-        directory: Where unreadable pictures are listed, by each process in a file of its own.
-        vlm: Whose layout and picture size the batches have.
-        rank: This process.
+        recipe: The run's recipe.
+        folder: Folder of the mix (see :func:`prepare_mix`).
+        directory: Folder for the lists of unreadable pictures, one file per process.
+        vlm: The model, for its layout and picture size.
+        rank: Number of this process.
         ranks: Number of processes.
 
     Attributes:
-        steps_per_epoch: Batches in one pass over the mix.
+        steps_per_epoch: Number of batches in one pass over the mix.
         held: Instructions held out for validation, and the store of their pictures.
 
     Raises:
-        InputError: A mix or a store cannot be used, or the batch does not divide by the processes.
+        InputError: A mix or a store cannot be used, or the batch is not a multiple of the processes.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class TrainLoader:
     ) -> None:
         section, size = recipe.data, recipe.optim.global_batch
         if size % ranks:
-            raise InputError(f"optim.global_batch {size} does not divide by {ranks} processes")
+            raise InputError(f"optim.global_batch {size} is not a multiple of {ranks} processes: change it")
         self._recipe, self._rank, self._ranks, self._layout = recipe, rank, ranks, vlm.layout
         mix = Mix(section.model_copy(update={"mix": str(folder)}))
         as_stored = section.pictures == "original"
@@ -172,7 +172,8 @@ class TrainLoader:
             held = f" beside {len(self.held[0])} held out" if recipe.validate_every else ""
             remedy = "lower optim.global_batch" + (" or validation_texts" if recipe.validate_every else "")
             raise InputError(
-                f"{folder} has {len(mix)} texts to train on{held}, fewer than the {size - replayed} of one batch: {remedy}"
+                f"{folder} has {len(mix)} texts to train on{held}, fewer than the {size - replayed} of one batch: "
+                f"{remedy}"
             )
         self._sources = [
             MixSource(GroupedBatches(part, recipe.seed, texts), store)
@@ -205,7 +206,7 @@ class TrainLoader:
         """The micro-batches of this process.
 
         Raises:
-            InputError: No picture of this process's part can be read, or too many could not.
+            InputError: None of this process's pictures can be read, or too many could not.
         """
         rows = self._instructions(step)
         found = [self._collate(part, (self._recipe.seed, step)) for part in rows]
@@ -213,12 +214,12 @@ class TrainLoader:
         if not batches:
             _, _, key = rows[0][0].images[0].partition("/")
             raise InputError(f"none of the pictures of step {step + 1} can be read, such as {key!r}")
-        # Processes work in step: one whose pictures are missing goes along with a batch that teaches nothing.
+        # Processes work in lockstep: one whose pictures are missing takes part with a batch without labels.
         idle = {**batches[0], "labels": torch.full_like(batches[0]["labels"], IGNORED)}
         return batches if self._ranks == 1 else batches + [idle] * (len(found) - len(batches))
 
     def describe(self, step: int, index: int) -> str:
-        """What an error calls a micro-batch: the ids of its texts."""
+        """A description of a micro-batch for errors, with the ids of its texts."""
         ids = [row.id for row in self._instructions(step)[index]]
         more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
         return f"micro-batch {index} of step {step + 1} (texts {', '.join(ids[:8])}{more})"
@@ -236,10 +237,10 @@ class TrainLoader:
 
 
 def _shared(mix: Mix, size: int, text_share: float | None) -> list[tuple[Mix, int]]:
-    """The parts of a mix that every batch draws from, and how many texts of each; those with pictures first.
+    """The parts of a mix that every batch draws from, with their numbers of texts; texts with pictures first.
 
     Raises:
-        InputError: The mix has no text of a kind, or the share leaves one side without a text.
+        InputError: The mix lacks texts with or without pictures, or the share leaves one side without a text.
     """
     if text_share is None:
         return [(mix, size)]
@@ -249,7 +250,8 @@ def _shared(mix: Mix, size: int, text_share: float | None) -> list[tuple[Mix, in
         raise InputError(f"data.text_share is set, but the mix has {lacks}: leave it out")
     if not 0 < texts < size:
         raise InputError(
-            f"data.text_share {text_share} of {size} texts leaves one side without a text: raise the batch, or change the share"
+            f"data.text_share {text_share} of {size} texts leaves one side without a text: raise the batch, or change "
+            "the share"
         )
     parts = [(mix.part(text_only=False), size - texts), (mix.part(text_only=True), texts)]
     for part, count in parts:
@@ -266,7 +268,7 @@ class _NoPictures:
     """The store of data without pictures."""
 
     def get(self, key: str, at_least: int = 0) -> Image.Image:
-        """Never asked for one."""
+        """Always raises, as there are no pictures."""
         raise UnreadableImage(key, "the data has no pictures")
 
     def __contains__(self, key: str) -> bool:
@@ -277,9 +279,9 @@ NO_PICTURES = _NoPictures()
 
 
 class _PictureReader:
-    """The pictures of several stores as one, the number of the store first in the key.
+    """Several stores of pictures as one; a key begins with the number of its store.
 
-    Those that cannot be read are counted, listed in a file, and past the recipe's share stop the run.
+    Unreadable pictures are counted and listed in a file. A larger share of them than the recipe allows stops the run.
     """
 
     def __init__(self, sources: Sequence[MixSource], section: MixSection, listed: Path) -> None:
@@ -319,5 +321,5 @@ class _PictureReader:
             if failed > self._section.max_unreadable * max(tried, min(self._pictures, _TRIED)):
                 raise InputError(
                     f"{failed} of {tried} images cannot be read, the last being {error.key!r} "
-                    f"({error.reason}): mend the store or raise data.max_unreadable"
+                    f"({error.reason}): repair the store or raise data.max_unreadable"
                 )

@@ -1,6 +1,6 @@
-"""Rows of a run's logs: what training says, writes and reads back.
+"""Rows of a run's logs, to show, write and read back.
 
-``metrics.jsonl`` holds :class:`StepLog`, ``validation.jsonl`` :class:`ValidationLog`, one JSON object a line.
+``metrics.jsonl`` holds :class:`StepLog` and ``validation.jsonl`` :class:`ValidationLog`, one JSON object per line.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class StepLog:
     """One row of ``metrics.jsonl``, about the steps since the row before.
 
     Attributes:
-        step: Optimiser steps done.
-        loss: Mean over the tokens of the step, in nats.
+        step: Number of optimiser steps done.
+        loss: Mean loss over the tokens of the step, in nats.
         grad_norm: Norm of the gradients before clipping.
-        tokens: Tokens of the step that have a loss.
-        means: Further values of the loss function, means over the micro-batches.
-        learning_rates: By group of parameters.
-        processes: How many trained together.
-        seconds: Since this process began.
-        seconds_left: To the last step, at the mean speed so far.
-        per_second: ``examples``, ``images`` and ``tokens`` a second.
-        peak_memory_mib: Most memory held so far, in MiB.
+        tokens: Number of supervised tokens in the step.
+        means: Other values of the loss function, averaged over the micro-batches.
+        learning_rates: Learning rate by group of parameters.
+        processes: Number of processes that trained together.
+        seconds: Seconds since this process started.
+        seconds_left: Seconds to the last step, at the mean speed so far.
+        per_second: ``examples``, ``images`` and ``tokens`` per second.
+        peak_memory_mib: Peak memory so far, in MiB.
     """
 
     step: int
@@ -51,7 +51,7 @@ class StepLog:
     peak_memory_mib: float = 0.0
 
     def to_row(self) -> dict[str, Any]:
-        """The row as it is written and tracked: flat, ``lr_<group>`` and ``<what>_per_second``."""
+        """The row as it is written and tracked: flat, with ``lr_<group>`` and ``<what>_per_second``."""
         return {
             "step": self.step, "loss": self.loss, "grad_norm": self.grad_norm, "tokens": self.tokens, **self.means,
             **{f"{_LR}{name}": rate for name, rate in self.learning_rates.items()}, "processes": self.processes,
@@ -61,7 +61,7 @@ class StepLog:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Self:
-        """A row that was written; a value of an unknown name is one of ``means``."""
+        """Read a written row; values with unknown names belong to ``means``."""
         held: dict[str, Any] = {"means": {}, "learning_rates": {}, "per_second": {}}
         for name, value in row.items():
             if name in _PLAIN:
@@ -80,7 +80,7 @@ _PLAIN = StepLog.__dataclass_fields__.keys() - {"means", "learning_rates", "per_
 
 @dataclass(frozen=True, slots=True)
 class AnsweredSample:
-    """An answer of the model that a person may look at."""
+    """An answer of the model for a person to look at."""
 
     id: str
     language: str
@@ -94,15 +94,15 @@ class ValidationLog:
     """One row of ``validation.jsonl``.
 
     Attributes:
-        step: Optimiser steps done.
-        loss: In nats a token, over all texts.
-        texts: How many they are.
-        left_out: Texts whose picture cannot be read.
+        step: Number of optimiser steps done.
+        loss: Mean loss over the tokens of all texts, in nats.
+        texts: Number of texts.
+        left_out: Number of texts whose picture cannot be read.
         by_task: The loss of each task.
         by_language: The loss by the language of the answer (mC4 code).
-        exact: Share of the samples that were answered word for word; None where there are none.
+        exact: Share of the samples that were answered word for word; None without samples.
         samples: Answers to look at.
-        seconds: That the validation took.
+        seconds: Duration of the validation in seconds.
     """
 
     step: int
@@ -128,11 +128,11 @@ class Note:
 
 
 OnLog = Callable[[StepLog | ValidationLog | Note], None]
-"""What is told of each row as it is made."""
+"""A function that is called with each row of a log."""
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Rows of a log as they were written; a last line cut short by a kill is left out."""
+    """The rows of a log as they were written; a last line that a kill cut short is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
@@ -144,7 +144,7 @@ def read_steps(path: Path) -> list[StepLog]:
     """The rows of a ``metrics.jsonl``.
 
     Raises:
-        InputError: One is no such row.
+        InputError: A row is malformed.
     """
     with _named(path):
         return [StepLog.from_row(row) for row in read_log(path)]
@@ -154,7 +154,7 @@ def read_validations(path: Path) -> list[ValidationLog]:
     """The rows of a ``validation.jsonl``.
 
     Raises:
-        InputError: One is no such row.
+        InputError: A row is malformed.
     """
     with _named(path):
         return TypeAdapter(list[ValidationLog]).validate_python(read_log(path))
@@ -165,5 +165,9 @@ def _named(path: Path) -> Any:
     try:
         yield
     except (ValidationError, AttributeError) as error:
-        what = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else "a row is no object"
+        what = (
+            error.errors(include_url=False)[0]["msg"]
+            if isinstance(error, ValidationError)
+            else "a row is not an object"
+        )
         raise InputError(f"{path} is damaged ({what}); delete the line, or the file") from error

@@ -1,7 +1,7 @@
 """The one training loop: token-weighted loss, AdamW, cosine, clipping, atomic checkpoints, exact resume.
 
-A step is a pure function of its number: the batches, the augmentation and every random draw come from (seed, step), so
-that a run which was killed and started again is, on a CPU, the same run bit for bit.
+A step is a pure function of its number: batches, augmentation and random draws follow from (seed, step). So a run that
+was killed and started again is, on a CPU, the same run bit for bit.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Batch = dict[str, Tensor]
 
 
 class Stopped(Exception):
-    """The run was asked to stop (SIGTERM) and has saved where it is; the same command goes on."""
+    """The run was asked to stop (SIGTERM) and has saved a checkpoint; the same command continues it."""
 
 
 @dataclass
@@ -58,24 +58,24 @@ class ParameterGroup:
 
 @dataclass
 class LoopConfig:
-    """What the loop runs.
+    """The settings of a training loop.
 
     Attributes:
         model: The module whose trainable parameters are saved in checkpoints.
         groups: Trainable parameters with their rates.
         batches: Step number -> the micro-batches of this process for that step.
-        loss: Micro-batch -> named values; ``loss_sum`` and ``tokens`` are needed, ``examples`` and ``images`` are counted
+        loss: Micro-batch -> named values. ``loss_sum`` and ``tokens`` are required, ``examples`` and ``images`` are counted
             for the rates, others are logged as means.
-        steps: Optimiser steps.
-        profile: ``original`` for the original's optimiser: what is called bias or LayerNorm.weight does not decay, all else
-            does; the warm-up begins at 0; and a step has the mean of its micro-batches' means.
-        stop: End at this step although the schedule is made for ``steps``.
-        workers: Threads that prepare the following batches; any number gives the same run.
+        steps: Number of optimiser steps.
+        profile: ``original`` for the original's optimiser: only parameters named bias or LayerNorm.weight have no
+            weight decay, the warm-up begins at 0, and the loss of a step is the mean of its micro-batches' means.
+        stop: Stop at this step, although the schedule is made for ``steps``.
+        workers: Number of threads that prepare the next batches; it does not change the result.
         sharding: See :func:`mblip.training.parallel.distribute`.
         validate: Step, log -> nothing; called every ``validate_every`` steps and at the end, in all processes.
-        validate_first: Also before the first step, as step 0: what is then learnt has something to be compared with.
-        describe: Step, micro-batch -> what an error calls that batch.
-        memory_remedy: What an error advises when memory runs out.
+        validate_first: Validate also before the first step, as step 0, for comparison.
+        describe: Step, micro-batch -> description of that batch for errors.
+        memory_remedy: Advice in the error when memory runs out.
     """
 
     model: nn.Module
@@ -108,26 +108,26 @@ class LoopConfig:
 
     @property
     def last(self) -> int:
-        """The step that the run ends at."""
+        """The step at which the run ends."""
         return self.steps if self.stop is None else min(self.stop, self.steps)
 
 
 def fit(config: LoopConfig) -> dict[str, Any]:
-    """Train to the last step, from the newest sound checkpoint where there is one; return the last log row.
+    """Train to the last step, from the newest undamaged checkpoint if there is one; return the last log row.
 
-    ``on_log`` is told of checkpoints that are damaged in a :class:`~mblip.training.logs.Note`.
+    Damaged checkpoints are reported to ``on_log`` as a :class:`~mblip.training.logs.Note`.
 
     Raises:
         InputError: Every checkpoint is damaged.
-        TrainingError: The loss or the gradients are not finite; names the batch and the last good checkpoint.
-        ResourceError: Memory ran out (names the setting to turn), or the disk is full.
-        Stopped: On SIGTERM, after a checkpoint.
+        TrainingError: The loss or the gradients are not finite; the message names the batch and the last good checkpoint.
+        ResourceError: Memory ran out (the message names the setting to change), or the disk is full.
+        Stopped: SIGTERM was received, and a checkpoint is saved.
     """
     accelerator = start()
     names = {id(parameter): name for name, parameter in config.model.named_parameters()}
     places = {name: names[id(parameter)] for group in config.groups for name, parameter in group.parameters}
     model = distribute(config.model, accelerator, config.sharding)
-    own = dict(config.model.named_parameters())  # shards, where the model was sharded
+    own = dict(config.model.named_parameters())  # shards, if the model was sharded
     named = {name: own[place] for name, place in places.items()}
     optimizer = torch.optim.AdamW(_decay_groups(config, named), betas=config.betas, fused=True)
     with accelerator.main_process_first():
@@ -160,7 +160,7 @@ def fit(config: LoopConfig) -> dict[str, Any]:
                 if accelerator.is_main_process:
                     save_checkpoint(config.directory, done, tensors, state, config.keep_checkpoints)
             if stopping:
-                raise Stopped(f"stopped after step {done}, which is saved; the same command goes on from there")
+                raise Stopped(f"stopped after step {done}, which is saved; run the same command again to continue")
             if config.validate and config.validate_every and (done % config.validate_every == 0 or done == config.last):
                 with enough_memory(f"in the validation after step {done}", config.memory_remedy):
                     config.validate(done, log)
@@ -170,10 +170,10 @@ def fit(config: LoopConfig) -> dict[str, Any]:
 def _accumulate(
     config: LoopConfig, step: int, micro_batches: list[Batch], model: nn.Module, accelerator: Accelerator, stop: bool
 ) -> dict[str, float]:
-    """Add up the gradients of a step, and its named values over all micro-batches and processes."""
+    """Accumulate the gradients of a step, and sum its named values over all micro-batches and processes."""
     sums: dict[str, Tensor] = {}
     losses = []
-    wide = torch.float32 if accelerator.device.type == "mps" else torch.float64  # which Apple's do not have
+    wide = torch.float32 if accelerator.device.type == "mps" else torch.float64  # Apple's devices have no fp64
     for index, batch in enumerate(micro_batches):
         batch = {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
         casting = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16")
@@ -187,7 +187,7 @@ def _accumulate(
         losses.append(values["loss_sum"].detach())
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value.detach().to(wide)
-    # One wait for the device and one exchange a step. That all stop together needs telling, too.
+    # One synchronisation per step, which also lets all processes stop together.
     names = sorted(sums)
     own = [float(stop), float(len(micro_batches)), *torch.stack([sums[name] for name in names]).tolist()]
     everyone = accelerator.reduce(torch.tensor(own, dtype=wide, device=accelerator.device), "sum").tolist()
@@ -200,9 +200,9 @@ def _accumulate(
 
 
 def _scale_and_clip(config: LoopConfig, parameters: list[nn.Parameter], scale: float) -> float:
-    """Make the gradients those of the mean over the step's tokens (or micro-batches), and clip them; their norm before.
+    """Scale the gradients to the mean over the step's tokens (or micro-batches), and clip them; the norm before.
 
-    Processes average their gradients, hence ``scale`` is the number of processes / tokens of all of them.
+    Processes average their gradients, so ``scale`` is the number of processes / tokens of all processes.
     """
     for parameter in parameters:
         if parameter.grad is not None:
@@ -214,14 +214,14 @@ def _check_finite(config: LoopConfig, step: int, totals: dict[str, float], norm:
     if not math.isfinite(norm):
         loss = totals["loss_sum"] / totals["tokens"]
         raise TrainingError(
-            f"the gradients became {norm} at step {step + 1}, at a loss of {loss:.3g}; {_last_good(config)}"
+            f"the gradients became {norm} at step {step + 1} with a loss of {loss:.3g}; {_last_good(config)}"
         )
 
 
 def _last_good(config: LoopConfig) -> str:
     checkpoint = newest_checkpoint(config.directory)
     kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "that was before the first checkpoint"
-    return f"{kept}: lower the learning rate or look at that batch"
+    return f"{kept}: lower the learning rate or inspect that batch"
 
 
 _COUNTS = ("loss_sum", "tokens", "loss", "examples", "images", "stop", "micro_batches", "taught")
@@ -235,10 +235,10 @@ def _row(done: int, totals: dict[str, float], norm: float, optimizer: torch.opti
 
 @contextlib.contextmanager
 def enough_memory(where: str, remedy: str) -> Iterator[None]:
-    """Say where memory ran out and what to do about it, be it an accelerator's or the machine's.
+    """Turn an out-of-memory error inside the block into one that says where it happened and what to do.
 
     Raises:
-        ResourceError: It ran out.
+        ResourceError: The memory of the accelerator or the machine ran out.
     """
     try:
         yield
@@ -250,9 +250,9 @@ def enough_memory(where: str, remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _termination() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; a second one ends the process as usual."""
+    """An event that SIGTERM sets; a second SIGTERM ends the process as usual."""
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield event
         return
 
@@ -280,7 +280,7 @@ def _decay_groups(config: LoopConfig, named: dict[str, nn.Parameter]) -> list[di
 
 
 def _decays(name: str, parameter: nn.Parameter, profile: str) -> bool:
-    if profile == "original":  # whose norms are those of BERT's name; the Q-Former's own layernorm.weight is not
+    if profile == "original":  # it exempts BERT's names, so the Q-Former's layernorm.weight decays
         return "bias" not in name and "LayerNorm.weight" not in name
     return parameter.ndim > 1
 
@@ -290,7 +290,7 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def _prefetched(config: LoopConfig, first: int) -> Generator[tuple[int, list[Batch]], None, None]:
-    """Steps with their batches, the following ones being made by ``job.workers`` threads meanwhile."""
+    """Yield steps with their batches, while ``config.workers`` threads prepare the next ones."""
     if config.workers == 0:
         for step in range(first, config.last):
             yield step, config.batches(step)
@@ -309,7 +309,7 @@ def _prefetched(config: LoopConfig, first: int) -> Generator[tuple[int, list[Bat
 
 
 def _resume(newest: Path | None, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """Load a checkpoint into model and optimiser; the step to go on with."""
+    """Load a checkpoint into model and optimiser; returns the step to continue with."""
     if newest is None:
         return 0
     tensors, state = load_checkpoint(newest)

@@ -1,7 +1,7 @@
-"""Several processes: which device, copies of the model (DDP) or shards of it (FSDP), and whole tensors out of shards.
+"""Training in several processes, with copies of the model (DDP) or shards of it (FSDP).
 
-The same command runs alone, under ``torchrun`` and under ``accelerate launch``. Sharding is torch's own
-``fully_shard``, not Accelerate's plug-in, which silently does nothing on a CPU: so it can be tried anywhere.
+The same command runs alone, under ``torchrun`` and under ``accelerate launch``. Sharding uses torch's ``fully_shard``
+and not Accelerate's plug-in, which silently does nothing on a CPU, so it can be tested anywhere.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def start() -> Accelerator:
-    """This process, alone or among those that a launcher started, with its device."""
-    # The loop casts by itself: Accelerate's mixed precision is one for the whole life of a Python process.
+    """The accelerator of this process, which runs alone or was started by a launcher."""
+    # The loop casts by itself, because Accelerate's mixed precision cannot change within a Python process.
     return Accelerator(
         cpu=not torch.accelerator.is_available(),
         mixed_precision="no",
@@ -33,24 +33,24 @@ def distribute(model: nn.Module, accelerator: Accelerator, sharding: str) -> nn.
     """The module to call in training: ``model`` on its device, and with several processes copied or sharded.
 
     Args:
-        model: Keeps its structure; with ``full`` its parameters are replaced by shards, in place.
+        model: The model; with ``full``, its parameters are replaced by shards in place.
         accelerator: See :func:`start`.
         sharding: ``full`` spreads parameters, gradients and optimiser state over the processes.
     """
     if sharding == "none" or accelerator.num_processes == 1:
-        with warnings.catch_warnings():  # of an argument that Accelerate passes on by its old name
+        with warnings.catch_warnings():  # Accelerate passes an argument under its old name
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             prepared: nn.Module = accelerator.prepare_model(model)
         return prepared
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    for block in _blocks(model):  # each goes to the device, is split and makes room for the next
+    for block in _blocks(model):  # one at a time, so that the complete model need not fit the device
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers of every stack: the outermost module lists' items."""
+    """The layers of every stack, which are the items of the outermost module lists."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield from child
@@ -60,7 +60,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def sync_gradients(accelerator: Accelerator, model: nn.Module, last: bool) -> Iterator[None]:
-    """Processes exchange gradients once a step, with the last micro-batch."""
+    """Let processes exchange gradients once per step, with the last micro-batch."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
         yield
@@ -70,7 +70,7 @@ def sync_gradients(accelerator: Accelerator, model: nn.Module, last: bool) -> It
 
 
 def gather_full(value: Any) -> Any:
-    """A value with every sharded tensor in it gathered; all processes must call it."""
+    """Gather every sharded tensor in a value; all processes must call it."""
     if isinstance(value, DTensor):
         return value.full_tensor()
     if isinstance(value, dict):
@@ -79,13 +79,13 @@ def gather_full(value: Any) -> Any:
 
 
 def copy_into(parameter: Tensor, value: Tensor) -> None:
-    """Copy a whole tensor into a parameter, or this process's part of it into a shard."""
+    """Copy a full tensor into a parameter, or this process's part of it into a shard."""
     with torch.no_grad():
         parameter.copy_(_like(parameter, value))
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Give an optimiser, of whole or of sharded parameters, a state that :func:`gather_full` has gathered."""
+    """Load a state from :func:`gather_full` into an optimiser of full or sharded parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {
         number: {
@@ -105,7 +105,7 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def gather(model: nn.Module) -> None:
-    """Replace shards by whole parameters, in place, so that the model can be saved; all processes must call it."""
+    """Replace shards by full parameters in place, so that the model can be saved; all processes must call it."""
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if isinstance(parameter, DTensor):
@@ -114,5 +114,5 @@ def gather(model: nn.Module) -> None:
 
 
 def clip_gradients(parameters: list[nn.Parameter], limit: float) -> float:
-    """Scale the gradients of all together to a norm of at most ``limit``; the norm before."""
+    """Clip the joint norm of all gradients to ``limit``; returns the norm before."""
     return float(gather_full(torch.nn.utils.clip_grad_norm_(parameters, limit)))

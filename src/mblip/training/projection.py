@@ -1,4 +1,4 @@
-"""Where the projection starts: at the words that the language model would be told in place of the picture.
+"""Initialise the projection by regression onto the embeddings of words that describe the picture.
 
 From random weights the projection finds out through a frozen language model, picture by picture, which direction of its
 embedding space means what; much of an alignment's time goes there. But where a text tells what each query sees, the
@@ -23,14 +23,14 @@ from mblip.models.vision_llm import VisionLLM
 from mblip.processing.text import IGNORED
 from mblip.training.loop import Batch
 
-RIDGE = 1e-3  # of the mean variance of a query's states
+RIDGE = 1e-3  # relative to the mean variance of a query's states
 
 
 def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
     """Set the projection by ridge regression on texts about one image each.
 
     Args:
-        vlm: Whose Q-Former sees and whose input embeddings are aimed at; ``language_projection`` is replaced in place.
+        vlm: The model; the projection is fitted from Q-Former states to input embeddings and replaced in place.
         batches: As for :meth:`VisionLLM.forward`; the first word of an answer tells what the first query sees, the comma
             behind it what the second sees, and so on.
 
@@ -41,7 +41,7 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
         InputError: An answer has more words and commas than there are queries, or there are no answers.
     """
     projection = vlm.container.projection
-    ones = projection.in_features  # where a state's constant stands
+    ones = projection.in_features  # index of the constant that is appended to a state
     size = projection.in_features + 1 + projection.out_features
     moments = torch.zeros(size, size, dtype=torch.float64)
     queries = vlm.container.tokens_per_image
@@ -57,8 +57,8 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
             places = list_places(labels, told, read)
             if int(places[told].max()) >= queries:
                 raise InputError(
-                    f"model.fit_words: an answer has {int(places[told].max()) + 1} words and commas, but there are {queries} "
-                    "queries; name tasks whose answers have a query for each"
+                    f"model.fit_words: an answer has {int(places[told].max()) + 1} words and commas, but there are "
+                    f"{queries} queries; name tasks whose answers have a query for each"
                 )
             # The sum of the embeddings at each place, and of how many tokens it is.
             embedded = vlm.llm.embeddings(labels.clamp(min=0)).double() * told[..., None]
@@ -75,7 +75,7 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
         total, sums = moments[ones, ones], moments[ones]
         if not total:
             raise InputError("model.fit_words: the mix has no texts of these tasks")
-        # Without the means, which the bias takes.
+        # Centred, because the bias takes the means.
         central = moments - torch.outer(sums, sums) / total
         source, target = slice(0, ones), slice(ones + 1, size)
         inner, cross = central[source, source], central[source, target]

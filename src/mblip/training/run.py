@@ -1,4 +1,4 @@
-"""``mblip train``: from a recipe of any kind to a finished run directory."""
+"""``mblip train``: run a recipe of any kind in a run directory."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ DONE = "done.json"
 
 
 def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> dict[str, Any]:
-    """Run a recipe in ``directory``, going on from its newest sound checkpoint; a finished run is left as it is.
+    """Run a recipe in ``directory`` from its newest undamaged checkpoint; a finished run is not changed.
 
     Args:
-        recipe: Of any kind.
-        directory: The run; one that was begun goes on if all that decides what is learnt is as it was, the content of the
-            mix and of the bases too.
-        on_log: Is told each row of the log, and notes such as that a checkpoint is damaged.
+        recipe: A recipe of any kind.
+        directory: The run directory. A run that was started continues if everything that decides its result is
+            unchanged, including the content of the mix and of the bases.
+        on_log: Called with each row of the log, and with notes such as that a checkpoint is damaged.
 
     Returns:
-        The last log row (empty where nothing is trained).
+        The last log row; empty if nothing was trained.
 
     Raises:
-        InputError: The directory holds the run of another recipe or of another mix, all its checkpoints are damaged,
-            another process is at work there, or the recipe cannot be run.
+        InputError: The directory holds a run of another recipe or mix, all its checkpoints are damaged, another process
+            works there, or the recipe cannot be run.
     """
     if isinstance(recipe, TrainRecipe):
         import torch
@@ -51,7 +51,7 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
     if finished.is_file():
         last: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))["last"]
         return last
-    if os.environ.get("RANK", "0") != "0":  # the first of a launcher's processes leads
+    if os.environ.get("RANK", "0") != "0":  # only the first process of a launcher writes
         return _run(recipe, directory, on_log)
     begun = directory.exists()
     try:
@@ -62,8 +62,8 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
             error,
             f"cannot write {directory}: {error.strerror or error}; choose a folder that can be written",
         ) from error
-    with exclusive_lock(directory, "training"):  # two runs that write to one would mix their checkpoints
-        # Before anybody asks whether there is one: what starts anew is prepared otherwise than what goes on.
+    with exclusive_lock(directory, "training"):  # two runs in one directory would mix their checkpoints
+        # Checked first, because a new start is prepared differently from a continued run.
         sound_checkpoint(directory, lambda text: on_log(Note(text)))
         try:
             _check_folders(recipe, directory)
@@ -71,7 +71,7 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
             last = _run(recipe, directory, on_log)
         except MblipError:
             new = {path.name for path in directory.iterdir()} - there
-            if new <= {saved.name, IDENTITY}:  # nothing was done
+            if new <= {saved.name, IDENTITY}:  # the run has done nothing yet
                 for name in new:
                     (directory / name).unlink()
                 if not begun:
@@ -83,16 +83,16 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
 
 
 def _run(recipe: Recipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
-    """Train by the function of the recipe's kind."""
+    """Train with the function for the recipe's kind."""
     last: dict[str, Any] = plugins.load(recipe.trained_by)(recipe, directory, on_log)
     return last
 
 
 def _difference(recipe: Recipe, saved: Path) -> str:
-    """In what the recipe that a run directory was begun with asks for another result; empty where it asks for the same."""
+    """The first difference from the run's saved recipe that changes the result; empty if there is none."""
     try:
         before = load_recipe(type(recipe), saved)
-    except InputError:  # of another kind, or of a version with other fields
+    except InputError:  # another kind of recipe, or a version with other fields
         return f" ({saved} is of another kind, or cannot be read)"
     if hash_recipe(before) == hash_recipe(recipe):
         return ""
@@ -102,14 +102,14 @@ def _difference(recipe: Recipe, saved: Path) -> str:
 
 
 def _check_folders(recipe: Recipe, directory: Path) -> None:
-    """Compare what the mixes of a recipe hold with what the run was begun on; what is not there is told of later."""
+    """Compare the recipe's mixes with those that the run started with; missing ones are reported later."""
     folders = {field: folder for field, folder in contents(recipe) if Path(folder).is_dir()}
     if folders:
         check_contents(directory, {field: mix_digest(Path(folder)) for field, folder in folders.items()}, folders)
 
 
 def _other_content(recipe: Recipe, directory: Path, saved: Path) -> str:
-    """In which folder's content a finished run differs from what is asked for, where that names another folder."""
+    """The first folder whose content differs from that of a finished run, if the recipe names another folder."""
     before, held = dict(contents(load_recipe(type(recipe), saved))), None
     for field, folder in contents(recipe):
         if before.get(field) == folder:
@@ -121,7 +121,7 @@ def _other_content(recipe: Recipe, directory: Path, saved: Path) -> str:
 
 
 def _flat(settings: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting by its dotted name."""
+    """Yield every setting with its dotted name."""
     if not isinstance(settings, dict):
         yield name, settings
         return

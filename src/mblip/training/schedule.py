@@ -9,11 +9,12 @@ def cosine(step: int, steps: int, warmup: int, floor: float = 0.0, from_zero: bo
     """Share of the peak rate at a step (0-based): linear warm-up, then half a cosine down to ``floor``.
 
     Args:
-        step: Which.
-        steps: Of the whole run.
-        warmup: Of them, how many the rate rises for.
-        floor: Share that is left at the end.
-        from_zero: The first step has the rate 0, as in transformers and the original, and each other that of the one before.
+        step: The step.
+        steps: Number of steps of the run.
+        warmup: Number of steps in which the rate rises.
+        floor: Share of the peak rate at the end.
+        from_zero: Begin with a rate of 0, as transformers and the original do; every later step has the rate of the
+            step before.
     """
     if step < warmup:
         return (step if from_zero else step + 1) / warmup

@@ -1,4 +1,4 @@
-"""What a run tells: ``metrics.jsonl``, a tracker, and how fast it goes."""
+"""Log a run to ``metrics.jsonl`` and a tracker, with its speed."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ METRICS = "metrics.jsonl"
 
 
 class Log:
-    """The rows of a run, in ``metrics.jsonl`` and in a tracker.
+    """The log of a run, in ``metrics.jsonl`` and in a tracker.
 
-    Rows past ``start``, of steps that will be made again, are forgotten.
+    Rows after ``start`` are deleted, because their steps are repeated.
 
     Args:
-        directory: The run.
-        start: Steps done.
-        steps: Steps in all.
-        tracker: ``tensorboard`` (left out where it is not installed), ``wandb``, ``trackio`` or ``none``.
-        on_log: Is told each row too.
-        writes: Whether this process is the one that writes.
+        directory: The run directory.
+        start: Number of steps done.
+        steps: Total number of steps.
+        tracker: ``tensorboard`` (skipped if it is not installed), ``wandb``, ``trackio`` or ``none``.
+        on_log: Called with each row.
+        writes: Whether this process writes the log.
 
     Raises:
         InputError: The tracker is not installed, or the folder cannot be written.
@@ -60,12 +60,12 @@ class Log:
         self._counts: dict[str, float] = {}
 
     def count(self, **amounts: float) -> None:
-        """Add to what the next row gives as a rate: ``examples=128`` becomes ``examples_per_second``."""
+        """Add amounts for the rates of the next row: ``examples=128`` becomes ``examples_per_second``."""
         for name, amount in amounts.items():
             self._counts[name] = self._counts.get(name, 0.0) + amount
 
     def write(self, log: StepLog, device: torch.device) -> None:
-        """Add a row; it gets the seconds since the start of this process's part, rates, time left and memory."""
+        """Add a row, with the seconds since this process started, rates, time left and memory."""
         now = time.perf_counter()
         elapsed = max(now - self._last, 1e-9)
         per_step = (now - self._began) / max(1, log.step - self._began_at)
@@ -86,7 +86,7 @@ class Log:
         self._on_log(log)
 
     def track(self, values: dict[str, Any], step: int) -> None:
-        """Hand numbers and texts to the tracker alone."""
+        """Send numbers and texts to the tracker only."""
         if self._tracker is not None:
             self._tracker.log(values, step=step)
 
@@ -101,15 +101,15 @@ class Log:
 
 
 def check_tracker(name: str) -> None:
-    """Whether a tracker that was asked for is there; TensorBoard, the default, is left out where it is not.
+    """Check that a tracker is installed; TensorBoard, the default, is skipped if it is not.
 
     Raises:
-        InputError: It is not installed.
+        InputError: The tracker is not installed.
     """
     if name not in ("wandb", "trackio"):
         return
     found = importlib.util.find_spec(name)
-    # A folder of that name, such as W&B leaves where it was used, counts as a package, but has no file.
+    # A folder of that name, such as W&B leaves behind, counts as a package, but has no file.
     if found is None or found.origin is None:
         raise InputError(f"tracker {name!r} is not installed: pip install {name}, or set tracker=tensorboard")
 
@@ -120,14 +120,14 @@ def _open_tracker(name: str, directory: Path, start: int) -> Any:
     check_tracker(name)
     if name == "tensorboard":
         tracker = LOGGER_TYPE_TO_CLASS[name](name, logging_dir=directory, purge_step=start + 1)
-    else:  # a run among those of one project
+    else:  # one run of the project
         tracker = LOGGER_TYPE_TO_CLASS[name]("mblip", name=directory.resolve().name)
     tracker.start()
     return tracker
 
 
 def _truncate(path: Path, start: int) -> dict[str, Any]:
-    """Forget rows past the checkpoint that the run goes on from; the last row kept."""
+    """Delete rows after the checkpoint that the run continues from; returns the last row that is kept."""
     rows = read_log(path) if path.exists() else []
     kept = [row for row in rows if row["step"] <= start]
     if len(kept) < len(rows):
@@ -137,7 +137,7 @@ def _truncate(path: Path, start: int) -> dict[str, Any]:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory so far in MiB: the accelerator's own where there is one, else this process's resident set."""
+    """Peak memory so far in MiB, of the accelerator if there is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,4 +1,4 @@
-"""Validation while training: the loss by task and language, and answers to look at, on pictures held out of the mix."""
+"""Validate during training: loss by task and language, and sample answers, on pictures held out of the mix."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ VALIDATION = "validation.jsonl"
 
 
 class Validator:
-    """Measures the model on the same texts each time; pictures whole, without augmentation.
+    """Measures the model on the same texts each time, with complete pictures and no augmentation.
 
-    Each time adds a :class:`~mblip.training.logs.ValidationLog` to ``validation.jsonl``.
+    Each call adds a :class:`~mblip.training.logs.ValidationLog` to ``validation.jsonl``.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Validator:
         *,
         writes: bool,
     ) -> None:
-        """See the class.
+        """Choose the texts and check their pictures.
 
         Raises:
             InputError: None of the pictures can be read.
@@ -56,13 +56,13 @@ class Validator:
         self._left_out = len(rows) - len(self._rows)
         if rows and not self._rows:
             raise InputError(
-                f"none of the pictures held out for validation can be read, such as {rows[0].images[0]!r}: mend the store, "
-                "or set validate_every=0"
+                f"none of the pictures held out for validation can be read, such as {rows[0].images[0]!r}: repair the "
+                "store, or set validate_every=0"
             )
         transform = TrainTransform.of(vlm.processor.image_processor, (1.0, 1.0), flip=False)
         self._collate = Collator(self._store, transform, vlm.layout, recipe.data)
         chosen = np.random.default_rng(recipe.seed).permutation(len(self._rows))[: recipe.samples]
-        # Answers come from outside the model's forward, where a sharded one has no whole weights.
+        # Answers are generated outside the model's forward, where a sharded model has no full weights.
         self._samples = [self._rows[place] for place in chosen] if recipe.sharding == "none" else []
 
     def _readable(self, row: Instruction) -> bool:
@@ -101,7 +101,7 @@ class Validator:
         self._on_log(row)
 
     def _losses(self) -> dict[str, dict[str, float]]:
-        """The loss in nats a token: ``by_task``, ``by_language``, and of ``all`` under an empty name."""
+        """The loss in nats per token ``by_task`` and ``by_language``, and of ``all`` texts under an empty name."""
         sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
         lengths = self._vlm.layout.lengths([row.prompt for row in self._rows], [row.answer for row in self._rows])
         [parts] = assign_micro_batches([row.images for row in self._rows], lengths, self._recipe.optim.micro_batch)

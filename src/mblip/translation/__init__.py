@@ -1,4 +1,4 @@
-"""English Examples -> Examples in 96 languages."""
+"""Translate English examples into 96 languages."""
 
 from mblip.translation.allocation import Allocation, allocate, apportion, check_languages, codes, plan_counts
 from mblip.translation.engines import Engine, check_engine, open_engine

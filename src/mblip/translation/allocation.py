@@ -1,7 +1,7 @@
-"""Every English example goes to one language (paper, section 3.2).
+"""Allocate every English example to one language (paper, section 3.2).
 
-The counts follow the shares by the largest-remainder rule, so that they add up exactly; which example goes where is a
-shuffle seeded by the source and the task alone, so that adding a source moves nothing in the others.
+The counts follow the shares by the largest-remainder rule, so they add up exactly. Examples are assigned by a shuffle
+whose seed depends only on the source and the task, so adding a source changes no other source.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from mblip.errors import InputError, nearest
 from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES, UNDETERMINED
 
 Allocation = dict[str, NDArray[np.uint16]]
-"""By task: the place in :func:`codes` of the language of its first, second, ... example."""
+"""By task: the index in :func:`codes` of the language of each example."""
 
 
 def codes() -> tuple[str, ...]:
-    """The code that each number in an allocation stands for: those of the table, and then of the languages added to it."""
+    """The code for each index in an allocation: those of the table, followed by those of added languages."""
     return tuple(LANGUAGES)
 
 
 def plan_counts(section: AllocationSection, task: str, total: int) -> dict[str, int]:
-    """How many of ``total`` examples of a task each language gets; languages that get none are left out.
+    """Number of examples per language, of ``total`` examples of a task; languages without examples are left out.
 
     Raises:
-        InputError: An unknown language, or settings that leave no language.
+        InputError: A language is unknown, or the settings leave no language.
     """
     shares = language_shares(section, task)
     counts: dict[str, int] = {}
@@ -42,19 +42,19 @@ def plan_counts(section: AllocationSection, task: str, total: int) -> dict[str, 
 
 
 def language_shares(section: AllocationSection, task: str) -> dict[str, float]:
-    """The weight of each language that a task may go to, English by its natural share."""
+    """The weight of each language for a task, with English by its natural share."""
     check_languages(section)
     allowed = allowed_languages(section) & set(section.task_languages.get(task, codes()))
     found = [code for code in codes() if code in allowed]
     if not found:
-        raise InputError(f"the allocation leaves no language for the task {task!r}; look at its lists of languages")
+        raise InputError(f"the allocation leaves no language for the task {task!r}; check its lists of languages")
     if section.method == "uniform":
         return dict.fromkeys(found, 1.0)
     return {code: float(LANGUAGES[code].mc4_share ** (1 / section.temperature)) for code in found}
 
 
 def allowed_languages(section: AllocationSection) -> frozenset[str]:
-    """The codes of the languages that a mix may hold at all; without a list, texts of an unknown language too."""
+    """The codes of all languages that a mix may have; without a list, also the unknown language."""
     return frozenset(section.languages or (*codes(), UNDETERMINED)) - set(section.exclude_languages)
 
 
@@ -62,7 +62,7 @@ def check_languages(section: AllocationSection) -> None:
     """Check the codes of an allocation.
 
     Raises:
-        InputError: An unknown code, or a share for English where English is left out.
+        InputError: A code is unknown, or English has a share but is not among the languages.
     """
     lists = {"languages": section.languages, "exclude_languages": section.exclude_languages}
     lists |= {f"task_languages.{task}": codes for task, codes in section.task_languages.items()}
@@ -81,10 +81,10 @@ def check_languages(section: AllocationSection) -> None:
 
 
 def apportion(total: int, shares: Mapping[str, float], floor: int = 0) -> dict[str, int]:
-    """Split ``total`` by shares with the largest-remainder rule, no part below ``floor``.
+    """Split ``total`` by shares with the largest-remainder rule, with no part below ``floor``.
 
-    Where ``total`` cannot give every part the floor, all parts are as equal as they can be. Ties of remainders go to
-    the part named first.
+    If ``total`` is too small for the floor, all parts are as equal as possible. Ties of remainders go to the first
+    part.
     """
     floor = min(floor, total // len(shares))
     raised: dict[str, int] = {}
@@ -98,16 +98,16 @@ def apportion(total: int, shares: Mapping[str, float], floor: int = 0) -> dict[s
 
 
 def allocate(section: AllocationSection, source: str, tasks: Mapping[str, int], seed: int) -> Allocation:
-    """Give every example of a source its language.
+    """Assign a language to every example of a source.
 
     Args:
-        section: The shares.
-        source: Its name, which seeds the shuffle.
-        tasks: Examples by task.
-        seed: The recipe's.
+        section: The settings of the allocation.
+        source: Name of the source, part of the shuffle's seed.
+        tasks: Number of examples by task.
+        seed: The recipe's seed.
 
     Raises:
-        InputError: As in :func:`plan_counts`; or tasks to be kept ``apart`` of different length.
+        InputError: As in :func:`plan_counts`; or tasks that must be kept ``apart`` have different lengths.
     """
     allocation, places = {}, {code: place for place, code in enumerate(codes())}
     for task, total in tasks.items():
@@ -127,7 +127,7 @@ def allocate(section: AllocationSection, source: str, tasks: Mapping[str, int], 
 
 
 def _largest_remainder(total: int, shares: Mapping[str, float]) -> dict[str, int]:
-    # Exact arithmetic: the sum must not depend on how floats round.
+    # Exact arithmetic, because the sum must not depend on rounding.
     exact = {name: Fraction(share) for name, share in shares.items()}
     whole = sum(exact.values())
     quotas = {name: total * share / whole for name, share in exact.items()}
@@ -140,7 +140,7 @@ def _largest_remainder(total: int, shares: Mapping[str, float]) -> dict[str, int
 
 
 def _keep_apart(first: NDArray[np.uint16], second: NDArray[np.uint16], rng: np.random.Generator) -> None:
-    """Swap entries of ``second`` until no place holds the same language in both, as far as that can be."""
+    """Swap entries of ``second`` until no position has the same language in both, as far as possible."""
     for _ in range(100):
         same = np.flatnonzero(first == second)
         if not len(same):

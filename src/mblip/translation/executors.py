@@ -1,4 +1,4 @@
-"""The parts of a translation as the tasks of a job (:mod:`mblip.executors`), for Slurm and Ray clusters."""
+"""Run the parts of a translation as tasks of a job (:mod:`mblip.executors`), on Slurm and Ray clusters."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mblip.translation.stage import Part, claim_sources, finish, write_part
 def launch(
     executor: str, recipe: DataRecipe, work: Path, options: Mapping[str, str], progress: Progress = silent
 ) -> bool:
-    """Translate every source of a recipe on a cluster; whether it is finished.
+    """Translate every source of a recipe on a cluster; returns whether it is finished.
 
-    Ray is waited for. Slurm jobs are only submitted: run the same command again, which waits for them and writes the
-    manifests (or submits what is missing).
+    The call waits for Ray, but only submits Slurm jobs: run the same command again, which waits for them and writes the
+    manifests (or submits missing parts).
 
     Args:
         executor: ``slurm`` or ``ray``.
-        recipe: What is translated, and how.
+        recipe: The recipe.
         work: Work folder that all nodes share.
         options: See :func:`mblip.executors.executor_settings`.
-        progress: Is told how many parts are done while Slurm is waited for.
+        progress: Called with the number of finished parts while it waits for Slurm.
 
     Raises:
         MblipError: As in :func:`mblip.executors.executor_settings` and :func:`mblip.executors.run_job`.

@@ -1,4 +1,4 @@
-"""What a translation must pass: pure functions of the English text and its translation, the reason where it fails."""
+"""Filters for translations: pure functions of the English text and its translation, which return the reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mblip.errors import InputError
 from mblip.languages import LANGUAGES, Profile
 from mblip.translation.numerals import spoken_numbers
 
-# How Unicode's character names call the scripts of the table (ISO 15924); Japanese and Chinese write several.
+# Names of the table's scripts (ISO 15924) in Unicode's character names; Japanese and Chinese use several.
 _SCRIPTS: dict[str, tuple[str, ...]] = {
     "Arab": ("ARABIC",), "Armn": ("ARMENIAN",), "Beng": ("BENGALI",), "Cyrl": ("CYRILLIC",), "Deva": ("DEVANAGARI",),
     "Ethi": ("ETHIOPIC",), "Geor": ("GEORGIAN",), "Grek": ("GREEK",), "Gujr": ("GUJARATI",), "Guru": ("GURMUKHI",),
@@ -25,7 +25,7 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
     "Mlym": ("MALAYALAM",), "Mymr": ("MYANMAR",), "Sinh": ("SINHALA",), "Taml": ("TAMIL",), "Telu": ("TELUGU",),
     "Thai": ("THAI",),
 }  # fmt: skip
-# Scripts that say in two characters what English says in five or six.
+# Scripts that need fewer characters than English, with the factor.
 _DENSE = {"Hans": 3.0, "Hant": 3.0, "Jpan": 2.0, "Kore": 2.0, "Hang": 2.0}
 
 _KEPT = re.compile(r"\{\w*\}|<[^<>\s]+>|https?://\S+")
@@ -51,7 +51,7 @@ def rejection(
     Args:
         section: The thresholds.
         source: The English text.
-        translation: What came of it.
+        translation: Its translation.
         language: mC4 code of the language it should be in.
         profile: ``original`` expects the scripts that the original mBLIP translated into.
     """
@@ -84,27 +84,27 @@ def rejection(
 
 
 def script_share(text: str, script: str) -> float:
-    """The share of a text's letters that are of a script; 1 for a text without letters."""
+    """The share of a text's letters that belong to a script; 1 for a text without letters."""
     names = _SCRIPTS[script]
     letters = [_script(character) for character in text if character.isalpha()]
     return sum(name in names for name in letters) / len(letters) if letters else 1.0
 
 
 def length_fits(source: str, translation: str, script: str, ratio: float) -> bool:
-    """Whether a translation has at most ``ratio`` times the characters of its source, and the inverse.
+    """Whether a translation has at most ``ratio`` times the characters of its source, and at least 1 / ``ratio``.
 
-    Ten characters are granted to both, so that a word may become an article and a noun; scripts such as Chinese, which
-    say the same in fewer characters, are counted as what they would be in Latin letters.
+    Ten characters are added to both, so that one word may become an article and a noun. The characters of scripts such
+    as Chinese, which need fewer, are converted to the equivalent number of Latin letters.
     """
     length = len(translation) * _DENSE.get(script, 1.0)
     return (length + 10) <= ratio * (len(source) + 10) and (len(source) + 10) <= ratio * (length + 10)
 
 
 def longest_loop(text: str) -> int:
-    """How many times in a row the most repeated phrase stands in a text; 1 where nothing repeats.
+    """The number of times in a row that the most repeated phrase occurs in a text; 1 if nothing repeats.
 
-    Capital letters hide no repeat. A unit shorter than three characters counts from 8 times up, so that "aaah" or "haha"
-    is no loop; in scripts without blanks two characters are a word, and count.
+    Case is ignored. A unit shorter than three characters counts from 8 repetitions on, so "aaah" or "haha" is not a
+    loop; in scripts without blanks, two characters are a word and count.
     """
     most = 1
     for match in _LOOP.finditer(text.lower()):
@@ -116,14 +116,14 @@ def longest_loop(text: str) -> int:
 
 
 def says_twice(text: str, *, short: bool = False) -> bool:
-    """Whether a sentence, or a phrase of at least four words, stands twice: at once or, for a sentence, later again.
+    """Whether a sentence, or a phrase of at least four words, occurs twice in a row; a sentence also later.
 
-    In scripts without blanks, eight characters stand for four words.
+    In scripts without blanks, eight characters count as four words.
 
     Args:
-        text: In any language.
-        short: Whether short sentences and phrases of two words count as well, as is right for a source: what it says
-            twice, its translation may.
+        text: A text in any language.
+        short: Whether short sentences and phrases of two words count too. This is meant for a source, because its
+            translation may repeat what it repeats.
     """
     text = text.casefold()
     sentences = Counter(_plain(sentence) for sentence in _SENTENCE_END.split(text))
@@ -141,7 +141,7 @@ def _is_phrase(sentence: str) -> bool:
 
 
 def _doubled(units: Sequence[str], least: int, most: int) -> bool:
-    """Whether so many units stand twice in a row: as many places in a row as the period is long equal the next period's."""
+    """Whether ``least`` to ``most`` units occur twice in a row: each unit of a period equals that of the next."""
     for period in range(least, min(most, len(units) // 2) + 1):
         run = 0
         for place in range(len(units) - period):
@@ -152,12 +152,12 @@ def _doubled(units: Sequence[str], least: int, most: int) -> bool:
 
 
 def has_letters(text: str) -> bool:
-    """Whether there is anything to read in a text: a letter of any script."""
+    """Whether a text has a letter of any script."""
     return any(character.isalpha() for character in text)
 
 
 def broken_characters(text: str) -> set[str]:
-    """Control and private-use characters, and those that stand for what could not be read or spelled (U+FFFD, U+2047)."""
+    """Control and private-use characters, and replacement characters (U+FFFD, U+2047)."""
     return {
         character
         for character in text
@@ -166,19 +166,19 @@ def broken_characters(text: str) -> set[str]:
 
 
 def keeps_numbers(source: str, translation: str, language: str = "") -> bool:
-    """Whether the numbers, ``{fields}``, ``<tags>`` and addresses of the source are all there.
+    """Whether a translation keeps all numbers, ``{fields}``, ``<tags>`` and addresses of the source.
 
-    Digits count in any script and however thousands are grouped; a number up to 20 may be written as a word, cardinal
-    or ordinal, where CLDR knows the words of the language, and in the languages with a dual the noun may say "2".
+    Digits count in any script and with any grouping of thousands. A number up to 20 may be a word, cardinal or ordinal,
+    if CLDR knows the words of the language; in languages with a dual, the noun may express "2".
 
     Args:
         source: The English text.
-        translation: What came of it.
-        language: mC4 code of its language; without it, digits alone count.
+        translation: Its translation.
+        language: mC4 code of its language; without it, only digits count.
     """
     if Counter(_KEPT.findall(source)) - Counter(_KEPT.findall(translation)):
         return False
-    # Either reading will do: "1.200" is a grouped number in German, a decimal one in English.
+    # Either reading is accepted: "1.200" is a grouped number in German, and a decimal in English.
     missing = min((_numbers(read(source)) - _numbers(read(translation)) for read in (_ungroup, str)), key=len)
     if not missing:
         return True
@@ -189,7 +189,7 @@ def keeps_numbers(source: str, translation: str, language: str = "") -> bool:
 
 
 def language_confidence(text: str, language: str) -> float | None:
-    """How sure lingua is that a text is in a language, from 0 to 1; None where lingua does not know the language.
+    """Confidence of lingua that a text is in a language, from 0 to 1; None if lingua does not know the language.
 
     Raises:
         InputError: lingua is not installed.

@@ -1,4 +1,4 @@
-"""Words that are never shown with a picture in some language, so that one can ask what transfers to them."""
+"""Held-out pairs of word and language, which never occur in training, to measure transfer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import lru_cache
 
 @lru_cache(maxsize=1 << 16)
 def is_held_out(word: str, language: str, share: float) -> bool:
-    """Whether this share of (word, language) pairs, chosen by a hash, holds the pair; English is never held out.
+    """Whether a pair is among the share of (word, language) pairs that a hash holds out; English is never held out.
 
     Args:
-        word: The English word, as the example's corpus knows it.
+        word: The English word in the example's corpus.
         language: mC4 code.
         share: ``translation.never_shown`` of the data recipe.
     """

@@ -1,7 +1,7 @@
-"""What an engine has answered, kept as it comes, so that a stopped translation asks for nothing twice.
+"""Save an engine's answers as they come, so that a stopped translation requests nothing twice.
 
-One file a part, beside its shard and hidden; whoever opened it removes it when the part is whole. Its first line says what
-the answers belong to: opened for another recipe, engine or version, it holds nothing.
+Each part has one hidden file beside its shard, which is removed when the part is complete. Its first line identifies
+the recipe, engine and version; for others, the journal is empty.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mblip.translation.engines import Result, Untranslated
 
 
 class Journal:
-    """The answers of one part, in memory and in a file to which each is handed at once.
+    """The answers of one part, in memory and in a file to which each is written at once.
 
     Args:
-        path: The file; a last line that a killed run left unfinished is removed.
-        identity: Of everything that decides an answer.
+        path: The file; an unfinished last line of a killed run is removed.
+        identity: Everything that decides an answer.
 
     Raises:
         InputError: The file cannot be read or written.
@@ -45,14 +45,14 @@ class Journal:
             self._found.setdefault((line["source"], line["target"]), {})[line["text"]] = result
 
     def answers(self, source: str, target: str) -> Mapping[str, Result]:
-        """What is known in one direction (mC4 codes), by text."""
+        """The saved answers in one direction (mC4 codes), by text."""
         return self._found.get((source, target), {})
 
     def keep(self, source: str, target: str, text: str, result: Result) -> None:
-        """Keep an answer, unless another try may give a better one.
+        """Save an answer, unless another try may give a better one.
 
         Raises:
-            ResourceError: The disk is full or gone; what was kept before stays.
+            ResourceError: The disk is full or missing; earlier answers are kept.
         """
         line: dict[str, Any] = {"source": source, "target": target, "text": text}
         if isinstance(result, Untranslated):

@@ -1,4 +1,4 @@
-"""Small numbers written as words: 1 to 20 in the languages whose words CLDR tells (``numerals.csv``)."""
+"""Find numbers from 1 to 20 written as words, in languages whose words are in CLDR (``numerals.csv``)."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from importlib import resources
 
 from mblip.languages import LANGUAGES
 
-# Scripts without blanks between words, where a numeral is found within the text.
+# Languages without blanks between words, where a numeral may be anywhere in the text.
 _JOINED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
-# Scripts whose texts leave out, or add, marks that dictionaries write otherwise.
+# Scripts whose texts may add or omit marks compared with dictionaries.
 _LOOSE_MARKS = frozenset({"Arab", "Hebr", "Cyrl", "Grek"})
-# What may stand before a numeral in one word: articles, prepositions, noun classes.
+# Prefixes of a numeral in the same word: articles, prepositions, noun classes.
 _BEFORE = {
     "ar": "[وف]?(?:[بكل]?ال|لل|[بكل])?", "iw": "[והבלמשכ]{0,2}", "id": "(?:ber)?", "ms": "(?:ber)?",
     "sw": "(?:wa|vi|mi|ma|ki|m|u|i|ya|za|la)?",
 }  # fmt: skip
-# Languages that put endings (two letters here) on numerals beyond what CLDR's rules know; Korean puts counters.
+# Languages with endings of numerals (up to two letters) that CLDR's rules lack; in Korean they are counters.
 _ENDED = frozenset({
     "az", "be", "bg", "cs", "eo", "et", "fil", "hu", "hy", "ka", "kk", "ky", "lt", "lv", "mk", "sk", "sl", "sr", "ta", "tr",
     "uk",
 })  # fmt: skip
 _COUNTERS = "(?:(?:명|마리|개|대|사람|살|시|번|장|권|번째)[^ ]{0,2})?"
-# Endings of the dual: the noun alone may say "two".
+# Endings of the dual, where the noun alone means "two".
 _DUAL = {"ar": "[^ ]{2,}(?:ان|ين)", "iw": "[^ ]{2,}יים", "mt": "[^ ]{2,}[ea]jn"}
 _HAN = "〇零一二三四五六七八九十百千万萬億亿壱弐参拾壹贰叁肆捌"
 
 
 def spoken_numbers(text: str, language: str) -> Counter[int]:
-    """The numbers from 1 to 20 that a text writes as words, ordinals included, with how often each stands.
+    """The numbers from 1 to 20 that a text writes as words, ordinals included, with counts.
 
-    A number within another ("sixteen" within "one hundred and sixteen") counts as it is found; the longest words win.
-    Empty where CLDR has no rules of spelling out for the language.
+    A number within another ("sixteen" within "one hundred and sixteen") counts; the longest words win. The result is
+    empty if CLDR has no spell-out rules for the language.
 
     Args:
-        text: In any language.
+        text: A text in any language.
         language: mC4 code of its language.
     """
     pattern, numbers = _pattern(language)
@@ -78,7 +78,7 @@ def _table() -> dict[str, dict[int, list[str]]]:
 
 
 def _plain(text: str, language: str) -> str:
-    """Small letters, marks and digits with one blank between words and around all; no blank where the script has none."""
+    """Lower-case letters, marks and digits with single blanks between and around words; no blanks in joined scripts."""
     text = unicodedata.normalize("NFKC", text).casefold()
     if LANGUAGES[language].script in _LOOSE_MARKS or language == "fil":
         text = unicodedata.normalize(

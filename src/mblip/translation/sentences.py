@@ -1,29 +1,29 @@
-"""Sentences: what translation models are made for. Paragraphs go in piece by piece and come out joined again."""
+"""Split paragraphs into sentences, which translation models need, and join the translations again."""
 
 from __future__ import annotations
 
 import re
 
-# A full stop after these ends no sentence (English; compared in small letters, without the last stop).
+# English abbreviations after which a full stop ends no sentence (lower case, without the last stop).
 _ABBREVIATIONS = frozenset({
     "mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "rev", "gen", "col", "capt", "lt", "sgt", "rep", "sen", "gov",
     "pres", "nos", "vs", "e.g", "i.e", "cf", "approx", "dept", "fig", "inc", "ltd", "co", "corp", "ave", "blvd", "rd",
     "mt", "ft", "jan", "feb", "apr", "aug", "sept", "oct", "nov", "dec", "u.s", "u.k",
 })  # fmt: skip
-# After these it ends none where a number follows, as in "No. 5".
+# Abbreviations after which a full stop ends no sentence if a number follows, as in "No. 5".
 _BEFORE_NUMBERS = frozenset(
     {"no", "nr", "num", "vol", "ch", "chap", "sec", "art", "p", "pp", "pg", "para", "pt", "ver", "v", "ca", "c", "op"}
 )
-# The mark of a list's item, which belongs to what follows.
+# The mark of a list item, which belongs to the text after it.
 _ITEM = re.compile(r"[(\[]?(?:\d+(?:\.\d+)*|[ivxlc]+|[a-z])[.)\]]+", re.IGNORECASE)
-_LAST = frozenset(".!?…\"'”’)]")  # what a sentence can end in
+_LAST = frozenset(".!?…\"'”’)]")  # possible last characters of a sentence
 _WORD_BEFORE = re.compile(r"[\w.]*$")
-# Scripts that put no blank between sentences.
+# Languages without blanks between sentences.
 _JOINED = frozenset({"zh", "ja", "km", "lo", "my", "th"})
 
 
 def split_sentences(text: str) -> list[tuple[str, str]]:
-    """Split an English text into (sentence, the white space after it); line breaks always separate.
+    """Split an English text into pairs (sentence, white space after it); line breaks always split.
 
     The mark of a list's item ("1.", "b)") stays with the item, and "No." with its number.
 
@@ -49,14 +49,14 @@ def split_sentences(text: str) -> list[tuple[str, str]]:
 
 
 def join_sentences(sentences: list[str], gaps: list[str], language: str) -> str:
-    """Join translated sentences; where the language writes no blank between them, blanks go and line breaks stay."""
+    """Join translated sentences; in languages without blanks between sentences, only line breaks are kept."""
     if language in _JOINED:
         gaps = ["" if gap.isspace() and "\n" not in gap else gap for gap in gaps]
     return "".join(sentence + gap for sentence, gap in zip(sentences, gaps, strict=True)).strip()
 
 
 def has_words(sentence: str) -> bool:
-    """Whether there is anything to translate: numbers and signs alone are the same in every language."""
+    """Whether there is anything to translate; numbers and signs alone are the same in every language."""
     return any(character.isalpha() for character in sentence)
 
 

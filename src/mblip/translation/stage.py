@@ -1,9 +1,9 @@
-"""The translated examples of every source on disk, made in parts that are whole or absent.
+"""The translated examples of every source on disk, in parts that are complete or absent.
 
-A part is a fixed range of a source's English examples. Its shard appears first and its exclusion file, the mark that it
-is finished, last; so a run that was stopped anywhere goes on with the parts that lack the mark. What the engine had
-answered for the part that was under way is in its journal, so that at most the batches in flight are asked again. A part
-depends on nothing but the recipe and the English stage: one process, many, a cluster or a second try give the same bytes.
+A part is a fixed range of a source's English examples. Its shard appears first, and its exclusion file, which marks it
+as finished, last; so a stopped run continues with the parts without this mark. The engine's answers for an unfinished
+part are in its journal, so at most the batches in flight are requested again. A part depends only on the recipe and the
+English stage: one process, many, a cluster or a second try give the same bytes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Part:
     """A range of a source's English examples.
 
     Attributes:
-        offsets: Examples of each task that come before it, by which its examples find their place in the allocation.
+        offsets: Number of examples of each task before it, which locates its examples in the allocation.
     """
 
     recipe: DataRecipe
@@ -65,22 +65,22 @@ class Part:
 
     @property
     def folder(self) -> Path:
-        """Where the translated examples of the source lie."""
+        """The folder of the source's translated examples."""
         return translated_folder(self.work, self.source.name)
 
     @property
     def stem(self) -> str:
-        """First part of the names of its files."""
+        """Common prefix of the names of its files."""
         return f"part-{self.number:05d}"
 
     @property
     def rows(self) -> int:
-        """English examples in it."""
+        """Number of its English examples."""
         return self.stop - self.start
 
     @property
     def answers(self) -> Path:
-        """The journal of what the engine has answered, while the part is under way."""
+        """The journal of the engine's answers, while the part is unfinished."""
         return self.folder / f".{self.stem}.answers.jsonl"
 
     @property
@@ -90,12 +90,12 @@ class Part:
 
 
 def translated_folder(work: Path, source: str) -> Path:
-    """Where the translated examples of a source lie in a work folder."""
+    """The folder of a source's translated examples in a work folder."""
     return work / "translated" / source
 
 
 def parts_of(recipe: DataRecipe, source: SourceSection, work: Path, rows: int) -> Iterator[Part]:
-    """The parts of a source, each of ``rows`` examples (whole row groups)."""
+    """The parts of a source, each with ``rows`` examples (a multiple of the row group)."""
     stage = EnglishStage(work, source.name)
     for number, offsets in enumerate(stage.offsets(rows)):
         start, stop = number * rows, min((number + 1) * rows, stage.manifest.rows)
@@ -103,13 +103,13 @@ def parts_of(recipe: DataRecipe, source: SourceSection, work: Path, rows: int) -
 
 
 def translate_part(part: Part, answers: Path, on_translated: OnTranslated = nobody) -> list[Example | Drop]:
-    """The examples of a part in their languages; one result for each, in order.
+    """Translate the examples of a part; one result for each, in order.
 
     Args:
-        part: The range.
-        answers: File of the :class:`~mblip.translation.journal.Journal`, for the caller to remove when the results are
-            safe.
-        on_translated: Is told how many of the part's texts the engine has answered.
+        part: The part.
+        answers: File of the :class:`~mblip.translation.journal.Journal`; the caller removes it when the results are
+            saved.
+        on_translated: Called with the number of the part's texts that the engine has answered.
 
     Raises:
         InputError: As in :meth:`mblip.translation.Translator.translate`.
@@ -138,7 +138,7 @@ def translate_part(part: Part, answers: Path, on_translated: OnTranslated = nobo
 
 
 def _identity(part: Part, engine: Engine) -> dict[str, Any]:
-    """Everything that decides what an engine answers for a part, as far as it can be told."""
+    """Everything known that decides an engine's answers for a part."""
     return {
         "translation": translation_hash(part.recipe, part.source, part.work),
         "rows": [part.start, part.stop],
@@ -151,7 +151,7 @@ def _identity(part: Part, engine: Engine) -> dict[str, Any]:
 
 
 def _allotted(part: Part, examples: Sequence[Example]) -> list[str]:
-    """The language that each example goes to, or came in where nothing is translated."""
+    """The language that each example is translated into, or its own if nothing is translated."""
     if not part.source.translate:
         return [language_of(example.languages.values()) for example in examples]
     allocation = _allocation(part.recipe.model_dump_json(), part.source.name, part.work)
@@ -165,7 +165,7 @@ def _allotted(part: Part, examples: Sequence[Example]) -> list[str]:
 
 
 def _left_out(example: Example, language: str, allowed: frozenset[str], images: str) -> Drop | None:
-    """The drop of an example in a language which the recipe leaves out, or without its image."""
+    """The drop for an example in a language that the recipe leaves out, or without its image."""
     if language not in allowed:
         return Drop(example.id, example.source, "language left out", "", example.task, language)
     for key in example.images if images else ():
@@ -175,7 +175,7 @@ def _left_out(example: Example, language: str, allowed: frozenset[str], images: 
 
 
 def write_part(part: Part, on_translated: OnTranslated = nobody) -> None:
-    """Translate a part and write it, unless it is there.
+    """Translate and write a part, unless it exists.
 
     Raises:
         InputError: As in :func:`translate_part`, or another process is making it.
@@ -201,13 +201,13 @@ def write_part(part: Part, on_translated: OnTranslated = nobody) -> None:
 def translate_sources(
     recipe: DataRecipe, work: Path, *, workers: int = 1, progress: Progress = silent
 ) -> dict[str, Manifest]:
-    """Translate every source of a recipe into ``work/translated/SOURCE``; what is already there stays.
+    """Translate every source of a recipe into ``work/translated/SOURCE``; finished parts are kept.
 
     Args:
-        recipe: What is allotted and translated, and how.
-        work: Work folder; the English examples are read into it first where they are not there.
-        workers: Processes, each with an engine of its own.
-        progress: Is told how far it is, in examples.
+        recipe: The recipe.
+        work: Work folder; missing English examples are read into it first.
+        workers: Number of processes, each with its own engine.
+        progress: Called with the number of examples done.
 
     Raises:
         InputError: A source or the engine cannot be used, or the folder holds translations of another recipe.
@@ -222,13 +222,13 @@ def translate_sources(
     progress("translating", done, total)
     if progress is silent or (workers > 1 and len(missing) > 1):
         run_jobs(write_part, missing, workers, "translating", _in_rows(missing, done, total, progress))
-    else:  # in this process, which can tell how far it is within a part
+    else:  # in this process, which can report progress within a part
         for part in missing:
             write_part(part, _within(part, done, total, progress))
             done += part.rows
             progress("translating", done, total)
     for part in parts:
-        part.answers.unlink(missing_ok=True)  # of a run that was stopped between the mark and this
+        part.answers.unlink(missing_ok=True)  # left by a run that was stopped after the mark
     return {source.name: finish(recipe, source, work, stages[source.name]) for source in sources}
 
 
@@ -237,16 +237,16 @@ def _within(part: Part, done: int, total: int, progress: Progress) -> OnTranslat
 
 
 def _in_rows(parts: Sequence[Part], done: int, total: int, progress: Progress) -> Progress:
-    """Told of finished parts, tells of examples; parts of several workers are taken to be done in order."""
+    """Convert progress in parts to progress in examples, as if parts of several workers finished in order."""
     ends = list(accumulate((part.rows for part in parts), initial=done))
     return lambda stage, count, _: progress(stage, ends[count], total)
 
 
 def untranslatable(recipe: DataRecipe, work: Path) -> dict[str, int]:
-    """Examples by language (mC4 code) that are allotted to a language which the engine lacks, before anything is asked.
+    """Number of examples by language (mC4 code) for allocated languages that the engine lacks, before any request.
 
     Raises:
-        InputError: The engine lacks all languages; or an unknown engine, or one that cannot be used.
+        InputError: The engine lacks all languages, is unknown, or cannot be used.
     """
     wanted: Counter[str] = Counter()
     for source in recipe.sources:
@@ -259,14 +259,15 @@ def untranslatable(recipe: DataRecipe, work: Path) -> dict[str, int]:
     missing = lacking(translation.engine, translation.options, sorted(wanted), recipe.profile) if wanted else []
     if missing and len(missing) == len(wanted):
         raise InputError(
-            f"the engine {translation.engine!r} translates into none of the languages allotted ({', '.join(missing[:10])}"
+            f"the engine {translation.engine!r} translates into none of the allocated languages "
+            f"({', '.join(missing[:10])}"
             f"{', ...' if len(missing) > 10 else ''}); choose another engine, install the pair, or change allocation"
         )
     return {code: wanted[code] for code in missing}
 
 
 def claim_sources(recipe: DataRecipe, sources: Sequence[SourceSection], work: Path) -> list[Part]:
-    """All parts of some sources, after making sure that what lies there is of this recipe.
+    """All parts of some sources, after a check that existing ones belong to this recipe.
 
     Raises:
         InputError: A folder holds translations of another recipe.
@@ -277,10 +278,10 @@ def claim_sources(recipe: DataRecipe, sources: Sequence[SourceSection], work: Pa
 
 
 def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: EnglishStage) -> Manifest:
-    """Write the manifest of a source all of whose parts are there.
+    """Write the manifest of a source with all its parts.
 
     Raises:
-        InputError: A part is missing, or nothing came through.
+        InputError: A part is missing, or every example was dropped.
     """
     folder = translated_folder(work, source.name)
     if (folder / "manifest.json").is_file():
@@ -297,11 +298,11 @@ def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: English
 
 
 def translation_hash(recipe: DataRecipe, source: SourceSection, work: Path) -> str:
-    """SHA-256 over everything that shapes the translated examples of a source: the recipe and the English shards."""
+    """SHA-256 of everything that decides the translated examples of a source: the recipe and the English shards."""
     content = recipe.model_dump(mode="json", include={"seed", "bad_rows", "allocation", "translation", "profile"})
     if recipe.more_languages:
         content["more_languages"] = [language.model_dump(mode="json") for language in recipe.more_languages]
-    del content["translation"]["max_failed"]  # a tolerance; it may be raised for what was stopped by it
+    del content["translation"]["max_failed"]  # a tolerance, which may be raised to continue a stopped run
     if recipe.images:
         content["images"] = recipe.images
     english = EnglishStage(work, source.name).manifest.shards
@@ -310,10 +311,10 @@ def translation_hash(recipe: DataRecipe, source: SourceSection, work: Path) -> s
 
 
 def is_translated(recipe: DataRecipe, source: SourceSection, work: Path) -> bool:
-    """Whether a work folder holds the finished translation of a source by this very recipe.
+    """Whether a work folder has the finished translation of a source by this recipe.
 
     Raises:
-        InputError: It holds one by another recipe, or of other English examples.
+        InputError: It has one by another recipe, or of other English examples.
     """
     folder = translated_folder(work, source.name)
     if not (folder / "manifest.json").is_file():
@@ -327,14 +328,14 @@ def is_translated(recipe: DataRecipe, source: SourceSection, work: Path) -> bool
 
 
 def _claim(recipe: DataRecipe, source: SourceSection, work: Path) -> None:
-    """Make sure that unfinished parts in the folder are this recipe's, before any is taken for done."""
+    """Check that parts in an unfinished folder belong to this recipe, before any counts as done."""
     if is_translated(recipe, source, work):
         return
     folder, wanted = translated_folder(work, source.name), translation_hash(recipe, source, work)
     claim = folder / "recipe.sha256"
     if claim.is_file() and claim.read_text() != wanted:
         raise InputError(
-            f"{folder} holds part of a translation by another recipe or of older English examples; delete it or take "
+            f"{folder} holds part of a translation by another recipe or of older English examples; delete it or use "
             "another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -369,9 +370,9 @@ def _translator(recipe: str, source: str, work: Path) -> Translator:
 
 
 def _frequent_answers(stage: EnglishStage, section: ShortAnswerSection) -> frozenset[str]:
-    """Answers that occur often enough in a source, in small letters.
+    """Answers that occur often enough in a source, in lower case.
 
-    Of several tasks made from the same rows, the first one is counted.
+    If several tasks are made from the same rows, only the first one counts.
     """
     counted = next((task for task in section.tasks if task in stage.tasks), None)
     counts: Counter[str] = Counter()

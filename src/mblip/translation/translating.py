@@ -1,4 +1,4 @@
-"""English examples and the languages they go to -> translated examples, or drops that say why not."""
+"""Translate English examples into their languages; failures become drops with a reason."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from mblip.translation.sentences import has_words, join_sentences, split_sentenc
 ANSWER = "answer"
 
 Outcome = tuple[str, str]
-"""A translation, or the words of the engine that has none, and why it is not used (empty if it is)."""
+"""A translation, or the engine's message if there is none, and the reason why it is not used (empty if it is)."""
 
 OnTranslated = Callable[[int, int], None]
-"""Is told how many of how many texts an engine has answered."""
+"""A function that is called with the numbers of answered texts and of all texts."""
 
 _NOTHING: Outcome = ("", "no translation")
 _LEAST_FAILURES = 20
-"""Fewer failures than these never stop a translation: of three rows one may be refused."""
+"""Number of failures below which a translation never stops: one of three rows may be refused."""
 
 
 Words = Callable[[Example], Iterable[str]]
-"""The English words of an example that ``never_shown`` keeps from some languages."""
+"""A function that returns the English words of an example that ``never_shown`` withholds from some languages."""
 
 
 def nobody(answered: int, total: int) -> None:
-    """The one who listens by default."""
+    """Ignore progress, the default."""
 
 
 def no_words(example: Example) -> tuple[str, ...]:
@@ -48,10 +48,10 @@ class Translator:
     """Translates examples as a recipe says.
 
     Args:
-        section: The recipe's.
-        frequent: Short answers that occur often enough to be translated, in small letters.
+        section: The recipe's settings.
+        frequent: Short answers that occur often enough to be translated, in lower case.
         profile: ``original`` for the languages and scripts that the original mBLIP translated into.
-        words: Those of an example that the recipe's ``never_shown`` keeps from some languages, as its corpus knows them.
+        words: Returns the words of an example that the recipe's ``never_shown`` withholds from some languages.
 
     Raises:
         InputError: The engine cannot be opened.
@@ -78,13 +78,14 @@ class Translator:
     ) -> list[Example | Drop]:
         """Translate each example into its language; one result for each, in order.
 
-        Equal texts of one language are translated once. A text that cannot be translated costs its example alone.
+        Equal texts of one language are translated once. A text that cannot be translated loses only its own example.
 
         Args:
-            examples: English ones.
-            languages: mC4 code for each.
-            journal: What an earlier, stopped run was answered, which is not asked again, and where answers are kept.
-            on_translated: Is told how far it is.
+            examples: English examples.
+            languages: The mC4 code for each example.
+            journal: Answers of an earlier, stopped run, which are not requested again, and to which new answers are
+                added.
+            on_translated: Called with the progress.
 
         Raises:
             InputError: No text can be translated, or more than ``max_failed`` of them could not.
@@ -118,7 +119,7 @@ class Translator:
         ]
 
     def translate_texts(self, texts: list[str], language: str) -> dict[str, str | None]:
-        """Translate distinct English texts sentence by sentence; None for a text with one that cannot be."""
+        """Translate distinct English texts sentence by sentence; None for a text with a sentence that fails."""
         found = self._translate_texts(texts, language, None, nobody)
         return {text: result if isinstance(result, str) else None for text, result in found.items()}
 
@@ -127,7 +128,7 @@ class Translator:
     ) -> dict[str, Result]:
         parts = {text: split_sentences(text) for text in texts}
         sentences = dict.fromkeys(sentence for split in parts.values() for sentence, _ in split)
-        # Engines make up text for a bare number or sign.
+        # Engines invent text for a single number or sign.
         wordless: dict[str, Result] = {sentence: sentence for sentence in sentences if not has_words(sentence)}
         found = wordless | self._ask(
             [s for s in sentences if s not in wordless], "en", language, journal, on_translated
@@ -145,7 +146,7 @@ class Translator:
     def _ask(
         self, texts: list[str], source: str, target: str, journal: Journal | None, on_translated: OnTranslated = nobody
     ) -> dict[str, Result]:
-        """The engine's results for distinct texts, those that the journal has not asked again."""
+        """Results for distinct texts, from the journal or the engine."""
         kept = journal.answers(source, target) if journal else {}
         found = {text: kept[text] for text in texts if text in kept}
         done = {number for number, text in enumerate(texts) if text in kept}
@@ -155,7 +156,7 @@ class Translator:
         if len(done) == len(texts):
             return found
         for number, result in stream(self.engine, texts, source, target, done):
-            if number in done:  # came again with its batch
+            if number in done:  # repeated with its batch
                 continue
             text, result = texts[number], _storable(result)
             found[text] = result
@@ -166,7 +167,7 @@ class Translator:
         return found
 
     def _count(self, result: Result) -> None:
-        """Notice a failure; with too many of them the rest is not worth its cost."""
+        """Count a failure, and stop if there are too many."""
         self._asked += 1
         if not isinstance(result, Untranslated):
             return
@@ -176,22 +177,22 @@ class Translator:
             kinds = ", ".join(f"{count:,} {reason}" for reason, count in self._failures.most_common())
             last = f" (the last: {result.detail})" if result.detail else ""
             raise InputError(
-                f"{self.engine.name}: {failed:,} of {self._asked:,} texts were not translated: {kinds}{last}; mend the "
-                "cause or raise translation.max_failed; what was translated is kept"
+                f"{self.engine.name}: {failed:,} of {self._asked:,} texts were not translated: {kinds}{last}; correct "
+                "the cause or raise translation.max_failed; finished translations are kept"
             )
 
     def _is_short_answer(self, example: Example, role: str) -> bool:
         return role == ANSWER and example.task in self.section.short_answers.tasks
 
     def _wants_answer(self, example: Example, text: str) -> bool:
-        """Whether an example's short answer may be translated and the coin says so."""
+        """Whether an example's short answer may be translated and is drawn for it."""
         if text.lower() not in self._frequent or len(text) < 2 or any(character.isdigit() for character in text):
             return False
         digest = hashlib.blake2b(example.id.encode("utf-8", "replace"), digest_size=8).digest()
         return int.from_bytes(digest) < self.section.short_answers.share * 2**64
 
     def _translate_answers(self, answers: list[str], language: str, journal: Journal | None) -> dict[str, Result]:
-        """Translations of short answers, None where translating them back gives something else."""
+        """Translations of short answers; None if the translation back into English differs."""
         there = self._ask(answers, "en", language, journal)
         texts = list(dict.fromkeys(text for text in there.values() if isinstance(text, str) and text))
         back = self._ask(texts, language, "en", journal)
@@ -202,7 +203,7 @@ class Translator:
         return results
 
     def _judge(self, translations: dict[str, Result], language: str) -> dict[str, Outcome]:
-        """Put the filters' verdict beside each translation."""
+        """Add the filters' verdict to each translation."""
         filters = self.section.filters
         outcomes: dict[str, Outcome] = {}
         for text, result in translations.items():
@@ -219,7 +220,7 @@ class Translator:
         for role, text in example.texts.items():
             if self._is_short_answer(example, role):
                 result, problem = answers.get(text, _NOTHING) if self._wants_answer(example, text) else _NOTHING
-                if problem:  # the prompt will say that an English answer is wanted
+                if problem:  # the prompt will ask for an English answer
                     continue
             else:
                 result, problem = texts[text]
@@ -234,12 +235,12 @@ class Translator:
 
 
 def _part(on_translated: OnTranslated, before: int, texts: int, total: int) -> OnTranslated:
-    """Counts the sentences of some texts as the share of all texts that they are."""
+    """Convert progress in sentences of some texts to progress in all texts."""
     return lambda answered, sentences: on_translated(before + round(texts * answered / max(1, sentences)), total)
 
 
 def _storable(result: Result) -> Result:
-    """The result, unless it is a text that no file can hold."""
+    """The result, unless it is a text that no file can store."""
     if isinstance(result, str) and (lone := _SURROGATE.search(result)):
         shown = one_line(result.encode("utf-8", "backslashreplace").decode())
         return Untranslated("broken answer", f"half a surrogate pair at character {lone.start() + 1}: {shown}")

@@ -81,7 +81,7 @@ def test_names_recipes_suites_and_checkpoints() -> None:
     ]
     assert names("mt0_xl_align") == ["blip2_flan_t5_xl", "mt0_xl"]
     assert names("bigscience/mt0-xl", "org/name@v1") == ["mt0_xl", "org/name@v1"]
-    with pytest.raises(InputError, match="nothing to download is called 'xgq'; did you mean 'xgqa'"):
+    with pytest.raises(InputError, match="there is no download 'xgq'; did you mean 'xgqa'"):
         names("xgq")
 
 
@@ -188,7 +188,7 @@ def test_doctor_of_a_data_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = doctor("paper_v2")
     assert found.exit_code == 1 and "missing  data/dataset_coco.json" in found.output
     assert "0 of 11 there; all at once: mblip data download paper_v2" in found.output
-    assert "must be asked for: https://www.image-net.org" in found.output and not list(tmp_path.iterdir())
+    assert "must be requested: https://www.image-net.org" in found.output and not list(tmp_path.iterdir())
     (tmp_path / "data/imagenet/train").mkdir(parents=True)
     (tmp_path / "data/dataset_coco.json").write_text('{"images": []}\n')
     (tmp_path / "data/detail_23k.json").write_text('[{"id": "3')
@@ -216,7 +216,7 @@ def test_doctor_of_training_and_suites(tmp_path: Path, monkeypatch: pytest.Monke
     assert "missing  pictures (pictures)" in found.output and "missing  runs/mix (mix)" in found.output
     assert doctor("nano_scenes").exit_code == 0 and doctor("nano/vision").output == "nano/vision needs no data\n"
     suite = doctor("hallucination")
-    assert "there is no folder data; fetch the benchmarks with: mblip data download hallucination" in str(
+    assert "there is no folder data; download the benchmarks with: mblip data download hallucination" in str(
         suite.exception
     )
     (tmp_path / "data").mkdir()
@@ -234,6 +234,7 @@ def test_training_names_all_that_is_missing_at_once(tmp_path: Path, monkeypatch:
         check_paths(recipe)
     told = str(caught.value)
     assert (
-        "'data/gqa/images' is no image store" in told and "there is no data/gqa/train_balanced_questions.json" in told
+        "'data/gqa/images' is not an image store" in told
+        and "there is no data/gqa/train_balanced_questions.json" in told
     )
-    assert told.endswith("fetch with: mblip data download gqa_images gqa_questions --to data")
+    assert told.endswith("download with: mblip data download gqa_images gqa_questions --to data")

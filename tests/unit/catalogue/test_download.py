@@ -179,7 +179,7 @@ def test_the_disk_is_looked_at_first(site: Site, tmp_path: Path, monkeypatch: py
     own = catalogue(tmp_path, mine={"files": [stated(site, "/a", CONTENT)]})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     done = run("mine", "--to", tmp_path / "data", "--catalogue", own, "--yes")
-    assert "has 1,000 bytes free, but 300,000 are to be fetched" in str(done.exception)
+    assert "has 1,000 bytes free, but 300,000 must be downloaded" in str(done.exception)
     assert not site.pages["/a"].sent
 
 
@@ -209,7 +209,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(site: Site, tmp_path: P
     own = catalogue(tmp_path, mine={"files": [stated(site, "/a", CONTENT)]})
     process = _start(own, tmp_path / "data", limit=100_000)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 2 and "cannot write" in said and "File too large; what came is kept" in said
+    assert process.returncode == 2 and "cannot write" in said and "File too large; the received part is kept" in said
     assert "Traceback" not in said and not (tmp_path / "data/a").exists()
     assert (tmp_path / "data/.a.part").stat().st_size == 100_000
     assert run("mine", "--to", tmp_path / "data", "--catalogue", own, "--yes").exit_code == 0

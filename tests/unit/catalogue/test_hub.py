@@ -126,6 +126,6 @@ def test_files_and_checkpoints(hub: str, tmp_path: Path) -> None:
 def test_what_the_hub_refuses() -> None:
     GatedRepoError = type("GatedRepoError", (OSError,), {})
     address = HubAddress(repository="o/model")
-    assert "must be asked for: accept its terms" in str(refused(address, GatedRepoError()))
+    assert "must be requested: accept its terms" in str(refused(address, GatedRepoError()))
     told = str(refused(address, OSError("no route to host\nmore")))
     assert "no route to host)" in told and "HF_HUB_OFFLINE" in told

@@ -70,9 +70,9 @@ NAMES = {
     "a/../x": "leaves its folder",
     "C:/x": "is absolute",
     "c:x": "is absolute",
-    "..\\x": "holds a backslash",
-    "a\\b": "holds a backslash",
-    "a\nb": "holds a control character",
+    "..\\x": "contains a backslash",
+    "a\\b": "contains a backslash",
+    "a\nb": "contains a control character",
     "x" * 300: "longer than 255 bytes",
 }
 
@@ -172,7 +172,7 @@ def test_damage(tmp_path: Path) -> None:
             b"",
         ):
             (tmp_path / "a").write_bytes(cut)
-            with pytest.raises(InputError, match="is damaged or no archive"):
+            with pytest.raises(InputError, match="is damaged or not an archive"):
                 unpack(tmp_path / "a", tmp_path / "to")
             assert not (tmp_path / "to").exists() or below(tmp_path / "to") == set()
 
@@ -183,9 +183,9 @@ def test_names_twice_and_files_as_folders(tmp_path: Path) -> None:
             member = tarfile.TarInfo("x")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    with pytest.raises(InputError, match="two members called 'x'"):
+    with pytest.raises(InputError, match="two members of the name 'x'"):
         unpack(tmp_path / "a", tmp_path / "to")
-    with pytest.raises(InputError, match="lies in another that is a file"):
+    with pytest.raises(InputError, match="is inside another member that is a file"):
         unpack(make_tar(tmp_path / "b", {"x/y": b"1", "x": b"2"}), tmp_path / "to")
 
 

@@ -53,7 +53,10 @@ def test_official_coco_captions(tmp_path: Path) -> None:
     assert [(r.id, r.images[0], r.texts["caption"]) for r in records[:2]] == [
         ("s/1", "000000000025.jpg", "A giraffe."), ("s/2", "train2014/COCO_train2014_000000000009.jpg", "Food."),
     ]  # fmt: skip
-    assert [r.detail for r in records[2:]] == ["'image_id' 7 is of no image in 'images'", "'caption' is blank"]
+    assert [r.detail for r in records[2:]] == [
+        "'image_id' 7 is not the id of an image in 'images'",
+        "'caption' is blank",
+    ]
     with pytest.raises(InputError, match=r"captions_train2014.json, record 3: bad row .*'image_id' 7"):
         _read("coco", path=path)
 
@@ -93,7 +96,7 @@ def test_llava_of_other_sources(tmp_path: Path) -> None:
     assert [r.images for r in records if not isinstance(r, Drop)] == [(key(33471),), (key(1), key(2))]
     # A number that is not COCO's names another photo there.
     assert [r.detail for r in records if isinstance(r, Drop)] == [
-        "'image' 'vg/VG_100K/2354786.jpg' is no photo of COCO; set image_key to '{image}'", "What?",
+        "'image' 'vg/VG_100K/2354786.jpg' is not a photo of COCO;  set image_key to '{image}'", "What?",
         "'conversations' must be pairs of question and answer, not 1 turns",
     ]  # fmt: skip
     named = _read("llava", "drop", path=path, task="conversation", image_key="{image}")
@@ -132,7 +135,7 @@ def test_imagenet_with_a_class_index_and_hidden_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("english", "labels", "message"), [
     ({"a": 1}, {}, "neither a list of names nor an index"),
     (["tench", 3], {}, "english.json: the name of class 1 must be a text, not 3"),
-    (["tench", "shark"], {"DE": [[0], [None]]}, "babel.json: 'DE' calls class 0 None"),
+    (["tench", "shark"], {"DE": [[0], [None]]}, "babel.json: 'DE' has the label None for class 0"),
     (["tench", "shark"], {"DE": [["0"], ["x"]]}, "'DE' labels class '0', but there are 2 classes"),
     (["tench", "shark"], {"DE": [5, 6]}, "must hold two lists of one length"),
 ])  # fmt: skip
@@ -169,9 +172,9 @@ def test_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
     ("file,text\na.jpg,é\n".encode("latin-1"), r"own.csv, line 2: the byte 0xE9 is not UTF-8; save the file as UTF-8"),
     ("file,text\na.jpg,é\n".encode("utf-16"), r"own.csv, line 1: the byte 0xFF is not UTF-8"),
     (b"file|text\na.jpg|x\n", r"own.csv, record 1: bad row .it lacks 'file'; it has file.text"),
-    (b"file,text,text\na.jpg,x,y\n", r"own.csv, line 1: two columns are called 'text'"),
+    (b"file,text,text\na.jpg,x,y\n", r"own.csv, line 1: two columns have the name 'text'"),
     (b"", r"own.csv is empty; its first line must name the columns"),
-    (b'file,text\na.jpg,ok\nb.jpg,"red" boat\n', r"own.csv, after line 2: .*; mend the quotes there"),
+    (b'file,text\na.jpg,ok\nb.jpg,"red" boat\n', r"own.csv, after line 2: .*; correct the quotes there"),
     (b'file,text\na.jpg,"never closed\nb.jpg,x\n', r"own.csv, after line 1: unexpected end of data"),
 ])  # fmt: skip
 def test_csv_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:
@@ -236,5 +239,5 @@ def test_images_that_img2dataset_fetched(tmp_path: Path, tar: bool) -> None:
     assert [getattr(r, "reason", r.id) for r in records] == ["s/1", "not fetched", "s/3", "not fetched"]
     store = open_images(f"{tmp_path}/*.tar" if tar else tmp_path)
     assert [store.get(records[row].images[0]).size for row in (0, 2)] == [(4, 4), (4, 4)]
-    with pytest.raises(InputError, match="no output of img2dataset"):
+    with pytest.raises(InputError, match="not an output of img2dataset"):
         _read("web_capfilt", path=path, most=0, fetched=tmp_path / "none")

@@ -210,9 +210,9 @@ def test_real_models_embed_images_and_texts(captions: Path, tmp_path: Path, save
 def test_what_cannot_be_matched(captions: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name a model and an image store"):
         match_captions(captions, tmp_path / "near.npy")
-    with pytest.raises(InputError, match="whole numbers from 1"):
+    with pytest.raises(InputError, match="integers from 1"):
         match_captions(captions, tmp_path / "near.npy", ranks="3,x")
-    with pytest.raises(InputError, match="no CLIP or SigLIP checkpoint"):
+    with pytest.raises(InputError, match="not a CLIP or SigLIP checkpoint"):
         match_captions(captions, tmp_path / "near.npy", model=str(tmp_path), store=str(tmp_path))
     (tmp_path / "v.npy").write_text("no")
     with pytest.raises(InputError, match="not a readable"):
@@ -232,6 +232,6 @@ def test_images_that_were_not_fetched_have_no_neighbours(captions: Path, tmp_pat
     found = match_captions(captions, tmp_path / "near.npy", store=str(images), **options)
     assert (found[1::2] == -1).all() and (found[0] == -1).all() and (found[2::2] >= 0).all()
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(InputError, match=r"none of the 400 images can be read, the first being '0\.png'"):
+    with pytest.raises(InputError, match=r"none of the 400 images can be read, the first is '0\.png'"):
         match_captions(captions, tmp_path / "none.npy", store=str(tmp_path / "nothing"), **options)
     assert not (tmp_path / "none.npy").exists()

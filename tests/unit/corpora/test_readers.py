@@ -106,7 +106,7 @@ def test_vqav2_keeps_question_and_answer_together(tmp_path: Path) -> None:
 
 def test_vqav2_files_must_match(tmp_path: Path) -> None:
     row = {"question_id": 9000, "multiple_choice_answer": "x"}
-    with pytest.raises(InputError, match="goes on after record 1"):
+    with pytest.raises(InputError, match="continues after record 1"):
         _read("vqav2", **_vqa(tmp_path, [row]))
     with pytest.raises(InputError, match="differ at record 2: question_id 9001 and 9000"):
         _read("vqav2", **_vqa(tmp_path, [row, row]))

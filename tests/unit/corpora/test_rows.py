@@ -45,7 +45,7 @@ def test_one_table_in_many_forms(tmp_path: Path, name: str, content: str) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("t.csv", b"image,image\na,b\n", "two columns are called 'image'"),
+        ("t.csv", b"image,image\na,b\n", "two columns have the name 'image'"),
         ("t.csv", b"", "is empty"),
         ("t.csv", b",,\n", "is empty"),
         ("t.csv", "image\nä.jpg\n".encode("utf-16"), "in UTF-16: save"),
@@ -116,7 +116,7 @@ def test_questions_and_answers_of_one_picture_go_in_pairs(tmp_path: Path) -> Non
     assert [(r.texts["question"], r.texts["caption"]) for r in found if not isinstance(r, Drop)] == [
         ("A?", "1"), ("B?", "2"), ("C?", "3"), ("C?", "4"),
     ]  # fmt: skip
-    assert [r.detail for r in found if isinstance(r, Drop)] == ["'text' holds 2 texts where another column holds 3"]
+    assert [r.detail for r in found if isinstance(r, Drop)] == ["'text' has 2 texts, but another column has 3"]
 
 
 def test_parquet_of_the_hub_with_pictures_in_its_cells(tmp_path: Path) -> None:
@@ -198,5 +198,7 @@ def test_blips_lists_of_captions(tmp_path: Path) -> None:
 
 def test_another_layout_is_no_reason_to_download_again(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"rows": []}')
-    with pytest.raises(InputError, match=r"it has no list 'images', as this reader needs; name a file of the layout"):
+    with pytest.raises(
+        InputError, match=r"it has no list 'images', which this reader needs; name a file of the layout"
+    ):
         _read("coco", path=str(tmp_path / "x.json"))

@@ -172,7 +172,7 @@ def test_offsets_count_the_tasks_before_each_chunk(table: Path, tmp_path: Path) 
 
 
 def test_two_sources_of_one_name_and_an_empty_one(table: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="two sources of the recipe are called 'own'"):
+    with pytest.raises(InputError, match="two sources of the recipe have the name 'own'"):
         sample_sources(_recipe(table, "drop", ("own", "own")), tmp_path / "work")
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(InputError, match="'own' yields no example"):

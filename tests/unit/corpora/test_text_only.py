@@ -99,7 +99,7 @@ def test_parallel_files_of_another_length_are_told(tmp_path: Path, longer: str) 
     files = {"path": write(tmp_path / "a.en", "a\n"), "target_path": write(tmp_path / "a.sw", "b\n")}
     with files[longer].open("a") as file:
         file.write("c\n")
-    with pytest.raises(InputError, match="ends at line 1, but the other file goes on"):
+    with pytest.raises(InputError, match="ends at line 1, but the other file continues"):
         read("parallel", **files, language="sw")
 
 

@@ -66,11 +66,11 @@ def test_any_model_of_hugging_face_through_its_chat_template(vipllava: Path) -> 
 
 
 def test_models_that_cannot_be_asked(vipllava: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot score candidates, which only mblip's models can"):
+    with pytest.raises(InputError, match="cannot score candidates, only mblip's models can"):
         list(load_answerer(str(vipllava)).choices(REQUESTS, PICTURES.__getitem__, ("yes", "no")))
     with pytest.raises(InputError, match="unknown precision 'fp8'"):
         load_answerer(str(vipllava), dtype="fp8")
-    with pytest.raises(InputError, match="quantise it before"):
+    with pytest.raises(InputError, match="quantise it first"):
         load_answerer(str(vipllava), quantization="int8")
     with pytest.raises(InputError, match="does not load as an image-text-to-text model"):
         load_answerer(str(checkpoints.llm(tmp_path / "llm", "llama")))
@@ -82,11 +82,9 @@ def test_models_that_cannot_be_asked(vipllava: Path, tmp_path: Path) -> None:
         if path.name != "chat_template.jinja":
             (silent / path.name).write_bytes(path.read_bytes())
     bare = load_answerer(str(silent))
-    with pytest.raises(
-        InputError, match=r"has no chat template and cannot do with the prompt alone .* add chat_template"
-    ):
+    with pytest.raises(InputError, match=r"has no chat template and cannot use the prompt alone .* add chat_template"):
         answers(bare, REQUESTS[:1])
-    assert "no chat template, so that it takes one picture a prompt, not 2" in bare.refusal(
+    assert "no chat template, so it takes one picture per prompt, not 2" in bare.refusal(
         REQUESTS[2], PICTURES.__getitem__
     )
     assert bare.refusal(REQUESTS[0], PICTURES.__getitem__) == ""
@@ -229,7 +227,7 @@ def test_endpoints_that_refuse_or_are_none(endpoint: str) -> None:
     answerer = load_answerer("m", endpoint=endpoint)
     with pytest.raises(InputError, match=r"answered HTTP 401: .*no such key"):
         answers(answerer, [Request("1", (), "secret")])
-    with pytest.raises(RemoteError, match=r"cannot be reached.*the same command goes on later"):
+    with pytest.raises(RemoteError, match=r"cannot be reached.*run the same command again later"):
         answers(load_answerer("m", endpoint="http://127.0.0.1:9/v1"), REQUESTS[:1])
     with pytest.raises(InputError, match="must be an http"):
         load_answerer("m", endpoint="localhost:8000")
@@ -292,7 +290,7 @@ def test_a_processor_that_raises_ends_in_one_sentence_or_leaves_an_item_out(
             with pytest.raises(InputError, match=f"cannot be asked .*{type(error).__name__}") as told:
                 answers(answerer, REQUESTS[:1])
             assert "\n" not in str(told.value)
-            assert f"does not take 2 pictures a prompt: {type(error).__name__}" in answerer.refusal(
+            assert f"does not take 2 pictures per prompt:  {type(error).__name__}" in answerer.refusal(
                 REQUESTS[2], PICTURES.__getitem__
             )
     answerer = load_answerer(str(vipllava), batch_size=2)

@@ -255,7 +255,7 @@ def test_what_fails_for_everybody_stops_and_says_how_to_go_on(tmp_path: Path, st
             handler.say("yes")
 
     Stub.behave = runs_out
-    with pytest.raises(InputError, match=r"the key has expired.*the same command then goes on"):
+    with pytest.raises(InputError, match=r"the key has expired.*then run the same command again"):
         run(root, stub)
     held = len(read_predictions(tmp_path / "out", "pope_random", "en"))
     assert held == 10

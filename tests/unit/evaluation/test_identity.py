@@ -166,6 +166,7 @@ def test_a_run_of_before_is_read_but_not_continued(tmp_path: Path) -> None:
     (tmp_path / RUN).write_text(json.dumps({**data, "format": 1}))
     assert read_run(tmp_path).format == 1 != FORMAT
     with pytest.raises(
-        InputError, match=r"made before runs recorded everything that decides an answer .* not continued; name"
+        InputError,
+        match=r"by an older version, which did not record everything that decides an answer .* cannot be continued; name",
     ):
         keep_run(tmp_path, Run("m", "mblip", {}))

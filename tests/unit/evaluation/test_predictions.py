@@ -336,7 +336,7 @@ def test_vizwiz_and_textvqa(tmp_path: Path) -> None:
     )
     (item,) = find_benchmark("vqa").read(path, "en")
     assert (item.images, item.text) == (("003a.jpg",), "Brand?")
-    with pytest.raises(InputError, match="record 1 is no row of VQA, VizWiz or TextVQA"):
+    with pytest.raises(InputError, match="record 1 is not a row of VQA, VizWiz or TextVQA"):
         find_benchmark("vqa").read(whole(tmp_path / "x.json", [{"a": 1}]), "en")
 
 
@@ -362,7 +362,7 @@ def test_rows_without_an_answer_are_named_or_counted(tmp_path: Path, nothing: st
     annotations = lines(tmp_path / "coco_pope_random.json", POPE)
     rows = [{"question_id": number, "answer": nothing if number == "3" else text} for number, text in ANSWERS.items()]
     path = lines(tmp_path / "p.jsonl", rows)
-    with pytest.raises(InputError, match=r"record 3 holds no answer \(1 such rows\).*--allow-missing"):
+    with pytest.raises(InputError, match=r"record 3 has no answer \(1 such rows\).*--allow-missing"):
         score("pope", annotations, path)
     result = score("pope", annotations, path, allow_missing=True)
     assert (result.n, result.fingerprint["without_answer"]) == (3, 1)

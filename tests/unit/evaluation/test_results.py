@@ -76,7 +76,7 @@ def test_a_fidelity_is_a_number_or_nothing(tmp_path: Path) -> None:
 
 
 def test_a_directory_of_another_format_or_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give a directory that mblip eval has written"):
+    with pytest.raises(InputError, match="name a directory that mblip eval has written"):
         read_run(tmp_path)
     shutil.copy(FIXTURE / RUN, tmp_path)
     data = json.loads((tmp_path / RUN).read_text())

@@ -284,9 +284,9 @@ def test_our_own_predictions(score: Any) -> None:
         (COCO_RESULTS[:1], "no prediction for 1 of the 2 items"),
         ([*COCO_RESULTS, COCO_RESULTS[0]], "record 3 is a second prediction for '7'"),
         ([{"image_id": 7}], "record 1 needs a text in one of the fields prediction, .*caption, text, answer"),
-        ([{"image_id": 7, "caption": None}], r"record 1 holds no answer \(1 such rows\)"),
+        ([{"image_id": 7, "caption": None}], r"record 1 has no answer \(1 such rows\)"),
         ([{"image_id": 7, "caption": ["x"]}], "needs a text as answer"),
-        ([{"image_id": True, "caption": "x"}], "an identifier is a text or a whole number"),
+        ([{"image_id": True, "caption": "x"}], "an identifier is a text or an integer"),
         ([{"caption": "x"}], "1 predictions without identifiers"),
         ([{"caption": "x"}, COCO_RESULTS[0]], "record 1 names no item"),
         ([], "holds no predictions"),
@@ -416,9 +416,9 @@ def test_answers_to_another_split_of_the_same_numbers_are_refused(score: Any, fi
 
 
 def test_a_segmenter_where_nothing_is_cut_and_an_object_outside_the_set_are_refused(score: Any) -> None:
-    with pytest.raises(InputError, match="xgqa cuts no words, so that segmenter 'spacy' means nothing"):
+    with pytest.raises(InputError, match="xgqa needs no segmentation, so segmenter 'spacy' has no effect"):
         score("xgqa", XGQA, XGQA_ANSWERS, segmenter="spacy")
-    with pytest.raises(InputError, match="record 1 has the object 'puppy', which is none of COCO's 80"):
+    with pytest.raises(InputError, match="record 1 has the object 'puppy', which is not one of COCO's 80"):
         score("chair", [{**CHAIR[0], "objects": ["dog", "puppy"]}], [{"image_id": 7, "caption": "A dog."}], "lines")
 
 

@@ -287,21 +287,25 @@ def test_a_blank_caption_counts_as_one_without_words_and_is_told(tmp_path: Path)
     rows = [("image", "caption"), ("a.png", "Ein Hund"), ("b.png", ""), ("c.png", "Ein Mann geht")]
     found = score(write_csv(tmp_path / "t.csv", rows), captions_said(tmp_path), "caption")
     assert (
-        found.n == 3 and found.fingerprint["blank_references"] == 1 and "blank caption" in found.fingerprint["remark"]
+        found.n == 3
+        and found.fingerprint["blank_references"] == 1
+        and "blank reference caption" in found.fingerprint["remark"]
     )
 
 
 def test_a_bad_row_is_left_out_counted_where_that_is_allowed_and_its_prediction_passed_over(tmp_path: Path) -> None:
     rows = [("image", "caption"), ("a.png", "Ein Hund"), ("b.png", "x\0y"), ("c.png", "Ein Mann geht")]
     table = write_csv(tmp_path / "t.csv", rows)
-    with pytest.raises(InputError, match=r"t\.csv, row 2: 'caption' holds a NUL character; mend it, or leave it out"):
+    with pytest.raises(
+        InputError, match=r"t\.csv, row 2: 'caption' holds a NUL character; correct it, or leave it out"
+    ):
         score(table, captions_said(tmp_path), "caption")
     found = score(table, captions_said(tmp_path), "caption", allow_missing=True)
     assert found.n == 2 and found.fingerprint["rows_left_out"] == 1
 
 
 BAD: dict[str, tuple[str, str, str]] = {
-    "two columns of a name": ("t.csv", "image,image,caption\na,b,c\n", "two columns are called 'image'"),
+    "two columns of a name": ("t.csv", "image,image,caption\na,b,c\n", "two columns have the name 'image'"),
     "a blank picture": ("t.csv", "image,caption\n,x\n", "row 1: 'image' is blank"),
     "a path out": ("t.csv", "image,caption\n../../etc/passwd,x\n", "leads out of the folder of pictures"),
     "an absolute path": ("t.csv", "image,caption\n/etc/passwd,x\n", "is not below"),
@@ -329,9 +333,9 @@ def test_a_table_that_cannot_be_used_is_one_sentence(kind: str, tmp_path: Path) 
 
 BAD_CHOICES: dict[str, tuple[dict[str, Any], str]] = {
     "a letter too far": ({"A": "x", "B": "y", "answer": "C"}, "neither a letter of the 2 options nor one of them"),
-    "a number": ({"A": "x", "B": "y", "answer": 1}, "a number is named with --columns answer_index=COLUMN"),
+    "a number": ({"A": "x", "B": "y", "answer": 1}, "for a number, use --columns answer_index=COLUMN"),
     "a gap": ({"A": "x", "B": "", "C": "z", "answer": "A"}, "option 'B' is blank, but 'C' is not"),
-    "one option": ({"options": ["x"], "answer": "A"}, "1 option is no choice"),
+    "one option": ({"options": ["x"], "answer": "A"}, "1 option is not enough"),
     "two alike": ({"options": ["x", "x"], "answer": "A"}, "two options are 'x'"),
     "no answer": ({"options": ["x", "y"], "answer": None}, "'answer' is blank"),
     "no picture": ({"image": [], "options": ["x", "y"], "answer": "A"}, "'image' holds no picture"),
@@ -351,7 +355,7 @@ def test_two_questions_of_one_id_are_refused_and_two_answers_of_one_question_are
     rows = [("id", "image", "question", "answer"), (1, "a", "q", "x"), (1, "a", "q", "y")]
     said = lines(tmp_path / "said.jsonl", [{"id": 1, "answer": "y"}])
     assert score(write_csv(tmp_path / "t.csv", rows), said, "vqa").metrics["accuracy"] == 100.0
-    with pytest.raises(InputError, match="row 2 has the id '1' of row 1, but asks something else"):
+    with pytest.raises(InputError, match="row 2 has the id '1' of row 1, but another question"):
         own_table(write_csv(tmp_path / "t.csv", [*rows[:2], (1, "a", "r", "y")]), "vqa", "de", ())
 
 

@@ -173,18 +173,22 @@ def test_excel_gets_its_mark_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("notes.jsonl", b"hello, no line break", "no row of captions"),
-        ("notes.csv", b"my only line", "no row of captions"),
-        ("notes.csv", b"image,title\r\na.png,x\r\n", "no file of captions"),
-        ("notes.csv", b"image;language;caption;model\r\na.png;sw;x;m\r\n", "no file of captions"),
+        ("notes.jsonl", b"hello, no line break", "does not end with a row of captions"),
+        ("notes.csv", b"my only line", "does not end with a row of captions"),
+        ("notes.csv", b"image,title\r\na.png,x\r\n", "so it is not a file of captions"),
+        ("notes.csv", b"image;language;caption;model\r\na.png;sw;x;m\r\n", "so it is not a file of captions"),
         ("notes.jsonl", b'{"question": 1}\n', "row 1, lacks one of image, language, caption, model"),
         ("notes.jsonl", b'{"image": "a", "language": "sw", "caption": null, "model": "m"}\n', "row 1, lacks"),
         ("notes.csv", b"image,language,caption,model\r\na.png,sw,x,m\r\nb.png,sw\r\n", "row 2, lacks"),
         ("notes.csv", b"image,language,caption,model\r\na.png,sw,x,m,more\r\n", "row 1, lacks"),
         ("notes.csv", b"image,language,caption,model\r\na.png,sw,x,other\r\n", "captions of other, not of m"),
-        ("notes.csv", b'image,language,caption,model\r\na.png,sw,"x"y,m\r\n', "line 2: .*mend the quotes"),
+        ("notes.csv", b'image,language,caption,model\r\na.png,sw,"x"y,m\r\n', "line 2: .*correct the quotes"),
         ("notes.csv", b"image,language,caption,model\r\ncaf\xe9.png,sw,x,m\r\n", "0xE9 is not UTF-8"),
-        ("notes.csv", b'image,language,caption,model\r\na,sw,"' + b"x\n" * 2**20, "no row of captions"),
+        (
+            "notes.csv",
+            b'image,language,caption,model\r\na,sw,"' + b"x\n" * 2**20,
+            "does not end with a row of captions",
+        ),
         ("notes.parquet", b"PAR1", "damaged or not a Parquet file"),
         ("notes.txt", b"", "the ending must be one of"),
     ],
@@ -229,7 +233,8 @@ def test_on_a_full_disk_all_whole_rows_are_kept(tmp_path: Path, kind: str, limit
     path, kept = tmp_path / f"a.{kind}", list[int]()
     with pytest.raises(ResourceError) as told, _disk_of(limit):
         _fill(path, 200, kept)
-    says = f"cannot write {_grown(path)}: File too large; what came before is kept: free the space, then go on with --resume"
+    kept_so_far = "everything before is kept: free the space, then continue with --resume"
+    says = f"cannot write {_grown(path)}: File too large; {kept_so_far}"
     assert str(told.value) == says
     assert bool(kept) == (limit > 10)
     if kept:
@@ -247,7 +252,7 @@ def test_a_disk_that_is_too_full_for_the_parquet_file_keeps_the_journal(tmp_path
     with pytest.raises(ResourceError) as told, _disk_of(500):
         file.finish()
     assert str(told.value).startswith(f"cannot write {path}: ")
-    assert f"all rows are kept in {_grown(path)}: go on with --resume" in str(told.value)
+    assert f"all rows are kept in {_grown(path)}: continue with --resume" in str(told.value)
     assert [each.name for each in tmp_path.iterdir()] == [_grown(path).name]
     again = CaptionFile(path, "m", resume=True)
     assert len(again.done) == 200

@@ -51,7 +51,7 @@ def test_tables_and_lists_in_many_forms(tmp_path: Path, name: str, content: str)
     [
         ("t.csv", b"image\n", "names no picture: it has no row"), ("t.csv", b"", "is empty"),
         ("list.txt", b"\n \n", "names no picture: it has no row"),
-        ("t.csv", b"image,image\nx.jpg,y.jpg\n", "two columns are called 'image'"),
+        ("t.csv", b"image,image\nx.jpg,y.jpg\n", "two columns have the name 'image'"),
         ("t.csv", b"imgae\nx.jpg\n", "no column 'image'; did you mean 'imgae'"),
         ("t.csv", b"file,title\nx.jpg,X\n", "no column 'image'; there are file, title; name it with --column"),
         ("t.csv", "image\nx.jpg\n".encode("utf-16"), "in UTF-16: save"), ("t.csv", b"image\n\xe9t\xe9.jpg\n", "Windows-1252"),
@@ -106,7 +106,7 @@ def test_what_a_pattern_leaves_out_is_counted(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     found = find_pictures([f"{tmp_path}/*"])
     assert found.pictures == [str(tmp_path / "a.jpg")]
-    assert found.left_out() == "left out 2 files that are no pictures known here: 1 .mov, 1 .cr2"
+    assert found.left_out() == "left out 2 files that are not pictures in a known format: 1 .mov, 1 .cr2"
     with pytest.raises(InputError, match=r"names no picture .*; left out 1 files .*: 1 \.mov"):
         find_pictures([f"{tmp_path}/*.mov"])
 
@@ -170,7 +170,10 @@ def test_a_folder_from_a_phone(model: Path, tmp_path: Path, monkeypatch: pytest.
     assert (code, done) == (1, ["IMG_0002.JPG"])
     assert skipped == {"IMG_0001.HEIC": "it is HEIC/HEIF, which needs an extra: pip install 'mblip[heic]'"}
     told = capsys.readouterr().err
-    assert "left out 2 files that are no pictures known here: 2 .mov" in told and "pip install 'mblip[heic]'" in told
+    assert (
+        "left out 2 files that are not pictures in a known format: 2 .mov" in told
+        and "pip install 'mblip[heic]'" in told
+    )
     assert "1 of 2 pictures could not be read" in told
 
 
@@ -189,10 +192,7 @@ def test_a_folder_and_a_list_from_windows(model: Path, tmp_path: Path, monkeypat
     assert (code, done) == (1, ["X.jpg"])  # the case of an ending does not count, that of a name does
     assert skipped["x.jpg"] == "No such file or directory"
     (reason,) = (reason for name, reason in skipped.items() if "\\" in name)
-    assert (
-        reason.startswith("there is no such file; backslashes stand between its folders: write ")
-        and "Bilder/X.JPG'" in reason
-    )
+    assert reason.startswith("there is no such file; the path has backslashes: write ") and "Bilder/X.JPG'" in reason
     (folder / "cp.csv").write_bytes("image;Titel\r\nBilder/X.JPG;groß und schön\r\n".encode("cp1252"))
     capsys.readouterr()
     assert _caption(model, [str(folder / "cp.csv")], tmp_path / "c.csv", monkeypatch) == (2, [], {})
@@ -210,7 +210,7 @@ def test_parquet_of_the_hub(model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     code, done, skipped = _caption(model, [str(table)], tmp_path / "a.csv", monkeypatch)
     assert (code, done) == (1, [f"hf.parquet#{row}" for row in range(21)])
     assert skipped == {
-        "hf.parquet#21": "not a readable image (in no format that is known here)", "hf.parquet#22": "its cell is empty",
+        "hf.parquet#21": "not a readable image (unknown format)", "hf.parquet#22": "its cell is empty",
     }  # fmt: skip
 
 
@@ -249,7 +249,7 @@ def test_tars_beside_pictures_are_counted_and_not_opened(tmp_path: Path) -> None
     (tmp_path / "y.jpg").write_bytes(_photo())
     found = find_pictures([str(tmp_path)])
     assert [Path(str(picture)).name for picture in found.pictures] == ["y.jpg"]
-    assert found.left_out() == "left out 1 files that are no pictures known here: 1 .tar"
+    assert found.left_out() == "left out 1 files that are not pictures in a known format: 1 .tar"
 
 
 def test_a_damaged_tar_gives_what_comes_before_the_damage(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_damaged_tar_gives_what_comes_before_the_damage(tmp_path: Path) -> Non
     (first, second), skipped = find_pictures([str(tar)]).pictures, find_pictures([str(tar)]).skipped
     assert isinstance(first, Member) and isinstance(second, Member)
     assert second.read() == _photo(color=2)  # as unpacking leaves it
-    assert skipped == [(f"{tar}, picture 3", "another of its name, 'y.jpg', replaces one before")]
+    assert skipped == [(f"{tar}, picture 3", "it replaces an earlier picture of the same name, 'y.jpg'")]
     tar.write_bytes(whole[: second.offset - 2048 - 300])  # in the first y.jpg
     found = find_pictures([str(tar)])
     assert str(found.pictures[0]) == f"{tar}#x.jpg"

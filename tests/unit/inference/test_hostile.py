@@ -368,7 +368,7 @@ def test_remote_pictures(web: tuple[int, list[str]], monkeypatch: pytest.MonkeyP
     assert "/secret" not in hits
     assert "not plain http" in str(fetch("/file"))
     assert "not plain http" in str(fetch("/ok", "user:secret@public.test"))
-    assert "leads on more than 3 times" in str(fetch("/loop"))
+    assert "redirects more than 3 times" in str(fetch("/loop"))
     assert hits.count("/loop") == 4
     assert "larger than 1,000 bytes" in str(fetch("/big", max_bytes=1000))
     assert "within 0.5 s" in str(fetch("/slow", seconds=0.5))

@@ -125,13 +125,13 @@ def test_questions_and_pictures_go_in_pairs_or_one_with_all(model: Predictor, pi
         (b"no picture", "not a readable image"),
         ("missing.png", "No such file"),
         ("a\0b.png", "cannot be used"),
-        (7, "no path, bytes, PIL image or array"),
-        (None, "no path, bytes, PIL image or array"),
+        (7, "not a path, bytes, PIL image or array"),
+        (None, "not a path, bytes, PIL image or array"),
         (np.zeros((4, 4, 7), np.uint8), "shape"),
-        (np.full((4, 4, 3), 0.5, np.float32), "whole numbers from 0 to 255"),
-        (np.full((4, 4, 3), 0.5, np.float32), r"make \(255 \* array\).astype\('uint8'\) of shares of white"),
+        (np.full((4, 4, 3), 0.5, np.float32), "integers from 0 to 255"),
+        (np.full((4, 4, 3), 0.5, np.float32), r"convert values from 0 to 1 by \(255 \* array\).astype\('uint8'\)"),
         (np.zeros((0, 4, 3), np.uint8), "shape"),
-        (np.full((4, 4, 3), 300, np.int32), "whole numbers from 0 to 255"),
+        (np.full((4, 4, 3), 300, np.int32), "integers from 0 to 255"),
     ],
 )
 def test_a_picture_that_cannot_be_used_is_said(model: Predictor, bad: object, says: str) -> None:

@@ -70,7 +70,7 @@ def test_rows_and_drops_are_the_plan(folder: Path, instructions: list[Instructio
 @pytest.mark.parametrize("name", ["own.parquet", "mix-old.parquet"])
 def test_a_folder_with_tables_of_ones_own_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"mine")
-    with pytest.raises(InputError, match=f"holds {name}, which is no part of a mix; name another folder"):
+    with pytest.raises(InputError, match=f"holds {name}, which is not part of a mix; name another folder"):
         build_mix(_recipe(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -283,7 +283,7 @@ def test_languages_left_out_are_left_out_of_sources_in_their_own_languages(tmp_p
     ({"task": "captoin"}, '{"i": "a", "c": "x"}\n', "no template is for its task 'captoin'; did you mean 'caption'"),
     ({"columns": {"image": "i", "text": "c"}}, '{"i": "a", "c": "x"}\n', "has no text 'caption', which the template"),
     ({"language": "de"}, '{"i": "a", "c": "x"}\n', "1 examples in 'de', but only English is translated"),
-    ({}, "", r"own.jsonl has no row that its options ask for"),
+    ({}, "", r"own.jsonl has no row that fits its options"),
     ({}, '{"i": "a", "c": "x"', r"line 1 is not valid JSON \(the file is cut off\)"),
 ])  # fmt: skip
 def test_nothing_is_translated_before_the_templates_fit(

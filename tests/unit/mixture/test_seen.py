@@ -127,8 +127,8 @@ def test_a_mix_says_which_prompts_it_holds(tmp_path: Path, templates: str, seen:
         manifest.evaluation_prompts_seen
     )
     card = (tmp_path / "mix/README.md").read_text()
-    assert ("figures are then not zero-shot: `Caption in {language}:`" in card) == bool(seen)
-    assert ("No benchmark asks one." in card) != bool(seen)
+    assert ("so their figures are not zero-shot: `Caption in {language}:`" in card) == bool(seen)
+    assert ("No benchmark uses one of them." in card) != bool(seen)
 
 
 def test_prompts_of_other_languages_are_listed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

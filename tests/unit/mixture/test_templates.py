@@ -92,7 +92,7 @@ def test_later_file_replaces_a_task(tmp_path: Path) -> None:
     ("naming: [{prompt: a, answer: 3}]", "every template of 'naming' must be"),
     ("naming: [{prompt: a, answer: b}]", "shows no text of the example"),
     ("naming: [{prompt: '{', answer: '{answer}'}]", "a brace that is not closed"),
-    ("naming: [{prompt: '{answer.x}', answer: '{answer}'}]", "no name of a text"),
+    ("naming: [{prompt: '{answer.x}', answer: '{answer}'}]", "not the name of a text"),
 ])  # fmt: skip
 def test_broken_files(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "own.yaml").write_text(content)

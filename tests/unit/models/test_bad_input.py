@@ -170,7 +170,7 @@ def test_a_prompt_with_the_image_token(model: Path) -> None:
 
 def test_a_blip2_checkpoint_of_another_size(model: Path, old: Path) -> None:
     edit(model / "config.json", lambda data: data["qformer_config"].update(hidden_size=24))
-    refused(r"weights are of another size, the first being", model)
+    refused(r"weights are of another size, the first is", model)
     with pytest.raises(InputError, match=r"qformer.* is \[.*20.*\] but its config.json says \[.*24.*\]"):
         build_model(model, model / "llm")
     edit(old / "preprocessor_config.json", lambda data: data.update(size={"height": 224, "width": 224}))
@@ -210,7 +210,7 @@ def test_what_is_no_language_model(model: Path) -> None:
     run.mkdir()
     (run / "mblip.json").write_text("{}")
     for parts in ((run, model / "llm"), (model, run)):
-        with pytest.raises(InputError, match=rf"run is a run, .* go on from it with model\.run={run}"):
+        with pytest.raises(InputError, match=rf"run is a run, .* continue from it with model\.run={run}"):
             build_model(*parts)
 
 
@@ -252,7 +252,7 @@ def test_a_batch_with_too_few_placeholders(model: Path) -> None:
     batch: dict[str, Any] = vlm.layout.pairs(["Caption", "what"], ["dog", "cat"], [1, 1])
     batch |= {"pixel_values": vlm.pixels([PICTURE]), "image_index": torch.tensor([[0], [0]])}
     batch["input_ids"][1, 0] = 5
-    with pytest.raises(InputError, match="text 1 of the batch has 3 image tokens where its 1 images take 4"):
+    with pytest.raises(InputError, match="text 1 of the batch has 3 image tokens, but its 1 images take 4"):
         vlm(batch)
 
 
@@ -286,7 +286,7 @@ def test_a_token_without_an_embedding(model: Path) -> None:
     batch |= {"pixel_values": vlm.pixels([PICTURE]), "image_index": torch.tensor([[0], [0]])}
     words = (batch["input_ids"] != vlm.model.config.image_token_index).nonzero()
     batch["input_ids"][tuple(words[-1])] = 10**6
-    with pytest.raises(InputError, match=r"the id 1000000, but .* \d+ embeddings; take the tokeniser that belongs"):
+    with pytest.raises(InputError, match=r"the id 1000000, but .* \d+ embeddings; use the tokeniser that belongs"):
         vlm(batch)
 
 
@@ -302,7 +302,7 @@ def test_other_vision_language_models_are_told_that_eval_takes_them(kind: str, t
         AutoConfig.for_model(kind, **parts).save_pretrained(tmp_path)
     else:
         AutoConfig.for_model(kind).save_pretrained(tmp_path)
-    eval_takes_it = f"is a '?{kind}'? checkpoint, a vision-language model, .*mblip eval takes it"
+    eval_takes_it = f"is a '?{kind}'? checkpoint, a vision-language model, .*mblip eval can use it"
     refused(eval_takes_it, tmp_path)
     with pytest.raises(InputError, match=eval_takes_it):
         build_model(tmp_path, "nano:nano-mlm")
@@ -313,7 +313,7 @@ def test_other_vision_language_models_are_told_that_eval_takes_them(kind: str, t
             container_config(ModelSection(**{name: str(value) for name, value in section.items()}))
     report = check_model(tmp_path)
     assert report.kind == "vision-language model"
-    assert "mblip eval takes it" in " ".join(report.problems)
+    assert "mblip eval can use it" in " ".join(report.problems)
 
 
 @pytest.mark.parametrize("kind", ["clip", "vit", "whisper"])

@@ -122,7 +122,7 @@ def test_a_family_that_names_its_layers_otherwise_has_copies_and_says_so(
     monkeypatch.setattr("mblip.models.speedups.shared_beams._CROSS_ATTENTION", "encoder_attn")
     assert "encoder_attn" in speed_up(vlm)["shared_beams"]
     assert torch.equal(vlm.generate_ids(PROMPTS, features, index, **BEAMS), shared)
-    assert "right but slower" in caplog.text
+    assert "results are the same, only slower" in caplog.text
 
 
 def test_a_family_with_caches_of_its_own_kind_is_left_alone_and_says_so(
@@ -131,7 +131,7 @@ def test_a_family_with_caches_of_its_own_kind_is_left_alone_and_says_so(
     monkeypatch.setattr(type(vlm.language_model), "_supports_default_dynamic_cache", classmethod(lambda cls: False))
     assert "of its own kind" in speed_up(vlm)["shared_beams"]
     assert not vlm.speedups
-    assert "right but slower" in caplog.text
+    assert "results are the same, only slower" in caplog.text
 
 
 def test_a_cache_that_comes_in_an_unknown_way_is_told(

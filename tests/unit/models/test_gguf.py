@@ -114,9 +114,9 @@ def test_what_is_no_language_model_of_one_file_is_refused(tmp_path: Path) -> Non
     (tmp_path / "parts").mkdir()
     part = tmp_path / "parts" / "model-00001-of-00002.gguf"
     part.write_bytes(whole.read_bytes())
-    for name in (part, part.parent):
+    for where in (part, part.parent):
         with pytest.raises(InputError, match="one of 2 parts of a model"):
-            locate_language_model(name)
+            locate_language_model(where)
     (tmp_path / "text.gguf").write_text("not this")
     with pytest.raises(InputError, match="no GGUF file"):
         locate_language_model(tmp_path / "text.gguf")

@@ -152,7 +152,7 @@ def test_a_run_on_a_run_is_told_by_its_adapters(folders: Any, tmp_path: Path) ->
     assert json.loads((tmp_path / "second" / "mblip.json").read_text())["adapters"] == ["adapters/0", "adapter"]
     # An adapter that lies nowhere cannot be told.
     merge_lora(vlm)
-    with pytest.raises(InputError, match="can be saved only"):
+    with pytest.raises(InputError, match="can be saved as a run"):
         save_run(vlm, tmp_path / "third")
 
 
@@ -164,7 +164,7 @@ def test_a_run_on_a_run_is_told_by_its_adapters(folders: Any, tmp_path: Path) ->
         ("mblip.json", lambda text: text[: len(text) // 2], "damaged"),
         ("adapter/adapter_config.json", lambda text: text.replace('"r": 2', '"r": 3'), "another language model"),
         ("adapter/adapter_config.json", None, "adapter_config.json cannot be read"),
-        ("adapter/adapter_model.safetensors", None, "not a whole PEFT adapter"),
+        ("adapter/adapter_model.safetensors", None, "not a complete PEFT adapter"),
         ("bridge.safetensors", None, "bridge.safetensors is missing"),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_run_whose_base_changed_or_went_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another model checkpoint"):
         load_vision_llm(tmp_path / "run")
     base.rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="which is gone"):
+    with pytest.raises(InputError, match="which is missing"):
         load_vision_llm(tmp_path / "run")
     # Shipped with another version of this package, which a person cannot bring back.
     file = tmp_path / "run" / "mblip.json"

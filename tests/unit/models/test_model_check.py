@@ -41,14 +41,14 @@ def test_a_run_and_what_it_stands_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "run" / "adapter" / "adapter_model.safetensors").unlink()
     assert "adapter_model.safetensors is missing" in check_model(tmp_path / "run").problems[0]
     base.rename(tmp_path / "gone")
-    assert "which is gone" in check_model(tmp_path / "run").problems[0]
+    assert "which is missing" in check_model(tmp_path / "run").problems[0]
 
 
 @pytest.mark.parametrize("name", ["query_tokens", "language_model.lm_head.weight", "qformer.layernorm.bias"])
 def test_a_missing_weight_is_found_in_the_headers(name: str, tmp_path: Path) -> None:
     report = check_model(checkpoints.published(tmp_path / "model", without=(name,)))
     assert not report.is_usable
-    assert f"1 weights are missing, the first being {name}" in report.problems[0]
+    assert f"1 weights are missing, the first is {name}" in report.problems[0]
 
 
 def test_any_name_of_a_tied_weight_will_do(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_sizes_are_those_of_the_catalogue_and_what_it_does_not_know_is_named(tmp
 
 
 def test_a_batch_that_does_not_divide_is_told() -> None:
-    with pytest.raises(InputError, match="global_batch 128 does not divide by 3 GPUs: take 1, 2, 4, or change it"):
+    with pytest.raises(InputError, match="global_batch 128 is not a multiple of 3 GPUs: use 1, 2, 4, or change it"):
         plan_resources(_recipe("optim.global_batch=128"), _plan(), 3)
 
 

@@ -184,5 +184,5 @@ def test_a_model_whose_layers_keep_something_else_is_told_so(tmp_path: Path, mon
         return honest(self, keys, values, *args, **options)
 
     monkeypatch.setattr(shared_prefix._Shared, "update", forgetful)
-    assert "does not go on from a prefix" in speed_up(vlm)["shared_prefix"]
+    assert "continues differently from a prefix" in speed_up(vlm)["shared_prefix"]
     assert "shared_prefix" not in vlm.speedups

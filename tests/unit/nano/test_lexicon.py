@@ -37,7 +37,7 @@ def test_all_names_in_all_languages() -> None:
 
 
 def test_source_must_be_english() -> None:
-    with pytest.raises(InputError, match="from English alone"):
+    with pytest.raises(InputError, match="only from English"):
         open_engine("lexicon", {}).translate(["Fuchs"], "de", "en")
 
 
@@ -97,7 +97,7 @@ def test_words_can_be_held_back_only_where_a_corpus_tells_them() -> None:
     made = {"title": "t", "templates": ["nano"], "translation": {"never_shown": 0.2}}
     table, scenes = {"name": "mine", "reader": "table"}, {"name": "scenes", "reader": "scenes"}
     check_recipe(DataRecipe.model_validate({**made, "sources": [table, scenes]}))
-    with pytest.raises(InputError, match=r"never_shown: the corpora of this recipe \(table\) do not say which words"):
+    with pytest.raises(InputError, match=r"never_shown: the corpora of this recipe \(table\) do not record the words"):
         check_recipe(DataRecipe.model_validate({**made, "sources": [table]}))
 
 

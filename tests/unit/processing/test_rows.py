@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_written_is_unpacked_in_the_cache(
     assert len(list((tmp_path / "cache/mblip/unpacked").glob("*.arrow"))) == 1
     (tmp_path / "elsewhere").write_text("in the way, too")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
-    with pytest.raises(InputError, match="can be written, where the mix is to be unpacked"):
+    with pytest.raises(InputError, match="can be written: make one writable"):
         open_rows(folder, 0)
 
 

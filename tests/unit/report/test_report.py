@@ -410,8 +410,8 @@ def _empty_items(run: Path) -> None:
         (_write("benchmarks.json", '[{"name": "xgqa", "metrics": "accuracy"}]'), "0.metrics"),
         (_score(language="tlh"), "unknown language 'tlh'"),
         (_score(metrics={}), "has no metrics"),
-        (_score(metrics={"accuracy": float("nan")}), "no number"),
-        (_score(metrics={"accuracy": "many"}), "no number"),
+        (_score(metrics={"accuracy": float("nan")}), "not a number"),
+        (_score(metrics={"accuracy": "many"}), "not a number"),
         (_score(ci95={"accuracy": [1]}), "ci95"),
     ],
 )

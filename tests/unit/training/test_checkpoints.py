@@ -76,7 +76,7 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_is_gone_on_from(
     )
     fit(again)
     [note] = notes
-    assert f"{NEWEST} is damaged (" in note and f"going on from {BEFORE}" in note and (file in note or file == SUMS)
+    assert f"{NEWEST} is damaged (" in note and f"continuing from {BEFORE}" in note and (file in note or file == SUMS)
     assert steps == list(range(13, 21))
     assert all(torch.equal(a, b) for a, b in zip(weights(again), trained[1], strict=True))
     assert (tmp_path / "checkpoints" / (DAMAGED + NEWEST)).is_dir()  # nothing is thrown away
@@ -94,7 +94,7 @@ def test_as_many_are_passed_over_as_are_damaged(trained: tuple[Path, list[torch.
         tmp_path, keep_checkpoints=3, on_log=lambda row: notes.append(row.text) if isinstance(row, Note) else None
     )
     fit(again)
-    assert len(notes) == 2 and all("going on from step-00000008" in note for note in notes)
+    assert len(notes) == 2 and all("continuing from step-00000008" in note for note in notes)
     assert all(torch.equal(a, b) for a, b in zip(weights(again), trained[1], strict=True))
 
 
@@ -103,7 +103,7 @@ def test_where_all_are_damaged_the_run_stops_and_touches_none(tmp_path: Path) ->
     for name in (NEWEST, BEFORE):
         flip(0.5)(tmp_path / "checkpoints" / name / STATE)
     with pytest.raises(
-        InputError, match=rf"{NEWEST} is damaged \(state\.pt is not what was written\), and so are the 1"
+        InputError, match=rf"{NEWEST} is damaged \(state\.pt has changed since it was written\), and so are the 1"
     ):
         fit(job(tmp_path))
     assert [path.name for path in checkpoints(tmp_path)] == [BEFORE, NEWEST]
@@ -112,7 +112,7 @@ def test_where_all_are_damaged_the_run_stops_and_touches_none(tmp_path: Path) ->
 def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path: Path) -> None:
     fit(job(tmp_path))
     (tmp_path / "checkpoints" / NEWEST).rename(tmp_path / "checkpoints/step-00000018")
-    with pytest.raises(InputError, match="step-00000018 is of step 16: give it back the name"):
+    with pytest.raises(InputError, match="step-00000018 holds step 16: rename it back"):
         fit(job(tmp_path))
 
 

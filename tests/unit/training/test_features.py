@@ -222,7 +222,7 @@ def test_validation_measures_the_same(small: Make, tmp_path: Path) -> None:
 
 
 def test_pictures_that_come_once_are_not_held(small: Make, encoded: list[int], tmp_path: Path) -> None:
-    """Of two mixes the replayed one is longer than the run; and of a run of one epoch nothing is held."""
+    """The replayed mix of two is longer than the run; and of a run of one epoch nothing is held."""
     replay = write_mix(tmp_path / "replay", 60, "r")
     both = (f"data.replay={replay}", "data.replay_images=nano:scenes", "optim.steps=20")
     [note] = run(small(ON, *both), tmp_path / "kept")

@@ -134,7 +134,7 @@ def test_a_mix_that_was_changed_is_refused_and_the_same_one_elsewhere_is_not(
     for change in ("seed=2", "sources.scenes.options.scenes=201", "translation.never_shown=0.3"):
         build_mix(load_recipe(DataRecipe, "data/nano_scenes", ("sources.scenes.options.scenes=200", change)), own)
         before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
-        with pytest.raises(InputError, match=rf"data\.mix: {own} has changed since {run} was begun on it: bring back"):
+        with pytest.raises(InputError, match=rf"data\.mix: {own} has changed since the run {run} started: restore it"):
             train(aligning(f"data.mix={own}"), run)
         assert before == {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
         shutil.rmtree(own)
@@ -143,7 +143,7 @@ def test_a_mix_that_was_changed_is_refused_and_the_same_one_elsewhere_is_not(
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)  # the manifest says nothing of it
-    with pytest.raises(InputError, match="was changed after its manifest was written"):
+    with pytest.raises(InputError, match="has changed since its manifest was written"):
         train(aligning(f"data.mix={own}"), run)
     train(aligning(f"data.mix={kept}"), run)
     assert result(run) == whole
@@ -197,7 +197,7 @@ def test_only_damaged_checkpoints_do_not_begin_a_run_anew(
     [folder] = (tmp_path / "run/checkpoints").iterdir()
     (folder / "state.pt").write_bytes(b"junk")
     with pytest.raises(
-        InputError, match=r"is damaged .*: bring one back from a copy, or delete .*checkpoints to begin anew"
+        InputError, match=r"is damaged .*: restore one from a copy, or delete .*checkpoints to start again"
     ):
         train(aligning("checkpoint_every=2"), tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints")

@@ -89,7 +89,7 @@ def test_a_step_is_the_same_for_any_number_of_processes(
         }
 
     assert rows(whole) == rows(shared) and len(rows(whole)) == 8
-    with pytest.raises(InputError, match="8 does not divide by 3 processes"):
+    with pytest.raises(InputError, match="8 is not a multiple of 3 processes"):
         feed(recipe, vlm, tmp_path, 0, 3)
 
 
@@ -160,9 +160,9 @@ def test_the_recipe_names_its_data(aligning: Make, photos: Path, tmp_path: Path)
     for folder, told in (("empty", r"manifest\.json"), ("nowhere", "there is no mix .*nowhere: make it")):
         with pytest.raises(InputError, match=told):
             train(aligning(f"data.mix={tmp_path / folder}"), tmp_path / "b")
-    with pytest.raises(InputError, match=r"^data\.images: 'nowhere' is no image store"):
+    with pytest.raises(InputError, match=r"^data\.images: 'nowhere' is not an image store"):
         train(aligning("data.images=nowhere"), tmp_path / "c")
-    with pytest.raises(InputError, match=r"^data\.images: '' is no image store"):
+    with pytest.raises(InputError, match=r"^data\.images: '' is not an image store"):
         train(aligning("data.images="), tmp_path / "c")
     with pytest.raises(InputError, match=r"^data\.mix: .*captions\.csv is a file; name the folder of the mix"):
         train(aligning(f"data.mix={photos / 'captions.csv'}"), tmp_path / "c")

@@ -74,17 +74,17 @@ def test_a_part_that_an_earlier_run_trained_in_full_is_kept(aligning: Make, tmp_
 
 
 def test_stages_that_contradict_their_parts_are_refused(aligning: Make, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="warmup trains the projection alone, but parts has qformer, projection"):
+    with pytest.raises(InputError, match="warmup trains only the projection, but parts lets qformer, projection"):
         train(aligning("stage=warmup"), tmp_path / "a")
     with pytest.raises(InputError, match=r"set model\.run"):
         train(aligning("stage=finetune"), tmp_path / "b")
     with pytest.raises(InputError, match=r"set model\.run, or both model\.vision and model\.llm"):
         train(aligning("model.llm="), tmp_path / "c")
     frozen = ("parts.qformer=frozen", "parts.projection=frozen")
-    with pytest.raises(InputError, match="parts: all are frozen, and nothing would learn"):
+    with pytest.raises(InputError, match="parts: all are frozen, so nothing would learn"):
         train(aligning(*frozen), tmp_path / "d")
     train(aligning(*frozen, "optim.steps=0"), tmp_path / "nothing")
-    with pytest.raises(InputError, match=r"crop_scale: the least, 0\.9, is more than the most, 0\.1"):
+    with pytest.raises(InputError, match=r"crop_scale: the minimum 0\.9 is above the maximum 0\.1"):
         train(aligning("data.crop_scale=[0.9,0.1]"), tmp_path / "e")
 
 
@@ -213,5 +213,5 @@ def test_a_model_that_does_not_fit_names_what_to_change(
     monkeypatch.setattr(align, "prepare_model", full)
     with pytest.raises(ResourceError, match=r"out of memory while the model was loaded: set model\.quantization=nf4"):
         train(aligning(), tmp_path)
-    with pytest.raises(ResourceError, match="loaded: take a smaller language model; mblip plan shows"):
+    with pytest.raises(ResourceError, match="loaded: use a smaller language model; mblip plan shows"):
         train(aligning("parts.llm=full"), tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.translation.test_engines import TEXTS, _save_model
+from tests.unit.translation.test_engines import TEXTS, _save_model, save_madlad
 from typer.testing import CliRunner
 
 from mblip.cli.app import app
@@ -44,6 +44,50 @@ def test_an_engine_from_a_folder(checkpoint: Path, tmp_path: Path) -> None:
 
     again = convert(checkpoint, "--to", tmp_path / "small")
     assert "holds a converted model already" in str(again.exception)
+
+
+def test_madlad_scores_words_as_its_checkpoint_does(tmp_path: Path) -> None:
+    """Its output is not scaled, although transformers 5 says of every T5 that it is."""
+    import torch
+
+    save_madlad(tmp_path / "tiny")
+    assert convert(tmp_path / "tiny", "--to", tmp_path / "fast", "--quantization", "float32").exit_code == 0
+    fast: Any = open_engine(
+        "ctranslate2", {"model": str(tmp_path / "fast"), "device": "cpu", "threads": 1, "max_tokens": 20}
+    )
+    slow: Any = open_engine("transformers", {"model": str(tmp_path / "tiny"), "device": "cpu", "max_tokens": 20})
+    tokenizer = slow._vocabulary.tokenizer
+    said = tokenizer("Ein Hund", add_special_tokens=False)["input_ids"]
+    for row in slow._vocabulary.encode(TEXTS, "en", "de"):
+        with torch.no_grad():
+            logits = slow._model(input_ids=torch.tensor([row]), decoder_input_ids=torch.tensor([[0, *said]])).logits[0]
+        wanted = logits.log_softmax(-1)[range(len(said) + 1), [*said, tokenizer.eos_token_id]]
+        tokens = [tokenizer.convert_ids_to_tokens(ids) for ids in (row, said)]
+        found = fast._translator.score_batch([tokens[0]], [tokens[1]])[0].log_probs
+        torch.testing.assert_close(torch.tensor(found), wanted, rtol=1e-4, atol=1e-3)
+    for language in ("de", "sw"):
+        assert fast.translate(TEXTS, "en", language) == slow.translate(TEXTS, "en", language)
+
+
+def test_a_model_that_says_nothing_translates_nothing_by_either_engine(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    found = []
+    for sign in (1, -1):  # the end of the text is the likeliest word, or the least likely
+        tiny, fast = tmp_path / f"tiny{sign}", tmp_path / f"fast{sign}"
+        save_madlad(tiny)
+        weights = load_file(tiny / "model.safetensors")
+        weights["decoder.final_layer_norm.weight"][1:] = 0  # states have one number
+        weights["lm_head.weight"][:] = 0
+        weights["lm_head.weight"][2, 0] = 50.0 * sign
+        save_file(weights, tiny / "model.safetensors", {"format": "pt"})
+        assert convert(tiny, "--to", fast, "--quantization", "float32").exit_code == 0
+        options = {"device": "cpu", "beams": 1, "max_tokens": 5}
+        slow = open_engine("transformers", {"model": str(tiny), **options}).translate(["A dog."], "en", "de")
+        found.append(slow == [None])
+        if found[-1]:
+            assert open_engine("ctranslate2", {"model": str(fast), **options}).translate(["A dog."], "en", "de") == slow
+    assert any(found)
 
 
 def test_what_cannot_be_converted(checkpoint: Path, tmp_path: Path) -> None:

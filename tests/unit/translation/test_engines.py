@@ -109,43 +109,88 @@ def test_the_recipes_profile_reaches_the_engine(nllb: tuple[str, str]) -> None:
     assert Translator(TranslationSection(), profile="original").engine.name.startswith("lexicon")
 
 
-def test_madlad_marks_the_target_in_the_text(tmp_path: Path) -> None:
+def save_madlad(folder: Path, embedding: str = "decoder.embed_tokens.weight", spread: float = 1.0) -> None:
+    """A checkpoint in MADLAD's layout: words are embedded and predicted by different weights, and there is no shared.weight."""
+    import json
+
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from safetensors.torch import load_file, save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
     torch.manual_seed(0)
-    pieces = [
-        "<pad>",
-        "</s>",
-        "<unk>",
-        "<2en>",
-        "<2de>",
-        "<2sw>",
-        *"▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,?",
-    ]
-    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=2))
+    tags = ["<2en>", "<2de>", "<2sw>"]
+    pieces = ["<unk>", "<s>", "</s>", *tags, *"▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,?"]
+    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
-        extra_special_tokens=["<2en>", "<2de>", "<2sw>"],
-    )  # fmt: skip
-    fast.save_pretrained(tmp_path)
+        tokenizer_object=tokenizer, pad_token="<s>", eos_token="</s>", unk_token="<unk>", extra_special_tokens=tags
+    )
+    fast.save_pretrained(folder)
     config = T5Config(
-        vocab_size=len(fast), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, pad_token_id=0, eos_token_id=1,
-        decoder_start_token_id=0, initializer_factor=5.0,
+        vocab_size=len(fast), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, pad_token_id=1, eos_token_id=2,
+        decoder_start_token_id=0, feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+        initializer_factor=spread,
     )  # fmt: skip
-    T5ForConditionalGeneration(config).eval().save_pretrained(tmp_path)
-    engine: Any = open_engine("transformers", {"model": str(tmp_path), "device": "cpu"})
+    model = T5ForConditionalGeneration(config)
+    model.shared.weight.data.mul_(5.0)  # so that words are told from each other
+    model.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    words = weights.pop("shared.weight")
+    weights = {name: held for name, held in weights.items() if "embed_tokens" not in name}
+    weights |= {embedding: words.clone(), "lm_head.weight": torch.randn_like(words)}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    held = json.loads((folder / "config.json").read_text())
+    held.pop("scale_decoder_outputs", None)
+    (folder / "config.json").write_text(json.dumps({**held, "tie_word_embeddings": False}))  # as Google's says
+
+
+def test_madlad_marks_the_target_in_the_text(tmp_path: Path) -> None:
+    save_madlad(tmp_path, spread=5.0)  # so that the tag is heard
+    engine: Any = open_engine("transformers", {"model": str(tmp_path), "device": "cpu", "max_tokens": 20})
     assert engine.licence.startswith("Apache-2.0")
     row = engine._vocabulary.encode(["A dog."], "en", "sw")[0]
-    assert fast.convert_ids_to_tokens(row)[0] == "<2sw>"
+    assert engine._vocabulary.tokenizer.convert_ids_to_tokens(row)[0] == "<2sw>"
     assert engine.translate(["A dog."], "en", "ja") == [None]
     assert engine.translate(["A dog."], "en", "de") != engine.translate(["A dog."], "en", "sw")
 
 
+@pytest.mark.parametrize("embedding", ["decoder.embed_tokens.weight", "encoder.embed_tokens.weight", "shared.weight"])
+def test_a_t5_embeds_words_by_the_checkpoints_weights_wherever_they_stand(tmp_path: Path, embedding: str) -> None:
+    from safetensors.torch import load_file
+
+    save_madlad(tmp_path, embedding)
+    weights = load_file(tmp_path / "model.safetensors")
+    engine: Any = open_engine("transformers", {"model": str(tmp_path), "device": "cpu"})
+    model = engine._model
+    for part in (model.shared, model.encoder.embed_tokens, model.decoder.embed_tokens):
+        assert part.weight.equal(weights[embedding])
+    assert model.lm_head.weight.equal(weights["lm_head.weight"])
+
+
+def test_words_that_were_loaded_as_the_output_head_are_mended(tmp_path: Path) -> None:
+    """As transformers 5.17 loads Google's MADLAD, whichever half it gets wrong."""
+    from torch import nn
+    from transformers import T5ForConditionalGeneration
+
+    from mblip.translation.engines.seq2seq import share_words
+
+    save_madlad(tmp_path)
+    for wrong in ("encoder", "decoder"):
+        model: Any = T5ForConditionalGeneration.from_pretrained(tmp_path)
+        share_words(model)
+        words, head = model.shared.weight.clone(), model.lm_head.weight
+        getattr(model, wrong).embed_tokens.weight = nn.Parameter(head.detach().clone())
+        model.shared.weight = nn.Parameter(head.detach().clone())
+        share_words(model)
+        for part in (model.shared, model.encoder.embed_tokens, model.decoder.embed_tokens):
+            assert part.weight.equal(words)
+        assert model.lm_head.weight.equal(head)
+
+
 def test_models_that_are_none(tmp_path: Path, nllb: tuple[str, str]) -> None:
-    with pytest.raises(InputError, match=r"no CTranslate2 model .*ct2-transformers-converter"):
+    with pytest.raises(InputError, match=r"not a CTranslate2 model .*mblip data engine nllb-1.3b --to"):
         open_engine("ctranslate2", {"model": nllb[0]})
     with pytest.raises(InputError, match="holds no tokeniser"):
         open_engine("transformers", {"model": str(tmp_path)})

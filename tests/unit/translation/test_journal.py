@@ -225,7 +225,9 @@ def test_what_may_pass_is_asked_again_next_time(tmp_path: Path, monkeypatch: pyt
     down = [True]
     with endpoint(lambda body, n: (503, b"busy", {}) if down[0] and n > 10 else _translated(body)) as stub:
         recipe = load_recipe(DataRecipe, _recipe(tmp_path, stub.url, 60))
-        with pytest.raises(RemoteError, match=r"failed 1\d times in a row.*HTTP 503: busy.*goes on later"):
+        with pytest.raises(
+            RemoteError, match=r"failed 1\d times in a row.*HTTP 503: busy.*run the same command again later"
+        ):
             translate_sources(recipe, tmp_path / "work")
         down[0] = False
         stage._translator.cache_clear()
@@ -246,7 +248,7 @@ def test_a_language_that_the_engine_lacks_is_told_first(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path, "http://127.0.0.1:1/v1", 8, engine="lexicon", options={})
     text = recipe.read_text()
     recipe.write_text(text.replace('["sw", "id"]', '["ceb"]'))
-    with pytest.raises(InputError, match=r"'lexicon' translates into none of the languages allotted \(ceb\)"):
+    with pytest.raises(InputError, match=r"'lexicon' translates into none of the allocated languages \(ceb\)"):
         translate_sources(load_recipe(DataRecipe, recipe), tmp_path / "none")
     assert not (tmp_path / "none/translated").exists()
     recipe.write_text(text.replace('["sw", "id"]', '["ceb", "sw"]').replace("Picture", "dog face"))
@@ -288,7 +290,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, room: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, before[1]))
         try:
             with pytest.raises(
-                ResourceError, match=r"cannot write .*a\.jsonl: File too large; what came before is kept"
+                ResourceError, match=r"cannot write .*a\.jsonl: File too large; everything before is kept"
             ):
                 journal.keep("en", "sw", "c", "d" * 50)
         finally:

@@ -173,5 +173,5 @@ def test_examples_without_their_image_are_left_out_untranslated(
     assert (again.shards, again.drops) == (manifest.shards, manifest.drops)
     kept = build_mix(recipe.model_copy(update={"images": ""}), tmp_path / "kept")
     assert "missing image" not in kept.drops
-    with pytest.raises(InputError, match="is no image store"):
+    with pytest.raises(InputError, match="is not an image store"):
         build_mix(recipe.model_copy(update={"images": str(tmp_path / "none")}), tmp_path / "x")

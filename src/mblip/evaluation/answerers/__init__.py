@@ -1,4 +1,4 @@
-"""Whatever answers a benchmark's questions: our models, Hugging Face's, an endpoint, or a dummy that tests the path."""
+"""Models that answer a benchmark's questions: mblip's, Hugging Face's, an endpoint, or a dummy for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Answerer", "NoAnswer", "OpenImage", "RequestGroup", "load_answerer"]
 
 DUMMY = "dummy"
 OUR_KINDS = ("blip-2", "llava")
-"""Whole checkpoints that are evaluated as mblip's own models are."""
+"""Kinds of complete checkpoints that are evaluated like mblip's own models."""
 
 
 def load_answerer(
@@ -32,16 +32,16 @@ def load_answerer(
     """Load a model to evaluate.
 
     Args:
-        name: A vision-LLM of ours (see :func:`mblip.models.load.load_vision_llm`), any image-text-to-text checkpoint of
-            Hugging Face, ``dummy``, or with ``endpoint`` the name that it calls its model by.
+        name: An mblip model (see :func:`mblip.models.load.load_vision_llm`), any image-text-to-text checkpoint of
+            Hugging Face, ``dummy``, or with ``endpoint`` the name of its model.
         endpoint: Base of an OpenAI-compatible API, such as ``http://localhost:8000/v1``; its key is read from the
             environment variable ``OPENAI_API_KEY``.
-        quantization: ``none``, ``int8`` or ``nf4``, of our models' language model.
-        dtype: ``fp32`` or ``bf16``; by default as it was saved.
-        batch_size: Texts that run together, or requests under way at an endpoint.
-        extra_body: Fields that every request to an endpoint has besides; one that is None is left out of it.
-        device: Where to.
-        chat: Of a LLaVA, whether prompts are written by its language model's chat template; None for as it was trained.
+        quantization: ``none``, ``int8`` or ``nf4``, for the language model of mblip's models.
+        dtype: ``fp32`` or ``bf16``; by default the type that it was saved in.
+        batch_size: Number of texts that run together, or of parallel requests to an endpoint.
+        extra_body: Additional fields of every request to an endpoint; a field that is None is removed.
+        device: The device to load to.
+        chat: Whether a LLaVA's prompts use its language model's chat template; None for the way it was trained.
 
     Raises:
         InputError: There is no such model, or it cannot be loaded.
@@ -65,9 +65,9 @@ def load_answerer(
     config = folder / "config.json"
     if not is_run and config.is_file() and read_json(config).get("model_type") not in OUR_KINDS:
         if quantization != "none":
-            raise InputError(f"{name} is not a model of mblip: quantise it before, and give the quantised checkpoint")
+            raise InputError(f"{name} is not an mblip model: quantise it first, and name the quantised checkpoint")
         if chat is not None:
-            raise InputError(f"{name} is asked by its own chat template: leave --chat out")
+            raise InputError(f"{name} always uses its own chat template: leave --chat out")
         from mblip.evaluation.answerers.huggingface import HuggingFaceAnswerer
 
         return HuggingFaceAnswerer(name, folder, dtype, batch_size, device)

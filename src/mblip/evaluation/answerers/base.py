@@ -1,4 +1,4 @@
-"""What the runner asks of a model under evaluation."""
+"""The interface of a model under evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-if TYPE_CHECKING:  # torch is not needed to say what is asked
+if TYPE_CHECKING:  # the interface itself needs no torch
     from mblip.models.generation import Request
 
 OpenImage = Callable[[str], Image.Image]
@@ -19,8 +19,8 @@ class NoAnswer:
     """An item without an answer: the model gave no text, which is not an empty answer, or its picture cannot be read.
 
     Attributes:
-        why: In words.
-        asked: Whether the model was, which it was not where a picture cannot be read.
+        why: The reason.
+        asked: Whether the model was asked; it is not if a picture cannot be read.
     """
 
     why: str
@@ -29,11 +29,11 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RequestGroup:
-    """Requests that are decoded alike.
+    """Requests with the same decoding settings.
 
     Attributes:
-        requests: At least one.
-        decoding: What :meth:`Answerer.decoding` gave for their benchmark.
+        requests: One or more requests.
+        decoding: The settings from :meth:`Answerer.decoding` for their benchmark.
     """
 
     requests: Sequence[Request]
@@ -44,9 +44,9 @@ class Answerer(Protocol):
     """A model under evaluation.
 
     Attributes:
-        model: As it was named.
+        model: Name of the model.
         kind: See :class:`mblip.evaluation.results.Run`.
-        identity: Everything beside the decoding that decides its answers; the names are read by people.
+        identity: Everything besides the decoding that decides its answers, under readable names.
     """
 
     model: str
@@ -54,15 +54,15 @@ class Answerer(Protocol):
     identity: dict[str, Any]
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings it decodes with where a benchmark wants these, inherited ones included."""
+        """The effective decoding settings for those of a benchmark, inherited ones included."""
         ...
 
     def refusal(self, request: Request, open_image: OpenImage) -> str:
-        """Why it cannot take requests of this kind (several pictures); empty where it can.
+        """Why the model cannot take requests of this kind (several pictures); empty if it can.
 
         Args:
-            request: The first of a benchmark.
-            open_image: Gives its pictures.
+            request: The first request of a benchmark.
+            open_image: Opens its pictures.
 
         Raises:
             UnreadableImage: From ``open_image``.
@@ -72,10 +72,10 @@ class Answerer(Protocol):
     def answers(
         self, groups: Sequence[RequestGroup], open_image: OpenImage
     ) -> Iterator[tuple[Request, str | NoAnswer]]:
-        """Every request once with its answer, in any order.
+        """Yield every request with its answer, in any order.
 
         Raises:
-            UnreadableImage: From ``open_image``; the iterator has then ended, and may be asked again for the rest.
+            UnreadableImage: From ``open_image``; the iterator has then ended, and may be called again for the rest.
             InputError: The model cannot answer at all.
         """
         ...
@@ -83,9 +83,10 @@ class Answerer(Protocol):
     def choices(
         self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]
     ) -> Iterator[tuple[Request, str]]:
-        """Every request once with the likeliest of the given answers, in any order.
+        """Yield every request with the likeliest of the given answers, in any order.
 
         Raises:
-            InputError: It cannot score given answers; UnreadableImage as in :meth:`answers`.
+            InputError: The model cannot score given answers.
+            UnreadableImage: As in :meth:`answers`.
         """
         ...

@@ -1,4 +1,4 @@
-"""A model that looks at every picture and says yes or no by the item's name: it tests everything but a model."""
+"""A stand-in that opens every picture and says yes or no by the item's id, to test everything but a model."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class DummyAnswerer:
         self.identity: dict[str, Any] = {}
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """None."""
+        """No settings."""
         return {}
 
     def refusal(self, request: Request, open_image: OpenImage) -> str:
-        """It takes everything."""
+        """Always empty: it takes every request."""
         return ""
 
     def answers(self, groups: Sequence[RequestGroup], open_image: OpenImage) -> Iterator[tuple[Request, str]]:
-        """``yes`` or ``no``."""
+        """Yield ``yes`` or ``no`` for each request."""
         return self.choices([r for group in groups for r in group.requests], open_image, ("yes", "no"))
 
     def choices(
         self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]
     ) -> Iterator[tuple[Request, str]]:
-        """Any of the candidates, the same one every time."""
+        """Yield one of the candidates, always the same one for a request."""
         opened: set[str] = set()
         for request in requests:
             for key in request.images:

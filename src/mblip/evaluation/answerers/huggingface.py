@@ -1,7 +1,7 @@
-"""Any image-text-to-text model of Hugging Face, asked through its own processor and, where it has one, chat template.
+"""Any image-text-to-text model of Hugging Face, with its own processor and, if it has one, chat template.
 
-Models without a template (InstructBLIP, PaliGemma) get the prompt as it is. Where their processors put image tokens before
-a padded text differs, so that only prompts of one length run together there, which need no padding.
+Models without a template (InstructBLIP, PaliGemma) get the prompt unchanged. Their processors differ in where they put
+image tokens of a padded text, so only prompts of equal length, which need no padding, run together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mblip.models.generation import Request
 from mblip.models.locate import revision_of
 
 _DTYPES = {"": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
-# What processors and models of other people raise where they cannot take an input.
+# Exceptions of third-party processors and models that cannot take an input.
 _REFUSALS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError, TemplateError)
 
 
@@ -30,14 +30,14 @@ class HuggingFaceAnswerer:
     """See :class:`~mblip.evaluation.answerers.base.Answerer`.
 
     Args:
-        name: As it was named.
-        folder: Where it lies.
-        dtype: ``fp32``, ``bf16``, or empty for what it was saved in.
-        batch_size: Texts that run together.
-        device: Where to.
+        name: Name of the model.
+        folder: The checkpoint's folder.
+        dtype: ``fp32``, ``bf16``, or empty for the type that it was saved in.
+        batch_size: Number of texts that run together.
+        device: The device to load to.
 
     Raises:
-        InputError: It cannot be loaded.
+        InputError: The model cannot be loaded.
     """
 
     kind = "huggingface"
@@ -48,9 +48,9 @@ class HuggingFaceAnswerer:
         from mblip.models.checkpoint import fingerprint
 
         if dtype not in _DTYPES:
-            raise InputError(f"unknown precision {dtype!r}; there are fp32 and bf16")
+            raise InputError(f"unknown precision {dtype!r}; use fp32 or bf16")
         try:
-            # By name, since another image backend makes other pixels, and which one is the default depends on torchvision.
+            # The backend is named, because backends give different pixels and the default depends on torchvision.
             self._processor = AutoProcessor.from_pretrained(folder, backend="pil")
             model = AutoModelForImageTextToText.from_pretrained(folder, dtype=_DTYPES[dtype])
         except (OSError, ImportError, *_REFUSALS) as error:
@@ -79,29 +79,29 @@ class HuggingFaceAnswerer:
         }
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """What the benchmark wants, and what ``generation_config.json`` adds; never sampled."""
+        """The benchmark's settings with those of ``generation_config.json``; never sampled."""
         return identity.effective(self._model.generation_config, wanted)
 
     def refusal(self, request: Request, open_image: OpenImage) -> str:
-        """Several pictures are tried, since some processors and templates take one alone."""
+        """Try several pictures, because some processors and templates take only one."""
         if len(request.images) == 1:
             return ""
         if not self._template:
             return (
-                f"{self.model} has no chat template, so that it takes one picture a prompt, not {len(request.images)}; "
+                f"{self.model} has no chat template, so it takes one picture per prompt, not {len(request.images)}; "
                 "add chat_template.jinja to ask it"
             )
         pictures = {key: open_image(key) for key in request.images}
         try:
             self._inputs([request], pictures)
         except _REFUSALS as error:
-            return f"the processor of {self.model} does not take {len(request.images)} pictures a prompt: {_sentence(error)}"
+            return f"the processor of {self.model} does not take {len(request.images)} pictures per prompt: {_sentence(error)}"
         return ""
 
     def answers(
         self, groups: Sequence[RequestGroup], open_image: OpenImage
     ) -> Iterator[tuple[Request, str | NoAnswer]]:
-        """See the protocol; texts of about one length run together.
+        """See the protocol; texts of similar length run together.
 
         Raises:
             InputError: The model cannot answer a single request of the first batch.
@@ -114,8 +114,8 @@ class HuggingFaceAnswerer:
     def choices(
         self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]
     ) -> Iterator[tuple[Request, str]]:
-        """Refused: only our models score given answers."""
-        raise InputError(f"{self.model} cannot score candidates, which only mblip's models can; use generation")
+        """Always raises: only mblip's models score given answers."""
+        raise InputError(f"{self.model} cannot score candidates, only mblip's models can; use generation")
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
         if self._template:
@@ -129,12 +129,12 @@ class HuggingFaceAnswerer:
     def _answer(
         self, batch: Sequence[Request], pictures: Mapping[str, Image.Image], decoding: Mapping[str, Any]
     ) -> list[str | NoAnswer]:
-        """The answers of a batch; where the processor or the model refuses it, of each request alone."""
+        """The answers of a batch; if the processor or model refuses it, each request is tried alone."""
         try:
             return list(self._generate(batch, pictures, decoding))
         except torch.OutOfMemoryError as error:
             raise ResourceError(
-                f"{self.model}: {len(batch)} texts at a time do not fit into the memory; lower --batch-size"
+                f"{self.model}: {len(batch)} texts at a time do not fit into memory; lower --batch-size"
             ) from error
         except _REFUSALS as error:
             failed = error
@@ -146,9 +146,9 @@ class HuggingFaceAnswerer:
                 found.append(NoAnswer(f"{self.model} cannot be asked this: {_sentence(error)}"))
         if found and not all(isinstance(answer, NoAnswer) for answer in found):
             return found
-        if self._answered or len(batch[0].images) > 1:  # it has answered others, or may do with one picture
+        if self._answered or len(batch[0].images) > 1:  # it has answered others, or might with one picture
             return [NoAnswer(f"{self.model} cannot be asked this: {_sentence(failed)}")] * len(batch)
-        needs = "" if self._template else " has no chat template and cannot do with the prompt alone"
+        needs = "" if self._template else " has no chat template and cannot use the prompt alone"
         remedy = (
             "if it wants image tokens in its prompts, add chat_template.jinja" if needs else "look at its processor"
         )
@@ -166,7 +166,7 @@ class HuggingFaceAnswerer:
         with torch.inference_mode():
             ids = self._model.generate(**inputs, **asked, pad_token_id=tokenizer.pad_token_id)
         prompt = inputs["input_ids"]
-        if torch.equal(ids[:, : prompt.shape[1]], prompt):  # a decoder alone gives it back
+        if torch.equal(ids[:, : prompt.shape[1]], prompt):  # a decoder-only model returns the prompt too
             ids = ids[:, prompt.shape[1] :]
         self._answered = True
         return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
@@ -192,11 +192,11 @@ class HuggingFaceAnswerer:
 
     def _prompts(self, batch: Sequence[Request], pictures: Mapping[str, Image.Image]) -> Any:
         texts, images = [request.prompt for request in batch], [pictures[request.images[0]] for request in batch]
-        # Padding is for a second tokeniser, such as InstructBLIP's Q-Former has.
+        # The padding is for a second tokeniser, as of InstructBLIP's Q-Former.
         return self._processor(images=images, text=texts, padding=True, return_tensors="pt")
 
     def _alike(self, requests: Sequence[Request]) -> list[list[Request]]:
-        """Requests whose prompts have the same number of tokens, the longest first."""
+        """Group requests by their prompts' number of tokens, the longest first."""
         rows = self._processor.tokenizer([request.prompt for request in requests])["input_ids"]
         lengths = [len(row) for row in rows]
         order = sorted(range(len(requests)), key=lambda place: (-lengths[place], requests[place].images))
@@ -204,6 +204,6 @@ class HuggingFaceAnswerer:
 
 
 def _sentence(error: BaseException) -> str:
-    """What an error says, on one line and not too long; its kind where it says nothing."""
+    """An error's message on one line of limited length; its class name if it has no message."""
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said:.200}" if said else type(error).__name__

@@ -1,7 +1,7 @@
-"""What decides a model's answers beside its weights, short enough for a fingerprint and told part by part.
+"""Identify everything besides the weights that decides a model's answers, part by part, for fingerprints.
 
-Whole configurations go in as hashes, so that a change of any value is another model; each part has a name that a refusal can
-say. What a checkpoint's ``generation_config.json`` adds to the decoding is written out.
+Complete configurations are hashed, so a change of any value makes another model. Each part has a name for error
+messages. The settings that a checkpoint's ``generation_config.json`` adds to the decoding are written out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Say nothing about answers, or are replaced by the lengths that every benchmark sets.
+# Settings without effect on answers, or replaced by the lengths that every benchmark sets.
 _NEUTRAL = frozenset(
     [
         "_from_model_config",
@@ -26,7 +26,7 @@ _NEUTRAL = frozenset(
         "use_cache",
     ]
 )
-# Mean something only where answers are drawn by chance, which they are not here.
+# Settings of sampling, which is never used here.
 _SAMPLING = frozenset(
     ["do_sample", "epsilon_cutoff", "eta_cutoff", "min_p", "temperature", "top_k", "top_p", "typical_p"]
 )
@@ -35,13 +35,13 @@ _HASH_LENGTH = 16
 
 
 def digest(value: Any) -> str:
-    """A short hash of a text or of anything that JSON can spell; the order of names does not matter."""
+    """A short hash of a text or any JSON value; the order of keys does not matter."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_LENGTH]
 
 
 def of_configuration(config: Any) -> str:
-    """The hash of a configuration, whatever folder it was read from and in whatever precision."""
+    """The hash of a configuration, independent of its folder and precision."""
     return digest(_without_places(config.to_dict()))
 
 
@@ -53,14 +53,14 @@ def of_tokenizer(tokenizer: Any) -> str:
 
 
 def of_image_processor(processor: Any) -> dict[str, str]:
-    """The class of an image processor, which says its backend (PIL or torchvision), and the hash of its settings."""
+    """The class of an image processor, which names its backend (PIL or torchvision), and a hash of its settings."""
     name = type(processor).__name__
     backend = getattr(processor, "backend", None) or ("pil" if name.endswith("Pil") else "torchvision")
     return {"image backend": f"{backend} ({name})", "image processor": digest(_without_places(processor.to_dict()))}
 
 
 def of_processor(processor: Any) -> dict[str, str]:
-    """The parts of a processor, by the names that people call them."""
+    """The parts of a processor, under readable names."""
     found: dict[str, str] = {}
     for name in processor.get_attributes():
         part = getattr(processor, name, None)
@@ -77,7 +77,7 @@ def of_processor(processor: Any) -> dict[str, str]:
 
 
 def inherited(generation_config: Any) -> dict[str, Any]:
-    """What a checkpoint's ``generation_config.json`` adds to every decoding, such as a ``repetition_penalty``."""
+    """The settings of a ``generation_config.json`` that apply to every decoding, such as a ``repetition_penalty``."""
     values = generation_config.to_diff_dict()
     return {
         name: value
@@ -87,12 +87,12 @@ def inherited(generation_config: Any) -> dict[str, Any]:
 
 
 def effective(generation_config: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The decoding that results where a benchmark wants these settings; sampling, which a checkpoint may have on, is off."""
+    """The effective decoding for a benchmark's settings; sampling is off, even if the checkpoint turns it on."""
     return {**inherited(generation_config), **wanted, "do_sample": False}
 
 
 def asked_for(generation_config: Any, decoding: Mapping[str, Any]) -> dict[str, Any]:
-    """Of an effective decoding, what ``generate`` does not inherit and must be told."""
+    """The part of an effective decoding that ``generate`` does not inherit."""
     own = inherited(generation_config)
     return {name: value for name, value in decoding.items() if name not in own or own[name] != value}
 

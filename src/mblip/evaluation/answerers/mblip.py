@@ -1,4 +1,4 @@
-"""A vision-LLM of ours, through the one generator."""
+"""An mblip model, asked through the generator."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _SAMPLE = "Is there a dog? Answer in English:"
 
 
 class MblipAnswerer:
-    """See :class:`~mblip.evaluation.answerers.base.Answerer`; pictures stay encoded over benchmarks and languages.
+    """See :class:`~mblip.evaluation.answerers.base.Answerer`; pictures are encoded once for benchmarks and languages.
 
     Args:
-        name: As it was named.
-        folder: Where it lies.
+        name: Name of the model.
+        folder: The checkpoint's folder.
         quantization: ``none``, ``int8`` or ``nf4``.
-        dtype: Empty for what it was saved in.
-        batch_size: Texts that run together.
-        device: Where to.
-        chat: Whether prompts are written by the language model's chat template; None for as it was trained.
+        dtype: ``fp32``, ``bf16``, or empty for the type that it was saved in.
+        batch_size: Number of texts that run together.
+        device: The device to load to.
+        chat: Whether prompts use the language model's chat template; None for the way it was trained.
 
     Raises:
-        InputError: It cannot be loaded.
+        InputError: The model cannot be loaded.
     """
 
     kind = "mblip"
@@ -47,7 +47,7 @@ class MblipAnswerer:
         chosen: Any = quantization if quantization != "none" else None
         vlm = load_vision_llm(name, quantization=chosen, dtype=dtype or None, device_map=device)
         layout = vlm.layout_for(chat)
-        if vlm.container.images_in_text:  # decided here, for everything that asks the model after this
+        if vlm.container.images_in_text:  # set on the model, for everything that uses it later
             vlm.model.config.chat_prompts = vlm.chats if chat is None else chat
         self.model = name
         own = sorted([*folder.glob("*.safetensors"), *folder.glob("adapter*/**/*.safetensors")])
@@ -59,7 +59,7 @@ class MblipAnswerer:
             else {},
             "dtype": str(vlm.language_model.dtype).removeprefix("torch."),
             "quantization": quantization,
-            # Both decide what a decoder-only model is taken to answer; penalties once counted the prompt too.
+            # Both change a decoder-only model's answers; in older versions penalties counted the prompt too.
             **({} if vlm.is_encoder_decoder else {"answer_separator": layout.separator, "penalties": "answer"}),
             **({"chat template": vlm.chats} if vlm.container.images_in_text else {}),
             "configuration": identity.of_configuration(vlm.model.config),
@@ -71,11 +71,11 @@ class MblipAnswerer:
         self._generator = Generator(vlm, _not_yet, batch_size=batch_size)
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """What the benchmark wants, and what the language model's ``generation_config.json`` adds; never sampled."""
+        """The benchmark's settings with those of the language model's ``generation_config.json``; never sampled."""
         return identity.effective(self._generation_config, wanted)
 
     def refusal(self, request: Request, open_image: OpenImage) -> str:
-        """It takes any number of pictures."""
+        """Always empty: it takes any number of pictures."""
         return ""
 
     def answers(self, groups: Sequence[RequestGroup], open_image: OpenImage) -> Iterator[tuple[Request, str]]:
@@ -88,16 +88,16 @@ class MblipAnswerer:
     def choices(
         self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]
     ) -> Iterator[tuple[Request, str]]:
-        """The candidate of the highest log-probability, summed over its tokens and the end token."""
+        """Yield the candidate of the highest log-probability, summed over its tokens and the end token."""
         self._generator.open_image = open_image
         for request, scores in self._generator.candidates(requests, candidates):
             yield request, candidates[max(range(len(scores)), key=scores.__getitem__)]
 
 
 def _shown(name: str) -> str:
-    """A checkpoint's name without the folders of this machine, which say nothing to another."""
+    """A checkpoint's name without the folders of this machine."""
     return Path(name).name if Path(name).is_absolute() else name
 
 
 def _not_yet(key: str) -> Any:
-    raise AssertionError(f"the picture {key} is asked for before anything is")
+    raise AssertionError(f"the picture {key} is opened before any request")

@@ -20,9 +20,9 @@ from mblip.storage import UnreadableImage
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 _JPEG_QUALITY = 95
-# Fields that are the evaluation's own to fill.
+# Fields that the evaluation sets itself.
 _OURS = ("messages", "model", "stream", "n")
-# So many requests without a single answer are not the items' fault.
+# After this many requests without an answer, the endpoint is at fault and not the items.
 _SILENT = 50
 
 
@@ -30,13 +30,13 @@ class OpenAIAnswerer:
     """See :class:`~mblip.evaluation.answerers.base.Answerer`.
 
     Args:
-        endpoint: Base of the API.
-        model: As the endpoint calls it.
-        under_way: Requests at a time.
-        extra_body: Fields that every request has besides; one that is None is left out of it.
+        endpoint: Base address of the API.
+        model: Name of the model at the endpoint.
+        under_way: Number of parallel requests.
+        extra_body: Additional fields of every request; a field that is None is removed.
 
     Raises:
-        InputError: The endpoint is not an http(s) address, or a field is not to be set.
+        InputError: The endpoint is not an http(s) address, or a field must not be set.
     """
 
     kind = "openai"
@@ -58,22 +58,22 @@ class OpenAIAnswerer:
         self._extra = dict(extra_body)
 
     def decoding(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Greedy, as long as the benchmark allows, unless the extra fields say otherwise; the API knows no beams."""
+        """Greedy decoding up to the benchmark's length, unless extra fields change it; the API has no beams."""
         own = {"temperature": 0, "max_tokens": wanted["max_new_tokens"]}
         return {name: value for name, value in {**own, **self._extra}.items() if value is not None}
 
     def refusal(self, request: Request, open_image: OpenImage) -> str:
-        """Only asking tells."""
+        """Always empty: only a request can tell."""
         return ""
 
     def answers(
         self, groups: Sequence[RequestGroup], open_image: OpenImage
     ) -> Iterator[tuple[Request, str | NoAnswer]]:
-        """See the protocol; each answer as it comes, so that a slow one holds up no other.
+        """See the protocol; answers are yielded as they come, so a slow one does not delay others.
 
         Raises:
-            InputError: The endpoint is not there, refuses everybody or fails again and again. What was under way is waited
-                for and given out before.
+            InputError: The endpoint is missing, refuses all requests or fails repeatedly. Answers of running requests
+                are yielded first.
         """
         jobs: SimpleQueue[tuple[Request, Mapping[str, Any]]] = SimpleQueue()
         count = 0
@@ -83,7 +83,7 @@ class OpenAIAnswerer:
                 count += 1
         found: SimpleQueue[tuple[Request, str | NoAnswer | BaseException] | None] = SimpleQueue()
         stop = threading.Event()
-        refused: dict[int, str] = {}  # numbers of pictures that it does not take, with the reason
+        refused: dict[int, str] = {}  # numbers of pictures that the endpoint does not take, with the reason
 
         def work() -> None:
             try:
@@ -101,7 +101,7 @@ class OpenAIAnswerer:
             finally:
                 found.put(None)
 
-        # Daemons, so that an interrupted evaluation does not wait for a slow endpoint.
+        # Daemon threads, so that an interrupted evaluation does not wait for a slow endpoint.
         workers = [
             threading.Thread(target=work, daemon=True, name="mblip-ask") for _ in range(min(self._under_way, count))
         ]
@@ -132,22 +132,22 @@ class OpenAIAnswerer:
                     elif silent[pictures] == _SILENT:
                         stop.set()
                         failure = failure or RemoteError(
-                            f"none of the first {_SILENT} requests had an answer, the last since {answer.why}; the same "
-                            "command goes on when that is mended"
+                            f"none of the first {_SILENT} requests had an answer, the last because {answer.why}; "
+                            "correct that and run the same command again"
                         )
                 yield request, answer
         finally:
             stop.set()
         if isinstance(failure, MblipError) and "the same command" not in str(failure):
-            raise failure.reworded(f"{failure}; the same command then goes on") from failure
+            raise failure.reworded(f"{failure}; then run the same command again") from failure
         if failure:
             raise failure
 
     def choices(
         self, requests: Sequence[Request], open_image: OpenImage, candidates: Sequence[str]
     ) -> Iterator[tuple[Request, str]]:
-        """Refused: the API does not score given answers."""
-        raise InputError(f"{self._endpoint.url} cannot score candidates, which only mblip's models can; use generation")
+        """Always raises: the API does not score given answers."""
+        raise InputError(f"{self._endpoint.url} cannot score candidates, only mblip's models can; use generation")
 
     def _one(self, request: Request, open_image: OpenImage, decoding: Mapping[str, Any]) -> str | NoAnswer:
         try:

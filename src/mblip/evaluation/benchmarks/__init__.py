@@ -1,4 +1,4 @@
-"""The benchmarks, one file each: every module here lists its own in ``BENCHMARKS``. Other packages register theirs.
+"""The benchmarks, one file each: every module lists its own in ``BENCHMARKS``, and plug-ins register theirs.
 
 :data:`BENCHMARKS`, :data:`EVALUATED` and :data:`MADE` are views of one registry (:data:`mblip.plugins.benchmarks`).
 """
@@ -15,7 +15,7 @@ from mblip.evaluation.benchmark import Benchmark
 
 
 def load_benchmarks() -> list[Benchmark]:
-    """What the modules of this package list, in the order of their names."""
+    """The benchmarks of this package's modules, in the order of module names."""
     modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return [found for name in modules for found in import_module(f"{__name__}.{name}").BENCHMARKS]
 
@@ -25,7 +25,7 @@ for _benchmark in load_benchmarks():
 
 
 class _Chosen(Mapping[str, Benchmark]):
-    """The registered benchmarks that something holds of; those of damaged packages are left out."""
+    """The registered benchmarks that fulfil a condition; those of damaged packages are left out."""
 
     def __init__(self, holds: Callable[[Benchmark], bool]) -> None:
         self._holds = holds
@@ -44,16 +44,16 @@ class _Chosen(Mapping[str, Benchmark]):
 
 
 def _registered(name: str) -> Benchmark:
-    """The benchmark.
+    """A registered benchmark.
 
     Raises:
-        KeyError: Nobody has registered the name.
-        InputError: It cannot be had, or calls itself otherwise.
+        KeyError: No benchmark has this name.
+        InputError: It cannot be loaded, or has another name.
     """
     found: Benchmark = plugins.benchmarks[name]
     if found.name != name:
         owner = plugins.benchmarks.owners(name)[0]
-        raise InputError(f"the benchmark {name!r} of {owner} calls itself {found.name!r}; tell its authors")
+        raise InputError(f"the benchmark {name!r} of {owner} has the name {found.name!r}; report it to its authors")
     return found
 
 
@@ -62,19 +62,19 @@ def _can_be_asked(benchmark: Benchmark) -> bool:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = _Chosen(lambda benchmark: not benchmark.is_made)
-"""Those that read annotations."""
+"""The benchmarks that read annotations."""
 
 EVALUATED: Mapping[str, Benchmark] = _Chosen(lambda benchmark: bool(benchmark.images) and not benchmark.is_made)
-"""Those of them that a model can be asked: ``pope``, ``chair`` and ``captions`` alone score files of several."""
+"""Those of them that a model can be asked; ``pope``, ``chair`` and ``captions`` only score files of several."""
 
 MADE: Mapping[str, Benchmark] = _Chosen(lambda benchmark: benchmark.is_made)
-"""Those whose items and pictures are made, so that a model can be asked them without data."""
+"""The benchmarks whose items and pictures are generated, so that a model can be asked without data."""
 
 
 def family(name: str) -> list[str]:
     """The benchmarks that a name stands for: its own, and ``pope_random`` and so on for ``pope``.
 
-    A family is of one package: what another one calls ``pope_mine`` is never asked for as ``pope``.
+    A family belongs to one package: ``pope_mine`` of another package is not part of ``pope``.
     """
     names = [key for key in plugins.benchmarks if key == name or key.startswith(f"{name}_")]
     owners = [plugins.benchmarks.owners(key) for key in names]
@@ -83,10 +83,10 @@ def family(name: str) -> list[str]:
 
 
 def evaluated(name: str) -> list[Benchmark]:
-    """The benchmark of a name, or the family of it: ``pope`` for ``pope_random``, ``pope_popular`` and so on.
+    """The benchmark of a name, or its family: ``pope_random``, ``pope_popular`` and so on for ``pope``.
 
     Raises:
-        InputError: There is none; names the nearest. Or its package is damaged.
+        InputError: There is none (the message names the nearest), or its package is damaged.
     """
     found = [benchmark for benchmark in map(_registered, family(name)) if _can_be_asked(benchmark)]
     if not found:
@@ -99,7 +99,7 @@ def find_benchmark(name: str) -> Benchmark:
     """A benchmark by name.
 
     Raises:
-        InputError: There is none; names the nearest. Or its package is damaged.
+        InputError: There is none (the message names the nearest), or its package is damaged.
     """
     if name not in plugins.benchmarks:
         raise InputError(f"unknown benchmark {name!r}{plugins.benchmarks.hint(name)}")

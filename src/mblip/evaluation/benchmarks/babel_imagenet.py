@@ -1,9 +1,9 @@
-"""Babel-ImageNet: what is in the picture, by its human-curated name in 96 languages (Geigle et al. 2023).
+"""Babel-ImageNet: name the object in the picture, by human-curated names in 96 languages (Geigle et al. 2023).
 
 Licence: ImageNet for non-commercial research; labels CC BY-NC-SA 4.0 (BabelNet). ``babel_imagenet.json``: ``{"DE": [[0, 1,
 ...], ["Schleie", "Goldfisch", ...]], ...}``, class numbers and labels by language. English, which it lacks, is read from
 ``english.json`` beside it, a list of the 1,000 names. Images are ImageNet's validation set in a folder for each class
-(``val/n01440764/*.JPEG``), likewise beside it, of which the first of each class is named.
+(``val/n01440764/*.JPEG``) beside it; the model names the first image of each class.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _labels(path: Path, language: str) -> dict[int, str]:
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """Accuracy: the answer is the label, case, Unicode form and a period at the end aside."""
+    """Accuracy: the answer equals the label, except for case, Unicode form and a period at the end."""
     pairs = zip(items, answers, strict=True)
     accuracy, values = mean_accuracy([_normal(answer) == _normal(item.gold) for item, answer in pairs])
     return Scored({"accuracy": accuracy}, items, {"accuracy": values}, {"normaliser": "NFC, case, period"})

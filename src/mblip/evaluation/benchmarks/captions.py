@@ -1,10 +1,10 @@
-"""Captions with references: xFlickrCo, XM3600 and MSCOCO, by the layout of the file.
+"""Captions with references: xFlickrCo, XM3600 and MSCOCO, recognised by the layout of the file.
 
 xFlickrCo (IGLUE; Flickr30K research only, COCO CC BY 4.0): JSON lines ``{"sentences": ["..."], "id": "1007129816",
 "img_path": "1007129816.jpg"}``. XM3600 (CC BY 4.0): JSON lines ``{"image/key": "...", "sw": {"caption": ["..."]}, ...}``.
 MSCOCO (CC BY 4.0): ``captions_val2014.json`` ``{"images": [...], "annotations": [{"image_id": 1, "caption": "..."}]}``, or
 Karpathy's ``dataset_coco.json`` ``{"images": [{"cocoid": 1, "filename": "...", "split": "test", "sentences": [{"raw":
-"..."}]}]}``, of which the test split is taken, as of his ``dataset_flickr30k.json``, which has no ``cocoid``.
+"..."}]}]}``, or his ``dataset_flickr30k.json``, which has no ``cocoid``; both with their test split.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _XM3600_LANGUAGES = (
     "ja", "ko", "mi", "nl", "no", "pl", "pt", "quz", "ro", "ru", "sv", "sw", "te", "th", "tr", "uk", "vi", "zh",
 )  # fmt: skip
 _ONE_IMAGE = (
-    "CIDEr over one image is 0 by definition, whatever the caption: its weights are those of words that not every image has; "
+    "CIDEr over one image is 0 by definition, whatever the caption: only words that some images lack have a weight; "
     "score more images together"
 )
 _XM3600_MARK = '"image/key"'
@@ -57,7 +57,7 @@ def read(path: Path, language: str) -> list[Item]:
 
 
 def _without_forms(row: Any) -> Any:
-    """XM3600's file has 100 MB, most of them other forms of the captions, and is read for 36 languages."""
+    """Drop other forms of the captions, which are most of XM3600's 100 MB; the file is read for 36 languages."""
     if not isinstance(row, dict):
         return row
     return {
@@ -110,9 +110,9 @@ def _texts(row: Row, name: str, where: str) -> tuple[str, ...]:
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options, metrics: Sequence[str] = METRICS) -> Scored:
-    """BLEU-1..4, ROUGE-L and CIDEr as pycocoevalcap gives them; document frequencies are those of the items scored.
+    """BLEU-1..4, ROUGE-L and CIDEr as in pycocoevalcap, with document frequencies of the scored items.
 
-    Outside English texts are brought to NFC, as mBLIP does; in English pycocoevalcap's results are kept to the last digit.
+    Texts outside English are normalised to NFC, as in mBLIP; English results equal pycocoevalcap's to the last digit.
     """
     segmenter = options.segmenter or default_segmenter(options.language)
     references = [item.gold for item in items]
@@ -124,7 +124,7 @@ def score(items: Sequence[Item], answers: Sequence[str], options: Options, metri
         **({"bleu": scores.bleu_counts} if scores.bleu_counts else {}),
         **({"remark": _ONE_IMAGE} if "CIDEr" in metrics and len(items) == 1 else {}),
     }
-    # BLEU is no mean over images.
+    # BLEU is not a mean over images.
     per_item = {name: values for name, values in scores.per_image.items() if not name.startswith("Bleu")}
     return Scored(scores.total, items, per_item, notes)
 
@@ -162,7 +162,7 @@ XFLICKRCO = dataclasses.replace(
         "https://shannon.cs.illinois.edu/DenotationGraph, and COCO's val2014.zip"
     ),
 )
-XM3600 = dataclasses.replace(  # scored by CIDEr alone, as in the paper
+XM3600 = dataclasses.replace(  # scored only by CIDEr, as in the paper
     BENCHMARK,
     score=partial(score, metrics=("CIDEr",)),
     metrics=(CIDER,),

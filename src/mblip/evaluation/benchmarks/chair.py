@@ -1,7 +1,7 @@
 """CHAIR: objects in captions of COCO images that are not in the picture (Rohrbach et al. 2018).
 
 Data: POPE's ``coco_ground_truth_segmentation.json`` (MIT), JSON lines ``{"image": "COCO_val2014_000000131089.jpg", "objects":
-["person", "baseball bat"]}``. It is a look-up table: captions of some of its images are scored over those.
+["person", "baseball bat"]}``. It is a look-up table: captions may cover some of its images, and are scored over those.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _released_objects(row: Row, where: str) -> tuple[str, ...]:
 def _check(objects: Sequence[str], where: str) -> None:
     unknown = set(objects) - object_names()
     if unknown:
-        raise InputError(f"{where} has the object {min(unknown)!r}, which is none of COCO's 80; correct it")
+        raise InputError(f"{where} has the object {min(unknown)!r}, which is not one of COCO's 80; correct it")
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:

@@ -19,7 +19,7 @@ from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.answers import normalize_vqa, relaxed_match
 from mblip.evaluation.released import GOLD, MARK, is_released, read_released
 
-# A classifier's words for the two answers.
+# The two answers in the words of classifiers.
 _SAID = {"true": "yes", "false": "no", "1": "yes", "0": "no", "1.0": "yes", "0.0": "no"}
 
 
@@ -42,7 +42,7 @@ def _marvl(row: Row, where: str, language: str) -> Item:
     images = []
     for side in ("left_img", "right_img"):
         name = take(row, side, str, where)
-        path = name if "/" in name else f"{concept}/{name}"  # few-shot files name the folder themselves
+        path = name if "/" in name else f"{concept}/{name}"  # few-shot files include the folder
         images.append(unicodedata.normalize("NFC", f"{spoken}/images/{path}"))
     return Item(take_id(row, "id", where), tuple(images), take(row, "caption", str, where), "yes" if label else "no")
 
@@ -59,9 +59,9 @@ def _released_gold(row: Row, where: str) -> str:
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """Accuracy after the VQA normalisation; true and false count as yes and no.
+    """Accuracy after the VQA normalisation; true and false count as yes and no, except in the variant ``mblip``.
 
-    In the variant ``mblip`` they do not, as in the original.
+    The original does not count them either.
     """
     said = [normalize_vqa(answer).strip().lower() for answer in answers]
     if options.variant != "mblip":
@@ -88,8 +88,8 @@ BENCHMARK = Benchmark(
     candidates=("yes", "no"),
     english="nlvr2",
     source=(
-        "statements: github.com/e-bug/iglue, datasets/marvl; images: https://marvl-challenge.github.io, unpacked so that "
-        "marvl/sw/images/81-Dawati/81-5.jpg exists"
+        "statements: github.com/e-bug/iglue, datasets/marvl; images: https://marvl-challenge.github.io, unpacked so "
+        "that marvl/sw/images/81-Dawati/81-5.jpg exists"
     ),
 )
 NLVR2 = dataclasses.replace(

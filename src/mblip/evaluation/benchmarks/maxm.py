@@ -1,7 +1,7 @@
 """MaXM: visual questions asked and answered in seven languages (Changpinyo et al. 2023).
 
 Licence: free for any purpose. ``maxm_v1_{en,fr,hi,iw,ro,th,zh}.json``: ``{"annotations": [{"image_id": ..., "qa_pairs":
-[{"question_id": ..., "question": ..., "processed_answers": [...]}]}]}``; other fields are passed over. The images are those
+[{"question_id": ..., "question": ..., "processed_answers": [...]}]}]}``; other fields are ignored. The images are those
 of XM3600.
 """
 
@@ -39,7 +39,7 @@ def read(path: Path, language: str) -> list[Item]:
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """Accuracy: the answer equals any of the processed answers, case and blanks around aside.
+    """Accuracy: the answer equals one of the processed answers, except for case and surrounding blanks.
 
     ``default`` compares character by character, as mBLIP and Centurio do (MaXM's repository has no scorer); ``nfc`` brings
     both sides to one Unicode spelling before. A remark counts the answers that ``default`` misses for their spelling alone.

@@ -35,10 +35,10 @@ def read(path: Path, language: str) -> list[Item]:
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """POPE's metrics, an answer's meaning decided as its own scorer does; or ``mblip``, the original mBLIP's reading.
+    """POPE's metrics with its own scorer's reading of answers, or in the variant ``mblip`` with the original mBLIP's.
 
-    That is exact match after the VQA normalisation, so that what is not "yes" or "no" alone is wrong, and ``relaxed``, which
-    it reports beside; it knows no precision, recall, F1 or share of yes.
+    The latter is exact match after the VQA normalisation, so any answer but "yes" or "no" is wrong, and ``relaxed``
+    match. It has no precision, recall, F1 or share of yes.
     """
     if options.variant == "mblip":
         said = [normalize_vqa(answer) for answer in answers]
@@ -89,6 +89,6 @@ SEEM = tuple(
     for corpus, images in (("aokvqa", _COCO_IMAGES), ("gqa", ("gqa/images", "images")))
     for kind in _SPLITS
 )
-"""The same questions about objects that SEEM segments in A-OKVQA's and GQA's images, which nobody annotated."""
+"""The same questions about objects that SEEM segments in A-OKVQA's and GQA's images, which have no annotations."""
 
 BENCHMARKS = (BENCHMARK, *COCO, *SEEM)

@@ -2,9 +2,10 @@
 
 Licence: CC BY 4.0. ``v2_mscoco_val2014_annotations.json`` (VQA v1 and OK-VQA: without ``v2_``): ``{"annotations":
 [{"question_id": 1, "image_id": 2, "answers": [{"answer": "net", "answer_confidence": "yes", "answer_id": 1}, ...]}]}``.
-Questions are in a file of their own, which scoring does not need. VizWiz (``Annotations/val.json``) is a list of ``{"image":
-"VizWiz_val_00000000.jpg", "question": ..., "answers": [{"answer": ..., "answer_confidence": "yes"}, ...]}``, TextVQA
-(``TextVQA_0.5.1_val.json``) ``{"data": [{"question_id": 1, "image_id": "003a", "question": ..., "answers": ["nokia", ...]}]}``.
+Questions are in a separate file, which scoring does not need. VizWiz (``Annotations/val.json``) is a list of
+``{"image": "VizWiz_val_00000000.jpg", "question": ..., "answers": [{"answer": ..., "answer_confidence": "yes"},
+...]}``, TextVQA (``TextVQA_0.5.1_val.json``) ``{"data": [{"question_id": 1, "image_id": "003a", "question": ...,
+"answers": ["nokia", ...]}]}``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _ACCURACY = {
 
 
 def read(path: Path, language: str) -> list[Item]:
-    """The questions of an annotation file, with their texts if the file of questions lies beside it."""
+    """The questions of an annotation file, with their texts if the file of questions is beside it."""
     values = read_values(path)
     data = values[0] if len(values) == 1 and isinstance(values[0], dict) else {}
     if "annotations" in data:
@@ -51,12 +52,12 @@ def _of_vqa(data: Row, path: Path) -> Iterator[Item]:
 
 
 def _with_question(row: Row, where: str) -> Item:
-    """A row of VizWiz, which asks one question an image, or of TextVQA."""
+    """The item of a row of VizWiz, which has one question per image, or of TextVQA."""
     if "image" not in row and "image_id" not in row:
-        raise InputError(f"{where} is no row of VQA, VizWiz or TextVQA: it has neither 'image' nor 'image_id'")
+        raise InputError(f"{where} is not a row of VQA, VizWiz or TextVQA: it has neither 'image' nor 'image_id'")
     image = take_id(row, "image", where) if "image" in row else f"{take_id(row, 'image_id', where)}.jpg"
     name = take_id(row, "question_id", where) if "question_id" in row else image
-    # Each of the ten people counts, also where two said the same.
+    # Each of the ten people counts, even if two gave the same answer.
     answers = [{"answer_id": number, **answer} for number, answer in enumerate(_answers(row, where), start=1)]
     return Item(name, (image,), take(row, "question", str, where), answers)
 
@@ -72,7 +73,7 @@ def _answers(row: Row, where: str) -> list[Row]:
 
 
 def _questions_beside(path: Path) -> dict[str, Row]:
-    """The questions of an annotation file, by number; they lie in its folder, or in ``Questions`` beside that."""
+    """The questions of an annotation file by number, from its folder or from ``Questions`` beside that."""
     official = path.name.replace("annotations", "questions").replace("v2_", "")
     version = "v2_" if path.name.startswith("v2_") else ""
     kinds = [f"{version}{kind}{official}" for kind in ("", "OpenEnded_", "MultipleChoice_")]
@@ -90,7 +91,7 @@ def _questions_beside(path: Path) -> dict[str, Row]:
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """VQA accuracy: the official scorer's of 2021 or before, or mBLIP's."""
+    """VQA accuracy of the official scorer since 2021 or before, or of mBLIP."""
     accuracy = _ACCURACY[options.variant]
     pairs = zip(items, answers, strict=True)
     percent, values = mean_accuracy([accuracy(answer, item.gold) for item, answer in pairs])

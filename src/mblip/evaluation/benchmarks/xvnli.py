@@ -47,7 +47,7 @@ def _released_gold(row: Row, where: str) -> str:
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
-    """``mblip``: over the decided rows (1,150 of the test set); ``iglue``: over all (1,164), undecided ones wrong.
+    """Accuracy. ``mblip``: over the decided rows (1,150 of the test set); ``iglue``: over all 1,164, undecided ones wrong.
 
     Answers are compared after the VQA normalisation; the labels' own names count as yes, no and maybe.
     """

@@ -20,9 +20,9 @@ _ARTICLES = frozenset(["a", "an", "the"])
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
-# The official scorer hands re.UNICODE to a parameter that limits how many periods are removed.
+# The official scorer passes re.UNICODE as the parameter that limits how many periods are removed.
 _MOST_PERIODS = int(re.UNICODE)
-# Nikhahit, before or after a tone mark, and the vowel aa.
+# Nikhahit, before or after a tone mark, followed by the vowel aa.
 _AM = (
     (re.compile("(?:\u0e4d([\u0e48-\u0e4b]?)|([\u0e48-\u0e4b])\u0e4d)\u0e32"), "\u0e33"),
     (re.compile("(?:\u0ecd([\u0ec8-\u0ecb]?)|([\u0ec8-\u0ecb])\u0ecd)\u0eb2"), "\u0eb3"),
@@ -30,7 +30,7 @@ _AM = (
 
 
 def strip_punctuation(answer: str) -> str:
-    """Remove the signs of the VQA scorer, or put a blank in their place where they stand between two words."""
+    """Remove the VQA scorer's punctuation marks, or replace them by a blank between two words."""
     spread = answer
     in_number = _COMMA_IN_NUMBER.search(answer) is not None
     for sign in _PUNCTUATION:
@@ -69,12 +69,12 @@ def relaxed_match(answer: str, gold: str) -> bool:
 
 
 def any_match(answer: str, golds: Sequence[str]) -> bool:
-    """Equality with any gold answer, without normalisation beyond case and blanks around (mBLIP on MaXM)."""
+    """Equality with any gold answer, ignoring only case and surrounding blanks (mBLIP on MaXM)."""
     return answer.strip().lower() in {gold.lower().strip() for gold in golds}
 
 
 def one_spelling(text: str) -> str:
-    """NFC, and the vowel am of Thai and Lao as one character, which NFC leaves in two where it was typed as two."""
+    """NFC, with the vowel am of Thai and Lao as one character, which NFC does not join."""
     text = unicodedata.normalize("NFC", text)
     for parts, whole in _AM:
         text = parts.sub(rf"\1\2{whole}", text)
@@ -103,7 +103,7 @@ def remark_on_spelling(
 def vqa_accuracy_2021(answer: str, golds: Sequence[Mapping[str, Any]]) -> float:
     """VQA accuracy of one question as the official scorer computes it since February 2021.
 
-    Both sides are normalised, but only where the people did not all answer the same.
+    Both sides are normalised, but only if the people did not all give the same answer.
 
     Args:
         answer: The model's answer.

@@ -19,19 +19,19 @@ def caption_scores(
     nfc: bool = False,
     metrics: Sequence[str] = METRICS,
 ) -> CaptionScores:
-    """BLEU, ROUGE-L and CIDEr as pycocoevalcap gives them.
+    """BLEU, ROUGE-L and CIDEr as in pycocoevalcap.
 
     Args:
-        hypotheses: One caption an image.
+        hypotheses: One caption per image.
         references: The captions of each image.
-        language: mC4 code; matters to the segmentation ``spacy``.
-        segmentation: How hypotheses and references are cut into words before the PTB tokeniser: see
+        language: mC4 code, for the segmentation ``spacy``.
+        segmentation: Word segmentation of hypotheses and references before the PTB tokeniser, see
             :func:`~mblip.evaluation.metrics.segmentation.segmenter`.
         nfc: Normalise to NFC after segmentation, as mBLIP does.
-        metrics: Which of :data:`~mblip.evaluation.metrics.ngrams.METRICS`.
+        metrics: Some of :data:`~mblip.evaluation.metrics.ngrams.METRICS`.
 
     Raises:
-        InputError: An unknown segmentation, or one whose library is not installed.
+        InputError: The segmentation is unknown, or its library is not installed.
     """
     segment = segmenter(segmentation, language)
 
@@ -47,7 +47,7 @@ def caption_scores(
 def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
     """ChrF++ of a corpus (Popović 2017) by sacrebleu, as a fraction, with sacrebleu's signature.
 
-    It needs no tokeniser, so that it compares languages without blanks. Images may have different numbers of references.
+    It needs no tokeniser, so it suits languages without blanks. Images may have different numbers of references.
 
     Raises:
         InputError: sacrebleu is not installed.

@@ -1,7 +1,7 @@
-"""CHAIR: objects that a caption speaks of and that are not in the picture (Rohrbach et al. 2018).
+"""CHAIR: objects that a caption mentions but that are not in the picture (Rohrbach et al. 2018).
 
 Sources: ``utils/chair.py`` of LisaAnne/Hallucination and ``evaluation.py`` of gregor-ge/mBLIP, with sentences split after
-``.``, ``!`` or ``?`` and a blank (in place of NLTK's punkt model) and NLTK's word tokeniser. Synonyms and singular forms
+``.``, ``!`` or ``?`` and a blank (instead of NLTK's punkt model) and NLTK's word tokeniser. Synonyms and singular forms
 are in ``chair_tables.json``.
 """
 
@@ -16,9 +16,9 @@ from typing import Any
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _QUOTES = '«“‘„»”’`"'
-# Signs that are words of their own wherever they stand.
+# Signs that are always separate words.
 _ALONE = re.compile(rf"[{_QUOTES};@#$%&?!*\[\](){{}}<>]|[\u2012-\u2015]|\.{{2,}}|--|''")
-_COLON = re.compile(r"([:,])(\D|$)")  # of two that follow each other, only the first
+_COLON = re.compile(r"([:,])(\D|$)")  # only the first of two in a row
 _LAST_PERIOD = re.compile(r"(?<!\.)\.(?=[\])}>\"'»”’ ]*$)")
 _OPENING = re.compile(r"(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)")
 _CLITIC = re.compile(r"(?<=[^' ])('s|'m|'d|'ll|'re|'ve|n't|')(?= )")
@@ -45,14 +45,14 @@ def _sentence_words(sentence: str) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def singular(word: str) -> str:
-    """The singular of an English noun, by the tables of Inflector; slips included, as they belong to the metric."""
+    """The singular of an English noun by the tables of Inflector, with its errors, which are part of the metric."""
     tables = _tables()["singular"]
     first, hyphen, rest = word.partition("-")
     if hyphen and rest.partition("-")[0] in tables["prepositions"]:
         return f"{singular(first)}-{rest}"
     if word.endswith("'"):
         return singular(word[:-1]) + "'s"
-    # The reference asks whether an entry ends in the word, not the word in an entry.
+    # As in the reference: whether an entry ends in the word, and not the word in an entry.
     if any(entry.endswith(word.lower()) for entry in tables["uninflected"]):
         return word
     if any(word.lower().endswith(f"{entry}s") for entry in tables["ie"]):
@@ -67,7 +67,7 @@ def singular(word: str) -> str:
 
 
 def chair_objects(caption: str) -> list[str]:
-    """The COCO objects that a caption speaks of, by name, once for each mention."""
+    """The names of the COCO objects that a caption mentions, once per mention."""
     doubles, names = _double_words(), _object_names()
     singulars = [singular(word) for word in chair_words(caption)]
     words, place = [], 0
@@ -89,13 +89,13 @@ def chair_scores(captions: Sequence[str], objects: Sequence[Iterable[str]]) -> d
     """CHAIR of a set of captions.
 
     Args:
-        captions: One an image.
+        captions: One caption per image.
         objects: The names of the COCO objects in each image.
 
     Returns:
-        ``chair_s``, the share of captions with an object that is not there; ``chair_i``, the share of such mentions
-        among all mentions of objects (0 where no caption speaks of any); ``recall``, the share of the images' objects
-        that their captions speak of; ``length``, the mean number of blank-separated words of a caption.
+        ``chair_s``, the share of captions with an object that is not in the image; ``chair_i``, the share of such
+        mentions among all mentions of objects (0 without mentions); ``recall``, the share of the images' objects that
+        their captions mention; ``length``, the mean number of blank-separated words of a caption.
     """
     false_captions = false_mentions = mentions = found = there = words = 0
     for caption, names in zip(captions, objects, strict=True):

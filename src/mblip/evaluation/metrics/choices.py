@@ -1,4 +1,4 @@
-"""Which of the given options an answer chooses: its letter, or the option in words."""
+"""Find the option that an answer chooses, by its letter or its words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-# Letters of other scripts that look like those of the options; people and models type them.
+# Look-alike letters of other scripts, which people and models type.
 _ALIKE = str.maketrans("АВСЕНΑΒΕΗ", "ABCEHABEH")
 _LETTER = r"(?:\(([A-Za-z])\)|([a-z])(?=\)|$)|\[([A-Z])\]|\*\*([A-Z])\b[.):]?|([A-Z])(?=\s*(?:[.):,;]|$|\n)))"
 _ALONE = re.compile(rf"\W*{_LETTER}", re.MULTILINE)
@@ -21,11 +21,11 @@ def letter(place: int) -> str:
 
 
 def chosen_option(answer: str, options: Sequence[str]) -> int | None:
-    """The place of the option that an answer chooses; None where it chooses none, or several.
+    """The index of the option that an answer chooses; None if it chooses none or several.
 
-    In this order: the words of one option and nothing else; a letter at the beginning, alone or marked off by a sign ("B",
-    "(B)", "B. a cat"; "A cat" is no letter); a letter after "answer", "option" or "choice"; the only option whose words
-    stand in the answer.
+    Tried in this order: the words of one option and nothing else; a letter at the beginning, alone or followed by a
+    sign ("B", "(B)", "B. a cat", but not "A cat"); a letter after "answer", "option" or "choice"; the only option whose
+    words are in the answer.
     """
     said = _normal(answer)
     words = [_normal(option) for option in options]

@@ -1,8 +1,8 @@
-"""Language fidelity: the share of answers that are in the language asked for.
+"""Language fidelity: the share of answers that are in the requested language.
 
-As "share of captions in the right language" in Centurio (arXiv 2501.05122) and Pangea (arXiv 2410.16153). A detector that
-does not know a language puts its texts down to a neighbour, and some neighbours no detector separates: for such a
-language there is no figure at all; its fidelity is None, it is listed, and it is left out of means.
+It corresponds to the share of captions in the right language in Centurio (arXiv 2501.05122) and Pangea (arXiv
+2410.16153). A detector assigns texts in an unknown language to a neighbour, and cannot separate some neighbours. The
+fidelity of such a language is None; the language is listed, and left out of means.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from mblip.detecting import lingua_languages
 from mblip.errors import InputError
 from mblip.evaluation.metrics.segmentation import without_halves
 
-# Told apart by chance on short texts: of 300 Indonesian captions lingua called 188 Malay. A detector that chooses among
-# languages with only one of a group has no such trouble (300 of 300 right).
+# Languages that cannot be separated on short texts: lingua took 188 of 300 Indonesian captions for Malay. A detector
+# that knows only one language of a group has no such problem (300 of 300 right).
 _ALIKE = (frozenset({"id", "ms"}),)
 
 
 class Detector(Protocol):
-    """Tells languages apart."""
+    """Identifies languages."""
 
     name: str
     languages: frozenset[str]
 
     def detect(self, text: str) -> str | None:
-        """The mC4 code of one of ``languages``, or None where the text does not say."""
+        """The mC4 code of one of ``languages``, or None if the text is unclear."""
         ...
 
 
@@ -34,8 +34,8 @@ class LinguaDetector:
     """lingua (Apache-2.0), whose models are in its wheel.
 
     Args:
-        languages: mC4 codes to choose among; by default all that lingua and mC4 share. Fewer languages are told apart
-            better, but a text in any other is then put down to one of these.
+        languages: mC4 codes to choose from; by default all that lingua and mC4 share. Fewer languages are easier to
+            separate, but a text in any other language is then assigned to one of these.
 
     Raises:
         InputError: lingua is not installed.
@@ -73,12 +73,12 @@ def language_fidelity(answers: Sequence[str], language: str, detector: Detector)
     """The share of answers that are in a language; an empty answer is in none.
 
     Args:
-        answers: What the model said.
-        language: mC4 code of the language asked for.
-        detector: Decides.
+        answers: The model's answers.
+        language: mC4 code of the requested language.
+        detector: The language detector.
 
     Returns:
-        A fraction, or None where the detector does not know the language or cannot separate it from a neighbour.
+        A fraction, or None if the detector does not know the language or cannot separate it from a neighbour.
     """
     if not answers or not is_separable(language, detector):
         return None
@@ -86,7 +86,7 @@ def language_fidelity(answers: Sequence[str], language: str, detector: Detector)
 
 
 def is_separable(language: str, detector: Detector) -> bool:
-    """Whether a detector knows a language and tells it from its neighbours."""
+    """Whether a detector knows a language and can separate it from its neighbours."""
     if language not in detector.languages:
         return False
     return not any(language in group and len(group & detector.languages) > 1 for group in _ALIKE)
@@ -96,8 +96,8 @@ def mean_fidelity(fidelity: Mapping[str, float | None]) -> dict[str, Any]:
     """The mean over the languages that have a figure.
 
     Returns:
-        ``mean`` (None where no language has one), ``languages``, the count that it is the mean of, and ``unknown``, the
-        languages left out.
+        ``mean`` (None if no language has a figure), ``languages``, the number of averaged languages, and ``unknown``,
+        the languages left out.
     """
     known = [value for value in fidelity.values() if value is not None]
     return {

@@ -30,9 +30,9 @@ class CaptionScores:
     """Scores of a corpus of captions.
 
     Attributes:
-        total: ``Bleu_1`` to ``Bleu_4``, ``ROUGE_L`` and ``CIDEr`` of the corpus, as fractions; those asked for.
-        per_image: The same for each image, in the order given, [images].
-        bleu_counts: What BLEU is made of: ``guess`` and ``correct`` by order, ``testlen`` and ``reflen``.
+        total: The requested ones of ``Bleu_1`` to ``Bleu_4``, ``ROUGE_L`` and ``CIDEr`` for the corpus, as fractions.
+        per_image: The same for each image, in the given order, [images].
+        bleu_counts: The counts behind BLEU: ``guess`` and ``correct`` by order, ``testlen`` and ``reflen``.
     """
 
     total: dict[str, float]
@@ -46,9 +46,9 @@ def score_captions(
     """Score tokenised captions.
 
     Args:
-        hypotheses: One caption an image, tokens joined by blanks.
-        references: The captions of each image, at least one, tokenised likewise.
-        metrics: Which of :data:`METRICS`.
+        hypotheses: One caption per image, tokens joined by blanks.
+        references: The captions of each image, at least one, tokenised in the same way.
+        metrics: Some of :data:`METRICS`.
     """
     corpus = _Corpus(hypotheses, references)
     total: dict[str, float] = {}
@@ -68,7 +68,7 @@ def score_captions(
 
 @dataclass(frozen=True, slots=True)
 class _Grams:
-    """The n-grams of one order in all sentences: a row for each n-gram and sentence that has it, in this order."""
+    """The n-grams of one order in all sentences: one row per n-gram and sentence, in this order."""
 
     sentence: Ints
     gram: Ints
@@ -93,7 +93,7 @@ class _Corpus:
 
 
 def _count(words: Ints, sentence: Ints, kinds: int) -> list[_Grams]:
-    """Count the n-grams of each order; an n-gram is the number of its beginning joined to its last word."""
+    """Count the n-grams of each order; an n-gram is encoded by the number of its prefix and its last word."""
     counted, gram, vocabulary = [], words, kinds
     sentences = int(sentence.max(initial=0)) + 1
     for order in ORDERS:
@@ -109,7 +109,7 @@ def _count(words: Ints, sentence: Ints, kinds: int) -> list[_Grams]:
         counted.append(_Grams(rows % sentences, rows // sentences, count, kinds))
         if order == 1:
             continue
-        # Positions whose n-gram leaves the sentence never begin a longer one; any number will do for them.
+        # An n-gram that crosses the end of its sentence never begins a longer one, so its number does not matter.
         gram = np.maximum(gram, 0)
     return counted
 
@@ -118,7 +118,7 @@ def _bleu(corpus: _Corpus) -> tuple[list[float], dict[str, Floats], dict[str, in
     images = corpus.images
     tested = corpus.length[:images]
     distance = np.abs(corpus.length[images:] - tested[corpus.image[images:]])
-    # The closest length, the shorter of two equally close ones.
+    # The closest reference length, the shorter one of a tie.
     order = np.lexsort((corpus.length[images:], distance, corpus.image[images:]))
     first = np.concatenate([[0], np.cumsum(corpus.references)[:-1]]).astype(np.int64)
     wanted = corpus.length[images:][order][first]
@@ -148,7 +148,7 @@ def _brevity(tested: Floats, wanted: Floats) -> Floats:
 
 
 def _clipped_matches(corpus: _Corpus, grams: _Grams) -> Ints:
-    """For each image, the n-grams of the hypothesis that a reference has, each at most as often as there."""
+    """For each image, the n-grams of the hypothesis that a reference has, with clipped counts."""
     key = corpus.image[grams.sentence] * max(grams.kinds, 1) + grams.gram
     hypothesis = grams.sentence < corpus.images
     distinct, place = np.unique(key[~hypothesis], return_inverse=True)
@@ -172,7 +172,7 @@ def _cider(corpus: _Corpus) -> Floats:
     for grams in corpus.grams:
         key = grams.gram * images + corpus.image[grams.sentence]
         hypothesis = grams.sentence < images
-        # The rows are in order, so that the references of one image follow each other.
+        # The rows are sorted, so the references of one image are adjacent.
         theirs_key = key[~hypothesis]
         first = np.diff(theirs_key, prepend=-1) > 0
         frequency = np.bincount(grams.gram[~hypothesis][first], minlength=grams.kinds)
@@ -192,7 +192,7 @@ def _cider(corpus: _Corpus) -> Floats:
 
 
 def _look_up(ordered: Ints, wanted: Ints) -> Ints:
-    """Where each wanted key stands among distinct keys in order; -1 where it does not."""
+    """The index of each wanted key among sorted distinct keys; -1 if it is missing."""
     if not len(ordered):
         return np.full(len(wanted), -1, dtype=np.int64)
     place = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
@@ -219,8 +219,8 @@ def _common_subsequence(places: Mapping[str, int], length: int, others: Sequence
     """Length of the longest common subsequence, bit-parallel (Hyyrö 2004).
 
     Args:
-        places: Where each word of the first sentence stands, as bits.
-        length: The number of its words.
+        places: Positions of each word in the first sentence, as bits.
+        length: Number of words in the first sentence.
         others: The words of the second.
     """
     row = full = (1 << length) - 1

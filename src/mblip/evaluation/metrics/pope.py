@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# Words that say yes or no in plain English; the first of an answer decides what a reader takes it for.
+# Words that mean yes or no in plain English; the first one in an answer decides how a reader understands it.
 _WORD = re.compile(
     r"\b(?:(yes|yeah|yep|yup|true)|no|not|nope|none|nothing|never|neither|false|cannot|\w+n['’]t)\b", re.IGNORECASE
 )
@@ -16,22 +16,22 @@ _EITHER = re.compile(r"\byes\s*(?:/|or|and)\s*no\b", re.IGNORECASE)
 
 
 def says_yes(answer: str) -> bool:
-    """Whether POPE takes an answer for a yes: no "No", "no" or "not" in its first sentence, commas aside."""
+    """Whether POPE counts an answer as yes: no "No", "no" or "not" in its first sentence, ignoring commas."""
     words = answer.partition(".")[0].replace(",", "").split(" ")
     return not {"No", "no", "not"}.intersection(words)
 
 
 def plainly(answer: str) -> bool | None:
-    """What a reader takes an answer for: yes or no by the first word that says so, in any case; None where none does."""
+    """A reader's understanding of an answer: yes or no by the first such word, in any case; None without one."""
     found = _WORD.search(answer)
     return None if found is None or _EITHER.search(answer) else found[1] is not None
 
 
 def is_clear(answer: str) -> bool:
-    """Whether POPE takes an answer for what a reader does.
+    """Whether POPE understands an answer as a reader does.
 
-    It counts as a yes what says neither (a caption, "maybe"), and turns round "NO", "**No**", "No!" or "it isn't", which are a
-    yes to it, and "Yes, no doubt", which is a no.
+    POPE counts answers that say neither (a caption, "maybe") as yes. It inverts "NO", "**No**", "No!" and "it isn't",
+    which it counts as yes, and "Yes, no doubt", which it counts as no.
     """
     return plainly(answer) is says_yes(answer)
 
@@ -40,13 +40,13 @@ def pope_scores(answers: Sequence[str], labels: Sequence[bool]) -> dict[str, flo
     """POPE of a set of answers.
 
     Args:
-        answers: What the model said.
+        answers: The model's answers.
         labels: Whether yes is right.
 
     Returns:
-        ``accuracy`` in percent; ``precision``, ``recall`` and ``f1`` of yes (0 where they are undefined); ``yes_ratio``,
-        the share of yes among the ANSWERS; ``unparsed``, the share of answers that say neither yes nor no, or that this
-        reading turns round (:func:`is_clear`).
+        ``accuracy`` in percent; ``precision``, ``recall`` and ``f1`` of yes (0 if they are undefined); ``yes_ratio``,
+        the share of yes among the answers; ``unparsed``, the share of answers that say neither yes nor no, or that this
+        reading inverts (:func:`is_clear`).
     """
     said = [says_yes(answer) for answer in answers]
     pairs = list(zip(said, labels, strict=True))

@@ -1,12 +1,12 @@
-"""The rules of the PTB-compatible tokeniser: what may form one token.
+"""The rules of the PTB-compatible tokeniser: patterns of single tokens.
 
 Derived from behaviour alone: the reference (the jar that pycocoevalcap calls: Stanford CoreNLP 3.4.1, ``PTBTokenizer
 -preserveLines -lowerCase``) was run as a black box on every character in 50 contexts, on all short strings over small
 alphabets, on all words of up to six letters followed by a period, and on mutated captions. Nothing was taken from its
 source. ``docs/reference/metrics.md`` states how often the two agree.
 
-At every position the rule with the longest match wins, the earlier rule on a tie. Group 1 is the token; what a pattern
-matches after it is context, which counts for the length but is read again.
+At every position the rule with the longest match wins, or the earlier rule of a tie. Group 1 is the token. Anything
+that a pattern matches after it is context, which counts for the length but is read again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Rule:
     """One kind of token.
 
     Attributes:
-        start: The characters it may begin with, as the inside of a regular expression's ``[...]``.
+        start: Possible first characters, as the inside of a regular expression's ``[...]``.
         pattern: Group 1 is the token, anything after it context.
         rewrite: How the token is printed.
     """
@@ -48,13 +48,14 @@ _CLASS = _classes()
 _LETTER = "A-Za-z" + _CLASS["letters"]
 _DIGIT = "0-9" + _CLASS["digits"]
 _MARKS = _CLASS["marks"]
-# Where Java sees words end inside a token, and what it takes for cased beside letters of two cases: both matter to the
-# lower case of a capital sigma.
+# Word boundaries inside a token in Java, and characters that Java counts as cased besides letters with two cases. Both
+# decide the lower case of a capital sigma.
 WORD_BREAKS = f"!-&(-,/:-@\\[-^`{{-~{_CLASS['word_breaks']}"
 CASED_MODIFIERS = re.compile(f"[{_CLASS['cased_modifiers']}]")
 _SOFT = "\\u00ad"
 _SPLIT_WORDS = (("can", "not"), ("gim", "me"), ("gon", "na"), ("got", "ta"), ("lem", "me"), ("wan", "na"))
-# What is never part of a token: NUL, and lone halves of surrogate pairs are all the reference sees beyond the basic plane.
+# Characters that are never part of a token: NUL, and everything beyond the basic plane, of which the reference sees
+# only lone surrogates.
 IGNORED = re.compile(f"[\0{_CLASS['ignored']}\ud800-\udfff\U00010000-\U0010ffff]")
 
 _NEWLINE = "\\n\\v\\f\\r\\u2028\\u2029"
@@ -74,7 +75,7 @@ _COMPOUND_PART = f"(?:[dDlLoO]{_ANY_APOSTROPHE}[{_LETTER}{_DIGIT}]{{2,}}|[{_LETT
 _COMPOUND = f"{_COMPOUND_PART}(?:[-_\u058a\u2010\u2011]{_COMPOUND_PART})*"
 _NUMBER = f"(?:[{_DIGIT}]*(?:[.:,{_SOFT}\\u066b\\u066c][{_DIGIT}]+)+|[{_DIGIT}]+)"
 
-# Web and mail addresses end at blanks and at these.
+# Web and mail addresses end at blanks and at these characters.
 _URL_END = f' \\t{_NEWLINE}"<>|()'
 _URL = f"[^{_URL_END}{{}}]"
 _URL_LAST = f"[^{_URL_END}{{}}.!?,-]"
@@ -101,7 +102,7 @@ _OTHER = (
     " inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn plc rd rt sep"
     " sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo"
 )
-# After one letter and a period, these begin a new sentence: the period is no part of the token.
+# After one letter and a period, these words begin a new sentence, and the period is not part of the token.
 _SENTENCE_STARTS = (
     "a about according additionally after an as at but earlier he her here however if in it last many more now once one"
     " other our she since so some such that the their then there these they this we what when while yet you"
@@ -117,12 +118,13 @@ _ABBREVIATION = (  # words that are also English nouns only with a capital, "pte
     f"(?=[A-Za-z]+\\.)(?:{_words(_OTHER)}|[Pp]?[Pp]t[EeYy][Ss]?|A(?i:rk|z)|D(?i:el)|I(?i:ll)|O(?i:re)|T(?i:ex)|L(?i:a)"
     "|P(?i:a)|M(?i:a|i)(?i:ss)|W(?i:ash))"
 )
-# A word of letters alone, perhaps before one of these signs, is one token whatever stands around it; but for words that
-# are cut in two, and for letters and abbreviations, which may keep their period.
+# A word of letters only, perhaps before one of these signs, is one token in any context. Exceptions are words that are
+# cut in two, and letters and abbreviations, which may keep their period.
 PLAIN_WORD = re.compile(f"([{_LETTER}]+)([.,;!?]?)")
 SPLIT_WORDS = frozenset(head + tail for head, tail in _SPLIT_WORDS)
 ABBREVIATIONS = frozenset(
-    f"{_TITLES} {_BEFORE_NUMBER} {_OTHER} mfg mtg pte pty ptes ptys ppte ppty pptes pptys ark az del ill ore tex la pa mass"
+    f"{_TITLES} {_BEFORE_NUMBER} {_OTHER} mfg mtg pte pty ptes ptys ppte ppty pptes pptys ark az del ill ore tex la pa "
+    "mass"
     " miss wash".split()
 )
 _SPELLED_OUT = (  # words whose apostrophe stays inside
@@ -145,7 +147,7 @@ _ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "nbsp": "", "mdash": "--", "ndash
 
 
 def printed(character: str) -> str:
-    """How a character is printed that no rule joins to its neighbours."""
+    """The printed form of a character that no rule joins to its neighbours."""
     return _PRINTED_AS.get(character, character)
 
 

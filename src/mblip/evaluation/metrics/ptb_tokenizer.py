@@ -1,8 +1,8 @@
 """The tokeniser behind BLEU, ROUGE-L and CIDEr, without Java.
 
 pycocoevalcap lower-cases and tokenises captions with Stanford CoreNLP's PTBTokenizer and drops a list of punctuation;
-published CIDEr values depend on every detail of it (``gimme`` is two tokens, ``three!four?five`` one, emoji vanish). This
-one gives the same tokens; its rules are in :mod:`mblip.evaluation.metrics.ptb_rules`.
+published CIDEr values depend on every detail of it (``gimme`` is two tokens, ``three!four?five`` one, emoji vanish).
+This tokeniser gives the same tokens; its rules are in :mod:`mblip.evaluation.metrics.ptb_rules`.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ from mblip.evaluation.metrics.ptb_rules import (
     printed,
 )
 
-# What pycocoevalcap drops. Brackets are listed in upper case there and stay, because captions are lower-cased first.
+# Tokens that pycocoevalcap drops. Its list has brackets in upper case; they stay, because captions are lower-cased
+# first.
 _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
-# Lines in Java's eyes, but for "\n", which pycocoevalcap makes a blank; these would shift all captions that follow.
+# Line breaks in Java, except "\n", which pycocoevalcap replaces by a blank; these would shift all captions that follow.
 _LINE_BREAKS = re.compile("[\v\f\r\u2028\u2029]")
-# Where a token or its context may reach over a blank, or end in one: tags, unusual blanks, telephone numbers, "1 1/2",
-# "No. 5", "plan B. The"; some whatever follows, some only if more follows.
+# Places where a token or its context may cross a blank, or end in one: tags, unusual blanks, telephone numbers, "1
+# 1/2", "No. 5", "plan B. The". Some always do, others only if more text follows.
 _UNSETTLED = re.compile(r"[<\t-\r\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 _UNSETTLED_BEFORE_MORE = re.compile(r"[\d).]$")
 _BEYOND_BLANKS = re.compile(r"[\d).] +[\d.]|(?<![A-Za-z])[A-Za-z]\. +[A-Z]")
 # Captions that end in one letter and a period ("the Wii U.", before "A living room") or in "No." and the like.
 _OPEN_END = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]|\b(?i:art|ca|figs?|nos?|op|pp|prop))\.$")
-_OPEN_END_LENGTH = 6  # "prop." and what stands before it
-# Where Java sees words end inside a token: at some signs, and at others that do not stand between two letters.
+_OPEN_END_LENGTH = 6  # "prop." and the character before it
+# Word boundaries inside a token in Java: at some signs, and at others if they are not between two letters.
 _WORD_BOUNDARY = re.compile(f"([{WORD_BREAKS}]|(?<=[\\d_.'-])[_.'-]|[_.'-](?![^\\W\\d_]))")
-# The tokens of what stood between blanks have a mark behind them where they are not settled by that alone, or only if
-# nothing follows; a third ends each caption. None of the three can be in a token, nor a line feed in a caption.
+# The tokens of a chunk between blanks end with a mark if they may depend on the chunk's neighbours, always or only if
+# text follows. A third mark ends each caption. No token can contain these marks, and no caption a line feed.
 _ALWAYS, _BEFORE_MORE, _END = "\v", "\f", "\n"
 
 
 class _Chunks(dict[str, str]):
-    """What stood between two blanks, and its tokens, each with a blank behind it, and their mark."""
+    """A cache from text between two blanks to its tokens, each followed by a blank, and their mark."""
 
     _MOST = 1 << 18
 
@@ -66,16 +67,16 @@ def tokenize(text: str) -> str:
     """Tokenise a caption.
 
     Returns:
-        The tokens joined by blanks, lower-cased, without punctuation: what ``pycocoevalcap``'s ``PTBTokenizer`` gives
-        for a caption that stands alone. A token may hold no-break spaces (``1 1/2``).
+        The tokens joined by blanks, lower-cased, without punctuation, as ``pycocoevalcap``'s ``PTBTokenizer`` gives
+        them for a single caption. A token may contain no-break spaces (``1 1/2``).
     """
     return tokenize_all([text])[0]
 
 
 def tokenize_all(texts: Iterable[str]) -> list[str]:
-    """Tokenise many captions as pycocoevalcap does: in one file, where the next one may decide about a period at the end."""
+    """Tokenise many captions as pycocoevalcap does, in one file, where the next one may decide about a final period."""
     captions = [text.replace(_END, " ") for text in texts]
-    # All at once: nothing is done for a word that was seen before but looking it up.
+    # All at once, so that repeated words are only looked up.
     chunks = f" {_END} ".join([*captions, ""]).split(" ")
     lines = "".join(map(_chunks.__getitem__, chunks)).split(_END)
     return [
@@ -85,7 +86,7 @@ def tokenize_all(texts: Iterable[str]) -> list[str]:
 
 
 def _settle(line: str, place: int, captions: Sequence[str]) -> str:
-    """The tokens of a caption some of which are marked."""
+    """The tokens of a caption with marks."""
     text = captions[place]
     if _is_open(text):
         following = captions[place + 1] if place + 1 < len(captions) else ""
@@ -97,7 +98,7 @@ def _settle(line: str, place: int, captions: Sequence[str]) -> str:
 
 
 def _plain_word(chunk: str) -> str:
-    """The one word of a chunk, where it takes no rules to see that; else nothing."""
+    """The single word of a chunk, if that is clear without the rules; else empty."""
     match = PLAIN_WORD.fullmatch(chunk)
     if not match:
         return ""
@@ -107,7 +108,7 @@ def _plain_word(chunk: str) -> str:
 
 
 def _is_open(text: str) -> bool:
-    """Whether the next caption decides about the period at the end."""
+    """Whether the next caption decides about the final period."""
     end = text.rstrip()
     if not end.endswith(".") or not _OPEN_END.search(end[-_OPEN_END_LENGTH:]):
         return False
@@ -124,7 +125,7 @@ def _joined(tokens: Iterable[str]) -> str:
 
 
 def _tokens(line: str, end: int) -> Iterable[str]:
-    """Yield the tokens that begin before a place in a text, lower-cased; there is a line break."""
+    """Yield the lower-cased tokens that begin before ``end`` in a text, where a line break is."""
     place = 0
     while place < end:
         character = line[place]
@@ -149,7 +150,7 @@ def _rules_for(character: str) -> tuple[Rule, ...]:
 
 
 def _lower(token: str) -> str:
-    """Lower-case as Java does: a capital sigma is final where, in its word, cased letters stand only before it."""
+    """Lower-case as Java does: a capital sigma is final if its word has cased letters only before it."""
     if "\u03a3" not in token:
         return token.lower()
     return "".join(_lower_word(part) for part in _WORD_BOUNDARY.split(token))

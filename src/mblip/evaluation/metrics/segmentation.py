@@ -1,7 +1,7 @@
-"""Words of languages that are written without blanks, cut before the PTB tokeniser, which cuts at blanks alone.
+"""Segment languages that are written without blanks, before the PTB tokeniser, which splits only at blanks.
 
 The paper segments Chinese, Japanese and Thai with spaCy's tokenisers, in hypotheses and references alike (Chinese: one
-token a character). Scores under different schemes cannot be compared, so that every score names its own.
+token per character). Scores under different schemes cannot be compared, so every score names its scheme.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SPACY_PARTS = {"ja": ("spacy", "sudachipy", "sudachidict-core"), "th": ("spacy"
 
 
 def default_segmenter(language: str) -> str:
-    """The paper's: ``spacy`` for Japanese, Thai and Chinese, ``none`` for the others."""
+    """The paper's segmenter: ``spacy`` for Japanese, Thai and Chinese, ``none`` for other languages."""
     return "spacy" if language in _SPACY_CLASSES else "none"
 
 
@@ -33,7 +33,7 @@ def segmenter(name: str, language: str) -> Callable[[str], str]:
         language: mC4 code.
 
     Raises:
-        InputError: No such segmenter, none of that kind for the language, or its library is not installed.
+        InputError: The segmenter is unknown, does not support the language, or its library is not installed.
     """
     if name == "none":
         return lambda text: text
@@ -42,7 +42,7 @@ def segmenter(name: str, language: str) -> Callable[[str], str]:
     if name != "spacy":
         raise InputError(f"unknown segmenter {name!r}{nearest(name, SEGMENTERS)}")
     if language not in _SPACY_CLASSES:
-        raise InputError(f"segmenter 'spacy' cuts {', '.join(_SPACY_CLASSES)}, not {language!r}; choose 'none'")
+        raise InputError(f"segmenter 'spacy' supports {', '.join(_SPACY_CLASSES)}, not {language!r}; choose 'none'")
     return _spacy(language)
 
 
@@ -54,7 +54,7 @@ def segmenter_scheme(name: str, language: str) -> str:
 
 
 def without_halves(text: str) -> str:
-    """A text with a blank for each lone half of a surrogate pair, which has no UTF-8 form and is no token to PTB either."""
+    """Replace lone surrogates by blanks: UTF-8 cannot encode them, and PTB does not count them as tokens."""
     return _HALVES.sub(" ", text)
 
 

@@ -1,4 +1,4 @@
-"""The application: routes and settings around the batcher."""
+"""The server's application: routes and settings around the batcher."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a server behaves.
+    """Settings of a server.
 
     Attributes:
-        batch_size: Texts that are generated together.
-        wait: Seconds that a request waits for company at most.
-        queue: Texts that may wait; beyond them the answer is 429.
-        cached_images: Encoded images that are kept.
-        max_bytes: Of a request, and of a fetched picture.
+        batch_size: Number of texts that are generated together.
+        wait: Maximal seconds that a request waits for others to join its batch.
+        queue: Number of texts that may wait; further requests get status 429.
+        cached_images: Number of encoded images that are kept.
+        max_bytes: Largest size of a request, and of a fetched picture.
         remote_images: Whether http(s) addresses of pictures are fetched.
-        keys: That clients may show; none for an open server.
-        host: Address or name that is listened on.
-        hosts: Names that requests may be sent to, beside that address and the loopback names.
-        origins: Whose pages may use the server, beside its own and, where it listens on loopback, those of this machine.
+        keys: Valid keys of clients; empty for an open server.
+        host: Address or name that the server listens on.
+        hosts: Host names that requests may use, besides that address and the loopback names.
+        origins: Origins whose pages may use the server, besides its own and, if it listens on loopback, those of this
+            machine.
     """
 
     batch_size: int = 32
@@ -68,8 +69,8 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
     """The server's application.
 
     Args:
-        model: Answers.
-        name: What clients call it.
+        model: The model that answers.
+        name: Name of the model for clients.
         settings: Limits and keys.
     """
     settings = settings or Settings()
@@ -92,7 +93,7 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
     app.state.notice = notice_for(model.vlm)
     own = host_name(settings.host) or settings.host
     loopback = is_loopback(own)
-    # The last one added is the first to see a request.
+    # The middleware added last sees a request first.
     app.add_middleware(Guard, max_bytes=settings.max_bytes, keys=settings.keys)
     app.add_middleware(
         CORSMiddleware, allow_origins=settings.origins, allow_origin_regex=LOOPBACK_ORIGINS if loopback else None,
@@ -106,7 +107,7 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Whether the server is up, and what its language model computes in."""
+        """Whether the server is up, and the precision of its language model."""
         return {"status": "ok", "precision": precision}
 
     @app.get("/metrics")
@@ -165,7 +166,7 @@ async def _chat(request: Request, model: Predictor, name: str) -> Response:
         completion = Completion(name, next(filter(None, notices), None))
         if asked.stream:
             pieces = batcher.stream(message.prompt, pictures, asked.generation(room), asked.n, asked.seed)
-            first = await anext(pieces)  # whether there is room is said by the status
+            first = await anext(pieces)  # the status must say whether the queue has room
             return StreamingResponse(
                 _events(first, pieces, completion, asked, tokens, limit), media_type="text/event-stream",
                 headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
@@ -195,11 +196,10 @@ def _parsed(text: bytes) -> Any:
 
 
 def prompt_tokens(model: Predictor, prompt: str) -> int:
-    """The tokens of a prompt as the model reads it, but for those of its pictures.
+    """Number of tokens of a prompt, without those of its pictures.
 
     Raises:
-        InputError: They are more than are read, or one of them stands for a picture: found out later, it would end the
-            batch for all who are in it.
+        InputError: The prompt is too long, or contains the image token, which would later fail the complete batch.
     """
     tokens = int(model.vlm.layout.prompts([prompt], [0])["input_ids"].shape[1])
     if tokens > MAX_PROMPT_TOKENS:
@@ -208,10 +208,10 @@ def prompt_tokens(model: Predictor, prompt: str) -> int:
 
 
 def room_for_answer(model: Predictor, tokens: int) -> int:
-    """The longest answer to a prompt of so many tokens, its pictures included.
+    """The longest possible answer, in tokens, to a prompt of this length, pictures included.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no room for an answer.
     """
     config = model.vlm.model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
@@ -236,7 +236,7 @@ async def _read(request: Request, kind: str) -> tuple[bytes, dict[str, bytes]]:
 
 
 async def _unless_gone(request: Request, answer: asyncio.Future[list[Answer]]) -> list[Answer] | None:
-    """The answer; None, and the work is called off, if the client hangs up before."""
+    """Wait for the answer; None if the client hangs up first, which cancels the work."""
     gone = asyncio.ensure_future(_gone(request))
     try:
         either: set[asyncio.Future[Any]] = {answer, gone}
@@ -300,7 +300,7 @@ def _no_model(asked: str | None, name: str) -> JSONResponse:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
     told = str(error.detail)
-    if error.status_code == 404 and told == "Not Found":  # no route; clients of OpenAI's other APIs end here
+    if error.status_code == 404 and told == "Not Found":  # no route, as for clients of OpenAI's other APIs
         told = f"nothing is served at {request.url.path[:100]}; questions go to POST /v1/chat/completions"
     return error_response(error.status_code, told, headers=dict(error.headers or {}))
 
@@ -310,7 +310,7 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
 
 
 async def _on_failure(_: Request, error: Exception) -> Response:
-    # The trace is in the server's log; a client learns nothing about the inside.
+    # The trace is in the server's log; clients must not see internals.
     return error_response(500, "the server failed to answer", "internal_error")
 
 

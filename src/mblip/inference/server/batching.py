@@ -1,4 +1,4 @@
-"""Dynamic batching: requests that come within a moment of one another are answered together."""
+"""Dynamic batching: requests that arrive almost together are answered in one batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mblip.models.vision_llm import VisionLLM
 
 
 class Busy(ResourceError):
-    """The queue is full; ``retry_after`` says in how many seconds there should be room."""
+    """The queue is full; ``retry_after`` is the number of seconds until there should be room."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"all places in the queue are taken; try again in {retry_after} s")
@@ -41,9 +41,9 @@ class QueuedRequest:
     """A prompt in the queue.
 
     Attributes:
-        pictures: With the hash of their content, in the order in which the model sees them.
-        generation: Settings; only jobs with the same ones run together.
-        seed: Of the sampling; a job that has one runs alone.
+        pictures: The pictures with the hash of their content, in the order in which the model sees them.
+        generation: Options of generation; only jobs with equal options run together.
+        seed: Seed of the sampling; a job with a seed runs alone.
         tell: Called with each piece of text, for streams.
         abandoned: Set when nobody waits for the answer any more.
     """
@@ -59,11 +59,11 @@ class QueuedRequest:
 
     @property
     def alone(self) -> bool:
-        """Whether it runs without others: a seed counts from the first token drawn, a stream has one reader."""
+        """Whether it must run without others: a seed fixes the draws of a batch, and a stream has one reader."""
         return self.seed is not None or self.tell is not None
 
     def runs_with(self, other: QueuedRequest) -> bool:
-        """Whether both may stand in one batch."""
+        """Whether both may run in one batch."""
         return self is other or not (self.alone or other.alone or self.generation != other.generation)
 
 
@@ -72,11 +72,11 @@ class Batcher:
 
     Args:
         model: The vision-LLM.
-        batch_size: Most texts in a batch.
-        wait: Seconds that a job waits for company at most; none while the model is at work on others.
-        queue: Most texts that wait; beyond them :class:`Busy` is raised.
-        cached_images: Encoded images that are kept, by the hash of their content.
-        on_batch: Told the size of each batch.
+        batch_size: Maximal number of texts in a batch.
+        wait: Maximal seconds that a job waits for others to join; not while the model works on other jobs.
+        queue: Maximal number of waiting texts; beyond it :class:`Busy` is raised.
+        cached_images: Number of encoded images that are kept, by the hash of their content.
+        on_batch: Called with the size of each batch.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Batcher:
         self._waiting: deque[QueuedRequest] = deque()
         self._changed = asyncio.Event()
         self._closing = False
-        self._seconds = 1.0  # that a batch took lately
+        self._seconds = 1.0  # duration of recent batches
         self._pictures: dict[str, Image.Image] = {}
         self._generator = Generator(
             model, lambda key: self._pictures[key], batch_size=batch_size, cached_images=cached_images
@@ -103,13 +103,15 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Texts in the queue."""
+        """Number of texts in the queue."""
         return len(self._waiting)
 
     async def answer(
         self, prompt: str, pictures: NamedPictures, generation: Mapping[str, Any], n: int, seed: int | None
     ) -> list[Answer]:
-        """Answer a prompt ``n`` times. Cancelling it takes it out of the queue, or stops a batch that nobody wants.
+        """Answer a prompt ``n`` times.
+
+        Cancelling removes it from the queue, or stops a batch that nobody waits for.
 
         Raises:
             Busy: The queue is full.
@@ -124,15 +126,14 @@ class Batcher:
     async def stream(
         self, prompt: str, pictures: NamedPictures, generation: Mapping[str, Any], n: int, seed: int | None
     ) -> AsyncIterator[tuple[int, str | Answer]]:
-        """Answer a prompt ``n`` times in pieces as they come, each with the number of its answer; at last all whole.
+        """Answer a prompt ``n`` times in pieces, each with the number of its answer; the complete answers come last.
 
-        Beam search settles its answer at the end, which is then the only piece. Closing the iterator stops the
-        generation.
+        With beam search an answer is known only at the end and is one piece. Closing the iterator stops the generation.
 
         Raises:
             Busy: The queue is full.
         """
-        in_pieces = generation["num_beams"] == 1  # else settled at the end alone, and so batched like any other
+        in_pieces = generation["num_beams"] == 1  # else the answer comes at the end, and is batched like any other
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, str] | None]()
 
         def tell(place: int, piece: str) -> None:
@@ -144,11 +145,11 @@ class Batcher:
             job.answer.add_done_callback(lambda _: pieces.put_nowait(None))
         self._enter(jobs)
         try:
-            yield 0, ""  # there is room
+            yield 0, ""  # the queue has room
             for _ in jobs:
                 while (piece := await pieces.get()) is not None:
                     yield piece
-            answers = await asyncio.gather(*(job.answer for job in jobs))  # raises what went wrong
+            answers = await asyncio.gather(*(job.answer for job in jobs))  # raises the jobs' errors
             for place, answer in enumerate(answers):
                 if not in_pieces:
                     yield place, answer.text
@@ -157,7 +158,7 @@ class Batcher:
             self._leave(jobs)
 
     async def close(self) -> None:
-        """Answer what waits, then stop."""
+        """Answer all waiting requests, then stop."""
         self._closing = True
         self._changed.set()
         await self._worker
@@ -191,7 +192,7 @@ class Batcher:
             started = time.monotonic()
             outcome = await _outcome(loop.run_in_executor(self._thread, self._run, batch))
             if isinstance(outcome, BaseException) and len(batch) > 1:
-                # One of them may be to blame; the others are to be answered.
+                # One of them may be the cause, so each is tried alone.
                 for job in batch:
                     _settle([job], await _outcome(loop.run_in_executor(self._thread, self._run, [job])))
             else:
@@ -199,7 +200,7 @@ class Batcher:
             self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - started)
 
     async def _next(self) -> list[QueuedRequest]:
-        """The jobs of the next batch; none when the last was answered after closing."""
+        """The jobs of the next batch; empty after closing, when all are answered."""
         while True:
             self._changed.clear()
             if self._waiting:
@@ -219,7 +220,7 @@ class Batcher:
                 await self._changed.wait()
 
     def _run(self, batch: Sequence[QueuedRequest]) -> list[Answer]:
-        """In the model's thread: the answers of a batch."""
+        """Answer a batch, in the model's thread."""
         first = batch[0]
         self._pictures = {key: picture for job in batch for key, picture in job.pictures}
         self._generator.generation = for_people(first.generation, {})

@@ -1,4 +1,4 @@
-"""Connections that end: time limits for what a client sends and takes, one short answer to what is no HTTP."""
+"""Time limits for connections, and one short answer to anything that is not HTTP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-LATE = "mblip.late"  # in a request's scope: its body did not come in time
+LATE = "mblip.late"  # key in a request's scope: its body did not come in time
 _REASONS = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -23,14 +23,14 @@ _INVALID = "this is not a valid HTTP request"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What clients may take.
+    """Limits for clients.
 
     Attributes:
-        header: Seconds until the headers of a request are here, from the connection or the request's first byte on.
-        body: Seconds until its body is here; also until a client goes on reading an answer that waits for it.
+        header: Seconds for the headers of a request, from the connection or the request's first byte on.
+        body: Seconds for the body of a request, and for a client to continue reading an answer.
         idle: Seconds that a connection is kept without a request.
-        drain: Seconds that requests which were begun may still take after SIGTERM.
-        connections: Connections at a time; more are hung up on.
+        drain: Seconds that started requests may still take after SIGTERM.
+        connections: Maximal number of connections; further ones are closed.
     """
 
     header: float = 10.0
@@ -43,12 +43,12 @@ class Limits:
 class Connection(H11Protocol):
     """uvicorn's HTTP connection with the limits that it lacks.
 
-    uvicorn limits the time of an idle connection alone: one that sends a byte now and then lived for ever.
+    uvicorn only limits the time of an idle connection, so one that sends a byte now and then would never end.
 
     Args:
-        limits: Of time and number.
-        refused: Told the status of each refusal that no application sees.
-        **options: What uvicorn gives its protocols.
+        limits: Limits of time and number.
+        refused: Called with the status of each refusal that no application sees.
+        **options: Arguments of uvicorn's protocols.
     """
 
     def __init__(self, *, limits: Limits, refused: Callable[[int], None], **options: Any) -> None:
@@ -59,7 +59,7 @@ class Connection(H11Protocol):
         self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has come."""
+        """Handle a new connection."""
         if len(self.connections) >= self.limits.connections:
             self.transport = cast(asyncio.Transport, transport)
             self.refused(503)
@@ -69,55 +69,55 @@ class Connection(H11Protocol):
         self._await("idle")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has gone."""
+        """Handle the end of the connection."""
         for timer in (self._waiting, self._unread):
             if timer:
                 timer.cancel()
-        if self.flow is not None:  # else it was hung up on at once
+        if self.flow is not None:  # else it was closed at once
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """It has sent something."""
+        """Handle bytes from the client."""
         if self.flow is None or self.transport.is_closing():
             return
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """It was answered."""
+        """Handle the end of an answer."""
         super().on_response_complete()
         self._watch()
 
     def pause_writing(self) -> None:
-        """It reads more slowly than it is answered."""
+        """Handle a client that reads more slowly than it is answered."""
         super().pause_writing()
         self._unread = self.loop.call_later(self.limits.body, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It has read on."""
+        """Handle a client that has continued to read."""
         super().resume_writing()
         if self._unread:
             self._unread.cancel()
 
     def shutdown(self) -> None:
-        """Close it, if nothing is being answered."""
+        """Close the connection, unless a request is being answered."""
         try:
             super().shutdown()
-        except h11.LocalProtocolError:  # something broken was being refused
+        except h11.LocalProtocolError:  # an invalid request was being refused
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, with the status that h11 has for it, and hang up."""
+        """Refuse invalid HTTP with h11's status, and close the connection."""
         status = getattr(sys.exception(), "error_status_hint", 400)
         self._refuse(
             status if status in _REASONS else 400, _INVALID
-        )  # 501 for a strange coding would look like our fault
+        )  # a status of 501 for an unknown coding would look like our fault
 
     def _unsupported_upgrade_warning(self) -> None:
-        """A client asked for another protocol: it gets HTTP, as it may, and the log no line for each."""
+        """Answer requests for another protocol with HTTP, without a log line for each."""
 
     def _watch(self) -> None:
-        """Wait for what is still to come of a request."""
+        """Start the timer for the next part of a request."""
         if self.transport.is_closing():
             return
         state = self.conn.their_state
@@ -135,11 +135,11 @@ class Connection(H11Protocol):
     def _late(self, what: str) -> None:
         if self.transport.is_closing():
             return
-        if what == "idle":  # it was opened and never used
+        if what == "idle":  # opened and never used
             self.transport.close()
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            # The application waits for the rest: to it, the client is gone.
+            # The application waits for the body: tell it that the client is gone.
             cast(dict[str, Any], self.cycle.scope)[LATE] = True
             self.cycle.disconnected = True
             self.cycle.message_event.set()

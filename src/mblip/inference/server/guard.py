@@ -1,4 +1,4 @@
-"""Who may ask: hosts, origins, keys and sizes, told before anything is read; and what became of each request, counted."""
+"""Check hosts, origins, keys and sizes before a request is read, and count the outcome of every request."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _log = logging.getLogger(__name__)
 _NO_CHANGE = ("GET", "HEAD", "OPTIONS")
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_.-]+))(?::(\d{1,5}))?", re.ASCII)
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
-# Pages that are served on this very machine.
+# Pages that this machine serves.
 LOOPBACK_ORIGINS = r"https?://(localhost|[a-z0-9_.-]+\.localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?"
 
 
 class Metrics:
-    """What ``/metrics`` tells."""
+    """The figures of ``/metrics``."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -57,7 +57,7 @@ class Metrics:
 
 
 def host_name(host: str) -> str | None:
-    """The name or address in a ``Host`` header, without port, in one spelling; None where it is malformed."""
+    """The normalised name or address in a ``Host`` header, without port; None if it is malformed."""
     found = _HOST.fullmatch(host.lower())
     if not found or int(found[3] or 0) > 65535:
         return None
@@ -65,7 +65,7 @@ def host_name(host: str) -> str | None:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name, as :func:`host_name` gives it, always leads to this machine."""
+    """Whether a name from :func:`host_name` always means this machine."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
@@ -76,13 +76,13 @@ def listed_hosts(values: Sequence[str]) -> list[str]:
     """The names in options such as ``--allowed-hosts a.example,b.example``; ``*`` stands for any.
 
     Raises:
-        InputError: One is no host name.
+        InputError: A value is not a host name.
     """
     names = [name for value in values for name in re.split(r"[,\s]+", value) if name]
     for name in names:
         if name != ANY and host_name(name) is None:
             raise InputError(
-                f"--allowed-hosts: {name[:100]!r} is no host name; write models.example.org, an address, or *"
+                f"--allowed-hosts: {name[:100]!r} is not a host name; write models.example.org, an address, or *"
             )
     return [name if name == ANY else host_name(name) or name for name in names]
 
@@ -91,7 +91,7 @@ def listed_origins(values: Sequence[str]) -> list[str]:
     """The origins in options such as ``--allowed-origins https://a.example``; ``*`` stands for any.
 
     Raises:
-        InputError: One is no origin.
+        InputError: A value is not an origin.
     """
     origins = [origin.lower().rstrip("/") for value in values for origin in re.split(r"[,\s]+", value) if origin]
     for origin in origins:
@@ -99,20 +99,21 @@ def listed_origins(values: Sequence[str]) -> list[str]:
         bare = parts.scheme and parts.netloc and not (parts.path or parts.query or parts.fragment)
         if origin != ANY and not (bare and host_name(parts.netloc)):
             raise InputError(
-                f"--allowed-origins: {origin[:100]!r} is no origin; write https://pages.example.org, or with :PORT, or *"
+                f"--allowed-origins: {origin[:100]!r} is not an origin; write https://pages.example.org, or with "
+                ":PORT, or *"
             )
     return origins
 
 
 class Front:
-    """The outermost layer: which hosts and origins are answered; counts every answer, and tells of clients that left.
+    """The outermost layer: checks hosts and origins, counts every answer, and logs clients that left.
 
     Args:
         app: The layers inside.
-        metrics: Counts.
-        hosts: Names that are answered beside the loopback names and the address that a connection came to.
-        origins: Origins whose pages may use the server beside its own; ``*`` for any.
-        loopback_pages: Whether pages of this machine may.
+        metrics: The counters.
+        hosts: Host names that are answered, besides the loopback names and the address that a connection came to.
+        origins: Origins whose pages may use the server, besides its own; ``*`` for any.
+        loopback_pages: Whether pages of this machine may use it.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Front:
         try:
             await (self._refusal(scope) or self.app)(scope, receive, told)
         except ClientDisconnect:
-            pass  # told below
+            pass  # logged below
         except Exception:
             status, whole = 500, True
             raise
@@ -164,17 +165,17 @@ class Front:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = dict(reversed(scope["headers"]))
         if b"transfer-encoding" in headers and b"content-length" in headers:
-            # Two servers could take it for two different requests.
+            # Servers may disagree about where such a request ends.
             why = "a request has either Content-Length or Transfer-Encoding"
             return error_response(400, why, headers={"Connection": "close"})
         host = _shown(headers.get(b"host", b""))
         absolute = _ABSOLUTE.fullmatch(scope["raw_path"])
-        if absolute:  # as to a proxy: the host that it names counts
+        if absolute:  # as for a proxy: the host in the address counts
             host = _shown(absolute[1])
             scope["raw_path"] = absolute[2] or b"/"
             scope["path"] = unquote(_shown(scope["raw_path"]))
             rest = [pair for pair in scope["headers"] if pair[0] != b"host"]
-            scope["headers"] = [(b"host", absolute[1]), *rest]  # nothing inside is to see the other
+            scope["headers"] = [(b"host", absolute[1]), *rest]  # inner layers must not see the other
         name = host_name(host)
         if name is None:
             return error_response(400, f"the Host header is missing or malformed: {host[:100]!r}", param="Host")
@@ -182,9 +183,9 @@ class Front:
         if not (
             ANY in self.hosts or name in self.hosts or is_loopback(name) or (here and name == _spelled(str(here[0])))
         ):
-            why = f"this server does not answer to the name {name[:100]!r}; whoever runs it can allow that: --allowed-hosts"
+            why = f"this server does not answer to the name {name[:100]!r}; its operator can allow it with --allowed-hosts"
             return error_response(403, why, param="Host")
-        # What proxies add counts only where it names what is allowed.
+        # Headers of proxies are kept only if they name an allowed host.
         scope["headers"] = [
             pair for pair in scope["headers"] if pair[0] != b"x-forwarded-host" or self._is_named(pair[1])
         ]
@@ -196,7 +197,7 @@ class Front:
             foreign = not self.is_allowed(_shown(origin), host)
         if foreign and (preflight or scope["method"] not in _NO_CHANGE):
             shown = _shown(origin or b"another site")[:100]
-            why = f"pages of {shown!r} may not use this server; whoever runs it can allow that: --allowed-origins"
+            why = f"pages of {shown!r} may not use this server; its operator can allow it with --allowed-origins"
             return error_response(403, why, param="Origin")
         return None
 
@@ -205,7 +206,7 @@ class Front:
         return name is not None and (ANY in self.hosts or name in self.hosts or is_loopback(name))
 
     def is_allowed(self, origin: str, host: str) -> bool:
-        """Whether a page of this origin may change what the server at ``host`` holds: its own pages always may."""
+        """Whether a page of this origin may send requests to the server at ``host``; its own pages always may."""
         origin = origin.lower()
         scheme, _, place = origin.partition("://")
         own = scheme in ("http", "https") and _with_port(place, scheme) == _with_port(host.lower(), scheme)
@@ -214,12 +215,12 @@ class Front:
 
 
 class Guard:
-    """Inside: the key, and the size of the body, whatever its header says.
+    """The inner layer: checks the key, and the true size of the body.
 
     Args:
         app: The layers inside.
-        max_bytes: Of a body.
-        keys: Of which one must be shown; none for an open server.
+        max_bytes: Largest size of a body.
+        keys: Valid keys; empty for an open server.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, keys: Sequence[str]) -> None:
@@ -234,7 +235,7 @@ class Guard:
         headers = dict(reversed(scope["headers"]))
         length = headers.get(b"content-length", b"0")
         if self.keys and scope["path"] != "/health" and not self._known(headers.get(b"authorization", b"")):
-            # Browsers ask for a name, which may be anything, and a password: the key.
+            # Browsers ask for a user name, which does not matter, and a password, which is the key.
             why = "give a valid key: Authorization: Bearer KEY, or the key as the password in a browser"
             refusal = error_response(401, why, "invalid_api_key", headers={"WWW-Authenticate": 'Basic realm="mblip"'})
         elif length.isdigit() and int(length) > self.max_bytes:
@@ -271,7 +272,7 @@ class Guard:
         elif kind.lower() != b"bearer":
             return False
         shown = _digest(key)
-        # All are compared, each in constant time, so that the time tells nothing.
+        # All keys are compared, each in constant time, so that the time reveals nothing.
         return any([hmac.compare_digest(shown, known) for known in self.keys])
 
 

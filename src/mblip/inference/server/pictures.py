@@ -1,4 +1,4 @@
-"""Pictures from clients: data URLs, uploads and, where allowed, the web. Nothing here opens a local file."""
+"""Pictures from clients: data URLs, uploads and, if allowed, the web; local files are never opened."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from mblip.storage import UnreadableImage, decode_image
 UPLOAD = "upload:"
 _REDIRECTS = 3
 _STANDARD = str.maketrans("-_", "+/")
-# Shrunk pictures that are kept, and the pixels of the largest: a photo is often asked about more than once, and decoding
-# it takes longer than a small model's answer.
+# Number of resized pictures that are kept, and pixels of the largest. A photo is often asked about more than once, and
+# decoding it takes longer than a small model's answer.
 _KEPT, _SMALL = 64, 1 << 20
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
@@ -32,15 +32,15 @@ class BadPicture(InputError):
 
 
 class RequestPictures:
-    """Fetches and decodes what requests name.
+    """Fetches and decodes the pictures of requests.
 
     Args:
-        shrink: Makes a picture no larger than the model looks at, so that waiting requests take little memory.
+        shrink: Resizes a picture to the model's input size, so that waiting requests take little memory.
         remote: Whether http(s) addresses are fetched.
-        max_bytes: Of one fetched file.
-        seconds: That fetching one may take, redirects and all.
-        decoders: Pictures that are decoded at a time; each may take 256 MiB for a moment.
-        resolve: Addresses of a host and port.
+        max_bytes: Largest size of a fetched file.
+        seconds: Maximal seconds to fetch a picture, redirects included.
+        decoders: Number of pictures that are decoded at a time; each may take 256 MiB for a moment.
+        resolve: Returns the addresses of a host and port.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class RequestPictures:
         self._remote, self._max_bytes, self._seconds = remote, max_bytes, seconds
         self._resolve = resolve or _resolve
         self._decoding = asyncio.Semaphore(decoders)
-        self._known: dict[str, Image.Image] = {}  # the one used last is last
+        self._known: dict[str, Image.Image] = {}  # the most recently used one is last
 
     async def open(self, urls: Sequence[str], uploads: Mapping[str, bytes]) -> list[tuple[str, Image.Image]]:
         """The pictures of a request, each with the hash of its content.
 
         Raises:
-            BadPicture: One cannot be had or decoded.
+            BadPicture: A picture cannot be fetched or decoded.
         """
         return [await self._open(url, uploads) for url in urls]
 
@@ -120,19 +120,19 @@ class RequestPictures:
         except (TimeoutError, httpx.TimeoutException) as error:
             raise BadPicture(f"the picture did not come within {self._seconds:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ValueError) as error:
-            raise BadPicture("the picture cannot be fetched from there") from error
-        raise BadPicture(f"the picture's address leads on more than {_REDIRECTS} times")
+            raise BadPicture("the picture cannot be fetched from its address") from error
+        raise BadPicture(f"the picture's address redirects more than {_REDIRECTS} times")
 
     async def _get(self, client: httpx.AsyncClient, url: str) -> bytes | str:
-        """The file at an address, or the address that it leads on to."""
+        """The file at an address, or the address that it redirects to."""
         parsed = httpx.URL(url)
         if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
-            raise BadPicture("the picture's address, or where it leads on to, is not plain http(s)")
+            raise BadPicture("the picture's address, or where it redirects to, is not plain http(s)")
         port = parsed.port or (443 if parsed.scheme == "https" else 80)
         addresses = await self._resolve(parsed.host, port)
         if not addresses or not all(map(is_public, addresses)):
-            raise BadPicture("the picture's address, or where it leads on to, is not on the public internet")
-        # To the very address that was checked: a second look-up could give another.
+            raise BadPicture("the picture's address, or where it redirects to, is not on the public internet")
+        # Connect to the address that was checked, because a second look-up could give another one.
         pinned = parsed.copy_with(host=addresses[0], port=port)
         headers = {"Host": parsed.netloc.decode("ascii"), "Accept": "image/*", "Accept-Encoding": "identity"}
         async with client.stream(
@@ -151,7 +151,7 @@ class RequestPictures:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet, and not to a tunnel that may lead elsewhere."""
+    """Whether an IP address is on the public internet, and not in a tunnel that may lead elsewhere."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -161,7 +161,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-# All that is in use of IPv6's public addresses. What lies outside often has an IPv4 address inside.
+# The IPv6 range in public use. Addresses outside of it often embed an IPv4 address.
 _UNICAST = ipaddress.ip_network("2000::/3")
 
 
@@ -171,13 +171,13 @@ async def _resolve(host: str, port: int) -> list[str]:
 
 
 def _from_data_url(url: str) -> bytes:
-    """The bytes in a data URL: what they are is told by them, not by the type that it declares."""
+    """The bytes in a data URL; its declared type is ignored."""
     head, comma, data = url.partition(",")
     if not comma or not head.lower().endswith(";base64"):
         raise BadPicture("a data URL must read data:image/TYPE;base64,...")
     if "%" in data:
         data = unquote(data)
-    # Line breaks, the alphabet for URLs and missing padding are other ways to write the same.
+    # Line breaks, the URL-safe alphabet and missing padding are accepted.
     data = "".join(data.split()).translate(_STANDARD).rstrip("=")
     try:
         return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)

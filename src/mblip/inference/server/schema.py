@@ -1,4 +1,4 @@
-"""Requests and responses of the OpenAI chat API, as far as a vision-LLM of one turn can serve them."""
+"""Requests and responses of the OpenAI chat API, as far as a single-turn vision-LLM can serve them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_IMAGES = 8
 MAX_ANSWERS = 8
 MAX_PROMPT_TOKENS = 1024
 _ONE_TURN = (
-    "one message of the user is answered: no system message, no earlier turns; put instructions into its text, and send "
-    "the last question alone, with its pictures"
+    "one message of the user is answered: no system message, no earlier turns; put instructions into its text, and "
+    "send the last question alone, with its pictures"
 )
-# What clients send unasked, at the values that ask for nothing. Other values would be ignored: better said.
+# Fields that clients send by default, with the values that have no effect. Other values are refused instead of ignored.
 IDLE: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "chat_template_kwargs": ({},),
@@ -43,22 +43,22 @@ IDLE: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "verbosity": ("medium",),
 }
-# What changes no answer, whatever it says: names, labels, hints for caches.
+# Fields that never change an answer: names, labels, hints for caches.
 WITHOUT_EFFECT = frozenset(
     {"cache_control", "metadata", "name", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user"}
 )
-# Parts of OpenAI's other API, which say the same.
+# Equivalent parts of OpenAI's other API.
 _SAME_PART = {"input_text": "text", "input_image": "image_url"}
 
 
 class _Strict(BaseModel):
-    # A field that this server does not know would change nothing: better said than ignored.
+    # An unknown field is refused instead of ignored.
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _without_idle(cls, data: Any) -> Any:
-        """A field that is null, or says what holds anyway, is as good as left out."""
+        """Drop fields that are null or set to a value without effect."""
         return (
             {key: value for key, value in data.items() if not _is_idle(key, value)} if isinstance(data, dict) else data
         )
@@ -77,7 +77,7 @@ def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError("holds half of a surrogate pair, which is no character") from error
+        raise ValueError("contains half of a surrogate pair, which is no character") from error
     return text
 
 
@@ -91,7 +91,7 @@ class TextPart(_Strict):
 
 
 class ImageAddress(_Strict):
-    """Where a picture is."""
+    """The address of a picture."""
 
     url: str = Field(description="data:...;base64,... or upload:NAME of a multipart request or, if allowed, http(s)")
     detail: Literal["auto", "low", "high", "original"] = Field(
@@ -117,7 +117,7 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Message(_Strict):
-    """What the user says and shows; a system message only where it is empty."""
+    """The user's message, with text and pictures; a system message must be empty."""
 
     role: Literal["user", "system", "developer"]
     content: list[Part] = Field(max_length=64)
@@ -160,14 +160,14 @@ def _known_part(part: Any) -> Any:
     if not isinstance(part, dict) or part.get("type") not in _SAME_PART:
         return part
     part = {**part, "type": _SAME_PART[part["type"]]}
-    detail = part.pop("detail", None)  # there it stands beside the address
+    detail = part.pop("detail", None)  # in that API it is beside the address
     if detail is not None and isinstance(part.get("image_url"), str):
         part["image_url"] = {"url": part["image_url"], "detail": detail}
     return part
 
 
 class StreamOptions(_Strict):
-    """What a stream ends with."""
+    """Options for the end of a stream."""
 
     include_usage: bool = False
     include_obfuscation: bool = Field(default=False, description="without effect")
@@ -183,7 +183,7 @@ class ChatRequest(_Strict):
     temperature: float | None = Field(default=None, ge=0, le=2, description="above 0: sample instead of beam search")
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(
-        default=None, ge=-(2**63), lt=2**63, description="of the sampling; such a request runs alone"
+        default=None, ge=-(2**63), lt=2**63, description="seed of the sampling; such a request runs alone"
     )
     n: int = Field(default=1, ge=1, le=MAX_ANSWERS, description="above 1: sampled, at temperature 1 by default")
     stream: bool = False
@@ -204,21 +204,21 @@ class ChatRequest(_Strict):
             if len(roles) > 1 or roles[:1] in (["system"], ["developer"], ["assistant"]):
                 raise ValueError(_ONE_TURN)
             if messages and not roles:
-                raise ValueError("a message of the user is missing: there are empty system messages alone")
+                raise ValueError("a message of the user is missing: there are only empty system messages")
         return messages
 
     @property
     def place(self) -> int:
-        """Of the user's message among the messages."""
+        """Index of the user's message among the messages."""
         return next(n for n, message in enumerate(self.messages) if message.role == "user")
 
     @property
     def asked_tokens(self) -> int:
-        """The longest answer that was asked for."""
+        """The requested maximal length of the answer, in tokens."""
         return self.max_completion_tokens or self.max_tokens or 50
 
     def generation(self, room: int) -> dict[str, Any]:
-        """The settings for transformers' ``generate``, for an answer of at most ``room`` tokens."""
+        """Options of transformers' ``generate`` for an answer of at most ``room`` tokens."""
         temperature = 1.0 if self.temperature is None and self.n > 1 else self.temperature
         greedy = self.stream or bool(temperature)
         settings: dict[str, Any] = {
@@ -229,7 +229,7 @@ class ChatRequest(_Strict):
         if self.length_penalty is not None and settings["num_beams"] > 1:
             settings["length_penalty"] = self.length_penalty
         if temperature:
-            # transformers refuses a temperature that rounds the largest logit difference to infinity
+            # transformers refuses a temperature at which the largest logit difference overflows
             settings |= {
                 "do_sample": True,
                 "temperature": max(temperature, 0.01),
@@ -240,7 +240,7 @@ class ChatRequest(_Strict):
 
 
 def _empty(message: Any) -> bool:
-    """Whether a message is one of the system that says nothing."""
+    """Whether a message is an empty system message."""
     if not isinstance(message, dict) or message.get("role") not in ("system", "developer"):
         return False
     content = message.get("content")
@@ -253,11 +253,11 @@ def _empty(message: Any) -> bool:
 
 
 def explain(error: ValidationError, sent: Any) -> tuple[str, str | None]:
-    """What to tell the client, and the place in what it sent."""
+    """The message for the client, and the place of the error in its request."""
     first = error.errors(include_url=False, include_context=False)[0]
     place, here = [], sent
     for last, step in enumerate(first["loc"], 1 - len(first["loc"])):
-        # pydantic also names the type that a part was taken for, which is no key of it.
+        # pydantic's path also has the type that a part was parsed as, which is not a key.
         if step in here if isinstance(here, Mapping) else isinstance(here, list) and step in range(len(here)):
             here = here[step]
         elif last < 0 or first["type"] != "missing":
@@ -282,18 +282,18 @@ class Completion:
     """The objects of one answer, complete or in chunks."""
 
     def __init__(self, model: str, notice: str | None = None) -> None:
-        """Begin one.
+        """Begin a completion.
 
         Args:
-            model: What clients call it.
-            notice: What whoever reads the answer should know, in a field of that name.
+            model: Name of the model for clients.
+            notice: A notice for the reader of the answer, in the field ``notice``.
         """
         self._head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         if notice:
             self._head["notice"] = notice
 
     def whole(self, texts: list[str], reasons: list[str], usage: dict[str, int]) -> dict[str, Any]:
-        """``chat.completion``."""
+        """The object ``chat.completion``."""
         choices = [
             {
                 "index": place,
@@ -306,10 +306,10 @@ class Completion:
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage}
 
     def chunk(self, delta: dict[str, str], reason: str | None = None, index: int = 0) -> dict[str, Any]:
-        """``chat.completion.chunk``."""
+        """The object ``chat.completion.chunk``."""
         choice = {"index": index, "delta": delta, "finish_reason": reason, "logprobs": None}
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
 
     def usage(self, usage: dict[str, int]) -> dict[str, Any]:
-        """The last chunk, where it was asked for."""
+        """The last chunk with token counts, if it was requested."""
         return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage}

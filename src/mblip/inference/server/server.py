@@ -1,4 +1,4 @@
-"""Running an application: one socket, one process, a graceful end."""
+"""Run an application with one socket, one process and a graceful end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import uvicorn
 from mblip.errors import of_system
 from mblip.inference.server.connections import Connection, Limits
 
-# For a task that does not end when its client is gone.
+# Time for tasks that do not end when their client is gone.
 _MERCY_SECONDS = 5
-# Files that a server needs beside its connections.
+# Open files that a server needs besides its connections.
 _OTHER_FILES = 256
 
 
@@ -24,10 +24,11 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket bound to an address.
 
     Raises:
-        InputError: It is taken, or none of this machine's.
+        InputError: The address is taken, or is not one of this machine.
     """
     try:
-        # The protocol is TCP by number: asyncio else leaves Nagle's algorithm on, 40 ms an answer on kept connections.
+        # The protocol number must be TCP's. Otherwise asyncio leaves Nagle's algorithm on, which costs 40 ms per
+        # answer.
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )[0]
@@ -43,19 +44,19 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: Any, bound: socket.socket, on_start: Callable[[str], None], limits: Limits | None = None) -> None:
-    """Serve until SIGTERM or Ctrl-C; requests that were begun are then answered, within a limit, before this returns.
+    """Serve until SIGTERM or Ctrl-C, then answer the started requests within a time limit.
 
     Args:
-        app: Made by :func:`~mblip.inference.server.create_app`.
-        bound: See :func:`listen`.
-        on_start: Told the address once it answers.
-        limits: What clients may take.
+        app: The application from :func:`~mblip.inference.server.create_app`.
+        bound: The socket, see :func:`listen`.
+        on_start: Called with the address once the server answers.
+        limits: Limits for clients.
     """
     limits = limits or Limits()
     _allow_files(limits.connections + _OTHER_FILES)
     host, port = bound.getsockname()[:2]
     server = server_of(app, limits, lambda: on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}"))
-    # uvicorn raises the signal again when it is done; the end of a server that was told to stop is no failure.
+    # uvicorn raises the signal again at the end, but stopping on request is not a failure.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run(sockets=[bound])
@@ -65,7 +66,7 @@ def run(app: Any, bound: socket.socket, on_start: Callable[[str], None], limits:
 
 
 def _allow_files(wanted: int) -> None:
-    """Let this process open as many files, as far as it may: a server without one left cannot even hang up."""
+    """Raise this process's limit of open files, as far as allowed: without one left, a server cannot even hang up."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -77,7 +78,7 @@ def server_of(app: Any, limits: Limits, on_start: Callable[[], None] = lambda: N
     connection: Any = partial(Connection, limits=limits, refused=app.state.metrics.refused)
     config = uvicorn.Config(
         app, http=connection, ws="none", log_level="warning", server_header=False, proxy_headers=False,
-        timeout_keep_alive=limits.idle,  # type: ignore[arg-type] # a number of seconds, whole or not
+        timeout_keep_alive=limits.idle,  # type: ignore[arg-type] # seconds, may be a fraction
         timeout_graceful_shutdown=int(limits.drain) + _MERCY_SECONDS,
     )  # fmt: skip
     return _Server(config, limits.drain, on_start)
@@ -94,8 +95,8 @@ class _Server(uvicorn.Server):
             self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # To hang up on clients ends their requests as if they had left; to cancel the tasks, as uvicorn does, ends in a
-        # traceback for each.
+        # Closing the connections ends requests as if the clients had left. Cancelling the tasks, as uvicorn does, would
+        # log a traceback for each.
         hang_up = self.servers[0].get_loop().call_later(self._drain, self._hang_up)
         await super().shutdown(sockets)
         hang_up.cancel()

@@ -1,4 +1,4 @@
-"""Instruction templates, one YAML file a set: task -> prompts with the answer each wants."""
+"""Instruction templates, one YAML file per set: task -> prompts, each with its answer."""
 
 from mblip.mixture.templates.rendering import Template, Templates, has_prompt, load_templates, shipped_templates
 from mblip.mixture.templates.seen import describe_prompts, normal_prompt, was_seen

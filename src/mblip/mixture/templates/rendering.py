@@ -1,4 +1,4 @@
-"""Templates and how an example becomes an instruction by one."""
+"""Templates, and how they turn examples into instructions."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ TEXT_ONLY = "text"
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A prompt and its answer, with ``{role}`` for a text of the example and ``{language}`` for the answer's.
+    """A prompt and its answer, with ``{role}`` for a text of the example and ``{language}`` for the answer's language.
 
     Attributes:
-        task: Of the examples it is for.
+        task: The task of the examples it is for.
         prompt_roles: Roles that the prompt shows, in order.
         answer_roles: Roles that the answer shows; ``{language}`` names the language of the first.
-        language: mC4 code of the prompt's own words. English ones serve every language, others their own.
+        language: mC4 code of the prompt's own words. English prompts serve every language, others only their own.
     """
 
     task: str
@@ -49,9 +49,9 @@ class Templates:
     """The templates of all tasks.
 
     Args:
-        by_task: Those of the recipe.
+        by_task: The recipe's templates by task.
         profile: ``original`` for the names of languages in the original's prompts.
-        text_only: Those of rows without a picture, for tasks that the recipe has none for.
+        text_only: Templates for rows without a picture, for tasks that ``by_task`` lacks.
 
     Attributes:
         text_only: As above.
@@ -69,7 +69,7 @@ class Templates:
         self._names = {code: language.in_profile(profile).name for code, language in LANGUAGES.items()}
 
     def add(self, templates: Iterable[Template]) -> None:
-        """Take in templates in other languages; their language's examples use them in turn with the English ones."""
+        """Add templates in other languages; examples in these languages alternate between them and the English ones."""
         for template in templates:
             key = template.task, template.language
             self._own.setdefault(key, list(self._english[template.task])).append(template)
@@ -79,11 +79,11 @@ class Templates:
         return [(task, template) for task, templates in self._english.items() for template in templates]
 
     def name_language(self, prompt: str, language: str) -> str:
-        """A prompt with the answer's language filled in and its other fields as they are."""
+        """Fill in the answer's language in a prompt, and keep its other fields."""
         return prompt.replace("{language}", self._names[language])
 
     def check(self, example: Example) -> None:
-        """Make sure that every template of an example's task can show it; one with a prompt of its own needs none.
+        """Check that every template of an example's task fits it; an example with its own prompt needs none.
 
         Raises:
             InputError: As in :meth:`render`.
@@ -94,12 +94,12 @@ class Templates:
                     raise _lacks(example, role, template)
 
     def render(self, example: Example) -> Instruction:
-        """Make an instruction; which of the task's templates is used follows from the example's id.
+        """Make an instruction with one of the task's templates, chosen by the example's id.
 
-        An example that has a prompt of its own (the role ``prompt``) is used as it is, with its ``answer``.
+        An example with its own prompt (the role ``prompt``) is used unchanged, with its ``answer``.
 
         Raises:
-            InputError: No template for the task, or the example lacks a text that the template shows.
+            InputError: There is no template for the task, or the example lacks a text that the template shows.
         """
         choices = self._choices(example)
         languages = example.languages
@@ -139,7 +139,7 @@ _AS_IT_IS = [Template("", "{prompt}", "{answer}", ("prompt",), ("answer",))]
 
 
 def has_prompt(example: Example) -> bool:
-    """Whether an example has a prompt of its own, so that no template makes one."""
+    """Whether an example has its own prompt, so that it needs no template."""
     return "prompt" in example.texts
 
 
@@ -165,12 +165,12 @@ def _lacks(example: Example, role: str, template: Template) -> InputError:
 
 
 def load_templates(names: tuple[str, ...], profile: Profile = "correct") -> Templates:
-    """Load template files, shipped ones by name and others by path; a task in several files has the later's.
+    """Load template files, shipped ones by name and others by path; later files replace tasks of earlier ones.
 
-    Rows without a picture have templates of their own (:data:`TEXT_ONLY`) where these have none.
+    For rows without a picture, tasks that these files lack have templates of their own (:data:`TEXT_ONLY`).
 
     Raises:
-        InputError: No such file, or not a mapping of tasks to lists of prompt and answer.
+        InputError: There is no such file, or it is not a mapping of tasks to lists of prompt and answer.
     """
     by_task: dict[str, list[Template]] = {}
     for name in names:
@@ -186,7 +186,7 @@ def shipped_templates() -> dict[str, Path]:
 
 
 def find_templates(name: str) -> Path:
-    """The path of a template file, given by path or by the name of a shipped one.
+    """The path of a template file, from a path or the name of a shipped one.
 
     Raises:
         InputError: There is neither.
@@ -230,5 +230,5 @@ def _roles(path: Path, text: str) -> tuple[str, ...]:
         raise InputError(f"{path}: {text!r} has a brace that is not closed ({error})") from error
     for field in fields:
         if not field.isidentifier():
-            raise InputError(f"{path}: {{{field}}} in {text!r} is no name of a text; double a brace to show it")
+            raise InputError(f"{path}: {{{field}}} in {text!r} is not the name of a text; double a brace to show it")
     return tuple(field for field in fields if field != "language")

@@ -1,4 +1,4 @@
-"""Whether a prompt was seen in training: word for word, whatever its blanks, its case, and what stands in its fields."""
+"""Check whether a prompt was seen in training, word for word, ignoring blanks, case and the content of fields."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES
 
 _FIELD = re.compile(r"\{\w*\}|⟨\w*⟩")
-_LANGUAGE = "⟨language⟩"  # stands for {language} and for any language's name; other fields become {}
+_LANGUAGE = "⟨language⟩"  # replaces {language} and any language's name; other fields become {}
 
 
 def normal_prompt(prompt: str) -> str:
-    """A prompt without what may differ: runs of blanks are one, letters small, languages and other fields nameless.
+    """Normalise a prompt: collapse blanks, lower the case, and replace languages and other fields by placeholders.
 
     ``Short answer in English:``, ``short  answer in {language}:`` and ``Short answer in Farsi: `` are one prompt, and so are
     ``Question: {question}`` and ``Question: {text}``.
@@ -29,16 +29,16 @@ def normal_prompt(prompt: str) -> str:
 def describe_prompts(
     by_task: Mapping[str, Sequence[str]], tasks: Iterable[str] = (), before: Any = None
 ) -> dict[str, Any]:
-    """What a model says of the prompts that it was trained on, to be kept with it.
+    """Describe the prompts that a model was trained on, to be saved with it.
 
     Args:
-        by_task: Of its mix, as the manifest lists them; empty where that does not say.
-        tasks: The tasks that are trained on; empty for all.
-        before: What the model that training starts from says; None for one that was never trained on instructions.
-            An empty dictionary stands for one that was, but does not say on which.
+        by_task: The prompts of its mix, from the manifest; empty if that does not list them.
+        tasks: The tasks of the training; empty for all.
+        before: The description of the model that training starts from; None for a model that was never trained on
+            instructions. An empty dictionary stands for a model with unknown prompts.
 
     Returns:
-        ``prompts``, and whether these are ``complete``: all that the model has seen.
+        ``prompts``, and whether they are ``complete``, which is all that the model has seen.
     """
     wanted = set(tasks) or set(by_task)
     found = {prompt for task, prompts in by_task.items() if task in wanted for prompt in prompts}
@@ -53,13 +53,13 @@ def was_seen(prompt: str, trained: Mapping[str, Any] | None, texts: Iterable[str
     """Whether a prompt of the evaluation was seen in training.
 
     Args:
-        prompt: As a benchmark asks it, with ``{text}``.
-        trained: See :func:`describe_prompts`; None for a model that does not say.
-        texts: What stands for ``{text}``. They are looked at where the prompt is nothing else, and each has to read like a
-            prompt of the training.
+        prompt: The benchmark's prompt, with ``{text}``.
+        trained: See :func:`describe_prompts`; None for a model without this description.
+        texts: The texts for ``{text}``. They count if the prompt has no other words; each must then read like a prompt
+            of the training.
 
     Returns:
-        None where that is not known.
+        None if it is unknown.
     """
     if trained is None:
         return None

@@ -1,4 +1,4 @@
-"""Templates in other languages: each prompt translated once a language, its fields kept or the translation left out."""
+"""Translate templates: each prompt once per language; a translation that loses a field is left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mblip.translation.filters import rejection
 Translate = Callable[[list[str], str], dict[str, str | None]]
 
 SOURCE = "templates"
-"""Of the drops: prompts are no examples, so they name no language that a plan would count."""
+"""Source name of dropped prompts, which are not examples and do not count in a plan."""
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
@@ -27,18 +27,17 @@ def translate_templates(
     filters: FilterSection | None = None,
     profile: Profile = "correct",
 ) -> tuple[list[Template], list[Drop]]:
-    """Translate every prompt into every language, the answer's language already named in it.
+    """Translate every prompt into every language, with the answer's language already filled in.
 
-    A prompt without words of its own, such as ``{question}``, is passed over: it is the same in every language.
-
-    The translator sees numbers for the fields, ``{1}`` for ``{question}``: a word in braces would be translated too.
+    A prompt without words of its own, such as ``{question}``, is skipped: it is the same in every language. The
+    translator gets numbers for fields, ``{1}`` for ``{question}``, because it would translate a word in braces.
 
     Args:
-        templates: The English ones.
-        languages: mC4 codes; English is passed over.
-        translate: Distinct English texts and a language -> a translation or None for each, as
-            :meth:`mblip.translation.Translator.translate_texts` does.
-        filters: What the words around the fields must pass; by default all that is on by default.
+        templates: The English templates.
+        languages: mC4 codes; English is skipped.
+        translate: Distinct English texts and a language -> a translation or None for each, like
+            :meth:`mblip.translation.Translator.translate_texts`.
+        filters: Filters for the words around the fields; by default those that are on by default.
         profile: As in :func:`mblip.translation.filters.rejection`.
 
     Returns:
@@ -74,7 +73,7 @@ def _has_words(prompt: str) -> bool:
 
 
 def _number_fields(prompt: str) -> tuple[str, list[str]]:
-    """A prompt with ``{1}``, ``{2}``, ... for its fields, and their names."""
+    """Replace the fields of a prompt by ``{1}``, ``{2}``, ...; returns the prompt and the names of the fields."""
     names = list(dict.fromkeys(_FIELD.findall(prompt)))
     return _FIELD.sub(lambda field: f"{{{names.index(field[1]) + 1}}}", prompt), names
 

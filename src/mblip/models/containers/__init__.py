@@ -12,30 +12,30 @@ from mblip.models.containers.blip2 import Blip2Container
 from mblip.models.containers.llava import LlavaContainer
 
 CONTAINERS: dict[str, type[Container]] = {kind.model_type: kind for kind in (Blip2Container, LlavaContainer)}
-# What stands between eyes and language model, by the container that has it.
+# The container of each kind of bridge between eyes and language model.
 BRIDGES: dict[str, type[Container]] = {"qformer": Blip2Container, "mlp": LlavaContainer}
 
 
 def container_of(model: Any) -> Container:
-    """A stock model, seen as parts.
+    """The container of a stock model.
 
     Raises:
-        InputError: No container has this class.
+        InputError: No container holds this class.
     """
     kind = container_kind(model.config)
     if kind is None:
         known = ", ".join(CONTAINERS)
-        raise InputError(f"a {model.config.model_type} model is none of the vision-LLMs that are built here ({known})")
+        raise InputError(f"a {model.config.model_type} model is not a vision-LLM that mblip builds ({known})")
     return kind(model)
 
 
 def container_kind(config: Any) -> type[Container] | None:
-    """The container that a configuration belongs to; None where no container has it."""
+    """The container class of a configuration; None if there is none."""
     return CONTAINERS.get(config.model_type)
 
 
 def whole_of(folder: Path) -> tuple[type[Container], Any]:
-    """The container of a whole checkpoint, and its configuration.
+    """The container class of a complete vision-LLM checkpoint, and its configuration.
 
     Raises:
         InputError: No container reads it.
@@ -45,10 +45,10 @@ def whole_of(folder: Path) -> tuple[type[Container], Any]:
 
 
 def bridge_for(model_type: str | None, bridge: str | None) -> str:
-    """The bridge behind the eyes of a checkpoint of this kind: the one named, a BLIP-2's own, else an MLP.
+    """The bridge behind a checkpoint's eyes: the one named, else the Q-Former of a BLIP-2, else an MLP.
 
     Raises:
-        InputError: The one named cannot be put there.
+        InputError: The named bridge does not fit these eyes.
     """
     own = "qformer" if model_type == Blip2Container.model_type else "mlp"
     chosen = bridge or own
@@ -64,16 +64,16 @@ def bridge_for(model_type: str | None, bridge: str | None) -> str:
 def eyes_of(
     folder: Path, bridge: str | None = None, layer: int | list[int] | None = None, strategy: str | None = None
 ) -> tuple[type[Container], Any]:
-    """The container for the eyes of a checkpoint, and a configuration that describes them.
+    """The container class for the eyes of a checkpoint, and a configuration that describes them.
 
     Args:
         folder: A BLIP-2, a vision tower, a dual encoder or a checkpoint of the LLaVA family.
-        bridge: ``qformer`` or ``mlp``; None for what suits the checkpoint.
+        bridge: ``qformer`` or ``mlp``; None chooses the one that suits the checkpoint.
         layer: See :meth:`LlavaContainer.read_eyes`.
-        strategy: Likewise.
+        strategy: See :meth:`LlavaContainer.read_eyes`.
 
     Raises:
-        InputError: No container can hold them, or the settings are another container's.
+        InputError: No container can hold these eyes, or the settings belong to another container.
     """
     kind = BRIDGES[bridge_for(read_json(folder / "config.json").get("model_type"), bridge)]
     if kind is LlavaContainer:

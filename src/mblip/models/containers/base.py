@@ -1,4 +1,4 @@
-"""What holds eyes, bridge and language model together in a stock class of transformers."""
+"""Base class for containers: a stock class of transformers that holds eyes, bridge and language model."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Keep = Literal["keep", "random"]
 
 
 class Container(ABC):
-    """A stock model, seen as parts.
+    """A stock model and its parts.
 
-    What is exported loads anywhere without this package, because the stock class is the container in memory and on disk.
+    The stock class is the container in memory and on disk, so an export loads anywhere without this package.
 
     Attributes:
-        model_type: What its ``config.json`` calls it.
-        prefixes: The part that each prefix of a parameter's name belongs to.
+        model_type: Name of the class in ``config.json``.
+        prefixes: Prefix of a parameter's name to the part it belongs to.
         bridge: Parts between the eyes and the language model, which every run stores.
-        images_in_text: Whether images stand inside the prompt's text, written as a frame says
-            (:mod:`mblip.processing.framing`); else their tokens stand before everything.
-        eyes_name: Eyes and bridge in words, for model cards.
+        images_in_text: Whether image tokens stand inside the prompt's text, where a frame puts them
+            (:mod:`mblip.processing.framing`); else they come first.
+        eyes_name: Description of eyes and bridge for model cards.
         model: The stock model.
     """
 
@@ -61,7 +61,7 @@ class Container(ABC):
     @property
     @abstractmethod
     def encoders(self) -> Mapping[str, Any]:
-        """By part, the modules of transformer layers between pixels and language model."""
+        """The transformers between pixels and language model, by part."""
 
     @property
     @abstractmethod
@@ -76,7 +76,7 @@ class Container(ABC):
     @property
     @abstractmethod
     def tokens_per_image(self) -> int:
-        """Placeholders that one image takes in a prompt."""
+        """Number of placeholders that one image takes in a prompt."""
 
     @property
     @abstractmethod
@@ -85,33 +85,33 @@ class Container(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs go."""
+        """The device that inputs are moved to."""
         device: torch.device = self.projection.weight.device
         return device
 
     @abstractmethod
     def vision_states(self, pixel_values: Tensor) -> Tensor:
-        """What the bridge reads of each image: [images, 3, H, W] -> [images, states, encoder width].
+        """Encode images for the bridge: [images, 3, H, W] -> [images, states, encoder width].
 
-        The image encoder alone decides it, so that it stays the same for as long as the encoder does.
+        The states depend on the image encoder alone, so they stay the same while the encoder is frozen.
         """
 
     @abstractmethod
     def bridge_states(self, vision_states: Tensor) -> Tensor:
-        """What the last projection reads of each image: the above -> [images, tokens, bridge width]."""
+        """Compute the input of the last projection: :meth:`vision_states` -> [images, tokens, bridge width]."""
 
     @property
     def eye_settings(self) -> dict[str, Any]:
-        """What :func:`~mblip.models.build.build_model` must be told, beside the bases, to build these eyes again."""
+        """Arguments of :func:`~mblip.models.build.build_model`, besides the bases, that build these eyes again."""
         return {}
 
     def encode_states(self, vision_states: Tensor) -> Tensor:
-        """What the language model reads of each image: :meth:`vision_states` -> [images, tokens, width]."""
+        """Turn :meth:`vision_states` into image features for the language model: [images, tokens, width]."""
         projected: Tensor = self.projection(self.bridge_states(vision_states).to(self.projection.weight.dtype))
         return projected
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """What the language model reads of each image: [images, 3, H, W] -> [images, tokens, width]."""
+        """Image features for the language model: [images, 3, H, W] -> [images, tokens, width]."""
         return self.encode_states(self.vision_states(pixel_values))
 
     # The model on disk, and its shape.
@@ -119,24 +119,24 @@ class Container(ABC):
     @classmethod
     @abstractmethod
     def read_config(cls, folder: Path) -> Any:
-        """The configuration of a checkpoint of this kind.
+        """Read the configuration of a checkpoint of this kind.
 
         Raises:
-            InputError: Another kind of checkpoint, or one that would run code of its own.
+            InputError: The checkpoint is of another kind, or needs code of its own.
         """
 
     @classmethod
     def check_language_model(cls, text_config: Any) -> None:
-        """Whether a language model of this configuration can stand behind the bridge: any can, unless overridden.
+        """Check that a language model of this configuration can stand behind the bridge; the default accepts any.
 
         Raises:
-            InputError: It cannot.
+            InputError: The language model does not fit.
         """
         del text_config
 
     @classmethod
     def check_files(cls, folder: Path, config: Any) -> bool:
-        """Look whether a checkpoint's files hold every weight, by their headers; False where only the names can tell.
+        """Check a checkpoint's weights by the headers of its files; False if only their names can be checked.
 
         Raises:
             InputError: Weights are missing or of another size.
@@ -146,12 +146,12 @@ class Container(ABC):
     @classmethod
     @abstractmethod
     def config_from_parts(cls, eyes: Any, text_config: Any, image_token_id: int | None = None) -> Any:
-        """The configuration of the eyes and bridge of ``eyes`` before another language model."""
+        """The configuration of the eyes and bridge of ``eyes`` with another language model."""
 
     @classmethod
     @abstractmethod
     def read_image_processor(cls, folder: Path, config: Any) -> Any:
-        """The image processor of a checkpoint of this kind.
+        """Read the image processor of a checkpoint of this kind.
 
         Raises:
             InputError: It is damaged, or makes images of another size than the encoder takes.
@@ -160,12 +160,12 @@ class Container(ABC):
     @classmethod
     @abstractmethod
     def processor(cls, image_processor: Any, tokenizer: Any, config: Any) -> Any:
-        """The stock processor of image processor and tokeniser."""
+        """The stock processor that joins image processor and tokeniser."""
 
     @classmethod
     @abstractmethod
     def skeleton(cls, config: Any, language_model: Any, dtype: torch.dtype) -> Self:
-        """The model around a language model, its own weights not initialised, on the device of the context."""
+        """The model around a language model, with uninitialised weights, on the device of the context."""
 
     @classmethod
     @abstractmethod
@@ -180,16 +180,16 @@ class Container(ABC):
         projection: Keep,
         seed: int,
     ) -> Self:
-        """The model with the eyes of a checkpoint before another language model.
+        """Build the model from the eyes of a checkpoint and another language model.
 
         Args:
             eyes: The configuration of the checkpoint whose eyes are taken.
             weights: The weights of that checkpoint.
-            language_model: Complete, on the CPU; the vision model takes its type.
+            language_model: The complete language model on the CPU; the vision model takes its type.
             image_token_id: Id of the image placeholder in prompts.
             bridge: Keep the checkpoint's bridge, or draw a new one.
-            projection: Likewise for the projection; the widths must agree.
-            seed: Of what is drawn.
+            projection: Keep the checkpoint's projection (the widths must agree), or draw a new one.
+            seed: Seed of the weights that are drawn.
 
         Raises:
             InputError: A weight is missing or has another shape, or the widths differ.
@@ -198,38 +198,38 @@ class Container(ABC):
     @classmethod
     @abstractmethod
     def load(cls, folder: Path, config: Any, dtype: torch.dtype | str | None, learns: bool) -> Self:
-        """A whole checkpoint of this kind.
+        """Load a complete checkpoint of this kind.
 
         Args:
-            folder: Where it lies.
+            folder: The checkpoint's folder.
             config: See :meth:`read_config`.
-            dtype: Of vision and language model; None for what the language model was saved in.
-            learns: Read the bridge in fp32, since it may be trained, rather than in the type that the stock class uses.
+            dtype: Type of the vision and language model; None keeps the type that the language model was saved in.
+            learns: Read the bridge in fp32, because it may be trained, and not in the type that the stock class uses.
 
         Raises:
-            InputError: It is incomplete or damaged.
+            InputError: The checkpoint is incomplete or damaged.
         """
 
 
 def finite(features: Tensor) -> Tensor:
-    """What is made of images, as it is given; answers from other numbers would be empty or at random.
+    """Return image features unchanged if all are finite; with other values, answers would be empty or random.
 
     Raises:
-        InputError: Some of it is not finite.
+        InputError: A value is not finite.
     """
     if not bool(features.isfinite().all()):
         raise InputError(
-            "vision model and bridge make numbers that are not finite of a picture: they overflow in this data type (take "
-            "bf16 or fp32), or the weights are damaged"
+            "vision model and bridge make numbers that are not finite of a picture: they overflow in this data type "
+            "(take bf16 or fp32), or the weights are damaged"
         )
     return features
 
 
 def part_of(name: str, prefixes: Mapping[str, str]) -> str:
-    """The part that a parameter of a container belongs to, by its name; LoRA is told apart by PEFT's own names."""
+    """The part that a parameter belongs to, by its name; LoRA weights are recognised by PEFT's names."""
     if ".lora_" in name:
         return "lora"
     for prefix, part in prefixes.items():
         if name.startswith(prefix):
             return part
-    raise ValueError(f"the parameter {name} belongs to none of the container's parts ({', '.join(prefixes)})")
+    raise ValueError(f"the parameter {name} belongs to no part of the container ({', '.join(prefixes)})")

@@ -51,39 +51,39 @@ class Blip2Container(Container):
 
     @property
     def projection(self) -> nn.Linear:
-        """From the Q-Former's width to the language model's."""
+        """The linear layer from the Q-Former's width to the language model's."""
         projection: nn.Linear = self.model.language_projection
         return projection
 
     @property
     def tokens_per_image(self) -> int:
-        """The learned queries."""
+        """Number of learned queries."""
         return int(self.config.num_query_tokens)
 
     @property
     def image_size(self) -> int:
-        """Height and width of the ViT's images, in pixels."""
+        """Height and width of the ViT's input images, in pixels."""
         return int(self.config.vision_config.image_size)
 
     def vision_states(self, pixel_values: Tensor) -> Tensor:
-        """What the ViT makes of each image: [images, 3, H, W] -> [images, 1 + patches, ViT width]."""
+        """Encode images with the ViT: [images, 3, H, W] -> [images, 1 + patches, ViT width]."""
         vision = self.model.vision_model
         dtype = vision.embeddings.class_embedding.dtype
         states: Tensor = vision(pixel_values=pixel_values.to(dtype)).last_hidden_state
         return states
 
     def bridge_states(self, vision_states: Tensor) -> Tensor:
-        """What the Q-Former makes of each image: [images, 1 + patches, ViT width] -> [images, queries, Q-Former width]."""
+        """Apply the Q-Former to each image: [images, 1 + patches, ViT width] -> [images, queries, Q-Former width]."""
         queries = self.model.query_tokens.expand(len(vision_states), -1, -1)
         states: Tensor = self.model.qformer(query_embeds=queries, encoder_hidden_states=vision_states).last_hidden_state
         return states
 
     @classmethod
     def read_config(cls, folder: Path) -> Blip2Config:
-        """The configuration of a BLIP-2 checkpoint, also of the layout of 2023.
+        """Read the configuration of a BLIP-2 checkpoint, also in mBLIP's layout of 2023.
 
         Raises:
-            InputError: Another kind of checkpoint, or one that would run code of its own.
+            InputError: The checkpoint is of another kind, or needs code of its own.
         """
         raw = read_json(folder / "config.json")
         if "auto_map" in raw:
@@ -98,7 +98,7 @@ class Blip2Container(Container):
 
     @classmethod
     def config_from_parts(cls, eyes: Blip2Config, text_config: Any, image_token_id: int | None = None) -> Blip2Config:
-        """The configuration of the eyes and Q-Former of ``eyes`` before another language model."""
+        """The configuration of the eyes and Q-Former of ``eyes`` with another language model."""
         config = Blip2Config(
             vision_config=eyes.vision_config,
             qformer_config=eyes.qformer_config,
@@ -111,7 +111,7 @@ class Blip2Container(Container):
 
     @classmethod
     def read_image_processor(cls, folder: Path, config: Blip2Config) -> BlipImageProcessorPil:
-        """The image processor of a BLIP-2 checkpoint, which uses PIL and numpy alone (torchvision is never needed).
+        """Read the image processor of a BLIP-2 checkpoint; it uses PIL and numpy only, never torchvision.
 
         Raises:
             InputError: It is damaged, or makes images of another size than the ViT takes.
@@ -133,12 +133,12 @@ class Blip2Container(Container):
 
     @classmethod
     def processor(cls, image_processor: Any, tokenizer: Any, config: Blip2Config) -> Blip2Processor:
-        """The stock processor of image processor and tokeniser."""
+        """The stock processor that joins image processor and tokeniser."""
         return Blip2Processor(image_processor, tokenizer, config.num_query_tokens)
 
     @classmethod
     def skeleton(cls, config: Blip2Config, language_model: Any, dtype: torch.dtype) -> Self:
-        """The model around a language model; its own weights are not initialised. Q-Former and projection are fp32."""
+        """The model around a language model, with uninitialised weights; Q-Former and projection are fp32."""
         with torch.device("meta"):
             model = Blip2ForConditionalGeneration(config)
         model.vision_model = Blip2VisionModel._from_config(config.vision_config, dtype=dtype)
@@ -171,7 +171,7 @@ class Blip2Container(Container):
             model.query_tokens = nn.Parameter(_tensor(weights, "query_tokens", model.query_tokens.shape))
         else:
             model.qformer = _random_qformer(config.qformer_config, seed)
-            # The stock class starts them at zero, where all queries are and stay the same.
+            # The stock class starts the queries at zero, where they are equal and would stay equal.
             drawn = torch.randn(model.query_tokens.shape, generator=generator)
             model.query_tokens = nn.Parameter(drawn * config.qformer_config.initializer_range)
         shape = model.language_projection.weight.shape
@@ -199,7 +199,7 @@ class Blip2Container(Container):
         check_loaded(model.language_model, report, weights, "language_model.", folder)
         model.config.text_config = model.language_model.config
         if learns:
-            # Read again in fp32, so that no bit is lost on the way.
+            # Read again in fp32: the stock class has rounded them.
             with torch.no_grad():
                 for module, prefix in (
                     (model.qformer, "qformer."),
@@ -211,7 +211,7 @@ class Blip2Container(Container):
 
 
 def _around(model: Any, language_model: Any) -> Any:
-    """The container with this language model; its configuration holds the language model's own, so they never disagree."""
+    """Put the language model into the container, and its configuration into the container's, so that both agree."""
     model.language_model = language_model
     model.config.text_config = language_model.config
     return model
@@ -224,11 +224,12 @@ def _filled(kind: type[nn.Module], config: Any, weights: Checkpoint, prefix: str
     needed = module.state_dict()
     missing = sorted(needed.keys() - state.keys())
     if missing:
-        raise InputError(f"{weights.folder} lacks {len(missing)} weights, the first being {prefix}{missing[0]}")
+        raise InputError(f"{weights.folder} lacks {len(missing)} weights, the first is {prefix}{missing[0]}")
     for name, empty in needed.items():
         if state[name].shape != empty.shape:
             raise InputError(
-                f"{weights.folder}: {prefix}{name} is {list(state[name].shape)} but its config.json says {list(empty.shape)}"
+                f"{weights.folder}: {prefix}{name} is {list(state[name].shape)} but its config.json says "
+                f"{list(empty.shape)}"
             )
     module.load_state_dict({name: state[name] for name in needed}, assign=True)
     return module

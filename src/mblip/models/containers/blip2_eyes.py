@@ -1,4 +1,4 @@
-"""Eyes and Q-Former of BLIP-2 without a language model: what is trained before one comes in (BLIP-2's first stage)."""
+"""Eyes and Q-Former of BLIP-2 without a language model, for BLIP-2's first training stage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transformers import (
 
 from mblip.storage import write_json
 
-_WORDS = 64  # the vocabulary of the language model that a configuration must name and that is not there
+_WORDS = 64  # vocabulary of the language model: the configuration must name one, though there is none
 _PARTS = ("vision_model.", "qformer.", "query_tokens")
 
 
@@ -40,16 +40,16 @@ class QueryingEyes(nn.Module):
         self.qformer_config = Blip2QFormerConfig(vocab_size=_WORDS, **qformer)
         self.vision_model = Blip2VisionModel(self.vision_config)
         self.qformer = Blip2QFormerModel(self.qformer_config)
-        # Zeros, the default, would keep all queries the same for ever.
+        # With zeros, the default, all queries would stay equal.
         self.query_tokens = nn.Parameter(torch.randn(1, queries, self.qformer_config.hidden_size))
 
     def see(self, pixel_values: Tensor) -> Tensor:
-        """What the ViT makes of images: [images, 3, H, W] -> [images, 1 + patches, width]."""
+        """Encode images with the ViT: [images, 3, H, W] -> [images, 1 + patches, width]."""
         states: Tensor = self.vision_model(pixel_values).last_hidden_state
         return states
 
     def ask(self, states: Tensor) -> Tensor:
-        """What the Q-Former makes of that: [images, 1 + patches, width] -> [images, queries, Q-Former width]."""
+        """Run the Q-Former on the ViT's states: [images, 1 + patches, width] -> [images, queries, Q-Former width]."""
         queries = self.query_tokens.expand(len(states), -1, -1)
         seen: Tensor = self.qformer(query_embeds=queries, encoder_hidden_states=states).last_hidden_state
         return seen

@@ -1,4 +1,4 @@
-"""A language model in two halves: transformers' LLaVA holds its base and its output head apart."""
+"""Split a language model into its base and its output head, as transformers' LLaVA holds it."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ from transformers.initialization import no_init_weights
 from mblip.errors import InputError
 from mblip.models.language_model import LanguageModel
 
-# What a language model does to its logits beside the head; the stock container takes the head's output as it is.
+# Settings that change logits after the head, with their neutral values: the stock container takes the head's output as
+# it is.
 _FACTORS: Mapping[str, Any] = {"logit_scale": 1.0, "logits_scaling": 1.0, "final_logit_softcapping": None}
 # The table that the stock container ties its head to.
 _TABLE = "embed_tokens"
 
 
 def fold_factors(language_model: Any) -> None:
-    """Fold into the output head the factor that a language model multiplies its logits by (Cohere, Granite).
+    """Fold a language model's logit factor (Cohere, Granite) into its output head.
 
     The stock container takes the head's output as it is. A tied head becomes a table of its own.
 
     Raises:
-        InputError: The language model bounds its logits (Gemma 2), or has a bias in its head: no stock container does.
+        InputError: The language model bounds its logits (Gemma 2) or has a bias in its head; the stock container has
+            neither.
     """
     llm = LanguageModel.of(language_model)
     kind = language_model.config.model_type
     if llm.softcap is not None:
         raise InputError(
-            f"a {kind} language model bounds its logits, which transformers' LLaVA does not do: take another, such as Gemma 3"
+            f"a {kind} language model bounds its logits, and transformers' LLaVA does not: use another one, such as "
+            "Gemma 3"
         )
     if llm.head.bias is not None:
         raise InputError(
-            f"the output head of a {kind} language model has a bias, which transformers' LLaVA has not: take another"
+            f"the output head of a {kind} language model has a bias, and transformers' LLaVA has none: use another one"
         )
     factor = llm.logit_scale
     table = getattr(language_model.base_model, _TABLE, None)
@@ -47,14 +50,14 @@ def fold_factors(language_model: Any) -> None:
 
 
 def say_no_factor(config: Any) -> None:
-    """Write into a configuration that its logits are what the head gives, as the stock container has it."""
+    """Set a configuration's logit factors to neutral, as the stock container applies none."""
     for name, value in _FACTORS.items():
         if hasattr(config, name):
             setattr(config, name, value)
 
 
 def check_causal(text_config: Any, what: str) -> None:
-    """Whether a configuration is a causal language model's; ``what`` begins the message.
+    """Check that a configuration is a causal language model's; ``what`` begins the error message.
 
     Raises:
         InputError: It is not.
@@ -62,30 +65,30 @@ def check_causal(text_config: Any, what: str) -> None:
     if text_config.is_encoder_decoder or type(text_config) not in AutoModelForCausalLM._model_mapping:
         kind = "reads with an encoder" if text_config.is_encoder_decoder else "is not a causal one"
         raise InputError(
-            f"{what} ({text_config.model_type}) {kind}, and transformers' LLaVA holds causal language models alone: put it "
-            "behind the Q-Former of a BLIP-2 (bridge=qformer), or take a causal one"
+            f"{what} ({text_config.model_type}) {kind}, and transformers' LLaVA holds causal language models alone: "
+            "put it behind the Q-Former of a BLIP-2 (bridge=qformer), or take a causal one"
         )
 
 
 def base_of(language_model: Any, kind: type) -> Any:
-    """The base of a whole language model, which the stock container holds without the head.
+    """The base of a language model, which the stock container holds apart from the head.
 
     Raises:
-        InputError: It is not of the class that the container makes.
+        InputError: The base is not of the class that the container makes.
     """
     base = language_model.base_model
     if type(base) is not kind:
         raise InputError(
-            f"transformers' LLaVA cannot hold a {language_model.config.model_type} language model: take another"
+            f"transformers' LLaVA cannot hold a {language_model.config.model_type} language model: use another one"
         )
     return base
 
 
 def causal_view(model: Any) -> Any:
-    """A ``...ForCausalLM`` that holds the very modules of a stock container: what changes inside one changes in both.
+    """A ``...ForCausalLM`` that shares its modules with a stock container: a change in one is a change in both.
 
     Raises:
-        InputError: The language model has weights beside base and head.
+        InputError: The language model has weights outside its base and head.
     """
     config = model.config.text_config = model.model.language_model.config
     with torch.device("meta"), no_init_weights():
@@ -100,6 +103,6 @@ def causal_view(model: Any) -> Any:
     left = [name for name, value in view.named_parameters() if id(value) not in own]
     if left:
         raise InputError(
-            f"a {config.model_type} language model has {left[0]}, for which transformers' LLaVA has no place"
+            f"a {config.model_type} language model has the weight {left[0]}, for which transformers' LLaVA has no place"
         )
     return view

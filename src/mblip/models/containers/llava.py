@@ -32,15 +32,15 @@ from mblip.models.containers.towers import (
 from mblip.models.head import place_output_head
 from mblip.models.reading import check_complete, choose_dtype, from_pretrained, read_config
 
-# What the files call the projector, today and before.
+# Names of the projector in checkpoint files, current and older.
 _PROJECTORS = ("model.multi_modal_projector.", "multi_modal_projector.")
 
 
 class LlavaContainer(Container):
     """``LlavaForConditionalGeneration``.
 
-    The stock class holds the language model's base and its output head apart. :attr:`language_model` is a
-    ``...ForCausalLM`` of the very same modules, for everything that asks for a whole language model.
+    The stock class holds the language model's base and output head separately. :attr:`language_model` is a
+    ``...ForCausalLM`` of the same modules, for code that needs a complete language model.
     """
 
     model_type = "llava"
@@ -88,7 +88,7 @@ class LlavaContainer(Container):
 
     @property
     def tokens_per_image(self) -> int:
-        """The patches of an image, as far as the selection strategy keeps them."""
+        """Number of patches of an image that the selection strategy keeps."""
         return int(self.config.image_seq_length)
 
     @property
@@ -106,30 +106,30 @@ class LlavaContainer(Container):
         }
 
     def bridge_states(self, vision_states: Tensor) -> Tensor:
-        """What the first layer of the MLP makes of each image: [images, tokens, layers x ...] -> [images, tokens, width]."""
+        """Apply the first layer of the MLP: [images, tokens, layers x ...] -> [images, tokens, width]."""
         states: Tensor = self.projector.act(self.projector.linear_1(vision_states.to(self.projection.weight.dtype)))
         return states
 
     def vision_states(self, pixel_values: Tensor) -> Tensor:
-        """The states of the feature layers, next to one another, as the configuration selects them.
+        """The selected states of the feature layers, concatenated.
 
         [images, 3, H, W] -> [images, tokens, layers x width of the encoder]
         """
         layers = self.config.vision_feature_layer
         numbers = [layers] if isinstance(layers, int) else list(layers)
         dtype = next(self.vision.parameters()).dtype
-        # A list of layers, so that newer versions of transformers keep no others; older ones take it for a yes.
+        # Newer versions of transformers keep only the layers in this list; older ones read it as True.
         states = self.vision(pixel_values.to(dtype), output_hidden_states=numbers, return_dict=True).hidden_states
         chosen = torch.cat([states[number] for number in numbers], dim=-1)
         return chosen[:, 1:] if self.config.vision_feature_select_strategy == "default" else chosen
 
     @classmethod
     def read_config(cls, folder: Path) -> LlavaConfig:
-        """The configuration of a LLaVA checkpoint.
+        """Read the configuration of a LLaVA checkpoint.
 
         Raises:
-            InputError: Another kind of checkpoint, one that would run code of its own, or a vision model or language model
-                that is not supported.
+            InputError: The checkpoint is of another kind, needs code of its own, or has a vision model or language
+                model that is not supported.
         """
         raw = read_json(folder / "config.json")
         if "auto_map" in raw:
@@ -149,17 +149,17 @@ class LlavaContainer(Container):
     def read_eyes(
         cls, folder: Path, feature_layer: int | list[int] | None = None, select_strategy: str | None = None
     ) -> LlavaConfig:
-        """A configuration of the eyes of a checkpoint; that of the language model inside says nothing.
+        """A configuration of a checkpoint's eyes; its language model part is a placeholder.
 
         Args:
             folder: A tower, a dual encoder, or a checkpoint of the LLaVA family.
-            feature_layer: The layer, or layers, whose states are read; None for the checkpoint's own, and for a tower's the
-                last but one where it has a class token, else the last.
-            select_strategy: ``default`` drops the first state, ``full`` keeps all; None for the checkpoint's own, and for a
-                tower's ``default`` where it has a class token.
+            feature_layer: The layer or layers whose states are read. None takes the checkpoint's setting; for a bare
+                tower, the last layer but one if it has a class token, else the last.
+            select_strategy: ``default`` drops the first state, ``full`` keeps all. None takes the checkpoint's setting;
+                for a bare tower, ``default`` if it has a class token.
 
         Raises:
-            InputError: There are no eyes that the stock class can hold.
+            InputError: The checkpoint has no eyes that the stock class can hold.
         """
         facts = read_tower(folder)
         with told_of(folder):
@@ -169,7 +169,7 @@ class LlavaContainer(Container):
     def eyes_from(
         cls, facts: TowerFacts, feature_layer: int | list[int] | None = None, select_strategy: str | None = None
     ) -> LlavaConfig:
-        """As :meth:`read_eyes`, from configurations."""
+        """Like :meth:`read_eyes`, from configurations."""
         tower, family = facts.config, facts.family
         side = side_of(tower)
         own = getattr(family, "vision_feature_layer", getattr(family, "vision_feature_layers", None))
@@ -198,14 +198,14 @@ class LlavaContainer(Container):
 
     @classmethod
     def check_files(cls, folder: Path, config: LlavaConfig) -> bool:
-        """See :meth:`Container.check_files`; transformers knows what the files of LLaVA-1.5 call each weight."""
+        """See :meth:`Container.check_files`; transformers maps the names in LLaVA-1.5's files by itself."""
         _, report = from_pretrained(LlavaForConditionalGeneration, folder, config=config, device_map="meta")
         check_complete(report, folder)
         return True
 
     @classmethod
     def config_from_parts(cls, eyes: LlavaConfig, text_config: Any, image_token_id: int | None = None) -> LlavaConfig:
-        """The configuration of the eyes and MLP of ``eyes`` before another language model.
+        """The configuration of the eyes and MLP of ``eyes`` with another language model.
 
         Raises:
             InputError: The language model has an encoder.
@@ -227,12 +227,12 @@ class LlavaContainer(Container):
 
     @classmethod
     def read_image_processor(cls, folder: Path, config: LlavaConfig) -> Any:
-        """The image processor of a checkpoint, which uses PIL and numpy alone (torchvision is never needed).
+        """Read the image processor of a checkpoint; it uses PIL and numpy only, never torchvision.
 
-        The configuration learns how many tokens its images take.
+        Also writes into the configuration how many tokens an image takes.
 
         Raises:
-            InputError: It is damaged, or the vision model does not take the images that it makes.
+            InputError: The image processor is damaged, or the vision model does not take its images.
         """
         with told_of(folder):
             processor = read_image_processor(folder, config.vision_config)
@@ -241,7 +241,7 @@ class LlavaContainer(Container):
 
     @classmethod
     def processor(cls, image_processor: Any, tokenizer: Any, config: LlavaConfig) -> LlavaProcessor:
-        """The stock processor of image processor and tokeniser.
+        """The stock processor that joins image processor and tokeniser.
 
         Raises:
             InputError: The tokeniser has no token for images.
@@ -249,8 +249,8 @@ class LlavaContainer(Container):
         placeholder = tokenizer.convert_ids_to_tokens(config.image_token_index)
         if placeholder is None:
             raise InputError(
-                f"the tokeniser has no token of id {config.image_token_index} (image_token_index), which stands for an image: "
-                "copy the checkpoint's tokeniser again"
+                f"the tokeniser has no token of id {config.image_token_index} (image_token_index), which stands for an "
+                "image: copy the checkpoint's tokeniser again"
             )
         patch = int(config.vision_config.patch_size)
         dropped = config.vision_feature_select_strategy == "default"
@@ -267,7 +267,7 @@ class LlavaContainer(Container):
 
     @classmethod
     def skeleton(cls, config: LlavaConfig, language_model: Any, dtype: torch.dtype) -> Self:
-        """The model around a language model; its own weights are not initialised. The MLP is fp32."""
+        """The model around a language model, with uninitialised weights; the MLP is fp32."""
         model = _empty(config)
         model.model.vision_tower = empty_tower(config.vision_config, dtype)
         model.model.multi_modal_projector = LlavaMultiModalProjector(config)
@@ -322,7 +322,7 @@ class LlavaContainer(Container):
             if getattr(said, name) is not None:
                 setattr(text, name, getattr(said, name))
         if learns:
-            # Read again in fp32, so that no bit is lost on the way.
+            # Read again in fp32: the stock class has rounded them.
             projector = model.model.multi_modal_projector.float()
             state = {name: value.float() for name, value in _read_projector(weights).items()}
             projector.load_state_dict(state)
@@ -330,7 +330,7 @@ class LlavaContainer(Container):
 
 
 def image_side(config: Any) -> int:
-    """Height and width of the images that a LLaVA is given, in pixels: its image processor's, where that is known."""
+    """Height and width of a LLaVA's images, in pixels: its image processor's if known, else its tower's."""
     return int(getattr(config, "image_side", None) or side_of(config.vision_config))
 
 
@@ -356,7 +356,7 @@ def _empty(config: LlavaConfig) -> Any:
 
 
 def _around(model: Any, language_model: Any) -> Any:
-    """The container with this language model; its configuration holds the language model's own, so they never disagree."""
+    """Put the language model into the container, and its configuration into the container's, so that both agree."""
     model.model.language_model = base_of(language_model, type(model.model.language_model))
     model.lm_head = language_model.get_output_embeddings()
     model.config.text_config = language_model.config
@@ -375,13 +375,13 @@ def _projector_state(weights: Checkpoint, projector: nn.Module, eyes: LlavaConfi
     """The checkpoint's own MLP, in fp32.
 
     Raises:
-        InputError: It has none, or one of another width.
+        InputError: The checkpoint has no such MLP, or one of another width.
     """
     found = _read_projector(weights)
     wanted = projector.state_dict()
     if wanted.keys() != found.keys():
         other = min(wanted.keys() ^ found.keys())
-        state = "is missing" if other in wanted else "is there as well"
+        state = "is missing" if other in wanted else "is present too"
         raise InputError(
             f"projection=keep: {weights.folder} has no plain two-layer MLP ({other} {state}); use projection=random"
         )

@@ -1,4 +1,4 @@
-"""Image processors of any checkpoint, in PIL and numpy alone, and the size of what they make."""
+"""Read a checkpoint's image processor, with PIL and numpy only, and find the size of the images it makes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from mblip.models.checkpoint import read_json
 from mblip.models.containers.towers import side_of
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
-# A wide and a tall picture: a processor that keeps their shapes makes images of two sizes.
+# Sizes of a wide and a tall picture: a processor that keeps the aspect ratio makes two sizes of them.
 _TRIALS = ((96, 64), (64, 96))
 
 
 def read_image_processor(folder: Path, tower: Any) -> Any:
-    """The image processor in a folder, or one that suits the tower where the folder has none.
+    """The image processor in a folder, or one that suits the tower if the folder has none.
 
-    One that cuts pictures into tiles, as LLaVA-NeXT's does, is replaced by one with its colours that makes one image of
-    each, in the tower's size: the stock class reads one image a picture.
+    A processor that cuts pictures into tiles, such as LLaVA-NeXT's, is replaced by one with the same colour statistics
+    that makes one image of the tower's size: the stock class reads one image per picture.
 
     Args:
-        folder: Of the checkpoint.
+        folder: The checkpoint's folder.
         tower: Configuration of the vision model.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The processor cannot be read.
     """
     side = {"height": side_of(tower), "width": side_of(tower)}
     if not any((folder / name).is_file() for name in _FILES):
@@ -40,8 +40,8 @@ def read_image_processor(folder: Path, tower: Any) -> Any:
         if "siglip" in tower.model_type:
             return SiglipImageProcessorPil(size=side)
         raise InputError(
-            f"{folder} has no image processor ({_FILES[0]}), and a {tower.model_type} vision model does not tell which colours "
-            "it takes: copy the checkpoint again"
+            f"{folder} has no image processor ({_FILES[0]}), and a {tower.model_type} vision model does not say which "
+            "colours it takes: copy the checkpoint again"
         )
     found = [name for name in _FILES if (folder / name).is_file()]
     said = {name: read_json(folder / name) for name in found}  # a damaged one is told here, by its name
@@ -59,7 +59,8 @@ def read_image_processor(folder: Path, tower: Any) -> Any:
         raise InputError(f"{folder} has no image processor that transformers can read: {reason}") from error
     if not is_finite:
         raise InputError(
-            f"{folder}: the image processor makes numbers that are not finite of a picture; set its image_mean and image_std"
+            f"{folder}: the image processor makes numbers that are not finite of a picture; set its image_mean and "
+            "image_std"
         )
     if made.ndim == 4:
         return processor
@@ -68,7 +69,7 @@ def read_image_processor(folder: Path, tower: Any) -> Any:
 
 
 def pixels(processor: Any, size: tuple[int, int]) -> Any:
-    """What a processor makes of a black picture of this width and height."""
+    """The output of a processor for a black picture of this width and height."""
     return processor(Image.new("RGB", size), return_tensors="np")["pixel_values"]
 
 
@@ -83,6 +84,6 @@ def made_side(processor: Any) -> int:
     if len(sides) != 1:
         raise InputError(
             f"the image processor makes images of {' and '.join(f'{w} x {h}' for h, w in sorted(shapes))} pixels "
-            "of a wide and a tall picture; set do_center_crop, or a size of one height and width"
+            "from a wide and a tall picture; set do_center_crop, or a size with one height and width"
         )
     return int(sides.pop())

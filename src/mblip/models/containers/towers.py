@@ -1,4 +1,4 @@
-"""Vision towers: what a checkpoint's configuration says of its image encoder, and the encoder's weights without the rest."""
+"""Vision towers: find a checkpoint's image encoder in its configuration, and load its weights without the rest."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint, read_json
 from mblip.models.reading import check_complete, from_pretrained, read_config, sees_images
 
-# Where transformers' LLaVA kinds keep the tower in their files, today and before.
+# Prefixes of the tower in the files of transformers' LLaVA family, current and older.
 TOWER_PREFIXES = ("model.vision_tower.", "vision_tower.")
-# What a dual encoder (CLIP, SigLIP) calls its half that looks at images.
+# Prefix of the image half of a dual encoder (CLIP, SigLIP).
 _HALF = "vision_model."
-# Parts of a tower that no patch state passes through.
+# Parts of a tower that patch states do not pass through.
 _UNUSED = ("head.", "pooler.", "vision_model.head.")
 # The names of the same weights in BLIP-2 and in transformers' ViT; BLIP-2 holds queries, keys and values in one matrix.
 _OF_BLIP2 = {
@@ -39,11 +39,11 @@ _QKV = "self_attn.qkv"
 
 @dataclass(frozen=True)
 class TowerFacts:
-    """What a tower's configuration says, without its weights.
+    """A tower's configuration, without its weights.
 
     Attributes:
         config: Configuration of the tower.
-        family: The LLaVA-family configuration around it; None for a tower's own checkpoint.
+        family: The LLaVA-family configuration around it; None if the checkpoint is a tower alone.
         layer: The layer whose states its checkpoint's own model reads, where neither says so in its configuration.
     """
 
@@ -56,7 +56,7 @@ def read_tower(folder: Path) -> TowerFacts:
     """The image encoder in a checkpoint: a tower alone, one half of a dual encoder, or the tower of a LLaVA kind.
 
     Raises:
-        InputError: There is none that transformers' LLaVA can hold.
+        InputError: The checkpoint has no image encoder that transformers' LLaVA can hold.
     """
     kind = read_json(folder / "config.json").get("model_type")
     config = read_config(folder)
@@ -64,15 +64,13 @@ def read_tower(folder: Path) -> TowerFacts:
 
 
 def tower_of(config: Any, what: str) -> TowerFacts:
-    """As :func:`read_tower`, of a configuration; ``what`` begins the error message."""
+    """Like :func:`read_tower`, from a configuration; ``what`` begins the error message."""
     if isinstance(config, Blip2Config):
         # Its ViT lacks the last layer already, so the Q-Former reads the last that is left.
         return TowerFacts(vit_of_blip2(config.vision_config), None, -1)
     is_family = hasattr(config, "vision_feature_layer") or hasattr(config, "vision_feature_layers")
     if not is_family and sees_images(config.model_type):
-        raise InputError(
-            f"{what}, a vision-language model, but not BLIP-2 or LLaVA: of all commands only mblip eval takes it, as it is"
-        )
+        raise InputError(f"{what}, a vision-language model, but not BLIP-2 or LLaVA: only mblip eval can use it")
     inner = config if getattr(config, "vision_config", None) is None else config.vision_config
     if type(inner) not in AutoModel._model_mapping or not (
         hasattr(inner, "patch_size") and hasattr(inner, "num_channels")
@@ -85,7 +83,7 @@ def tower_of(config: Any, what: str) -> TowerFacts:
 
 
 def load_tower(facts: TowerFacts, weights: Checkpoint, dtype: torch.dtype) -> Any:
-    """The tower with its weights, on the CPU; nothing else of the checkpoint is read.
+    """Load the tower with its weights to the CPU; nothing else of the checkpoint is read.
 
     Raises:
         InputError: A weight is missing or of another size.
@@ -123,7 +121,7 @@ def _as_vit(half: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def tower_state(weights: Checkpoint) -> dict[str, torch.Tensor]:
-    """The tower's tensors, by the names that its own checkpoint would have."""
+    """The tower's tensors, under the names that a checkpoint of the tower alone would have."""
     for prefix in TOWER_PREFIXES:
         if found := weights.read(prefix):
             return found
@@ -135,16 +133,16 @@ def tower_state(weights: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 def empty_tower(config: Any, dtype: torch.dtype) -> Any:
-    """A tower whose weights are not initialised, on the device of the context."""
+    """A tower with uninitialised weights, on the device of the context."""
     with no_init_weights():
         return AutoModel.from_config(config, dtype=dtype)
 
 
 def side_of(config: Any) -> int:
-    """Height and width of the images that a tower was made for, in pixels.
+    """Height and width of a tower's input images, in pixels.
 
     Raises:
-        InputError: The configuration names no such size, or one that is not square.
+        InputError: The configuration has no image size, or one that is not square.
     """
     size = getattr(config, "image_size", None)
     if size is None:
@@ -158,12 +156,12 @@ def side_of(config: Any) -> int:
 
 
 def patch_states(config: Any, side: int) -> int:
-    """How many states such a tower gives of an image of this side, class and register tokens included.
+    """Number of states that a tower gives for an image of this side, class and register tokens included.
 
-    Asked of a tower of one layer that has a shape and no values.
+    A tower of one layer without values is run to find out.
 
     Raises:
-        InputError: It takes no images alone, or gives no states of patches.
+        InputError: The tower needs more than images, or gives no states of patches.
     """
     shallow = copy.deepcopy(config)
     if hasattr(shallow, "num_hidden_layers"):
@@ -179,12 +177,13 @@ def patch_states(config: Any, side: int) -> int:
         own = getattr(config, "image_size", side)
         if own != side:
             raise InputError(
-                f"the image processor makes images of {side} x {side} pixels, but the {config.model_type} vision model takes "
-                f"those of {own} ({reason}): set the processor's size and crop_size to {own}"
+                f"the image processor makes images of {side} x {side} pixels, but the {config.model_type} vision model "
+                f"takes those of {own} ({reason}): set the processor's size and crop_size to {own}"
             ) from error
         raise InputError(
-            f"transformers' LLaVA gives a vision model images alone, which a {config.model_type} model of {side} x {side} "
-            f"pixels does not take ({reason}): take SigLIP, SigLIP2 of a fixed size, CLIP, DINOv2 or another ViT"
+            f"transformers' LLaVA gives a vision model images only, which a {config.model_type} model of {side} x "
+            f"{side} "
+            f"pixels does not accept ({reason}): use SigLIP, SigLIP2 of a fixed size, CLIP, DINOv2 or another ViT"
         ) from error
     if len(shape) != 3 or shape[0] != images or shape[2] != config.hidden_size:
         raise InputError(
@@ -195,10 +194,10 @@ def patch_states(config: Any, side: int) -> int:
 
 
 def check_layers(layers: Any, config: Any) -> None:
-    """Whether a tower has the layers that features are read from.
+    """Check that a tower has the layers that features are read from.
 
     Raises:
-        InputError: It has not.
+        InputError: It lacks one.
     """
     named = [layers] if isinstance(layers, int) else list(layers)
     depth = getattr(config, "num_hidden_layers", None)

@@ -1,8 +1,7 @@
-"""What computes the same in less time, each beside the plain path in :mod:`mblip.models.vision_llm`.
+"""Speed-ups: optional faster ways beside the plain path in :mod:`mblip.models.vision_llm`.
 
-A speed-up is a module with ``concerns(llm)``, whether a model of this kind could gain from it, ``reason_against(llm)``, what
-keeps this one from it, and ``install(llm)``. Results equal those of the plain path but for rounding, and every one can be
-left out.
+A speed-up is a module with ``concerns(llm)``, whether a model of this kind could gain from it, ``reason_against(llm)``,
+why this model cannot use it, and ``install(llm)``. Results equal those of the plain path up to rounding.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SPEEDUPS: dict[str, ModuleType] = {
     "shared_prefix": shared_prefix,
     "fused_layers": fused_layers,
 }
-# Those that generation and scoring use; the others are for training.
+# Speed-ups of generation and scoring; the others are for training.
 FOR_INFERENCE = ("shared_beams", "shared_prefix")
 _log = logging.getLogger(__name__)
 
@@ -40,10 +39,10 @@ def speed_up(vlm: SpedUp, names: Collection[str] = FOR_INFERENCE) -> Mapping[str
 
     Args:
         vlm: A vision-LLM, complete with its adapters.
-        names: Keys of :data:`SPEEDUPS`; none for the plain path.
+        names: Keys of :data:`SPEEDUPS`; empty for the plain path.
 
     Returns:
-        For each named speed-up that a model of this kind could use and this one cannot, the reason.
+        The reason for each named speed-up that models of this kind can use but this one cannot.
 
     Raises:
         InputError: A name is unknown.
@@ -61,5 +60,5 @@ def speed_up(vlm: SpedUp, names: Collection[str] = FOR_INFERENCE) -> Mapping[str
     off = {name: reason for name, reason in reasons.items() if reason}
     for name, reason in off.items():
         kind = type(vlm.llm.model).__name__
-        _log.warning("%s cannot be used with %s, which is right but slower: %s", name, kind, reason)
+        _log.warning("%s cannot be used with %s; results are the same, only slower: %s", name, kind, reason)
     return off

@@ -1,4 +1,4 @@
-"""LoRA layers and mT5's activation in fewer passes over memory, for training: equal but for rounding."""
+"""LoRA layers and mT5's activation in fewer passes over memory, for training; results are equal up to rounding."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from mblip.models.language_model import LanguageModel
 
 
 def concerns(llm: LanguageModel) -> bool:
-    """Whether a model could gain: one with LoRA layers, or with an activation that is written out."""
+    """Whether a model could gain: it has LoRA layers, or mT5's activation of several operations."""
     return bool(_layers(llm) or _activations(llm))
 
 
 def reason_against(llm: LanguageModel) -> str:
-    """Nothing keeps a model from it."""
+    """Always empty: every model can use it."""
     return ""
 
 
 def install(llm: LanguageModel) -> None:
-    """Give the LoRA layers and mT5's activation a shorter way to compute what they compute.
+    """Replace the forward pass of LoRA layers and of mT5's activation by one with fewer passes over memory.
 
-    PEFT casts the input of a layer to the LoRA's fp32 and keeps that copy for the backward pass, then scales, adds and
-    casts in passes of their own. The activation, written out, is eight passes, and keeps what each of them made.
+    PEFT casts a layer's input to the LoRA's fp32 and keeps that copy for the backward pass, then scales, adds and casts
+    in separate passes. mT5's activation takes eight passes and keeps the result of each.
     """
     for layer in _layers(llm):
         layer.forward = MethodType(_adapted, layer)
@@ -45,7 +45,7 @@ def _activations(llm: LanguageModel) -> list[Any]:
 
 
 def _adapted(layer: Any, x: Tensor) -> Tensor:
-    """The layer beneath plus its LoRA: [..., in] -> [..., out], in the type of the layer beneath."""
+    """The base layer plus its LoRA: [..., in] -> [..., out], in the type of the base layer."""
     if layer.merged or layer.disable_adapters:
         switched: Tensor = type(layer).forward(layer, x)
         return switched
@@ -55,9 +55,9 @@ def _adapted(layer: Any, x: Tensor) -> Tensor:
     if not torch.is_autocast_enabled(x.device.type):
         seen = seen.to(down.dtype)
     small = F.linear(seen, down)
-    # Contiguous, its products on the way back are quick ones of few rows.
+    # Contiguous, so that its products in the backward pass are fast ones with few rows.
     up, scale = up.t().contiguous(), layer.scaling["default"]
-    if small.dtype != result.dtype:  # the sum in the wider type, as PEFT has it
+    if small.dtype != result.dtype:  # sum in the wider type, as PEFT does
         wide: Tensor = result + (small @ up) * scale
         return wide.to(result.dtype)
     added: Tensor = torch.addmm(result.flatten(0, -2), small.flatten(0, -2), up, alpha=scale).view_as(result)

@@ -1,9 +1,10 @@
-"""Texts side by side in one row of a batch: no padding, and for a decoder-only model an image's tokens once for its texts.
+"""Pack several texts into one row of a batch: little padding, and decoder-only models read an image once for its texts.
 
-The attention masks of a packed row keep each text to itself. A decoder-only model looks back only: the states of an image,
-and of what stands before it, are the same whatever text follows, so texts that begin alike share them and continue from
-their positions.
-The result is that of a row for each text, but for rounding.
+Attention masks separate the texts of a packed row. A decoder-only model only attends to earlier tokens: the states of
+an image, and of the tokens before it, do not depend on the text that follows. Texts with the same beginning share these
+states and continue from their positions.
+
+The result equals that of one row per text, up to rounding.
 """
 
 from __future__ import annotations
@@ -27,26 +28,26 @@ from mblip.models.language_model import (
 )
 from mblip.processing.text import IGNORED, TextLayout
 
-# Attention of a row costs its length squared: beside the products of a model this wide, as if each token were
-# length / (2 x width) more of them. Of 0.5, 2, 6 and 20 the quickest with T5 and BLOOM kinds 512 wide (docs/log.md).
+# A row's attention costs its length squared. Relative to the model's matrix products, each token costs length / (2 x
+# width) tokens more. 0.5 was the fastest of 0.5, 2, 6 and 20 with T5 and BLOOM models of width 512 (docs/log.md).
 _ATTENTION = 0.5
-# Layers that differ in their mask, as transformers' configurations name them.
+# Kinds of layers by their mask, as transformers' configurations name them.
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _ALIBI = "build_alibi_tensor"
-# The positions of the packed rows that this thread is computing.
+# Positions of the packed rows that this thread computes.
 _POSITIONS: ContextVar[Tensor | None] = ContextVar("positions", default=None)
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the tokens of a padded batch stand in packed rows.
+    """The places of a padded batch's tokens in packed rows.
 
     Attributes:
-        sources: [rows, length], of each packed token its place in the flattened batch; 0 at padding.
+        sources: [rows, length], index of each packed token in the flattened batch; 0 at padding.
         groups: [rows, length], the first of the texts that share an image's tokens; -1 at padding.
-        texts: [rows, length], its text; -1 in what the texts of its group share, and at padding.
-        positions: [rows, length], its place in its text.
-        places: [texts, tokens], of each token of the batch its place in the flattened rows; 0 at padding.
+        texts: [rows, length], the token's text; -1 for tokens that the texts of a group share, and at padding.
+        positions: [rows, length], the token's position in its text.
+        places: [texts, tokens], index of each token of the batch in the flattened rows; 0 at padding.
     """
 
     sources: Tensor
@@ -56,7 +57,7 @@ class Packing:
     places: Tensor
 
     def backward(self, window: int | None = None) -> Tensor:
-        """Who sees whom looking back [rows, 1, length, length]; with ``window``, only so many positions."""
+        """Causal attention mask [rows, 1, length, length]; with ``window``, over that many positions only."""
         own = self.texts[:, :, None] == self.texts[:, None, :]
         seen = self._together(self) & (own | (self.texts == -1)[:, None, :])
         seen = seen.tril()
@@ -65,37 +66,37 @@ class Packing:
         return seen.unsqueeze(1)
 
     def across(self, other: Packing) -> Tensor:
-        """Who of this sees whom of another's (or its own) rows, whichever comes first [rows, 1, length, other length]."""
-        # Padding sees all: a softmax over nothing is no number.
+        """Attention mask without causality to another packing or itself [rows, 1, length, other length]."""
+        # Padding attends to everything, because a softmax over nothing is NaN.
         return (self._together(other) | (self.groups == -1)[:, :, None]).unsqueeze(1)
 
     def _together(self, other: Packing) -> Tensor:
         return self.groups[:, :, None] == other.groups[:, None, :]
 
     def pack(self, values: Tensor) -> Tensor:
-        """Values of the batch [texts, tokens, ...] in packed rows [rows, length, ...]."""
+        """Pack values of the batch: [texts, tokens, ...] -> [rows, length, ...]."""
         return values.flatten(0, 1)[self.sources]
 
     def unpack(self, values: Tensor) -> Tensor:
-        """Values of the packed rows [rows, length, ...] as those of the batch [texts, tokens, ...]."""
+        """Unpack values of packed rows: [rows, length, ...] -> [texts, tokens, ...]."""
         return values.flatten(0, 1)[self.places]
 
 
 def pack_causal(
     attention_mask: Tensor, placeholders: Tensor, image_index: Tensor, width: int, ids: Tensor | None = None
 ) -> Packing | None:
-    """Lay out a batch of a decoder-only model.
+    """Pack a batch of a decoder-only model.
 
     Args:
         attention_mask: [texts, tokens], padded on the right.
-        placeholders: [texts, tokens], which tokens are the images'.
-        image_index: [texts, images of a text], -1 where a text has fewer.
-        width: Of the model, which says what attention to long rows costs beside the rest.
-        ids: [texts, tokens], of which those up to the last placeholder are shared by texts where they are the same; without
-            them the placeholders stand first.
+        placeholders: [texts, tokens], whether a token belongs to an image.
+        image_index: [texts, images of a text]; -1 pads texts with fewer images.
+        width: Width of the model, for the relative cost of attention in long rows.
+        ids: [texts, tokens]. Texts with equal ids up to the last placeholder share those tokens. Without ids, the
+            placeholders must come first.
 
     Returns:
-        None where a row for each text is as cheap, or the batch has another layout.
+        The packing; None if one row per text is as cheap, or the batch has another layout.
     """
     lengths = _lengths(attention_mask)
     heads = _lengths(placeholders) if ids is None else _ends(placeholders)
@@ -118,15 +119,15 @@ def pack_causal(
 
 
 def pack_pairs(attention_mask: Tensor, labelled: Tensor, width: int) -> tuple[Packing, Packing] | None:
-    """Lay out a batch of an encoder-decoder: what it reads and what it writes; a text is in the same row of both.
+    """Pack a batch of an encoder-decoder, prompts and answers; a text is in the same row of both.
 
     Args:
         attention_mask: [texts, tokens], padded on the right.
-        labelled: [texts, answer tokens], where the answer has a token; padded on the right.
+        labelled: [texts, answer tokens], whether the answer has a token; padded on the right.
         width: See :func:`pack_causal`.
 
     Returns:
-        None where a row for each text is as cheap, or the batch has another layout.
+        The packings of prompts and answers; None if one row per text is as cheap, or the batch has another layout.
     """
     read, written = _lengths(attention_mask), _lengths(labelled)
     if read is None or written is None:
@@ -140,7 +141,7 @@ def pack_pairs(attention_mask: Tensor, labelled: Tensor, width: int) -> tuple[Pa
 
 
 def _lengths(present: Tensor) -> list[int] | None:
-    """Tokens of each row; None where they do not stand first."""
+    """Number of tokens in each row; None if padding comes before a token."""
     there = present.bool().cpu()
     counts = there.sum(1)
     if not torch.equal(there, torch.arange(there.shape[1]) < counts[:, None]):
@@ -150,7 +151,7 @@ def _lengths(present: Tensor) -> list[int] | None:
 
 
 def _ends(placeholders: Tensor) -> list[int]:
-    """Tokens of each row up to its last placeholder; 0 where it has none."""
+    """Number of tokens in each row up to its last placeholder; 0 without placeholders."""
     there = placeholders.cpu()
     places = torch.arange(1, there.shape[1] + 1)
     ends: list[int] = (there * places).amax(1).tolist()
@@ -158,12 +159,12 @@ def _ends(placeholders: Tensor) -> list[int]:
 
 
 def _size(group: list[int], lengths: list[int], heads: list[int]) -> int:
-    """Tokens of the texts of a group, what they share counted once."""
+    """Number of tokens of a group's texts, with shared tokens counted once."""
     return heads[group[0]] + sum(lengths[text] - heads[text] for text in group)
 
 
 def _lay(rows: list[list[list[int]]], lengths: list[int], heads: list[int], like: Tensor) -> Packing:
-    """The packing of these groups of texts in these rows, each group with the head of its first text once."""
+    """Build the packing from groups of texts by row; the head that a group shares is taken from its first text."""
     texts, tokens = like.shape
     length = max(sum(_size(group, lengths, heads) for group in groups) for groups in rows)
     sources, groups_of, owners, positions = (torch.full((len(rows), length), fill) for fill in (0, -1, -1, 0))
@@ -186,13 +187,13 @@ def _lay(rows: list[list[list[int]]], lengths: list[int], heads: list[int], like
 
 
 def _rows(sizes: Sequence[tuple[int, ...]], width: int, limit: float) -> list[list[int]] | None:
-    """Groups of these sizes (in one tensor or two) spread over the rows that cost least; None for no less than a limit."""
+    """Assign groups of these sizes to rows at the lowest cost; None if that is not below the limit."""
     order = sorted(range(len(sizes)), key=lambda number: -sum(sizes[number]))
     best = None
     for count in range(1, len(sizes) + 1):
         heap = [(0, row) for row in range(count)]
         rows: list[list[int]] = [[] for _ in range(count)]
-        for number in order:  # the longest first, each into the shortest row
+        for number in order:  # longest first, each into the shortest row
             used, row = heap[0]
             heapq.heapreplace(heap, (used + sum(sizes[number]), row))
             rows[row].append(number)
@@ -208,16 +209,16 @@ def _cost(length: int, width: int) -> float:
 
 
 def hidden_states(llm: LanguageModel, embedded: Tensor, batch: dict[str, Tensor], layout: TextLayout) -> Tensor | None:
-    """The states that the output head reads, computed in packed rows; None where a row for each text is as cheap.
+    """The states that the output head reads, computed in packed rows; None if one row per text is as cheap.
 
     Args:
-        llm: A language model that :func:`reason_against` has nothing against.
+        llm: A language model for which :func:`reason_against` is empty.
         embedded: [texts, tokens, width].
-        batch: As the model's forward takes it.
-        layout: Tells which tokens are the images' and which are padding.
+        batch: The batch that the model's forward takes.
+        layout: Knows the ids of image tokens and padding.
 
     Returns:
-        [texts, tokens, width], for an encoder-decoder of the answer's tokens.
+        [texts, tokens, width]; for an encoder-decoder, states of the answer's tokens.
     """
     placeholders = batch["input_ids"] == layout.image_token_id
     if isinstance(llm, Seq2SeqLanguageModel):
@@ -261,7 +262,7 @@ def _read_causal(
 
 
 def _mask(llm: LanguageModel, seen: Tensor, embedded: Tensor) -> Tensor:
-    """Who sees whom, in the form that the model's attention takes: ``eager`` adds it to the scores."""
+    """The attention mask in the form that the model takes: ``eager`` attention adds it to the scores."""
     if llm.config._attn_implementation != "eager":
         return seen
     lowest = torch.finfo(embedded.dtype).min
@@ -269,21 +270,21 @@ def _mask(llm: LanguageModel, seen: Tensor, embedded: Tensor) -> Tensor:
 
 
 def concerns(llm: LanguageModel) -> bool:
-    """Whether a kind of model could gain: every kind reads padding."""
+    """Whether a kind of model could gain: every kind does, as all of them read padding."""
     return True
 
 
 def reason_against(llm: LanguageModel) -> str:
-    """Why a model cannot read packed rows; empty where it can, and gives in them what it gives in a row for each text.
+    """Why a model cannot read packed rows; empty if it can, with the same results as in one row per text.
 
-    A layer that carries a state along the row, or that looks past its mask, would let texts read one another; and where
-    positions cannot be given, texts would stand at others' places. So two short texts are tried.
+    A layer that carries a state along the row, or ignores its mask, would let texts read each other. A model that takes
+    no positions would give texts wrong ones. Two short texts are run to find out.
     """
     if llm.config._attn_implementation not in ("eager", "sdpa"):
         return f"its attention ({llm.config._attn_implementation}) takes no masks of packed rows"
     if isinstance(llm, CausalLanguageModel):
         if not llm.takes_positions and not hasattr(llm.base, _ALIBI):
-            return "it cannot be told the positions of its tokens"
+            return "it takes no position_ids"
         if other := layer_kinds(llm.config) - {_FULL, _SLIDING}:
             return f"its layers ({', '.join(sorted(other))}) carry a state along the row"
     ids = torch.arange(1, 25, device=llm.embeddings.weight.device).view(2, 12) % llm.embeddings.num_embeddings
@@ -292,7 +293,7 @@ def reason_against(llm: LanguageModel) -> str:
     heads = torch.zeros_like(ids, dtype=torch.bool)
     with torch.no_grad(), eval_mode(llm.model):
         embedded = llm.embeddings(ids)
-        embedded[1, :2] = embedded[0, :2]  # what two texts of one image share, as the image's tokens are
+        embedded[1, :2] = embedded[0, :2]  # both texts begin alike, as two texts about one image do
         try:
             if isinstance(llm, Seq2SeqLanguageModel):
                 labels[1, 2:] = IGNORED
@@ -307,16 +308,16 @@ def reason_against(llm: LanguageModel) -> str:
                 own = slice(2, 3)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             return f"its code does not take such masks ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-    # Of the second text, which could have read the first.
+    # Compare the second text, which could have read the first.
     if together is None or not is_close(together[1, own], apart[1, own]):
-        return "its texts read one another in packed rows"
+        return "its texts read each other in packed rows"
     return ""
 
 
 def install(llm: LanguageModel) -> None:
-    """Let a model that takes no positions but biases attention by distance (BLOOM) use the distances of packed rows.
+    """Let a model with attention biases by distance instead of positions (BLOOM) use the distances of packed rows.
 
-    Its own computation stays as it is but for the calls that :func:`hidden_states` makes, each in its own thread.
+    Only calls from :func:`hidden_states` change, each in its own thread.
     """
     if not isinstance(llm, CausalLanguageModel) or llm.takes_positions or not hasattr(llm.base, _ALIBI):
         return
@@ -326,7 +327,7 @@ def install(llm: LanguageModel) -> None:
 
 
 class _Alibi:
-    """Builds attention biases as the model does, and for packed rows by the position of each token in its text.
+    """Builds attention biases as the model does; in packed rows, by each token's position in its text.
 
     Args:
         build: The model's own method.

@@ -1,9 +1,9 @@
-"""What the beams of a text have in common, made and kept once a text instead of once a beam.
+"""Compute and store what the beams of a text share once per text, instead of once per beam.
 
-Stock beam search of an encoder-decoder repeats the encoder's states for every beam, makes the decoder's keys and values
-of all these copies, reads all the copies in every step, and copies them anew whenever beams change places, although
-those of one text are all the same; and in its first step all the beams of a text are the same one. Here that step is taken
-once a text, the keys and values are made in it, and the beams of a text are so many queries of them afterwards.
+Stock beam search of an encoder-decoder repeats the encoder's states for every beam, computes the decoder's keys and
+values for all copies, reads all copies in every step, and copies them again when beams change places, although the
+copies of one text are equal. In the first step, all beams of a text are equal too. Here the first step runs once per
+text and computes the keys and values; afterwards the beams of a text are several queries of them.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from mblip.models.language_model import LanguageModel, Seq2SeqLanguageModel, cache_name
 
-# What T5, mT5 and umT5 call the attention to the encoder's states.
+# Name of the cross-attention in T5, mT5 and umT5.
 _CROSS_ATTENTION = "EncDecAttention"
 _log = logging.getLogger(__name__)
 
 
 class _Common(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of the encoder's states; beams only ever change places within a text, where they are equal."""
+    """Keys and values of the encoder's states; beams change places only within a text, where these are equal."""
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Nothing changes."""
+        """Do nothing."""
 
 
 class _Shared(EncoderDecoderCache):  # type: ignore[misc]
-    """The cache of some texts, which several beams of each will read.
+    """The cache of texts whose beams share it.
 
     Args:
         texts: Number of texts.
-        beams: Beams of each text.
+        beams: Number of beams per text.
     """
 
     def __init__(self, texts: int, beams: int) -> None:
@@ -47,18 +47,18 @@ class _Shared(EncoderDecoderCache):  # type: ignore[misc]
         self.is_spread = False
 
     def spread(self) -> None:
-        """From a row a text, after the first step, to a row a beam."""
+        """After the first step, expand one row per text to one row per beam."""
         self.is_spread = True
         self.self_attention_cache.batch_repeat_interleave(self.beams)
 
 
 def concerns(llm: LanguageModel) -> bool:
-    """Whether a kind of model could gain: one with an encoder, whose states its beams could share."""
+    """Whether a kind of model could gain: it has an encoder, whose states its beams can share."""
     return llm.is_encoder_decoder
 
 
 def reason_against(llm: LanguageModel) -> str:
-    """Why the beams of a text cannot share keys and values; empty where they can."""
+    """Why the beams of a text cannot share keys and values; empty if they can."""
     if not llm.model._supports_default_dynamic_cache():
         return "its cache of keys and values is of its own kind"
     if not _readers(llm):
@@ -67,9 +67,9 @@ def reason_against(llm: LanguageModel) -> str:
 
 
 def install(llm: LanguageModel) -> None:
-    """Let the decoder read what :func:`inputs` prepares; whatever else it is given it computes as before.
+    """Install hooks that let the decoder read the inputs of :func:`inputs`; other calls are unchanged.
 
-    The hooks stay on the model and look at nothing but the cache of each call, so several threads may generate at once.
+    The hooks stay on the model and depend only on the cache of each call, so several threads may generate at once.
     """
     assert isinstance(llm, Seq2SeqLanguageModel)
     decoder = llm.model.get_decoder()
@@ -83,13 +83,13 @@ def install(llm: LanguageModel) -> None:
 
 
 def inputs(llm: LanguageModel, embedded: Tensor, mask: Tensor, beams: int) -> dict[str, Any]:
-    """What ``generate`` takes in place of ``inputs_embeds``, for a model that :func:`install` was called on.
+    """Arguments of ``generate`` that replace ``inputs_embeds``, for a model that :func:`install` was called on.
 
     Args:
         llm: An encoder-decoder.
-        embedded: The prompts [texts, tokens, width].
-        mask: [texts, tokens].
-        beams: Beams of each text.
+        embedded: The embedded prompts [texts, tokens, width].
+        mask: Their attention mask [texts, tokens].
+        beams: Number of beams per text.
     """
     assert isinstance(llm, Seq2SeqLanguageModel)
     encoded = BaseModelOutput(last_hidden_state=llm.encode(embedded, mask))
@@ -97,12 +97,12 @@ def inputs(llm: LanguageModel, embedded: Tensor, mask: Tensor, beams: int) -> di
 
 
 def warn_if_unused(llm: LanguageModel, given: dict[str, Any]) -> None:
-    """After ``generate``: say so where the beams were not shared, as when a version of transformers hands on caches anew."""
+    """Warn after ``generate`` if the beams were not shared, as when transformers passes caches differently."""
     shared = next(value for value in given.values() if isinstance(value, _Shared))
     if not shared.is_spread and shared.get_seq_length():
         _log.warning(
-            "the beams of a text were not shared: transformers %s hands %s its cache in a way that is not known. The "
-            "answers are right, only slower",
+            "the beams of a text were not shared: transformers %s passes its cache to %s in an unknown way. The "
+            "answers are correct, only slower",
             transformers.__version__, type(llm.model).__name__,
         )  # fmt: skip
 
@@ -114,17 +114,17 @@ def _readers(llm: LanguageModel) -> list[nn.Module]:
 def take_first_beams(
     given: tuple[Any, ...], options: dict[str, Any], texts: int, beams: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call with the first of each text's equal beams: [texts * beams, ...] -> [texts, ...]."""
+    """Keep the first of each text's equal beams in the arguments of a call: [texts * beams, ...] -> [texts, ...]."""
 
     def first(value: Any) -> Any:
-        # Without gaps: for rows with gaps torch would repeat the weights of keys and values for every text.
+        # Contiguous, because otherwise torch would repeat the weights of keys and values for every text.
         return value[::beams].contiguous() if isinstance(value, Tensor) and len(value) == texts * beams else value
 
     return tuple(map(first, given)), {name: first(value) for name, value in options.items()}
 
 
 def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """The first step: of each text's equal beams the first, [texts * beams, ...] -> [texts, ...]."""
+    """In the first step, keep the first of each text's equal beams: [texts * beams, ...] -> [texts, ...]."""
     cache = _shared(options)
     if cache is None or cache.is_spread:
         return None
@@ -132,7 +132,7 @@ def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any
 
 
 def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:
-    """The first step's logits of each text, for all its beams: the output head is run once a text too."""
+    """Repeat the first step's logits of each text for all its beams; the output head runs once per text too."""
     cache = _shared(options)
     if cache is None or cache.is_spread:
         return None
@@ -142,7 +142,7 @@ def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], mad
 
 
 def _as_queries(_: nn.Module, given: tuple[Tensor, ...], options: dict[str, Any]) -> Any:
-    """One token of each beam [texts * beams, 1, width] -> [texts, beams, width]."""
+    """Arrange one token of each beam as queries: [texts * beams, 1, width] -> [texts, beams, width]."""
     hidden, *rest = given
     texts = _texts(options)
     if not texts or len(hidden) == texts:
@@ -153,17 +153,17 @@ def _as_queries(_: nn.Module, given: tuple[Tensor, ...], options: dict[str, Any]
 
 
 def _as_rows(_: nn.Module, given: tuple[Tensor, ...], options: dict[str, Any], made: Any) -> Any:
-    """What the beams saw [texts, beams, width] -> [texts * beams, 1, width]."""
+    """Arrange the output for the beams as rows: [texts, beams, width] -> [texts * beams, 1, width]."""
     seen, *rest = made
     return (seen.flatten(0, 1).unsqueeze(1), *rest) if len(seen) == _texts(options) else None
 
 
 def _texts(options: dict[str, Any]) -> int:
-    """The texts whose keys and values are in common in a call's cache; 0 where there are none."""
+    """Number of texts whose beams share keys and values in a call's cache; 0 if there is no such cache."""
     cache = _shared(options)
     return cache.texts if cache is not None and cache.is_spread else 0
 
 
 def _shared(options: dict[str, Any]) -> _Shared | None:
-    """The cache in common among a call's arguments, told by its kind, since its name differs by version."""
+    """The shared cache among a call's arguments, found by its class, as its name differs by version."""
     return next((value for value in options.values() if isinstance(value, _Shared)), None)

@@ -1,9 +1,10 @@
-"""The keys and values of an image, made once for all that is asked about it, in generation of decoder-only models.
+"""Compute an image's keys and values once for all questions about it, in generation with decoder-only models.
 
-A decoder-only model looks back only: what it keeps of an image, and of the words before it, is the same whatever question
-follows. Stock generation reads them anew for every question, and with beams for every beam, which is most of the work where an
-image takes hundreds of tokens. Here they are read once, go to the rows of all questions of a batch, and wait for those of
-later batches; and the words of a question are read once for all its beams, which are the same until its first answer token.
+A decoder-only model only attends to earlier tokens: its keys and values of an image, and of the words before it, do not
+depend on the question that follows. Stock generation computes them again for every question and every beam, which is
+most of the work if an image takes hundreds of tokens. Here they are computed once, used in the rows of all questions of
+a batch, and kept for later batches. The words of a question are read once for all its beams, which are equal until the
+first answer token.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from mblip.models.language_model import (
 from mblip.models.speedups.packed_rows import layer_kinds
 from mblip.models.speedups.shared_beams import take_first_beams
 
-# Layers that differ in their mask, as transformers' configurations name them.
+# Kinds of layers by their mask, as transformers' configurations name them.
 _FULL, _SLIDING = "full_attention", "sliding_attention"
-# Tokens that a row has room for before its keys and values are moved to a larger place.
+# Tokens that fit behind a row before its keys and values are copied to a larger buffer.
 _ROOM = 64
 
 Layers = list[tuple[Tensor, Tensor]]
@@ -40,7 +41,7 @@ Layers = list[tuple[Tensor, Tensor]]
 
 
 class Prefixes:
-    """Keys and values of prefixes, the ones used last, within so many bytes; threads may share one.
+    """A cache of the most recently used prefixes' keys and values; threads may share one.
 
     Args:
         limit: Bytes that are kept between batches.
@@ -53,18 +54,18 @@ class Prefixes:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """Prefixes that are kept."""
+        """Number of prefixes in the cache."""
         return len(self._kept)
 
     def get(self, key: Hashable) -> Layers | None:
-        """What is kept of a prefix; None where nothing is."""
+        """Keys and values of a prefix; None if it is not in the cache."""
         with self._lock:
             if (found := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
             return found
 
     def put(self, key: Hashable, layers: Layers) -> None:
-        """Keep a prefix, and drop those that were not used for longest."""
+        """Add a prefix, and drop the least recently used ones beyond the limit."""
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = layers
@@ -76,11 +77,11 @@ class Prefixes:
 
 @dataclass(frozen=True)
 class Heads:
-    """Where the prefixes of a batch end.
+    """The prefixes of a batch.
 
     Attributes:
-        lengths: Tokens of each text's prefix; 0 for none.
-        keys: What tells prefixes apart: equal for texts that begin alike.
+        lengths: Number of tokens of each text's prefix; 0 for none.
+        keys: Key of each text's prefix; equal for texts that begin alike.
     """
 
     lengths: list[int]
@@ -88,19 +89,19 @@ class Heads:
 
     @property
     def is_shared(self) -> bool:
-        """Whether any texts begin alike."""
+        """Whether any two texts have the same prefix."""
         with_prefix = [key for key, length in zip(self.keys, self.lengths, strict=True) if length]
         return len(set(with_prefix)) < len(with_prefix)
 
 
 def heads_of(input_ids: Tensor, attention_mask: Tensor, placeholder: int, images: Sequence[Hashable]) -> Heads:
-    """The prefixes of texts: up to the last image token, and never the whole text.
+    """The prefixes of texts, which end with the last image token and are never the complete text.
 
     Args:
         input_ids: [texts, tokens], padded on the left.
         attention_mask: [texts, tokens].
         placeholder: Id of the image token.
-        images: What tells the images of each text apart.
+        images: Key of each text's images.
     """
     places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
     ends = ((input_ids == placeholder) * places).amax(1)
@@ -114,15 +115,15 @@ def heads_of(input_ids: Tensor, attention_mask: Tensor, placeholder: int, images
 def inputs(
     llm: LanguageModel, embedded: Tensor, mask: Tensor, heads: Heads, beams: int, store: Prefixes | None
 ) -> dict[str, Any]:
-    """What ``generate`` takes in place of ``inputs_embeds`` and ``attention_mask``.
+    """Arguments of ``generate`` that replace ``inputs_embeds`` and ``attention_mask``.
 
     Args:
-        llm: A decoder-only model that :func:`reason_against` has nothing against.
-        embedded: The prompts [texts, tokens, width], padded on the left.
-        mask: [texts, tokens].
+        llm: A decoder-only model for which :func:`reason_against` is empty.
+        embedded: The embedded prompts [texts, tokens, width], padded on the left.
+        mask: Their attention mask [texts, tokens].
         heads: Their prefixes.
-        beams: Beams of each text.
-        store: What earlier batches have left, and where these prefixes are kept; None to keep nothing.
+        beams: Number of beams per text.
+        store: Prefixes of earlier batches, to which new ones are added; None to keep nothing.
     """
     assert isinstance(llm, CausalLanguageModel)
     lengths = torch.tensor(heads.lengths, device=embedded.device)
@@ -131,12 +132,12 @@ def inputs(
     tail = int(tails.max())
     made = _read(llm, embedded, mask, heads, store)
     order = {key: number for number, key in enumerate(made)}
-    owners = torch.tensor([order.get(key, -1) for key in heads.keys])  # layers may lie on several devices
+    owners = torch.tensor([order.get(key, -1) for key in heads.keys])  # layers may be on several devices
     layers = [_Shared(parts, owners, longest) for parts in zip(*made.values(), strict=True)]
     cache = _Beams(layers, len(embedded), beams)
     before = torch.arange(longest, device=mask.device) >= longest - lengths[:, None]
     after = torch.arange(tail, device=mask.device) >= tail - tails[:, None]
-    # Only the length of what is in the cache counts, not the values.
+    # Only the number of tokens in the cache counts, not their values.
     words = torch.cat([embedded.new_zeros(len(embedded), longest, embedded.shape[2]), embedded[:, -tail:]], dim=1)
     return {
         "inputs_embeds": words,
@@ -148,7 +149,7 @@ def inputs(
 def is_worth_it(
     llm: LanguageModel, heads: Heads, mask: Tensor, store: Prefixes | None, generation: Mapping[str, Any]
 ) -> bool:
-    """Whether a batch can share and gains by it.
+    """Whether a batch can share prefixes and gains by it.
 
     Args:
         llm: The language model.
@@ -174,7 +175,7 @@ def fits(llm: LanguageModel, length: int) -> bool:
 
     Args:
         llm: The language model.
-        length: Tokens of prompt and answer.
+        length: Number of tokens of prompt and answer, padding included.
     """
     window = getattr(llm.config, "sliding_window", None)
     return window is None or _SLIDING not in layer_kinds(llm.config) or length <= window
@@ -189,15 +190,15 @@ def bytes_per_token(llm: LanguageModel) -> int:
 
 
 def concerns(llm: LanguageModel) -> bool:
-    """Whether a kind of model could gain: one that looks back only."""
+    """Whether a kind of model could gain: it is decoder-only."""
     return not llm.is_encoder_decoder
 
 
 def reason_against(llm: LanguageModel) -> str:
-    """Why a model cannot go on from the keys and values of a prefix; empty where it can, and gives what it gives without.
+    """Why a model cannot continue from a prefix's keys and values; empty if it can, with the same results.
 
-    A layer that keeps something else than keys and values, or positions that are counted along the row, would lose the
-    prefix. So two short texts are tried.
+    A layer that keeps anything but keys and values, or counts positions along the row, would lose the prefix. Two short
+    texts are run to find out.
     """
     assert isinstance(llm, CausalLanguageModel)
     if not llm.model._supports_default_dynamic_cache():
@@ -220,14 +221,14 @@ def reason_against(llm: LanguageModel) -> str:
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
             return f"its code does not take such a cache ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
     if not is_close(together[:, -2:], apart[:, -2:]):
-        return "it does not go on from a prefix as it goes on from the whole text"
+        return "it continues differently from a prefix than from the complete text"
     return ""
 
 
 def install(llm: LanguageModel) -> None:
-    """Let the model take the first step of :func:`inputs` once for all beams; whatever else it is given it computes as before.
+    """Install hooks that take the first step of :func:`inputs` once for all beams; other calls are unchanged.
 
-    The hooks stay on the model and look at nothing but the cache of each call, so several threads may generate at once.
+    The hooks stay on the model and depend only on the cache of each call, so several threads may generate at once.
     """
     if _first_of_beams not in llm.model._forward_pre_hooks.values():
         llm.model.register_forward_pre_hook(_first_of_beams, with_kwargs=True)
@@ -235,12 +236,12 @@ def install(llm: LanguageModel) -> None:
 
 
 class _Beams(Cache):  # type: ignore[misc]
-    """The cache of some texts, which several beams of each will read.
+    """The cache of texts whose beams share it.
 
     Args:
-        layers: With a row for each text.
+        layers: Layers of the cache, with one row per text.
         texts: Number of texts.
-        beams: Beams of each text.
+        beams: Number of beams per text.
     """
 
     def __init__(self, layers: list[Any], texts: int, beams: int) -> None:
@@ -250,12 +251,12 @@ class _Beams(Cache):  # type: ignore[misc]
 
 
 def _own(options: Mapping[str, Any]) -> _Beams | None:
-    """The cache among a call's arguments that is not spread yet, told by its kind, since its name differs by version."""
+    """The unexpanded cache among a call's arguments, found by its class, as its name differs by version."""
     return next((value for value in options.values() if isinstance(value, _Beams) and not value.is_spread), None)
 
 
 def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """The first step: of each text's equal beams the first, [texts * beams, ...] -> [texts, ...]."""
+    """In the first step, keep the first of each text's equal beams: [texts * beams, ...] -> [texts, ...]."""
     cache = _own(options)
     if cache is None:
         return None
@@ -263,7 +264,7 @@ def _first_of_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any
 
 
 def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:
-    """From a row for each text, after the first step, to a row for each beam."""
+    """After the first step, expand one row per text to one row per beam."""
     cache = _own(options)
     if cache is None:
         return None
@@ -274,12 +275,12 @@ def _to_beams(_: nn.Module, given: tuple[Any, ...], options: dict[str, Any], mad
 
 
 class _Shared(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of one layer: a prefix in every row, and room behind it, so that nothing is copied as a row grows.
+    """Keys and values of one layer: a prefix in every row, and spare room behind it, so that rows grow without copies.
 
     Args:
         layers: Keys and values of each prefix, each [heads, tokens, width].
-        owners: [rows], which of them is a row's; -1 for none.
-        length: Of the longest; shorter ones stand at its end.
+        owners: [rows], the prefix of each row; -1 for none.
+        length: Length of the longest prefix; shorter ones are padded on the left.
     """
 
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], owners: Tensor, length: int) -> None:
@@ -302,7 +303,7 @@ class _Shared(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Add tokens [rows, heads, tokens, width]; all keys and all values so far."""
+        """Add tokens [rows, heads, tokens, width]; returns all keys and all values so far."""
         end = self.length + key_states.shape[2]
         if end > self._keys.shape[2]:
             room = (*self._keys.shape[:2], end - self.prefix + _ROOM, self._keys.shape[3])
@@ -316,27 +317,27 @@ class _Shared(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        """Tokens so far, the prefix with its padding included."""
+        """Number of tokens so far, the prefix with its padding included."""
         return self.length
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Beams change places within a text, where the prefix is the same."""
+        """Reorder beams; the prefix is not moved, as beams change places only within a text."""
         own = slice(self.prefix, self.length)
         for whole in (self._keys, self._values):
             whole[:, :, own] = whole[beam_idx.to(whole.device), :, own]
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Only keep these rows."""
+        """Keep only these rows."""
         self._keys, self._values = (whole[indices.to(whole.device)] for whole in (self._keys, self._values))
         self._show()
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each row so many times."""
+        """Repeat each row."""
         self._keys, self._values = (whole.repeat_interleave(repeats, 0) for whole in (self._keys, self._values))
         self._show()
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget so many tokens (a negative number) at the end."""
+        """Remove tokens at the end; the number is negative."""
         self.length -= abs(tokens_to_remove)
         self._show()
 
@@ -344,7 +345,7 @@ class _Shared(DynamicLayer):  # type: ignore[misc]
 def _read(
     llm: CausalLanguageModel, embedded: Tensor, mask: Tensor, heads: Heads, store: Prefixes | None
 ) -> dict[Hashable, Layers]:
-    """Keys and values of the batch's prefixes, each read once, those of one length together."""
+    """Compute keys and values of the batch's prefixes, each once, in batches of equal length."""
     first: dict[Hashable, int] = {}
     for text, (key, length) in enumerate(zip(heads.keys, heads.lengths, strict=True)):
         if length:
@@ -361,7 +362,7 @@ def _read(
         stacked = torch.stack(rows)
         llm.hidden_states(stacked, torch.ones(stacked.shape[:2], dtype=mask.dtype, device=mask.device), cache=cache)
         for number, key in enumerate(keys):
-            # A copy of each, since a view of one row would keep the whole batch in memory.
+            # Each row is copied, because a view of it would keep the batch in memory.
             layers = [(layer.keys[number].clone(), layer.values[number].clone()) for layer in cache.layers]
             found[key] = layers
             if store is not None:

@@ -1,4 +1,4 @@
-"""Apertium: rule-based translation by an installed program (GPL), offline and fast, for the pairs that are installed.
+"""Apertium: rule-based translation by an installed program (GPL), offline and fast, for installed pairs.
 
 Debian: ``apt-get install apertium apertium-eng-spa apertium-eng-cat apertium-eo-en apertium-en-gl``.
 """
@@ -60,7 +60,7 @@ class ApertiumEngine:
         ]
 
     def _lines(self, lines: Sequence[str], mode: str) -> list[Result]:
-        """Translate line by line; where some pair's rules add or swallow a break, halves of the lines find the one."""
+        """Translate line by line; if a pair's rules change the number of lines, halves are tried to find the cause."""
         translated = self._run(["-n", "-f", "line", mode], "\n".join(lines) + "\n").split("\n")[:-1]
         if len(translated) == len(lines):
             return list(translated)
@@ -69,14 +69,14 @@ class ApertiumEngine:
         raise _Failed(f"{len(translated)} lines for {len(lines)}")
 
     def _clean(self, line: str, result: str) -> str | None:
-        """Take Apertium's marks off unknown words; None where too many are."""
-        if not _MARK.search(line):  # else they may be the text's own
+        """Remove Apertium's marks of unknown words; None if there are too many."""
+        if not _MARK.search(line):  # else the marks may belong to the text
             unknown = len(_MARK.findall(result))
             if unknown > self._most_unknown * len(line.split()):
                 return None
             result = _MARK.sub("", result)
         result = result.strip()
-        if line.endswith(".") and result and not result.endswith("."):  # the program swallows a line's last full stop
+        if line.endswith(".") and result and not result.endswith("."):  # the program drops a line's final full stop
             result += "."
         return result or None
 
@@ -88,7 +88,7 @@ class ApertiumEngine:
         try:
             out, said = process.communicate(text.encode("utf-8", "replace"), timeout=self._timeout)
         except BaseException as error:
-            # The program is a shell script, whose pipeline would go on, and be waited for.
+            # The program is a shell script, whose pipeline would continue and block.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -111,7 +111,7 @@ def _modes(listing: str) -> dict[tuple[str, str], str]:
         pair = mode.split("-")
         if len(pair) == 2 and all(code.isalpha() for code in pair):
             source, target = map(exact_language, pair)
-            if source and target:  # not Aragonese, nor Serbo-Croatian, whose modes write Latin letters
+            if source and target:  # excludes Aragonese, and Serbo-Croatian, whose modes write Latin letters
                 modes[source.code, target.code] = mode
     return modes
 
@@ -121,12 +121,11 @@ def open_engine(program: str = "apertium", most_unknown: float = 0.25, timeout: 
 
     Args:
         program: Its name or path.
-        most_unknown: A text with a larger share of words that it does not know is not translated.
-        timeout: Seconds for one call, of 64 texts; where it is not enough, halves of them are tried, down to the text
-            that hangs.
+        most_unknown: Largest share of unknown words in a text; texts with more are not translated.
+        timeout: Seconds for one call with 64 texts; if it is exceeded, halves are tried, down to the text that hangs.
 
     Raises:
-        InputError: It is not installed.
+        InputError: The program is not installed.
     """
     return ApertiumEngine(program, most_unknown, timeout)
 

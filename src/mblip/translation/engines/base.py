@@ -1,4 +1,4 @@
-"""What an engine is, and opening one as a recipe says."""
+"""The protocol of engines, and opening an engine as a recipe says."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from mblip.languages import Profile
 T = TypeVar("T")
 
 ENGINES = ("apertium", "ctranslate2", "openai", "transformers")
-"""Modules of this package with an ``open_engine(**options)`` and a ``LICENCE`` of the translations. Optional is
-``lacking(languages, options, profile)``, those of some languages that English cannot be translated into. Other packages
-register modules of this kind (:data:`mblip.plugins.engines`)."""
+"""Modules of this package with an ``open_engine(**options)`` and a ``LICENCE`` of the translations.
+
+``lacking(languages, options, profile)`` is optional: the languages among some that English cannot be translated into.
+Other packages register modules of this kind (:data:`mblip.plugins.engines`)."""
 
 for _name in ENGINES:
     plugins.engines.register(_name, f"mblip.translation.engines.{_name}", plugins.OWN)
@@ -27,12 +28,12 @@ for _name in ENGINES:
 
 @dataclass(frozen=True, slots=True)
 class Untranslated:
-    """A text that an engine was asked for and gave no usable translation of.
+    """A text for which an engine gave no usable translation.
 
     Attributes:
-        reason: What is counted, such as ``refused by the endpoint``, ``cut off`` or ``no translation``.
-        detail: The words of the engine or the server.
-        passing: Whether another try at another time may do better; such a result is not kept for later runs.
+        reason: The reason for counting, such as ``refused by the endpoint``, ``cut off`` or ``no translation``.
+        detail: The message of the engine or the server.
+        passing: Whether a later try may succeed; such a result is not saved for later runs.
     """
 
     reason: str
@@ -41,23 +42,23 @@ class Untranslated:
 
 
 Result = str | None | Untranslated
-"""A translation; None where the engine does not know the text or the pair of languages."""
+"""A translation; None if the engine cannot translate the text or the pair of languages."""
 
 
 class Engine(Protocol):
-    """Translates texts; what it cannot translate is said and counted, never guessed.
+    """Translates texts; failures are reported and counted, never guessed.
 
-    An engine may also have a method ``stream(texts, source, target, done)``, which yields the number of each text with
-    its result as soon as it is there, in any order, leaving out what is ``done`` where that changes no other result;
-    without it ``translate`` is called for :data:`AT_A_TIME` texts. ``knows(source, target)`` says whether it has a pair at
-    all; ``cheap`` is True where no result is worth keeping; ``identity`` tells two versions of one name apart.
+    An engine may also have a method ``stream(texts, source, target, done)``, which yields the index of each text with
+    its result as soon as it is ready, in any order. It may skip texts that are ``done`` if that changes no other
+    result. Without it, ``translate`` is called for :data:`AT_A_TIME` texts. ``knows(source, target)`` says whether it
+    has a pair; ``cheap`` is True if results are not worth saving; ``identity`` distinguishes versions of the same name.
     """
 
     name: str
-    """As in the manifest, with the model where there is one."""
+    """Name in the manifest, with the model if there is one."""
 
     licence: str
-    """Of the translations, as far as the model's licence binds them."""
+    """Licence of the translations, as far as the model's licence covers them."""
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> Sequence[Result]:
         """Translate texts from one language into another (mC4 codes), one result for each, in order."""
@@ -65,16 +66,16 @@ class Engine(Protocol):
 
 
 AT_A_TIME = 64
-"""Texts in one call of an engine that does not stream."""
+"""Number of texts in one call of an engine that does not stream."""
 
 
 def stream(
     engine: Engine, texts: Sequence[str], source: str, target: str, done: Container[int] = ()
 ) -> Iterator[tuple[int, Result]]:
-    """Yield the number of every text that is not ``done``, with its result, soon after the engine has it.
+    """Yield the index of every text that is not ``done``, with its result, as soon as it is ready.
 
-    Calls are divided in the same way whatever is done, so that a result never depends on where an earlier run stopped;
-    for that some texts may come although they are done.
+    Calls are divided in the same way whatever is done, so a result never depends on where an earlier run stopped. Some
+    texts may therefore be yielded although they are done.
     """
     own = getattr(engine, "stream", None)
     if own is not None:
@@ -98,12 +99,12 @@ def collect(results: Iterator[tuple[int, Result]], count: int) -> list[Result]:
 def retry_in_halves(
     call: Callable[[Sequence[T]], Sequence[Result]], rows: Sequence[T], failures: type[Exception]
 ) -> list[Result]:
-    """Call with all rows; where that fails, with halves of them, so that one bad row is found and costs no other.
+    """Call with all rows; if that fails, with halves, so that one bad row is found and others are not lost.
 
     Args:
-        call: Gives one result a row.
-        rows: What is to be translated.
-        failures: What the call raises for a row that is too long or otherwise impossible.
+        call: Returns one result per row.
+        rows: The rows to translate.
+        failures: Exceptions of the call for a row that is too long or otherwise impossible.
     """
     try:
         return list(call(rows))
@@ -118,7 +119,7 @@ def check_engine(name: str, options: Mapping[str, Any]) -> None:
     """Check an engine's name and the names of its options without loading a model.
 
     Raises:
-        InputError: An unknown engine or option.
+        InputError: The engine or an option is unknown.
     """
     known = inspect.signature(_module(name).open_engine).parameters
     for option in options:
@@ -127,19 +128,19 @@ def check_engine(name: str, options: Mapping[str, Any]) -> None:
 
 
 def engine_licence(name: str) -> str:
-    """What an engine's translations may be used for, as its module says."""
+    """The licence of an engine's translations, from its module."""
     licence: str = _module(name).LICENCE
     return licence
 
 
 def lacking(name: str, options: Mapping[str, Any], languages: Sequence[str], profile: Profile = "correct") -> list[str]:
-    """Those of some languages (mC4 codes) that an engine cannot translate English into, found without loading a model.
+    """The languages among some (mC4 codes) that an engine cannot translate English into; loads no model.
 
     Raises:
         InputError: As in :func:`open_engine`.
     """
     check_engine(name, options)
-    finder = getattr(_module(name), "lacking", None)  # an engine that is only told names of languages has none
+    finder = getattr(_module(name), "lacking", None)  # an engine that takes names of languages has none
     return list(finder(languages, options, profile)) if finder else []
 
 
@@ -153,12 +154,12 @@ def open_engine(name: str, options: Mapping[str, Any], profile: Profile = "corre
     """Open an engine with its options.
 
     Args:
-        name: One of :data:`ENGINES`, or of another package.
-        options: Of its ``open_engine``.
-        profile: ``original`` for the language codes of the original mBLIP, in engines that are told codes.
+        name: One of :data:`ENGINES`, or an engine of another package.
+        options: Options of its ``open_engine``.
+        profile: ``original`` for the language codes of the original mBLIP, in engines that take codes.
 
     Raises:
-        InputError: An unknown engine or option.
+        InputError: The engine or an option is unknown.
     """
     check_engine(name, options)
     opener = _module(name).open_engine

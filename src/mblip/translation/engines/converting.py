@@ -1,4 +1,4 @@
-"""NLLB-200 and MADLAD-400 made ready for CTranslate2, once, by CTranslate2's own converter."""
+"""Convert NLLB-200 and MADLAD-400 for CTranslate2 with CTranslate2's own converter."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from mblip.catalogue.entries import HubAddress, load_catalogue
 from mblip.errors import InputError, nearest
 from mblip.storage import atomic_folder
-from mblip.translation.engines.seq2seq import Vocabulary
+from mblip.translation.engines.seq2seq import Vocabulary, share_words
 
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "sentencepiece.bpe.model",
     "spiece.model",
 )  # fmt: skip
-# What torch, safetensors and the converter raise of weights that are cut off or of another model.
+# Exceptions of torch, safetensors and the converter for weights that are cut off or of another model.
 _BROKEN = (
     SafetensorError, pickle.UnpicklingError, OSError, ValueError, RuntimeError, KeyError, AttributeError, EOFError,
     NotImplementedError,
@@ -33,8 +34,8 @@ class Converted:
 
     Attributes:
         kind: ``NLLB-200`` or ``MADLAD-400``.
-        licence: Of the official weights.
-        bytes: Of the model.
+        licence: Licence of the official weights.
+        bytes: Size of the model.
     """
 
     kind: str
@@ -43,19 +44,18 @@ class Converted:
 
 
 def convert_engine(source: str, to: Path, quantization: str = "int8") -> Converted:
-    """Convert a checkpoint into a folder that the engine ``ctranslate2`` opens; the folder appears whole or not at all.
+    """Convert a checkpoint into a folder for the engine ``ctranslate2``; the folder appears complete or not at all.
 
     Args:
-        source: A name of the catalogue (``nllb-600m``, ...), a folder, or a Hub id; what is not here is fetched.
+        source: A name of the catalogue (``nllb-600m``, ...), a folder, or a Hub id; missing files are downloaded.
         to: A new folder.
         quantization: CTranslate2's type of the weights.
 
     Raises:
-        InputError: CTranslate2 is not installed, the folder is there already, there is no such checkpoint, it is neither
+        InputError: CTranslate2 is not installed, the folder exists already, there is no such checkpoint, it is neither
             NLLB nor MADLAD, or the type is unknown or wrong for it.
     """
     try:
-        import ctranslate2
         from ctranslate2.specs.model_spec import ACCEPTED_MODEL_TYPES
     except ImportError as error:
         raise InputError("the conversion needs CTranslate2; pip install 'mblip[translate]'") from error
@@ -68,24 +68,44 @@ def convert_engine(source: str, to: Path, quantization: str = "int8") -> Convert
     folder = _find(source)
     vocabulary = Vocabulary(str(folder), "correct")
     if vocabulary.kind == "madlad" and quantization in ("float16", "int8_float16"):
-        raise InputError(f"MADLAD-400 overflows in {quantization}; take int8, bfloat16 or float32")
+        raise InputError(f"MADLAD-400 overflows in {quantization}; use int8, bfloat16 or float32")
     _check_weights(folder)
     copied = [name for name in _TOKENIZER if (folder / name).is_file()]
     with atomic_folder(to) as made:
-        converter = ctranslate2.converters.TransformersConverter(str(folder), copy_files=copied, low_cpu_mem_usage=True)
+        converter = _converter(folder, copied)
         try:
             converter.convert(str(made), quantization=quantization, force=True)
         except _BROKEN as error:
-            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the checkpoint
+            if isinstance(error, OSError) and error.errno is not None:  # an error of the disk, not of the checkpoint
                 raise
             told = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"CTranslate2 cannot convert {folder}: {told}; name a whole checkpoint of NLLB or MADLAD, or download it again"
+                f"CTranslate2 cannot convert {folder}: {told}; name a complete checkpoint of NLLB or MADLAD, or "
+                "download it again"
             ) from error
-        for name in copied:  # where the converter made one of its own
+        for name in copied:  # the converter may have made its own
             if not (made / name).is_file():
                 shutil.copyfile(folder / name, made / name)
     return Converted(_KINDS[vocabulary.kind], vocabulary.licence, (to / "model.bin").stat().st_size)
+
+
+def _converter(folder: Path, copied: list[str]) -> Any:
+    """CTranslate2's converter, told what transformers 5 hides of MADLAD.
+
+    Its configurations say of every T5 that embedding and output head are one, and the converter scales the output of such a
+    model down. MADLAD's must not be: beams, which go by its probabilities, find other words then.
+    """
+    from ctranslate2.converters import TransformersConverter
+
+    class Converter(TransformersConverter):  # type: ignore[misc]
+        def load_model(self, model_class: Any, model_name_or_path: str, **kwargs: Any) -> Any:
+            model = super().load_model(model_class, model_name_or_path, **kwargs)
+            share_words(model)
+            if model.config.model_type == "t5":
+                model.config.tie_word_embeddings = model.config.scale_decoder_outputs
+            return model
+
+    return Converter(str(folder), copy_files=copied, low_cpu_mem_usage=True)
 
 
 def _find(source: str) -> Path:
@@ -111,7 +131,7 @@ def _find(source: str) -> Path:
 
 
 def _check_weights(folder: Path) -> None:
-    """Make sure of what the converter would say less clearly."""
+    """Check for errors that the converter would report less clearly."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -2,8 +2,10 @@
 
 Convert a checkpoint once::
 
-    ct2-transformers-converter --model facebook/nllb-200-distilled-1.3B --output_dir nllb-1.3b-int8
-        --quantization int8 --copy_files tokenizer.json tokenizer_config.json
+    mblip data engine nllb-1.3b --to nllb-1.3b-int8
+
+CTranslate2's own command converts NLLB as well; MADLAD it converts wrongly beside transformers 5
+(:mod:`mblip.translation.engines.converting`).
 
 NLLB's weights are CC BY-NC 4.0, MADLAD's Apache 2.0.
 """
@@ -45,8 +47,7 @@ class CTranslate2Engine(Seq2SeqEngine):
             raise InputError("the engine needs CTranslate2; pip install 'mblip[translate]'") from error
         if not (Path(model) / "model.bin").is_file():
             raise InputError(
-                f"{model} is no CTranslate2 model (no model.bin); convert one: ct2-transformers-converter --model NAME "
-                f"--output_dir {model} --quantization int8 --copy_files tokenizer.json tokenizer_config.json"
+                f"{model} is not a CTranslate2 model (no model.bin); convert one: mblip data engine nllb-1.3b --to {model}"
             )
         super().__init__(Vocabulary(tokenizer or model, profile))
         if device == "cuda" and not ctranslate2.get_cuda_device_count():
@@ -60,7 +61,7 @@ class CTranslate2Engine(Seq2SeqEngine):
         self.identity = identity_of(model)
 
     def _stream_rows(self, rows: list[list[int]], mark: str, done: Container[int]) -> Iterator[tuple[int, Result]]:
-        """Translate some batches at a time, sorted by length; a row beyond the model's positions is not translated."""
+        """Translate batches sorted by length; a row that is longer than the model's positions is not translated."""
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         for block in batches(rows, _BATCHES * self._batch_tokens, order):
             if not all(row in done for row in block):
@@ -76,6 +77,7 @@ class CTranslate2Engine(Seq2SeqEngine):
             target_prefix=[[mark]] * len(rows) if self._vocabulary.kind == "nllb" else None,
             beam_size=self._beams, max_batch_size=self._batch_tokens, batch_type="tokens",
             max_input_length=0, max_decoding_length=self._max_tokens, return_end_token=True,
+            min_decoding_length=0,  # a model may say nothing; made to speak, it invents
         )  # fmt: skip
         return [
             self._vocabulary.decode(tokenizer.convert_tokens_to_ids(result.hypotheses[0]), len(row), self._max_tokens)
@@ -98,17 +100,17 @@ def open_engine(
 
     Args:
         model: Folder with ``model.bin``.
-        tokenizer: Folder or Hub id of the tokeniser, where it is not beside the model.
-        device: ``cpu``, ``cuda`` or whichever is there.
-        compute_type: CTranslate2's; by default the type it was converted to. MADLAD is wrong in float16.
-        beams: Width of the beam.
-        batch_tokens: Tokens a batch.
-        max_tokens: Longest translation of a sentence.
-        threads: On a CPU; 0 lets CTranslate2 choose.
+        tokenizer: Folder or Hub id of the tokeniser, if it is not beside the model.
+        device: ``cpu``, ``cuda``, or ``auto`` for what is available.
+        compute_type: CTranslate2's type; by default the type of the conversion. MADLAD gives wrong results in float16.
+        beams: Number of beams.
+        batch_tokens: Tokens per batch.
+        max_tokens: Maximal tokens of a translated sentence.
+        threads: Threads on a CPU; 0 lets CTranslate2 choose.
         profile: ``original`` for the codes of the original mBLIP.
 
     Raises:
-        InputError: Not installed, not converted, or no tokeniser.
-        ResourceError: CUDA is asked for, and there is no such device.
+        InputError: CTranslate2 is not installed, the model is not converted, or there is no tokeniser.
+        ResourceError: CUDA is requested, but there is no such device.
     """
     return CTranslate2Engine(model, tokenizer, device, compute_type, beams, batch_tokens, max_tokens, threads, profile)

@@ -1,7 +1,7 @@
-"""Any OpenAI-compatible endpoint (``/v1/chat/completions``), local or remote, one text a request.
+"""Any OpenAI-compatible endpoint (``/v1/chat/completions``), local or remote, with one text per request.
 
-What a chat model says around a translation is taken off (:mod:`mblip.replies`); refusals, answers in English and replies
-that were cut off are counted by their kind. A request that fails costs its text alone (:mod:`mblip.endpoint`).
+Text that a chat model adds around a translation is removed (:mod:`mblip.replies`). Refusals, answers in English and
+cut-off replies are counted by kind. A failed request loses only its own text (:mod:`mblip.endpoint`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class OpenAIEngine:
         """See :class:`~mblip.translation.engines.base.Engine`.
 
         Raises:
-            InputError: No request will do: the key, the address or the model is wrong.
+            InputError: Every request fails: the key, the address or the model is wrong.
             RemoteError: The endpoint does not answer any more.
         """
         return collect(self.stream(texts, source, target), len(texts))
@@ -48,7 +48,7 @@ class OpenAIEngine:
     def stream(
         self, texts: Sequence[str], source: str, target: str, done: Container[int] = ()
     ) -> Iterator[tuple[int, Result]]:
-        """Ask for each text that is not done; each result comes as soon as its reply does.
+        """Request each text that is not done; each result is yielded as soon as it arrives.
 
         Raises:
             InputError, RemoteError: As in :meth:`translate`.
@@ -66,7 +66,7 @@ class OpenAIEngine:
                     for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                         yield under_way.pop(future), future.result()
             finally:
-                if under_way:  # somebody has stopped listening, or one of them raised
+                if under_way:  # the caller has stopped, or a request raised
                     self._endpoint.close()
 
     def _one(self, text: str, source: str, target: str) -> Result:
@@ -93,16 +93,16 @@ def open_engine(
     """Open an endpoint.
 
     Args:
-        url: Its base, such as ``http://localhost:8000/v1``.
-        model: As the endpoint calls it.
-        key_variable: Environment variable that holds its key; keys do not belong into recipes.
-        requests: At a time.
-        licence: Of the translations.
-        extra_body: More fields of every request, such as ``{max_tokens: 512}`` or
-            ``{chat_template_kwargs: {enable_thinking: false}}``; they stand above this engine's own.
+        url: Base address, such as ``http://localhost:8000/v1``.
+        model: Name of the model at the endpoint.
+        key_variable: Environment variable with the key; keys must not be in recipes.
+        requests: Number of parallel requests.
+        licence: Licence of the translations.
+        extra_body: Additional fields of every request, such as ``{max_tokens: 512}`` or ``{chat_template_kwargs:
+            {enable_thinking: false}}``; they override this engine's own.
         timeout: Seconds for one try.
 
     Raises:
-        InputError: Not an address, or the variable is not set.
+        InputError: The address is invalid, or the variable is not set.
     """
     return OpenAIEngine(url, model, key_variable, requests, licence, extra_body or {}, timeout)

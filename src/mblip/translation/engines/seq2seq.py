@@ -1,4 +1,4 @@
-"""What CTranslate2 and transformers share: how NLLB and MADLAD are told the languages, and their tokenisers."""
+"""Shared by the engines CTranslate2 and transformers: tokenisers and language tokens of NLLB and MADLAD."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LICENCE = "CC-BY-NC-4.0 for NLLB-200, Apache-2.0 for MADLAD-400"
 
 
 class Vocabulary:
-    """The tokeniser of an NLLB or MADLAD checkpoint; which of the two follows from the language tokens it has.
+    """The tokeniser of an NLLB or MADLAD checkpoint, recognised by its language tokens.
 
     Args:
         path: A folder or Hub id with the tokeniser.
         profile: ``original`` translates into the codes of the original mBLIP, such as Traditional Chinese.
 
     Raises:
-        InputError: There is no tokeniser, or one with neither's language tokens.
+        InputError: There is no tokeniser, or it has the language tokens of neither.
     """
 
     def __init__(self, path: str, profile: Profile) -> None:
@@ -43,17 +43,17 @@ class Vocabulary:
 
     @property
     def licence(self) -> str:
-        """Of the official weights of this kind."""
+        """Licence of the official weights of this kind."""
         return "CC-BY-NC-4.0 (NLLB-200)" if self.kind == "nllb" else "Apache-2.0 (MADLAD-400)"
 
     def token(self, language: str) -> str | None:
-        """The token that stands for a language (mC4 code), or None if the model lacks it."""
+        """The token of a language (mC4 code), or None if the model lacks it."""
         row = find_language(language).in_profile(self._profile)
         token = row.nllb if self.kind == "nllb" else row.madlad
         return token if token in self._known else None
 
     def encode(self, texts: list[str], source: str, target: str) -> list[list[int]]:
-        """Token numbers of texts with the marks of their languages.
+        """Token ids of texts, with language tokens.
 
         Raises:
             InputError: The model lacks the source language.
@@ -72,18 +72,18 @@ class Vocabulary:
         return self.token(target) is not None and (self.kind == "madlad" or self.token(source) is not None)
 
     def decode(self, tokens: list[int], asked: int, limit: int) -> Result:
-        """The text of generated tokens, None if there is none; ``cut off`` if the model did not come to the end.
+        """The text of generated tokens, None if it is empty; ``cut off`` if the model did not reach the end.
 
-        An output that is many times as long as its text is a loop, not a translation that lacks its end: it is left to
-        the filters, which say so.
+        An output that is many times as long as its source is a loop, and not a translation without its end: the filters
+        reject it.
 
         Args:
-            tokens: What was generated, with its end token where there is one.
-            asked: Tokens of the source text.
-            limit: Tokens that could be generated.
+            tokens: The generated tokens, with the end token if there is one.
+            asked: Number of tokens of the source text.
+            limit: Maximal number of generated tokens.
         """
         end = self.tokenizer.eos_token_id
-        ended = end in tokens[1:] or tokens[-1:] == [end]  # NLLB's decoder also begins with that token
+        ended = end in tokens[1:] or tokens[-1:] == [end]  # NLLB's decoder also begins with the end token
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         if not ended and limit <= 8 * asked + 32:
             return Untranslated("cut off", one_line(text))
@@ -91,7 +91,7 @@ class Vocabulary:
 
 
 class Seq2SeqEngine(ABC):
-    """An engine on an NLLB or MADLAD checkpoint; how the checkpoint is run is what its kinds add.
+    """An engine with an NLLB or MADLAD checkpoint; subclasses run the checkpoint.
 
     Args:
         vocabulary: The checkpoint's tokeniser.
@@ -112,7 +112,7 @@ class Seq2SeqEngine(ABC):
     def stream(
         self, texts: Sequence[str], source: str, target: str, done: Container[int] = ()
     ) -> Iterator[tuple[int, Result]]:
-        """See :func:`~mblip.translation.engines.base.stream`; nothing is translated into a language that the model lacks."""
+        """See :func:`~mblip.translation.engines.base.stream`; languages that the model lacks give None."""
         mark = self._vocabulary.token(target)
         if mark is None:
             yield from ((number, None) for number in range(len(texts)))
@@ -121,25 +121,39 @@ class Seq2SeqEngine(ABC):
 
     @abstractmethod
     def _stream_rows(self, rows: list[list[int]], mark: str, done: Container[int]) -> Iterator[tuple[int, Result]]:
-        """Translate rows of token numbers; each result comes with the number of its row, in any order.
+        """Translate rows of token ids; yields each result with the index of its row, in any order.
 
         Args:
-            rows: Texts with the marks of their languages.
-            mark: The token of the language to translate into.
+            rows: Texts with language tokens.
+            mark: Token of the target language.
             done: Rows that need no translation; they may come again with their batch.
         """
 
 
 def lacking(languages: Sequence[str], options: Mapping[str, Any], profile: Profile) -> list[str]:
-    """The languages that a checkpoint's tokeniser has no mark for; all of them where it has none for English."""
-    if not options.get("model"):  # which opening the engine will say
+    """The languages without a token in a checkpoint's tokeniser; all of them if English has none."""
+    if not options.get("model"):  # opening the engine reports it
         return []
     vocabulary = Vocabulary(str(options.get("tokenizer") or options["model"]), profile)
     return [code for code in languages if not vocabulary.knows("en", code)]
 
 
+def share_words(model: Any) -> None:
+    """Let the encoder and the decoder of a T5 embed words by the same weights, as every T5 does.
+
+    Google's MADLAD has no ``shared.weight``. In transformers 5.17 the encoder embeds words by the output head then
+    (transformers#48154), and the translations are nonsense.
+    """
+    if model.config.model_type != "t5":
+        return
+    encoder, decoder = model.encoder.embed_tokens, model.decoder.embed_tokens
+    if not encoder.weight.equal(decoder.weight):
+        words = (decoder if encoder.weight.equal(model.lm_head.weight) else encoder).weight
+        model.shared.weight = encoder.weight = decoder.weight = words
+
+
 def batches(rows: list[list[int]], tokens: int, order: list[int]) -> list[list[int]]:
-    """Divide rows, in an order, into batches of at most so many tokens (padding counted), or of one row."""
+    """Divide rows in the given order into batches of at most ``tokens`` tokens with padding, or of one row."""
     divided: list[list[int]] = []
     longest = 0
     for row in order:
@@ -152,7 +166,7 @@ def batches(rows: list[list[int]], tokens: int, order: list[int]) -> list[list[i
 
 
 def identity_of(model: str) -> str:
-    """Sizes and dates of a model's files, by which another model of the same name is noticed; empty for one on the Hub."""
+    """Sizes and dates of a model's files, to notice another model of the same name; empty for a Hub id."""
     folder = Path(model)
     files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     return " ".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)

@@ -1,4 +1,4 @@
-"""NLLB-200 and MADLAD-400 through transformers: any checkpoint as it is, slower than CTranslate2."""
+"""NLLB-200 and MADLAD-400 through transformers: any unconverted checkpoint, slower than CTranslate2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mblip.errors import InputError
 from mblip.languages import Profile
 from mblip.translation.engines.base import Result, Untranslated, retry_in_halves
 from mblip.translation.engines.seq2seq import LICENCE as LICENCE
-from mblip.translation.engines.seq2seq import Seq2SeqEngine, Vocabulary, batches, identity_of
+from mblip.translation.engines.seq2seq import Seq2SeqEngine, Vocabulary, batches, identity_of, share_words
 from mblip.translation.engines.seq2seq import lacking as lacking
 
 
@@ -38,13 +38,14 @@ class TransformersEngine(Seq2SeqEngine):
             self._model: Any = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=getattr(torch, dtype))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"transformers cannot load {model}: {str(error).splitlines()[0]}") from error
+        share_words(self._model)
         self._model.to(self._device).eval()
         self._beams, self._batch_tokens, self._max_tokens, self._sort = beams, batch_tokens, max_tokens, sort
         self.name = f"transformers {model.rstrip('/').rpartition('/')[2]} ({dtype})"
         self.identity = identity_of(model) or str(getattr(self._model.config, "_commit_hash", "") or "")
 
     def _stream_rows(self, rows: list[list[int]], mark: str, done: Container[int]) -> Iterator[tuple[int, Result]]:
-        """Translate batch by batch, sorted by length, so that there is little padding."""
+        """Translate batch by batch, sorted by length to reduce padding."""
         order = sorted(range(len(rows)), key=lambda row: len(rows[row])) if self._sort else list(range(len(rows)))
         forced = None
         if self._vocabulary.kind == "nllb":
@@ -88,16 +89,16 @@ def open_engine(
 
     Args:
         model: Folder or Hub id, such as ``facebook/nllb-200-distilled-600M`` or ``google/madlad400-3b-mt``.
-        device: ``cpu``, ``cuda`` or whichever is there.
-        dtype: MADLAD is wrong in float16: take bfloat16 or float32.
-        beams: Width of the beam.
-        batch_tokens: Tokens a batch, padding counted.
-        max_tokens: Longest translation of a sentence.
-        sort: Texts of one length into one batch.
+        device: ``cpu``, ``cuda``, or ``auto`` for what is available.
+        dtype: Type of the weights. MADLAD gives wrong results in float16: use bfloat16 or float32.
+        beams: Number of beams.
+        batch_tokens: Tokens per batch, padding included.
+        max_tokens: Maximal tokens of a translated sentence.
+        sort: Put texts of similar length into one batch.
         profile: ``original`` for the codes of the original mBLIP.
 
     Raises:
-        InputError: No such checkpoint, or neither NLLB nor MADLAD.
-        ResourceError: CUDA is asked for, and there is no such device.
+        InputError: There is no such checkpoint, or it is neither NLLB nor MADLAD.
+        ResourceError: CUDA is requested, but there is no such device.
     """
     return TransformersEngine(model, device, dtype, beams, batch_tokens, max_tokens, sort, profile)
