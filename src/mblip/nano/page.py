@@ -25,10 +25,12 @@ LIMITS = (
 )
 _MINI_TITLE = "A small mBLIP around {llm}"
 MINI_LIMITS = (
-    "What these figures can say: the pictures are known objects in new scenes, one picture a concept. The language model was "
-    "trained by others on text of its own choice, and reads names in pieces of its own. Beside stands the share of the same "
-    "words that it knows from text alone, after three examples: of pairs never shown no alignment can be expected to name many "
-    "more. The figures do not show how a model sees photographs."
+    "The figures are limited: the pictures are known objects in new scenes, one picture per concept. The language "
+    "model "
+    "was trained by others on text of their choice, and splits names into its own pieces. The table also gives the "
+    "share "
+    "of the same words that it knows from text alone, after three examples: no alignment can be expected to name many "
+    "more of the pairs never shown. The figures do not show how a model sees photographs."
 )
 _NAMES = {
     "naming_exact": "naming, exact",
