@@ -57,7 +57,7 @@ def recipes_page() -> str:
     lines = [
         "# Recipes", "", NOTE, "",
         "Give a name to `mblip train NAME`, `mblip data mix NAME` or `mblip eval MODEL --suite NAME`, by the recipe's kind. "
-        "`FIELD=VALUE` after it changes a field.",
+        "`FIELD=VALUE` after the name changes a field.",
         "", "| Name | What it is | Paper |", "|---|---|---|",
     ]  # fmt: skip
     for name, path in sorted(shipped_recipes().items()):

@@ -290,7 +290,7 @@ def test_a_processor_that_raises_ends_in_one_sentence_or_leaves_an_item_out(
             with pytest.raises(InputError, match=f"cannot be asked .*{type(error).__name__}") as told:
                 answers(answerer, REQUESTS[:1])
             assert "\n" not in str(told.value)
-            assert f"does not take 2 pictures per prompt:  {type(error).__name__}" in answerer.refusal(
+            assert f"does not take 2 pictures per prompt: {type(error).__name__}" in answerer.refusal(
                 REQUESTS[2], PICTURES.__getitem__
             )
     answerer = load_answerer(str(vipllava), batch_size=2)

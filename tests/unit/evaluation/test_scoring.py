@@ -280,7 +280,7 @@ def test_our_own_predictions(score: Any) -> None:
 @pytest.mark.parametrize(
     ("predictions", "message"),
     [
-        ([*COCO_RESULTS, {"image_id": 9, "caption": "x"}], "record 3 is for '9', which .* does not hold"),
+        ([*COCO_RESULTS, {"image_id": 9, "caption": "x"}], r"record 3 is for '9', which is not in .*data\.json"),
         (COCO_RESULTS[:1], "no prediction for 1 of the 2 items"),
         ([*COCO_RESULTS, COCO_RESULTS[0]], "record 3 is a second prediction for '7'"),
         ([{"image_id": 7}], "record 1 needs a text in one of the fields prediction, .*caption, text, answer"),

@@ -335,20 +335,20 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an encoder": (lambda f: edit(f, text_config={"model_type": "t5"}), r"\(t5\) reads with an encoder"),
     "code": (lambda f: edit(f, auto_map={"AutoModel": "x.Y"}), "auto_map.*refused"),
     "no language model": (lambda f: edit(f, text_config=None), "has no text_config"),
-    "no vision model": (lambda f: edit(f, vision_config={}), "cannot be read|does not take|says no|images of"),
+    "no vision model": (lambda f: edit(f, vision_config={}), "cannot be read|does not accept|says no|images of"),
     "more layers than the files": (
         lambda f: inner(f, "config.json", "text_config", num_hidden_layers=30),
         r"\d+ weights are missing",
     ),
     "an activation": (lambda f: edit(f, projector_hidden_act="half"), "'half' is no activation"),
-    "patches of nothing": (lambda f: inner(f, "config.json", "vision_config", patch_size=0), "does not take .*zero"),
+    "patches of nothing": (lambda f: inner(f, "config.json", "vision_config", patch_size=0), "does not accept .*zero"),
     "images of another size": (
         lambda f: inner(f, PROCESSOR, "image_processor", crop_size={"height": 16, "width": 16}),
         "makes images of 16 x 16 pixels, but .* takes those of 32 .*set the processor's size and crop_size to 32",
     ),
     "colours that divide by nothing": (
         lambda f: inner(f, PROCESSOR, "image_processor", image_std=[0, 0, 0]),
-        "not finite of a picture; set its image_mean and image_std",
+        "not finite for a picture; set its image_mean and image_std",
     ),
     "a processor of text alone": (
         lambda f: (f / PROCESSOR).write_text('{"processor_class": "LlavaProcessor"}'),
@@ -388,7 +388,7 @@ def test_weights_that_give_no_numbers_are_told(tmp_path: Path) -> None:
     state = load_file(folder / "model.safetensors")
     state[next(name for name in state if "linear_2.weight" in name)] *= float("inf")
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match="not finite of a picture"):
+    with pytest.raises(InputError, match="not finite for a picture"):
         load_model(folder).generate(PICTURES[:1], PROMPTS[:1])
 
 

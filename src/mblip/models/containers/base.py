@@ -219,7 +219,7 @@ def finite(features: Tensor) -> Tensor:
     """
     if not bool(features.isfinite().all()):
         raise InputError(
-            "vision model and bridge make numbers that are not finite of a picture: they overflow in this data type "
+            "vision model and bridge compute values that are not finite for a picture: they overflow in this data type "
             "(take bf16 or fp32), or the weights are damaged"
         )
     return features

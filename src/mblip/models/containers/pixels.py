@@ -59,7 +59,7 @@ def read_image_processor(folder: Path, tower: Any) -> Any:
         raise InputError(f"{folder} has no image processor that transformers can read: {reason}") from error
     if not is_finite:
         raise InputError(
-            f"{folder}: the image processor makes numbers that are not finite of a picture; set its image_mean and "
+            f"{folder}: the image processor makes values that are not finite for a picture; set its image_mean and "
             "image_std"
         )
     if made.ndim == 4:
