@@ -39,7 +39,7 @@ def ask_words(
 
     Args:
         llm: The language model, as in ``model.llm``.
-        file: Where answers are kept; answers in it are not asked for again.
+        file: Kept answers; those in it are not asked for again.
         scenes: Number of words in each language.
         held_out: See :func:`~mblip.nano.benchmark.load_items`.
         say: Called with progress messages.
