@@ -56,9 +56,8 @@ def recipes_page() -> str:
     """Every shipped recipe with its title and the section of the paper it follows."""
     lines = [
         "# Recipes", "", NOTE, "",
-        "Give a name to `mblip train`, `mblip data mix` or `mblip eval --suite NAME`, by the recipe's kind. "
-        "`FIELD=VALUE` after "
-        "the name changes a field.",
+        "Give a name to `mblip train NAME`, `mblip data mix NAME` or `mblip eval MODEL --suite NAME`, by the recipe's kind. "
+        "`FIELD=VALUE` after the name changes a field.",
         "", "| Name | What it is | Paper |", "|---|---|---|",
     ]  # fmt: skip
     for name, path in sorted(shipped_recipes().items()):

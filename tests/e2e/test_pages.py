@@ -27,7 +27,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
     """Trainings are cut to two steps and mixes to few scenes; all else is as it stands there."""
-    reader.read(page, timeout=400)
+    reader.read(page, timeout=1200)
 
 
 @pytest.mark.slow
