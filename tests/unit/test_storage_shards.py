@@ -314,5 +314,5 @@ def test_check_shards_finds_one_changed_byte(mix: Path) -> None:
     data[60] ^= 1
     path.write_bytes(data)
     assert isinstance(read_manifest(mix), Manifest)
-    with pytest.raises(InputError, match=r"shard-00000.parquet was changed"):
+    with pytest.raises(InputError, match=r"shard-00000.parquet has changed"):
         check_shards(mix)

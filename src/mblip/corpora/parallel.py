@@ -1,9 +1,9 @@
 """Parallel texts: two files with corresponding lines, the usual form of OPUS and other machine translation corpora.
 
-Licence: that of the corpus. Download: https://opus.nlpl.eu, in Moses format, where each corpus names its licence. Raw
-record: line N of ``path`` and line N of ``target_path``, such as ``Tatoeba.en-sw.en`` and ``Tatoeba.en-sw.sw``, plain or
-``.gz``. It becomes a ``translation`` example without a picture. Parallel texts keep an LLM's languages while it learns to
-see (arXiv 2603.29467, 2503.22577).
+Licence: that of the corpus. Download: https://opus.nlpl.eu, in Moses format, where each corpus names its licence.
+Raw record: line N of ``path`` and line N of ``target_path``, such as ``Tatoeba.en-sw.en`` and ``Tatoeba.en-sw.sw``,
+plain or ``.gz``. It becomes a ``translation`` example without a picture. Parallel texts keep an LLM's languages while
+it learns to see (arXiv 2603.29467, 2503.22577).
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def test_llava_of_other_sources(tmp_path: Path) -> None:
     assert [r.images for r in records if not isinstance(r, Drop)] == [(key(33471),), (key(1), key(2))]
     # A number that is not COCO's names another photo there.
     assert [r.detail for r in records if isinstance(r, Drop)] == [
-        "'image' 'vg/VG_100K/2354786.jpg' is not a photo of COCO;  set image_key to '{image}'", "What?",
+        "'image' 'vg/VG_100K/2354786.jpg' is not a photo of COCO; set image_key to '{image}'", "What?",
         "'conversations' must be pairs of question and answer, not 1 turns",
     ]  # fmt: skip
     named = _read("llava", "drop", path=path, task="conversation", image_key="{image}")

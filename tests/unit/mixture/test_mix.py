@@ -80,7 +80,8 @@ def test_a_mix_without_an_instruction_says_why(tmp_path: Path) -> None:
     recipe = _recipe(f"images={tmp_path / 'pictures'}", "sources.scenes.options.scenes=20")
     for _ in range(2):
         with pytest.raises(
-            InputError, match=r"no example reached the mix \(\d+ missing image\); .*exclusions.jsonl says"
+            InputError,
+            match=r"no example reached the mix \(\d+ missing image\); .*exclusions.jsonl has the reason for each",
         ):
             build_mix(recipe, tmp_path / "mix")
     assert not (tmp_path / "mix/manifest.json").exists()
