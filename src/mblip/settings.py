@@ -170,6 +170,8 @@ def explain(kind: type[BaseModel], error: ValidationError) -> str:
         if first["type"] == "value_error":  # our own message, which may have capitals
             return f"field {field!r}: {first['msg'].removeprefix('Value error, ')}"
         message = _TOLD.get(first["type"], first["msg"].lower())
+        if first["input"] == "":  # FIELD= is empty text, which only a field of text takes
+            message = "no value is given; where the field may be unset, write null"
         return f"field {field!r}: {message} (got {shorten(repr(first['input']))})"
     section: Any = kind
     for part in location[:-1]:

@@ -100,6 +100,8 @@ def test_the_hash_is_of_what_decides_the_result(recipe: Path) -> None:
         (("optim.lr=-1",), "field 'optim.lr': input should be greater than or equal to 0"),
         (("optim.steps=-3",), "field 'optim.steps': input should be greater than or equal to 0"),
         (("optim.epochs=0",), "field 'optim.epochs': input should be greater than 0"),
+        (("optim.epochs=",), "field 'optim.epochs': no value is given; where the field may be unset, write null"),
+        (("lora.rank=",), "field 'lora.rank': no value is given"),
         (("optim.epochs=.inf",), "field 'optim.epochs': input should be a finite number"),
         (("optim.betas=[0.9,2]",), "field 'optim.betas.1': input should be less than 1"),
         (("optim.clip=-1",), "field 'optim.clip': input should be greater than 0"),

@@ -27,7 +27,8 @@ def read_options(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], l
         raise BadRow(f"option {names[options.index('')]!r} is blank, but {names[len(options) - 1]!r} is not")
     options, labels = without_labels([option.strip() for option in options])
     if len(options) < 2:
-        raise BadRow(f"{len(options)} option is not enough; {', '.join(map(repr, names))} must have at least two")
+        how = ', as a list such as ["a cat", "a dog"]' if len(names) == 1 else ""
+        raise BadRow(f"{len(options)} option is not enough; {', '.join(map(repr, names))} must have at least two{how}")
     if len(options) > 26:
         raise BadRow(f"{len(options)} options are more than there are letters")
     if len(set(options)) < len(options):

@@ -279,7 +279,7 @@ def _count_texts(section: MixSection) -> int | None:
 def _steps(recipe: TrainRecipe, texts: int | None) -> int | None:
     optim = recipe.optim
     if (optim.steps is None) == (optim.epochs is None):
-        raise InputError("set one of optim.steps and optim.epochs")
+        raise InputError("set one of optim.steps and optim.epochs, and the other to null, such as optim.epochs=null")
     if optim.steps is not None:
         return optim.steps
     return None if texts is None else math.ceil(float(optim.epochs or 0) * (texts // optim.global_batch))

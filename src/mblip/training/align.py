@@ -141,7 +141,7 @@ def check_stage(recipe: TrainRecipe) -> None:
         raise InputError("stage finetune starts from a model: set model.run to a run directory or a checkpoint")
     optim, (least, most) = recipe.optim, recipe.data.crop_scale
     if (optim.steps is None) == (optim.epochs is None):
-        raise InputError("set one of optim.steps and optim.epochs")
+        raise InputError("set one of optim.steps and optim.epochs, and the other to null, such as optim.epochs=null")
     if not learning and optim.steps != 0:
         raise InputError("parts: all are frozen, so nothing would learn; set one to full, or llm to lora")
     if least > most:

@@ -336,6 +336,7 @@ BAD_CHOICES: dict[str, tuple[dict[str, Any], str]] = {
     "a number": ({"A": "x", "B": "y", "answer": 1}, "for a number, use --columns answer_index=COLUMN"),
     "a gap": ({"A": "x", "B": "", "C": "z", "answer": "A"}, "option 'B' is blank, but 'C' is not"),
     "one option": ({"options": ["x"], "answer": "A"}, "1 option is not enough"),
+    "a list in no known notation": ({"options": "x|y", "answer": "x"}, r"at least two, as a list such as \["),
     "two alike": ({"options": ["x", "x"], "answer": "A"}, "two options are 'x'"),
     "no answer": ({"options": ["x", "y"], "answer": None}, "'answer' is blank"),
     "no picture": ({"image": [], "options": ["x", "y"], "answer": "A"}, "'image' holds no picture"),
