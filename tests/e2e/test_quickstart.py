@@ -134,6 +134,8 @@ def test_a_language_model_of_ones_own_takes_nano_s_place(tmp_path: Path, monkeyp
     assert json.loads((tmp_path / "run" / "report.json").read_text())["ablations"] == report["ablations"]
     wrong = CliRunner().invoke(app, [*asked, "--setting", "lora_smal"])
     assert isinstance(wrong.exception, InputError) and "did you mean 'lora_small'" in str(wrong.exception)
+    wrong = CliRunner().invoke(app, [*asked, "model.llm=nano:nano-mlm"])
+    assert isinstance(wrong.exception, InputError) and "leave model.llm out" in str(wrong.exception)
 
 
 def test_the_words_alone_are_those_that_pictures_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +152,12 @@ def test_the_words_alone_are_those_that_pictures_ask_for(tmp_path: Path, monkeyp
     found = ask_words("nano:nano-mlm", tmp_path / "words.json", 4, 0.2, lambda line: None)
     assert found["sw"]["value"] == 1 and found["en"]["value"] == 0  # English has no pairs that were never shown
     assert found["all"]["value"] == pytest.approx(1 / 85)
+    number = len(told)
+    ask_words("nano:nano-mlm", tmp_path / "words.json", 4, 0.2, lambda line: None)
+    assert len(told) == number
+    monkeypatch.setattr("mblip.nano.alone.fingerprint", lambda folder: "another model")
+    ask_words("nano:nano-mlm", tmp_path / "words.json", 4, 0.2, lambda line: None)
+    assert len(told) == 2 * number  # the answers of one model are not those of another
     prompt = write_prompt(next(item for item in items if item.id == "sw-naming_never_shown-0"))
     lines = prompt.split("\n")
     assert prompt in told and len(lines) == 4 and lines[-1].endswith(" in Swahili is")

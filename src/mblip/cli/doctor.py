@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,6 +58,7 @@ def doctor(
 
     is_gguf = find_gguf(folder) is not None
     if not is_gguf and folder.is_dir() and not is_model:
+        _check_no_languages(what, codes)
         from mblip.evaluation.data_check import check_data
 
         found = list(check_data(folder))
@@ -68,6 +70,7 @@ def doctor(
 
     if not is_gguf and _doctor_of_recipe(what, tuple(overrides or ()), data, codes, as_json):
         return
+    _check_no_languages(what, codes)
     if not folder.exists() and "/" not in what and not collection_of(what):  # else it is searched on the Hub
         raise InputError(
             f"there is no folder {what!r}, and no recipe or benchmark of this name; create it and run this again to "
@@ -102,10 +105,15 @@ def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, codes: 
         found = _look_at_suite(recipe, what, data)
         _show_data(found, data, as_json)
         if not all(finding.is_complete for finding in found):
-            if not as_json:
+            has_sets = False
+            with suppress(InputError):  # the catalogue lacks the data of a benchmark
+                has_sets = bool(find_wanted([recipe], known).sets)
+            if has_sets and not as_json:
                 print(f"get all of it: mblip data download {what} --to {data}")
             raise typer.Exit(1)
         return True
+    if recipe is not None:
+        _check_no_languages(what, codes)
     if isinstance(recipe, DataRecipe | TrainRecipe):
         from mblip.catalogue.checking import check_needs
 
@@ -130,6 +138,11 @@ def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, codes: 
     if recipe is not None:  # recipes of nano's bases need only seeds
         print(json.dumps([]) if as_json else f"{what} needs no data")
     return recipe is not None
+
+
+def _check_no_languages(what: str, codes: tuple[str, ...]) -> None:
+    if codes:
+        raise InputError(f"--languages chooses languages of a suite, and {what} is none; leave it out")
 
 
 def _look_at_suite(recipe: EvalRecipe, name: str, data: Path) -> list[Finding]:

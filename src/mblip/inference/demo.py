@@ -260,6 +260,6 @@ def _copies(examples: Sequence[Path], folder: Path) -> list[str]:
         try:
             Image.open(path).load()
             copied.append(str(shutil.copy(path, folder / f"example-{place}{path.suffix.lower()}")))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"the example {path} is no picture that can be read: {error}") from error
     return copied

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError
+from mblip.errors import InputError, ResourceError
 from mblip.models.gguf_files import SOURCE
 
 # Exceptions that transformers' GGUF reader raises on an incomplete or damaged file.
@@ -33,6 +33,7 @@ def convert_gguf(file: Path, weights: bool = True) -> Path:
 
     Raises:
         InputError: The package ``gguf`` is missing, the file is damaged, or transformers cannot read a model of its kind.
+        ResourceError: Memory ran out.
     """
     if importlib.util.find_spec("gguf") is None:
         raise InputError(f"{file}: GGUF files need the package gguf: pip install 'mblip[gguf]'")
@@ -122,8 +123,17 @@ def _told(file: Path) -> Iterator[None]:
                 f"{file} is of a kind that transformers does not read from GGUF ({_line(error)}); take the model's "
                 "safetensors"
             ) from error
+        if "tokenizer" in str(error):
+            raise InputError(
+                f"{file} holds no tokeniser that transformers reads from GGUF ({_line(error)}); take the model's safetensors"
+            ) from error
         raise InputError(f"{file} is damaged, or cut off ({_line(error)}); copy it again") from error
     except _BROKEN as error:
+        if "can't allocate memory" in str(error):  # torch's message; the file may be whole
+            raise ResourceError(
+                f"{file}: out of memory while it is converted, which takes four bytes for each parameter; free some, or "
+                "take a smaller model"
+            ) from error
         raise InputError(f"{file} is damaged, or cut off ({_line(error)}); copy it again") from error
 
 

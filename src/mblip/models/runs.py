@@ -21,7 +21,7 @@ from mblip.errors import InputError, MblipError
 from mblip.models.build import build_model
 from mblip.models.checkpoint import fingerprint, read_json
 from mblip.models.finish import finish
-from mblip.models.locate import collection_of, locate, locate_language_model
+from mblip.models.locate import collection_of, find_language_model, locate, locate_language_model
 from mblip.models.lora import load_lora, merge_lora, save_lora
 from mblip.models.origin import Base, Origin
 from mblip.models.parts import parameters_by_part
@@ -212,7 +212,7 @@ def _check_base(folder: Path, part: str, base: Base) -> None:
     # Nobody can restore a base that an older version of this package shipped.
     remedy = "train it again" if collection_of(base.name) else "restore the old one"
     try:
-        found = fingerprint(locate_language_model(base.name, weights=False) if part == "llm" else locate(base.name))
+        found = fingerprint(_locate(part, base.name))
     except MblipError as error:
         raise error.reworded(
             f"{folder} needs the {part} checkpoint {base.name}, which is missing ({error}); {remedy}"
@@ -221,6 +221,13 @@ def _check_base(folder: Path, part: str, base: Base) -> None:
         raise InputError(
             f"{folder} was trained on another {part} checkpoint than the one that is now at {base.name}; {remedy}"
         )
+
+
+def _locate(part: str, name: str) -> Path:
+    if part != "llm":
+        return locate(name)
+    # A GGUF file has its fingerprint before its weights are converted; a checkpoint of the Hub needs its weights for it.
+    return locate_language_model(name, weights=find_language_model(name) is None)
 
 
 def _fill(vlm: VisionLLM, file: Path) -> None:

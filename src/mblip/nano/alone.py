@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from mblip.languages import LANGUAGES
+from mblip.models.checkpoint import fingerprint
 from mblip.models.locate import locate_language_model
 from mblip.models.reading import load_language_model
 from mblip.nano.benchmark import SceneItem, load_items
@@ -51,16 +52,19 @@ def ask_words(
     for language in load_lexicon().named_languages():
         items = load_items([language], scenes, ("naming_never_shown",), held_out)
         asked[language] = items or load_items([language], scenes, ("naming",), held_out)
-    held: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    folder = locate_language_model(llm)
+    model_id = fingerprint(folder)
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    held: dict[str, str] = kept["answers"] if kept.get("llm") == model_id else {}
     prompts = dict.fromkeys(write_prompt(item) for items in asked.values() for item in items)
     missing = sorted((prompt for prompt in prompts if prompt not in held), key=len)  # less padding
     if missing:
-        model, tokenizer = load_language_model(locate_language_model(llm), "bf16")
+        model, tokenizer = load_language_model(folder, "bf16")
     for start in range(0, len(missing), BATCH):
         say(f"asking {Path(llm).name} for words alone, {start} of {len(missing)}")
         batch = missing[start : start + BATCH]
         held |= dict(zip(batch, _complete(model.eval(), tokenizer, batch), strict=True))
-        write_json(file, held)
+        write_json(file, {"llm": model_id, "answers": held})
     rights = {code: [held[write_prompt(item)] == item.reference for item in items] for code, items in asked.items()}
     rng = np.random.default_rng(0)
     cells = {code: np.array([row], dtype=float) for code, row in rights.items()}

@@ -148,7 +148,10 @@ def run_experiment(
     """
     started = time.perf_counter()
     settings = _settings(ablations, only)
-    prepare_model(what.recipe(settings[0], directory, 1))  # a damaged base is told before minutes are spent
+    first = what.recipe(settings[0], directory, 1)
+    if what.llm and first.model.llm != what.llm:  # the page would show what another model knows alone
+        raise InputError(f"--llm says {what.llm}, but model.llm says {first.model.llm}; leave model.llm out")
+    prepare_model(first)  # a damaged base is told before minutes are spent
     recipe = load_recipe(DataRecipe, what.data)
     manifest = build_mix(recipe, directory / "mix")
     say(f"mix: {manifest.rows:,} instructions in {len(manifest.by_language)} languages")

@@ -96,6 +96,19 @@ def test_a_folder_lists_what_it_lacks_and_fails_where_what_it_has_cannot_be_used
     assert doctor(tmp_path).exit_code == 1
 
 
+def test_what_the_catalogue_lacks_is_not_said_to_be_in_it(tmp_path: Path) -> None:
+    shown = doctor("m3exam", "--data", tmp_path)
+    assert shown.exit_code == 1 and "multimodal-m3exam" in shown.stdout and "mblip data download" not in shown.stdout
+    shown = doctor("xgqa", "--data", tmp_path)
+    assert shown.exit_code == 1 and f"get all of it: mblip data download xgqa --to {tmp_path}" in shown.stdout
+
+
+def test_languages_are_chosen_of_suites_alone(tmp_path: Path) -> None:
+    for what in (str(tmp_path), "nano/align", "nano:nano-mlm"):
+        with pytest.raises(InputError, match=f"--languages chooses languages of a suite, and {what} is none"):
+            CliRunner().invoke(app, ["doctor", what, "--languages", "sw"], catch_exceptions=False)
+
+
 @pytest.mark.parametrize("suite", ["xgqa", "one.yaml"])
 def test_a_suite_fails_where_anything_that_it_asks_for_is_missing(
     suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

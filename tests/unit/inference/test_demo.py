@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from tests import checkpoints
 from tests.serving import NAME, chat, png, serving
 from tests.unit.inference.raid import Raid
@@ -121,6 +122,10 @@ def test_an_example_that_is_no_picture_is_refused(
     for path in (secret, secret.parent / "none.png"):
         with pytest.raises(InputError, match=rf"the example .*{path.name} is no picture"):
             mount_demo(create_app(tiny, NAME, Settings()), tiny, NAME, 1 << 20, [path])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)  # Pillow's error of a bomb is none of its others
+    (secret.parent / "bomb.png").write_bytes(png(3))
+    with pytest.raises(InputError, match=r"the example .*bomb.png is no picture"):
+        mount_demo(create_app(tiny, NAME, Settings()), tiny, NAME, 1 << 20, [secret.parent / "bomb.png"])
 
 
 def test_gradios_own_client_works(demo: str, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from mblip.config import ModelSection
 from mblip.errors import InputError, MblipError, RemoteError, ResourceError
 from mblip.models import build_model, load_vision_llm
 from mblip.models.model_check import check_model
+from mblip.models.runs import save_run
 from mblip.models.skeleton import container_config
 
 PICTURE = np.zeros((8, 8, 3), dtype=np.uint8)
@@ -324,3 +325,15 @@ def test_what_is_neither_is_told_so(kind: str, tmp_path: Path) -> None:
     refused(f"is a '{kind}' checkpoint, not BLIP-2", tmp_path)
     assert check_model(tmp_path).kind != "vision-language model"
     assert not check_model(tmp_path).is_usable
+
+
+def test_the_language_model_of_a_run_is_fetched_with_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that does not have it yet: its fingerprint is that of the weights."""
+    llm = checkpoints.llm(tmp_path / "llm", "llama")
+    save_run(build_model(checkpoints.blip2(tmp_path / "eyes"), llm), tmp_path / "run")
+    edit(tmp_path / "run" / "mblip.json", lambda run: run["bases"]["llm"].update(id="someone/llm"))
+    bare = shutil.copytree(llm, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    monkeypatch.setattr("mblip.models.locate._from_hub", lambda name, weights: llm if weights else bare)
+    assert load_vision_llm(tmp_path / "run").language_model.config.model_type == "llama"

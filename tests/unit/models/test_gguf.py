@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mblip.cli.app import app
 from mblip.config import ModelSection
-from mblip.errors import InputError
+from mblip.errors import InputError, ResourceError
 from mblip.models import add_lora, build_model, load_vision_llm, save_run
 from mblip.models.export import export_model
 from mblip.models.gguf import convert_gguf
@@ -88,7 +88,7 @@ def test_a_run_stands_on_the_file(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(InputError, match="trained on another llm checkpoint"):
         load_vision_llm(tmp_path / "run")
     file.unlink()
-    with pytest.raises(InputError, match="is gone"):
+    with pytest.raises(InputError, match="which is missing"):
         load_vision_llm(tmp_path / "run")
 
 
@@ -141,6 +141,24 @@ def test_a_damaged_file_leaves_nothing_behind(kept: float, tmp_path: Path, cache
     with pytest.raises(InputError, match=r"cut.gguf is damaged, or cut off"):
         convert_gguf(cut)
     assert not list(cache.glob("*"))
+
+
+def test_a_whole_file_is_not_called_damaged(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without a tokeniser, and a machine without memory."""
+    model = gguf_files.llama(tmp_path / "source")
+    file = gguf_files.write_gguf(model, tmp_path / "model.gguf")
+
+    def no_memory(file: Path) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr("mblip.models.gguf._stored_type", no_memory)
+    with pytest.raises(ResourceError, match=r"model.gguf: out of memory while it is converted"):
+        convert_gguf(file)
+    monkeypatch.setattr("gguf.GGUFWriter.add_tokenizer_model", lambda *args: None)
+    bare = gguf_files.write_gguf(model, tmp_path / "bare.gguf")
+    with pytest.raises(InputError, match=r"bare.gguf holds no tokeniser .*take the model's safetensors"):
+        convert_gguf(bare)
+    assert not list(cache.glob("*-transformers-*"))
 
 
 def test_a_missing_tensor_is_told(tmp_path: Path, cache: Path) -> None:
