@@ -44,8 +44,8 @@ _USUAL: dict[str, tuple[str, ...]] = {
 _NAMED = ("language", "answer_index", "answer_number", "image_name")
 ROLES = (*_USUAL, *_NAMED)
 _MANY = ("image", "caption", "answer", "options")  # roles that may have several columns
-# "A. a dog", "(1) a dog", "B)a dog"; "1.5 kg" has no label.
-_LABELLED = re.compile(r"\s*\(?([A-Z]|\d{1,2})(?:[.:](?!\d)|\))\s*(.+)", re.DOTALL)
+# "A. a dog", "(1) a dog", "B)a dog"; "1.5 kg", "A.D." and "A:B" have no label.
+_LABELLED = re.compile(r"\s*\(?([A-Z]|\d{1,2})(?:[.:](?!\d|[A-Z](?![a-z]))|\))\s*(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

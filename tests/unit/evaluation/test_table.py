@@ -25,7 +25,7 @@ from mblip.evaluation.metrics.choices import chosen_option
 from mblip.evaluation.results import read_items, read_predictions
 from mblip.evaluation.scoring import score_predictions
 from mblip.evaluation.suites import load_suite
-from mblip.evaluation.table_columns import find_columns, parse_columns
+from mblip.evaluation.table_columns import find_columns, parse_columns, without_labels
 from mblip.evaluation.tables import own_table, read_tables, table_section
 from mblip.evaluation.tasks import load_tasks
 from mblip.schema import Score
@@ -210,6 +210,13 @@ def test_options_and_their_right_one_however_written(kind: str, tmp_path: Path) 
         found = score(table, lines(tmp_path / "said.jsonl", [{"answer": said}]), "choice", columns)
         assert found.metrics["accuracy"] == accuracy, said
         assert found.metrics["unparsed"] == float(said == "who knows")
+
+
+@pytest.mark.parametrize(
+    "options", [["A.D.", "B.C."], ["A:B", "B:A"], ["A.USA", "B.UK"], ["1.5 kg", "2.5 kg"], ["A dog", "B sides"]]
+)
+def test_options_that_look_like_labels_stay_whole(options: list[str]) -> None:
+    assert without_labels(options) == (options, ["A", "B"])
 
 
 @pytest.mark.parametrize(
