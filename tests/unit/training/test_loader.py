@@ -199,7 +199,7 @@ def test_pictures_that_ones_own_table_names_otherwise_are_told_at_once(
 def test_a_row_of_ones_own_that_cannot_be_used_is_to_be_mended(aligning: Make, photos: Path, tmp_path: Path) -> None:
     with (photos / "captions.csv").open("a", encoding="utf-8") as file:
         file.write("1.jpg,\n")
-    with pytest.raises(InputError, match=r"record 49: bad row \('caption' is blank\); mend it$"):
+    with pytest.raises(InputError, match=r"record 49: bad row \('caption' is blank\); correct it$"):
         train(own(aligning, photos), tmp_path / "run")
     with (photos / "captions.csv").open("a", encoding="utf-8") as file:
         file.seek(file.truncate(file.tell() - len("1.jpg,\n")))
