@@ -83,11 +83,13 @@ class OpenAIAnswerer:
                 count += 1
         found: SimpleQueue[tuple[Request, str | NoAnswer | BaseException] | None] = SimpleQueue()
         stop = threading.Event()
+        # A thread asks again only when an answer has been taken, and so written: a kill loses no more than is under way.
+        free = threading.Semaphore(self._under_way)
         refused: dict[int, str] = {}  # numbers of pictures that the endpoint does not take, with the reason
 
         def work() -> None:
             try:
-                while not stop.is_set():
+                while free.acquire() and not stop.is_set():
                     request, decoding = jobs.get_nowait()
                     why = refused.get(len(request.images))
                     try:
@@ -99,6 +101,7 @@ class OpenAIAnswerer:
             except (Empty, MblipError):
                 return
             finally:
+                free.release()
                 found.put(None)
 
         # Daemon threads, so that an interrupted evaluation does not wait for a slow endpoint.
@@ -136,8 +139,10 @@ class OpenAIAnswerer:
                             "correct that and run the same command again"
                         )
                 yield request, answer
+                free.release()
         finally:
             stop.set()
+            free.release(len(workers))  # wakes those that wait
         if isinstance(failure, MblipError) and "the same command" not in str(failure):
             raise failure.reworded(f"{failure}; then run the same command again") from failure
         if failure:
