@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.scripts import load_script
 
 from mblip.evaluation.metrics.ptb_tokenizer import tokenize
 
@@ -16,11 +16,7 @@ from mblip.evaluation.metrics.ptb_tokenizer import tokenize
 @pytest.fixture(scope="module")
 def parity(root: Path) -> ModuleType:
     """The generator of strings and the call of the jar."""
-    spec = importlib.util.spec_from_file_location("ptb_parity", root / "benchmarks/ptb_parity.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(root / "benchmarks/ptb_parity.py")
 
 
 def test_five_thousand_strings_equal_the_jar(parity: ModuleType, java: str) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import shlex
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from tests.commands import complaint, is_there, page_headings
+from tests.scripts import load_script
 
 from mblip.config import shipped_recipes
 
@@ -20,15 +19,7 @@ ROOT = Path(__file__).parents[2]
 FIELDS = {"id", "place", "claim", "code", "recipe", "command", "test", "measured", "link", "date", "status"}
 
 
-def _tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_claims", ROOT / "tools" / "build_claims.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TOOL = _tool()
+TOOL = load_script(ROOT / "tools" / "build_claims.py")
 DATA = TOOL.load()
 CLAIMS: list[dict[str, Any]] = [claim for group in DATA["groups"] for claim in group["claims"]]
 

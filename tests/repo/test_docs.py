@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
 import shlex
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import typer.main
 from tests.commands import complaint, is_there, page_headings
 from tests.literal import blocks, trouble
+from tests.scripts import load_script
 
 from mblip.cli.app import app
 from mblip.config import DataRecipe, load_recipe, load_train_recipe, shipped_recipes
@@ -135,16 +134,8 @@ def test_options_that_pages_name_exist() -> None:
     assert {name: pages for name, pages in named.items() if name not in known | theirs} == {}
 
 
-def _tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_every_verb_and_recipe_is_on_its_page() -> None:
-    made = _tool("build_reference").pages()
+    made = load_script(ROOT / "tools" / "build_reference.py").pages()
     verbs = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     assert len(verbs) >= 15 and len(shipped_recipes()) >= 30
     assert [verb for verb in verbs if f"\n## mblip {verb}" not in made["cli.md"]] == []
@@ -154,7 +145,7 @@ def test_every_verb_and_recipe_is_on_its_page() -> None:
 def test_pages_made_from_the_package_are_current() -> None:
     # How options are described differs between versions of typer: the page is that of the pinned one.
     pinned = re.findall(r"(?m)^typer==(.*)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"))
-    tool = _tool("build_reference")
+    tool = load_script(ROOT / "tools" / "build_reference.py")
     stale = [
         name
         for name, text in tool.pages().items()
@@ -172,7 +163,7 @@ def test_every_page_is_in_the_order_of_the_documentation() -> None:
 
 
 def test_tables_of_benchmarks_are_those_that_the_benchmarks_declare() -> None:
-    tables = _tool("build_benchmark_tables")
+    tables = load_script(ROOT / "tools" / "build_benchmark_tables.py")
     pages = {page: page.read_text(encoding="utf-8") for page in tables.PAGES}
     named = [name for text in pages.values() for name in re.findall(r"<!-- table: (\w+) -->", text)]
     assert sorted(named) == sorted(tables.TABLES)

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 OPENING = re.compile(r"(Of|What|That|Who|Whoever|Where|Whose|In what)\b")
 
 
-def _tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("readability", ROOT / "tools" / "readability.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TOOL = _tool()
+TOOL = load_script(ROOT / "tools" / "readability.py")
 
 
 def _docstrings(source: str) -> Iterator[str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 from tests.evaluation_data import everything, pictures
+from tests.scripts import load_script
 from typer.testing import CliRunner
 
 from mblip.cli.app import app
@@ -60,14 +59,6 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("!function", lambda loader, node: f"!{loader.construct_scalar(node)}")  # type: ignore[arg-type]
 
 
-def _utils(folder: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("utils", folder / "utils.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ("name", "language", "answer"),
     [
@@ -85,7 +76,7 @@ def test_tasks_score_as_we_do(name: str, language: str, answer: str, tmp_path: P
     (task,) = load_tasks([benchmark], root, [language])
     (path,) = write_tasks([task], tmp_path / "tasks")
     config: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    utils = _utils(path.parent)
+    utils = load_script(path.parent / "utils.py")
     named = [
         config[key].removeprefix("!utils.")
         for key in ("doc_to_visual", "doc_to_text", "doc_to_target", "process_results")
