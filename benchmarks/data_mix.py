@@ -32,7 +32,7 @@ def recipe() -> DataRecipe:
     nano = load_recipe(DataRecipe, "nano_scenes")
     source = SourceSection(name="synthetic", reader="scenes", options={"scenes": 1})
     return nano.model_copy(
-        update={"sources": (source,), "translation": nano.translation.model_copy(update={"never_shown": 0})}
+        update={"sources": (source,), "translation": nano.translation.model_copy(update={"held_out": 0})}
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mblip.config import MixSection
 from mblip.processing.grouping import GroupedBatches, Mix
@@ -37,18 +38,22 @@ def write(folder: Path, rows: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     words = np.array([f"word{number}" for number in range(5000)])
     rng = np.random.default_rng(0)
+    captions = pa.array([" ".join(row) for row in words[rng.integers(0, len(words), (ROWS, 11))]])
     for shard, start in enumerate(range(0, rows, ROWS)):
-        numbers = np.arange(start, min(start + ROWS, rows))
-        captions = [" ".join(row) for row in words[rng.integers(0, len(words), (len(numbers), 11))]]
-        columns = {
-            "id": [f"web_capfilt/{number}" for number in numbers],
-            "source": ["web_capfilt"] * len(numbers),
-            "task": ["caption"] * len(numbers),
-            "images": [[f"{number // 2:012d}.jpg"] for number in numbers],
-            "prompt": ["Write a short Swahili caption for this picture:"] * len(numbers),
-            "answer": captions,
-            "prompt_language": ["en"] * len(numbers),
-            "answer_language": ["sw"] * len(numbers),
+        numbers = pa.array(np.arange(start, min(start + ROWS, rows)))
+        pictures = pc.utf8_lpad(pc.divide(numbers, 2).cast(pa.string()), 12, "0")
+        pictures = pc.binary_join_element_wise(pictures, ".jpg", "")
+        alike = {
+            "source": "web_capfilt",
+            "task": "caption",
+            "prompt": "Write a short Swahili caption for this picture:",
+            "prompt_language": "en",
+            "answer_language": "sw",
+        }
+        columns = {name: pa.repeat(value, len(numbers)) for name, value in alike.items()} | {
+            "id": pc.binary_join_element_wise("web_capfilt", numbers.cast(pa.string()), "/"),
+            "images": pa.ListArray.from_arrays(np.arange(len(numbers) + 1, dtype=np.int32), pictures),
+            "answer": captions.take(pa.array(rng.permutation(ROWS)[: len(numbers)])),
         }
         table = pa.table({name: columns[name] for name in COLUMNS})
         write_shard(folder / f"mix-{shard:05d}.parquet", table, Instruction)

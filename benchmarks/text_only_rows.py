@@ -120,7 +120,7 @@ def main() -> None:
     for setting in () if options.only_speed else (WITH_TEXT, ENGLISH, FEWER):
         for seed in range(1, options.seeds + 1):
             align(Experiment(), setting, options.to, seed, print)
-        held_out = english_recipe().translation.never_shown
+        held_out = english_recipe().translation.held_out
         found = score(Experiment(), setting, options.to, options.seeds, options.scenes, held_out)
         told = {name: f for name, f in found["headline"].items() if isinstance(f, dict)}
         low_high = {name: "{:.1%} ({:.1%} to {:.1%})".format(f["value"], *f["ci95"]) for name, f in told.items()}

@@ -34,7 +34,7 @@ class AllocationSection(Section):
     """The allocation of examples to languages; counts add up exactly (largest remainder)."""
 
     identity: ClassVar[Identity] = Identity.of(
-        "method temperature floor english_share languages exclude_languages task_languages apart"
+        "method temperature floor english_share languages exclude_languages task_languages disjoint"
     )
 
     method: Literal["mc4", "uniform"] = "mc4"
@@ -46,8 +46,10 @@ class AllocationSection(Section):
     task_languages: dict[str, tuple[LanguageCode, ...]] = Field(
         default={}, description="only these languages for a task"
     )
-    apart: tuple[tuple[str, str], ...] = Field(
-        default=(), description="pairs of tasks made from the same rows, which get different languages for each row"
+    disjoint: tuple[tuple[str, str], ...] = Field(
+        default=(),
+        serialization_alias="apart",
+        description="pairs of tasks made from the same rows, which get different languages for each row",
     )
 
 
@@ -223,7 +225,9 @@ class ShortAnswerSection(Section):
     """Short answers are translated only if that is safe (paper, section 3.2); else they stay English."""
 
     tasks: tuple[str, ...] = ()
-    least: int = Field(default=15, ge=1, description="answers seen fewer times stay English")
+    min_count: int = Field(
+        default=15, ge=1, serialization_alias="least", description="answers seen fewer times stay English"
+    )
     share: float = Field(
         default=0.5, ge=0, le=1, description="share of examples with such an answer that ask for its translation"
     )
@@ -243,10 +247,11 @@ class TranslationSection(Section):
         le=1,
         description="stop if the engine fails on a larger share of the texts, and on at least 20",
     )
-    never_shown: float = Field(
+    held_out: float = Field(
         default=0.0,
         ge=0,
         lt=1,
+        serialization_alias="never_shown",
         description="share of held-out (word, language) pairs, to measure transfer; the corpus must record its words",
     )
 

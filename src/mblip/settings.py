@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mblip.errors import InputError, nearest, shorten
 from mblip.more_languages import AddedLanguage, add_languages, parse_languages
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,26 @@ class Identity:
 
 
 class Section(BaseModel):
-    """Part of a recipe; unknown fields are errors, so that typos are noticed."""
+    """Part of a recipe; unknown fields are errors, so that typos are noticed.
+
+    A field that was renamed has its first name as ``serialization_alias``. Recipes may still use that name, and hashes
+    keep it, so that older mixes and runs are found.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     identity: ClassVar[Identity | None] = None  # None: every field decides
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_first_names(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        renamed = {
+            field.serialization_alias: name for name, field in cls.model_fields.items() if field.serialization_alias
+        }
+        for first in renamed.keys() & data.keys():
+            _logger.warning("the recipe field %r is now named %r; its former name is still read", first, renamed[first])
+        return {renamed.get(key, key): value for key, value in data.items()}  # of both, the one given later counts
 
     @property
     def own_identity(self) -> Identity | None:
@@ -80,9 +99,9 @@ def decisive(section: Section, *, defaults: bool = True) -> dict[str, Any]:
         defaults: Include settings with their default value.
     """
     identity, found = section.own_identity or Identity(), dict[str, Any]()
-    plain = section.model_dump(mode="json")
+    plain = section.model_dump(mode="json", by_alias=True)
     for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
+        value, hashed = getattr(section, name), field.serialization_alias or name
         if name in (*identity.free, *identity.content):
             continue
         whether = name in identity.whether
@@ -90,9 +109,9 @@ def decisive(section: Section, *, defaults: bool = True) -> dict[str, Any]:
             continue
         if isinstance(value, Section):
             if inner := decisive(value, defaults=defaults):
-                found[name] = inner
+                found[hashed] = inner
         else:
-            found[name] = bool(value) if whether else plain[name]
+            found[hashed] = bool(value) if whether else plain[hashed]
     return found
 
 

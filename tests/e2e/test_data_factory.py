@@ -60,7 +60,7 @@ def _recipe(folder: Path, bench: Path) -> DataRecipe:
         },
         "translation": {
             "engine": "apertium", "rows_per_task": 1024,
-            "short_answers": {"tasks": ["vqa", "question_generation"], "least": 2, "share": 1.0},
+            "short_answers": {"tasks": ["vqa", "question_generation"], "min_count": 2, "share": 1.0},
         },
     }  # fmt: skip
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
@@ -134,7 +134,7 @@ def test_all_languages_through_the_lexicon(tmp_path: Path) -> None:
     overrides = (
         "sources.scenes.options.scenes=4000", "sources.scenes.options.tasks={naming: 1}",
         "allocation={method: uniform}",
-        "sources.scenes.options.objects=[1]", "translation.never_shown=0",
+        "sources.scenes.options.objects=[1]", "translation.held_out=0",
     )  # fmt: skip
     recipe = load_recipe(DataRecipe, "nano_scenes", overrides)
     manifest = build_mix(recipe, tmp_path / "mix")

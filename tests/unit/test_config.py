@@ -25,6 +25,7 @@ from mblip.config import (
     shipped_recipes,
 )
 from mblip.errors import InputError
+from mblip.mixture.mix import mix_hash
 from mblip.models.auto_settings import resolve_auto
 from mblip.nano.recipe_kinds import PhaseSection, TextRecipe
 
@@ -249,3 +250,25 @@ def test_what_is_set_stays_as_it_is_set(on_gpu: bool) -> None:
     changes = ("precision=bf16", "checkpointing=[vision]", "model.quantization=nf4")
     recipe = load_recipe(TrainRecipe, "finetune_own", changes)
     assert resolve_auto(recipe, on_gpu) == recipe
+
+
+@pytest.mark.parametrize(("first", "now", "value"), [
+    ("translation.never_shown", "translation.held_out", "0.25"),
+    ("translation.short_answers.least", "translation.short_answers.min_count", "7"),
+    ("allocation.apart", "allocation.disjoint", "[[vqa, caption]]"),
+])  # fmt: skip
+def test_a_renamed_field_is_read_by_its_former_name_too_and_hashed_alike(
+    first: str, now: str, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = load_recipe(DataRecipe, "data/paper_v2", (f"{now}={value}",))
+    assert not caplog.records
+    old = load_recipe(DataRecipe, "data/paper_v2", (f"{first}={value}",))
+    assert (new, mix_hash(new)) == (old, mix_hash(old)) != (load_recipe(DataRecipe, "data/paper_v2"), "")
+    assert f"'{first.rsplit('.')[-1]}' is now named '{now.rsplit('.')[-1]}'" in caplog.text
+
+
+def test_hashes_keep_the_first_names_of_fields() -> None:
+    """Mixes that were built before a field was renamed are found."""
+    section = load_recipe(DataRecipe, "data/nano_scenes").model_dump(mode="json", by_alias=True)
+    assert {"never_shown"} <= section["translation"].keys() >= {"short_answers"}
+    assert "least" in section["translation"]["short_answers"] and "apart" in section["allocation"]

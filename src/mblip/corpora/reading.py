@@ -41,7 +41,7 @@ READERS = (
 """Modules of this package with a ``read(source, ...)``, whose parameters are a recipe's options.
 
 Optional members are ``urls(...)`` with the same options, which yields image keys and addresses; ``words(example)``, the
-English words that ``translation.never_shown`` withholds from some languages; ``FOR_PICTURES``, the options whose files are
+English words that ``translation.held_out`` withholds from some languages; ``FOR_PICTURES``, the options whose files are
 only needed to fetch pictures; and ``NO_PICTURES``, true if no row has a picture. Other packages register modules of this
 kind (:data:`mblip.plugins.corpora`)."""
 

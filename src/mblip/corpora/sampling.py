@@ -248,7 +248,7 @@ def _shard(number: int) -> str:
 
 def _hash(recipe: DataRecipe, source: SourceSection) -> str:
     relevant = [
-        source.model_dump(mode="json", include={"name", "reader", "options", "images", "decode_images"}),
+        source.model_dump(mode="json", by_alias=True, include={"name", "reader", "options", "images", "decode_images"}),
         recipe.seed,
         recipe.bad_rows,
     ]

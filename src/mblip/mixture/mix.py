@@ -147,7 +147,7 @@ def mix_hash(recipe: DataRecipe) -> str:
     files |= {name: sha256_file(name) for name in recipe.exclude_images}
     without = {"title", "paper"} | ({"images"} if not recipe.images else set())
     without |= {"more_languages"} if not recipe.more_languages else set()  # so that mixes without them keep their hash
-    content = recipe.model_dump(mode="json", exclude=without) | {"files": files}
+    content = recipe.model_dump(mode="json", by_alias=True, exclude=without) | {"files": files}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -342,5 +342,5 @@ def _boxes_hash(identity: str, stages: dict[str, EnglishStage]) -> str:
 
 
 def _sources_hash(recipe: DataRecipe) -> str:
-    content = recipe.model_dump(mode="json", include={"sources", "seed", "bad_rows"})
+    content = recipe.model_dump(mode="json", by_alias=True, include={"sources", "seed", "bad_rows"})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -132,10 +132,10 @@ def check_recipe(recipe: DataRecipe) -> Templates:
     templates = load_templates(recipe.templates, recipe.profile)
     known = _tasks(templates)
     check_engine(recipe.translation.engine, recipe.translation.options)
-    if recipe.translation.never_shown and not any(hasattr(reader_module(source), "words") for source in recipe.sources):
+    if recipe.translation.held_out and not any(hasattr(reader_module(source), "words") for source in recipe.sources):
         names = ", ".join(dict.fromkeys(source.reader for source in recipe.sources))
         raise InputError(
-            f"translation.never_shown: the corpora of this recipe ({names}) do not record the words of their examples; "
+            f"translation.held_out: the corpora of this recipe ({names}) do not record the words of their examples; "
             "set it to 0"
         )
     evaluation_images(recipe.exclude_images)
@@ -143,8 +143,8 @@ def check_recipe(recipe: DataRecipe) -> Templates:
     for section in [recipe.allocation, *(source.allocation for source in recipe.sources if source.allocation)]:
         check_languages(section)
         named |= {"allocation.task_languages": tuple(section.task_languages)}
-        for pair in section.apart:
-            named |= {"allocation.apart": pair}
+        for pair in section.disjoint:
+            named |= {"allocation.disjoint": pair}
         for setting, tasks in named.items():
             for task in tasks:
                 if task not in known:

@@ -4,7 +4,7 @@ Items and pictures are generated from fixed seeds.
 
 The results are limited: every concept has one picture, known from training, in new sizes, places and surroundings, and
 the language model has read the same words. Transfer is measured on held-out pairs of concept and language, which no
-training picture has joined (``never_shown``).
+training picture has joined (``translation.held_out``).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def load_items(
         languages: mC4 codes of the lexicon.
         scenes: Number of items per language and task.
         tasks: Some of :data:`TASKS`.
-        held_out: The share of pairs that the mix holds out (its recipe's ``never_shown``).
+        held_out: The share of pairs that the mix holds out (its recipe's ``translation.held_out``).
         split: ``test``, or ``validation`` to choose settings; never that of training.
     """
     lexicon = load_lexicon()

@@ -94,7 +94,7 @@ def read(
 
 
 def words(example: Example) -> list[str]:
-    """The concepts of an English example, for ``translation.never_shown``."""
+    """The concepts of an English example, for ``translation.held_out``."""
     known = load_lexicon().emoji
     return [word for text in example.texts.values() for word in text.split(SEPARATOR) if word in known]
 

@@ -157,7 +157,7 @@ def run_experiment(
     say(f"mix: {manifest.rows:,} instructions in {len(manifest.by_language)} languages")
     english = load_recipe(DataRecipe, what.data, ("allocation.languages=[en]", "allocation.task_languages={}"))
     build_mix(english, directory / "mix_en")
-    held_out = recipe.translation.never_shown
+    held_out = recipe.translation.held_out
     known = ask_words(what.llm, directory / "words.json", scenes, held_out, say) if what.llm else None
     results: dict[str, Any] = {}
     for setting in settings:

@@ -54,7 +54,7 @@ def rewrite(directory: Path) -> dict[str, Any]:
 def samples(run: Path) -> list[dict[str, Any]]:
     """The first scene of each task in languages of many scripts, with the answers of a run."""
     languages = [code for code in _SHOWN if code in load_lexicon().languages]
-    held_out = load_recipe(DataRecipe, "data/nano_scenes").translation.never_shown
+    held_out = load_recipe(DataRecipe, "data/nano_scenes").translation.held_out
     answers = read_answers(run / ANSWERS)
     if (old := run / _OLD_ANSWERS).is_file():
         answers = {row.id: row.answer for row in read_records(old, Prediction)} | answers

@@ -107,7 +107,7 @@ def allocate(section: AllocationSection, source: str, tasks: Mapping[str, int], 
         seed: The recipe's seed.
 
     Raises:
-        InputError: As in :func:`plan_counts`; or tasks that must be kept ``apart`` have different lengths.
+        InputError: As in :func:`plan_counts`; or tasks that must be ``disjoint`` have different lengths.
     """
     allocation, places = {}, {code: place for place, code in enumerate(codes())}
     for task, total in tasks.items():
@@ -115,11 +115,11 @@ def allocate(section: AllocationSection, source: str, tasks: Mapping[str, int], 
         numbers = np.array([places[code] for code in counts], np.uint16)
         ordered = np.repeat(numbers, list(counts.values()))
         allocation[task] = _rng(seed, source, task).permutation(ordered)
-    for first, second in section.apart:
+    for first, second in section.disjoint:
         if first in tasks and second in tasks:
             if tasks[first] != tasks[second]:
                 raise InputError(
-                    f"source {source!r}: {first!r} and {second!r} cannot be kept apart, "
+                    f"source {source!r}: {first!r} and {second!r} cannot be disjoint, "
                     f"they have {tasks[first]} and {tasks[second]} examples"
                 )
             _keep_apart(allocation[first], allocation[second], _rng(seed, source, f"{first} {second}"))

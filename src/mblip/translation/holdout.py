@@ -13,7 +13,7 @@ def is_held_out(word: str, language: str, share: float) -> bool:
     Args:
         word: The English word in the example's corpus.
         language: mC4 code.
-        share: ``translation.never_shown`` of the data recipe.
+        share: ``translation.held_out`` of the data recipe.
     """
     if language == "en":
         return False

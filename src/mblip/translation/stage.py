@@ -299,14 +299,16 @@ def finish(recipe: DataRecipe, source: SourceSection, work: Path, stage: English
 
 def translation_hash(recipe: DataRecipe, source: SourceSection, work: Path) -> str:
     """SHA-256 of everything that decides the translated examples of a source: the recipe and the English shards."""
-    content = recipe.model_dump(mode="json", include={"seed", "bad_rows", "allocation", "translation", "profile"})
+    content = recipe.model_dump(
+        mode="json", by_alias=True, include={"seed", "bad_rows", "allocation", "translation", "profile"}
+    )
     if recipe.more_languages:
         content["more_languages"] = [language.model_dump(mode="json") for language in recipe.more_languages]
     del content["translation"]["max_failed"]  # a tolerance, which may be raised to continue a stopped run
     if recipe.images:
         content["images"] = recipe.images
     english = EnglishStage(work, source.name).manifest.shards
-    whole = json.dumps([content, source.model_dump(mode="json"), english], sort_keys=True)
+    whole = json.dumps([content, source.model_dump(mode="json", by_alias=True), english], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
@@ -365,7 +367,7 @@ def _translator(recipe: str, source: str, work: Path) -> Translator:
     parsed = DataRecipe.model_validate_json(recipe)
     frequent = _frequent_answers(EnglishStage(work, source), parsed.translation.short_answers)
     section = next(section for section in parsed.sources if section.name == source)
-    words = getattr(reader_module(section), "words", no_words) if parsed.translation.never_shown else no_words
+    words = getattr(reader_module(section), "words", no_words) if parsed.translation.held_out else no_words
     return Translator(parsed.translation, frequent, parsed.profile, words)
 
 
@@ -378,4 +380,4 @@ def _frequent_answers(stage: EnglishStage, section: ShortAnswerSection) -> froze
     counts: Counter[str] = Counter()
     for tasks, texts in stage.reader.columns("task", "texts") if counted else ():
         counts.update(text[ANSWER].lower() for task, text in zip(tasks, texts, strict=True) if task == counted)
-    return frozenset(answer for answer, count in counts.items() if count >= section.least)
+    return frozenset(answer for answer, count in counts.items() if count >= section.min_count)

@@ -32,7 +32,7 @@ _LEAST_FAILURES = 20
 
 
 Words = Callable[[Example], Iterable[str]]
-"""A function that returns the English words of an example that ``never_shown`` withholds from some languages."""
+"""A function that returns the English words of an example that ``held_out`` withholds from some languages."""
 
 
 def nobody(answered: int, total: int) -> None:
@@ -51,7 +51,7 @@ class Translator:
         section: The recipe's settings.
         frequent: Short answers that occur often enough to be translated, in lower case.
         profile: ``original`` for the languages and scripts that the original mBLIP translated into.
-        words: Returns the words of an example that the recipe's ``never_shown`` withholds from some languages.
+        words: Returns the words of an example that the recipe's ``held_out`` withholds from some languages.
 
     Raises:
         InputError: The engine cannot be opened.
@@ -227,9 +227,9 @@ class Translator:
                 if problem:
                     return _drop(example, language, problem, f"{role}: {text}" + (f" -> {result}" if result else ""))
             translated[role], languages[role] = result, language
-        if self.section.never_shown:
+        if self.section.held_out:
             for word in self._words(example):
-                if is_held_out(word, language, self.section.never_shown):
+                if is_held_out(word, language, self.section.held_out):
                     return _drop(example, language, "never shown", word)
         return Example(example.id, example.source, example.task, example.images, translated, languages, example.licence)
 

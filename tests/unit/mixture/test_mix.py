@@ -231,7 +231,7 @@ def test_leftovers_of_another_recipe_do_not_stay(folder: Path, tmp_path: Path) -
     ("translation.engine=lexikon", "did you mean 'lexicon'"),
     ("allocation.languages=[xx]", "unknown language 'xx'"),
     ("allocation.task_languages={presense: [de]}", "no template is for a task 'presense'; did you mean 'presence'"),
-    ("allocation.apart=[[naming, captoin]]", "allocation.apart: no template is for a task 'captoin'"),
+    ("allocation.disjoint=[[naming, captoin]]", "allocation.disjoint: no template is for a task 'captoin'"),
     ("translation.short_answers.tasks=[vqa]", "short_answers.tasks: no template is for a task 'vqa'"),
     ("sources.scnes.options.scenes=3", "'sources' has no item 'scnes'; did you mean 'scenes'. There are scenes"),
     ("sources.1.options.scenes=3", "'sources' has no item '1'; there are scenes"),

@@ -174,7 +174,7 @@ def test_recipes_of_the_full_mix(name: str) -> None:
     ]  # fmt: skip
     check_languages(recipe.allocation)
     check_engine(recipe.translation.engine, recipe.translation.options)
-    assert recipe.translation.short_answers.tasks == recipe.allocation.apart[0]
+    assert recipe.translation.short_answers.tasks == recipe.allocation.disjoint[0]
     kept = {source.name for source in recipe.sources if not source.translate}
     assert kept == ({"imagenet", "aokvqa"} if name == "paper_v2" else {"imagenet"})
     options = {source.name: source.options for source in recipe.sources}

@@ -67,7 +67,7 @@ def test_pairs_held_out_are_fixed() -> None:
 
 
 def test_drops_name_reason_task_and_language() -> None:
-    translator = Translator(TranslationSection(never_shown=0.2), words=words)
+    translator = Translator(TranslationSection(held_out=0.2), words=words)
     lexicon = load_lexicon()
     held = next(c for c in lexicon.concepts if is_held_out(c, "de", 0.2))
     free = next(c for c in lexicon.concepts if not is_held_out(c, "de", 0.2))
@@ -94,10 +94,10 @@ def test_words_can_be_held_back_only_where_a_corpus_tells_them() -> None:
     from mblip.config import DataRecipe
     from mblip.mixture.plan import check_recipe
 
-    made = {"title": "t", "templates": ["nano"], "translation": {"never_shown": 0.2}}
+    made = {"title": "t", "templates": ["nano"], "translation": {"held_out": 0.2}}
     table, scenes = {"name": "mine", "reader": "table"}, {"name": "scenes", "reader": "scenes"}
     check_recipe(DataRecipe.model_validate({**made, "sources": [table, scenes]}))
-    with pytest.raises(InputError, match=r"never_shown: the corpora of this recipe \(table\) do not record the words"):
+    with pytest.raises(InputError, match=r"held_out: the corpora of this recipe \(table\) do not record the words"):
         check_recipe(DataRecipe.model_validate({**made, "sources": [table]}))
 
 

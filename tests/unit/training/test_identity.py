@@ -131,7 +131,7 @@ def test_a_mix_that_was_changed_is_refused_and_the_same_one_elsewhere_is_not(
     shutil.copytree(mix, own)
     stopped(aligning("checkpoint_every=2", f"data.mix={own}"), run, monkeypatch)
     shutil.move(own, kept)
-    for change in ("seed=2", "sources.scenes.options.scenes=201", "translation.never_shown=0.3"):
+    for change in ("seed=2", "sources.scenes.options.scenes=201", "translation.held_out=0.3"):
         build_mix(load_recipe(DataRecipe, "data/nano_scenes", ("sources.scenes.options.scenes=200", change)), own)
         before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
         with pytest.raises(InputError, match=rf"data\.mix: {own} has changed since the run {run} started: restore it"):

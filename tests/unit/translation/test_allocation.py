@@ -73,7 +73,7 @@ def test_allocation_is_the_plan_and_stable() -> None:
 
 
 def test_tasks_of_the_same_rows_get_different_languages() -> None:
-    section = AllocationSection(apart=(("vqa", "question_generation"),))
+    section = AllocationSection(disjoint=(("vqa", "question_generation"),))
     allocation = allocate(section, "vqav2", {"vqa": 20_000, "question_generation": 20_000}, seed=1)
     assert not np.any(allocation["vqa"] == allocation["question_generation"])
     assert (
@@ -82,7 +82,7 @@ def test_tasks_of_the_same_rows_get_different_languages() -> None:
 
 
 def test_tasks_apart_of_unequal_length() -> None:
-    section = AllocationSection(apart=(("vqa", "question_generation"),))
+    section = AllocationSection(disjoint=(("vqa", "question_generation"),))
     with pytest.raises(InputError, match="have 3 and 4 examples"):
         allocate(section, "vqav2", {"vqa": 3, "question_generation": 4}, seed=1)
 

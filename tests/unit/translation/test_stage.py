@@ -119,7 +119,7 @@ def _kill_this_process(_: int) -> None:
 
 def test_another_recipe_is_refused_whether_finished_or_not(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds translations of another recipe"):
-        translate_sources(_recipe("translation.never_shown=0.5"), whole)
+        translate_sources(_recipe("translation.held_out=0.5"), whole)
     with pytest.raises(InputError, match="holds translations of another recipe"):
         build_mix(_recipe("allocation.exclude_languages=[sw]"), tmp_path / "mix", work=whole)
     parts: list[object] = []
@@ -136,7 +136,7 @@ def test_another_recipe_is_refused_whether_finished_or_not(whole: Path, tmp_path
         with pytest.raises(KeyboardInterrupt):
             translate_sources(_recipe(), tmp_path / "work")
     with pytest.raises(InputError, match="holds part of a translation by another recipe"):
-        translate_sources(_recipe("translation.never_shown=0.5"), tmp_path / "work")
+        translate_sources(_recipe("translation.held_out=0.5"), tmp_path / "work")
     translate_sources(_recipe(), tmp_path / "work")
     assert hash_directory(tmp_path / "work") == hash_directory(whole)
 
@@ -162,7 +162,7 @@ def test_examples_without_their_image_are_left_out_untranslated(
     options |= {"task": "caption", "licence": "own"}
     recipe = load_recipe(
         DataRecipe, "data/nano_scenes",
-        (f"images={tmp_path / 'images'}", "translation.never_shown=0", "templates=[paper]",
+        (f"images={tmp_path / 'images'}", "translation.held_out=0", "templates=[paper]",
          f"sources=[{{name: own, reader: table, options: {json.dumps(options)}}}]", "allocation={languages: [en, de, sw]}"),
     )  # fmt: skip
     manifest = build_mix(recipe, tmp_path / "mix")
