@@ -3,7 +3,7 @@
 import pytest
 
 from mblip.errors import InputError
-from mblip.evaluation.metrics.fidelity import LinguaDetector, is_separable, language_fidelity, mean_fidelity
+from mblip.evaluation.metrics.fidelity import LinguaDetector, is_separable, language_fidelity
 from mblip.evaluation.metrics.segmentation import default_segmenter, segmenter, segmenter_scheme
 
 
@@ -30,11 +30,6 @@ def test_no_figure_where_the_detector_cannot_tell() -> None:
     assert language_fidelity(["id x"], "id", FirstWord("id", "en")) == 1
     assert is_separable("en", FirstWord("id", "ms", "en"))
     assert language_fidelity([], "de", FirstWord("de")) is None
-
-
-def test_languages_without_a_figure_are_listed_and_left_out() -> None:
-    assert mean_fidelity({"de": 1.0, "en": 0.5, "mt": None}) == {"mean": 0.75, "languages": 2, "unknown": ["mt"]}
-    assert mean_fidelity({"mt": None})["mean"] is None
 
 
 def test_lingua() -> None:

@@ -42,24 +42,3 @@ def caption_scores(
     flat = iter(prepare([text for texts in references for text in texts]))
     grouped = [list(islice(flat, len(texts))) for texts in references]
     return score_captions(prepare(hypotheses), grouped, metrics)
-
-
-def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
-    """ChrF++ of a corpus (Popović 2017) by sacrebleu, as a fraction, with sacrebleu's signature.
-
-    It needs no tokeniser, so it suits languages without blanks. Images may have different numbers of references.
-
-    Raises:
-        InputError: sacrebleu is not installed.
-    """
-    try:
-        from sacrebleu.metrics import CHRF
-    except ImportError as error:
-        from mblip.errors import InputError
-
-        raise InputError("chrF++ needs sacrebleu; pip install 'mblip[eval]'") from error
-    metric = CHRF(word_order=2)
-    most = max(len(texts) for texts in references)
-    columns = [[texts[place] if place < len(texts) else None for texts in references] for place in range(most)]
-    score = metric.corpus_score(list(hypotheses), columns)
-    return float(score.score) / 100, str(metric.get_signature())

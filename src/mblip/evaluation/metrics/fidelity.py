@@ -7,8 +7,8 @@ fidelity of such a language is None; the language is listed, and left out of mea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from mblip.detecting import lingua_languages
 from mblip.errors import InputError
@@ -90,18 +90,3 @@ def is_separable(language: str, detector: Detector) -> bool:
     if language not in detector.languages:
         return False
     return not any(language in group and len(group & detector.languages) > 1 for group in _ALIKE)
-
-
-def mean_fidelity(fidelity: Mapping[str, float | None]) -> dict[str, Any]:
-    """The mean over the languages that have a figure.
-
-    Returns:
-        ``mean`` (None if no language has a figure), ``languages``, the number of averaged languages, and ``unknown``,
-        the languages left out.
-    """
-    known = [value for value in fidelity.values() if value is not None]
-    return {
-        "mean": sum(known) / len(known) if known else None,
-        "languages": len(known),
-        "unknown": sorted(language for language, value in fidelity.items() if value is None),
-    }
