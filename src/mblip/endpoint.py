@@ -192,21 +192,21 @@ class Endpoint:
             said = _words(error.read(1 << 14)) or str(error.reason)
         except (OSError, http.client.HTTPException):
             said = str(error.reason)
-        told = f"HTTP {error.code}: {said}"
+        answer = f"HTTP {error.code}: {said}"
         if error.code in _FOR_ALL or 300 <= error.code < 400 or "insufficient_quota" in said:
             remedy = _FOR_ALL.get(error.code, "check the account")
             if error.code < 400:
                 place = one_line(error.headers.get("Location") or "which it does not give")
                 remedy = f"use the address that it has moved to, {place}"
-            return InputError(f"{self.url} answered {told}; {remedy}")
+            return InputError(f"{self.url} answered {answer}; {remedy}")
         if error.code not in _AGAIN:
-            return RequestFailed("refused by the endpoint", told, passing=False)
+            return RequestFailed("refused by the endpoint", answer, passing=False)
         after = _retry_after(error.headers.get("Retry-After", ""))
         if after is not None and after > _WAIT_AT_MOST:
             return RemoteError(
-                f"{self.url} asks to wait for {after / 60:.0f} minutes ({told}); run the same command again later"
+                f"{self.url} asks to wait for {after / 60:.0f} minutes ({answer}); run the same command again later"
             )
-        return _Again("no answer from the endpoint", told, after=after)
+        return _Again("no answer from the endpoint", answer, after=after)
 
     def _count_failure(self, failure: _Again) -> None:
         with self._lock:
@@ -269,10 +269,10 @@ def _words(content: bytes) -> str:
     """A server's error message, from its JSON or its text."""
     text = content.decode("utf-8", "replace")
     try:
-        told = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError):
         return one_line(text)
-    error = told.get("error", told) if isinstance(told, dict) else told
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
     if isinstance(error, dict):
         message = error.get("message") or error.get("detail") or error
         code = error.get("code") or error.get("type")

@@ -183,7 +183,7 @@ def _run_local(job: Job[T], missing: Sequence[T], workers: int, progress: Progre
     workers = min(workers, len(missing)) if workers > 0 else len(missing)
     waiting, slots = deque(missing), deque(range(workers))
     running: dict[Connection, tuple[Any, T, int]] = {}
-    told: dict[int, int] = {}
+    done_by: dict[int, int] = {}
     errors: list[MblipError] = []
     try:
         while running or (waiting and not errors):
@@ -210,8 +210,8 @@ def _run_local(job: Job[T], missing: Sequence[T], workers: int, progress: Progre
                         errors.append(_ended(process.exitcode))
                     continue
                 if what == "done":
-                    told[value[0]] = value[1]
-                    progress("", sum(told.values()), None)
+                    done_by[value[0]] = value[1]
+                    progress("", sum(done_by.values()), None)
                 else:
                     errors.append(value)
             if any(isinstance(error, InputError) for error in errors):

@@ -213,11 +213,11 @@ class Fetcher:
         write_json(self._note, asdict(self._state))
 
     def _check_length(self) -> None:
-        told = self._state.total
-        if self._size is not None and told is not None and told != self._size and not self._sha256:
+        stated = self._state.total
+        if self._size is not None and stated is not None and stated != self._size and not self._sha256:
             self._restart(_Part())
             raise _Broken(
-                f"its server gives {told:,} bytes, but the catalogue {self._size:,}",
+                f"its server gives {stated:,} bytes, but the catalogue {self._size:,}",
                 remedy="correct 'bytes' in the catalogue, or leave it out",
             )
 

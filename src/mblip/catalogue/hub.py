@@ -155,10 +155,10 @@ def refused(address: HubAddress, error: Exception) -> InputError:
         )
     if name in ("RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError", "RemoteEntryNotFoundError"):
         return InputError(f"the Hub has no {address.file or 'checkpoint'} at {address.page} ({name}); correct the name")
-    told = str(error).strip().splitlines()
+    lines = str(error).strip().splitlines()
     return InputError(
         f"the Hub does not give {address.file or 'the checkpoint'} of {address.page} ({name}: "
-        f"{told[0][:200] if told else ''}); check the connection (and HF_HUB_OFFLINE), then run the same command again"
+        f"{lines[0][:200] if lines else ''}); check the connection (and HF_HUB_OFFLINE), then run the same command again"
     )
 
 

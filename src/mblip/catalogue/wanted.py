@@ -175,7 +175,7 @@ def check_raw_files(paths: Iterable[str | Path], recipe: str) -> None:
     catalogue = load_catalogue()
     found = {path: hit for path in missing if (hit := finds(path, catalogue))}
     known = list(dict.fromkeys(entry.name for entry, _ in found.values()))
-    told = f"{len(missing)} raw files are missing: " if len(missing) > 1 else "a raw file is missing: "
+    begin = f"{len(missing)} raw files are missing: " if len(missing) > 1 else "a raw file is missing: "
     folders = {str(Path(path).parents[len(Path(give).parts) - 1])
                for path, (_, file) in found.items() for give in file.gives
                if Path(path).parts[-len(Path(give).parts):] == Path(give).parts}  # fmt: skip
@@ -183,7 +183,7 @@ def check_raw_files(paths: Iterable[str | Path], recipe: str) -> None:
     fetch = f"download them with: mblip data download {' '.join(known)} --to {to}" if known else ""
     own = [path for path in missing if path not in found]
     others = f"download or name {', '.join(own)} in the options of its source" if own else ""
-    raise InputError(f"{told}{', '.join(missing)} (of {recipe}); {'; '.join(filter(None, (fetch, others)))}")
+    raise InputError(f"{begin}{', '.join(missing)} (of {recipe}); {'; '.join(filter(None, (fetch, others)))}")
 
 
 def _add(wanted: Wanted, catalogue: Mapping[str, DataSet], names: Iterable[str]) -> None:

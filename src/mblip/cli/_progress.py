@@ -101,15 +101,15 @@ class _Stage:
 
     began_at: int
     began: float
-    told: float | None = None
+    last_shown: float | None = None
     in_bytes: bool = False
 
     def line(self, done: int, total: int | None, unit: str, now: float) -> str:
         """The line to print now, or empty. The end of a stage with earlier lines always has a line."""
-        due = now - self.began >= FIRST if self.told is None else now - self.told >= EVERY or done == total
+        due = now - self.began >= FIRST if self.last_shown is None else now - self.last_shown >= EVERY or done == total
         if not due or done <= self.began_at:
             return ""
-        self.told = now
+        self.last_shown = now
         seconds = max(now - self.began, 1e-9)
         rate = (done - self.began_at) / seconds
         count = f"{done:,}" if total is None else f"{done:,} of {total:,}"

@@ -48,8 +48,8 @@ class _Verbs(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """See click."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
-            told = ctx.command_path.removesuffix(" -m").rpartition("/")[2]
-            raise InputError(f"{told} has no verb {shorten(args[0])!r}{nearest(args[0], self.commands)}")
+            command = ctx.command_path.removesuffix(" -m").rpartition("/")[2]
+            raise InputError(f"{command} has no verb {shorten(args[0])!r}{nearest(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
 
 

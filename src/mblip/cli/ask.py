@@ -51,8 +51,8 @@ def ask(
         code = language_of(question)
     predictor = open_model(chosen, quantization)
     notice = notice_for(predictor.vlm)
-    if notice and (told := notice(open_picture(picture))):
-        print(f"mblip: {told}", file=sys.stderr)
+    if notice and (message := notice(open_picture(picture))):
+        print(f"mblip: {message}", file=sys.stderr)
     text = predictor.answer(picture, question, code or None, num_beams=beams)
     row = {"image": str(picture), "question": question, "language": code, "answer": text, "model": chosen}
     print(json.dumps(row, ensure_ascii=False) if as_json else text)

@@ -146,8 +146,8 @@ def caption(
                 notice = notice_for(predictor.vlm)
                 for picture in left[:NOTICED] if notice else ():
                     with suppress(UnreadableImage):  # reported when its turn comes
-                        if notice and isinstance(picture, str) and (told := notice(open_picture(picture))):
-                            progress.say(f"mblip: {picture}: {told}")
+                        if notice and isinstance(picture, str) and (message := notice(open_picture(picture))):
+                            progress.say(f"mblip: {picture}: {message}")
                             break
                 results = caption_pictures(
                     predictor, chosen, left, codes, done, batch_size,

@@ -220,10 +220,10 @@ def _detected(rows: list[_Read | Drop]) -> list[_Read | Drop]:
     ]
     if not wanted:
         return rows
-    told: dict[int, dict[str, str]] = {}
+    codes: dict[int, dict[str, str]] = {}
     for (place, role, _), code in zip(wanted, detect_languages([text for _, _, text in wanted]), strict=True):
-        told.setdefault(place, {})[role] = code if code in LANGUAGES else ""
-    for place, languages in told.items():
+        codes.setdefault(place, {})[role] = code if code in LANGUAGES else ""
+    for place, languages in codes.items():
         row = rows[place]
         assert isinstance(row, _Read)
         rows[place] = replace(row, languages={**row.languages, **languages})

@@ -121,15 +121,15 @@ class PartTeller:
         usual = Counter(recent).most_common(1)[0][0] if recent else ""
         if pictures != "web":
             self._passed_web = True
-        told = self._told(pictures, prompt, answer, usual)
-        if told:
-            recent.append(told)
+        part = self._recognised(pictures, prompt, answer, usual)
+        if part:
+            recent.append(part)
         first = "web_matching" if pictures == "web" and self._passed_web else _FIRST[pictures]
-        if pictures == "web" and not told and usual == "web_captions":
+        if pictures == "web" and not part and usual == "web_captions":
             usual = ""  # earlier web rows say nothing about those after COCO's rows
-        return BY_NAME[told or usual or first]
+        return BY_NAME[part or usual or first]
 
-    def _told(self, pictures: str, prompt: str, answer: str, usual: str) -> str:
+    def _recognised(self, pictures: str, prompt: str, answer: str, usual: str) -> str:
         if pictures == "imagenet":
             return "imagenet_presence" if _YES_NO.search(prompt) else "imagenet_naming"
         if pictures == "coco":

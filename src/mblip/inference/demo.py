@@ -139,10 +139,10 @@ def _build(
         if not codes:
             raise gr.Error("Pick at least one language.", print_exception=False)
         languages = [LANGUAGES[code] for code in codes]
-        texts, told = await generate(
+        texts, notice = await generate(
             picture, [model.prompts.for_caption(language.name) for language in languages], settings
         )
-        return _cards(list(zip(languages, texts, strict=True)), told)
+        return _cards(list(zip(languages, texts, strict=True)), notice)
 
     async def ask(picture: str | None, question: str, code: str, *settings: float) -> str:
         if not question.strip():
@@ -151,8 +151,8 @@ def _build(
             language = LANGUAGES[code or await asyncio.to_thread(language_of, question)]
         except MblipError as error:
             raise _shown(error) from error
-        (answer,), told = await generate(picture, [model.prompts.for_question(question, language.name)], settings)
-        return _cards([(language, answer)], told)
+        (answer,), notice = await generate(picture, [model.prompts.for_question(question, language.name)], settings)
+        return _cards([(language, answer)], notice)
 
     with gr.Blocks(title="mblip", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown(_introduction(name, model, notice, bool(examples)))
@@ -223,8 +223,8 @@ def _cards(answers: Sequence[tuple[Language, str]], notice: str | None) -> str:
         f"<p>{html.escape(text) or '–'}</p></article>"
         for language, text in answers
     ]
-    told = f'<p class="notice" role="status">{html.escape(notice[:1].upper() + notice[1:])}.</p>' if notice else ""
-    return f'{told}<div class="answers">{"".join(cards)}</div>'
+    line = f'<p class="notice" role="status">{html.escape(notice[:1].upper() + notice[1:])}.</p>' if notice else ""
+    return f'{line}<div class="answers">{"".join(cards)}</div>'
 
 
 def _shown(error: Exception) -> Any:

@@ -50,13 +50,13 @@ def card_text(manifest: Manifest, recipe: DataRecipe) -> str:
         ]
     if manifest.prompts:
         seen = "; ".join(f"`{prompt}`" for prompt in manifest.evaluation_prompts_seen)
-        told = (
+        remark = (
             f"Benchmarks use some of them, so their figures are not zero-shot: {seen}"
             if seen
             else "No benchmark uses one of them"
         )
         count = sum(map(len, manifest.prompts.values()))
-        lines += ["", "## Prompts", "", f"{count:,} prompts, listed in `manifest.json`. {told}."]
+        lines += ["", "## Prompts", "", f"{count:,} prompts, listed in `manifest.json`. {remark}."]
     lines += ["", "## Tasks", "", "| source | task | instructions | languages | English |", "|---|---|---:|---:|---:|"]
     for source, tasks in manifest.counts.items():
         for task, languages in tasks.items():

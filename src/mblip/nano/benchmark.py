@@ -90,14 +90,14 @@ def _draw(rng: np.random.Generator, task: str, language: str, pool: list[str]) -
         return scene, PROMPTS["count"].format(question=_words([asked], language)), str(scene.concepts.count(asked))
     scene = sample_scene(rng, int(rng.integers(1, 4)), pool)
     truth = bool(rng.random() < 0.5)
-    told = list(scene.concepts)
-    place = int(rng.integers(len(told)))
+    named = list(scene.concepts)
+    place = int(rng.integers(len(named)))
     if not truth:
-        told[place] = _absent(rng, pool, scene)
+        named[place] = _absent(rng, pool, scene)
     answer = YES_NO[language][0 if truth else 1]
     if task == "presence":
-        return scene, PROMPTS["presence"].format(question=_words([told[place]], language), language=name), answer
-    return scene, PROMPTS["matching"].format(caption=_words(told, language), language=name), answer
+        return scene, PROMPTS["presence"].format(question=_words([named[place]], language), language=name), answer
+    return scene, PROMPTS["matching"].format(caption=_words(named, language), language=name), answer
 
 
 def _absent(rng: np.random.Generator, pool: list[str], scene: Scene) -> str:

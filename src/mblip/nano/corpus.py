@@ -166,11 +166,11 @@ def _right(draw: random.Random, scene: Scene) -> dict[str, str]:
 
 
 def _matching(draw: random.Random, scene: Scene) -> dict[str, str]:
-    told = list(scene.concepts)
+    named = list(scene.concepts)
     untrue = draw.random() < _UNTRUE
     if untrue:
-        told[draw.randrange(len(told))] = _other(draw, scene.concepts)
-    return {"caption": ", ".join(told), "answer": "no" if untrue else "yes"}
+        named[draw.randrange(len(named))] = _other(draw, scene.concepts)
+    return {"caption": ", ".join(named), "answer": "no" if untrue else "yes"}
 
 
 def _cells(draw: random.Random, scene: Scene) -> dict[str, str]:

@@ -212,13 +212,13 @@ def align(what: Experiment, setting: Setting, directory: Path, seed: int, say: S
     """Train one seed of a setting in ``directory/NAME-SEED``; a finished run is left as it is."""
     run = directory / f"{setting.name}-{seed}"
 
-    def told(row: StepLog | ValidationLog | Note) -> None:
+    def show_row(row: StepLog | ValidationLog | Note) -> None:
         if isinstance(row, StepLog):
             say(f"{run.name}: step {row.step}, loss {row.loss:.3f}, {row.seconds:.0f} s")
         elif isinstance(row, Note):
             say(f"{run.name}: {row.text}")
 
-    train(what.recipe(setting, directory, seed), run, told)
+    train(what.recipe(setting, directory, seed), run, show_row)
 
 
 def score(

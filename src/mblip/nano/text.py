@@ -59,17 +59,17 @@ class TextWorld:
         side_by_side = task in ("left", "right")
         most = {"naming": 1, "question_generation": 1, "caption": 3}.get(task, CELLS)
         count = 2 if side_by_side else int(rng.integers(1, min(most, phase.max_objects) + 1))
-        told = sample_scene(rng, count, concepts, repeat=0.6 if counting else 0.0)
+        shown = sample_scene(rng, count, concepts, repeat=0.6 if counting else 0.0)
         if side_by_side:
             row = 2 * int(rng.integers(2))
-            told = Scene(tuple((concept, row + i) for i, concept in enumerate(told.concepts)), told.variation)
-        scene = told.concepts
+            shown = Scene(tuple((concept, row + i) for i, concept in enumerate(shown.concepts)), shown.variation)
+        scene = shown.concepts
         fields: dict[str, str] = {"language": LANGUAGES[language].name}
         answer = ""
         if task in ("naming", "caption"):
             answer = ", ".join(self._name(concept, language) for concept in scene)
         elif task == "cells":
-            answer = ", ".join(self._cells(told, language))
+            answer = ", ".join(self._cells(shown, language))
         elif task == "count_all":
             answer = str(count)
         elif task == "count":
@@ -91,7 +91,7 @@ class TextWorld:
             answer = YES_NO[language][0 if truth else 1]
             fields["question"] = self._name(claim[place], language)
             fields["caption"] = ", ".join(self._name(concept, language) for concept in claim)
-        return f"{self._tell(told, source)} {PROMPTS[task].format(**fields)}", answer
+        return f"{self._tell(shown, source)} {PROMPTS[task].format(**fields)}", answer
 
     def _tell(self, scene: Scene, language: str) -> str:
         """The text for a picture: every cell in reading order, with a comma after each.

@@ -37,7 +37,7 @@ def draw_page(report: Report, cards: Sequence[SampleCard]) -> str:
         ],
         means=_means(several),
         alone=list(_alone(report)),
-        told=[
+        fidelity=[
             (benchmark, _groups(benchmark, _fidelity_bar), _untold(benchmark))
             for benchmark in report.benchmarks
             if any(result.fidelity is not None for result in benchmark.runs.values())

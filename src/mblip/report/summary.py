@@ -268,11 +268,11 @@ def _summarize(benchmark: About, metric: Metric, scores: dict[str, Score], sampl
     best = _estimate(stands, metric) if stands else None
     if best is None and english is not None:
         best = Estimate(float(np.mean(np.asarray(english.values))), macro_intervals({"en": english})["all"])
-    told = [score.language_fidelity for score in scores.values() if score.language_fidelity is not None]
-    untold = tuple(code for code, score in scores.items() if told and score.language_fidelity is None)
+    known = [score.language_fidelity for score in scores.values() if score.language_fidelity is not None]
+    unknown = tuple(code for code, score in scores.items() if known and score.language_fidelity is None)
     return RunScores(
         {code: scores[code] for code in _order(scores)}, means, best, source if best else "", gap,
-        sum(told) / len(told) if told else None, untold,
+        sum(known) / len(known) if known else None, unknown,
     )  # fmt: skip
 
 

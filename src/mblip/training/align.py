@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +62,20 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
     if processes.is_main_process:
         names = {f"model.{part}": getattr(recipe.model, part) for part in ("vision", "llm", "run")}
         check_contents(directory, model_digests(vlm, recipe.model.run), names)
-    feed = TrainLoader(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
+    loader = TrainLoader(recipe, mix, directory, vlm, processes.process_index, processes.num_processes)
     if recipe.model.fit_words and not recipe.model.run and newest_checkpoint(directory) is None:
         fit_to_words(vlm, recipe, mix, directory)
     if recipe.stage == "finetune" and processes.is_main_process and (warning := warn_of_bytes(vlm.tokenizer, mix)):
         on_log(Note(f"warning: {warning}"))
-    steps = count_steps(recipe.optim, feed.steps_per_epoch)
-    kept, told = keep_features(recipe, feed, vlm, steps)
-    if told and processes.is_main_process:
-        on_log(Note(told))
+    steps = count_steps(recipe.optim, loader.steps_per_epoch)
+    kept, message = keep_features(recipe, loader, vlm, steps)
+    if message and processes.is_main_process:
+        on_log(Note(message))
     validator = None
     if recipe.validate_every:
-        validator = Validator(vlm, recipe, feed.held, directory, on_log, writes=processes.is_main_process)
+        validator = Validator(vlm, recipe, loader.held, directory, on_log, writes=processes.is_main_process)
     row = fit(LoopConfig(
-        model=vlm, groups=learning_groups(vlm, recipe.optim), batches=feed.micro_batches, steps=steps,
+        model=vlm, groups=learning_groups(vlm, recipe.optim), batches=loader.micro_batches, steps=steps,
         loss=(lambda model, batch: text_loss(model, kept.fill(batch))) if kept else text_loss,
         seed=recipe.seed, directory=directory, warmup=min(recipe.optim.warmup_steps, steps // 2),
         floor=recipe.optim.min_lr_share, weight_decay=recipe.optim.weight_decay, betas=recipe.optim.betas,
@@ -82,22 +83,28 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
         checkpoint_every=recipe.checkpoint_every, keep_checkpoints=recipe.keep_checkpoints, log_every=recipe.log_every,
         workers=recipe.data.workers, tracker=recipe.tracker, validate=validator, validate_every=recipe.validate_every,
         validate_first=recipe.stage == "finetune",
-        describe=feed.describe, memory_remedy=_memory_remedy(recipe), on_log=on_log,
+        describe=loader.describe, memory_remedy=_memory_remedy(recipe), on_log=on_log,
     )) if steps else {}  # fmt: skip
     vlm.eval()
     gather(vlm)
     if processes.is_main_process:
-        if templates:
-            before = (getattr(vlm.model.config, "prompt_templates", None) or []) if recipe.model.run else []
-            vlm.model.config.prompt_templates = [*(name for name in before if name not in templates), *templates]
-        if steps:
-            vlm.model.config.trained_prompts = trained_prompts(vlm, recipe, mix)
-            if added := carried(read_manifest(mix).by_language):
-                before = getattr(vlm.model.config, "more_languages", None) or []
-                known = {row["code"] for row in added}
-                vlm.model.config.more_languages = [*(row for row in before if row["code"] not in known), *added]
+        _record_training(vlm, recipe, mix, templates, trained=bool(steps))
         save_run(vlm, directory, _stored_in_full(recipe))
     return {**row, "unreadable_images": len(unreadable_pictures(directory))}
+
+
+def _record_training(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, templates: Sequence[str], trained: bool) -> None:
+    """Record in the model's configuration the templates, prompts and added languages that it has been trained on."""
+    config = vlm.model.config
+    if templates:
+        before = (getattr(config, "prompt_templates", None) or []) if recipe.model.run else []
+        config.prompt_templates = [*(name for name in before if name not in templates), *templates]
+    if trained:
+        config.trained_prompts = trained_prompts(vlm, recipe, mix)
+        if added := carried(read_manifest(mix).by_language):
+            before = getattr(config, "more_languages", None) or []
+            known = {row["code"] for row in added}
+            config.more_languages = [*(row for row in before if row["code"] not in known), *added]
 
 
 def trained_prompts(vlm: VisionLLM, recipe: TrainRecipe, mix: Path) -> dict[str, Any]:
@@ -118,12 +125,12 @@ def fit_to_words(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, directory: Path
     # A share of rows without a picture is a matter of training: what queries see is told by pictures alone.
     tasks = recipe.data.model_copy(update={"tasks": recipe.model.fit_words, "text_share": None})
     try:
-        feed = TrainLoader(recipe.model_copy(update={"data": tasks}), mix, directory, vlm)
+        loader = TrainLoader(recipe.model_copy(update={"data": tasks}), mix, directory, vlm)
     except InputError as error:
         remedy = "name tasks of the mix whose answers name what the queries see, or set model.fit_words=[]"
         raise InputError(f"model.fit_words: {error}; {remedy}") from error
     steps = math.ceil(FIT_TEXTS / recipe.optim.global_batch)
-    return fit_projection(vlm, (batch for step in range(steps) for batch in feed.micro_batches(step)))
+    return fit_projection(vlm, (batch for step in range(steps) for batch in loader.micro_batches(step)))
 
 
 def check_stage(recipe: TrainRecipe) -> None:

@@ -101,30 +101,30 @@ def check_features(recipe: TrainRecipe) -> None:
 
 
 def keep_features(
-    recipe: TrainRecipe, feed: TrainLoader, vlm: VisionLLM, steps: int
+    recipe: TrainRecipe, loader: TrainLoader, vlm: VisionLLM, steps: int
 ) -> tuple[KeptFeatures | None, str]:
     """Let a loader and a training loop keep the states of pictures, if the recipe allows it and pictures are repeated.
 
     Args:
         recipe: See ``data.keep_features`` and ``data.features_gib``.
-        feed: The loader; it no longer reads pictures whose states are kept.
+        loader: The loader; it no longer reads pictures whose states are kept.
         vlm: The model.
         steps: Total number of optimiser steps.
 
     Returns:
         The kept features or None, and a sentence on whether they are on, empty if no picture is repeated.
     """
-    again = feed.seen_again(steps)
+    again = loader.seen_again(steps)
     if recipe.data.keep_features == "off" or not again:
         return None, ""
     if reason := reason_against(recipe):
         return None, f"kept features: off, as {reason}"
-    size, limit, pictures = _picture_bytes(vlm, recipe), _limit(recipe), feed.count_pictures(again)
+    size, limit, pictures = _picture_bytes(vlm, recipe), _limit(recipe), loader.count_pictures(again)
     needed = f"{pictures:,} pictures take {size * pictures / _GIB:.2f} GiB, {limit / _GIB:.2f} GiB may be used"
     if recipe.data.keep_features == "auto" and size * pictures > limit:
         return None, f"kept features: off, as {needed} (data.features_gib; data.keep_features=on keeps what fits)"
     kept = KeptFeatures(vlm, limit, again)
-    feed.keep(kept)
+    loader.keep(kept)
     return kept, f"kept features: on, {needed}; a picture that is kept is encoded once"
 
 

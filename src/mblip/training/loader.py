@@ -166,8 +166,10 @@ class TrainLoader:
             self.held = (apart.take(np.arange(len(apart))), store)
         replayed = round(size * section.replay_share) if section.replay else 0
         if section.replay and not 0 < replayed < size:
-            told = f"data.replay_share {section.replay_share} of optim.global_batch {size} texts leaves one side without a text"
-            raise InputError(f"{told}: raise the batch, or change the share")
+            raise InputError(
+                f"data.replay_share {section.replay_share} of optim.global_batch {size} texts leaves one side without a "
+                "text: raise the batch, or change the share"
+            )
         if len(mix) < size - replayed:
             held = f" beside {len(self.held[0])} held out" if recipe.validate_every else ""
             remedy = "lower optim.global_batch" + (" or validation_texts" if recipe.validate_every else "")

@@ -53,18 +53,18 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
     with torch.no_grad(), eval_mode(vlm):
         for batch in batches:
             labels = batch["labels"].to(vlm.device)
-            told = (labels != IGNORED) & (labels != vlm.layout.end_token_id)
-            places = list_places(labels, told, read)
-            if int(places[told].max()) >= queries:
+            taught = (labels != IGNORED) & (labels != vlm.layout.end_token_id)
+            places = list_places(labels, taught, read)
+            if int(places[taught].max()) >= queries:
                 raise InputError(
-                    f"model.fit_words: an answer has {int(places[told].max()) + 1} words and commas, but there are "
+                    f"model.fit_words: an answer has {int(places[taught].max()) + 1} words and commas, but there are "
                     f"{queries} queries; name tasks whose answers have a query for each"
                 )
-            # The sum of the embeddings at each place, and of how many tokens it is.
-            embedded = vlm.llm.embeddings(labels.clamp(min=0)).double() * told[..., None]
+            # The sum of the embeddings at each place, and its number of tokens.
+            embedded = vlm.llm.embeddings(labels.clamp(min=0)).double() * taught[..., None]
             sums = embedded.new_zeros(len(labels), queries, embedded.shape[-1])
             sums.scatter_add_(1, places[..., None].expand_as(embedded), embedded)
-            counts = sums.new_zeros(sums.shape[:2]).scatter_add_(1, places, told.double())
+            counts = sums.new_zeros(sums.shape[:2]).scatter_add_(1, places, taught.double())
             known = counts > 0
             vision_states = vlm.container.vision_states(batch["pixel_values"].to(vlm.device))
             states = vlm.container.bridge_states(vision_states)[batch["image_index"][:, 0]]
@@ -87,18 +87,18 @@ def fit_projection(vlm: VisionLLM, batches: Iterable[Batch]) -> float:
     return float(1 - left.diagonal().sum() / central[target, target].diagonal().sum())
 
 
-def list_places(labels: Tensor, told: Tensor, read: Callable[[int], str]) -> Tensor:
+def list_places(labels: Tensor, taught: Tensor, read: Callable[[int], str]) -> Tensor:
     """The place in its list that each token of an answer belongs to [texts, tokens]; words and commas take turns.
 
     A token that ends in a comma, such as ``-,``, is of the word before it, and the comma's place stays empty.
 
     Args:
         labels: Token ids [texts, tokens].
-        told: Which of them are of the answer [texts, tokens]; the place of the others is 0.
+        taught: Which of them are of the answer [texts, tokens]; the place of the others is 0.
         read: The text of a token.
     """
     places = torch.zeros_like(labels)
-    for row, (ids, mask) in enumerate(zip(labels.tolist(), told.tolist(), strict=True)):
+    for row, (ids, mask) in enumerate(zip(labels.tolist(), taught.tolist(), strict=True)):
         place = 0
         for column, (token, counts) in enumerate(zip(ids, mask, strict=True)):
             if not counts:

@@ -299,10 +299,10 @@ def _no_model(asked: str | None, name: str) -> JSONResponse:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    told = str(error.detail)
-    if error.status_code == 404 and told == "Not Found":  # no route, as for clients of OpenAI's other APIs
-        told = f"nothing is served at {request.url.path[:100]}; questions go to POST /v1/chat/completions"
-    return error_response(error.status_code, told, headers=dict(error.headers or {}))
+    message = str(error.detail)
+    if error.status_code == 404 and message == "Not Found":  # no route, as for clients of OpenAI's other APIs
+        message = f"nothing is served at {request.url.path[:100]}; questions go to POST /v1/chat/completions"
+    return error_response(error.status_code, message, headers=dict(error.headers or {}))
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:

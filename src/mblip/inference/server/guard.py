@@ -130,7 +130,7 @@ class Front:
             return
         begun, status, whole = time.monotonic(), 0, False
 
-        async def told(message: Message) -> None:
+        async def send_and_watch(message: Message) -> None:
             nonlocal status, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -139,7 +139,7 @@ class Front:
             await send(message)
 
         try:
-            await (self._refusal(scope) or self.app)(scope, receive, told)
+            await (self._refusal(scope) or self.app)(scope, receive, send_and_watch)
         except ClientDisconnect:
             pass  # logged below
         except Exception:

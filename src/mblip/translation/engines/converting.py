@@ -78,9 +78,9 @@ def convert_engine(source: str, to: Path, quantization: str = "int8") -> Convert
         except _BROKEN as error:
             if isinstance(error, OSError) and error.errno is not None:  # an error of the disk, not of the checkpoint
                 raise
-            told = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"CTranslate2 cannot convert {folder}: {told}; name a complete checkpoint of NLLB or MADLAD, or "
+                f"CTranslate2 cannot convert {folder}: {reason}; name a complete checkpoint of NLLB or MADLAD, or "
                 "download it again"
             ) from error
         for name in copied:  # the converter may have made its own
