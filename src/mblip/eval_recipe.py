@@ -56,7 +56,7 @@ class EvalRecipe(Recipe):
     )
     pictures: PictureReading = "correct"
     protocol: Literal["generation", "candidates"] = Field(
-        default="generation", description="candidates: choose the likeliest of the given answers"
+        default="generation", description="candidates: choose the most likely of the possible answers"
     )
     chat: bool | None = Field(
         default=None,

@@ -126,8 +126,8 @@ def add_language(language: Language) -> None:
         return
     if held is not None:
         raise InputError(
-            f"cannot add the language {language.code!r} ({language.name}): it was added before with another name, "
-            "script or code; use one definition, and see MBLIP_LANGUAGES and more_languages of the recipe"
+            f"cannot add the language {language.code!r} ({language.name}): it was already added with another name, "
+            "script or code; make MBLIP_LANGUAGES and the recipe's more_languages agree"
         )
     for name in _names(language):
         other = exact_language(name)

@@ -27,20 +27,20 @@ class ModelSection(Section):
     llm: str = ""
     run: str = ""
     bridge: Literal["qformer", "mlp"] | None = Field(
-        default=None, description="between eyes and LLM; by default a BLIP-2's Q-Former, and an MLP for other eyes"
+        default=None, description="between vision encoder and LLM; by default a BLIP-2's Q-Former, otherwise an MLP"
     )
     vision_feature_layer: int | tuple[int, ...] | None = Field(
         default=None,
-        description="with an MLP, the tower's layer or layers that it reads; by default the eyes' own setting",
+        description="with an MLP: the vision encoder's layer or layers that it reads; by default the checkpoint's setting",
     )
     vision_feature_select_strategy: Literal["default", "full"] | None = Field(
-        default=None, description="with an MLP: default drops the tower's first state; by default the eyes' own setting"
+        default=None, description="with an MLP: default drops the first state; by default the checkpoint's setting"
     )
     qformer: Literal["keep", "random"] = "keep"
     projection: Literal["keep", "random"] = "random"
     fit_words: tuple[str, ...] = Field(
         default=(),
-        description="tasks whose answers name token by token what the queries see; the projection is fitted to them",
+        description="tasks whose answers describe the queries token by token; the projection is fitted to them",
     )
     quantization: Literal["none", "int8", "nf4", "auto"] = Field(
         "none", description="auto: int8 on a GPU, none on a CPU"
@@ -48,13 +48,13 @@ class ModelSection(Section):
     merge: bool = Field(default=True, description="with run: merge its LoRA into the LLM and start a fresh one")
     answer_separator: Literal["", " "] | None = Field(
         default=None,
-        description="text between prompt and answer of a decoder-only LLM: nothing, as in the original's training, "
-        "or a blank; by default the one that the model was trained with, and a blank for a new one",
+        description="text between prompt and answer of a decoder-only LLM: empty, as in the original's training, "
+        "or a space; by default the one that the model was trained with, and a space for a new model",
     )
     start_token: Literal["first", "after_images"] | None = Field(
         default=None,
-        description="with a Q-Former and a decoder-only LLM: where the token stands that the LLM's tokeniser begins a text "
-        "with; left out, as the model was trained, and for a new one after the images, as in BLIP-2",
+        description="with a Q-Former and a decoder-only LLM: the place of the tokeniser's start token; by default as the "
+        "model was trained, and for a new model after the images, as in BLIP-2",
     )
     chat: bool | None = Field(
         default=None,

@@ -51,7 +51,7 @@ class AddedLanguage(BaseModel):
         import langcodes  # 0.15 s, and rarely needed
 
         if not langcodes.tag_is_valid(f"und-{value}"):
-            raise ValueError("there is no such script in ISO 15924; write Latn, Arab, Cyrl, ...")
+            raise ValueError("this is not a script of ISO 15924; write Latn, Arab, Cyrl, ...")
         return value
 
     def to_language(self) -> Language:
@@ -178,7 +178,7 @@ def _plain(language: Language) -> dict[str, Any]:
 
 def _parse(row: dict[str, Any], where: str) -> AddedLanguage:
     if row.get("code") in LANGUAGES and row["code"] not in {language.code for language in added_languages()}:
-        raise InputError(f"{where}: {row['code']!r} is one of the 96 languages already; leave it out")
+        raise InputError(f"{where}: {row['code']!r} is already one of the 96 languages; leave it out")
     try:
         return AddedLanguage.model_validate(row)
     except ValidationError as error:

@@ -72,7 +72,9 @@ class Registry(Mapping[str, Any]):
             ValueError: The name has other characters.
         """
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} cannot be the name of a {self.kind}: use small letters, digits and _ . + -")
+            raise ValueError(
+                f"{name!r} cannot be the name of a {self.kind}: use lower-case letters, digits and _ . + -"
+            )
         self._things.setdefault(name, {})[owner or _owner.get()] = thing
 
     def owners(self, name: str) -> list[str]:
@@ -193,7 +195,7 @@ def _has_plugins(found: metadata.Distribution) -> bool:
     try:
         return metadata.distribution(found.name).read_text(_POINTS) == text
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        _log.warning("left out: the plug-ins of a package whose metadata are damaged (%s)", error)
+        _log.warning("the plug-ins of a package are left out, because its metadata is damaged (%s)", error)
         return False
 
 

@@ -60,7 +60,7 @@ def test_a_language_of_a_benchmark_becomes_trainable_and_keeps_its_codes() -> No
         ({"code": "swh", "name": "Coastal Swahili", "script": "Latn"}, "'swh' already means Swahili"),
         ({"code": "gn", "name": "Guarani"}, "script: Field required"),
         ({"code": "gn", "name": "Guarani", "script": "Latin"}, "script"),
-        ({"code": "gn", "name": "Guarani", "script": "Lant"}, "no such script in ISO 15924"),
+        ({"code": "gn", "name": "Guarani", "script": "Lant"}, "not a script of ISO 15924"),
         ({"code": "gn", "name": "Guarani", "script": "Latn", "share": 0}, "share"),
         ({"code": "gn", "name": "Guarani", "script": "Latn", "scirpt": "Latn"}, "unknown column 'scirpt'"),
         ({"code": "gn", "name": "", "script": "Latn"}, "name"),
@@ -95,7 +95,7 @@ def test_the_same_language_twice_is_one_and_another_meaning_is_told() -> None:
     add_languages([GUARANI], "a recipe")
     add_languages([GUARANI | {"share": 0.5}], "a mix")  # where it is written, the share says how it was mixed
     assert LANGUAGES["gn"].mc4_share == 0.02
-    with pytest.raises(InputError, match="added before"):
+    with pytest.raises(InputError, match="already added"):
         add_languages([GUARANI | {"name": "Guaraní"}], "another mix")
 
 

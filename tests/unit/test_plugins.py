@@ -102,7 +102,7 @@ def test_a_damaged_list_of_entry_points_is_not_taken_for_any(
         path.unlink() if metadata_file is None else path.write_text(metadata_file)
     assert {*READERS, "scenes"} == set(plugins.corpora)
     *lines, line = [record.getMessage() for record in caplog.records]
-    assert len(lines) == 2 and all("a package whose metadata are damaged" in told for told in lines)
+    assert len(lines) == 2 and all("because its metadata is damaged" in told for told in lines)
     assert line.startswith("the plug-in of two_squares 2.0 could not be loaded and is left out: ")
 
 

@@ -59,16 +59,16 @@ class SetFile(Section):
 
     url: str = Field(
         default="",
-        description="http(s), or hf://[datasets/]ORG/NAME[@REVISION][/FILE]; empty for a file that must be asked for",
+        description="http(s), or hf://[datasets/]ORG/NAME[@REVISION][/FILE]; empty for a file that you must request",
     )
-    path: str = Field(default="", description="below --to; by default the last part of the address")
+    path: str = Field(default="", description="path below --to; by default the last part of the address")
     bytes: Size | None = Field(default=None, description="exact size")
     about_bytes: Size | None = Field(default=None, description="rounded size from a page; shown, never checked")
     sha256: str = Field(default="", pattern=r"^([0-9a-fA-F]{64})?$")
     unpack: bool | str | None = Field(
         default=None,
-        description="false leaves an archive packed; a folder, beside it, to unpack into; by default an archive is unpacked "
-        "in its own folder",
+        description="false: do not unpack the archive; or a folder beside it to unpack into; by default it is unpacked "
+        "in the folder that it is in",
     )
     unpacked_bytes: Size | None = Field(default=None, description="maximal size of the unpacked files, if known")
     holds: tuple[str, ...] = Field(default=(), description="paths in the archive that recipes use, below its folder")

@@ -287,7 +287,7 @@ class Fetcher:
         self.part.unlink()
         self._note.unlink(missing_ok=True)
         raise InputError(
-            f"{shown(self._url)} {problem}; it has changed at its source, or its server sends something else. Nothing "
+            f"{shown(self._url)} {problem}; the file has changed at its source, or the server sends another one. Nothing "
             "was kept; run the same command again, or correct the catalogue"
         )
 

@@ -143,7 +143,7 @@ def _checked(members: Iterator[_Member], limit: int) -> list[_Member]:
                 found.append(_Member(name, 0, True, member.raw))
             continue
         if name in kinds:
-            raise _Hostile(f"it has two members of the name {quoted(name)}")
+            raise _Hostile(f"it has two members called {quoted(name)}")
         kinds[name] = False
         total += member.size
         if member.size < 0 or total > limit:
@@ -218,7 +218,7 @@ def _move(staging: Path, folder: Path, members: list[_Member], archive: Path) ->
         source, target = staging / member.name, folder / member.name
         if os.path.lexists(target) and not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
             raise InputError(
-                f"{archive} holds {member.name}, but {target} is there already and differs; move it away and run the "
+                f"{archive} holds {member.name}, but {target} already exists and differs; move it away and run the "
                 "same command again"
             )
     os.sync()  # the files must be on the disk before a receipt says so

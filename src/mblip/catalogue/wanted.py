@@ -78,7 +78,7 @@ def find_wanted(names: Sequence[str | Recipe], catalogue: Mapping[str, DataSet])
             _add_checkpoint(wanted, catalogue, name)
         elif isinstance(name, str) and recipe is None:
             known = [*catalogue, *(short for short in shipped_recipes() if "/" not in short)]
-            raise InputError(f"there is no download {name!r}{nearest(name, known)}")
+            raise InputError(f"nothing in the catalogue is called {name!r}{nearest(name, known)}")
     return wanted
 
 

@@ -145,7 +145,7 @@ def match(
             count=count, index=index, original=original, progress=progress,
         )  # fmt: skip
     without = int((found < 0).all(axis=1).sum())
-    print(f"{to}: neighbours of {len(found) - without:,} captions" + (f", none of {without:,}" if without else ""))
+    print(f"{to}: neighbours of {len(found) - without:,} captions" + (f"; {without:,} have none" if without else ""))
 
 
 @data.command()
@@ -250,7 +250,7 @@ def download(
     remove_archives: Annotated[
         bool, typer.Option("--remove-archives", help="Delete archives after unpacking.")
     ] = False,
-    listing: Annotated[bool, typer.Option("--list", help="List what there is, with sizes and licences.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the catalogue, with sizes and licences.")] = False,
 ) -> None:
     """Download data sets, benchmarks and checkpoints: shows size and licence first, resumes, verifies, unpacks."""
     from mblip.catalogue.describing import describe_plan

@@ -73,8 +73,8 @@ def doctor(
     _check_no_languages(what, codes)
     if not folder.exists() and "/" not in what and not collection_of(what):  # else it is searched on the Hub
         raise InputError(
-            f"there is no folder {what!r}, and no recipe or benchmark of this name; create it and run this again to "
-            "see what belongs into it, or name a model of the Hub as ORG/NAME"
+            f"there is no folder, recipe or benchmark called {what!r}; create the folder and run this again to "
+            "see which files it needs, or name a model of the Hub as ORG/NAME"
         )
     find_language_model(what)
     from mblip.models.model_check import check_model  # takes seconds
@@ -142,7 +142,7 @@ def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, codes: 
 
 def _check_no_languages(what: str, codes: tuple[str, ...]) -> None:
     if codes:
-        raise InputError(f"--languages chooses languages of a suite, and {what} is none; leave it out")
+        raise InputError(f"--languages is only for a suite, and {what} is not a suite; leave --languages out")
 
 
 def _look_at_suite(recipe: EvalRecipe, name: str, data: Path) -> list[Finding]:

@@ -60,7 +60,9 @@ def evaluate(
     language: Annotated[str, typer.Option(help="Language of the table, by any name or code.")] = "",
     columns: Annotated[
         list[str] | None,
-        typer.Option(help="Its columns by role, such as image=file,caption=text; usual names need none."),
+        typer.Option(
+            help="Columns of the table by role, such as image=file,caption=text; common names are found without it."
+        ),
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/eval-MODEL by default.")] = None,
     languages: Annotated[
@@ -84,7 +86,8 @@ def evaluate(
     ] = "",
     pictures: Annotated[str, typer.Option(help="correct, or original: as stored, neither rotated nor on white.")] = "",
     candidates: Annotated[
-        bool, typer.Option("--candidates", help="Choose the likeliest of the given answers instead of generating.")
+        bool,
+        typer.Option("--candidates", help="Choose the most likely of the possible answers instead of generating one."),
     ] = False,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out and count items without an image, answer or prediction.")

@@ -48,7 +48,7 @@ def plan(
     resolved = load_train_recipe(recipe, tuple(overrides or ()))
     if not isinstance(resolved, TrainRecipe):
         kind = getattr(resolved, "kind", type(resolved).__name__)
-        raise InputError(f"{recipe} is of kind {kind}; mblip plan is about the training of a vision-LLM")
+        raise InputError(f"{recipe} is of kind {kind}; mblip plan only takes recipes that train a vision-LLM")
     resolved = resolve_auto(resolved, on_gpu=True)
     for name in filter(None, (resolved.model.run, resolved.model.vision)):
         find_local(name)

@@ -33,14 +33,17 @@ def quickstart(
     llm: Annotated[
         str,
         typer.Option(
-            help="Language model to align in place of the nano one: a folder, a GGUF file or a Hub id. Hours on a CPU.",
+            help="Language model to align instead of the nano one: a folder, a GGUF file or a Hub id. Hours on a CPU.",
             show_default=False,
         ),
     ] = "",
     setting: Annotated[
-        list[str] | None, typer.Option(help="Run these settings alone, by the names in the report.", show_default=False)
+        list[str] | None,
+        typer.Option(help="Run only these settings, by their names in the report.", show_default=False),
     ] = None,
-    scenes: Annotated[int, typer.Option(min=1, help="New scenes asked about in each language and task.")] = 50,
+    scenes: Annotated[
+        int, typer.Option(min=1, help="Number of new scenes to ask about in each language and task.")
+    ] = 50,
 ) -> None:
     """Translate a mix, align an English vision model to a multilingual language model, evaluate, report."""
     from rich.console import Console

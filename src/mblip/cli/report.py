@@ -39,7 +39,7 @@ def report(
     lmms_eval: Annotated[
         bool, typer.Option("--lmms-eval", help="Write the runs in lmms-eval's result format too, into lmms_eval/.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what report.json holds.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the content of report.json.")] = False,
 ) -> None:
     """Draw scores by language, gaps, tests and samples: report.html (offline), .md, .csv, .tex and .json."""
     if data is not None and not data.is_dir():
@@ -56,7 +56,7 @@ def report(
         name, kind = other
         if len(runs) > 1 or to:
             raise InputError(
-                f"{runs[0]} is a {name}; its report is separate and stays in its folder: name nothing else"
+                f"{runs[0]} is a {name}; its report is separate and stays in its folder: name no other run and no --to"
             )
         found = kind.rewrite(runs[0])
         directory = runs[0]

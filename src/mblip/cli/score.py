@@ -37,7 +37,9 @@ def score(
     task: Annotated[str, typer.Option(help="Task of a table: caption, vqa or choice.")] = "",
     columns: Annotated[
         list[str] | None,
-        typer.Option(help="Columns of a table by role, such as image=file,caption=text; usual names need none."),
+        typer.Option(
+            help="Columns of a table by role, such as image=file,caption=text; common names are found without it."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -141,7 +141,7 @@ def _read_labels(path: Path, classes: int) -> dict[str, dict[int, str]]:
         language = named.code
         lists = isinstance(value, list) and len(value) == 2 and all(isinstance(part, list) for part in value)
         if not lists or len(value[0]) != len(value[1]):
-            raise InputError(f"{path}: {code!r} must hold two lists of one length, class numbers and labels")
+            raise InputError(f"{path}: {code!r} must hold two lists of equal length, class numbers and labels")
         if language not in LANGUAGES:
             continue
         for number, label in zip(*value, strict=True):

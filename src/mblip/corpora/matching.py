@@ -73,7 +73,9 @@ def caption_rows(folder: Path, start: int, count: int) -> list[tuple[str, str]]:
         raise InputError(f"{folder} holds {len(reader):,} examples, not {start:,} to {stop:,}; choose another range")
     rows = [(row.images[0], row.texts["caption"]) for row in reader.rows(start, stop) if row.task == "caption"]
     if len(rows) < stop - start:
-        raise InputError(f"{folder} holds examples of other tasks than caption; name a source with captions only")
+        raise InputError(
+            f"{folder} also holds examples of other tasks than caption; name a source that has only captions"
+        )
     return rows
 
 
@@ -127,5 +129,8 @@ def _load_neighbours(path: Path, rows: int) -> Ranks:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable as neighbours ({error}); run mblip data match again") from error
     if ranks.ndim != 2 or len(ranks) != rows or ranks.max(initial=-1) >= rows:
-        raise InputError(f"{path} holds neighbours {ranks.shape} of another range than these {rows:,} captions")
+        raise InputError(
+            f"{path} holds neighbours {ranks.shape} for another range than these {rows:,} captions; run mblip data match "
+            "again"
+        )
     return ranks

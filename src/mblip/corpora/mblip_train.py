@@ -164,7 +164,7 @@ def _read_row(
         else:
             part = teller.tell(image, prompt, answer)
             if part is None:
-                raise BadRow("it stands after the last row that the option parts counts")
+                raise BadRow("it comes after the last row that the option parts counts")
             spoken = known.find(image, answer) or named_language(prompt)
             found = _Read(number, part, image, {"prompt": prompt, "answer": answer}, _languages(part, prompt, spoken))
         if found.part.task == "question_generation" and not question_generation:

@@ -180,7 +180,7 @@ def embed(
     steps = {"images": images, "texts": texts}
     vectors = [np.concatenate(list(_embed(name, step, rows, folder, batch, progress))) for name, step in steps.items()]
     if not vectors[0].any():
-        raise InputError(f"none of the {len(rows):,} images can be read, the first is {rows[0][0]!r}; name their store")
+        raise InputError(f"none of the {len(rows):,} images can be read, such as {rows[0][0]!r}; name their store")
     return vectors[0], vectors[1]
 
 
@@ -224,7 +224,7 @@ def _embed(
                 np.save(file, vectors)
         vectors = load_vectors(path)
         if len(vectors) != len(part):
-            raise InputError(f"{path} holds {len(vectors)} embeddings of another list; delete {folder}")
+            raise InputError(f"{path} holds {len(vectors)} embeddings of other examples; delete {folder}")
         yield vectors
         progress(f"embedding {name}", start + len(part), len(rows))
 

@@ -176,7 +176,8 @@ def _check_protocol(benchmarks: Sequence[Benchmark], protocol: str) -> None:
     open_ended = [benchmark.name for benchmark in benchmarks if not (benchmark.candidates or benchmark.chooses)]
     if protocol == "candidates" and open_ended:
         raise InputError(
-            f"candidate scoring needs given answers, and {', '.join(open_ended)} has none: leave them out, or generate"
+            f"candidate scoring needs a list of possible answers, which {', '.join(open_ended)} does not have: leave out "
+            "either the benchmark or --candidates"
         )
 
 
@@ -269,7 +270,7 @@ def _score_run(
             # A model that takes one picture but not two fails on every item.
             why = read_missing(directory, task.benchmark.name, task.language).get(without[0].id, "it gave no answer")
             _log.warning(
-                "%s is skipped, because the model answers none of its items with several pictures: %s", name, why
+                "%s is skipped, because the model cannot answer its items with several pictures: %s", name, why
             )
             del lacking[name]
     if lacking:

@@ -51,7 +51,7 @@ def read_values(path: Path) -> list[Any]:
         except ValueError as error:  # Python's limit on the length of integers
             raise InputError(f"{path} holds a number with thousands of digits; get the file again") from error
         except _SecondKey as error:
-            raise InputError(f"{path} holds {error.args[0]!r} twice in one object; remove one") from error
+            raise InputError(f"{path} has the name {error.args[0]!r} twice in one object; remove one") from error
         values.append(value)
         place = _after_blanks(text, place)
     if not values:

@@ -130,8 +130,8 @@ def match_answers(
     if silent and not allow_missing:
         first = next(iter(silent.values()))
         raise InputError(
-            f"{first.where} has no answer ({len(silent)} such rows), only reasoning or nothing; add it, or score the "
-            "others with --allow-missing"
+            f"{first.where} has no answer ({len(silent)} such rows), because it is empty or only reasoning; add one, or score "
+            "the others with --allow-missing"
         )
     needed = [] if benchmark.partial or allow_missing else [item for item in lacking if not benchmark.optional(item)]
     if needed:
@@ -192,7 +192,7 @@ def _answer(row: Row, where: str, benchmark: Benchmark) -> Answer:
     question = question if isinstance(question, str) else ""
     if not (name or image or question) and len(row) > 1 and "docid" not in fields:
         raise InputError(
-            f"{where} names no item in any of the fields {', '.join(dict.fromkeys((*names, *images)))}; rename one of "
+            f"{where} does not name its item in any of the fields {', '.join(dict.fromkeys((*names, *images)))}; rename one of "
             f"its fields {', '.join(map(str, row))}"
         )
     return Answer(name or None, _text(answer, where, benchmark), question, image, where)
@@ -309,6 +309,6 @@ def _check_question(item: Item, answer: Answer, path: Path) -> None:
     # Harnesses collapse runs of blanks in prompts, which does not change the question.
     if answer.question and " ".join(item.text.split()) not in " ".join(answer.question.split()):
         raise InputError(
-            f"{answer.where} answers {answer.question!r:.200}, but {path} asks {item.text!r:.200} there; give the data "
+            f"{answer.where} answers {answer.question!r:.200}, but {path} has the question {item.text!r:.200}; give the data "
             "that the predictions were made on"
         )

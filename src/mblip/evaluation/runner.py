@@ -189,10 +189,12 @@ def _read(directory: Path, task: Task) -> dict[str, str]:
     for path in _files(directory, task, PREDICTIONS):
         for row in read_records(path, Prediction):
             if row.id not in asked and not task.without_image:
-                raise InputError(f"{path} answers {row.id!r}, which {task.path} does not ask; {_ELSEWHERE}")
+                raise InputError(f"{path} has an answer to {row.id!r}, which is not in {task.path}; {_ELSEWHERE}")
             if row.prompt != asked.get(row.id, row.prompt):
                 now = asked[row.id]
-                raise InputError(f"{path} answers {row.prompt!r}, but {row.id!r} now asks {now!r}; {_ELSEWHERE}")
+                raise InputError(
+                    f"{path} has an answer to {row.prompt!r}, but the prompt of {row.id!r} is now {now!r}; {_ELSEWHERE}"
+                )
             answers[row.id] = row.answer
     return answers
 

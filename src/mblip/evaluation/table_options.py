@@ -30,7 +30,7 @@ def read_options(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], l
         how = ', as a list such as ["a cat", "a dog"]' if len(names) == 1 else ""
         raise BadRow(f"{len(options)} option is not enough; {', '.join(map(repr, names))} must have at least two{how}")
     if len(options) > 26:
-        raise BadRow(f"{len(options)} options are more than there are letters")
+        raise BadRow(f"it has {len(options)} options, but at most 26 are possible")
     if len(set(options)) < len(options):
         again = next(option for option in options if options.count(option) > 1)
         raise BadRow(f"two options are {quoted(again)}")
@@ -62,6 +62,6 @@ def right_option(
         return labels.index(label)
     number = "; for a number, use --columns answer_index=COLUMN (from 0) or answer_number=COLUMN (from 1)"
     raise BadRow(
-        f"{column!r} is {quoted(text)}, neither a letter of the {len(options)} options nor one of them"
+        f"{column!r} is {quoted(text)}, which is not one of the {len(options)} options and not the letter of one"
         f"{number if text.isdecimal() else ''}"
     )

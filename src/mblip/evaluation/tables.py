@@ -109,5 +109,5 @@ def read_tables(
             found.append(table.benchmark())
     if recipe.tables and not recipe.benchmarks and not found:
         held = dict.fromkeys(code for section in recipe.tables for code in section.languages)
-        raise InputError(f"no table is in {', '.join(recipe.languages)}; there are {', '.join(held)}")
+        raise InputError(f"no table is in {', '.join(recipe.languages)}; the tables are in {', '.join(held)}")
     return found

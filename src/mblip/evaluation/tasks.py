@@ -92,7 +92,7 @@ def load_tasks(
     wanted = [find_language(language).code for language in languages]
     chosen = [(b, code) for b in benchmarks for code in b.languages if not wanted or code in wanted]
     if not chosen:
-        raise InputError(f"{', '.join(b.name for b in benchmarks)}: none is in {', '.join(languages)}")
+        raise InputError(f"{', '.join(b.name for b in benchmarks)}: no benchmark is in {', '.join(languages)}")
     templates = load_prompts(prompts, list(benchmarks))
     opened: dict[tuple[str, ...], PictureSources] = {}
     listing = list_annotations(root)

@@ -270,7 +270,7 @@ def _same_plan(plan: Plan) -> tuple[Plan, bool]:
         before, now = getattr(there, field), getattr(plan, field)
         if before != now:
             raise InputError(
-                f"{plan.folder} holds captions of a command with other {_WORDS.get(field, field)} ({before}, not "
+                f"{plan.folder} holds captions of a command with different {_WORDS.get(field, field)} ({before}, not "
                 f"{now}): run that command, delete the folder, or name another place with --to"
             )
     if asked != plan.tasks:

@@ -25,7 +25,7 @@ def export_mix(folder: Path, layout: str, to: Path) -> int:
         InputError: There is no such layout, or no finished mix.
     """
     if layout not in LAYOUTS:
-        raise InputError(f"there is no layout {layout!r}{nearest(layout, LAYOUTS)}")
+        raise InputError(f"there is no export layout {layout!r}{nearest(layout, LAYOUTS)}")
     rows = read_manifest(folder).rows
     LAYOUTS[layout](ShardReader(folder, Instruction), to)
     return rows

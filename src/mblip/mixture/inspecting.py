@@ -23,7 +23,7 @@ def pick_records(
     wanted = [("language", code, manifest.by_language) for code in languages] + [("task", task, manifest.by_task)]
     for what, name, held in wanted:
         if name and name not in held:
-            raise InputError(f"{folder} holds no record of the {what} {name!r}{nearest(name, held)}")
+            raise InputError(f"{folder} has no record with the {what} {name!r}{nearest(name, held)}")
     kind: type[Example] | type[Instruction] = Example if manifest.kind == "Example" else Instruction
     found: list[Example | Instruction] = []
     for record in ShardReader(folder, kind):

@@ -115,12 +115,12 @@ def _told(file: Path) -> Iterator[None]:
         raise
     except NotImplementedError as error:
         raise InputError(
-            f"{file} holds weights that cannot be read: {_line(error)}; take another quantisation of it"
+            f"{file} holds weights that cannot be read: {_line(error)}; use a file with another quantisation"
         ) from error
     except ValueError as error:
         if "architecture" in str(error) or "not supported" in str(error):
             raise InputError(
-                f"{file} is of a kind that transformers does not read from GGUF ({_line(error)}); take the model's "
+                f"{file} has an architecture that transformers does not read from GGUF ({_line(error)}); use the model's "
                 "safetensors"
             ) from error
         if "tokenizer" in str(error):

@@ -44,7 +44,7 @@ def _is_whole(file: Path, named_so: bool) -> bool:
         raise of_system(error, f"{file} cannot be read: {error.strerror}") from error
     if head[:4] != _MAGIC:
         if named_so:
-            raise InputError(f"{file} is no GGUF file (it does not begin with GGUF); copy it again")
+            raise InputError(f"{file} is not a GGUF file (it does not begin with GGUF); copy it again")
         return False
     if (version := int.from_bytes(head[4:8], "little")) not in _VERSIONS:
         raise InputError(f"{file} is GGUF of version {version}; versions 2 and 3 can be read: convert the model again")

@@ -91,7 +91,7 @@ def find_local(name: str | Path) -> Path | None:
         return path
     if exists(path):
         if path.suffix.lower() == ".gguf":
-            raise InputError(f"{path} is a GGUF file, a language model alone: it goes under model.llm, or llm=")
+            raise InputError(f"{path} is a GGUF file, which holds only a language model: name it in model.llm, or llm=")
         raise InputError(f"{path} is a file; name the folder that holds the checkpoint")
     if isinstance(name, Path) or is_path(text):
         missing = plugins.lacking() if _COLLECTION.match(text) else ""
@@ -122,7 +122,7 @@ def find_model(name: str | Path) -> Path | None:
     if _holds_model(folder):
         return folder
     if runs := [str(path) for path in _runs_below(folder)]:
-        raise InputError(f"{folder} holds no model itself{nearest(text, runs)}")
+        raise InputError(f"{folder} is not a model{nearest(text, runs)}")
     if (folder / "recipe.yaml").is_file():
         raise InputError(
             f"the run {folder} is not finished (it has no mblip.json): continue it with mblip train, then try again"

@@ -74,8 +74,8 @@ def _check_layout(vlm: VisionLLM, recipe: TrainRecipe) -> None:
     for field in ("answer_separator", "start_token"):
         if getattr(recipe.model, field) is not None and vlm.is_encoder_decoder:
             raise InputError(
-                f"model.{field} is for decoder-only models; this one has an encoder: leave it out, or set it to null where "
-                f"a recipe has it (model.{field}=null)"
+                f"model.{field} is for decoder-only models; this one has an encoder: leave it out, or, if the "
+                f"recipe sets it, add model.{field}=null"
             )
     if recipe.model.start_token is not None and vlm.container.images_in_text:
         raise InputError("model.start_token is for models with a Q-Former; this one has an MLP: leave it out")

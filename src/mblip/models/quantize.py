@@ -84,7 +84,7 @@ def check_kind(kind: str | None) -> Quantization | None:
     for known in _LAYERS.values():
         if kind == known:
             return known
-    raise InputError(f"quantization {kind!r} is unknown; it is none, {', '.join(_LAYERS.values())}")
+    raise InputError(f"quantization {kind!r} is unknown; use none, {', '.join(_LAYERS.values())}")
 
 
 def unquantize(language_model: Any, dtype: torch.dtype) -> None:

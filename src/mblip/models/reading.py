@@ -50,7 +50,7 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
     width = model.get_input_embeddings().embedding_dim
     if width != config.hidden_size:
         raise InputError(
-            f"{folder}: the embeddings are {width} wide but the layers {config.hidden_size}; such a language model "
+            f"{folder}: the embeddings have the width {width}, but the layers {config.hidden_size}; this language model "
             "cannot take image features"
         )
     return model, read_tokenizer(folder)
@@ -109,7 +109,9 @@ def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None
                 **place, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
             )
     except pickle.UnpicklingError as error:
-        raise InputError(f"{folder} holds a pickle of more than tensors; convert it to safetensors") from error
+        raise InputError(
+            f"{folder} holds a pickle with other objects than tensors; convert it to safetensors"
+        ) from error
     except NotImplementedError as error:  # transformers compares two tied tables that it skipped for their wrong size
         raise InputError(
             f"{folder}: the embeddings are of another size than config.json says (vocab_size); copy the checkpoint "
@@ -224,7 +226,7 @@ def read_config(folder: Path) -> Any:
     except (ValueError, KeyError, OSError, TypeError, StrictDataclassError) as error:
         if "auto_map" in raw:
             raise InputError(
-                f"{folder} needs code that comes with the checkpoint (auto_map), which is refused"
+                f"{folder} needs code that comes with the checkpoint (auto_map), which mblip does not run: use another"
             ) from error
         kind = raw.get("model_type")
         reason = " ".join(str(error).split())[:200]

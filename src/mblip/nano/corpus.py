@@ -73,8 +73,8 @@ def read(
     for field, shares in (("objects", list(objects)), ("tasks", list(weights.values()))):
         if not all(0 <= share < math.inf for share in shares) or not sum(shares) or len(objects) > _MOST_OBJECTS:
             raise InputError(
-                f"the corpus 'scenes' wants a share of 0 or more for each of {field}, one above 0, and of objects up "
-                f"to {_MOST_OBJECTS}, not {quoted(shares)}"
+                f"the corpus 'scenes' needs for {field} shares of 0 or more, at least one above 0, and at most "
+                f"{_MOST_OBJECTS} objects, not {quoted(shares)}"
             )
     for task in weights:
         if task not in TASKS:
@@ -87,7 +87,7 @@ def read(
         scene = sample_scene(rng, count, concepts, repeat)
         possible = [task for task in possible_tasks(scene) if weights.get(task)]
         if not possible:
-            raise InputError(f"none of the tasks {', '.join(weights)} can be asked about a scene of {count} objects")
+            raise InputError(f"none of the tasks {', '.join(weights)} can be used for a scene of {count} objects")
         chosen = draw.choices(possible, [weights[task] for task in possible], k=texts)
         for number, task in enumerate(chosen):
             yield scene_example(draw, scene, task, source, f"{split}-{index}-{number}")

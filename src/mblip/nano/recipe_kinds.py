@@ -21,7 +21,7 @@ class PhaseSection(Section):
     languages: tuple[LanguageCode, ...] = Field(
         default=(), description="languages of the prompts and words; empty for the recipe's"
     )
-    english_share: float = Field(default=0.3, description="share of texts whose words for the picture are English")
+    english_share: float = Field(default=0.3, description="share of texts that describe the picture in English words")
     candidates: int = Field(
         default=0, description="number of sampled pieces in the softmax; 0 for the complete vocabulary"
     )

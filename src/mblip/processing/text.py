@@ -139,7 +139,7 @@ class TextLayout:
         for row, prompt in zip(rows, prompts, strict=True):
             if self.image_token_id in row:
                 token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
-                raise InputError(f"the prompt {prompt!r} holds {token}, which stands for the image; write it otherwise")
+                raise InputError(f"the prompt {prompt!r} contains {token}, which marks an image; remove it")
         prefix = [self.image_token_id] * self.queries
         starts = len(self.start_tokens) if self._start_first else 0
         return [row[:starts] + prefix * count + row[starts:] for row, count in zip(rows, images, strict=True)]
@@ -160,7 +160,7 @@ class TextLayout:
         for row, prompt, count in zip(self._ids(written, frame.adds_special_tokens), prompts, images, strict=True):
             if row.count(self.image_token_id) != count:
                 token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
-                raise InputError(f"the prompt {prompt!r} holds {token}, which stands for the image; write it otherwise")
+                raise InputError(f"the prompt {prompt!r} contains {token}, which marks an image; remove it")
             repeats = (self.queries if token == self.image_token_id else 1 for token in row)
             made.append([token for token, times in zip(row, repeats, strict=True) for _ in range(times)])
         return made

@@ -224,7 +224,7 @@ def _read_about(names: dict[str, Path], scores: dict[str, list[Score]]) -> dict[
             for metric in about.metrics:
                 if known.metric(metric.name).unit != metric.unit:
                     raise InputError(
-                        f"{path} and another run hold {metric.name} of {name} in different units; evaluate them with "
+                        f"{path} and another run have {metric.name} of {name} in different units; evaluate both with "
                         "one version of mblip"
                     )
     return found

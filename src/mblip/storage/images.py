@@ -114,7 +114,7 @@ class TarStore:
         """See :class:`ImageStore`."""
         row = self._find(key)
         if row is None:
-            raise UnreadableImage(key, f"none of {len(self.paths)} tars holds it, the first is {self.paths[0]}")
+            raise UnreadableImage(key, f"it is in none of the {len(self.paths)} tars, such as {self.paths[0]}")
         member = Member(str(self.paths[row["tar"]]), key, int(row["offset"]), int(row["size"]))
         return decode_image(member.read(key), key, at_least, self._as_stored)
 

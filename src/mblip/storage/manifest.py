@@ -122,7 +122,9 @@ def write_manifest(
     counts = _count(reader)
     for source in counts:
         if source not in licences:
-            raise InputError(f"{folder} holds records of {source!r} but no licence is given for it")
+            raise InputError(
+                f"{folder} has records of {source!r}, but the source has no licence; set it in the options"
+            )
     manifest = Manifest(
         kind=kind.__name__,
         rows=len(reader),
@@ -155,11 +157,11 @@ def read_manifest(folder: str | Path) -> Manifest:
     if not path.is_file():
         if not Path(folder).exists():
             raise InputError(
-                f"there is no folder {folder}; mblip data sample makes those of examples, mix those of a mix"
+                f"there is no folder {folder}; mblip data sample makes folders of examples, mblip data mix makes a mix"
             )
         raise InputError(
-            f"{folder} has no {MANIFEST}: it has neither examples nor a mix, or is unfinished; run the command that "
-            "makes it again"
+            f"{folder} has no {MANIFEST}: it is not a folder of examples or a mix, or it is unfinished; run the "
+            "command that makes it again"
         )
     try:
         row = json.loads(path.read_text(encoding="utf-8"))

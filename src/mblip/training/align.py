@@ -142,7 +142,7 @@ def check_stage(recipe: TrainRecipe) -> None:
     learning = [part for part, mode in recipe.parts if mode != "frozen"]
     if recipe.stage == "warmup" and learning != ["projection"]:
         raise InputError(
-            f"stage warmup trains only the projection, but parts lets {', '.join(learning)} learn too: freeze them"
+            f"stage warmup trains only the projection, but parts trains {', '.join(learning) or 'nothing'}: freeze all others"
         )
     if recipe.stage == "finetune" and not recipe.model.run:
         raise InputError("stage finetune starts from a model: set model.run to a run directory or a checkpoint")
@@ -150,7 +150,7 @@ def check_stage(recipe: TrainRecipe) -> None:
     if (optim.steps is None) == (optim.epochs is None):
         raise InputError("set one of optim.steps and optim.epochs, and the other to null, such as optim.epochs=null")
     if not learning and optim.steps != 0:
-        raise InputError("parts: all are frozen, so nothing would learn; set one to full, or llm to lora")
+        raise InputError("parts: all parts are frozen, so nothing would be trained; set one to full, or llm to lora")
     if least > most:
         raise InputError(f"data.crop_scale: the minimum {least} is above the maximum {most}; swap them")
     if recipe.sharding == "full" and recipe.model.quantization != "none":

@@ -142,5 +142,5 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"checkpoint {folder} cannot be read ({error}): delete it to continue from the one before"
         ) from error
     if folder.name != f"step-{state['step']:08d}":
-        raise InputError(f"checkpoint {folder} holds step {state['step']}: rename it back")
+        raise InputError(f"checkpoint {folder} holds step {state['step']}: give it the name of that step")
     return tensors, state

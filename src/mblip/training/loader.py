@@ -215,7 +215,7 @@ class TrainLoader:
         batches = [batch for batch in found if batch is not None]
         if not batches:
             _, _, key = rows[0][0].images[0].partition("/")
-            raise InputError(f"none of the pictures of step {step + 1} can be read, such as {key!r}")
+            raise InputError(f"none of the pictures of step {step + 1} can be read, such as {key!r}: check data.images")
         # Processes work in lockstep: one whose pictures are missing takes part with a batch without labels.
         idle = {**batches[0], "labels": torch.full_like(batches[0]["labels"], IGNORED)}
         return batches if self._ranks == 1 else batches + [idle] * (len(found) - len(batches))

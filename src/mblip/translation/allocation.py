@@ -119,7 +119,7 @@ def allocate(section: AllocationSection, source: str, tasks: Mapping[str, int], 
         if first in tasks and second in tasks:
             if tasks[first] != tasks[second]:
                 raise InputError(
-                    f"source {source!r}: {first!r} and {second!r} cannot be disjoint, "
+                    f"source {source!r}: {first!r} and {second!r} cannot get different languages, because "
                     f"they have {tasks[first]} and {tasks[second]} examples"
                 )
             _keep_apart(allocation[first], allocation[second], _rng(seed, source, f"{first} {second}"))

@@ -81,7 +81,7 @@ def test_names_recipes_suites_and_checkpoints() -> None:
     ]
     assert names("mt0_xl_align") == ["blip2_flan_t5_xl", "mt0_xl"]
     assert names("bigscience/mt0-xl", "org/name@v1") == ["mt0_xl", "org/name@v1"]
-    with pytest.raises(InputError, match="there is no download 'xgq'; did you mean 'xgqa'"):
+    with pytest.raises(InputError, match="nothing in the catalogue is called 'xgq'; did you mean 'xgqa'"):
         names("xgq")
 
 

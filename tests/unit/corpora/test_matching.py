@@ -150,7 +150,7 @@ def test_ranges(captions: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds 400 examples, not 300 to 500"):
         _read(captions=captions, start=300, count=200)
     np.save(tmp_path / "near.npy", np.zeros((50, 2), np.int32))
-    with pytest.raises(InputError, match="of another range"):
+    with pytest.raises(InputError, match="for another range"):
         _read(captions=captions, neighbours=tmp_path / "near.npy")
     assert _read(captions=captions, seed=1) == _read(captions=captions, seed=1) != _read(captions=captions, seed=2)
     assert all(isinstance(example, Example) for example in _read(captions=captions))
@@ -232,6 +232,6 @@ def test_images_that_were_not_fetched_have_no_neighbours(captions: Path, tmp_pat
     found = match_captions(captions, tmp_path / "near.npy", store=str(images), **options)
     assert (found[1::2] == -1).all() and (found[0] == -1).all() and (found[2::2] >= 0).all()
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(InputError, match=r"none of the 400 images can be read, the first is '0\.png'"):
+    with pytest.raises(InputError, match=r"none of the 400 images can be read, such as '0\.png'"):
         match_captions(captions, tmp_path / "none.npy", store=str(tmp_path / "nothing"), **options)
     assert not (tmp_path / "none.npy").exists()

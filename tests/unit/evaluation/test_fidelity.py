@@ -39,7 +39,7 @@ def test_lingua() -> None:
     assert language_fidelity(german, "de", detector) == 1
     assert language_fidelity([*german, "A man rides a horse on the beach."], "de", detector) == pytest.approx(2 / 3)
     assert language_fidelity(german, "ht", detector) is None
-    with pytest.raises(InputError, match="fewer than two"):
+    with pytest.raises(InputError, match="needs two or more languages"):
         LinguaDetector(["ht", "lb"])
 
 

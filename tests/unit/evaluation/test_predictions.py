@@ -370,7 +370,7 @@ def test_rows_without_an_answer_are_named_or_counted(tmp_path: Path, nothing: st
 
 @pytest.mark.parametrize(("name", "text", "message"), [
     ("p.csv", "question_id,answer\n1,yes,more\n", "line 2 has 3 cells, but the header names 2 columns"),
-    ("p.csv", "number,answer\n1,yes\n", "names no item in any of the fields .*question_id"),
+    ("p.csv", "number,answer\n1,yes\n", "does not name its item in any of the fields .*question_id"),
     ("p.csv", "question_id,said\n1,yes\n", "needs a text in one of the fields"),
     ("p.csv", "", "is empty"),
     ("p.csv", "question_id,answer\n", "holds no predictions"),

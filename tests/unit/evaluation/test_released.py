@@ -71,7 +71,7 @@ def test_the_captions_of_the_released_set_are_cocos_layout(tmp_path: Path) -> No
     for name, language in (("xm3600", "sw"), ("xflickrco", "de")):
         score, _ = score_predictions(find_benchmark(name), tmp_path, answers, language)
         assert score.n == 2 and score.metrics["CIDEr"] > 0
-    with pytest.raises(InputError, match="give the file with _coco_ in its name"):
+    with pytest.raises(InputError, match="give the file beside it that has _coco_ in its name"):
         score_predictions(find_benchmark("captions"), tmp_path / "xm3600" / "xm3600_sw.json", answers, "sw")
 
 

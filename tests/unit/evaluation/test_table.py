@@ -339,7 +339,10 @@ def test_a_table_that_cannot_be_used_is_one_sentence(kind: str, tmp_path: Path) 
 
 
 BAD_CHOICES: dict[str, tuple[dict[str, Any], str]] = {
-    "a letter too far": ({"A": "x", "B": "y", "answer": "C"}, "neither a letter of the 2 options nor one of them"),
+    "a letter too far": (
+        {"A": "x", "B": "y", "answer": "C"},
+        "which is not one of the 2 options and not the letter of one",
+    ),
     "a number": ({"A": "x", "B": "y", "answer": 1}, "for a number, use --columns answer_index=COLUMN"),
     "a gap": ({"A": "x", "B": "", "C": "z", "answer": "A"}, "option 'B' is blank, but 'C' is not"),
     "one option": ({"options": ["x"], "answer": "A"}, "1 option is not enough"),
@@ -347,7 +350,7 @@ BAD_CHOICES: dict[str, tuple[dict[str, Any], str]] = {
     "two alike": ({"options": ["x", "x"], "answer": "A"}, "two options are 'x'"),
     "no answer": ({"options": ["x", "y"], "answer": None}, "'answer' is blank"),
     "no picture": ({"image": [], "options": ["x", "y"], "answer": "A"}, "'image' holds no picture"),
-    "a number that begins an option": ({"options": ["1.5 kg", "2.5 kg"], "answer": "2.5"}, "neither a letter of the 2"),
+    "a number that begins an option": ({"options": ["1.5 kg", "2.5 kg"], "answer": "2.5"}, "which is not one of the 2"),
 }
 
 
@@ -495,5 +498,5 @@ def test_a_recipe_of_tables_names_what_is_missing(tmp_path: Path) -> None:
     ):
         read_tables(recipe, tmp_path)
     assert read_tables(recipe.model_copy(update={"languages": ("de",), "benchmarks": ("xgqa",)}), tmp_path) == []
-    with pytest.raises(InputError, match="no table is in de; there are id, su"):
+    with pytest.raises(InputError, match="no table is in de; the tables are in id, su"):
         read_tables(recipe.model_copy(update={"languages": ("de",)}), tmp_path)

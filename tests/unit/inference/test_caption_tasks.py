@@ -228,7 +228,7 @@ def test_a_folder_of_another_command_is_left_alone(tmp_path: Path, quick: None) 
     _, plan = _plan(tmp_path / "c.csv", sources, "other", 3)  # nothing was done for the first
     assert (plan.model, plan.tasks) == ("other", 3)
     _fake(plan, [0])
-    with pytest.raises(InputError, match=r"with other model \(other, not m\)"):
+    with pytest.raises(InputError, match=r"with different model \(other, not m\)"):
         _plan(tmp_path / "c.csv", sources, "m", 3)
     with pytest.raises(InputError, match="split into 3 tasks: give the same --tasks 3"):
         _plan(tmp_path / "c.csv", sources, "other", 4)

@@ -335,4 +335,4 @@ def test_command_line(folder: Path) -> None:
     for wrong in (("--task", "namign"), ("--language", "ceb")):
         command = [sys.executable, "-m", "mblip", "data", "inspect", str(folder), *wrong]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 2 and "holds no record of the" in done.stderr
+        assert done.returncode == 2 and "has no record with the" in done.stderr

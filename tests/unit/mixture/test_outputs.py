@@ -68,7 +68,7 @@ def test_layouts_of_other_trainers(mix: Path, tmp_path: Path) -> None:
         "images": [first.images[0]],
     }  # fmt: skip
     assert [part["type"] for part in trl[0]["messages"][0]["content"]] == ["image", "text"]
-    with pytest.raises(InputError, match="no layout 'lava'; did you mean 'llava'"):
+    with pytest.raises(InputError, match="no export layout 'lava'; did you mean 'llava'"):
         export_mix(mix, "lava", tmp_path / "x")
 
 

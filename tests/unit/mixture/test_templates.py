@@ -90,7 +90,7 @@ def test_later_file_replaces_a_task(tmp_path: Path) -> None:
     ("naming: text", "every template of 'naming' must be"),
     ("naming: [{prompt: a}]", "every template of 'naming' must be"),
     ("naming: [{prompt: a, answer: 3}]", "every template of 'naming' must be"),
-    ("naming: [{prompt: a, answer: b}]", "shows no text of the example"),
+    ("naming: [{prompt: a, answer: b}]", "contains no field of the example"),
     ("naming: [{prompt: '{', answer: '{answer}'}]", "a brace that is not closed"),
     ("naming: [{prompt: '{answer.x}', answer: '{answer}'}]", "not the name of a text"),
 ])  # fmt: skip

@@ -151,9 +151,11 @@ def test_files_of_an_older_torch_are_read(tmp_path: Path) -> None:
 def test_remote_code(model: Path) -> None:
     edit(model / "config.json", lambda data: data.update(auto_map={"AutoModel": "evil.Model"}))
     (model / "evil.py").write_text("raise SystemExit('ran')")
-    refused(r"code that comes with the checkpoint \(auto_map\), which is refused", model)
+    refused(r"code that comes with the checkpoint \(auto_map\), which mblip does not run", model)
     edit(model / "llm" / "config.json", lambda data: data.update(auto_map={"AutoConfig": "evil.C"}, model_type="evil"))
-    with pytest.raises(InputError, match=r"needs code that comes with the checkpoint \(auto_map\), which is refused"):
+    with pytest.raises(
+        InputError, match=r"needs code that comes with the checkpoint \(auto_map\), which mblip does not run"
+    ):
         build_model("nano:nano-blip2-en", model / "llm")
 
 
@@ -165,7 +167,7 @@ def test_an_image_token_that_is_a_word(model: Path) -> None:
 
 
 def test_a_prompt_with_the_image_token(model: Path) -> None:
-    with pytest.raises(InputError, match="holds <image>, which stands for the image"):
+    with pytest.raises(InputError, match="contains <image>, which marks an image"):
         load_vision_llm(model).generate([PICTURE], ["what is <image>"])
 
 
@@ -189,7 +191,9 @@ def test_a_projection_of_another_width(tmp_path: Path, model: Path) -> None:
 
 def test_a_language_model_whose_embeddings_are_narrow(tmp_path: Path, model: Path) -> None:
     narrow = checkpoints.llm(tmp_path / "narrow", "opt", word_embed_proj_dim=16)
-    with pytest.raises(InputError, match="embeddings are 16 wide but the layers 32; such a language model cannot take"):
+    with pytest.raises(
+        InputError, match="embeddings have the width 16, but the layers 32; this language model cannot take"
+    ):
         build_model(model, narrow)
 
 

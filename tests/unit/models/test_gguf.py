@@ -126,7 +126,7 @@ def test_what_is_no_language_model_of_one_file_is_refused(tmp_path: Path) -> Non
     for kind in ("clip", "bert"):
         with pytest.raises(InputError, match=f"{kind}.gguf .*(transformers does not read|writes no text)"):
             locate_language_model(gguf_files.write_gguf(model, tmp_path / f"{kind}.gguf", architecture=kind))
-    with pytest.raises(InputError, match=r"a GGUF file, a language model alone: it goes under model.llm"):
+    with pytest.raises(InputError, match=r"a GGUF file, which holds only a language model: name it in model.llm"):
         find_local(whole)
     with pytest.raises(InputError, match=r"there is no checkpoint folder 'models/none.gguf'"):
         locate_language_model("models/none.gguf")

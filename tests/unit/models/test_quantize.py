@@ -125,7 +125,7 @@ def test_full_training_of_a_quantised_language_model_is_refused(folders: dict[st
 
 
 def test_an_unknown_kind_is_named(folders: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match=r"quantization 'fp4' is unknown; it is none, int8, nf4"):
+    with pytest.raises(InputError, match=r"quantization 'fp4' is unknown; use none, int8, nf4"):
         load_vision_llm(folders["mt5"], quantization="fp4")  # type: ignore[arg-type]
 
 

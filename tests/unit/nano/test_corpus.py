@@ -92,7 +92,7 @@ def test_unknown_task_is_named() -> None:
 
 
 def test_scene_that_no_task_fits() -> None:
-    with pytest.raises(InputError, match="none of the tasks left can be asked about a scene of 1 objects"):
+    with pytest.raises(InputError, match="none of the tasks left can be used for a scene of 1 objects"):
         list(scenes.read("nano", scenes=3, objects=(1.0,), tasks={"left": 1}))
 
 

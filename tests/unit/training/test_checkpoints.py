@@ -112,7 +112,7 @@ def test_where_all_are_damaged_the_run_stops_and_touches_none(tmp_path: Path) ->
 def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path: Path) -> None:
     fit(job(tmp_path))
     (tmp_path / "checkpoints" / NEWEST).rename(tmp_path / "checkpoints/step-00000018")
-    with pytest.raises(InputError, match="step-00000018 holds step 16: rename it back"):
+    with pytest.raises(InputError, match="step-00000018 holds step 16: give it the name of that step"):
         fit(job(tmp_path))
 
 

@@ -74,14 +74,14 @@ def test_a_part_that_an_earlier_run_trained_in_full_is_kept(aligning: Make, tmp_
 
 
 def test_stages_that_contradict_their_parts_are_refused(aligning: Make, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="warmup trains only the projection, but parts lets qformer, projection"):
+    with pytest.raises(InputError, match="warmup trains only the projection, but parts trains qformer, projection"):
         train(aligning("stage=warmup"), tmp_path / "a")
     with pytest.raises(InputError, match=r"set model\.run"):
         train(aligning("stage=finetune"), tmp_path / "b")
     with pytest.raises(InputError, match=r"set model\.run, or both model\.vision and model\.llm"):
         train(aligning("model.llm="), tmp_path / "c")
     frozen = ("parts.qformer=frozen", "parts.projection=frozen")
-    with pytest.raises(InputError, match="parts: all are frozen, so nothing would learn"):
+    with pytest.raises(InputError, match="parts: all parts are frozen, so nothing would be trained"):
         train(aligning(*frozen), tmp_path / "d")
     train(aligning(*frozen, "optim.steps=0"), tmp_path / "nothing")
     with pytest.raises(InputError, match=r"crop_scale: the minimum 0\.9 is above the maximum 0\.1"):

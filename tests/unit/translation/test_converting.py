@@ -105,7 +105,7 @@ def test_what_cannot_be_converted(checkpoint: Path, tmp_path: Path) -> None:
         (other / path.name).write_bytes(path.read_bytes())
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "model_type": "bloom"}))
-    refused("holds a 'bloom' model, and neither NLLB", other)
+    refused("holds a 'bloom' model, not NLLB", other)
     (other / "config.json").write_text(json.dumps(config))
     (other / "model.safetensors").unlink()
     refused("has no weights", other)

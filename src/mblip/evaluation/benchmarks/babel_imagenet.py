@@ -56,7 +56,7 @@ def _labels(path: Path, language: str) -> dict[int, str]:
     match found:
         case [[*numbers], [*names]] if len(numbers) == len(names) and all(isinstance(n, int) for n in numbers):
             return dict(zip(numbers, map(str, names), strict=True))
-    raise InputError(f"{path}: {language!r} must hold two lists of one length, class numbers and labels")
+    raise InputError(f"{path}: {language!r} must hold two lists of equal length, class numbers and labels")
 
 
 def score(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:

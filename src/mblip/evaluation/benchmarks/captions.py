@@ -41,7 +41,7 @@ def read(path: Path, language: str) -> list[Item]:
     values = read_kept(path, _without_forms) if begins_with(path, _XM3600_MARK) else read_values(path)
     first = values[0]
     if is_released(values):
-        raise InputError(f"{path} holds no captions to compare with; give the file with _coco_ in its name beside it")
+        raise InputError(f"{path} holds no reference captions; give the file beside it that has _coco_ in its name")
     if isinstance(first, dict) and "annotations" in first:
         return list(_coco(first, path))
     if isinstance(first, dict) and "dataset" in first:

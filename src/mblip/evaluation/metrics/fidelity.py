@@ -49,7 +49,9 @@ class LinguaDetector:
         by_code = lingua_languages()
         chosen = sorted(set(by_code) if languages is None else set(languages) & set(by_code))
         if len(chosen) < 2:
-            raise InputError(f"lingua knows fewer than two of the languages {sorted(languages or ())}")
+            raise InputError(
+                f"language fidelity needs two or more languages that lingua knows, not {sorted(languages or ())}"
+            )
         from importlib.metadata import version
 
         self.name = f"lingua-{version('lingua-language-detector')}"

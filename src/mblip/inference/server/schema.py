@@ -183,7 +183,7 @@ class ChatRequest(_Strict):
     temperature: float | None = Field(default=None, ge=0, le=2, description="above 0: sample instead of beam search")
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(
-        default=None, ge=-(2**63), lt=2**63, description="seed of the sampling; such a request runs alone"
+        default=None, ge=-(2**63), lt=2**63, description="seed of the sampling; such a request is not batched"
     )
     n: int = Field(default=1, ge=1, le=MAX_ANSWERS, description="above 1: sampled, at temperature 1 by default")
     stream: bool = False
@@ -204,7 +204,7 @@ class ChatRequest(_Strict):
             if len(roles) > 1 or roles[:1] in (["system"], ["developer"], ["assistant"]):
                 raise ValueError(_ONE_TURN)
             if messages and not roles:
-                raise ValueError("a message of the user is missing: there are only empty system messages")
+                raise ValueError("add a message with the role 'user': there are only empty system messages")
         return messages
 
     @property

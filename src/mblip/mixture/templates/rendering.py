@@ -218,7 +218,9 @@ def _parse_task(path: Path, task: str, rows: Any) -> list[Template]:
             raise InputError(f"{path}: every template of {task!r} must be {{prompt: ..., answer: ...}}, not {row!r}")
         answer_roles = _roles(path, row["answer"])
         if not answer_roles:
-            raise InputError(f"{path}: the answer {row['answer']!r} of {task!r} shows no text of the example")
+            raise InputError(
+                f"{path}: the answer {row['answer']!r} of {task!r} contains no field of the example, such as {{answer}}"
+            )
         templates.append(Template(task, row["prompt"], row["answer"], _roles(path, row["prompt"]), answer_roles))
     return templates
 

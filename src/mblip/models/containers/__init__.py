@@ -56,7 +56,8 @@ def bridge_for(model_type: str | None, bridge: str | None) -> str:
         raise InputError(f"bridge {bridge!r} is unknown; it is {' or '.join(BRIDGES)}")
     if chosen == "qformer" != own:
         raise InputError(
-            f"bridge=qformer needs the eyes of a BLIP-2, and the vision model is a {model_type!r} checkpoint: use bridge=mlp"
+            f"bridge=qformer needs the vision encoder of a BLIP-2, but the vision model is a {model_type!r} checkpoint: use "
+            "bridge=mlp"
         )
     return chosen
 

@@ -87,7 +87,10 @@ class Blip2Container(Container):
         """
         raw = read_json(folder / "config.json")
         if "auto_map" in raw:
-            raise InputError(f"{folder} wants to run code that comes with the checkpoint (auto_map), which is refused")
+            raise InputError(
+                f"{folder} needs code that comes with the checkpoint (auto_map), which mblip does not run: use another "
+                "checkpoint"
+            )
         if raw.get("model_type") != cls.model_type:
             raise InputError(
                 f"{folder} is a {raw.get('model_type')!r} checkpoint, {no_container(raw.get('model_type'))}"

@@ -33,12 +33,12 @@ def fold_factors(language_model: Any) -> None:
     kind = language_model.config.model_type
     if llm.softcap is not None:
         raise InputError(
-            f"a {kind} language model bounds its logits, and transformers' LLaVA does not: use another one, such as "
+            f"a {kind} language model bounds its logits, which transformers' LLaVA cannot do: use another one, such as "
             "Gemma 3"
         )
     if llm.head.bias is not None:
         raise InputError(
-            f"the output head of a {kind} language model has a bias, and transformers' LLaVA has none: use another one"
+            f"the output head of a {kind} language model has a bias, which transformers' LLaVA cannot hold: use another one"
         )
     factor = llm.logit_scale
     table = getattr(language_model.base_model, _TABLE, None)
@@ -65,8 +65,8 @@ def check_causal(text_config: Any, what: str) -> None:
     if text_config.is_encoder_decoder or type(text_config) not in AutoModelForCausalLM._model_mapping:
         kind = "reads with an encoder" if text_config.is_encoder_decoder else "is not a causal one"
         raise InputError(
-            f"{what} ({text_config.model_type}) {kind}, and transformers' LLaVA holds causal language models alone: "
-            "put it behind the Q-Former of a BLIP-2 (bridge=qformer), or take a causal one"
+            f"{what} ({text_config.model_type}) {kind}, but transformers' LLaVA holds only causal language models: "
+            "use the Q-Former of a BLIP-2 (bridge=qformer), or a causal language model"
         )
 
 

@@ -133,7 +133,10 @@ class LlavaContainer(Container):
         """
         raw = read_json(folder / "config.json")
         if "auto_map" in raw:
-            raise InputError(f"{folder} wants to run code that comes with the checkpoint (auto_map), which is refused")
+            raise InputError(
+                f"{folder} needs code that comes with the checkpoint (auto_map), which mblip does not run: use another "
+                "checkpoint"
+            )
         for part in ("vision_config", "text_config"):
             if not isinstance(raw.get(part), dict):  # the stock class would take that of LLaVA-1.5-7B
                 raise InputError(f"{folder / 'config.json'} has no {part}; copy the checkpoint again")
@@ -249,7 +252,7 @@ class LlavaContainer(Container):
         placeholder = tokenizer.convert_ids_to_tokens(config.image_token_index)
         if placeholder is None:
             raise InputError(
-                f"the tokeniser has no token of id {config.image_token_index} (image_token_index), which stands for an "
+                f"the tokeniser has no token with the id {config.image_token_index} (image_token_index), which marks an "
                 "image: copy the checkpoint's tokeniser again"
             )
         patch = int(config.vision_config.patch_size)

@@ -146,7 +146,9 @@ def side_of(config: Any) -> int:
     """
     size = getattr(config, "image_size", None)
     if size is None:
-        raise InputError(f"the configuration of the {config.model_type} vision model says no image_size")
+        raise InputError(
+            f"the configuration of the {config.model_type} vision model has no image_size; copy the checkpoint again"
+        )
     sides = {size} if isinstance(size, int) else set(size or ())
     if len(sides) != 1:
         raise InputError(

@@ -138,7 +138,7 @@ def _check_weights(folder: Path) -> None:
         raise InputError(f"{folder} has no readable config.json; name the folder of a checkpoint") from error
     if config.get("model_type") not in ("m2m_100", "t5"):
         raise InputError(
-            f"{folder} holds a {config.get('model_type')!r} model, and neither NLLB (m2m_100) nor MADLAD (t5)"
+            f"{folder} holds a {config.get('model_type')!r} model, not NLLB (m2m_100) or MADLAD (t5); name one of these"
         )
     if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
         raise InputError(f"{folder} has no weights (*.safetensors or *.bin); download it again")
