@@ -25,12 +25,12 @@ hide: [navigation, toc]
 
 # Claims
 
-Made from `docs/claims.yaml` by `python tools/build_claims.py`; change the claims there.
+`python tools/build_claims.py` makes this page from `docs/claims.yaml`; change the claims there.
 
-Each claim of the paper (P), *mBLIP: Efficient Bootstrapping of Multilingual Vision-LLMs*
-([arXiv 2307.06930](https://arxiv.org/abs/2307.06930)), and of this project (M) stands here with the code that does it, the
-command that runs it, the test that keeps it so, and what was measured. The [log](log.md) has full accounts;
-[another page](differences.md) has the deliberate differences to the original code.
+This page lists each claim of the paper (P), *mBLIP: Efficient Bootstrapping of Multilingual Vision-LLMs*
+([arXiv 2307.06930](https://arxiv.org/abs/2307.06930)), and of this project (M), with the code that implements it, the
+command that runs it, the test that checks it, and the measured result. The [log](log.md) has full accounts;
+[another page](differences.md) lists the deliberate differences to the original code.
 
 | Status | Meaning | Claims |
 |---|---|---:|
@@ -55,7 +55,7 @@ def page(claims: Mapping[str, Any]) -> str:
     parts += [f"| {name} | {MEANINGS[status]} | {found[status]} |\n" for status, name in STATUSES.items()]
     for group in claims["groups"]:
         parts.append(f"\n## {group['title']}\n\n")
-        parts += _table(["Claim", "Done by", "Status, and what was measured here"], map(_row, group["claims"]))
+        parts += _table(["Claim", "Implemented by", "Status and measured result"], map(_row, group["claims"]))
     parts.append(f"\n## Places of the paper\n\n{_places(claims['places'])}")
     return "".join(parts)
 

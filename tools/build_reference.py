@@ -56,9 +56,9 @@ def recipes_page() -> str:
     """Every shipped recipe with its title and the section of the paper it follows."""
     lines = [
         "# Recipes", "", NOTE, "",
-        "Give a name to `mblip train NAME`, `mblip data mix NAME` or `mblip eval MODEL --suite NAME`, by the recipe's kind. "
+        "Use a name in `mblip train NAME`, `mblip data mix NAME` or `mblip eval MODEL --suite NAME`, by the kind of recipe. "
         "`FIELD=VALUE` after the name changes a field.",
-        "", "| Name | What it is | Paper |", "|---|---|---|",
+        "", "| Name | Description | Paper |", "|---|---|---|",
     ]  # fmt: skip
     for name, path in sorted(shipped_recipes().items()):
         if "/" in name:
