@@ -194,7 +194,7 @@ def _paths(values: Iterator[tuple[int, Any]], path: Path, unit: str, found: Foun
         if isinstance(value, BadRow):
             reason = str(value)
         elif not isinstance(value, str) or not value.strip():
-            reason = f"the path of a picture should stand here, not {quoted(value)}"
+            reason = f"this should be the path of a picture, not {quoted(value)}"
         elif is_address(value):
             reason = f"{quoted(value)}: {NO_ADDRESSES}"
         if reason:

@@ -138,7 +138,7 @@ def _language_bar(benchmark: BenchmarkSummary, result: RunScores, score: Score) 
 
 def _fidelity_bar(benchmark: BenchmarkSummary, result: RunScores, score: Score) -> Bar:
     share = score.language_fidelity
-    label = "cannot be told" if share is None else show_share(share)
+    label = "unknown" if share is None else show_share(share)
     return Bar(label, share, score.ci95.get("language_fidelity"))
 
 

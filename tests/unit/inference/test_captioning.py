@@ -90,7 +90,7 @@ def test_a_name_that_is_not_utf8_is_told_and_the_rest_done(model: Predictor, fol
     ("name", "content", "says"),
     [
         ("t.jsonl", '{"imag": "a.png"}', "no column 'image'; did you mean 'imag'"),
-        ("t.jsonl", '{"image": 7}', "path of a picture should stand here, not 7"),
+        ("t.jsonl", '{"image": 7}', "this should be the path of a picture, not 7"),
         ("t.jsonl", "{", "not valid JSON"),
         ("t.csv", "a,b\n1,2\n", "no column 'image'"),
         ("t.parquet", "PAR1", "damaged or not a Parquet file"),

@@ -57,7 +57,7 @@ def test_tables_and_lists_in_many_forms(tmp_path: Path, name: str, content: str)
         ("t.csv", "image\nx.jpg\n".encode("utf-16"), "in UTF-16: save"), ("t.csv", b"image\n\xe9t\xe9.jpg\n", "Windows-1252"),
         ("list.txt", b"caf\xe9.jpg\n", "line 1: the byte 0xE9 is not UTF-8"), ("t.xlsx", b"PK", "spreadsheet"),
         ("t.csv", b"image\nhttps://example.org/a.jpg\ns3://b/c.png\n", "row 1: 'https://example.org/a.jpg': it is an address"),
-        ("t.json", b'[{"image": null}]', "row 1: the path of a picture should stand here, not None"),
+        ("t.json", b'[{"image": null}]', "row 1: this should be the path of a picture, not None"),
         ("t.json", b'{"images": {"a": 1}}', "no column 'image'; did you mean 'images'"),
     ],
 )  # fmt: skip
