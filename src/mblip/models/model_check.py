@@ -163,7 +163,7 @@ def _check_weights(folder: Path, model: Any, config: Any, report: ModelReport) -
         "language model": config.get_text_config().model_type,
         "output head": "tied to the embeddings"
         if config.get_text_config().tie_word_embeddings
-        else "a table of its own",
+        else "not tied to the embeddings",
         "weights": f"{len(weights.files)} {weights.files[0].suffix[1:]} files, {size / 2**30:.2f} GiB",
         "stored as": str(weights.dtype(prefix)).removeprefix("torch."),
     }
@@ -171,7 +171,7 @@ def _check_weights(folder: Path, model: Any, config: Any, report: ModelReport) -
         return
     if _head_is_apart(model, weights):
         head = model.get_output_embeddings()
-        report.facts["output head"] = "a table of its own"
+        report.facts["output head"] = "not tied to the embeddings"
         report.facts["parameters"]["llm"] += head.weight.numel()
     names: dict[int, list[str]] = {}
     shapes: dict[int, torch.Size] = {}

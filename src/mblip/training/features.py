@@ -80,11 +80,11 @@ _OF_PICTURES = ("pixel_values", "picture_numbers", "pixel_rows")
 def reason_against(recipe: TrainRecipe) -> str:
     """Why a recipe cannot use the states of its pictures again; empty if it can."""
     if recipe.parts.vision != "frozen":
-        return "parts.vision learns, so that what it makes of a picture changes"
+        return "parts.vision is trained, so that its features of a picture change"
     if recipe.data.crop_scale != (1.0, 1.0):
-        return "data.crop_scale crops each picture anew every time ([1, 1] takes it whole)"
+        return "data.crop_scale crops each picture differently every time ([1, 1] keeps it whole)"
     if recipe.data.flip:
-        return "data.flip mirrors pictures at random (false takes them as they are)"
+        return "data.flip mirrors pictures at random (false leaves them unchanged)"
     if recipe.sharding == "full":
         return "with sharding=full all processes encode together"
     return ""
@@ -97,7 +97,7 @@ def check_features(recipe: TrainRecipe) -> None:
         InputError: ``data.keep_features=on``, but the recipe makes it impossible.
     """
     if recipe.data.keep_features == "on" and (reason := reason_against(recipe)):
-        raise InputError(f"data.keep_features=on: {reason}; change that, or say auto")
+        raise InputError(f"data.keep_features=on: {reason}; change that, or set auto")
 
 
 def keep_features(
@@ -118,11 +118,11 @@ def keep_features(
     if recipe.data.keep_features == "off" or not again:
         return None, ""
     if reason := reason_against(recipe):
-        return None, f"kept features: off, as {reason}"
+        return None, f"kept features: off, because {reason}"
     size, limit, pictures = _picture_bytes(vlm, recipe), _limit(recipe), loader.count_pictures(again)
     needed = f"{pictures:,} pictures take {size * pictures / _GIB:.2f} GiB, {limit / _GIB:.2f} GiB may be used"
     if recipe.data.keep_features == "auto" and size * pictures > limit:
-        return None, f"kept features: off, as {needed} (data.features_gib; data.keep_features=on keeps what fits)"
+        return None, f"kept features: off, because {needed} (data.features_gib; data.keep_features=on keeps what fits)"
     kept = KeptFeatures(vlm, limit, again)
     loader.keep(kept)
     return kept, f"kept features: on, {needed}; a picture that is kept is encoded once"

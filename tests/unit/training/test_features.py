@@ -170,7 +170,9 @@ def test_what_does_not_fit_is_encoded_every_time(
     encoded.clear()
     limit = f"data.features_gib={5.5 * size / 2**30}"
     [note] = run(small(limit), tmp_path / "auto")
-    assert note.startswith("kept features: off, as 12 pictures take 0.00 GiB, 0.00 GiB may be used (data.features_gib;")
+    assert note.startswith(
+        "kept features: off, because 12 pictures take 0.00 GiB, 0.00 GiB may be used (data.features_gib;"
+    )
     assert sum(encoded) == plain + 1
     encoded.clear()
     [note] = run(small(limit, ON), tmp_path / "some")
@@ -249,15 +251,15 @@ def test_unreadable_pictures_count_once_in_many_epochs(small: Make, tmp_path: Pa
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("data.crop_scale=[0.5,1]", r"data\.crop_scale crops each picture anew"),
+        ("data.crop_scale=[0.5,1]", r"data\.crop_scale crops each picture differently"),
         ("data.flip=true", r"data\.flip mirrors pictures at random"),
         ("parts.vision=full", r"parts\.vision learns"),
         ("sharding=full", r"with sharding=full all processes encode together"),
     ],
 )
 def test_what_stands_against_it_is_named(small: Make, override: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"^data\.keep_features=on: {told}.*; change that, or say auto$"):
+    with pytest.raises(InputError, match=rf"^data\.keep_features=on: {told}.*; change that, or set auto$"):
         train(small(ON, override), tmp_path / "on")
     assert not (tmp_path / "on").exists()
     [note] = run(small(override, "optim.steps=8"), tmp_path / "auto")
-    assert note.startswith("kept features: off, as ") and told.replace("\\", "") in note
+    assert note.startswith("kept features: off, because ") and told.replace("\\", "") in note

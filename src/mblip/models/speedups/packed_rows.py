@@ -281,12 +281,12 @@ def reason_against(llm: LanguageModel) -> str:
     no positions would give texts wrong ones. Two short texts are run to find out.
     """
     if llm.config._attn_implementation not in ("eager", "sdpa"):
-        return f"its attention ({llm.config._attn_implementation}) takes no masks of packed rows"
+        return f"its attention ({llm.config._attn_implementation}) does not support the masks of packed rows"
     if isinstance(llm, CausalLanguageModel):
         if not llm.takes_positions and not hasattr(llm.base, _ALIBI):
-            return "it takes no position_ids"
+            return "it does not accept position_ids"
         if other := layer_kinds(llm.config) - {_FULL, _SLIDING}:
-            return f"its layers ({', '.join(sorted(other))}) carry a state along the row"
+            return f"its layers ({', '.join(sorted(other))}) carry a state along the sequence"
     ids = torch.arange(1, 25, device=llm.embeddings.weight.device).view(2, 12) % llm.embeddings.num_embeddings
     mask, labels = torch.ones_like(ids), ids.clone()
     mask[1, 3:] = 0
@@ -307,7 +307,9 @@ def reason_against(llm: LanguageModel) -> str:
                 together = _read_causal(llm, embedded, mask, heads, torch.zeros_like(ids[:, :1]))
                 own = slice(2, 3)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            return f"its code does not take such masks ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+            return (
+                f"its code does not accept these masks ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+            )
     # Compare the second text, which could have read the first.
     if together is None or not is_close(together[1, own], apart[1, own]):
         return "its texts read each other in packed rows"

@@ -60,9 +60,9 @@ def concerns(llm: LanguageModel) -> bool:
 def reason_against(llm: LanguageModel) -> str:
     """Why the beams of a text cannot share keys and values; empty if they can."""
     if not llm.model._supports_default_dynamic_cache():
-        return "its cache of keys and values is of its own kind"
+        return "its cache of keys and values has an unknown format"
     if not _readers(llm):
-        return f"it has no {_CROSS_ATTENTION}, whose keys and values could be shared"
+        return f"it has no {_CROSS_ATTENTION} with keys and values to share"
     return ""
 
 

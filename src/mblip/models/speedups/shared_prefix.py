@@ -202,7 +202,7 @@ def reason_against(llm: LanguageModel) -> str:
     """
     assert isinstance(llm, CausalLanguageModel)
     if not llm.model._supports_default_dynamic_cache():
-        return "its cache of keys and values is of its own kind"
+        return "its cache of keys and values has an unknown format"
     if other := layer_kinds(llm.config) - {_FULL, _SLIDING}:
         return f"its layers ({', '.join(sorted(other))}) keep more than keys and values"
     ids = torch.arange(1, 15, device=llm.embeddings.weight.device).view(2, 7) % llm.embeddings.num_embeddings
@@ -219,7 +219,7 @@ def reason_against(llm: LanguageModel) -> str:
             words = given["inputs_embeds"][:, 3:]
             together = llm.hidden_states(words, given["attention_mask"], cache=cache)
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-            return f"its code does not take such a cache ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+            return f"its code does not accept this cache ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
     if not is_close(together[:, -2:], apart[:, -2:]):
         return "it continues differently from a prefix than from the complete text"
     return ""
