@@ -124,6 +124,7 @@ class Benchmark:
         parts: All annotation files, if there are several.
         own_pictures: The store of pictures inside the annotations.
         chooses: Whether each item has candidates of its own.
+        by_language: Whether its rows name their language, so that predictions that name another one are ignored.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Benchmark:
     parts: tuple[Path, ...] = ()
     own_pictures: ImageStore | None = None
     chooses: bool = False
+    by_language: bool = False
 
     @property
     def is_made(self) -> bool:

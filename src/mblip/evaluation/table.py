@@ -39,6 +39,7 @@ Score = Callable[[Sequence[Item], Sequence[str], Options], Scored]
 _QUESTION = "Question: {text} Short answer in {language}:"
 _LETTER = "{text}\nAnswer with the letter of the right option:"
 _BAD_SHOWN = 3
+_OTHERS_SHOWN = 5
 _LOOKED_AT = 1000  # rows whose keys are the columns, if a file has no header
 _BLANK = "pictures have a blank reference caption, which counts as one without words; fill it, or remove its row"
 
@@ -85,8 +86,10 @@ class TableBenchmark:
         self._allow_missing, self._pictures, self._by_likelihood = allow_missing, pictures, by_likelihood
         self._root, self._as_stored = root, as_stored
         self._counts: Counter[str] = Counter()
+        self._others: Counter[str] = Counter()  # rows in other languages
         self._in_cells: tuple[str, ...] = ()
         self._spooled = False
+        self._column_of_language = ""
         self._items = self._read()
 
     def benchmark(self) -> Benchmark:
@@ -106,6 +109,7 @@ class TableBenchmark:
             "normal_id": normal,
             # Predictions may also be for rows that were left out.
             "extra": bool(self._counts["rows_left_out"] or self._counts["rows_of_others"]),
+            "by_language": bool(self._column_of_language),
         }
         if section.task == "caption":
             base = captions.XFLICKRCO
@@ -149,16 +153,28 @@ class TableBenchmark:
     def _noting(self, score: Score) -> Score:
         """Wrap a score function to add the counts of rows to its notes."""
         notes: dict[str, Any] = {name: count for name, count in self._counts.items() if count}
+        remarks: list[str] = []
         if count := notes.get("blank_references"):
-            notes["remark"] = f"{count:,} {_BLANK}"
+            remarks.append(f"{count:,} {_BLANK}")
+        if self._others and "language" not in self.section.columns:  # nobody asked for it
+            remarks.append(
+                f"rows in other languages, left out by the column {self._column_of_language!r}: {self._listed_others()}"
+            )
         if self.section.task == "choice":
             notes["options"] = "by likelihood" if self._by_likelihood else "by letter"
 
         def noted(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
             scored = score(items, answers, options)
-            return dataclasses.replace(scored, notes={**scored.notes, "task": self.section.task, **notes})
+            said = [*remarks, *([scored.notes["remark"]] if "remark" in scored.notes else [])]
+            told = {"remark": "; ".join(said)} if said else {}
+            return dataclasses.replace(scored, notes={**scored.notes, "task": self.section.task, **notes, **told})
 
         return noted
+
+    def _listed_others(self) -> str:
+        first = [f"{quoted(said)} {count:,}" for said, count in self._others.most_common(_OTHERS_SHOWN)]
+        more = len(self._others) - len(first)
+        return ", ".join(first) + (f" and {more} more" if more else "")
 
     # --- reading
 
@@ -192,9 +208,14 @@ class TableBenchmark:
                 f"{'them' if len(bad) > 1 else 'it'} out with --allow-missing, which counts such rows"
             )
         self._counts["rows_left_out"] = len(bad)
+        if not found and self._others:
+            raise InputError(
+                f"{self.path} holds no rows in {self.language!r}: its column {columns.one('language')!r} says "
+                f"{self._listed_others()}; choose one of these with --language, or take all rows with --columns language="
+            )
         if not found:
-            said = f" in {self.language!r}" if "language" in columns.names else ""
-            raise InputError(f"{self.path} holds no rows{said} to evaluate")
+            raise InputError(f"{self.path} holds no rows to evaluate")
+        self._column_of_language = columns.one("language")
         return self._put_together(found)
 
     def _open(self) -> tuple[list[str], Iterator[Any]]:
@@ -237,7 +258,10 @@ class TableBenchmark:
             return False
         if "language" not in columns.names:
             return True
-        said = cell_text(row, columns.one("language")).strip()
+        column = columns.one("language")
+        said = cell_text(row, column, may_be_blank=True).strip()
+        if not said:
+            raise BadRow(f"{column!r} is blank; name the row's language, or take rows in any with --columns language=")
         if pair := re.match(r"[(\[]\s*['\"]([^'\"]+)['\"]", said):  # CVQA: ('Japanese', 'Japan')
             said = pair[1]
         if said == self.section.codes.get(self.language):
@@ -246,7 +270,9 @@ class TableBenchmark:
             mine = find_language(said).code == self.language
         except InputError:
             mine = False
-        self._counts["rows_of_others"] += not mine
+        if not mine:
+            self._counts["rows_of_others"] += 1
+            self._others[said] += 1
         return mine
 
     def _row(self, number: int, count: int, row: Mapping[str, Any], columns: Columns) -> _Row:

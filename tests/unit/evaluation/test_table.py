@@ -60,8 +60,9 @@ def lines(path: Path, rows: Sequence[Any]) -> Path:
 
 
 def score(table: Path, predictions: Path, task: str, columns: Sequence[str] = (), **more: Any) -> Score:
-    benchmark = own_table(table, task, "de", columns, more.get("allow_missing", False))
-    return score_predictions(benchmark, table, predictions, "de", **more)[0]
+    language = more.pop("language", "de")
+    benchmark = own_table(table, task, language, columns, more.get("allow_missing", False))
+    return score_predictions(benchmark, table, predictions, language, **more)[0]
 
 
 def captions_said(path: Path) -> Path:
@@ -404,6 +405,59 @@ def test_the_command_line_says_what_a_table_needs(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(InputError, match=told):
             table_section(*options, ())  # type: ignore[call-arg]
+
+
+def _in_languages(folder: Path, name: str = "language") -> tuple[Path, Path]:
+    rows = [
+        ("a", "sw", "mbwa"),
+        ("a", "de", "Hund"),
+        ("b", "Swahili", "paka"),
+        ("b", "de", "Katze"),
+        ("c", "Klingon", "x"),
+    ]
+    table = write_csv(folder / "t.csv", [("image", name, "caption"), *rows])
+    said = write_csv(folder / "p.csv", [("image", name, "prediction"), *rows[:-1]])
+    return table, said
+
+
+@pytest.mark.parametrize("name", ["language", "Language", "lang", "language_code"])
+def test_only_rows_in_the_language_are_taken_where_the_rows_name_theirs(name: str, tmp_path: Path) -> None:
+    table, said = _in_languages(tmp_path, name)
+    result = score(table, said, "caption", language="sw")
+    assert result.n == 2 and result.metrics["Bleu_1"] == pytest.approx(1) and result.fingerprint["rows_of_others"] == 3
+    assert result.fingerprint["remark"] == (
+        f"rows in other languages, left out by the column {name!r}: 'de' 2, 'Klingon' 1"
+    )
+    named = score(table, said, "caption", [f"language={name}"], language="sw")
+    assert (named.n, named.metrics) == (2, result.metrics) and "remark" not in named.fingerprint
+    done = CliRunner().invoke(app, ["eval", str(said), "--table", str(table), "--task", "caption", "--language", "sw",
+                                    "--to", str(tmp_path / "run"), "--json"])  # fmt: skip
+    assert json.loads(done.stdout)[0]["metrics"]["CIDEr"] == result.metrics["CIDEr"]
+    with pytest.raises(
+        InputError, match=r"no rows in 'fr': its column .* says 'de' 2, 'sw' 1, 'Swahili' 1, 'Klingon' 1"
+    ):
+        score(table, said, "caption", language="fr")
+    everything = own_table(table, "caption", "sw", ["language="])
+    assert [item.gold for item in everything.read(table, "sw")] == [("mbwa", "Hund"), ("paka", "Katze"), ("x",)]
+
+
+def test_a_row_that_names_no_language_is_told_of(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "t.csv", [("image", "language", "caption"), ("a", "sw", "mbwa"), ("b", "", "paka")])
+    with pytest.raises(
+        InputError, match="row 2: 'language' is blank; name the row's language, or take rows in any with"
+    ):
+        own_table(table, "caption", "sw", ())
+    assert len(own_table(table, "caption", "sw", (), allow_missing=True).read(table, "sw")) == 1
+
+
+def test_a_remark_on_rows_left_out_stands_beside_one_on_spelling(tmp_path: Path) -> None:
+    table = write_csv(
+        tmp_path / "t.csv",
+        [("image", "question", "answer", "lang"), ("a", "q", "caf\u00e9", "fr"), ("b", "q", "no", "en")],
+    )
+    said = write_csv(tmp_path / "p.csv", [("id", "answer"), ("1", "cafe\u0301")])
+    remark = score(table, said, "vqa", language="fr").fingerprint["remark"]
+    assert remark.startswith("rows in other languages, left out by the column 'lang': 'en' 1; ") and "nfc" in remark
 
 
 def _struct(count: int) -> list[dict[str, Any]]:
