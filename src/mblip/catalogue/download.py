@@ -14,7 +14,7 @@ from mblip.catalogue.entries import DataSet, SetFile
 from mblip.catalogue.receipts import look_at, receipt_of, write_receipt
 from mblip.errors import InputError
 from mblip.progress import Progress, silent
-from mblip.storage import exclusive_lock, sha256_file
+from mblip.storage import exclusive_lock, has_content, sha256_file
 
 Standing = Literal["complete", "missing", "damaged", "packed", "to ask for"]
 
@@ -303,7 +303,7 @@ def _item(
         return Item(entry, file, folder, "complete" if cached_checkpoint(file.hub) else "missing", size=size)
     target = folder / file.target
     if not file.url and target.is_dir():  # pictures that the user has requested and put there
-        return Item(entry, file, target, "complete")
+        return Item(entry, file, target, "complete" if has_content(target) else "to ask for")
     state, why = look_at(target, file.bytes, file.sha256, keep=keep, say=say)
     standing: Standing = state
     if file.folder is not None and state != "damaged":

@@ -160,6 +160,14 @@ class DataSet(Section):
     files: tuple[SetFile, ...] = ()
     notes: str = ""
 
+    @model_validator(mode="after")
+    def _names_something(self) -> DataSet:
+        if not (self.files or self.needs):
+            raise ValueError(
+                "it names neither 'files' nor 'needs'; a file that must be asked for has a 'path' and no 'url'"
+            )
+        return self
+
     @property
     def bytes(self) -> int | None:
         """Size of all files, as far as it is known; None if nothing is known."""

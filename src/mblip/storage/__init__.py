@@ -11,6 +11,7 @@ from mblip.storage.files import (
     sha256_file,
     write_json,
 )
+from mblip.storage.folders import has_content
 from mblip.storage.images import (
     FolderStore,
     ImageStore,
@@ -57,6 +58,7 @@ __all__ = [
     "decode_image",
     "encode_record",
     "exclusive_lock",
+    "has_content",
     "image_scheme",
     "language_of",
     "no_empty_folders",

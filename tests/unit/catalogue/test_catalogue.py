@@ -15,7 +15,7 @@ from mblip import plugins
 from mblip.catalogue.checking import check_needs
 from mblip.catalogue.entries import SetFile, load_catalogue, read_catalogue
 from mblip.catalogue.names import unsafe
-from mblip.catalogue.wanted import check_raw_files, find_wanted, finds, open_recipe, raw_paths
+from mblip.catalogue.wanted import ByHand, check_raw_files, find_wanted, finds, open_recipe, raw_paths
 from mblip.cli.app import app
 from mblip.config import DataRecipe, EvalRecipe, TrainRecipe, load_recipe, shipped_recipes
 from mblip.errors import InputError
@@ -45,10 +45,10 @@ def test_every_benchmark_and_every_raw_file_of_a_recipe_is_in_the_catalogue() ->
     assert len(recipes) > 20
     for name, recipe in recipes.items():
         if isinstance(recipe, DataRecipe | TrainRecipe) and name != "train/finetune_own":
-            assert find_wanted([name], CATALOGUE).unknown == {}, name
+            assert find_wanted([name], CATALOGUE).by_hand == [], name
         if isinstance(recipe, EvalRecipe):
             found = find_wanted([name], CATALOGUE)
-            assert found.sets or found.unknown, name
+            assert found.sets or found.by_hand, name
 
 
 def test_what_benchmarks_look_for_lies_where_they_look() -> None:
@@ -111,7 +111,8 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     ]  # fmt: skip
     recipe.write_text(yaml.safe_dump({"title": "own", "sources": sources}))
     wanted = find_wanted([str(recipe)], CATALOGUE)
-    assert [entry.name for entry in wanted.sets] == ["coco_captions"] and wanted.unknown == {"no/mine.csv": "mine"}
+    assert [entry.name for entry in wanted.sets] == ["coco_captions"]
+    assert wanted.by_hand == [ByHand(("no/mine.csv",), "raw data of mine", below=False)]
     assert raw_paths(load_recipe(DataRecipe, recipe)) == {"elsewhere/dataset_coco.json": "coco", "no/mine.csv": "mine"}
     hit = finds("/x/y/dataset_coco.json", CATALOGUE)
     assert hit and hit[0].name == "coco_captions" and finds("dataset_cocoo.json", CATALOGUE) is None
@@ -133,6 +134,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
         ("a: {files: [{url: 'http://h/'}]}", "needs a 'path'"),
         ("a: {files: [{url: 'http://h/x', sha256: abc}]}", "sha256"),
         ("a: {files: [{url: 'http://h/x', bytes: -1}]}", "bytes"),
+        ("a: {licence: CC0, ask: by mail}", "names neither 'files' nor 'needs'"),
         ("a: {files: [{url: 'http://h/x'}, {url: 'http://h/y', path: x}]}", "two files for one path 'x'"),
     ],
 )
