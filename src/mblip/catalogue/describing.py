@@ -28,6 +28,8 @@ def describe_plan(plan: Plan, sets: Iterable[DataSet]) -> list[str]:
         asked = [item for item in items if item.standing == "to ask for"]
         if entry.ask and (asked or any(item.standing != "complete" for item in items)):
             lines.append(f"  to be requested: {entry.ask}")
+        elif asked:
+            lines.append("  to be got by hand; the catalogue does not say from where")
         lines += [f"    put it at {item.target}" for item in asked]
         if entry.notes:
             lines.append(f"  note: {entry.notes}")

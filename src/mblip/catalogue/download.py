@@ -247,6 +247,7 @@ class _Work:
             self.tally.update(item, item.size or 0, item.size or 0)
             self.say(f"{item.file.hub.repository}: in {folder}")
             return
+        _check_place(item.target)
         with exclusive_lock(item.target, "downloading"):
             now = _item(item.entry, item.file, _root(item))
             if now.standing in ("missing", "damaged"):  # another process may have been faster
@@ -286,6 +287,18 @@ class _Work:
         self.say(f"{item.target}: {found.files:,} files unpacked into {folder}")
         if self.remove_archives:
             item.target.unlink()
+
+
+def _check_place(target: Path) -> None:
+    if target.is_dir():
+        raise InputError(
+            f"{target} is a folder, where a file must be put; move it away, and run the same command again"
+        )
+    above = next(path for path in target.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise InputError(
+            f"{above} is a file, where a folder must be made; move it away, and run the same command again"
+        )
 
 
 def _root(item: Item) -> Path:

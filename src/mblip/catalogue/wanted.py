@@ -27,6 +27,8 @@ from mblip.settings import Recipe, parse_yaml
 from mblip.storage import has_content, image_scheme
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
+# Options of text that may have a slash or a dot and yet are no path.
+_NO_PATHS = ("image_key", "coco_key", "licence", "language", "language_column", "source_language")
 # Options for files that a recipe makes itself.
 _MADE = {"matching": ("captions", "neighbours")}
 
@@ -176,12 +178,7 @@ def raw_paths(recipe: DataRecipe | TrainRecipe) -> dict[str, str]:
     for source in sources:
         for name, value in source.options.items():
             made = name in _MADE.get(source.reader, ())
-            if (
-                isinstance(value, str)
-                and not made
-                and ("/" in value or "." in value)
-                and name not in ("image_key", "licence")
-            ):
+            if isinstance(value, str) and not made and ("/" in value or "." in value) and name not in _NO_PATHS:
                 found.setdefault(value, source.name)
     return found
 

@@ -208,6 +208,18 @@ def test_what_makes_its_own_items_needs_no_download(tmp_path: Path) -> None:
         assert done.exit_code == 0 and done.output == f"nothing to download for {name}\n"
 
 
+def test_a_place_that_is_taken_is_told_before_anything_is_fetched(site: Site, tmp_path: Path) -> None:
+    own = catalogue(tmp_path, mine={"files": [stated(site, "/a", CONTENT, "x/a")]})
+    (tmp_path / "one/x/a").mkdir(parents=True)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/x").touch()
+    said = ["x/a is a folder, where a file must be put", "two/x is a file, where a folder must be made"]
+    for name, why in zip(("one", "two"), said, strict=True):
+        done = run("mine", "--to", tmp_path / name, "--catalogue", own, "--yes")
+        assert isinstance(done.exception, InputError) and why in str(done.exception)
+    assert not site.pages["/a"].sent
+
+
 def test_the_disk_is_looked_at_first(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = catalogue(tmp_path, mine={"files": [stated(site, "/a", CONTENT)]})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
