@@ -21,7 +21,15 @@ from mblip.storage.images import (
     open_images,
     other_stores,
 )
-from mblip.storage.jsonl import JsonlAppender, JsonlWriter, encode_record, parse_record, read_jsonl, read_records
+from mblip.storage.jsonl import (
+    JsonlAppender,
+    JsonlWriter,
+    encode_record,
+    parse_line,
+    parse_record,
+    read_jsonl,
+    read_records,
+)
 from mblip.storage.locks import exclusive_lock
 from mblip.storage.manifest import (
     EXCLUSIONS,
@@ -65,6 +73,7 @@ __all__ = [
     "not_utf8",
     "open_images",
     "other_stores",
+    "parse_line",
     "parse_record",
     "read_drops",
     "read_jsonl",
