@@ -113,6 +113,7 @@ class Benchmark:
         variants: Names of the ways to score, the default first.
         id_keys: Fields of a prediction that name its item, before those of all benchmarks
             (:mod:`mblip.evaluation.predictions`).
+        image_keys: Fields of a prediction that name its picture, before those of all benchmarks.
         answer_keys: Fields of a prediction that hold the answer, before those of all benchmarks.
         is_about_images: Whether an item is a picture, so that predictions name it by the picture's number or file.
         normal_id: Normalises identifiers.
@@ -137,6 +138,7 @@ class Benchmark:
     metrics: tuple[Metric, ...]
     variants: tuple[str, ...] = ("default",)
     id_keys: tuple[str, ...] = ()
+    image_keys: tuple[str, ...] = ()
     answer_keys: tuple[str, ...] = ()
     is_about_images: bool = False
     normal_id: Callable[[str], str] = str

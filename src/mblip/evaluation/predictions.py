@@ -176,7 +176,7 @@ def _answer(row: Row, where: str, benchmark: Benchmark) -> Answer:
     if "benchmark" in row and "id" in row:
         names, images, said = ["id"], [], ["answer"]
     else:
-        names, images = [*benchmark.id_keys, *ID_FIELDS], [*IMAGE_FIELDS]
+        names, images = [*benchmark.id_keys, *ID_FIELDS], [*benchmark.image_keys, *IMAGE_FIELDS]
         said = [*_SAID, *benchmark.answer_keys, *ANSWER_FIELDS]
     answer = _first(fields, said)
     if "filteredresps" in fields or "resps" in fields:
@@ -252,7 +252,7 @@ def _identifier(value: Any, where: str) -> str:
         return str(value["path"])
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(f"{where}: an identifier is a text or an integer, not {value!r:.100}")
-    return str(value)
+    return str(value).strip()
 
 
 def _language_of(row: Row, where: str, benchmark: Benchmark) -> str:

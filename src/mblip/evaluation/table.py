@@ -22,10 +22,18 @@ from mblip.errors import InputError, quoted
 from mblip.eval_recipe import TableSection
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored
 from mblip.evaluation.benchmarks import BENCHMARKS, MADE, captions
-from mblip.evaluation.json_files import image_name
+from mblip.evaluation.json_files import image_name, plain_id
 from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.choices import letter
-from mblip.evaluation.table_columns import Columns, cell_lines, cell_text, cell_texts, find_columns, listed_in
+from mblip.evaluation.table_columns import (
+    USUAL,
+    Columns,
+    cell_lines,
+    cell_text,
+    cell_texts,
+    find_columns,
+    listed_in,
+)
 from mblip.evaluation.table_options import read_options, right_option
 from mblip.evaluation.table_pictures import CellPictures, TablePictures, cell_key, is_base64
 from mblip.evaluation.table_scores import VARIANTS, score_answers, score_choices
@@ -89,7 +97,7 @@ class TableBenchmark:
         self._others: Counter[str] = Counter()  # rows in other languages
         self._in_cells: tuple[str, ...] = ()
         self._spooled = False
-        self._column_of_language = ""
+        self._columns = Columns({})
         self._items = self._read()
 
     def benchmark(self) -> Benchmark:
@@ -109,7 +117,9 @@ class TableBenchmark:
             "normal_id": normal,
             # Predictions may also be for rows that were left out.
             "extra": bool(self._counts["rows_left_out"] or self._counts["rows_of_others"]),
-            "by_language": bool(self._column_of_language),
+            "by_language": bool(self._columns.one("language")),
+            "id_keys": (self._columns.one("id"), *USUAL["id"]) if "id" in self._columns.names else (),
+            "image_keys": (*self._columns.names["image"], *USUAL["image"]),
         }
         if section.task == "caption":
             base = captions.XFLICKRCO
@@ -158,7 +168,8 @@ class TableBenchmark:
             remarks.append(f"{count:,} {_BLANK}")
         if self._others and "language" not in self.section.columns:  # nobody asked for it
             remarks.append(
-                f"rows in other languages, left out by the column {self._column_of_language!r}: {self._listed_others()}"
+                f"rows in other languages, left out by the column {self._columns.one('language')!r}: "
+                f"{self._listed_others()}"
             )
         if self.section.task == "choice":
             notes["options"] = "by likelihood" if self._by_likelihood else "by letter"
@@ -215,7 +226,7 @@ class TableBenchmark:
             )
         if not found:
             raise InputError(f"{self.path} holds no rows to evaluate")
-        self._column_of_language = columns.one("language")
+        self._columns = columns
         return self._put_together(found)
 
     def _open(self) -> tuple[list[str], Iterator[Any]]:
@@ -357,9 +368,13 @@ class TableBenchmark:
             if before is row:
                 continue
             if (before.text, before.images, before.options) != (row.text, row.images, row.options) or row.options:
+                if self._allow_missing:
+                    self._counts["rows_left_out"] += 1
+                    continue
                 raise InputError(
                     f"{self.path}, row {row.number} has the id {row.name!r} of row {before.number}, but another "
-                    "question; give each question an id of its own, or map another column with --columns id=COLUMN"
+                    "question; give each question an id of its own, map another column with --columns id=COLUMN, or leave "
+                    "it out with --allow-missing"
                 )
             before.golds = tuple(dict.fromkeys((*before.golds, *row.golds)))
         return [_item(row, shows_options=not self._by_likelihood) for row in items.values()]
@@ -380,11 +395,12 @@ class TableBenchmark:
         return items
 
     def _normal_id(self) -> Any:
-        """Normalise ids as names of pictures if they stay distinct, else keep them."""
-        if self.section.task != "caption":
-            return str
-        ids = [image_name(item.id) for item in self._items]
-        return image_name if len(set(ids)) == len(ids) else str
+        """Normalise ids, of captions as names of pictures, if they stay distinct, else keep them."""
+        ways: list[Callable[[str], str]] = [image_name] if self.section.task == "caption" else []
+        for way in (*ways, plain_id):
+            if len({way(item.id) for item in self._items}) == len(self._items):
+                return way
+        return str
 
 
 def table_name(path: Path) -> str:

@@ -29,8 +29,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 LANGUAGE_COLUMNS = ("language", "lang", "language_code", "lang_code")
 """Usual names of the column that names a row's language."""
 
-# Usual names of columns, the likeliest first, in any spelling (imageFile, image_file, Image File).
-_USUAL: dict[str, tuple[str, ...]] = {
+USUAL: dict[str, tuple[str, ...]] = {
     "image": (
         "image", "image_path", "image_file", "file_name", "file", "image_name", "img_path", "img", "image_id", "img_id",
         "picture", "photo", "path",
@@ -44,9 +43,11 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "hint": ("hint",),
     "language": LANGUAGE_COLUMNS,
 }  # fmt: skip
+"""Usual names of columns by role, the likeliest first, in any spelling (imageFile, image_file, Image File)."""
+
 # Roles that must be given by name, because their usual names have other meanings too.
 _NAMED = ("answer_index", "answer_number", "image_name")
-ROLES = (*_USUAL, *_NAMED)
+ROLES = (*USUAL, *_NAMED)
 _OPTIONAL = ("second_image", "id", "hint", "language")  # usual names of these can be turned off, as in language=
 _MANY = ("image", "caption", "answer", "options")  # roles that may have several columns
 # "A. a dog", "(1) a dog", "B)a dog"; "1.5 kg", "A.D." and "A:B" have no label.
@@ -104,7 +105,7 @@ def find_columns(path: Path, held: Sequence[str], task: str, given: Mapping[str,
     found = {role: _given(path, held, role, text) for role, text in given.items() if text or role not in _OPTIONAL}
     squashed = {_squash(name): name for name in reversed(held)}
     taken = {name for names in found.values() for name in names}
-    for role, usual in _USUAL.items():
+    for role, usual in USUAL.items():
         if role in given or (role in ("caption", "question", "answer", "options") and role not in _NEEDED[task]):
             continue
         if role == "answer" and ("answer_index" in found or "answer_number" in found):

@@ -25,6 +25,8 @@ def table_files(path: Path, source: str = "") -> list[Path]:
         InputError: There is no such file.
     """
     found = matching_files(path)
+    if not found and path.is_dir():
+        raise InputError(f"{path} is a folder; name the table in it, or several as {path}/*.parquet in quotes")
     if not found:
         where = f" ({source}); choose among its languages with --languages" if source else ""
         raise InputError(f"there is no table {path}{where}")

@@ -407,6 +407,117 @@ def test_the_command_line_says_what_a_table_needs(tmp_path: Path) -> None:
             table_section(*options, ())  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("photos/a.jpg", "a.jpg"),
+        ("a.jpg", "/home/me/photos/a.JPG"),
+        ("photos\\a.webp", "C:\\me\\photos\\a.webp"),
+        ("caf\u00e9.heic", "cafe\u0301"),
+        ("a.tiff", " ./a.tiff "),
+        ("COCO_val2014_000000000042.jpg", "42"),
+    ],
+)
+def test_a_picture_is_the_same_however_its_path_is_spelled(held: str, said: str, tmp_path: Path) -> None:
+    captions = write_csv(tmp_path / "t.csv", [("image", "caption"), (held, "Hund"), ("b.jpg", "Katze")])
+    spoken = write_csv(tmp_path / "p.csv", [("file", "caption"), (said, "Hund"), ("b", "Katze")])
+    assert score(captions, spoken, "caption").metrics["Bleu_1"] == pytest.approx(1)
+    questions = write_csv(tmp_path / "q.csv", [("image", "question", "answer"), (held, "?", "1"), ("b.jpg", "?", "2")])
+    answers = write_csv(tmp_path / "a.csv", [("photo", "answer"), ("b", "2"), (said, "1")])
+    assert score(questions, answers, "vqa").metrics["accuracy"] == 100
+
+
+@pytest.mark.parametrize(
+    ("held", "said"), [("1", "1.0"), ("1.0", "1"), ("007", "7"), ("7", " 007 "), ("\u00e9", "e\u0301"), ("q-1", "q-1")]
+)
+def test_an_id_is_the_same_however_programs_write_it(held: str, said: str, tmp_path: Path) -> None:
+    rows = [("qnr", "image", "question", "answer"), (held, "a", "?", "1"), ("x", "a", "?", "2")]
+    table = write_csv(tmp_path / "t.csv", rows)
+    answers = write_csv(tmp_path / "p.csv", [("qnr", "answer"), ("x", "2"), (said, "1")])
+    assert score(table, answers, "vqa", ["id=qnr"]).metrics["accuracy"] == 100
+
+
+def test_ids_that_differ_by_their_spelling_alone_stay_apart(tmp_path: Path) -> None:
+    rows = [("7", "1"), ("007", "2"), ("7.0", "3")]
+    table = write_csv(tmp_path / "t.csv", [("id", "image", "question", "answer"), *((i, "a", "?", g) for i, g in rows)])
+    said = write_csv(tmp_path / "p.csv", [("id", "answer"), *reversed(rows)])
+    assert score(table, said, "vqa").metrics["accuracy"] == 100
+
+
+def test_an_index_names_rows_only_where_the_table_has_one(tmp_path: Path) -> None:
+    rows = [("image", "question", "answer"), ("a", "?", "1"), ("b", "?", "2")]
+    said = write_csv(tmp_path / "p.csv", [("index", "prediction"), ("5", "1"), ("6", "2")])
+    table = write_csv(tmp_path / "t.csv", [("index", *rows[0]), ("5", *rows[1]), ("6", *rows[2])])
+    assert score(table, said, "vqa").metrics["accuracy"] == 100
+    with pytest.raises(InputError, match="names no item"):  # rows are counted from 1 here, and by pandas from 0
+        score(write_csv(tmp_path / "t.csv", rows), said, "vqa")
+
+
+def test_one_id_with_two_questions_can_be_left_out(tmp_path: Path) -> None:
+    rows = [
+        ("id", "image", "question", "answer"),
+        ("1", "a", "?", "1"),
+        ("1", "a", "other?", "2"),
+        ("2", "a", "?", "2"),
+    ]
+    table = write_csv(tmp_path / "t.csv", rows)
+    said = write_csv(tmp_path / "p.csv", [("id", "answer"), ("1", "1"), ("2", "2")])
+    result = score(table, said, "vqa", allow_missing=True)
+    assert result.metrics["accuracy"] == 100 and result.fingerprint["rows_left_out"] == 1
+
+
+PREDICTIONS = {
+    "utf-16": (
+        "p.jsonl",
+        '{"id": 1, "answer": "\u00e9"}'.encode("utf-16"),
+        "the file is in UTF-16: save the file as UTF-8",
+    ),
+    "latin-1": (
+        "p.json",
+        '[{"id": 1, "answer": "caf\u00e9 au lait"}]'.encode("latin-1"),
+        "seems to be in Windows-1252",
+    ),
+    "gzip": ("p.json", b"\x1f\x8b\x08\0", "the file is compressed: unpack it"),
+    "ending gz": ("p.csv.gz", b"\x1f\x8b\x08\0", "unpack it"),
+    "spreadsheet": ("p.xlsx", b"PK\3\4", "is a spreadsheet: save it as CSV"),
+    "text": ("p.txt", b"id,answer\n1,2\n", "a table has the ending .csv, .tsv or .parquet"),
+    "line": (
+        "p.jsonl",
+        b'{"id": 1, "answer": "x"}\n{"id": 2, "answer":\n{"id": 3}\n',
+        "p.jsonl, line 2 is not valid JSON",
+    ),
+    "cells": ("p.csv", b"id,answer\n1,2,3\n", "line 2 has 3 cells.*; correct this row, or remove it"),
+}
+
+
+@pytest.mark.parametrize("kind", PREDICTIONS)
+def test_predictions_that_cannot_be_read_say_what_to_do(kind: str, tmp_path: Path) -> None:
+    name, content, says = PREDICTIONS[kind]
+    (tmp_path / name).write_bytes(content)
+    table = write_csv(tmp_path / "t.csv", [("image", "question", "answer"), ("a", "?", "1")])
+    with pytest.raises(InputError, match=says):
+        score(table, tmp_path / name, "vqa")
+
+
+def test_a_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "t.csv", [("image", "caption"), ("a", "1")])
+    with pytest.raises(InputError, match="is a folder; name the file in it"):
+        score(table, tmp_path, "caption")
+    with pytest.raises(InputError, match=r"is a folder; name the table in it, or several as .*\*.parquet in quotes"):
+        own_table(tmp_path, "caption", "de", ())
+
+
+def test_the_right_option_may_be_spelled_otherwise_where_that_is_clear(tmp_path: Path) -> None:
+    head = ("id", "image", "question", "A", "B", "C", "answer")
+    for options, gold, place in [(("Caf\u00e9", "dog", "cat"), "cafe\u0301", 0), (("Dog", "Cat", "cow"), "CAT", 1)]:
+        table = write_csv(tmp_path / "t.csv", [head, ("1", "a", "?", *options, gold)])
+        (item,) = own_table(table, "choice", "de", ()).read(table, "de")
+        assert item.gold == options[place]
+    unclear = write_csv(tmp_path / "t.csv", [head, ("1", "a", "?", "dog", "DOG", "cat", "Dog")])
+    with pytest.raises(InputError, match="neither a letter"):
+        own_table(unclear, "choice", "de", ())
+
+
 def _in_languages(folder: Path, name: str = "language") -> tuple[Path, Path]:
     rows = [
         ("a", "sw", "mbwa"),
