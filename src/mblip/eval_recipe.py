@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mblip.languages import LanguageCode
+from mblip.languages import LanguageCode, find_language
 from mblip.settings import Recipe, Section
 
 PictureReading = Annotated[
@@ -36,6 +37,17 @@ class TableSection(Section):
         default=None, description="language that a prompt asks for, if it differs"
     )
     source: str = Field(default="", description="where to get the files")
+
+    def place(self, root: Path, code: str) -> Path:
+        """The path of the table in a language below the data root, or the pattern of its parts."""
+        return root / self.path.replace("{code}", self.codes.get(code, find_language(code).bcp47))
+
+
+def matching_files(path: Path) -> list[Path]:
+    """The files of a table: one, or those of a pattern such as ``test-*.parquet``, sorted by name; none if it is absent."""
+    if path.is_file():
+        return [path]
+    return sorted(path.parent.glob(path.name)) if "*" in path.name else []
 
 
 class EvalRecipe(Recipe):

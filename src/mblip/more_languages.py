@@ -79,7 +79,9 @@ class AddedLanguage(BaseModel):
 
 
 def read_languages(path: Path) -> list[AddedLanguage]:
-    """Read a CSV file of languages: a header, then one per row; ``code``, ``name`` and ``script`` are required.
+    """Read a CSV file of languages (commas, semicolons or tabs): a header, then one per row.
+
+    ``code``, ``name`` and ``script`` are required.
 
     Raises:
         InputError: The file cannot be read, lacks a column, has an unknown one, or a row is wrong; the message names
@@ -91,7 +93,8 @@ def read_languages(path: Path) -> list[AddedLanguage]:
         raise InputError(f"cannot read the file of languages {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text; save it as CSV in UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, restkey="")
+    separator = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets in many countries write semicolons
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, restkey="", delimiter=separator)
     try:
         rows = list(reader)
     except csv.Error as error:

@@ -126,7 +126,19 @@ def contents(section: Section, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose only booleans are true and false: ``no`` is Norwegian."""
+    """YAML whose only booleans are true and false (``no`` is Norwegian), and whose sections name a field once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See PyYAML, which keeps the last of two equal keys."""
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"two fields have the name {key.value!r}; remove one", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -136,7 +148,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse a YAML text; only true and false are booleans."""
+    """Parse a YAML text; only true and false are booleans, and a section has no field twice."""
     return yaml.load(text, _Loader)
 
 
@@ -187,7 +199,8 @@ def explain(kind: type[BaseModel], error: ValidationError) -> str:
         return f"field {field!r} is missing"
     if first["type"] != "extra_forbidden":
         if first["type"] == "value_error":  # our own message, which may have capitals
-            return f"field {field!r}: {first['msg'].removeprefix('Value error, ')}"
+            said = str(first["msg"].removeprefix("Value error, "))
+            return f"field {field!r}: {said}" if location else said
         message = _TOLD.get(first["type"], first["msg"].lower())
         if first["input"] == "":  # FIELD= is empty text, which only a field of text takes
             message = "no value is given; where the field may be unset, write null"

@@ -123,7 +123,7 @@ MISSING = [
     ("export /none --to new", "there is no checkpoint folder '/none'"),
     ("export RUN --to src", "src exists already"),
     ("doctor /none", "there is no checkpoint folder '/none'"),
-    ("doctor nodata", "there is no folder 'nodata'"),
+    ("doctor nodata", "there is no folder, recipe or benchmark called 'nodata'"),
     ("eval /none --suite scenes --to new", "there is no checkpoint folder '/none'"),
     ("eval RUN --suite xgqa --data nodata --to new", "--data nodata is not a folder"),
     ("eval RUN --suite nosuite.yaml --to new", "no recipe file or shipped recipe 'nosuite.yaml'"),

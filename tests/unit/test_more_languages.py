@@ -166,3 +166,11 @@ def test_damaged_languages_of_a_model_are_told(tmp_path: Path, rows: object) -> 
     write(tmp_path / "mblip.json", json.dumps({"more_languages": rows}))
     with pytest.raises(InputError, match=r"mblip\.json"):
         know_languages(tmp_path)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_file_of_languages_may_have_the_separator_of_any_spreadsheet(separator: str, tmp_path: Path) -> None:
+    rows = [("code", "name", "script", "aliases"), ("gn", "Guarani", "Latn", '"Jopara;Paraguayan Guarani"')]
+    file = write(tmp_path / "more.csv", "".join(separator.join(row) + "\n" for row in rows))
+    (found,) = read_languages(file)
+    assert (found.code, found.aliases) == ("gn", ("Jopara", "Paraguayan Guarani"))

@@ -6,6 +6,7 @@ import contextlib
 import email.utils
 import re
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -99,8 +100,34 @@ def _without_login(url: str) -> str:
 def length_of(answer: httpx.Response) -> int | None:
     """The length of the file in an answer's headers; None if it is missing, or the content is compressed."""
     text = answer.headers.get("Content-Length", "")
-    encoded = answer.headers.get("Content-Encoding", "identity").lower() not in ("identity", "")
-    return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) and not encoded else None
+    return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) and not encoding_of(answer) else None
+
+
+def encoding_of(answer: httpx.Response) -> str:
+    """The compression of an answer, although none was asked for; mostly empty."""
+    text = str(answer.headers.get("Content-Encoding", "")).strip().lower()
+    return "" if text == "identity" else text
+
+
+class Gunzip:
+    """Unpacks the gzip of an answer piece by piece, and knows whether it came to its end."""
+
+    def __init__(self) -> None:
+        self._inner, self.is_whole = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16), False
+
+    def feed(self, block: bytes) -> bytes:
+        """The content of the next piece.
+
+        Raises:
+            zlib.error: It is not gzip.
+        """
+        found = b""
+        while block:
+            found += self._inner.decompress(block)
+            self.is_whole, block = self._inner.eof, self._inner.unused_data
+            if self.is_whole and block:  # several streams, one after the other
+                self._inner = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        return found
 
 
 def range_of(answer: httpx.Response) -> tuple[int | None, int | None]:

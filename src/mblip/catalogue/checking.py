@@ -12,7 +12,7 @@ from mblip.catalogue.entries import DataSet, SetFile
 from mblip.catalogue.receipts import look_at
 from mblip.catalogue.wanted import Wanted, finds
 from mblip.config import DataRecipe, TrainRecipe
-from mblip.storage import image_scheme
+from mblip.storage import has_content, image_scheme
 
 _TAIL = 1 << 16  # bytes at the end of a JSON file that are checked
 _JSON_ENDS = {".json": b"]}", ".jsonl": b"}", ".ndjson": b"}"}
@@ -72,6 +72,12 @@ def check_needs(recipe: DataRecipe | TrainRecipe, wanted: Wanted, catalogue: Map
             yield Need(recipe.model.run, "run to start from", "there" if there else "missing", "", remedy)
 
 
+def holds_data(folder: Path, catalogue: Mapping[str, DataSet]) -> bool:
+    """Whether a folder has any file or folder of a data set at its place."""
+    files = (file for entry in catalogue.values() for file in entry.files if not file.is_checkpoint)
+    return any((folder / given).exists() for file in files for given in (file.target, *file.gives))
+
+
 def _checkpoints(wanted: Wanted) -> Iterator[Need]:
     made = set(wanted.engines.values())
     for entry in wanted.sets:
@@ -102,7 +108,7 @@ def _store(path: str, what: str, catalogue: Mapping[str, DataSet]) -> Need:
         there = any(pattern.parent.glob(pattern.name)) if pattern.parent.is_dir() else False
     else:
         there = pattern.exists()
-    if there and pattern.is_dir() and not any(entry.name[0] != "." for entry in pattern.iterdir()):
+    if there and pattern.is_dir() and not has_content(pattern):
         return Need(path, what, "damaged", "the folder is empty", _remedy(path, finds(path, catalogue), True))
     return Need(
         path, what, "there" if there else "missing", "", "" if there else _remedy(path, finds(path, catalogue), True)
@@ -111,7 +117,7 @@ def _store(path: str, what: str, catalogue: Mapping[str, DataSet]) -> Need:
 
 def _look(path: Path, file: SetFile | None) -> tuple[Literal["there", "missing", "damaged"], str]:
     if path.is_dir():
-        if not any(entry.name[0] != "." for entry in path.iterdir()):
+        if not has_content(path):
             return "damaged", "the folder is empty"
         return "there", ""
     whole = file is not None and file.folder is None

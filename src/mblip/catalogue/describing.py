@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
 
 from mblip.catalogue.download import Item, Plan
 from mblip.catalogue.entries import DataSet, SetFile
 from mblip.catalogue.names import shown
+from mblip.catalogue.wanted import ByHand
 from mblip.progress import size_text
 
 _MANY = 6  # largest number of files that are listed one by one
@@ -25,10 +28,21 @@ def describe_plan(plan: Plan, sets: Iterable[DataSet]) -> list[str]:
         asked = [item for item in items if item.standing == "to ask for"]
         if entry.ask and (asked or any(item.standing != "complete" for item in items)):
             lines.append(f"  to be requested: {entry.ask}")
+        elif asked:
+            lines.append("  to be got by hand; the catalogue does not say from where")
         lines += [f"    put it at {item.target}" for item in asked]
         if entry.notes:
             lines.append(f"  note: {entry.notes}")
     lines.append(_sum(plan))
+    return lines
+
+
+def describe_by_hand(lacking: Iterable[ByHand], folder: Path) -> list[str]:
+    """Say where to get what no catalogue has, and where to put it."""
+    lines = []
+    for (what, source), group in groupby(lacking, key=lambda one: (one.what, one.source)):
+        lines.append(f"{what}: to be got by hand{f' from {source}' if source else ', which no catalogue has'}")
+        lines += [f"  put it at {' or '.join(map(str, one.places(folder)))}" for one in group]
     return lines
 
 

@@ -14,7 +14,7 @@ from mblip.catalogue.entries import DataSet, SetFile
 from mblip.catalogue.receipts import look_at, receipt_of, write_receipt
 from mblip.errors import InputError
 from mblip.progress import Progress, silent
-from mblip.storage import exclusive_lock, sha256_file
+from mblip.storage import exclusive_lock, has_content, sha256_file
 
 Standing = Literal["complete", "missing", "damaged", "packed", "to ask for"]
 
@@ -247,6 +247,7 @@ class _Work:
             self.tally.update(item, item.size or 0, item.size or 0)
             self.say(f"{item.file.hub.repository}: in {folder}")
             return
+        _check_place(item.target)
         with exclusive_lock(item.target, "downloading"):
             now = _item(item.entry, item.file, _root(item))
             if now.standing in ("missing", "damaged"):  # another process may have been faster
@@ -288,6 +289,18 @@ class _Work:
             item.target.unlink()
 
 
+def _check_place(target: Path) -> None:
+    if target.is_dir():
+        raise InputError(
+            f"{target} is a folder, where a file must be put; move it away, and run the same command again"
+        )
+    above = next(path for path in target.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise InputError(
+            f"{above} is a file, where a folder must be made; move it away, and run the same command again"
+        )
+
+
 def _root(item: Item) -> Path:
     """The data folder."""
     return item.target.parents[len(Path(item.file.target).parts) - 1]
@@ -303,7 +316,7 @@ def _item(
         return Item(entry, file, folder, "complete" if cached_checkpoint(file.hub) else "missing", size=size)
     target = folder / file.target
     if not file.url and target.is_dir():  # pictures that the user has requested and put there
-        return Item(entry, file, target, "complete")
+        return Item(entry, file, target, "complete" if has_content(target) else "to ask for")
     state, why = look_at(target, file.bytes, file.sha256, keep=keep, say=say)
     standing: Standing = state
     if file.folder is not None and state != "damaged":

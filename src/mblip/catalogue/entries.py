@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from mblip.catalogue.names import unsafe
 from mblip.errors import InputError, nearest, quoted
 from mblip.settings import Section, explain, parse_yaml
+from mblip.storage import reading_text
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """Endings of files that are unpacked."""
@@ -160,6 +161,14 @@ class DataSet(Section):
     files: tuple[SetFile, ...] = ()
     notes: str = ""
 
+    @model_validator(mode="after")
+    def _names_something(self) -> DataSet:
+        if not (self.files or self.needs):
+            raise ValueError(
+                "it names neither 'files' nor 'needs'; a file that must be asked for has a 'path' and no 'url'"
+            )
+        return self
+
     @property
     def bytes(self) -> int | None:
         """Size of all files, as far as it is known; None if nothing is known."""
@@ -201,10 +210,9 @@ def read_catalogue(path: Path) -> dict[str, DataSet]:
         InputError: As in :func:`load_catalogue`.
     """
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"cannot read the catalogue {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        with reading_text(path):
+            content = parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path} must map names of data sets to their files, as in 'NAME: {{files: [...]}}'")
@@ -230,3 +238,8 @@ def _check_targets(files: Iterable[SetFile], where: str) -> None:
             continue
         if seen.setdefault(file.target, file.url) != file.url:
             raise InputError(f"{where} has two files for one path {quoted(file.target)}; give each its own path")
+    for path in seen:
+        if inside := next((other for other in seen if other.startswith(f"{path}/")), ""):
+            raise InputError(
+                f"{where} has a file at {quoted(path)} and another inside it, {quoted(inside)}; give it another path"
+            )

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import threading
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from pathlib import Path
 import httpx
 
 from mblip.catalogue.answers import (
+    Gunzip,
     Patience,
+    encoding_of,
     length_of,
     open_answer,
     range_of,
@@ -40,11 +43,13 @@ class _Part:
         validator: Strong ETag, or modification date, of the version; empty if the server gave none.
         total: Length of the file; None if the server gave none.
         joined: Whether it consists of several answers.
+        packed: Whether its answer was compressed on the way, so that no range of the file continues it.
     """
 
     validator: str = ""
     total: int | None = None
     joined: bool = False
+    packed: bool = False
 
 
 _LASTING = 2  # tries with a wrong length before the error counts as permanent
@@ -170,7 +175,7 @@ class Fetcher:
         """Continue with the part of an earlier process, if its version is known."""
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
-            self._state = _Part(str(note["validator"]), note["total"], bool(note["joined"]))
+            self._state = _Part(str(note["validator"]), note["total"], bool(note["joined"]), bool(note.get("packed")))
         except (OSError, ValueError, TypeError, KeyError):
             self._state = _Part(joined=True)
         if self._total is not None and self._have > self._total:
@@ -178,7 +183,7 @@ class Fetcher:
 
     def _try(self) -> None:
         """One request, to the end of its answer."""
-        start = self._have if self._state.validator or self._sha256 else 0
+        start = self._have if (self._state.validator or self._sha256) and not self._state.packed else 0
         headers = {"Range": f"bytes={start}-"} if start else {}
         if start and self._state.validator:
             headers["If-Range"] = self._state.validator
@@ -190,14 +195,27 @@ class Fetcher:
                     return
                 self._restart(_Part())
                 raise _Broken("the server has no more of the file, although it is incomplete")
+            packing = self._packing_of(answer)
             if answer.status_code == 206:
-                self._join(answer, start)
+                self._join(answer, start, packing)
             else:
-                self._restart(_Part(validator_of(answer), length_of(answer)))
+                self._restart(_Part(validator_of(answer), length_of(answer), packed=bool(packing)))
             self._check_length()
-            self._read(answer)
+            self._read(answer, Gunzip() if packing else None)
 
-    def _join(self, answer: httpx.Response, start: int) -> None:
+    def _packing_of(self, answer: httpx.Response) -> str:
+        """The compression that must be taken off an answer; mostly empty."""
+        packing = encoding_of(answer)
+        if packing in ("gzip", "x-gzip") and self._target.name.lower().endswith((".gz", ".tgz")):
+            return ""  # some servers report the file's own compression as an encoding
+        if packing not in ("", "gzip", "x-gzip"):
+            raise InputError(
+                f"{shown(self._url)} comes compressed as {packing!r}, although it was asked for as it is; download it with "
+                f"another program to {self._target}"
+            )
+        return packing
+
+    def _join(self, answer: httpx.Response, start: int, packing: str) -> None:
         """Check that the rest is of the same version as the received part."""
         first, total = range_of(answer)
         if not start:  # no part was requested
@@ -206,7 +224,7 @@ class Fetcher:
         field = "ETag" if mark.startswith('"') else "Last-Modified"
         changed = mark and answer.headers.get(field, mark) != mark
         known = self._total
-        if changed or first != start or (total is not None and known is not None and total != known):
+        if changed or packing or first != start or (total is not None and known is not None and total != known):
             self._restart(_Part())
             raise _Broken("the file has changed at its source, or the server sends another part of it")
         self._state = _Part(self._state.validator, total if total is not None else self._state.total, joined=True)
@@ -221,18 +239,16 @@ class Fetcher:
                 remedy="correct 'bytes' in the catalogue, or leave it out",
             )
 
-    def _read(self, answer: httpx.Response) -> None:
-        raw = answer.headers.get("Content-Encoding", "identity").lower() in ("identity", "")
-        packed = self._target.name.lower().endswith(
-            (".gz", ".tgz")
-        )  # unchanged: some servers report the file's own compression as an encoding
+    def _read(self, answer: httpx.Response, gunzip: Gunzip | None) -> None:
         have, most = self._have, self._total
         with self.part.open("ab", buffering=0) as file:
             # In pieces as they come, because a buffer is lost when the connection breaks.
-            for block in answer.iter_raw() if raw or packed else answer.iter_bytes():
+            for block in answer.iter_raw():
                 if self._stop.is_set():
                     raise InputError(f"{shown(self._url)} was stopped; run the same command again to continue")
-                if most is not None and raw and have + len(block) > most:
+                if gunzip:
+                    block = self._unpacked(gunzip, block)
+                if most is not None and have + len(block) > most:
                     block = block[: most - have]
                     self._append(file.fileno(), block)
                     self._tell(most, most)
@@ -242,12 +258,19 @@ class Fetcher:
                 self._tell(have, most)
                 if have == self._size and self._sha256:
                     return  # whatever length the server gave: the checksum decides whether this is complete
-        if not raw and not packed:
-            self._state.total = None if self._size is None else self._size
+        if gunzip and not gunzip.is_whole:
+            raise _Broken(f"the compressed answer ended after {have:,} bytes of the file")
         if self._total is not None and have < self._total:
             raise _Broken(f"the answer ended after {have:,} of {self._total:,} bytes")
         if self._total is None:
             self._state.total = have
+
+    @staticmethod
+    def _unpacked(gunzip: Gunzip, block: bytes) -> bytes:
+        try:
+            return gunzip.feed(block)
+        except zlib.error as error:
+            raise _Broken(f"the answer is not the gzip that its server says ({error})") from error
 
     @staticmethod
     def _append(file: int, block: bytes) -> None:

@@ -142,6 +142,8 @@ def _checked(members: Iterator[_Member], limit: int) -> list[_Member]:
             if name:
                 found.append(_Member(name, 0, True, member.raw))
             continue
+        if not name:
+            raise _Hostile("it has a file without a name")
         if name in kinds:
             raise _Hostile(f"it has two members called {quoted(name)}")
         kinds[name] = False
@@ -152,6 +154,8 @@ def _checked(members: Iterator[_Member], limit: int) -> list[_Member]:
                 "allows more)"
             )
         found.append(_Member(name, member.size, False, member.raw))
+    if False not in kinds.values():
+        raise EOFError("it holds no file")
     for name in kinds:
         parents = name.split("/")[:-1]
         for depth in range(1, len(parents) + 1):

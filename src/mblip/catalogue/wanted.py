@@ -22,11 +22,43 @@ from mblip.config import (
     shipped_recipes,
 )
 from mblip.errors import InputError, nearest
+from mblip.eval_recipe import matching_files
 from mblip.settings import Recipe, parse_yaml
+from mblip.storage import has_content, image_scheme
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
+# Options of text that may have a slash or a dot and yet are no path.
+_NO_PATHS = ("image_key", "coco_key", "licence", "language", "language_column", "source_language")
 # Options for files that a recipe makes itself.
 _MADE = {"matching": ("captions", "neighbours")}
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """A file of a recipe or suite that no catalogue has.
+
+    Attributes:
+        paths: The places where it may lie, or patterns of its parts.
+        what: Its use.
+        source: Instructions for getting it; empty if there are none.
+        below: Whether the paths are below the data folder, as a suite's are, and not a recipe's own.
+    """
+
+    paths: tuple[str, ...]
+    what: str
+    source: str = ""
+    below: bool = True
+
+    def places(self, folder: Path) -> list[Path]:
+        """The places where it may lie, for a data folder."""
+        return [folder / path if self.below else Path(path) for path in self.paths]
+
+    def is_there(self, folder: Path) -> bool:
+        """Whether it is at one of its places: a file, a folder that holds something, or a tar of the folder's name."""
+        return any(
+            matching_files(place) or has_content(place) or place.with_name(f"{place.name}.tar").is_file()
+            for place in self.places(folder)
+        )
 
 
 @dataclass
@@ -36,7 +68,7 @@ class Wanted:
     Attributes:
         sets: Data sets, each once, followed by those that they need.
         paths: Raw files and folders that recipes read, by source.
-        unknown: Paths that are in no catalogue.
+        by_hand: Files that are in no catalogue, so that the user must get them.
         engines: Folders of converted translation models, with the name of the data set that each is made from, or
             empty.
         next: Commands to run after the download.
@@ -44,7 +76,7 @@ class Wanted:
 
     sets: list[DataSet] = field(default_factory=list)
     paths: dict[str, str] = field(default_factory=dict)
-    unknown: dict[str, str] = field(default_factory=dict)
+    by_hand: list[ByHand] = field(default_factory=list)
     engines: dict[str, str] = field(default_factory=dict)
     next: list[str] = field(default_factory=list)
 
@@ -66,8 +98,7 @@ def find_wanted(names: Sequence[str | Recipe], catalogue: Mapping[str, DataSet])
         if isinstance(recipe, EvalRecipe):
             for benchmark in recipe.benchmarks:
                 _add(wanted, catalogue, sets_of_benchmark(benchmark, catalogue, recipe.title))
-            for table in recipe.tables:  # downloaded from its publisher
-                wanted.unknown[table.path] = f"{table.name}, {table.source}" if table.source else table.name
+            _add_tables(wanted, catalogue, recipe)
         elif isinstance(recipe, DataRecipe):
             _add_sources(wanted, catalogue, recipe)
         elif isinstance(recipe, TrainRecipe):
@@ -76,7 +107,7 @@ def find_wanted(names: Sequence[str | Recipe], catalogue: Mapping[str, DataSet])
             _add(wanted, catalogue, found)
         elif isinstance(name, str) and recipe is None and _HUB_ID.fullmatch(name) and not Path(name).exists():
             _add_checkpoint(wanted, catalogue, name)
-        elif isinstance(name, str) and recipe is None:
+        elif isinstance(name, str) and recipe is None and not _is_made(name):
             known = [*catalogue, *(short for short in shipped_recipes() if "/" not in short)]
             raise InputError(f"nothing in the catalogue is called {name!r}{nearest(name, known)}")
     return wanted
@@ -119,7 +150,7 @@ def sets_of_benchmark(name: str, catalogue: Mapping[str, DataSet], suite: str = 
     if not found:  # a split of a family, found by the longest name that it begins with
         families = {b: entry.name for entry in catalogue.values() for b in entry.benchmarks if name.startswith(f"{b}_")}
         found = [families[max(families, key=len)]] if families else []
-    if not found and suite and not (name in plugins.benchmarks and plugins.benchmarks[name].is_made):
+    if not found and suite and not _is_made(name):
         raise InputError(
             f"the catalogue has no data for the benchmark {name!r} of {suite}; name the data sets one by one"
         )
@@ -147,12 +178,7 @@ def raw_paths(recipe: DataRecipe | TrainRecipe) -> dict[str, str]:
     for source in sources:
         for name, value in source.options.items():
             made = name in _MADE.get(source.reader, ())
-            if (
-                isinstance(value, str)
-                and not made
-                and ("/" in value or "." in value)
-                and name not in ("image_key", "licence")
-            ):
+            if isinstance(value, str) and not made and ("/" in value or "." in value) and name not in _NO_PATHS:
                 found.setdefault(value, source.name)
     return found
 
@@ -200,8 +226,8 @@ def _add_sources(wanted: Wanted, catalogue: Mapping[str, DataSet], recipe: DataR
         wanted.paths[path] = source
         if hit := finds(path, catalogue):
             _add(wanted, catalogue, [hit[0].name])
-        elif not Path(path).exists():
-            wanted.unknown[path] = source
+        else:
+            wanted.by_hand.append(ByHand((path,), f"raw data of {source}", below=False))
     if isinstance(recipe, DataRecipe) and recipe.translation.engine in ("ctranslate2", "transformers"):
         model = str(recipe.translation.options.get("model", ""))
         engine = _engine_set(model, catalogue)
@@ -211,6 +237,25 @@ def _add_sources(wanted: Wanted, catalogue: Mapping[str, DataSet], recipe: DataR
             wanted.engines[model] = engine
             if engine and not (Path(model) / "model.bin").is_file():
                 wanted.next.append(f"mblip data engine {engine} --to {shlex.quote(model)}")
+
+
+def _add_tables(wanted: Wanted, catalogue: Mapping[str, DataSet], recipe: EvalRecipe) -> None:
+    """Add the tables of a suite, which their publishers give, and the pictures that the catalogue has for them."""
+    for table in recipe.tables:
+        codes = [code for code in table.languages if not recipe.languages or code in recipe.languages]
+        what = f"table of {table.name or Path(table.path).stem}"
+        for place in dict.fromkeys(str(table.place(Path(), code)) for code in codes):
+            wanted.by_hand.append(ByHand((place,), what, table.source))
+        stores = [store for store in table.images if not image_scheme(store)]
+        if hit := next(filter(None, (finds(store, catalogue) for store in stores)), None):
+            _add(wanted, catalogue, [hit[0].name])
+        elif stores and codes:
+            wanted.by_hand.append(ByHand(tuple(stores), f"pictures of {table.name or table.path}", table.source))
+
+
+def _is_made(name: str) -> bool:
+    """Whether a benchmark makes its own items, so that it needs no data."""
+    return name in plugins.benchmarks and bool(plugins.benchmarks[name].is_made)
 
 
 def _add_training(wanted: Wanted, catalogue: Mapping[str, DataSet], recipe: TrainRecipe) -> None:

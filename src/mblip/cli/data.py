@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mblip.catalogue.entries import DataSet
     from mblip.config import DataRecipe
 
+_FEW = 5  # absent files that are named in one sentence
+
 data = typer.Typer(no_args_is_help=True, help="From raw English corpora to an instruction mix.")
 
 RecipeName = Annotated[str, typer.Argument(help="Name of a shipped data recipe, or a YAML file.", metavar="RECIPE")]
@@ -253,7 +255,7 @@ def download(
     listing: Annotated[bool, typer.Option("--list", help="List the catalogue, with sizes and licences.")] = False,
 ) -> None:
     """Download data sets, benchmarks and checkpoints: shows size and licence first, resumes, verifies, unpacks."""
-    from mblip.catalogue.describing import describe_plan
+    from mblip.catalogue.describing import describe_by_hand, describe_plan
     from mblip.catalogue.download import ask_sizes, make_plan, run_plan
     from mblip.catalogue.entries import load_catalogue
     from mblip.catalogue.wanted import find_wanted
@@ -269,8 +271,11 @@ def download(
     ask_sizes(found)
     for line in describe_plan(found, wanted.sets) if wanted.sets else ():
         print(line)
-    for path, source in wanted.unknown.items():
-        print(f"not in the catalogue: {path} (of source {source})")
+    lacking = [one for one in wanted.by_hand if not one.is_there(to)]
+    for line in describe_by_hand(lacking, to):
+        print(line)
+    if not (wanted.sets or lacking):
+        print(f"nothing to download for {', '.join(names)}")
     if found.open:
         found.check_space()
         if not yes:
@@ -284,9 +289,13 @@ def download(
             run_plan(found, jobs=jobs, remove_archives=remove_archives, say=shown.say, progress=shown)
     for command in wanted.next:
         print(f"then: {command}")
-    if found.to_ask_for:
-        print(f"{len(found.to_ask_for)} files must be requested, see above", file=sys.stderr)
-        raise typer.Exit(1)
+    absent = [*(item.target for item in found.to_ask_for), *(one.places(to)[0] for one in lacking)]
+    if absent:
+        more = f" and {len(absent) - _FEW} more" if len(absent) > _FEW else ""
+        raise InputError(
+            f"not all that was asked for is there: {', '.join(map(str, absent[:_FEW]))}{more} must be got by hand, from where "
+            "is said above; put it there, and run the same command again"
+        )
 
 
 @data.command()

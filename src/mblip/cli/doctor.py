@@ -56,20 +56,13 @@ def doctor(
     is_model = any((folder / name).is_file() for name in ("config.json", "mblip.json"))
     from mblip.models.gguf_files import find_gguf
 
-    is_gguf = find_gguf(folder) is not None
-    if not is_gguf and folder.is_dir() and not is_model:
-        _check_no_languages(what, codes)
-        from mblip.evaluation.data_check import check_data
-
-        found = list(check_data(folder))
-        _show_data(found, folder, as_json)
-        if any(finding.is_broken for finding in found):
-            raise typer.Exit(1)
+    if folder.is_dir():
+        if not is_model and _doctor_of_folder(folder, codes, as_json):
+            return
+    elif not find_gguf(folder) and _doctor_of_recipe(what, tuple(overrides or ()), data, codes, as_json):
         return
     from mblip.models.locate import collection_of, find_language_model
 
-    if not is_gguf and _doctor_of_recipe(what, tuple(overrides or ()), data, codes, as_json):
-        return
     _check_no_languages(what, codes)
     if not folder.exists() and "/" not in what and not collection_of(what):  # else it is searched on the Hub
         raise InputError(
@@ -85,15 +78,34 @@ def doctor(
         raise typer.Exit(1)
 
 
+def _doctor_of_folder(folder: Path, codes: tuple[str, ...], as_json: bool) -> bool:
+    """Check a folder of benchmarks; False if it is the folder of a GGUF file, and so a model."""
+    from mblip.catalogue.checking import holds_data
+    from mblip.catalogue.entries import load_catalogue
+    from mblip.evaluation.data_check import check_data
+    from mblip.models.gguf_files import find_gguf
+
+    found = list(check_data(folder))
+    is_data = any(finding.annotations for finding in found) or holds_data(folder, load_catalogue())
+    if not is_data and find_gguf(folder):  # a data folder may hold models too
+        return False
+    _check_no_languages(str(folder), codes)
+    _show_data(found, folder, as_json)
+    if any(finding.is_broken for finding in found):
+        raise typer.Exit(1)
+    return True
+
+
 def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, codes: tuple[str, ...], as_json: bool) -> bool:
     """Check the needs of a recipe or suite; False if there is none of this name."""
     from mblip.catalogue.entries import load_catalogue
-    from mblip.catalogue.wanted import find_wanted, open_recipe, sets_of_benchmark
+    from mblip.catalogue.wanted import Wanted, find_wanted, open_recipe
     from mblip.config import DataRecipe, EvalRecipe, TrainRecipe
+    from mblip.evaluation.benchmarks import can_be_asked
 
     recipe = open_recipe(what, overrides)
     known = load_catalogue()
-    if recipe is None and sets_of_benchmark(what, known):
+    if recipe is None and can_be_asked(what):
         if overrides:
             raise InputError(
                 f"{what} is a benchmark, which has no field that {overrides[0]!r} could change; leave it out"
@@ -105,11 +117,12 @@ def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, codes: 
         found = _look_at_suite(recipe, what, data)
         _show_data(found, data, as_json)
         if not all(finding.is_complete for finding in found):
-            has_sets = False
+            wanted = Wanted()
             with suppress(InputError):  # the catalogue lacks the data of a benchmark
-                has_sets = bool(find_wanted([recipe], known).sets)
-            if has_sets and not as_json:
-                print(f"get all of it: mblip data download {what} --to {data}")
+                wanted = find_wanted([recipe], known)
+            if wanted.sets and not as_json:
+                share = "what anybody may have" if wanted.by_hand else "all of it"
+                print(f"get {share}: mblip data download {what} --to {data}")
             raise typer.Exit(1)
         return True
     if recipe is not None:
@@ -152,19 +165,24 @@ def _look_at_suite(recipe: EvalRecipe, name: str, data: Path) -> list[Finding]:
         InputError: There is no folder of benchmarks, or no benchmark of the suite has the languages.
     """
     from mblip.evaluation.benchmarks import evaluated
-    from mblip.evaluation.data_check import check_data, check_tables
+    from mblip.evaluation.data_check import check_data, check_made, check_tables
+    from mblip.evaluation.suites import needs_data
 
-    if not data.is_dir():
+    if not data.is_dir() and needs_data(recipe):
         raise InputError(
             f"there is no folder {data}; download the benchmarks with: mblip data download {name} --to "
             f"{data}, or name their folder with --data"
         )
     chosen = [benchmark for one in recipe.benchmarks for benchmark in evaluated(one)]
     read = [benchmark.name for benchmark in chosen if not benchmark.is_made]
-    found = [*(check_data(data, read) if read else ()), *check_tables(recipe, data)]
+    found = [
+        *(check_data(data, read) if read else ()),
+        *check_tables(recipe, data),
+        *check_made([benchmark for benchmark in chosen if benchmark.is_made], recipe.languages),
+    ]
     if recipe.languages:
         found = [finding for finding in found if finding.language in recipe.languages]
-        if not found and len(read) == len(chosen):
+        if not found:
             raise InputError(f"{name} has no data in {', '.join(recipe.languages)}; choose from its languages")
     return found
 
@@ -193,7 +211,9 @@ def _show_data(findings: list[Finding], root: Path, as_json: bool) -> None:
         rows = list(group)
         complete = [row.language for row in rows if row.is_complete]
         print(f"{name}: {len(complete)} of {len(rows)} languages complete{_names(complete)}")
-        absent = [row for row in rows if not row.annotations]
+        if all(row.is_complete and not row.annotations for row in rows):
+            print("  it makes its own items and pictures, and needs no data")
+        absent = [row for row in rows if not row.annotations and row.problem]
         if absent:
             print(f"  no annotations{_names([row.language for row in absent])}; {_looked_for(absent[0])}")
         problems: dict[str, list[str]] = {}

@@ -20,12 +20,13 @@ from mblip.corpora.json_stream import (
     Row,
     Text,
     make_examples,
-    stream_rows,
     take,
     take_id,
     take_language,
+    take_plain,
     take_text,
 )
+from mblip.corpora.rows import read_rows
 from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
 
@@ -45,7 +46,7 @@ def read(
 
     Args:
         source: First part of the ids; the second is the row's ``id`` or number, and the reply's position.
-        path: ``.jsonl``, or ``.json`` with a list.
+        path: ``.jsonl``, ``.json`` with a list, or ``.parquet``.
         licence: SPDX identifier or your own words.
         language: Language of all chats, by any name or code. If it is not English, set the source's ``translate`` to
             false.
@@ -57,8 +58,10 @@ def read(
     """
     code = find_trainable(language)
 
-    def make(numbered: tuple[int, Row]) -> Iterator[Text | Drop]:
+    def make(numbered: tuple[int, Row | BadRow]) -> Iterator[Text | Drop]:
         position, row = numbered
+        if isinstance(row, BadRow):
+            raise row
         own = take_language(row, language_column) if language_column else code
         name = take_id(row, "id") if isinstance(row, dict) and row.get("id") not in (None, "") else str(position)
         said: list[str] = []
@@ -78,7 +81,7 @@ def read(
         if "assistant" not in (speaker for speaker, _ in messages):
             raise BadRow("it has no reply of the assistant")
 
-    return make_examples(source, licence, path, enumerate(stream_rows(path), start=1), make)
+    return make_examples(source, licence, path, enumerate(read_rows(path), start=1), make)
 
 
 def _messages(row: Row) -> list[tuple[str, str]]:
@@ -98,7 +101,7 @@ def _content(message: Any, name: str) -> str:
     """The text of a message, which may have parts."""
     parts = message.get(name) if isinstance(message, dict) else None
     if not isinstance(parts, list):
-        return take_text(message, name)
+        return take_plain(message, name)
     if other := next((part for part in parts if not isinstance(part, dict) or part.get("type") != "text"), None):
         raise BadRow(f"a chat without pictures must only have parts of type 'text', not {str(other)[:80]!r}")
-    return "\n".join(take_text(part, "text") for part in parts)
+    return "\n".join(take_plain(part, "text") for part in parts)

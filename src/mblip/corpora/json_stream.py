@@ -90,6 +90,16 @@ def take_text(row: Any, name: str) -> str:
     return text
 
 
+def take_plain(row: Any, name: str) -> str:
+    """A text of a raw row, byte for byte.
+
+    Raises:
+        BadRow: As :func:`take_text`.
+    """
+    take_text(row, name)
+    return take(row, name, str)
+
+
 def take_id(row: Any, name: str) -> str:
     """An id of a raw row, which some files write as a number and others as a text.
 

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from mblip.corpora.json_stream import BadRow, stream_rows
+from mblip.corpora.json_stream import BadRow, first_character, stream_json
 from mblip.errors import InputError, quoted
-from mblip.storage import read_jsonl, reading_text
+from mblip.storage import parse_line, reading_text
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _PACKED = (".gz", ".zip", ".zst", ".bz2", ".xz")
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+REFUSED = (*_PACKED, *_SHEETS)
+"""Endings of files that hold tables in a form that is not read; the error says how to save them."""
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
@@ -24,7 +26,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]
     and empty rows, as spreadsheets leave them, are skipped.
 
     Args:
-        path: ``.jsonl``, ``.json`` (a list, or lines), ``.csv`` (with commas, semicolons or tabs), ``.tsv`` or
+        path: ``.jsonl`` or ``.json`` (lines, or a list), ``.csv`` (with commas, semicolons or tabs), ``.tsv`` or
             ``.parquet``; texts in UTF-8; the first line of ``.csv`` and ``.tsv`` names the columns.
         columns: Columns of a Parquet file to read; a field of a structured column is ``column.field``.
 
@@ -32,10 +34,8 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]
         InputError: The file is of another kind, cannot be read, is empty, or has two columns of the same name.
     """
     match path.suffix.lower():
-        case ".jsonl" | ".ndjson":
-            return read_jsonl(path)
-        case ".json":
-            return stream_rows(path)
+        case ".jsonl" | ".ndjson" | ".json":
+            return _read_json(path)
         case ".csv":
             return _read_lines(path, _csv_cells)
         case ".tsv":
@@ -49,11 +49,41 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]
             raise InputError(f"{path}: a table must be {', '.join(TABLES[:-1])} or {TABLES[-1]}{unpack}")
 
 
+def _read_json(path: Path) -> Iterator[Any]:
+    if path.suffix.lower() == ".json":
+        first_character(path)  # an empty file is an error, because a list has at least brackets
+    if _begins_a_list(path):
+        yield from stream_json(path)
+        return
+    with reading_text(path), path.open("rb") as file:
+        lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        for place, (number, line) in enumerate(lines):
+            try:
+                yield parse_line(line, f"line {number}")
+            except InputError as error:
+                if path.suffix.lower() == ".json" and not place:  # one object over many lines
+                    raise InputError(
+                        f"{path}, {error}; a table is a list of objects, or one object in each line"
+                    ) from error
+                yield BadRow(str(error))
+
+
+def _begins_a_list(path: Path) -> bool:
+    with reading_text(path), path.open(encoding="utf-8-sig") as file:
+        while block := file.read(1 << 10):
+            if start := block.lstrip():
+                return start[0] == "["
+    return False
+
+
 def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[str]]]]) -> Iterator[Any]:
     csv.field_size_limit(sys.maxsize)
     line = 0
     try:
         with reading_text(path), path.open(encoding="utf-8-sig", newline="") as file:
+            if file.read(2).lstrip()[:1] in ("[", "{") and path.suffix.lower() == ".csv":
+                raise InputError(f"{path} is JSON, not CSV; name it .json, or .jsonl if each line is an object")
+            file.seek(0)
             rows = split(file)
             line, header = next(rows, (0, []))
             header = [name.strip() for name in header]

@@ -7,7 +7,7 @@ Each text of a cell with a list (in CSV as JSON) becomes an example. Parquet fil
 pictures in cells ``{bytes, path}``: their keys are ``FILE#ROW``, with rows from 0, and the same file is the source's
 ``images``.
 
-Two tasks need no picture: ``text`` rows have a ``prompt`` and an ``answer``, used as they are; ``translation`` rows have a
+Two tasks need no picture: ``text`` rows have a ``prompt`` and an ``answer``, used byte for byte; ``translation`` rows have a
 ``source`` and a ``target``. Such text-only rows keep what the language model knows of its languages (Pikabea et al. 2025,
 arXiv 2503.22577).
 """
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mblip.corpora.json_stream import BadRow, Row, Text, make_examples, take_language, take_text, take_texts
+from mblip.corpora.json_stream import BadRow, Row, Text, make_examples, take_language, take_plain, take_text, take_texts
 from mblip.corpora.rows import read_rows
 from mblip.errors import InputError, quoted
 from mblip.languages import find_trainable
@@ -91,7 +91,7 @@ def read(
             name = "" if given is None else str(given).strip()
         if not name:
             raise BadRow(f"{columns['id']!r} is missing or blank")
-        several = {role: _texts(row, column) for role, column in roles.items()}
+        several = {role: _texts(row, column, task == "text") for role, column in roles.items()}
         count = max(map(len, several.values()))
         if odd := next((role for role, texts in several.items() if len(texts) not in (1, count)), None):
             raise BadRow(f"{roles[odd]!r} has {len(several[odd])} texts, but another column has {count}")
@@ -124,9 +124,11 @@ def _is_empty(row: Row, column: str) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
-def _texts(row: Row, column: str) -> list[str]:
-    """The texts of a cell, which may be a list, or in CSV a list as JSON."""
+def _texts(row: Row, column: str, plain: bool = False) -> list[str]:
+    """The texts of a cell, which may be a list, or in CSV a list as JSON; or the cell's text, byte for byte."""
     cell = row.get(column) if isinstance(row, dict) else None
+    if plain and not isinstance(cell, list):
+        return [take_plain(row, column)]
     if isinstance(cell, str) and cell.lstrip().startswith('["'):
         with suppress(ValueError):
             row = {column: json.loads(cell)}

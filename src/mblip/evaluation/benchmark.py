@@ -113,6 +113,7 @@ class Benchmark:
         variants: Names of the ways to score, the default first.
         id_keys: Fields of a prediction that name its item, before those of all benchmarks
             (:mod:`mblip.evaluation.predictions`).
+        image_keys: Fields of a prediction that name its picture, before those of all benchmarks.
         answer_keys: Fields of a prediction that hold the answer, before those of all benchmarks.
         is_about_images: Whether an item is a picture, so that predictions name it by the picture's number or file.
         normal_id: Normalises identifiers.
@@ -124,6 +125,7 @@ class Benchmark:
         parts: All annotation files, if there are several.
         own_pictures: The store of pictures inside the annotations.
         chooses: Whether each item has candidates of its own.
+        by_language: Whether its rows name their language, so that predictions that name another one are ignored.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Benchmark:
     metrics: tuple[Metric, ...]
     variants: tuple[str, ...] = ("default",)
     id_keys: tuple[str, ...] = ()
+    image_keys: tuple[str, ...] = ()
     answer_keys: tuple[str, ...] = ()
     is_about_images: bool = False
     normal_id: Callable[[str], str] = str
@@ -155,6 +158,7 @@ class Benchmark:
     parts: tuple[Path, ...] = ()
     own_pictures: ImageStore | None = None
     chooses: bool = False
+    by_language: bool = False
 
     @property
     def is_made(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mblip.config import EvalRecipe
@@ -77,6 +77,15 @@ def check_data(root: Path, names: Collection[str] = ()) -> Iterator[Finding]:
         with files_kept():
             findings = [_check(benchmark, code, root, listing, pictures, known) for code in benchmark.languages]
         yield from findings
+
+
+def check_made(benchmarks: Collection[Benchmark], languages: Collection[str] = ()) -> Iterator[Finding]:
+    """Make the items of benchmarks that read no files, in their languages or some of these."""
+    for benchmark in benchmarks:
+        for code in benchmark.languages:
+            if not languages or code in languages:
+                found = _check(benchmark, code, Path(), [], find_pictures(benchmark.images, None), {})
+                yield replace(found, annotations="")
 
 
 def check_tables(recipe: EvalRecipe, root: Path) -> Iterator[Finding]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mblip.errors import InputError, of_system
+from mblip.errors import InputError
 from mblip.languages import find_language
+from mblip.storage import reading_text
+from mblip.storage.decoding import EXTENSIONS
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
@@ -23,6 +26,7 @@ _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0
 
 _kept: ContextVar[dict[tuple[str, int], list[Any]] | None] = ContextVar("_kept", default=None)
 _COCO_FILE = re.compile(r"COCO_(?:train|val|test)20\d\d_(\d+)")
+_EXTENSION = re.compile(rf"(?:{'|'.join(map(re.escape, EXTENSIONS))})$", re.IGNORECASE)
 _BLANK = re.compile(r"[ \t\n\r,]*")
 
 
@@ -32,20 +36,25 @@ def read_values(path: Path) -> list[Any]:
     Raises:
         InputError: The file cannot be read, is empty, cut off or not JSON; the message names the line.
     """
-    try:
+    with reading_text(path):
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise of_system(error, f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    decoder, values, place = json.JSONDecoder(object_pairs_hook=_unique), [], _after_blanks(text, 0)
+    values: list[Any] = []
+    decoder, place = json.JSONDecoder(object_pairs_hook=_unique), _after_blanks(text, 0)
     while place < len(text):
         try:
             value, place = decoder.raw_decode(text, place)
         except json.JSONDecodeError as error:
             ended = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
             line, what = text.count("\n", 0, error.pos) + 1, "cut off" if ended else "not valid JSON"
-            raise InputError(f"{path}, line {line} is {what} ({error.msg}); get the file again") from error
+            if path.suffix.lower() in (".jsonl", ".ndjson"):  # a value cut off in its line fails in one below
+                start = text.count("\n", 0, place) + 1
+                line, what = start, "not valid JSON" if start < line else what
+            remedy = (
+                "get the file again"
+                if values or text[place] in "[{"
+                else "a table has the ending .csv, .tsv or .parquet"
+            )
+            raise InputError(f"{path}, line {line} is {what} ({error.msg}); {remedy}") from error
         except RecursionError as error:
             raise InputError(f"{path} is not valid JSON: it is nested too deeply") from error
         except ValueError as error:  # Python's limit on the length of integers
@@ -65,14 +74,17 @@ def read_rows(path: Path) -> list[Any]:
     Raises:
         InputError: The file or a row cannot be read; the message names the line.
     """
-    if path.suffix.lower() not in (".csv", ".tsv", ".parquet"):
-        return read_values(path)
+    from mblip.corpora.rows import REFUSED
     from mblip.corpora.rows import read_rows as read_table
 
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name the file in it")
+    if path.suffix.lower() not in (".csv", ".tsv", ".parquet", *REFUSED):
+        return read_values(path)
     found = []
     for row in read_table(path):
         if not isinstance(row, dict):
-            raise InputError(f"{path}, {row}")
+            raise InputError(f"{path}, {row}; correct this row, or remove it")
         found.append(row)
     return found
 
@@ -180,12 +192,18 @@ def take_language(row: Row, where: str) -> str:
 
 
 def image_name(value: str) -> str:
-    """The normalised name of an image: no folder, no extension, no zeros or COCO's prefix before a number."""
-    name = value.rpartition("/")[2]
-    name = re.sub(r"\.(?:jpe?g|png)$", "", name, flags=re.IGNORECASE)
+    """The normalised name of an image: no folder, no extension, no zeros or COCO's prefix before a number; in NFC."""
+    name = unicodedata.normalize("NFC", value.strip()).replace("\\", "/").rpartition("/")[2]
+    name = _EXTENSION.sub("", name)
     coco = _COCO_FILE.fullmatch(name)
     name = coco[1] if coco else name
     return name.lstrip("0") or "0" if name.isdecimal() else name
+
+
+def plain_id(value: str) -> str:
+    """An id in one spelling: 7 for 007 and 7.0, as spreadsheets and pandas write it; accents in NFC."""
+    number = re.fullmatch(r"0*(\d+)(?:\.0+)?", value, re.ASCII)
+    return number[1] if number else unicodedata.normalize("NFC", value)
 
 
 class _SecondKey(Exception):

@@ -17,6 +17,8 @@ from typing import Any
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item
 from mblip.evaluation.json_files import Row, image_name, read_rows, rows, take_language
+from mblip.evaluation.table_columns import LANGUAGE_COLUMNS
+from mblip.languages import find_language
 from mblip.replies import without_reasoning
 
 # Fields of a model's answer. Unambiguous names come before "answer", because files of predictions may repeat the right
@@ -84,7 +86,7 @@ def read_answers(path: Path, benchmark: Benchmark, language: str) -> list[Answer
         numbered.sort(key=lambda pair: int(pair[1]["doc_id"]))
     found, others = [], set()
     for where, row in numbered:
-        spoken = _language_of(row, where)
+        spoken = _language_of(row, where, benchmark)
         if spoken in ("", language):
             found.append(_answer(row, where, benchmark))
         elif "benchmark" in row and "id" in row:  # mblip's own format, with one file per language
@@ -174,7 +176,7 @@ def _answer(row: Row, where: str, benchmark: Benchmark) -> Answer:
     if "benchmark" in row and "id" in row:
         names, images, said = ["id"], [], ["answer"]
     else:
-        names, images = [*benchmark.id_keys, *ID_FIELDS], [*IMAGE_FIELDS]
+        names, images = [*benchmark.id_keys, *ID_FIELDS], [*benchmark.image_keys, *IMAGE_FIELDS]
         said = [*_SAID, *benchmark.answer_keys, *ANSWER_FIELDS]
     answer = _first(fields, said)
     if "filteredresps" in fields or "resps" in fields:
@@ -250,13 +252,22 @@ def _identifier(value: Any, where: str) -> str:
         return str(value["path"])
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(f"{where}: an identifier is a text or an integer, not {value!r:.100}")
-    return str(value)
+    return str(value).strip()
 
 
-def _language_of(row: Row, where: str) -> str:
-    """The language in a row of mblip's own format; empty for others, whose field may mean the question's language."""
+def _language_of(row: Row, where: str, benchmark: Benchmark) -> str:
+    """The language in a row of mblip's own format, or of a table whose rows name theirs.
+
+    Empty for others, whose field may mean the question's language.
+    """
     own = ("benchmark" in row and "id" in row) or {"image", "language", "caption"} <= row.keys()
-    return take_language(row, where) if own and isinstance(row.get("language"), str) else ""
+    if own:
+        return take_language(row, where) if isinstance(row.get("language"), str) else ""
+    said = _first(_squashed(row), LANGUAGE_COLUMNS) if benchmark.by_language else ""
+    try:
+        return find_language(said).code if isinstance(said, str) else ""
+    except InputError:  # the table's own word, which its item decides
+        return ""
 
 
 def _by_image(items: Sequence[Item]) -> dict[str, Item]:

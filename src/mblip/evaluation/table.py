@@ -22,10 +22,18 @@ from mblip.errors import InputError, quoted
 from mblip.eval_recipe import TableSection
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored
 from mblip.evaluation.benchmarks import BENCHMARKS, MADE, captions
-from mblip.evaluation.json_files import image_name
+from mblip.evaluation.json_files import image_name, plain_id
 from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.choices import letter
-from mblip.evaluation.table_columns import Columns, cell_lines, cell_text, cell_texts, find_columns, listed_in
+from mblip.evaluation.table_columns import (
+    USUAL,
+    Columns,
+    cell_lines,
+    cell_text,
+    cell_texts,
+    find_columns,
+    listed_in,
+)
 from mblip.evaluation.table_options import read_options, right_option
 from mblip.evaluation.table_pictures import CellPictures, TablePictures, cell_key, is_base64
 from mblip.evaluation.table_scores import VARIANTS, score_answers, score_choices
@@ -39,6 +47,7 @@ Score = Callable[[Sequence[Item], Sequence[str], Options], Scored]
 _QUESTION = "Question: {text} Short answer in {language}:"
 _LETTER = "{text}\nAnswer with the letter of the right option:"
 _BAD_SHOWN = 3
+_OTHERS_SHOWN = 5
 _LOOKED_AT = 1000  # rows whose keys are the columns, if a file has no header
 _BLANK = "pictures have a blank reference caption, which counts as one without words; fill it, or remove its row"
 
@@ -85,8 +94,10 @@ class TableBenchmark:
         self._allow_missing, self._pictures, self._by_likelihood = allow_missing, pictures, by_likelihood
         self._root, self._as_stored = root, as_stored
         self._counts: Counter[str] = Counter()
+        self._others: Counter[str] = Counter()  # rows in other languages
         self._in_cells: tuple[str, ...] = ()
         self._spooled = False
+        self._columns = Columns({})
         self._items = self._read()
 
     def benchmark(self) -> Benchmark:
@@ -106,6 +117,9 @@ class TableBenchmark:
             "normal_id": normal,
             # Predictions may also be for rows that were left out.
             "extra": bool(self._counts["rows_left_out"] or self._counts["rows_of_others"]),
+            "by_language": bool(self._columns.one("language")),
+            "id_keys": (self._columns.one("id"), *USUAL["id"]) if "id" in self._columns.names else (),
+            "image_keys": (*self._columns.names["image"], *USUAL["image"]),
         }
         if section.task == "caption":
             base = captions.XFLICKRCO
@@ -149,16 +163,29 @@ class TableBenchmark:
     def _noting(self, score: Score) -> Score:
         """Wrap a score function to add the counts of rows to its notes."""
         notes: dict[str, Any] = {name: count for name, count in self._counts.items() if count}
+        remarks: list[str] = []
         if count := notes.get("blank_references"):
-            notes["remark"] = f"{count:,} {_BLANK}"
+            remarks.append(f"{count:,} {_BLANK}")
+        if self._others and "language" not in self.section.columns:  # nobody asked for it
+            remarks.append(
+                f"rows in other languages, left out by the column {self._columns.one('language')!r}: "
+                f"{self._listed_others()}"
+            )
         if self.section.task == "choice":
             notes["options"] = "by likelihood" if self._by_likelihood else "by letter"
 
         def noted(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
             scored = score(items, answers, options)
-            return dataclasses.replace(scored, notes={**scored.notes, "task": self.section.task, **notes})
+            said = [*remarks, *([scored.notes["remark"]] if "remark" in scored.notes else [])]
+            told = {"remark": "; ".join(said)} if said else {}
+            return dataclasses.replace(scored, notes={**scored.notes, "task": self.section.task, **notes, **told})
 
         return noted
+
+    def _listed_others(self) -> str:
+        first = [f"{quoted(said)} {count:,}" for said, count in self._others.most_common(_OTHERS_SHOWN)]
+        more = len(self._others) - len(first)
+        return ", ".join(first) + (f" and {more} more" if more else "")
 
     # --- reading
 
@@ -192,9 +219,14 @@ class TableBenchmark:
                 f"{'them' if len(bad) > 1 else 'it'} out with --allow-missing, which counts such rows"
             )
         self._counts["rows_left_out"] = len(bad)
+        if not found and self._others:
+            raise InputError(
+                f"{self.path} holds no rows in {self.language!r}: its column {columns.one('language')!r} says "
+                f"{self._listed_others()}; choose one of these with --language, or take all rows with --columns language="
+            )
         if not found:
-            said = f" in {self.language!r}" if "language" in columns.names else ""
-            raise InputError(f"{self.path} holds no rows{said} to evaluate")
+            raise InputError(f"{self.path} holds no rows to evaluate")
+        self._columns = columns
         return self._put_together(found)
 
     def _open(self) -> tuple[list[str], Iterator[Any]]:
@@ -237,7 +269,10 @@ class TableBenchmark:
             return False
         if "language" not in columns.names:
             return True
-        said = cell_text(row, columns.one("language")).strip()
+        column = columns.one("language")
+        said = cell_text(row, column, may_be_blank=True).strip()
+        if not said:
+            raise BadRow(f"{column!r} is blank; name the row's language, or take rows in any with --columns language=")
         if pair := re.match(r"[(\[]\s*['\"]([^'\"]+)['\"]", said):  # CVQA: ('Japanese', 'Japan')
             said = pair[1]
         if said == self.section.codes.get(self.language):
@@ -246,7 +281,9 @@ class TableBenchmark:
             mine = find_language(said).code == self.language
         except InputError:
             mine = False
-        self._counts["rows_of_others"] += not mine
+        if not mine:
+            self._counts["rows_of_others"] += 1
+            self._others[said] += 1
         return mine
 
     def _row(self, number: int, count: int, row: Mapping[str, Any], columns: Columns) -> _Row:
@@ -331,9 +368,13 @@ class TableBenchmark:
             if before is row:
                 continue
             if (before.text, before.images, before.options) != (row.text, row.images, row.options) or row.options:
+                if self._allow_missing:
+                    self._counts["rows_left_out"] += 1
+                    continue
                 raise InputError(
                     f"{self.path}, row {row.number} has the id {row.name!r} of row {before.number}, but another "
-                    "question; give each question an id of its own, or map another column with --columns id=COLUMN"
+                    "question; give each question an id of its own, map another column with --columns id=COLUMN, or leave "
+                    "it out with --allow-missing"
                 )
             before.golds = tuple(dict.fromkeys((*before.golds, *row.golds)))
         return [_item(row, shows_options=not self._by_likelihood) for row in items.values()]
@@ -354,11 +395,12 @@ class TableBenchmark:
         return items
 
     def _normal_id(self) -> Any:
-        """Normalise ids as names of pictures if they stay distinct, else keep them."""
-        if self.section.task != "caption":
-            return str
-        ids = [image_name(item.id) for item in self._items]
-        return image_name if len(set(ids)) == len(ids) else str
+        """Normalise ids, of captions as names of pictures, if they stay distinct, else keep them."""
+        ways: list[Callable[[str], str]] = [image_name] if self.section.task == "caption" else []
+        for way in (*ways, plain_id):
+            if len({way(item.id) for item in self._items}) == len(self._items):
+                return way
+        return str
 
 
 def table_name(path: Path) -> str:

@@ -26,8 +26,10 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     "vqa": ("image", "question", "answer"),
     "choice": ("image", "question", "options", "answer"),
 }
-# Usual names of columns, the likeliest first, in any spelling (imageFile, image_file, Image File).
-_USUAL: dict[str, tuple[str, ...]] = {
+LANGUAGE_COLUMNS = ("language", "lang", "language_code", "lang_code")
+"""Usual names of the column that names a row's language."""
+
+USUAL: dict[str, tuple[str, ...]] = {
     "image": (
         "image", "image_path", "image_file", "file_name", "file", "image_name", "img_path", "img", "image_id", "img_id",
         "picture", "photo", "path",
@@ -39,10 +41,14 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "answer": ("answer", "answers", "label", "gold", "ground_truth"),
     "options": ("options", "choices"),
     "hint": ("hint",),
+    "language": LANGUAGE_COLUMNS,
 }  # fmt: skip
+"""Usual names of columns by role, the likeliest first, in any spelling (imageFile, image_file, Image File)."""
+
 # Roles that must be given by name, because their usual names have other meanings too.
-_NAMED = ("language", "answer_index", "answer_number", "image_name")
-ROLES = (*_USUAL, *_NAMED)
+_NAMED = ("answer_index", "answer_number", "image_name")
+ROLES = (*USUAL, *_NAMED)
+_OPTIONAL = ("second_image", "id", "hint", "language")  # usual names of these can be turned off, as in language=
 _MANY = ("image", "caption", "answer", "options")  # roles that may have several columns
 # "A. a dog", "(1) a dog", "B)a dog"; "1.5 kg", "A.D." and "A:B" have no label.
 _LABELLED = re.compile(r"\s*\(?([A-Z]|\d{1,2})(?:[.:](?!\d|[A-Z](?![a-z]))|\))\s*(.+)", re.DOTALL)
@@ -66,16 +72,18 @@ class Columns:
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
     """Parse roles and columns such as ``image=file,caption=text``; a name with a comma needs double quotes.
 
+    An empty name, as in ``language=``, means that no column has an optional role.
+
     Raises:
         InputError: A part is not ``role=column``, or names an unknown role or a role twice.
     """
     found: dict[str, str] = {}
     for part in (part for text in texts for part in next(csv.reader([text], skipinitialspace=True), [])):
         role, equals, column = (piece.strip() for piece in part.partition("="))
-        if not equals or not column:
-            raise InputError(f"--columns: {quoted(part)} must read role=column, such as image=file")
-        if role not in ROLES:
+        if equals and role not in ROLES:
             raise InputError(f"--columns: there is no role {role!r}{nearest(role, ROLES)}")
+        if not equals or (not column and role not in _OPTIONAL):
+            raise InputError(f"--columns: {quoted(part)} must read role=column, such as image=file")
         if role in found:
             raise InputError(f"--columns names {role!r} twice; a role with several columns reads {role}=first+second")
         found[role] = column
@@ -94,11 +102,11 @@ def find_columns(path: Path, held: Sequence[str], task: str, given: Mapping[str,
     Raises:
         InputError: A given column does not exist, or a required role has no column.
     """
-    found = {role: _given(path, held, role, text) for role, text in given.items()}
+    found = {role: _given(path, held, role, text) for role, text in given.items() if text or role not in _OPTIONAL}
     squashed = {_squash(name): name for name in reversed(held)}
     taken = {name for names in found.values() for name in names}
-    for role, usual in _USUAL.items():
-        if role in found or (role in ("caption", "question", "answer", "options") and role not in _NEEDED[task]):
+    for role, usual in USUAL.items():
+        if role in given or (role in ("caption", "question", "answer", "options") and role not in _NEEDED[task]):
             continue
         if role == "answer" and ("answer_index" in found or "answer_number" in found):
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,8 +61,16 @@ def right_option(
     label = in_plain_digits(re.sub(r"[\s().:]", "", text)).upper()
     if label in labels:
         return labels.index(label)
+    alike = [place for place, option in enumerate(options) if _folded(option) == _folded(text)]
+    if len(alike) == 1:
+        return alike[0]
     number = "; for a number, use --columns answer_index=COLUMN (from 0) or answer_number=COLUMN (from 1)"
     raise BadRow(
         f"{column!r} is {quoted(text)}, which is not one of the {len(options)} options and not the letter of one"
         f"{number if text.isdecimal() else ''}"
     )
+
+
+def _folded(text: str) -> str:
+    """A text in one spelling of case and accents."""
+    return unicodedata.normalize("NFC", text.casefold())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mblip.config import EvalRecipe
 from mblip.errors import InputError, nearest
-from mblip.eval_recipe import TableSection
+from mblip.eval_recipe import TableSection, matching_files
 from mblip.evaluation.benchmark import Benchmark
 from mblip.evaluation.benchmarks import BENCHMARKS, MADE
 from mblip.evaluation.table import TableBenchmark, table_name
@@ -24,9 +24,9 @@ def table_files(path: Path, source: str = "") -> list[Path]:
     Raises:
         InputError: There is no such file.
     """
-    if path.is_file():
-        return [path]
-    found = sorted(path.parent.glob(path.name)) if "*" in path.name else []
+    found = matching_files(path)
+    if not found and path.is_dir():
+        raise InputError(f"{path} is a folder; name the table in it, or several as {path}/*.parquet in quotes")
     if not found:
         where = f" ({source}); choose among its languages with --languages" if source else ""
         raise InputError(f"there is no table {path}{where}")
@@ -91,9 +91,7 @@ def read_tables(
         for code in section.languages:
             if recipe.languages and code not in recipe.languages:
                 continue
-            spelled = section.codes.get(code, find_language(code).bcp47)
-            path = root / section.path.replace("{code}", spelled)
-            paths = table_files(path, section.source)
+            paths = table_files(section.place(root, code), section.source)
             if any((other.name, other.languages) == (name, (code,)) for other in found):
                 raise InputError(f"two tables have the name {name!r} in {code!r}; give one of them another name")
             table = TableBenchmark(

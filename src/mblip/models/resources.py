@@ -76,7 +76,8 @@ def plan_resources(recipe: TrainRecipe, plan: Plan, gpus: int, data: Path = Path
     wanted = find_wanted([recipe], load_catalogue())
     items = make_plan(wanted.sets, data).items
     unknown = [_name(item) for item in items if item.size is None and item.standing != "complete"]
-    unknown += [path for path in wanted.unknown if path not in unknown]
+    absent = [one.paths[0] for one in wanted.by_hand if not one.is_there(data)]
+    unknown += [path for path in absent if path not in unknown]
     if recipe.data.mix and not Path(recipe.data.mix).exists():
         unknown.append(f"{recipe.data.mix} (the mix)")
     if recipe.data.images and not recipe.data.source and not _is_there(recipe.data.images):

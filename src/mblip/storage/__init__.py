@@ -11,6 +11,7 @@ from mblip.storage.files import (
     sha256_file,
     write_json,
 )
+from mblip.storage.folders import has_content
 from mblip.storage.images import (
     FolderStore,
     ImageStore,
@@ -20,7 +21,15 @@ from mblip.storage.images import (
     open_images,
     other_stores,
 )
-from mblip.storage.jsonl import JsonlAppender, JsonlWriter, encode_record, parse_record, read_jsonl, read_records
+from mblip.storage.jsonl import (
+    JsonlAppender,
+    JsonlWriter,
+    encode_record,
+    parse_line,
+    parse_record,
+    read_jsonl,
+    read_records,
+)
 from mblip.storage.locks import exclusive_lock
 from mblip.storage.manifest import (
     EXCLUSIONS,
@@ -57,12 +66,14 @@ __all__ = [
     "decode_image",
     "encode_record",
     "exclusive_lock",
+    "has_content",
     "image_scheme",
     "language_of",
     "no_empty_folders",
     "not_utf8",
     "open_images",
     "other_stores",
+    "parse_line",
     "parse_record",
     "read_drops",
     "read_jsonl",

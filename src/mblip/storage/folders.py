@@ -36,6 +36,14 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not is_junk(name)
 
 
+def has_content(folder: Path) -> bool:
+    """Whether a folder exists and holds anything that is not hidden; an unreadable one counts as empty."""
+    try:
+        return any(entry.name[0] != "." for entry in folder.iterdir())
+    except OSError:
+        return False
+
+
 @dataclass
 class Walked:
     """The content of a folder.

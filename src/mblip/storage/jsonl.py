@@ -30,7 +30,7 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     with reading_text(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield _parse_line(line, f"{path}, line {number}")
+                yield parse_line(line, f"{path}, line {number}")
 
 
 def read_records(path: str | Path, kind: type[T]) -> Iterator[T]:
@@ -139,7 +139,13 @@ def encode_record(record: Any) -> bytes:
         return (json.dumps(record, allow_nan=False) + "\n").encode()
 
 
-def _parse_line(line: bytes, where: str) -> dict[str, Any]:
+def parse_line(line: bytes, where: str) -> dict[str, Any]:
+    """The object of a line.
+
+    Raises:
+        InputError: The line is not one JSON object.
+        UnicodeDecodeError: It is not UTF-8.
+    """
     try:
         # Like json.loads for bytes, without its guess that a line with NUL characters is UTF-16 or UTF-32.
         row = json.loads(line.decode("utf-8-sig", "surrogatepass"))

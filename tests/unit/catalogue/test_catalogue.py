@@ -15,7 +15,7 @@ from mblip import plugins
 from mblip.catalogue.checking import check_needs
 from mblip.catalogue.entries import SetFile, load_catalogue, read_catalogue
 from mblip.catalogue.names import unsafe
-from mblip.catalogue.wanted import check_raw_files, find_wanted, finds, open_recipe, raw_paths
+from mblip.catalogue.wanted import ByHand, check_raw_files, find_wanted, finds, open_recipe, raw_paths
 from mblip.cli.app import app
 from mblip.config import DataRecipe, EvalRecipe, TrainRecipe, load_recipe, shipped_recipes
 from mblip.errors import InputError
@@ -45,10 +45,10 @@ def test_every_benchmark_and_every_raw_file_of_a_recipe_is_in_the_catalogue() ->
     assert len(recipes) > 20
     for name, recipe in recipes.items():
         if isinstance(recipe, DataRecipe | TrainRecipe) and name != "train/finetune_own":
-            assert find_wanted([name], CATALOGUE).unknown == {}, name
+            assert find_wanted([name], CATALOGUE).by_hand == [], name
         if isinstance(recipe, EvalRecipe):
             found = find_wanted([name], CATALOGUE)
-            assert found.sets or found.unknown, name
+            assert found.sets or found.by_hand, name
 
 
 def test_what_benchmarks_look_for_lies_where_they_look() -> None:
@@ -104,15 +104,20 @@ def test_a_suite_may_have_benchmarks_that_read_nothing_and_says_which_data_the_c
 
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     recipe = tmp_path / "own.yaml"
-    sources = [
+    sources: list[dict[str, Any]] = [
         {"name": "coco", "reader": "coco", "options": {"path": "elsewhere/dataset_coco.json"}},
         {"name": "mine", "reader": "table", "options": {"path": "no/mine.csv", "columns": {"image": "i"}, "task": "caption",
                                                        "licence": "CC0"}},
     ]  # fmt: skip
     recipe.write_text(yaml.safe_dump({"title": "own", "sources": sources}))
     wanted = find_wanted([str(recipe)], CATALOGUE)
-    assert [entry.name for entry in wanted.sets] == ["coco_captions"] and wanted.unknown == {"no/mine.csv": "mine"}
+    assert [entry.name for entry in wanted.sets] == ["coco_captions"]
+    assert wanted.by_hand == [ByHand(("no/mine.csv",), "raw data of mine", below=False)]
     assert raw_paths(load_recipe(DataRecipe, recipe)) == {"elsewhere/dataset_coco.json": "coco", "no/mine.csv": "mine"}
+    assert wanted.by_hand[0].is_there(tmp_path) is False
+    sources[1]["options"] |= {"language_column": "meta.lang", "licence": "CC-BY 4.0/own"}
+    recipe.write_text(yaml.safe_dump({"title": "own", "sources": sources}))
+    assert find_wanted([str(recipe)], CATALOGUE).by_hand == wanted.by_hand
     hit = finds("/x/y/dataset_coco.json", CATALOGUE)
     assert hit and hit[0].name == "coco_captions" and finds("dataset_cocoo.json", CATALOGUE) is None
 
@@ -133,6 +138,12 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
         ("a: {files: [{url: 'http://h/'}]}", "needs a 'path'"),
         ("a: {files: [{url: 'http://h/x', sha256: abc}]}", "sha256"),
         ("a: {files: [{url: 'http://h/x', bytes: -1}]}", "bytes"),
+        ("a: {licence: CC0, ask: by mail}", "data set 'a': it names neither 'files' nor 'needs'"),
+        ("a: {needs: [b]}\na: {needs: [c]}", "two fields have the name 'a'; remove one"),
+        (
+            "a: {files: [{url: 'http://h/x'}, {url: 'http://h/y', path: x/y}]}",
+            "a file at 'x' and another inside it, 'x/y'",
+        ),
         ("a: {files: [{url: 'http://h/x'}, {url: 'http://h/y', path: x}]}", "two files for one path 'x'"),
     ],
 )
@@ -142,6 +153,12 @@ def test_mistakes_in_a_catalogue(tmp_path: Path, content: str, said: str) -> Non
     with pytest.raises(InputError) as caught:
         read_catalogue(path)
     assert said in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_catalogue_in_another_encoding_is_told(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_bytes("a: {licence: caf\u00e9, needs: [xgqa]}".encode("latin-1"))
+    with pytest.raises(InputError, match=r"own\.yaml, line 1: the byte 0xE9 is not UTF-8; save the file as UTF-8"):
+        read_catalogue(tmp_path / "own.yaml")
 
 
 def test_own_sets_go_first_and_needs_are_looked_up(tmp_path: Path) -> None:

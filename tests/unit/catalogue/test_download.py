@@ -163,16 +163,61 @@ def test_files_that_must_be_asked_for(tmp_path: Path) -> None:
     own = catalogue(tmp_path, mine={"files": files, "ask": "by the form https://example.org/form"})
     to = tmp_path / "data"
     first = run("mine", "--to", to, "--catalogue", own, "--yes")
-    assert (
-        first.exit_code == 1
-        and "https://example.org/form" in first.output
-        and f"put it at {to}/got.zip" in first.output
-    )
+    assert "https://example.org/form" in first.output and f"put it at {to}/got.zip" in first.output
+    assert isinstance(first.exception, InputError) and f"{to}/got.zip, {to}/photos must be got" in str(first.exception)
     (to / "photos").mkdir(parents=True)
+    (to / "photos/.DS_Store").touch()  # an empty folder holds no photos
     (to / "got.zip").write_bytes(archive)
+    empty = run("mine", "--to", to, "--catalogue", own, "--yes")
+    assert f"there: {to}/photos must be got" in str(empty.exception)
+    (to / "photos/1.jpg").touch()
     second = run("mine", "--to", to, "--catalogue", own, "--yes")
     assert second.exit_code == 0 and (to / "x").read_bytes() == b"1"
     assert "everything is there" in run("mine", "--to", to, "--catalogue", own).output
+
+
+def test_what_no_catalogue_has_is_asked_for_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of a suite come from their publishers: nothing was fetched, so that is no success."""
+    monkeypatch.chdir(tmp_path)
+    first = run("m3exam", "--yes")
+    assert isinstance(first.exception, InputError) and "and 4 more must be got by hand" in str(first.exception)
+    assert "by hand from https://huggingface.co/datasets/floschne/multimodal-m3exam" in first.output
+    assert first.output.count("put it at data/m3exam/data/") == 9
+    table = {"path": "mine/{code}.csv", "task": "caption", "languages": ["sw", "de"], "images": ["mine/pictures", "p"]}
+    Path("own.yaml").write_text(yaml.safe_dump({"title": "own", "kind": "eval", "tables": [table]}))
+    lacking = run("own.yaml", "--to", "d")
+    assert "put it at d/mine/pictures or d/p\n" in lacking.output and "which no catalogue has" in lacking.output
+    Path("d/mine").mkdir(parents=True)
+    for name in ("sw.csv", "de.csv", "pictures.tar"):
+        (Path("d/mine") / name).touch()
+    there = run("own.yaml", "--to", "d")
+    assert there.exit_code == 0 and there.output == "nothing to download for own.yaml\n"
+    # The photos of Multi30K are in the catalogue.
+    assert "https://forms.illinois.edu/sec/229675" in run("multi30k").output
+    source = {"name": "mine", "reader": "table", "options": {"path": "no/mine.csv", "task": "text", "licence": "CC0"}}
+    Path("data.yaml").write_text(yaml.safe_dump({"title": "own", "sources": [source]}))
+    assert "there: no/mine.csv must be got by hand" in str(run("data.yaml", "--to", "d").exception)
+    Path("no").mkdir()
+    Path("no/mine.csv").touch()
+    assert run("data.yaml", "--to", "d").exit_code == 0
+
+
+def test_what_makes_its_own_items_needs_no_download(tmp_path: Path) -> None:
+    for name in ("scenes", "nano_scenes"):
+        done = run(name, "--to", tmp_path)
+        assert done.exit_code == 0 and done.output == f"nothing to download for {name}\n"
+
+
+def test_a_place_that_is_taken_is_told_before_anything_is_fetched(site: Site, tmp_path: Path) -> None:
+    own = catalogue(tmp_path, mine={"files": [stated(site, "/a", CONTENT, "x/a")]})
+    (tmp_path / "one/x/a").mkdir(parents=True)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/x").touch()
+    said = ["x/a is a folder, where a file must be put", "two/x is a file, where a folder must be made"]
+    for name, why in zip(("one", "two"), said, strict=True):
+        done = run("mine", "--to", tmp_path / name, "--catalogue", own, "--yes")
+        assert isinstance(done.exception, InputError) and why in str(done.exception)
+    assert not site.pages["/a"].sent
 
 
 def test_the_disk_is_looked_at_first(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

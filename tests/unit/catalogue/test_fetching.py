@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import itertools
 import random
@@ -292,9 +293,36 @@ def test_sizes_are_asked_for(site: Site) -> None:
 
 
 def test_a_packed_answer_is_unpacked_but_a_packed_file_is_not(site: Site, tmp_path: Path) -> None:
-    import gzip
-
     packed = gzip.compress(CONTENT, mtime=0)
     site.add("/a", packed, headers={"Content-Encoding": "gzip"})
     assert fetch(site, tmp_path / "a.json") == sha(CONTENT)
     assert fetch(site, tmp_path / "a.tar.gz") == sha(packed)
+
+
+@pytest.mark.parametrize("how", [{}, {"sha256": sha(CONTENT)}, {"size": len(CONTENT)}])
+def test_a_packed_answer_that_breaks_begins_anew(site: Site, tmp_path: Path, how: dict[str, Any]) -> None:
+    """What has come is counted in bytes of the file, and ranges in bytes of the packed answer."""
+    packed = gzip.compress(CONTENT, mtime=0)
+    page = site.add("/a", packed, headers={"Content-Encoding": "gzip"}, breaks=[len(packed) // 2, len(packed) // 3])
+    assert fetch(site, tmp_path / "a.json", **how) == sha(CONTENT)
+    assert not any("range" in request for request in page.requests) and len(page.requests) == 3
+
+
+def test_a_packed_answer_that_is_cut_off_is_not_whole(site: Site, tmp_path: Path) -> None:
+    site.add("/a", gzip.compress(CONTENT)[:-50], headers={"Content-Encoding": "gzip"})
+    with pytest.raises(InputError, match="the compressed answer ended after"):
+        fetch(site, tmp_path / "a.json")
+    assert not (tmp_path / "a.json").exists()
+    site.add("/a", gzip.compress(CONTENT[:1000]) + gzip.compress(CONTENT[1000:]), headers={"Content-Encoding": "gzip"})
+    assert fetch(site, tmp_path / "a.json") == sha(CONTENT)  # two streams are one file
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "foo", "gzip, gzip"])
+def test_other_encodings_are_refused_and_not_kept_as_the_file(site: Site, tmp_path: Path, encoding: str) -> None:
+    site.add("/a", CONTENT, headers={"Content-Encoding": encoding})
+    with pytest.raises(InputError, match=f"comes compressed as '{encoding}', although it was asked for as it is"):
+        fetch(site, tmp_path / "a.json")
+    assert not (tmp_path / "a.json").exists()
+    site.add("/a", CONTENT, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(InputError, match="is not the gzip that its server says"):
+        fetch(site, tmp_path / "a.json")

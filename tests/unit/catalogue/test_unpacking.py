@@ -234,3 +234,17 @@ def test_what_a_killed_process_left_is_taken_up(tmp_path: Path) -> None:
     (tmp_path / "to/a.json").write_bytes(FILES["a.json"])
     assert unpack(archive, tmp_path / "to").files == 4
     assert below(tmp_path / "to") == {name.removeprefix("./") for name in FILES} and not staging.exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_without_files_is_damaged(tmp_path: Path, kind: str) -> None:
+    archive = (make_zip if kind == "zip" else make_tar)(tmp_path / f"a.{kind}", {})
+    with pytest.raises(InputError, match="it holds no file"):
+        unpack(archive, tmp_path / "to")
+    assert below(tmp_path / "to") == set()
+
+
+def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a file without a name"):
+        unpack(make_tar(tmp_path / "a.tar", {"b": b"1", "": b"2"}), tmp_path / "to")
+    assert below(tmp_path / "to") == set()

@@ -35,6 +35,7 @@ WANTED = [{"file": "a.jpg", "text": "Tea, hot"}, {"file": "b.jpg", "text": 'A "r
         ("t.json", "\n".join(map(json.dumps, WANTED))),  # lines
         ("t.jsonl", "\ufeff" + "\n\n".join(map(json.dumps, WANTED))),
         ("t.ndjson", "\n".join(map(json.dumps, WANTED))),
+        ("t.jsonl", " \n" + json.dumps(WANTED, indent=1)),  # a list after all
     ],
 )
 def test_one_table_in_many_forms(tmp_path: Path, name: str, content: str) -> None:
@@ -48,6 +49,13 @@ def test_one_table_in_many_forms(tmp_path: Path, name: str, content: str) -> Non
         ("t.csv", b"image,image\na,b\n", "two columns have the name 'image'"),
         ("t.csv", b"", "is empty"),
         ("t.csv", b",,\n", "is empty"),
+        ("t.csv", json.dumps(WANTED).encode(), "is JSON, not CSV; name it .json"),
+        ("t.csv", b'{"file": "a.jpg"}\n', "is JSON, not CSV; name it .json"),
+        (
+            "t.json",
+            json.dumps({"data": WANTED}, indent=1).encode(),
+            "a table is a list of objects, or one object in each",
+        ),
         ("t.csv", "image\nä.jpg\n".encode("utf-16"), "in UTF-16: save"),
         ("t.csv", "image\nä.jpg\n".encode("utf-16-le"), "in UTF-16: save"),
         ("t.csv", "image\nä.jpg\n".encode("utf-32"), "in UTF-32: save"),
@@ -66,6 +74,21 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, name: str, content:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=says):
         list(read_rows(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_a_line_that_is_no_object_stops_none(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"a": 1}\n{"a":\n5\n{"a": 2}\n{"a": 3')
+    rows = list(read_rows(tmp_path / name))
+    assert [row for row in rows if not isinstance(row, BadRow)] == [{"a": 1}, {"a": 2}]
+    told = [str(row) for row in rows if isinstance(row, BadRow)]
+    assert told[0].startswith("line 2 is not valid JSON: ") and told[1] == "line 3 is not a JSON object but int"
+    assert told[2].startswith("line 5 is not valid JSON (the file is cut off)")
+    source = SourceSection(name="s", reader="table", translate=False, options={
+        "path": tmp_path / name, "task": "text", "columns": {"prompt": "a", "answer": "a"}, "licence": "own",
+    })  # fmt: skip
+    recipe = DataRecipe(title="t", sources=(source,), bad_rows="drop")
+    assert [record.reason for record in read_source(recipe, source) if isinstance(record, Drop)] == ["bad row"] * 5
 
 
 def test_a_header_alone_is_a_table_without_rows_and_an_odd_row_stops_none(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mblip.config import DataRecipe, SourceSection
@@ -41,6 +44,38 @@ def test_text_rows_of_a_table_are_used_as_they_are(tmp_path: Path) -> None:
         ("bad row",),
     ]
     assert all(record.images == () for record in found if isinstance(record, Example))
+
+
+PLAIN = [(" Habari?\n", "\tNzuri.\r\n"), ('["a", "b"]', '["c"]'), ("cafe\u0301 \u200b", "\ufb01\u00a0")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "chat.jsonl", "chat.parquet", "parts.jsonl"])
+def test_text_rows_are_used_byte_for_byte(kind: str, tmp_path: Path) -> None:
+    path, reader = tmp_path / f"t.{kind.rpartition('.')[2]}", "table"
+    rows: list[dict[str, Any]] = [{"prompt": prompt, "answer": answer} for prompt, answer in PLAIN]
+    if kind.startswith(("chat", "parts")):
+        reader = "chat"
+        content = (lambda text: [{"type": "text", "text": text}]) if kind.startswith("parts") else str
+        rows = [
+            {"messages": [{"role": "user", "content": content(p)}, {"role": "assistant", "content": content(a)}]}
+            for p, a in PLAIN
+        ]
+    if kind.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == "csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("prompt", "answer"), *PLAIN])
+    else:
+        write(path, "".join(json.dumps(row) + "\n" for row in rows))
+    found = read(reader, path=path, language="sw", **({"task": "text"} if reader == "table" else {}))
+    assert [tuple(record.texts.values()) for record in found if isinstance(record, Example)] == PLAIN
+
+
+def test_a_broken_line_of_a_chat_is_dropped_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.jsonl", chat(("user", "a"))[:-9] + "\n" + chat(("user", "b"), ("assistant", "c")) + "\n")
+    first, second = read("chat", path=path)
+    assert isinstance(first, Drop) and first.reason == "bad row" and "line 1 is not valid JSON" in first.detail
+    assert isinstance(second, Example) and second.id == "s/2-1"
 
 
 def test_columns_may_be_called_otherwise_and_a_row_may_have_a_picture(tmp_path: Path) -> None:

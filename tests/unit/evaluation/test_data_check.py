@@ -150,6 +150,35 @@ def test_tables_of_a_suite_are_looked_at_like_benchmarks(tmp_path: Path) -> None
     assert shown.exit_code == 1 and "row 1" in shown.stdout
 
 
+def test_a_suite_that_makes_its_own_items_needs_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = doctor("scenes", "--languages", "German,sw")
+    assert shown.exit_code == 0 and "scenes: 2 of 2 languages complete (de sw)\n" in shown.stdout
+    assert "needs no data" in shown.stdout
+    rows = json.loads(doctor("scenes", "--languages", "sw", "--json").stdout)
+    assert [(row["language"], row["is_complete"], row["items"] > 0) for row in rows] == [("sw", True, True)]
+    with pytest.raises(InputError, match="scenes has no data in quz"):
+        CliRunner().invoke(app, ["doctor", "scenes", "--languages", "qu"], catch_exceptions=False)
+    (tmp_path / "both.yaml").write_text("title: both\nkind: eval\nbenchmarks: [scenes, xgqa]\nlanguages: [de]\n")
+    (tmp_path / "data").mkdir()
+    shown = doctor("both.yaml")
+    assert shown.exit_code == 1 and "scenes: 1 of 1" in shown.stdout and "xgqa: 0 of 1" in shown.stdout
+
+
+@pytest.mark.parametrize("models", [["a.gguf"], ["a.gguf", "b.gguf"]])
+@pytest.mark.parametrize("holds", ["benchmark", "raw files"])
+def test_a_folder_of_data_may_hold_models(holds: str, models: list[str], tmp_path: Path) -> None:
+    if holds == "benchmark":
+        data.xgqa(tmp_path / "deep")
+        data.pictures(tmp_path, EVALUATED["xgqa"], "de")
+    else:
+        (tmp_path / "images/train2014").mkdir(parents=True)
+    for name in models:
+        (tmp_path / name).write_bytes(b"GGUF\3\0\0\0")
+    shown = doctor(tmp_path)
+    assert "xgqa: " in shown.stdout and "usable" not in shown.stdout
+
+
 def test_a_model_is_looked_at_too(tmp_path: Path) -> None:
     good = CliRunner().invoke(app, ["doctor", "nano:nano-blip2-en", "--json"])
     assert good.exit_code == 0 and json.loads(good.stdout)["is_usable"] is True

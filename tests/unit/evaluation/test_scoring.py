@@ -337,7 +337,7 @@ def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         score_predictions(BENCHMARKS["captions"], data, predictions)
     predictions.write_bytes(b'[{"image_id": 7, "caption": "\xff"}]')
-    with pytest.raises(InputError, match="is not UTF-8 at byte 29"):
+    with pytest.raises(InputError, match="line 1: the byte 0xFF is not UTF-8; save the file as UTF-8"):
         score_predictions(BENCHMARKS["captions"], data, predictions)
     with pytest.raises(InputError, match="cannot read"):
         score_predictions(BENCHMARKS["captions"], data, tmp_path / "none.json")

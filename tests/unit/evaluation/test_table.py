@@ -60,8 +60,9 @@ def lines(path: Path, rows: Sequence[Any]) -> Path:
 
 
 def score(table: Path, predictions: Path, task: str, columns: Sequence[str] = (), **more: Any) -> Score:
-    benchmark = own_table(table, task, "de", columns, more.get("allow_missing", False))
-    return score_predictions(benchmark, table, predictions, "de", **more)[0]
+    language = more.pop("language", "de")
+    benchmark = own_table(table, task, language, columns, more.get("allow_missing", False))
+    return score_predictions(benchmark, table, predictions, language, **more)[0]
 
 
 def captions_said(path: Path) -> Path:
@@ -407,6 +408,170 @@ def test_the_command_line_says_what_a_table_needs(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(InputError, match=told):
             table_section(*options, ())  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("photos/a.jpg", "a.jpg"),
+        ("a.jpg", "/elsewhere/photos/a.JPG"),
+        ("photos\\a.webp", "C:\\me\\photos\\a.webp"),
+        ("caf\u00e9.heic", "cafe\u0301"),
+        ("a.tiff", " ./a.tiff "),
+        ("COCO_val2014_000000000042.jpg", "42"),
+    ],
+)
+def test_a_picture_is_the_same_however_its_path_is_spelled(held: str, said: str, tmp_path: Path) -> None:
+    captions = write_csv(tmp_path / "t.csv", [("image", "caption"), (held, "Hund"), ("b.jpg", "Katze")])
+    spoken = write_csv(tmp_path / "p.csv", [("file", "caption"), (said, "Hund"), ("b", "Katze")])
+    assert score(captions, spoken, "caption").metrics["Bleu_1"] == pytest.approx(1)
+    questions = write_csv(tmp_path / "q.csv", [("image", "question", "answer"), (held, "?", "1"), ("b.jpg", "?", "2")])
+    answers = write_csv(tmp_path / "a.csv", [("photo", "answer"), ("b", "2"), (said, "1")])
+    assert score(questions, answers, "vqa").metrics["accuracy"] == 100
+
+
+@pytest.mark.parametrize(
+    ("held", "said"), [("1", "1.0"), ("1.0", "1"), ("007", "7"), ("7", " 007 "), ("\u00e9", "e\u0301"), ("q-1", "q-1")]
+)
+def test_an_id_is_the_same_however_programs_write_it(held: str, said: str, tmp_path: Path) -> None:
+    rows = [("qnr", "image", "question", "answer"), (held, "a", "?", "1"), ("x", "a", "?", "2")]
+    table = write_csv(tmp_path / "t.csv", rows)
+    answers = write_csv(tmp_path / "p.csv", [("qnr", "answer"), ("x", "2"), (said, "1")])
+    assert score(table, answers, "vqa", ["id=qnr"]).metrics["accuracy"] == 100
+
+
+def test_ids_that_differ_by_their_spelling_alone_stay_apart(tmp_path: Path) -> None:
+    rows = [("7", "1"), ("007", "2"), ("7.0", "3")]
+    table = write_csv(tmp_path / "t.csv", [("id", "image", "question", "answer"), *((i, "a", "?", g) for i, g in rows)])
+    said = write_csv(tmp_path / "p.csv", [("id", "answer"), *reversed(rows)])
+    assert score(table, said, "vqa").metrics["accuracy"] == 100
+
+
+def test_an_index_names_rows_only_where_the_table_has_one(tmp_path: Path) -> None:
+    rows = [("image", "question", "answer"), ("a", "?", "1"), ("b", "?", "2")]
+    said = write_csv(tmp_path / "p.csv", [("index", "prediction"), ("5", "1"), ("6", "2")])
+    table = write_csv(tmp_path / "t.csv", [("index", *rows[0]), ("5", *rows[1]), ("6", *rows[2])])
+    assert score(table, said, "vqa").metrics["accuracy"] == 100
+    with pytest.raises(InputError, match="does not name its item"):  # rows are counted from 1 here, and by pandas from 0
+        score(write_csv(tmp_path / "t.csv", rows), said, "vqa")
+
+
+def test_one_id_with_two_questions_can_be_left_out(tmp_path: Path) -> None:
+    rows = [
+        ("id", "image", "question", "answer"),
+        ("1", "a", "?", "1"),
+        ("1", "a", "other?", "2"),
+        ("2", "a", "?", "2"),
+    ]
+    table = write_csv(tmp_path / "t.csv", rows)
+    said = write_csv(tmp_path / "p.csv", [("id", "answer"), ("1", "1"), ("2", "2")])
+    result = score(table, said, "vqa", allow_missing=True)
+    assert result.metrics["accuracy"] == 100 and result.fingerprint["rows_left_out"] == 1
+
+
+PREDICTIONS = {
+    "utf-16": (
+        "p.jsonl",
+        '{"id": 1, "answer": "\u00e9"}'.encode("utf-16"),
+        "the file is in UTF-16: save the file as UTF-8",
+    ),
+    "latin-1": (
+        "p.json",
+        '[{"id": 1, "answer": "caf\u00e9 au lait"}]'.encode("latin-1"),
+        "seems to be in Windows-1252",
+    ),
+    "gzip": ("p.json", b"\x1f\x8b\x08\0", "the file is compressed: unpack it"),
+    "ending gz": ("p.csv.gz", b"\x1f\x8b\x08\0", "unpack it"),
+    "spreadsheet": ("p.xlsx", b"PK\3\4", "is a spreadsheet: save it as CSV"),
+    "text": ("p.txt", b"id,answer\n1,2\n", "a table has the ending .csv, .tsv or .parquet"),
+    "line": (
+        "p.jsonl",
+        b'{"id": 1, "answer": "x"}\n{"id": 2, "answer":\n{"id": 3}\n',
+        "p.jsonl, line 2 is not valid JSON",
+    ),
+    "cells": ("p.csv", b"id,answer\n1,2,3\n", "line 2 has 3 cells.*; correct this row, or remove it"),
+}
+
+
+@pytest.mark.parametrize("kind", PREDICTIONS)
+def test_predictions_that_cannot_be_read_say_what_to_do(kind: str, tmp_path: Path) -> None:
+    name, content, says = PREDICTIONS[kind]
+    (tmp_path / name).write_bytes(content)
+    table = write_csv(tmp_path / "t.csv", [("image", "question", "answer"), ("a", "?", "1")])
+    with pytest.raises(InputError, match=says):
+        score(table, tmp_path / name, "vqa")
+
+
+def test_a_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "t.csv", [("image", "caption"), ("a", "1")])
+    with pytest.raises(InputError, match="is a folder; name the file in it"):
+        score(table, tmp_path, "caption")
+    with pytest.raises(InputError, match=r"is a folder; name the table in it, or several as .*\*.parquet in quotes"):
+        own_table(tmp_path, "caption", "de", ())
+
+
+def test_the_right_option_may_be_spelled_otherwise_where_that_is_clear(tmp_path: Path) -> None:
+    head = ("id", "image", "question", "A", "B", "C", "answer")
+    for options, gold, place in [(("Caf\u00e9", "dog", "cat"), "cafe\u0301", 0), (("Dog", "Cat", "cow"), "CAT", 1)]:
+        table = write_csv(tmp_path / "t.csv", [head, ("1", "a", "?", *options, gold)])
+        (item,) = own_table(table, "choice", "de", ()).read(table, "de")
+        assert item.gold == options[place]
+    unclear = write_csv(tmp_path / "t.csv", [head, ("1", "a", "?", "dog", "DOG", "cat", "Dog")])
+    with pytest.raises(InputError, match="not one of the 3 options"):
+        own_table(unclear, "choice", "de", ())
+
+
+def _in_languages(folder: Path, name: str = "language") -> tuple[Path, Path]:
+    rows = [
+        ("a", "sw", "mbwa"),
+        ("a", "de", "Hund"),
+        ("b", "Swahili", "paka"),
+        ("b", "de", "Katze"),
+        ("c", "Klingon", "x"),
+    ]
+    table = write_csv(folder / "t.csv", [("image", name, "caption"), *rows])
+    said = write_csv(folder / "p.csv", [("image", name, "prediction"), *rows[:-1]])
+    return table, said
+
+
+@pytest.mark.parametrize("name", ["language", "Language", "lang", "language_code"])
+def test_only_rows_in_the_language_are_taken_where_the_rows_name_theirs(name: str, tmp_path: Path) -> None:
+    table, said = _in_languages(tmp_path, name)
+    result = score(table, said, "caption", language="sw")
+    assert result.n == 2 and result.metrics["Bleu_1"] == pytest.approx(1) and result.fingerprint["rows_of_others"] == 3
+    assert result.fingerprint["remark"] == (
+        f"rows in other languages, left out by the column {name!r}: 'de' 2, 'Klingon' 1"
+    )
+    named = score(table, said, "caption", [f"language={name}"], language="sw")
+    assert (named.n, named.metrics) == (2, result.metrics) and "remark" not in named.fingerprint
+    done = CliRunner().invoke(app, ["eval", str(said), "--table", str(table), "--task", "caption", "--language", "sw",
+                                    "--to", str(tmp_path / "run"), "--json"])  # fmt: skip
+    assert json.loads(done.stdout)[0]["metrics"]["CIDEr"] == result.metrics["CIDEr"]
+    with pytest.raises(
+        InputError, match=r"no rows in 'fr': its column .* says 'de' 2, 'sw' 1, 'Swahili' 1, 'Klingon' 1"
+    ):
+        score(table, said, "caption", language="fr")
+    everything = own_table(table, "caption", "sw", ["language="])
+    assert [item.gold for item in everything.read(table, "sw")] == [("mbwa", "Hund"), ("paka", "Katze"), ("x",)]
+
+
+def test_a_row_that_names_no_language_is_told_of(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "t.csv", [("image", "language", "caption"), ("a", "sw", "mbwa"), ("b", "", "paka")])
+    with pytest.raises(
+        InputError, match="row 2: 'language' is blank; name the row's language, or take rows in any with"
+    ):
+        own_table(table, "caption", "sw", ())
+    assert len(own_table(table, "caption", "sw", (), allow_missing=True).read(table, "sw")) == 1
+
+
+def test_a_remark_on_rows_left_out_stands_beside_one_on_spelling(tmp_path: Path) -> None:
+    table = write_csv(
+        tmp_path / "t.csv",
+        [("image", "question", "answer", "lang"), ("a", "q", "caf\u00e9", "fr"), ("b", "q", "no", "en")],
+    )
+    said = write_csv(tmp_path / "p.csv", [("id", "answer"), ("1", "cafe\u0301")])
+    remark = score(table, said, "vqa", language="fr").fingerprint["remark"]
+    assert remark.startswith("rows in other languages, left out by the column 'lang': 'en' 1; ") and "nfc" in remark
 
 
 def _struct(count: int) -> list[dict[str, Any]]:

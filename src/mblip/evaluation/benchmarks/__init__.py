@@ -82,6 +82,11 @@ def family(name: str) -> list[str]:
     return [key for key, owner in zip(names, owners, strict=True) if set(owner) & set(first)]
 
 
+def can_be_asked(name: str) -> bool:
+    """Whether a name is that of a benchmark, or of a family, that a model can be asked."""
+    return any(_can_be_asked(benchmark) for benchmark in map(_registered, family(name)))
+
+
 def evaluated(name: str) -> list[Benchmark]:
     """The benchmark of a name, or its family: ``pope_random``, ``pope_popular`` and so on for ``pope``.
 
