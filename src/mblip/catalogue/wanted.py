@@ -170,6 +170,18 @@ def finds(path: str, catalogue: Mapping[str, DataSet]) -> tuple[DataSet, SetFile
     return best and best[1:]
 
 
+def read_elsewhere(wanted: Wanted, catalogue: Mapping[str, DataSet], folder: Path) -> dict[str, Path]:
+    """The raw files that recipes read at a place where they are not, with their place below the data folder."""
+    found: dict[str, Path] = {}
+    for path in wanted.paths:
+        hit = None if Path(path).exists() else finds(path, catalogue)
+        for given in hit[1].gives if hit else ():
+            ends = Path(given).parts
+            if Path(path).parts[-len(ends) :] == ends and (folder / given).exists():
+                found[path] = folder / given
+    return found
+
+
 def raw_paths(recipe: DataRecipe | TrainRecipe) -> dict[str, str]:
     """The raw files and folders that a recipe's sources read, with the name of the first source that reads each."""
     own = () if isinstance(recipe, DataRecipe) else (recipe.data.source,)

@@ -258,7 +258,7 @@ def download(
     from mblip.catalogue.describing import describe_by_hand, describe_plan
     from mblip.catalogue.download import ask_sizes, make_plan, run_plan
     from mblip.catalogue.entries import load_catalogue
-    from mblip.catalogue.wanted import find_wanted
+    from mblip.catalogue.wanted import find_wanted, read_elsewhere
 
     known = load_catalogue(catalogue)
     if listing:
@@ -287,6 +287,8 @@ def download(
                 raise typer.Exit(1)
         with ProgressBars("bytes", in_bytes=True) as shown:
             run_plan(found, jobs=jobs, remove_archives=remove_archives, say=shown.say, progress=shown)
+    for path, place in read_elsewhere(wanted, known, to).items():
+        print(f"note: {wanted.paths[path]} reads {path}, but the file is at {place}: change the path, or --to")
     for command in wanted.next:
         print(f"then: {command}")
     absent = [*(item.target for item in found.to_ask_for), *(one.places(to)[0] for one in lacking)]

@@ -15,7 +15,7 @@ from mblip import plugins
 from mblip.catalogue.checking import check_needs
 from mblip.catalogue.entries import SetFile, load_catalogue, read_catalogue
 from mblip.catalogue.names import unsafe
-from mblip.catalogue.wanted import ByHand, check_raw_files, find_wanted, finds, open_recipe, raw_paths
+from mblip.catalogue.wanted import ByHand, check_raw_files, find_wanted, finds, open_recipe, raw_paths, read_elsewhere
 from mblip.cli.app import app
 from mblip.config import DataRecipe, EvalRecipe, TrainRecipe, load_recipe, shipped_recipes
 from mblip.errors import InputError
@@ -120,6 +120,21 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     assert find_wanted([str(recipe)], CATALOGUE).by_hand == wanted.by_hand
     hit = finds("/x/y/dataset_coco.json", CATALOGUE)
     assert hit and hit[0].name == "coco_captions" and finds("dataset_cocoo.json", CATALOGUE) is None
+
+
+def test_a_file_that_a_recipe_reads_elsewhere_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere/coco/annotations/captions_train2014.json"
+    source = {"name": "coco", "reader": "coco", "options": {"path": str(path)}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"title": "own", "sources": [source]}))
+    wanted = find_wanted([str(tmp_path / "own.yaml")], CATALOGUE)
+    place = tmp_path / "data/coco/annotations/captions_train2014.json"
+    assert read_elsewhere(wanted, CATALOGUE, tmp_path / "data") == {}  # it is at neither place
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert read_elsewhere(wanted, CATALOGUE, tmp_path / "data") == {str(path): place}
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert read_elsewhere(wanted, CATALOGUE, tmp_path / "data") == {}
 
 
 @pytest.mark.parametrize(

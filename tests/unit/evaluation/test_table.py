@@ -452,7 +452,9 @@ def test_an_index_names_rows_only_where_the_table_has_one(tmp_path: Path) -> Non
     said = write_csv(tmp_path / "p.csv", [("index", "prediction"), ("5", "1"), ("6", "2")])
     table = write_csv(tmp_path / "t.csv", [("index", *rows[0]), ("5", *rows[1]), ("6", *rows[2])])
     assert score(table, said, "vqa").metrics["accuracy"] == 100
-    with pytest.raises(InputError, match="does not name its item"):  # rows are counted from 1 here, and by pandas from 0
+    with pytest.raises(
+        InputError, match="does not name its item"
+    ):  # rows are counted from 1 here, and by pandas from 0
         score(write_csv(tmp_path / "t.csv", rows), said, "vqa")
 
 
