@@ -137,7 +137,7 @@ def test_imagenet_with_a_class_index_and_hidden_folders(tmp_path: Path) -> None:
     (["tench", 3], {}, "english.json: the name of class 1 must be a text, not 3"),
     (["tench", "shark"], {"DE": [[0], [None]]}, "babel.json: 'DE' has the label None for class 0"),
     (["tench", "shark"], {"DE": [["0"], ["x"]]}, "'DE' labels class '0', but there are 2 classes"),
-    (["tench", "shark"], {"DE": [5, 6]}, "must hold two lists of one length"),
+    (["tench", "shark"], {"DE": [5, 6]}, "must hold two lists of equal length"),
 ])  # fmt: skip
 def test_imagenet_lists_that_are_none(tmp_path: Path, english: Any, labels: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -118,7 +118,7 @@ def test_what_is_no_language_model_of_one_file_is_refused(tmp_path: Path) -> Non
         with pytest.raises(InputError, match="one of 2 parts of a model"):
             locate_language_model(where)
     (tmp_path / "text.gguf").write_text("not this")
-    with pytest.raises(InputError, match="no GGUF file"):
+    with pytest.raises(InputError, match="not a GGUF file"):
         locate_language_model(tmp_path / "text.gguf")
     (tmp_path / "old.gguf").write_bytes(b"GGUF" + (1).to_bytes(4, "little") + whole.read_bytes()[8:])
     with pytest.raises(InputError, match="GGUF of version 1"):

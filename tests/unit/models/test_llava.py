@@ -175,7 +175,7 @@ def test_what_goes_not_together_is_refused_in_a_sentence(tmp_path: Path) -> None
         InputError, match="reads with an encoder, but transformers' LLaVA holds only causal language models"
     ):
         build_model(tower, checkpoints.llm(tmp_path / "mt5", "mt5"))
-    with pytest.raises(InputError, match="bridge=qformer needs the eyes of a BLIP-2"):
+    with pytest.raises(InputError, match="bridge=qformer needs the vision encoder of a BLIP-2"):
         build_model(tower, llm, bridge="qformer")
     with pytest.raises(InputError, match="are for bridge=mlp: leave them out"):
         build_model(blip2, llm, vision_feature_layer=-1)
@@ -331,9 +331,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a layer": (lambda f: edit(f, vision_feature_layer=9), "9 is not among the 3 layers"),
     "a strategy": (lambda f: edit(f, vision_feature_select_strategy="half"), "cannot be read: .*select_strategy"),
     "an image token outside": (lambda f: edit(f, image_token_index=10**6), "outside the language model's vocabulary"),
-    "an image token of nothing": (lambda f: edit(f, image_token_index=130), "no token of id 130"),
+    "an image token of nothing": (lambda f: edit(f, image_token_index=130), "no token with the id 130"),
     "an encoder": (lambda f: edit(f, text_config={"model_type": "t5"}), r"\(t5\) reads with an encoder"),
-    "code": (lambda f: edit(f, auto_map={"AutoModel": "x.Y"}), "auto_map.*refused"),
+    "code": (lambda f: edit(f, auto_map={"AutoModel": "x.Y"}), "auto_map.*does not run"),
     "no language model": (lambda f: edit(f, text_config=None), "has no text_config"),
     "no vision model": (
         lambda f: edit(f, vision_config={}),

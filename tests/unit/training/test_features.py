@@ -253,7 +253,7 @@ def test_unreadable_pictures_count_once_in_many_epochs(small: Make, tmp_path: Pa
     [
         ("data.crop_scale=[0.5,1]", r"data\.crop_scale crops each picture differently"),
         ("data.flip=true", r"data\.flip mirrors pictures at random"),
-        ("parts.vision=full", r"parts\.vision learns"),
+        ("parts.vision=full", r"parts\.vision is trained"),
         ("sharding=full", r"with sharding=full all processes encode together"),
     ],
 )
