@@ -1,7 +1,7 @@
 """Plan a training recipe without loading weights: parameters, bytes, the cards it fits on, steps, hours.
 
-The model is built on fake tensors, which have a shape and no memory, and one micro-batch runs forward and backward on
-them: what is alive at the worst moment is counted, so that checkpointing, adapters and the chunked loss are in the figure.
+The model is built without values (:mod:`mblip.models.hollow`), and one micro-batch runs forward and backward on it: what is
+alive at the worst moment is counted, so that checkpointing, adapters and the chunked loss are in the figure.
 The micro-batch is the largest that the recipe allows. It has no padding, so packed rows leave it as it is; any batch that they
 do pack has fewer tokens.
 """
@@ -9,20 +9,17 @@ do pack has fewer tokens.
 from __future__ import annotations
 
 import math
-import weakref
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
 from mblip.config import MixSection, TrainRecipe
 from mblip.errors import InputError
 from mblip.models.auto_settings import resolve_auto
+from mblip.models.hollow import Meter, hollow_out
 from mblip.models.language_model import CausalLanguageModel, Seq2SeqLanguageModel
 from mblip.models.loss import chunk_rows
 from mblip.models.parts import count_parameters, parameters_by_part
@@ -127,9 +124,7 @@ def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
     learning = count_parameters(vlm, trainable=True)
     weights = _weight_bytes(vlm, recipe)
     batch = batch_shape(vlm, recipe)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        _refill(vlm)
-        activations = _step_bytes(vlm, recipe, batch)
+    activations = _step_bytes(vlm, recipe, batch)
     trainable = sum(learning.values())
     memory = Memory(weights, 4 * trainable, 8 * trainable, activations, _logit_bytes(vlm, recipe, batch))
     texts = _count_texts(recipe.data) if texts is None else texts
@@ -197,10 +192,8 @@ def _weight_bytes(vlm: VisionLLM, recipe: TrainRecipe) -> int:
 
 def _step_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> int:
     """Peak bytes of a micro-batch's forward and backward pass, besides weights, gradients and the loss."""
-    for parameter in vlm.parameters():
-        if parameter.requires_grad:
-            parameter.grad = torch.zeros_like(parameter)
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"), _Live() as step:
+    hollow_out(vlm)
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"), Meter() as step:
         synthetic_states(vlm, batch, "cpu").sum().backward()  # type: ignore[no-untyped-call]
     # A quantised layer is unpacked while it multiplies.
     unpacked = 0
@@ -215,59 +208,6 @@ def _logit_bytes(vlm: VisionLLM, recipe: TrainRecipe, batch: dict[str, int]) -> 
     head = vlm.llm.head.weight
     rows = chunk_rows(head, batch["texts"] * batch["answer_tokens"])
     return int(rows * len(head) * (head.element_size() + 4 + 4))
-
-
-def _refill(model: nn.Module) -> None:
-    """Replace tensors on the meta device by tensors of the current mode; ties are kept."""
-    made: dict[int, Any] = {}
-    for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, old in tensors.items():
-                if old is None:
-                    continue
-                if id(old) not in made:
-                    new = torch.empty(old.shape, dtype=old.dtype)
-                    made[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-                tensors[name] = made[id(old)]
-
-
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the live tensors that operations create."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = 0
-        self._now = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        if func.namespace == "prim":  # questions such as a tensor's device: two of three calls, and they make nothing
-            return made
-        given = None
-        for leaf in (made,) if isinstance(made, Tensor) else tree_leaves(made):
-            if isinstance(leaf, Tensor) and _address(leaf) not in self._known:
-                if given is None:
-                    given = {_address(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-                if _address(leaf) not in given:
-                    self._add(leaf)
-        return made
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        address, size = _address(tensor), storage.nbytes()
-        self._known.add(address)
-        self._now += size
-        self.peak = max(self.peak, self._now)
-        weakref.finalize(storage, self._drop, address, size)
-
-    def _drop(self, address: int, size: int) -> None:
-        self._known.discard(address)
-        self._now -= size
-
-
-def _address(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 def _count_texts(section: MixSection) -> int | None:
