@@ -136,8 +136,7 @@ def model_card(
         **({"base_model": hub} if hub else {}),
     }
     made = [
-        f"- {part}: `{base.id if base.id in hub else Path(base.id).name}`"
-        + (f", revision `{base.revision}`" if base.revision else "")
+        f"- {part}: `{base.shown}`" + (f", revision `{base.revision}`" if base.revision else "")
         for part, base in bases.items()
     ]
     if origin and (origin.adapters or origin.attached):
