@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,10 @@ def llama(folder: Path, tied: bool = False) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-def write_gguf(model: Any, to: Path, stored: str = "F32", architecture: str = "llama", left_out: str = "") -> Path:
+def write_gguf(
+    model: Any, to: Path, stored: str = "F32", architecture: str = "llama", left_out: str = "",
+    unsaid: Collection[str] = (), said: Mapping[str, Any] | None = None,
+) -> Path:  # fmt: skip
     """A model of :func:`llama` as a GGUF file; what is quantised in it is put back into the model.
 
     Args:
@@ -48,6 +52,8 @@ def write_gguf(model: Any, to: Path, stored: str = "F32", architecture: str = "l
         stored: Type of the matrices: F32, F16 or Q8_0.
         architecture: What the file says that it holds.
         left_out: Name of a tensor in the file that it is to lack.
+        unsaid: Keys that the file is to lack.
+        said: Values of keys, instead of the model's.
     """
     writer, config = gguf.GGUFWriter(to, architecture), model.config
     writer.add_name("tiny")
@@ -89,6 +95,11 @@ def write_gguf(model: Any, to: Path, stored: str = "F32", architecture: str = "l
         unpacked = packed.astype(np.float32) if stored == "F16" else gguf.quants.dequantize(packed, kind)
         with torch.no_grad():
             value.copy_(torch.from_numpy(_permuted(known, unpacked, back=True)))
+    for key in (key for data in writer.kv_data for key in list(data) if key in unsaid):
+        for data in writer.kv_data:
+            data.pop(key, None)
+    for key, changed in (said or {}).items():
+        writer.kv_data[0][key].value = changed
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -234,7 +234,7 @@ def _shown(error: Exception) -> Any:
 
 def _introduction(name: str, model: Predictor, notice: Notice | None, examples: bool) -> str:
     """The page's introduction: its purpose, the pictures that suit the model, and the first step."""
-    bases = [html.escape(base.id) for base in model.vlm.origin.bases.values()] if model.vlm.origin else []
+    bases = [html.escape(base.shown) for base in model.vlm.origin.bases.values()] if model.vlm.origin else []
     made_of = f" It was made from {' and '.join(f'`{base}`' for base in bases)}." if bases else ""
     sees = notice.sees if notice else "pictures of the kind that it was trained on, such as photographs"
     first = "Choose a picture, or one of the examples" if examples else "Choose a picture"

@@ -15,7 +15,14 @@ from mblip.models.locate import locate, locate_language_model
 from mblip.models.origin import Base, Origin
 from mblip.models.quantize import Quantization
 from mblip.models.reading import load_language_model, read_config
-from mblip.models.tokens import IMAGE_TOKEN, end_as_the_tokenizer, place_image_token, stop_as_generation_does
+from mblip.models.tokens import (
+    IMAGE_TOKEN,
+    check_end_tokens,
+    end_as_the_tokenizer,
+    end_tokens,
+    place_image_token,
+    stop_as_generation_does,
+)
 from mblip.models.vision_llm import VisionLLM
 from mblip.processing.framing import template_with_images
 
@@ -68,11 +75,12 @@ def build_model(
     image_processor = kind.read_image_processor(vision_folder, eyes)
     language_model, tokenizer = load_language_model(llm_folder, dtype)
     end_as_the_tokenizer(language_model, tokenizer)
-    image_token = place_image_token(language_model, tokenizer)
     if kind.images_in_text:
         stop_as_generation_does(language_model)
         if tokenizer.chat_template:
             tokenizer.chat_template = template_with_images(tokenizer.chat_template, IMAGE_TOKEN)
+    check_end_tokens(end_tokens(language_model), language_model.get_input_embeddings().num_embeddings, llm_folder)
+    image_token = place_image_token(language_model, tokenizer)
     container = kind.build(
         eyes, Checkpoint(vision_folder), language_model, image_token, bridge=qformer, projection=projection, seed=seed
     )

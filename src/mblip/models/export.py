@@ -22,6 +22,7 @@ from mblip.models.origin import Origin
 from mblip.models.quantize import Quantization, check_kind, quantization_of, unquantize
 from mblip.models.runs import DESCRIPTION, read_description
 from mblip.models.vision_llm import VisionLLM
+from mblip.processing.framing import ChatFrame, template_with_images
 from mblip.storage import atomic_folder, write_json
 
 _PROMPTS = ("Caption in English:", "Question: What is in the picture? Answer in German:", "Name the object in Swahili:")
@@ -80,6 +81,8 @@ def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> flo
         vlm.model.config.answer_separator = vlm.layout_for(False).separator
     if vlm.container.images_in_text:
         vlm.model.config.chat_prompts = vlm.chats
+    if vlm.chats:
+        _take_parts(vlm)
     vlm.model.generation_config = vlm.language_model.generation_config
     with atomic_folder(folder) as partial:
         vlm.model.save_pretrained(partial)
@@ -90,6 +93,15 @@ def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> flo
         card = model_card(folder.name, vlm, origin, quantization, error)
         (partial / "README.md").write_text(card, encoding="utf-8")
     return error
+
+
+def _take_parts(vlm: VisionLLM) -> None:
+    """Let a template of texts alone take images as parts of a turn too, as the model card and stock pipelines pass them."""
+    frame = vlm.layout_for(True).frame
+    assert isinstance(frame, ChatFrame)
+    if not frame.takes_parts:
+        template = template_with_images(frame.template, frame.image_token)
+        vlm.processor.chat_template = vlm.tokenizer.chat_template = template
 
 
 def probe(vlm: VisionLLM) -> Tensor:
@@ -124,8 +136,7 @@ def model_card(
         **({"base_model": hub} if hub else {}),
     }
     made = [
-        f"- {part}: `{base.id if base.id in hub else Path(base.id).name}`"
-        + (f", revision `{base.revision}`" if base.revision else "")
+        f"- {part}: `{base.shown}`" + (f", revision `{base.revision}`" if base.revision else "")
         for part, base in bases.items()
     ]
     if origin and (origin.adapters or origin.attached):

@@ -23,6 +23,7 @@ from transformers.generation.streamers import BaseStreamer
 from mblip.models.language_model import eval_mode
 from mblip.models.scoring import score_answers
 from mblip.models.speedups.shared_prefix import Prefixes, bytes_per_token
+from mblip.models.tokens import listed
 from mblip.models.vision_llm import VisionLLM, check_lengths
 from mblip.processing.images import Picture
 
@@ -159,9 +160,8 @@ class Generator:
             yield from zip(places, self._counted(ids), strict=True)
 
     def _counted(self, ids: Tensor) -> list[Answer]:
-        config = self.model.language_model.generation_config
-        named = self.generation.get("eos_token_id", config.eos_token_id)
-        ends = set(named if isinstance(named, list) else [named])
+        named = self.generation.get("eos_token_id")
+        ends = set(listed(named) if named is not None else self.model.ends_for(self.generation.get("chat")))
         found = []
         for row, text in zip(ids.tolist(), self.model.decode(ids), strict=True):
             made = row[1:] if self.model.is_encoder_decoder else row  # after the decoder's start token

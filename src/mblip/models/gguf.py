@@ -8,6 +8,7 @@ deleted at any time.
 from __future__ import annotations
 
 import importlib.util
+import re
 import struct
 import time
 from collections.abc import Iterator
@@ -67,6 +68,7 @@ def _digest(file: Path, size: int, changed: int) -> str:
 
 def _convert(file: Path, digest: str, to: Path, weights: bool) -> None:
     import torch
+    from gguf import GGUFReader
     from transformers import AutoConfig, AutoTokenizer
 
     from mblip.models.reading import check_complete, quietly, text_class
@@ -75,6 +77,7 @@ def _convert(file: Path, digest: str, to: Path, weights: bool) -> None:
     place: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     with atomic_folder(to) as made:
         with _told(file), quietly():
+            _check_facts(file, GGUFReader(file))
             config = AutoConfig.from_pretrained(file.parent, **place)
             auto = text_class(config, file)
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **place)
@@ -83,7 +86,7 @@ def _convert(file: Path, digest: str, to: Path, weights: bool) -> None:
             with _told(file), quietly():
                 place |= {"output_loading_info": True, "ignore_mismatched_sizes": True, "dtype": _stored_type(file)}
                 model, report = auto.from_pretrained(file.parent, **place)
-            check_complete(report, file)
+            check_complete(model, report, file)
             # Transformers still marks the dequantised model as quantised and would refuse to save it.
             model.hf_quantizer, model.config.quantization_config = None, None
             del model.config.quantization_config
@@ -94,6 +97,42 @@ def _convert(file: Path, digest: str, to: Path, weights: bool) -> None:
         else:
             config.save_pretrained(made)
         write_json(made / SOURCE, {"file": file.name, "sha256": digest})
+
+
+def _check_facts(file: Path, reader: Any) -> None:
+    """Check that a file says what transformers would otherwise take from the defaults of its kind, and says nothing.
+
+    Raises:
+        InputError: It does not, or says fewer layers than it holds.
+    """
+    kind = reader.fields["general.architecture"].contents()
+    # Kinds without attention have none of the latter two; llama.cpp's converter writes them for all others.
+    wanted = ("block_count", "embedding_length", "attention.head_count", "feed_forward_length")
+    held = [tensor.name for tensor in reader.tensors]
+    has = {"attention.head_count": ".attn_", "feed_forward_length": ".ffn_"}
+    for name in wanted:
+        needed = name not in has or any(has[name] in tensor for tensor in held)
+        if needed and f"{kind}.{name}" not in reader.fields:
+            raise InputError(
+                f"{file} does not say its {kind}.{name}, without which the model's shape is unknown: convert the model to "
+                "GGUF again, or take its safetensors"
+            )
+    layers = {int(tensor.split(".")[1]) for tensor in held if re.match(r"blk\.\d+\.", tensor)}
+    said = int(reader.fields[f"{kind}.block_count"].contents())
+    if layers and max(layers) >= said:
+        raise InputError(
+            f"{file} says {said} layers ({kind}.block_count) and holds {max(layers) + 1}: convert the model to GGUF again, or "
+            "take its safetensors"
+        )
+    if "tokenizer.ggml.tokens" in reader.fields:
+        lists = {"gpt2": "merges", "llama": "scores"}
+        words = reader.fields.get("tokenizer.ggml.model")
+        lacking = lists.get(words.contents() if words else "", "")
+        if lacking and f"tokenizer.ggml.{lacking}" not in reader.fields:
+            raise InputError(
+                f"{file} holds the words of its tokeniser without tokenizer.ggml.{lacking}, by which texts are cut into words: "
+                "convert the model to GGUF again, or take its safetensors"
+            )
 
 
 def _stored_type(file: Path) -> Any:

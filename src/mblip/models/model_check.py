@@ -18,10 +18,17 @@ from mblip.models.containers.towers import load_tower, tower_of
 from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
 from mblip.models.locate import locate_language_model
 from mblip.models.parts import count_parameters
-from mblip.models.reading import no_container, read_chat_template, read_tokenizer, sees_images
+from mblip.models.reading import (
+    check_places,
+    no_container,
+    read_chat_template,
+    read_generation_settings,
+    read_tokenizer,
+    sees_images,
+)
 from mblip.models.runs import DESCRIPTION, read_description
 from mblip.models.skeleton import base_config, container_config, language_model_skeleton, skeleton
-from mblip.models.tokens import IMAGE_TOKEN, NO_END, check_image_token
+from mblip.models.tokens import IMAGE_TOKEN, NO_END, check_end_tokens, check_image_token, listed
 from mblip.processing.framing import ChatFrame
 
 
@@ -104,8 +111,11 @@ def _check_vision_llm(folder: Path, config: Any, report: ModelReport) -> None:
             _ = template and ChatFrame(tokenizer, template, placeholder).takes_parts
         except MblipError as error:
             report.problems.append(f"{folder}: {error}")
-    if tokenizer.eos_token_id is None and config.get_text_config().eos_token_id is None:
+    said = read_generation_settings(folder).get("eos_token_id") if kind.images_in_text else None
+    ends = listed(said) or listed(config.get_text_config().eos_token_id) or listed(tokenizer.eos_token_id)
+    if not ends:
         report.problems.append(f"{folder}: {NO_END}")
+    check_end_tokens(ends, rows, folder)
     report.facts["parameters"] = _parameters(config)
     with torch.device("meta"):
         _check_weights(folder, skeleton(config, torch.float32).model, config, report)
@@ -138,6 +148,7 @@ def _check_language_model(folder: Path, config: Any, report: ModelReport) -> Non
     tokenizer = read_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         report.problems.append(f"{folder}: {NO_END}")
+    check_end_tokens(listed(tokenizer.eos_token_id), config.vocab_size, folder)
     report.facts["image token"] = f"{config.vocab_size - len(tokenizer)} embedding rows belong to no token"
     with torch.device("meta"):
         model = language_model_skeleton(config, torch.float32)
@@ -185,6 +196,7 @@ def _check_weights(folder: Path, model: Any, config: Any, report: ModelReport) -
         if not stored:
             lacking.append(known[0])
         other += [name for name in stored if found[name] != tuple(shapes[key])]
+    check_places(model, found.keys() - {name for known in names.values() for name in known}, folder)
     for problem, list_ in (("missing", lacking), ("of another size than config.json says", other)):
         if list_:
             report.problems.append(

@@ -32,6 +32,11 @@ class Base:
         return cls(shown, revision_of(folder), fingerprint(folder))
 
     @property
+    def shown(self) -> str:
+        """The id without the folders of this machine, for what others read."""
+        return Path(self.id).name if Path(self.id).is_absolute() else self.id
+
+    @property
     def name(self) -> str:
         """A name that locates the same checkpoint again."""
         return f"{self.id}@{self.revision}" if self.revision else self.id

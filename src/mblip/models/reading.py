@@ -7,7 +7,7 @@ although the files hold separate ones.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import logging as hf_logging
@@ -41,7 +42,8 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
     weights = Checkpoint(folder)
     chosen = choose_dtype(dtype, weights, "", config)
     model, report = from_pretrained(auto, folder, config=config, dtype=chosen)
-    check_loaded(model, report, weights, "", folder)
+    check_complete(model, report, folder)
+    check_head(model, weights, "", folder)
     apart = read_json(folder / "config.json").get("tie_word_embeddings") is False
     if apart and config.tie_word_embeddings and computes_by_tie(model):
         # The class treats every head as tied and scales its input by 1/sqrt(width); this head was trained without that.
@@ -101,10 +103,10 @@ def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None
     Raises:
         InputError: The checkpoint cannot be loaded.
     """
-    check_generation_settings(folder)
+    read_generation_settings(folder)  # tells damaged ones
     place = {"pretrained_model_name_or_path": folder if state is None else None, "state_dict": state}
     try:
-        with quietly():  # what it would warn of, check_loaded decides
+        with quietly():  # what it would warn of, check_complete decides
             model, report = auto.from_pretrained(
                 **place, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
             )
@@ -133,38 +135,35 @@ def quietly() -> Iterator[None]:
         hf_logging.set_verbosity(verbosity)
 
 
-def check_generation_settings(folder: Path) -> None:
-    """Whether a checkpoint's generation settings can be read; transformers goes on without damaged ones, and says nothing.
+def read_generation_settings(folder: Path) -> dict[str, Any]:
+    """A checkpoint's generation settings; transformers goes on without damaged ones, and says nothing.
 
     Raises:
-        InputError: They cannot.
+        InputError: They cannot be read.
     """
     file = folder / "generation_config.json"
-    if not file.is_file():
-        return
-    said = read_json(file)
+    said = read_json(file) if file.is_file() else {}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         value = said.get(name)
         if not all(isinstance(one, int) for one in (value if isinstance(value, list) else [value]) if one is not None):
             raise InputError(f"{file}: {name} is {value!r}, not the id of a token; copy the checkpoint again")
+    return said
 
 
-def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix: str, folder: Path) -> None:
-    """Check that no weight is random, missing or of another size, and that a separate head stays separate.
+def check_head(model: Any, weights: Checkpoint, prefix: str, folder: Path) -> None:
+    """Check that the files hold an output head that ``config.json`` says is separate, and keep it separate.
 
     Transformers ties mT5's head whatever the configuration says, unless the files hold one that differs.
 
     Args:
         model: The loaded language model.
-        report: The loading report of ``from_pretrained``.
         weights: The checkpoint's files.
         prefix: Prefix of the language model's names in these files.
         folder: The checkpoint's folder, for the message.
 
     Raises:
-        InputError: The check fails; the message names the first weight.
+        InputError: The head is missing.
     """
-    check_complete(report, folder)
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     raw = read_json(folder / "config.json")
     apart = raw.get("text_config", raw).get("tie_word_embeddings") is False
@@ -178,20 +177,55 @@ def check_loaded(model: Any, report: dict[str, Any], weights: Checkpoint, prefix
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
 
 
-def check_complete(report: dict[str, Any], folder: Path) -> None:
-    """Check that every weight was read.
+def check_complete(model: Any, report: dict[str, Any], folder: Path) -> None:
+    """Check that every weight was read, and that the model computes with every weight of the files.
 
     Args:
+        model: The loaded model.
         report: The loading report of :func:`from_pretrained`.
         folder: The checkpoint's folder, for the message.
 
     Raises:
-        InputError: Weights are missing or of another size; the message names the first.
+        InputError: Weights are missing, of another size, or left over; the message names the first.
     """
     mismatched = [entry[0] for entry in report["mismatched_keys"]]
     for problem, names in (("missing", report["missing_keys"]), ("of another size", mismatched)):
         if names:
             raise InputError(f"{folder}: {len(names)} weights are {problem}, the first is {min(names)}")
+    check_places(model, report["unexpected_keys"], folder)
+
+
+def check_places(model: nn.Module, unread: Iterable[str], folder: Path) -> None:
+    """Check that no weight of the files is left over because ``config.json`` says fewer layers, or no bias.
+
+    Without these weights the model would answer, and wrongly. Others that are not read are no concern: constants that older
+    versions of transformers saved, and parts that the model does not have, such as the text half of a dual encoder.
+
+    Args:
+        model: The model.
+        unread: Names of weights in the files that the model has not read.
+        folder: The checkpoint's folder, for the message.
+
+    Raises:
+        InputError: Weights are left over; the message names the first.
+    """
+    modules = dict(model.named_modules())
+    left = [name for name in unread if _lacks_its_place(modules, name.split("."))]
+    if left:
+        raise InputError(
+            f"{folder}: config.json has no place for {len(left)} weights of the files, the first is {min(left)}: it says "
+            "fewer layers, or no bias, where the files have them; copy the checkpoint again, with its own config.json"
+        )
+
+
+def _lacks_its_place(modules: Mapping[str, nn.Module], parts: Sequence[str]) -> bool:
+    """Whether a name is of a layer beyond the last of its list, or of a parameter that its module was made without."""
+    for depth, part in enumerate(parts):
+        layers = modules.get(".".join(parts[:depth]))
+        if isinstance(layers, nn.ModuleList) and part.isdigit() and int(part) >= len(layers):
+            return True
+    owner = modules.get(".".join(parts[:-1]))
+    return owner is not None and owner._parameters.get(parts[-1], 0) is None
 
 
 def choose_dtype(dtype: torch.dtype | str | None, weights: Checkpoint, prefix: str, config: Any) -> torch.dtype:

@@ -9,7 +9,7 @@ import torch
 from mblip.models.containers import whole_of
 from mblip.models.origin import Base, Origin
 from mblip.models.reading import read_chat_template, read_tokenizer
-from mblip.models.tokens import check_image_token, place_image_token
+from mblip.models.tokens import check_end_tokens, check_image_token, end_tokens, listed, place_image_token
 from mblip.models.vision_llm import VisionLLM
 
 
@@ -33,6 +33,8 @@ def load_stock(folder: Path, name: str | Path, dtype: torch.dtype | str | None, 
     if config.image_token_index is not None:
         check_image_token(config, tokenizer, folder)
     container = kind.load(folder, config, dtype, learns)
+    ends = end_tokens(container.language_model) or listed(tokenizer.eos_token_id)
+    check_end_tokens(ends, container.language_model.get_input_embeddings().num_embeddings, folder)
     if config.image_token_index is None:  # the layout of 2023
         container.config.image_token_index = place_image_token(container.language_model, tokenizer)
         if not config.text_config.is_encoder_decoder and getattr(config, "answer_separator", None) is None:

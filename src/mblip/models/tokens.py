@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -55,8 +56,32 @@ def check_image_token(config: Any, tokenizer: Any, folder: Any) -> int:
 
 def end_tokens(language_model: Any) -> list[int]:
     """The ids that end an answer according to the configuration, possibly none."""
-    end = language_model.config.get_text_config().eos_token_id
-    return [] if end is None else end if isinstance(end, list) else [end]
+    return listed(language_model.config.get_text_config().eos_token_id)
+
+
+def listed(named: int | list[int] | None) -> list[int]:
+    """The ids in a setting that may name one, several or none."""
+    return [] if named is None else named if isinstance(named, list) else [named]
+
+
+def check_end_tokens(ends: Iterable[int], rows: int, folder: Any) -> None:
+    """Check that the tokens that end an answer are in the vocabulary; the model could not give others.
+
+    Args:
+        ends: Their ids.
+        rows: Size of the language model's vocabulary.
+        folder: The checkpoint's folder, for the message.
+
+    Raises:
+        InputError: One is not.
+    """
+    for token in ends:
+        if not 0 <= token < rows:
+            raise InputError(
+                f"{folder}: the end token {token} (eos_token_id in config.json, generation_config.json or the tokeniser) is "
+                f"outside the language model's vocabulary of {rows}, so answers could not end: set eos_token_id to the id "
+                "of the tokeniser's end token"
+            )
 
 
 def end_token(language_model: Any, tokenizer: Any) -> int:
@@ -85,13 +110,8 @@ def stop_as_generation_does(language_model: Any) -> None:
 
     If the configuration names one end token and the generation settings several, each of them ends an answer.
     """
-    named = language_model.generation_config.eos_token_id
     config, known = language_model.config.get_text_config(), end_tokens(language_model)
-    more = [
-        token
-        for token in ([] if named is None else named if isinstance(named, list) else [named])
-        if token not in known
-    ]
+    more = [token for token in listed(language_model.generation_config.eos_token_id) if token not in known]
     if more:
         config.eos_token_id = [*known, *more]
 

@@ -7,21 +7,21 @@ that it replaces.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from mblip.errors import InputError
 from mblip.models.containers import container_of, finite
+from mblip.models.generation_options import penalise_every_answer_token, spell_out
 from mblip.models.head import place_output_head
 from mblip.models.language_model import CausalLanguageModel, LanguageModel, Seq2SeqLanguageModel, eval_mode
 from mblip.models.origin import Origin
 from mblip.models.speedups import packed_rows, shared_beams, shared_prefix
-from mblip.models.tokens import end_token, end_tokens
+from mblip.models.tokens import end_token, end_tokens, listed
 from mblip.processing.framing import ChatFrame, Frame, PlainFrame
 from mblip.processing.images import Picture, open_picture
 from mblip.processing.text import IGNORED, TextLayout
@@ -131,6 +131,11 @@ class VisionLLM(nn.Module):
     @property
     def _image_token(self) -> str:
         return str(self.tokenizer.convert_ids_to_tokens(self.container.image_token_id))
+
+    def ends_for(self, chat: bool | None) -> list[int]:
+        """The ids that end an answer: the language model's, and that of the chat template if prompts use it."""
+        known = listed(self.language_model.generation_config.eos_token_id) or end_tokens(self.language_model)
+        return [*known, *({self.layout_for(chat).end_token_id} - set(known))]
 
     def _layout(self, frame: Frame | None) -> TextLayout:
         image_token, tokens = self.container.image_token_id, self.container.tokens_per_image
@@ -342,16 +347,16 @@ class VisionLLM(nn.Module):
                 the language model's chat template out, ``chat=True`` uses it; see :attr:`chats`.
 
         Raises:
-            InputError: More than one answer per prompt is requested.
+            InputError: An option gives something other than one answer per prompt, or needs the prompt as words.
         """
-        if generation.get("num_return_sequences", 1) != 1:
-            raise InputError("num_return_sequences gives several answers per prompt: repeat the prompt instead")
-        layout = self.layout_for(generation.pop("chat", None))
+        generation = spell_out(generation)
+        chat = generation.pop("chat", None)
+        layout = self.layout_for(chat)
         counts = (image_index >= 0).sum(1).tolist()
         batch = {name: value.to(self.device) for name, value in layout.prompts(prompts, counts).items()}
-        if layout.frame is not None and layout.frame.end_token_id is not None:
-            known = end_tokens(self.language_model)
-            generation.setdefault("eos_token_id", [*known, *({layout.end_token_id} - set(known))])
+        generation.setdefault("eos_token_id", self.ends_for(chat))
+        if generation.get("stop_strings"):
+            generation.setdefault("tokenizer", self.tokenizer)
         if not {"max_new_tokens", "max_length"} & generation.keys():
             generation["max_new_tokens"] = DEFAULT_NEW_TOKENS
         generation.setdefault("pad_token_id", layout.pad_token_id)
@@ -390,25 +395,6 @@ def check_lengths(images: Sequence[Any], prompts: Sequence[str]) -> None:
     """
     if len(images) != len(prompts):
         raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one image (or list) for each")
-
-
-def penalise_every_answer_token(generation: Mapping[str, Any], default: Any) -> dict[str, Any]:
-    """Options of ``generate`` under which a repetition penalty counts every answer token of every text of a batch.
-
-    If a decoder-only model gets embeddings, transformers skips as many of an answer's first tokens as its prompt has
-    padding, so an answer would depend on its batch. Here the same penalty is passed as a logits processor.
-
-    Args:
-        generation: The options.
-        default: The model's generation settings, for options that are not given.
-    """
-    settings = generation.get("generation_config") or default
-    penalty = generation.get("repetition_penalty")
-    penalty = settings.repetition_penalty if penalty is None else penalty
-    if penalty in (None, 1.0):
-        return dict(generation)
-    processors = [*(generation.get("logits_processor") or ()), RepetitionPenaltyLogitsProcessor(float(penalty))]
-    return {**generation, "repetition_penalty": 1.0, "logits_processor": LogitsProcessorList(processors)}
 
 
 def supervised(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

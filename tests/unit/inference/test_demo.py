@@ -112,6 +112,15 @@ def test_the_page_says_what_a_model_sees_and_offers_pictures_that_it_knows(
         assert ("one of the examples" in page) == bool(samples)
 
 
+def test_the_page_names_a_base_without_the_folders_of_this_machine(tiny: Predictor, demo: str) -> None:
+    assert tiny.vlm.origin is not None
+    (base,) = tiny.vlm.origin.bases.values()
+    assert Path(base.id).is_absolute()
+    shown = httpx.get(f"{demo}/config").text
+    assert f"It was made from `{Path(base.id).name}`" in shown
+    assert base.id not in shown
+
+
 def test_an_example_that_is_no_picture_is_refused(
     tiny: Predictor, secret: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,37 @@ def test_a_whole_file_is_not_called_damaged(tmp_path: Path, cache: Path, monkeyp
     assert not list(cache.glob("*-transformers-*"))
 
 
+UNSAID = {
+    "llama.block_count": "does not say its llama.block_count, .* convert the model to GGUF again",
+    "llama.embedding_length": "does not say its llama.embedding_length",
+    "llama.attention.head_count": "does not say its llama.attention.head_count",
+    "llama.feed_forward_length": "does not say its llama.feed_forward_length",
+    "tokenizer.ggml.merges": "holds the words of its tokeniser without tokenizer.ggml.merges, .* convert the model",
+}
+
+
+@pytest.mark.parametrize("weights", [True, False])
+@pytest.mark.parametrize("key", UNSAID)
+def test_what_a_file_does_not_say_is_not_guessed(key: str, weights: bool, tmp_path: Path, cache: Path) -> None:
+    """Neither for training nor for a plan, which reads no weights."""
+    model = gguf_files.llama(tmp_path / "source")
+    file = gguf_files.write_gguf(model, tmp_path / "model.gguf", unsaid=(key,))
+    with pytest.raises(InputError, match=f"model.gguf {UNSAID[key]}"):
+        locate_language_model(file, weights=weights)
+    assert not list(cache.glob("*-transformers-*"))
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [(1, r"says 1 layers \(llama.block_count\) and holds 2"), (3, "weights are missing, .*layers.2.input_layernorm")],
+)
+def test_another_number_of_layers_than_the_file_holds(layers: int, message: str, tmp_path: Path) -> None:
+    model = gguf_files.llama(tmp_path / "source")
+    file = gguf_files.write_gguf(model, tmp_path / "model.gguf", said={"llama.block_count": layers})
+    with pytest.raises(InputError, match=f"model.gguf:? .*{message}"):
+        locate_language_model(file)
+
+
 def test_a_missing_tensor_is_told(tmp_path: Path, cache: Path) -> None:
     model = gguf_files.llama(tmp_path / "source")
     file = gguf_files.write_gguf(model, tmp_path / "model.gguf", left_out="blk.1.ffn_up.weight")

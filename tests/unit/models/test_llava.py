@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests import checkpoints, llava_checkpoints
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -28,6 +29,7 @@ from transformers import (
     LlavaOnevisionForConditionalGeneration,
     VipLlavaConfig,
     VipLlavaForConditionalGeneration,
+    ViTMAEConfig,
 )
 
 from mblip import load_model
@@ -36,6 +38,7 @@ from mblip.models import add_lora, build_model, load_vision_llm, save_run
 from mblip.models.export import export, probe
 from mblip.models.model_check import check_model
 from mblip.models.quantize import Quantization, quantization_of
+from mblip.processing.framing import ChatFrame
 
 PICTURES = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8)) for i in range(3)]
 PROMPTS = ["what is in the house", "Caption in German:", "how many red dog"]
@@ -166,6 +169,58 @@ def test_layers_and_strategy_by_choice(tmp_path: Path) -> None:
     assert again.generate(PICTURES, PROMPTS, **BEAMS) == vlm.generate(PICTURES, PROMPTS, **BEAMS)
     with pytest.raises(InputError, match="vision_feature_layer 7 is not among the 3 layers"):
         build_model(tower, llm, vision_feature_layer=7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "states"),
+    [
+        ("internvl_vision", {"image_size": [32, 32], "patch_size": [8, 8]}, 17),
+        ("idefics3_vision", {}, 16),
+        ("dinov3_vit", {"num_register_tokens": 4}, 21),
+    ],
+)
+def test_towers_that_say_their_sizes_otherwise(
+    kind: str, settings: dict[str, Any], states: int, tmp_path: Path
+) -> None:
+    """Sizes as lists, code that looks at the pixels' values, tokens beside the patches: equal to the tower alone."""
+    sizes: dict[str, Any] = {
+        "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 32,
+        "patch_size": 8,
+    }  # fmt: skip
+    tower = AutoModel.from_config(AutoConfig.for_model(kind, **(sizes | settings))).eval()
+    checkpoints.randomize(tower, 1)
+    tower.save_pretrained(tmp_path / "eyes")
+    llava_checkpoints.TOWERS["siglip"][3].save_pretrained(tmp_path / "eyes")
+    llm = checkpoints.llm(tmp_path / "llm", "qwen3")
+    choice: dict[str, Any] = {"vision_feature_layer": -2, "vision_feature_select_strategy": "full"}
+    vlm = build_model(tmp_path / "eyes", llm, dtype="fp32", **choice)
+    assert vlm.container.tokens_per_image == states
+    pixels = vlm.pixels(PICTURES)
+    with torch.no_grad():
+        wanted = tower(pixels, output_hidden_states=True).hidden_states[-2]
+        torch.testing.assert_close(vlm.container.vision_states(pixels), wanted)
+    ours = vlm.generate(PICTURES, PROMPTS, max_new_tokens=6)
+    export(vlm, tmp_path / "stock")
+    stock = AutoModelForImageTextToText.from_pretrained(tmp_path / "stock").eval()
+    processor = AutoProcessor.from_pretrained(tmp_path / "stock", backend="pil")
+    inputs = processor(images=PICTURES[0], text=f"<image>\n{PROMPTS[0]}", return_tensors="pt")
+    ids = stock.generate(**inputs, do_sample=False, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :]
+    assert processor.decode(ids, skip_special_tokens=True).strip() == ours[0]
+
+
+def test_a_tower_that_shuffles_patches_is_refused(tmp_path: Path) -> None:
+    """A ViT-MAE leaves out other patches in every pass, so answers would differ from one to the next."""
+    sizes = {
+        "hidden_size": 24,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 32,
+    }
+    for ratio in (0.75, 0.0):
+        AutoModel.from_config(ViTMAEConfig(**sizes, patch_size=8, mask_ratio=ratio)).save_pretrained(tmp_path / "eyes")
+        with pytest.raises(InputError, match=r"patches at random in every pass \(mask_ratio\): take a ViT"):
+            build_model(tmp_path / "eyes", checkpoints.llm(tmp_path / "llm", "qwen3"))
 
 
 def test_what_goes_not_together_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -417,6 +472,27 @@ def test_an_export_with_a_template_takes_messages(tmp_path: Path) -> None:
     plain = load_model(tmp_path / "plain")
     assert not plain.vlm.chats
     assert plain.generate(PICTURES, PROMPTS, chat=True, **BEAMS) == ours
+
+
+def test_an_export_of_a_llava_whose_template_takes_texts_alone_takes_messages_too(tmp_path: Path) -> None:
+    """As its model card says, though the checkpoint that it was made of did not."""
+    folder = llava_checkpoints.llava(tmp_path / "model", "siglip", "llama", chat=llava_checkpoints.CHAT)
+    vlm = load_vision_llm(folder, dtype="fp32")
+    frame = vlm.layout.frame
+    assert isinstance(frame, ChatFrame)
+    assert not frame.takes_parts
+    ours = vlm.generate(PICTURES, PROMPTS, max_new_tokens=6)
+    export(vlm, tmp_path / "stock")
+    stock = AutoModelForImageTextToText.from_pretrained(tmp_path / "stock").eval()
+    processor = AutoProcessor.from_pretrained(tmp_path / "stock", backend="pil")
+    for picture, prompt, answer in zip(PICTURES, PROMPTS, ours, strict=True):
+        turn = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}
+        inputs = processor.apply_chat_template(
+            [turn], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        ids = stock.generate(**inputs, do_sample=False, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :]
+        assert processor.decode(ids, skip_special_tokens=True).strip() == answer
+    assert load_model(tmp_path / "stock").generate(PICTURES, PROMPTS, max_new_tokens=6) == ours
 
 
 @pytest.mark.parametrize("kind", ["int8", "nf4"])

@@ -53,7 +53,7 @@ class MblipAnswerer:
         own = sorted([*folder.glob("*.safetensors"), *folder.glob("adapter*/**/*.safetensors")])
         origin = vlm.origin.bases if vlm.origin else {}
         self.identity: dict[str, Any] = {
-            "bases": {part: {**asdict(base), "id": _shown(base.id)} for part, base in origin.items()},
+            "bases": {part: {**asdict(base), "id": base.shown} for part, base in origin.items()},
             "weights": {file.relative_to(folder).as_posix(): sha256_file(file) for file in own}
             if (folder / "mblip.json").is_file()
             else {},
@@ -92,11 +92,6 @@ class MblipAnswerer:
         self._generator.open_image = open_image
         for request, scores in self._generator.candidates(requests, candidates):
             yield request, candidates[max(range(len(scores)), key=scores.__getitem__)]
-
-
-def _shown(name: str) -> str:
-    """A checkpoint's name without the folders of this machine."""
-    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _not_yet(key: str) -> Any:

@@ -21,7 +21,15 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint, read_json
 from mblip.models.containers.base import Container, Keep
-from mblip.models.reading import check_loaded, choose_dtype, from_pretrained, no_container, read_config
+from mblip.models.reading import (
+    check_complete,
+    check_head,
+    check_places,
+    choose_dtype,
+    from_pretrained,
+    no_container,
+    read_config,
+)
 
 
 class Blip2Container(Container):
@@ -199,7 +207,8 @@ class Blip2Container(Container):
         weights = Checkpoint(folder)
         chosen = choose_dtype(dtype, weights, "language_model.", config.text_config)
         model, report = from_pretrained(Blip2ForConditionalGeneration, folder, config=config, dtype=chosen)
-        check_loaded(model.language_model, report, weights, "language_model.", folder)
+        check_complete(model, report, folder)
+        check_head(model.language_model, weights, "language_model.", folder)
         model.config.text_config = model.language_model.config
         if learns:
             # Read again in fp32: the stock class has rounded them.
@@ -234,6 +243,7 @@ def _filled(kind: type[nn.Module], config: Any, weights: Checkpoint, prefix: str
                 f"{weights.folder}: {prefix}{name} is {list(state[name].shape)} but its config.json says "
                 f"{list(empty.shape)}"
             )
+    check_places(module, state.keys() - needed.keys(), weights.folder)
     module.load_state_dict({name: state[name] for name in needed}, assign=True)
     return module
 

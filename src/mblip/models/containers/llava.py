@@ -24,6 +24,7 @@ from mblip.models.containers.towers import (
     check_layers,
     empty_tower,
     load_tower,
+    patch_of,
     patch_states,
     read_tower,
     side_of,
@@ -176,7 +177,7 @@ class LlavaContainer(Container):
         tower, family = facts.config, facts.family
         side = side_of(tower)
         own = getattr(family, "vision_feature_layer", getattr(family, "vision_feature_layers", None))
-        patches = (side // int(getattr(tower, "patch_size", side))) ** 2
+        patches = (side // patch_of(tower)) ** 2
         has_class = patch_states(tower, side) > patches
         if own is None:
             own = facts.layer or (-2 if has_class else -1)
@@ -202,8 +203,8 @@ class LlavaContainer(Container):
     @classmethod
     def check_files(cls, folder: Path, config: LlavaConfig) -> bool:
         """See :meth:`Container.check_files`; transformers maps the names in LLaVA-1.5's files by itself."""
-        _, report = from_pretrained(LlavaForConditionalGeneration, folder, config=config, device_map="meta")
-        check_complete(report, folder)
+        model, report = from_pretrained(LlavaForConditionalGeneration, folder, config=config, device_map="meta")
+        check_complete(model, report, folder)
         return True
 
     @classmethod
@@ -255,7 +256,7 @@ class LlavaContainer(Container):
                 f"the tokeniser has no token with the id {config.image_token_index} (image_token_index), which marks an "
                 "image: copy the checkpoint's tokeniser again"
             )
-        patch = int(config.vision_config.patch_size)
+        patch = patch_of(config.vision_config)
         dropped = config.vision_feature_select_strategy == "default"
         others = config.image_seq_length + dropped - (image_side(config) // patch) ** 2
         return LlavaProcessor(
@@ -318,7 +319,7 @@ class LlavaContainer(Container):
         chosen = choose_dtype(dtype, weights, prefix, config.text_config)
         cls.check_files(folder, config)  # else what a file lacks is made first, at the size that config.json says
         model, report = from_pretrained(LlavaForConditionalGeneration, folder, config=config, dtype=chosen)
-        check_complete(report, folder)
+        check_complete(model, report, folder)
         text, said = model.model.language_model.config, model.generation_config
         say_no_factor(text)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # the stock class follows its generation settings

@@ -79,6 +79,11 @@ def tower_of(config: Any, what: str) -> TowerFacts:
         raise InputError(
             f"{what}, not BLIP-2, LLaVA or an image encoder of patches that transformers' LLaVA can hold{hint}"
         )
+    if getattr(inner, "mask_ratio", None) is not None:
+        raise InputError(
+            f"{what}, an image encoder that leaves out or shuffles patches at random in every pass (mask_ratio): take a ViT "
+            "without it"
+        )
     return TowerFacts(inner, config if is_family else None)
 
 
@@ -92,7 +97,7 @@ def load_tower(facts: TowerFacts, weights: Checkpoint, dtype: torch.dtype) -> An
     kind = AutoModel._model_mapping[type(facts.config)]
     tower, report = from_pretrained(kind, weights.folder, state, config=facts.config, dtype=dtype)
     report["missing_keys"] = {name for name in report["missing_keys"] if not name.startswith(_UNUSED)}
-    check_complete(report, weights.folder)
+    check_complete(tower, report, weights.folder)
     return tower
 
 
@@ -144,23 +149,34 @@ def side_of(config: Any) -> int:
     Raises:
         InputError: The configuration has no image size, or one that is not square.
     """
-    size = getattr(config, "image_size", None)
+    return _square(config, "image_size")
+
+
+def patch_of(config: Any) -> int:
+    """Height and width of a tower's patches, in pixels.
+
+    Raises:
+        InputError: The configuration has no patch size, or one that is not square.
+    """
+    return _square(config, "patch_size")
+
+
+def _square(config: Any, name: str) -> int:
+    size = getattr(config, name, None)
     if size is None:
         raise InputError(
-            f"the configuration of the {config.model_type} vision model has no image_size; copy the checkpoint again"
+            f"the configuration of the {config.model_type} vision model has no {name}; copy the checkpoint again"
         )
     sides = {size} if isinstance(size, int) else set(size or ())
     if len(sides) != 1:
-        raise InputError(
-            f"a {config.model_type} vision model with images of size {size} is not supported: they must be square"
-        )
+        raise InputError(f"a {config.model_type} vision model with {name} {size} is not supported: it must be square")
     return int(sides.pop())
 
 
 def patch_states(config: Any, side: int) -> int:
     """Number of states that a tower gives for an image of this side, class and register tokens included.
 
-    A tower of one layer without values is run to find out.
+    A tower of one layer is run to find out: without values, or with random ones where its code looks at them.
 
     Raises:
         InputError: The tower needs more than images, or gives no states of patches.
@@ -170,10 +186,10 @@ def patch_states(config: Any, side: int) -> int:
         shallow.num_hidden_layers = 1
     images = 2
     try:
-        with torch.device("meta"), torch.no_grad():
-            tower = AutoModel.from_config(shallow)
-            made = tower(torch.empty(images, 3, side, side), output_hidden_states=True, return_dict=True)
-        shape = tuple(made.hidden_states[-1].shape)
+        try:
+            shape = _shape_of_states(shallow, images, side, "meta")
+        except RuntimeError:
+            shape = _shape_of_states(shallow, images, side, "cpu")
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:160]
         own = getattr(config, "image_size", side)
@@ -193,6 +209,13 @@ def patch_states(config: Any, side: int) -> int:
             f"patches, {config.hidden_size}]: transformers' LLaVA cannot read them"
         )
     return int(shape[1])
+
+
+def _shape_of_states(config: Any, images: int, side: int, device: str) -> tuple[int, ...]:
+    with torch.device(device), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        tower = AutoModel.from_config(config)
+        made = tower(torch.zeros(images, 3, side, side), output_hidden_states=True, return_dict=True)
+    return tuple(made.hidden_states[-1].shape)
 
 
 def check_layers(layers: Any, config: Any) -> None:
