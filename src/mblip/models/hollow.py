@@ -113,7 +113,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made
 
     def _wrap(self, made: Any, given: Sequence[Tensor]) -> Any:
-        """What an operation returns, hollow where it is on the meta device; new storages are counted."""
+        """The result of an operation, hollow if it is on the meta device; new storages are counted."""
         if isinstance(made, list | tuple):
             return [self._wrap(part, given) for part in made]
         if not isinstance(made, Tensor):
