@@ -225,7 +225,12 @@ def _as_text(value: Any) -> str | None:
 
 def listed_in(text: str) -> Any:
     """Parse a text that is a list in JSON's or Python's form; other texts are returned unchanged."""
-    if text.lstrip()[:1] != "[" or text.rstrip()[-1:] != "]":
+    return parsed(text, "[]")
+
+
+def parsed(text: str, brackets: str) -> Any:
+    """Parse a text between these brackets in JSON's or Python's form; other texts are returned unchanged."""
+    if text.lstrip()[:1] != brackets[0] or text.rstrip()[-1:] != brackets[1]:
         return text
     with suppress(ValueError, RecursionError):
         return json.loads(text)

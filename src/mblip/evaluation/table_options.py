@@ -9,24 +9,32 @@ from typing import Any
 
 from mblip.corpora.json_stream import BadRow
 from mblip.errors import quoted
-from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, in_plain_digits, without_labels
+from mblip.evaluation.table_columns import Columns, cell_text, cell_texts, in_plain_digits, parsed, without_labels
 
 
 def read_options(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], list[str]]:
-    """The options of a row and their labels, from a list or from several columns, of which the last may be blank.
+    """The options of a row and their labels, from one cell or from several columns, of which the last may be blank.
+
+    One cell holds a list of texts, or names each option: ``{"A": "a dog", "B": "a cat"}``, ``{"label": ["A", "B"], "text":
+    ["a dog", "a cat"]}``, or a list of ``{"label": "A", "text": "a dog"}``.
 
     Raises:
         BadRow: There are fewer than two options, a gap among them, or two equal ones.
     """
-    names = columns.names["options"]
-    options = (
-        cell_texts(row, names) if len(names) == 1 else [cell_text(row, n, may_be_blank=True).strip() for n in names]
-    )
+    names = list(columns.names["options"])
+    named = _named(row.get(names[0])) if len(names) == 1 else {}
+    if len(names) > 1 or named:
+        cells, names = (named, list(named)) if named else (row, names)
+        options = [cell_text(cells, name, may_be_blank=True).strip() for name in names]
+    else:
+        options = cell_texts(row, names)
     while options and options[-1].strip() in ("", "nan"):
         options.pop()
     if "" in options:
         raise BadRow(f"option {names[options.index('')]!r} is blank, but {names[len(options) - 1]!r} is not")
-    options, labels = without_labels([option.strip() for option in options])
+    options, labels = [option.strip() for option in options], [name.upper() for name in names[: len(options)]]
+    if not named:
+        options, labels = without_labels(options)
     if len(options) < 2:
         how = ', as a list such as ["a cat", "a dog"]' if len(names) == 1 else ""
         raise BadRow(f"{len(options)} option is not enough; {', '.join(map(repr, names))} must have at least two{how}")
@@ -69,6 +77,25 @@ def right_option(
         f"{column!r} is {quoted(text)}, which is not one of the {len(options)} options and not the letter of one"
         f"{number if text.isdecimal() else ''}"
     )
+
+
+def _named(cell: Any) -> dict[str, Any]:
+    """The options of a cell by their labels; empty if the cell does not name them."""
+    if isinstance(cell, str):
+        cell = parsed(cell, "{}") if cell.lstrip()[:1] == "{" else parsed(cell, "[]")
+    if isinstance(cell, dict) and isinstance(cell.get("label"), list) and isinstance(cell.get("text"), list):
+        pairs = list(zip(cell["label"], cell["text"], strict=False)) if len(cell["label"]) == len(cell["text"]) else []
+    elif isinstance(cell, dict):
+        pairs = list(cell.items())
+    elif isinstance(cell, list) and all(
+        isinstance(entry, dict) and {"label", "text"} <= entry.keys() for entry in cell
+    ):
+        pairs = [(entry["label"], entry["text"]) for entry in cell]
+    else:
+        return {}
+    found = {str(label).strip().upper(): text for label, text in pairs}
+    usual = ([chr(ord("A") + place) for place in range(len(found))], [str(place + 1) for place in range(len(found))])
+    return found if list(found) in usual and len(found) == len(pairs) else {}
 
 
 def _folded(text: str) -> str:

@@ -191,6 +191,27 @@ CHOICES: dict[str, tuple[list[Any], list[str]]] = {
     "list in words": ([{"image": "a", "question": "q", "options": "['dog', 'cat']", "answer": "(B)"}], []),
     "lettered list": ([{"image": "a", "question": "q", "choices": ["A. dog", "B. cat"], "answer": "b"}], []),
     "numbered list": ([{"image": "a", "question": "q", "choices": ["(1) dog", "(2) cat"], "answer": 2}], []),
+    "named": ([{"image": "a", "question": "q", "options": {"A": "dog", "B": "cat", "C": None}, "answer": "B"}], []),
+    "named, as JSON": ([{"image": "a", "question": "q", "options": '{"a": "dog", "b": "cat"}', "answer": "b"}], []),
+    "named, as Python writes it": (
+        [{"image": "a", "question": "q", "options": "{'1': 'dog', '2': 'cat'}", "answer": 2}],
+        [],
+    ),
+    "labels and texts": (
+        [{"image": "a", "question": "q", "choices": {"text": ["dog", "cat"], "label": ["A", "B"]}, "answer": "B"}],
+        [],
+    ),
+    "each with its label": (
+        [
+            {
+                "image": "a",
+                "question": "q",
+                "choices": [{"label": "A", "text": "dog"}, {"label": "B", "text": "cat"}],
+                "answer": "cat",
+            }
+        ],
+        [],
+    ),
     "index": ([{"image": "a", "question": "q", "option_a": "dog", "option_b": "cat", "n": 1}], ["answer_index=n"]),
     "number": ([{"image": "a", "question": "q", "option1": "dog", "option2": "cat", "n": "2"}], ["answer_number=n"]),
 }
@@ -346,6 +367,18 @@ BAD_CHOICES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a number": ({"A": "x", "B": "y", "answer": 1}, "for a number, use --columns answer_index=COLUMN"),
     "a gap": ({"A": "x", "B": "", "C": "z", "answer": "A"}, "option 'B' is blank, but 'C' is not"),
+    "a gap among named ones": (
+        {"options": {"A": "x", "B": "", "C": "z"}, "answer": "A"},
+        "option 'B' is blank, but 'C' is not",
+    ),
+    "names that are no labels": (
+        {"options": {"x": "dog", "y": "cat"}, "answer": "x"},
+        "'options' is .* which is not a text",
+    ),
+    "fewer labels than texts": (
+        {"options": {"label": ["A"], "text": ["x", "y"]}, "answer": "A"},
+        "which is not a text",
+    ),
     "one option": ({"options": ["x"], "answer": "A"}, "1 option is not enough"),
     "a list in no known notation": ({"options": "x|y", "answer": "x"}, r"at least two, as a list such as \["),
     "two alike": ({"options": ["x", "x"], "answer": "A"}, "two options are 'x'"),
