@@ -219,7 +219,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "stock"
         if options.model:
-            export(load_model(options.model, dtype="fp32", merge=True), folder)
+            export(load_model(options.model, dtype="fp32", merge=True).vlm, folder)
         else:
             random_model = build(False, "cpu")
             random_model.model.save_pretrained(folder)
