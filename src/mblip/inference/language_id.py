@@ -7,6 +7,7 @@ from functools import lru_cache
 from mblip.errors import InputError
 from mblip.evaluation.metrics.fidelity import LinguaDetector
 from mblip.languages import LANGUAGES
+from mblip.processing.prompts import check_text
 
 # Every text has a likeliest language; it is accepted only if the second is this many times less likely.
 _AHEAD = 1.2
@@ -18,8 +19,10 @@ def language_of(question: str) -> str:
     """The mC4 code of a question's language.
 
     Raises:
-        InputError: The question is too short, or another language is as likely; the message names both and the remedy.
+        InputError: The question is too short, or another language is as likely; the message names both and the remedy. Or
+            it is no text.
     """
+    check_text(question)
     ranking = _detector().ranking(question)
     (first, ahead), (second, behind) = ranking[0], ranking[1]
     words = len(question.split())

@@ -23,6 +23,7 @@ from mblip.models.quantize import Quantization
 from mblip.models.scoring import score_candidates
 from mblip.models.vision_llm import VisionLLM
 from mblip.processing.images import Picture
+from mblip.processing.prompts import check_text
 
 # The paper's settings for free generation.
 GENERATION: dict[str, Any] = {"num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 50}
@@ -186,6 +187,8 @@ class Predictor:
             questions = questions * len(pictures)
         if len(pictures) != len(questions):
             raise InputError(f"{len(questions)} questions for {len(pictures)} pictures: give one question for each")
+        for text in questions:
+            check_text(text)
         prompts = [
             self.prompts.own_prompt(text) or self.prompts.for_question(text, answer_language(text, language))
             for text in questions

@@ -24,7 +24,7 @@ from mblip.models.language_model import eval_mode
 from mblip.models.scoring import score_answers
 from mblip.models.speedups.shared_prefix import Prefixes, bytes_per_token
 from mblip.models.tokens import listed
-from mblip.models.vision_llm import VisionLLM, check_lengths
+from mblip.models.vision_llm import VisionLLM, check_prompts
 from mblip.processing.images import Picture
 
 
@@ -238,7 +238,7 @@ def answer_prompts(
     Raises:
         InputError: The numbers of images and prompts differ, or a picture cannot be read.
     """
-    check_lengths(images, prompts)
+    check_prompts(images, prompts)
     keys: dict[int, Picture] = {}
     requests = []
     for number, (entry, prompt) in enumerate(zip(images, prompts, strict=True)):

@@ -24,6 +24,7 @@ from mblip.models.speedups import packed_rows, shared_beams, shared_prefix
 from mblip.models.tokens import end_token, end_tokens, listed
 from mblip.processing.framing import ChatFrame, Frame, PlainFrame
 from mblip.processing.images import Picture, open_picture
+from mblip.processing.prompts import check_text
 from mblip.processing.text import IGNORED, TextLayout
 
 Batch = dict[str, Tensor]
@@ -313,7 +314,7 @@ class VisionLLM(nn.Module):
         Raises:
             InputError: The numbers of images and prompts differ, or a picture cannot be read.
         """
-        check_lengths(images, prompts)
+        check_prompts(images, prompts)
         if not prompts:
             return []
         groups: list[list[Any]] = [list(entry) if isinstance(entry, list | tuple) else [entry] for entry in images]
@@ -387,14 +388,16 @@ class VisionLLM(nn.Module):
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
-def check_lengths(images: Sequence[Any], prompts: Sequence[str]) -> None:
-    """Check that there is an image (or a list of images) for each prompt.
+def check_prompts(images: Sequence[Any], prompts: Sequence[str]) -> None:
+    """Check that there is an image (or a list of images) for each prompt, and that prompts are texts.
 
     Raises:
-        InputError: There is not.
+        InputError: There is not, or one is no text.
     """
     if len(images) != len(prompts):
         raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one image (or list) for each")
+    for prompt in prompts:
+        check_text(prompt)
 
 
 def supervised(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

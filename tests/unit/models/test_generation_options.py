@@ -113,6 +113,18 @@ def test_an_answer_that_the_chat_template_ends_has_ended(tmp_path: Path) -> None
             assert answer.tokens == (1 if ended else 5)
 
 
+@pytest.mark.parametrize("prompt", [None, 3, b"who", "who \udcff", "\ud83d"])
+def test_prompts_that_are_no_texts(model: Predictor, prompt: Any) -> None:
+    """A shell hands over bytes that are no UTF-8 as halves of surrogate pairs."""
+    for ask in (model.generate, model.vlm.generate):
+        with pytest.raises(
+            InputError, match=r"the prompt .*(is no text but of the type|holds bytes that are no UTF-8)"
+        ):
+            ask([PICTURE, PICTURE], ["who", prompt])
+    with pytest.raises(InputError, match=r"the prompt .*(is no text|no UTF-8)"):
+        model.answer(PICTURE, prompt)
+
+
 def test_a_blip2_follows_a_generation_config(tmp_path: Path) -> None:
     model = load_model(checkpoints.blip2(tmp_path / "model", "mt5"))
     wanted = asked(model, num_beams=3, max_new_tokens=4)

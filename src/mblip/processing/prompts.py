@@ -1,0 +1,23 @@
+"""Check prompts before they are read; imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mblip.errors import InputError
+
+
+def check_text(text: Any) -> None:
+    """Check that a prompt is a text that UTF-8 can encode, as tokenisers ask for.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"the prompt {text!r:.100} is no text but of the type {type(text).__name__}: give a text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the prompt {text!r:.100} holds bytes that are no UTF-8, or half a surrogate pair: write it anew"
+        ) from error
