@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from PIL import Image
 from tests import llava_checkpoints
 from torch import Tensor
@@ -85,6 +87,8 @@ def test_logits_and_loss(pair: tuple[VisionLLM, Any, Any], index: list[list[int]
 @pytest.mark.parametrize("images", [1, 2])
 def test_tokens_are_those_of_the_stock_class(pair: tuple[VisionLLM, Any, Any], images: int, way: str) -> None:
     """Each prompt alone, and all in a batch of unequal lengths."""
+    if images > 1 and way == "beams" and Version(transformers.__version__) < Version("5.20"):
+        pytest.skip("this version of the stock class gives the beams of a text with two pictures the wrong ones")
     vlm, stock, processor = pair
     groups = [PICTURES[number : number + images] for number in range(len(PROMPTS))]
     wanted = [

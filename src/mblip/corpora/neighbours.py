@@ -232,7 +232,10 @@ def _embed(
 class _Encoder:
     def __init__(self, model: str, device: str) -> None:
         import torch
-        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+        from transformers import AutoModel, AutoTokenizer
+
+        # See mblip.models.containers.pixels about the module.
+        from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
         try:
             self._model: Any = AutoModel.from_pretrained(model, dtype=torch.float32)

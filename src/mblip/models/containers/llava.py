@@ -13,6 +13,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProces
 from transformers.activations import ACT2FN
 from transformers.initialization import no_init_weights
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+from transformers.utils import output_capturing
 
 from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint, read_json, told_of
@@ -35,6 +36,9 @@ from mblip.models.reading import check_complete, choose_dtype, from_pretrained, 
 
 # Names of the projector in checkpoint files, current and older.
 _PROJECTORS = ("model.multi_modal_projector.", "multi_modal_projector.")
+
+# transformers keeps only the states of the layers in a list. In version 5.17 a negative number in it names no layer yet.
+_COUNTS_FROM_THE_END = hasattr(output_capturing, "resolve_hidden_states_indices")
 
 
 class LlavaContainer(Container):
@@ -119,8 +123,8 @@ class LlavaContainer(Container):
         layers = self.config.vision_feature_layer
         numbers = [layers] if isinstance(layers, int) else list(layers)
         dtype = next(self.vision.parameters()).dtype
-        # Newer versions of transformers keep only the layers in this list; older ones read it as True.
-        states = self.vision(pixel_values.to(dtype), output_hidden_states=numbers, return_dict=True).hidden_states
+        kept = numbers if _COUNTS_FROM_THE_END or min(numbers) >= 0 else True
+        states = self.vision(pixel_values.to(dtype), output_hidden_states=kept, return_dict=True).hidden_states
         chosen = torch.cat([states[number] for number in numbers], dim=-1)
         return chosen[:, 1:] if self.config.vision_feature_select_strategy == "default" else chosen
 
