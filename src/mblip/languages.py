@@ -275,9 +275,27 @@ def _hint(text: str) -> str:
         language = exact_language(MACROLANGUAGES.get(langcodes.Language.get(tag).language or "") or "")
         if language:
             return f"; did you mean {language.name!r}?"
+    folded = _fold(text)
+    if len(folded) == _PAIR:  # two letters resemble too many codes for a guess: "il" is nearest to "isl"
+        return "" if tag else _hint_for_country(folded)
     index = _index()
     # In its own spelling, because a name without accents and vowel signs would be wrong.
-    return guess(_fold(text), index, lambda folded: index[folded][0])
+    return guess(folded, index, lambda name: index[name][0])
+
+
+_PAIR = 2
+# Codes that ISO 3166 leaves to users, and the United Nations: CLDR would take them for English.
+_NO_COUNTRY = re.compile(r"aa|q[m-z]|x[a-z]|zz|un")
+
+
+def _hint_for_country(code: str) -> str:
+    """A hint at the language that most people write in the country of a code, such as ``ja`` for ``jp``."""
+    import langcodes
+
+    if not re.fullmatch(r"[a-z]{2}", code) or _NO_COUNTRY.fullmatch(code) or not langcodes.tag_is_valid(f"und-{code}"):
+        return ""
+    language = exact_language(langcodes.Language.get(f"und-{code}").maximize().language or "")
+    return f"; did you mean {language.name!r} ({code.upper()} is the code of a country)?" if language else ""
 
 
 def _parse_tag(text: str) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from PIL import Image
 from typer.testing import CliRunner
 
 import mblip
@@ -91,6 +92,18 @@ def test_an_unknown_verb_or_option_lists_what_there_is(command: list[str], messa
     with pytest.raises(InputError) as error:
         CliRunner().invoke(app, command, prog_name="mblip", catch_exceptions=False)
     assert message in str(error.value)
+
+
+def test_an_empty_question_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(InputError, match="the question is empty: write it after the picture"):
+        CliRunner().invoke(app, ["ask", "a.jpg", " "], prog_name="mblip", catch_exceptions=False)
+
+
+def test_a_question_in_an_unclear_language_names_the_option(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    command = ["ask", str(tmp_path / "a.png"), "What?", "--model", "nano:nano-blip2-en"]
+    with pytest.raises(InputError, match="name the language of the answer, such as --language en"):
+        CliRunner().invoke(app, command, prog_name="mblip", catch_exceptions=False)
 
 
 def test_a_value_that_looks_like_an_option_is_a_value() -> None:

@@ -11,8 +11,10 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 import mblip
+from mblip.cli.app import _CONTINUE, _how_to_continue, app
 from mblip.config import find_recipe
 from mblip.endpoint import RequestFailed
 from mblip.errors import (
@@ -86,7 +88,7 @@ def test_a_resource_that_gave_out_anywhere_is_one_sentence_too(raised: str, says
     assert done.stderr.startswith(f"mblip: {says}") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("raised", ["OSError(13, 'Permission denied', '/x')", "RuntimeError('a mistake of ours')"])
+@pytest.mark.parametrize("raised", ["OSError(2, 'No such file', '/x')", "RuntimeError('a mistake of ours')"])
 def test_what_nobody_foresaw_keeps_its_traceback(raised: str) -> None:
     done = run_verb(f"raise {raised}")
     assert done.returncode == 1 and "Traceback" in done.stderr
@@ -120,10 +122,48 @@ def test_the_errors_are_there_without_torch() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_interrupt_says_that_the_command_continues() -> None:
+CONTINUES = "; the same command continues where it stopped"
+
+
+@pytest.mark.parametrize(
+    ("words", "rest"),
+    [
+        ("train nano/align --to runs/x", CONTINUES),
+        ("eval runs/x --suite quick", CONTINUES),
+        ("quickstart", CONTINUES),
+        ("data mix nano_scenes --to runs/mix", CONTINUES),
+        ("data download paper", CONTINUES),
+        ("data inspect runs/mix", ""),
+        ("caption photos --language de --to a.csv", "; the same command with --resume continues where it stopped"),
+        ("caption photos --language de --to=a.csv", "; the same command with --resume continues where it stopped"),
+        ("caption photos --language de --to a.csv --resume", CONTINUES),
+        ("caption photos --language de", ""),  # on the screen: nothing is kept
+        ("serve --model runs/x", ""),
+        ("demo", ""),
+        ("boom", ""),
+    ],
+)
+def test_interrupt_says_how_to_continue_only_where_the_verb_continues(words: str, rest: str) -> None:
+    assert _how_to_continue(words.split()) == rest
+
+
+def test_every_verb_that_continues_exists() -> None:
+    command: Any = typer.main.get_command(app)
+    for verb, *below in _CONTINUE:
+        assert verb in command.commands
+        assert not below or below[0] in command.commands[verb].commands
+
+
+def test_interrupt_is_one_line() -> None:
     done = run_verb("raise KeyboardInterrupt")
-    assert done.returncode == 130
-    assert done.stderr == "mblip: interrupted; the same command continues where it stopped\n"
+    assert (done.returncode, done.stderr) == (130, "mblip: interrupted\n")
+
+
+def test_a_path_without_rights_is_one_sentence_in_any_verb() -> None:
+    done = run_verb("raise PermissionError(13, 'Permission denied', 'mine/recipe.yaml')")
+    assert done.returncode == 2
+    assert done.stderr.startswith("mblip: 'mine/recipe.yaml' cannot be opened: Permission denied; ")
+    assert "Traceback" in run_verb("raise PermissionError('of no path')").stderr
 
 
 def test_a_reader_that_stops_early_is_no_error() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -112,9 +113,24 @@ def test_unknown_language_suggests_the_nearest(text: str, hint: str) -> None:
         find_language(text)
 
 
-@pytest.mark.parametrize("text", ["klingon", "Dothraki", "Quenya", "Tibetan", "xx", "ug", "python"])
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("jp", "Japanese"), ("CN", "Chinese"), ("cz", "Czech"), ("dk", "Danish"), ("gr", "Greek"), ("il", "Hebrew"),
+     ("us", "English"), ("mx", "Spanish"), ("hk", "Chinese"), (" ir ", "Persian")],
+)  # fmt: skip
+def test_the_code_of_a_country_suggests_its_language(text: str, name: str) -> None:
+    hint = re.escape(f"; did you mean {name!r} ({text.strip().upper()} is the code of a country)? mblip languages")
+    with pytest.raises(InputError, match=f"^unknown language {text!r}{hint}"):
+        find_language(text)
+
+
+# "kr", "se" and "br" are languages of their own (Kanuri, Northern Sami, Breton): "ukr" is as wrong as Korean.
+@pytest.mark.parametrize(
+    "text",
+    ["klingon", "Dothraki", "Quenya", "Tibetan", "xx", "zz", "un", "qq", "?!", "ug", "kr", "se", "br", "python"],
+)
 def test_no_language_is_suggested_where_none_is_near(text: str) -> None:
-    with pytest.raises(InputError, match=f"^unknown language '{text}'; mblip languages lists all 96$"):
+    with pytest.raises(InputError, match=f"^unknown language '{re.escape(text)}'; mblip languages lists all 96$"):
         find_language(text)
 
 

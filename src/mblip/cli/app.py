@@ -18,6 +18,11 @@ import mblip.cli
 from mblip.errors import InputError, MblipError, is_scarcity, nearest, quoted, shorten
 
 INTERRUPTED = 130  # typer's exit code for Ctrl-C
+# Verbs that keep what they have done, and take it up when the same command runs again.
+_CONTINUE = {
+    *(("train",), ("eval",), ("quickstart",)),
+    *(("data", verb) for verb in ("sample", "translate", "match", "images", "mix", "download")),
+}
 _NO_MEMORY = "can't allocate memory"  # torch's message for the machine's memory
 
 # Plain help: typer's coloured one takes a third of the time of `mblip --help` for imports.
@@ -103,6 +108,15 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in str(error)
 
 
+def _how_to_continue(words: list[str]) -> str:
+    """The end of the message after Ctrl-C; empty for verbs that keep nothing, such as ``mblip serve``."""
+    if tuple(words[:1]) in _CONTINUE or tuple(words[:2]) in _CONTINUE or "--resume" in words:
+        return "; the same command continues where it stopped"
+    if words[:1] == ["caption"] and any(word == "--to" or word.startswith("--to=") for word in words):
+        return "; the same command with --resume continues where it stopped"
+    return ""
+
+
 def main() -> None:
     """Run the command line."""
     # transformers reads this when it is imported; its hints would only distract.
@@ -129,6 +143,8 @@ def main() -> None:
         elif is_scarcity(error):
             place = f" ({error.filename})" if error.filename else ""
             _stop(f"{error.strerror or error}{place}: make room, then run the same command")
+        elif isinstance(error, PermissionError) and error.filename is not None:
+            _stop(f"{quoted(str(error.filename))} cannot be opened: {error.strerror}; give yourself the right to it")
         raise
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
@@ -136,5 +152,5 @@ def main() -> None:
         _stop("out of memory: lower the batch size, choose a smaller or a quantised model, or free memory")
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            print("mblip: interrupted; the same command continues where it stopped", file=sys.stderr)
+            print(f"mblip: interrupted{_how_to_continue(sys.argv[1:])}", file=sys.stderr)
         raise

@@ -34,6 +34,8 @@ def ask(
     from mblip.languages import find_languages
     from mblip.models.locate import know_languages
 
+    if not question.strip():
+        raise InputError("the question is empty: write it after the picture, in quotes")
     know_languages(model)
     if len(named := find_languages(language)) > 1:
         raise InputError("--language names more than one language; an answer has one")
@@ -48,7 +50,10 @@ def ask(
     from mblip.processing.images import open_picture
 
     if not code and not is_a_prompt(question):
-        code = language_of(question)
+        try:
+            code = language_of(question)
+        except InputError as error:
+            raise error.reworded(f"{error}, such as --language en") from error
     predictor = open_model(chosen, quantization)
     notice = notice_for(predictor.vlm)
     if notice and (message := notice(open_picture(picture))):

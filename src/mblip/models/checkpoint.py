@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mblip.errors import InputError, of_system
@@ -156,11 +157,36 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a run's safetensors file, by name.
+
+    Raises:
+        InputError: The file is missing, damaged, or may not be read.
+    """
+    _check_rights(file)
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} is missing or damaged ({error}); copy the run again") from error
+    return tensors
+
+
 def _opened(path: Path) -> Any:
+    _check_rights(path)
     try:
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}); copy the checkpoint again") from error
+
+
+def _check_rights(file: Path) -> None:
+    """Refuse a file without read permission, of which safetensors says that it does not exist."""
+    try:
+        file.open("rb").close()
+    except PermissionError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}; give yourself the right to read it") from error
+    except OSError:  # safetensors reports it
+        return
 
 
 def _load_bin(path: Path) -> dict[str, Tensor]:

@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from mblip.errors import InputError
-from mblip.models.checkpoint import read_json
+from mblip.models.checkpoint import load_tensors, read_json
 from mblip.models.quantize import dequantize, is_quantized, linear_layers, plain_layer, quantization_of, unmark
 from mblip.models.vision_llm import VisionLLM
 
@@ -106,10 +105,7 @@ def load_lora(vlm: VisionLLM, folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
     config = read_json(folder / "adapter_config.json")
-    try:
-        tensors = load_file(folder / "adapter_model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder} is not a complete PEFT adapter ({error}); copy the run again") from error
+    tensors = load_tensors(folder / "adapter_model.safetensors")
     add_lora(vlm, config["r"], config["lora_alpha"], config["lora_dropout"])
     named = dict(vlm.language_model.named_parameters())
     own = {

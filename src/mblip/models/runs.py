@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from mblip.errors import InputError, MblipError
 from mblip.models.build import build_model
-from mblip.models.checkpoint import fingerprint, read_json
+from mblip.models.checkpoint import fingerprint, load_tensors, read_json
 from mblip.models.finish import finish
 from mblip.models.locate import collection_of, find_language_model, locate, locate_language_model
 from mblip.models.lora import load_lora, merge_lora, save_lora
@@ -231,10 +230,7 @@ def _locate(part: str, name: str) -> Path:
 
 
 def _fill(vlm: VisionLLM, file: Path) -> None:
-    try:
-        state = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file} is missing or damaged ({error}); copy the run again") from error
+    state = load_tensors(file)
     named = dict(vlm.model.named_parameters())
     with torch.no_grad():
         for name, value in state.items():

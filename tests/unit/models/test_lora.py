@@ -164,7 +164,7 @@ def test_a_run_on_a_run_is_told_by_its_adapters(folders: Any, tmp_path: Path) ->
         ("mblip.json", lambda text: text[: len(text) // 2], "damaged"),
         ("adapter/adapter_config.json", lambda text: text.replace('"r": 2', '"r": 3'), "another language model"),
         ("adapter/adapter_config.json", None, "adapter_config.json cannot be read"),
-        ("adapter/adapter_model.safetensors", None, "not a complete PEFT adapter"),
+        ("adapter/adapter_model.safetensors", None, "is missing or damaged"),
         ("bridge.safetensors", None, "bridge.safetensors is missing"),
     ],
 )
@@ -179,6 +179,27 @@ def test_a_damaged_run_is_named(folders: Any, tmp_path: Path, file: str, damage:
         path.write_text(damage(path.read_text()))
     with pytest.raises(InputError, match=message):
         load_vision_llm(tmp_path / "run")
+
+
+@pytest.mark.parametrize("file", ["adapter/adapter_model.safetensors", "bridge.safetensors", "model.safetensors"])
+def test_weights_without_the_right_to_read_are_not_called_missing(
+    tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, base = tmp_path / "run", checkpoints.blip2(tmp_path / "base", "mt5")
+    vlm = load_vision_llm(base)
+    add_lora(vlm, 2, 4, 0.0)
+    save_run(vlm, run)
+    refused = next(path for path in (run / file, base / file) if path.exists())
+    opened = Path.open
+
+    def refuse(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == refused:  # the tests may run as root, whom permissions do not stop
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=f"{file} cannot be read: Permission denied; "):
+        load_vision_llm(run if refused.is_relative_to(run) else base)
 
 
 def test_a_run_whose_base_changed_or_went_is_refused(tmp_path: Path) -> None:
