@@ -119,8 +119,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        InputError: The file is missing, or does not hold a JSON object.
+        InputError: The file is missing, may not be read, or does not hold a JSON object.
     """
+    _check_rights(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -180,12 +181,12 @@ def _opened(path: Path) -> Any:
 
 
 def _check_rights(file: Path) -> None:
-    """Refuse a file without read permission, of which safetensors says that it does not exist."""
+    """Refuse a file without read permission, which safetensors and :func:`read_json` would take for a missing one."""
     try:
         file.open("rb").close()
     except PermissionError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}; give yourself the right to read it") from error
-    except OSError:  # safetensors reports it
+    except OSError:  # the caller reports it
         return
 
 

@@ -181,8 +181,12 @@ def test_a_damaged_run_is_named(folders: Any, tmp_path: Path, file: str, damage:
         load_vision_llm(tmp_path / "run")
 
 
-@pytest.mark.parametrize("file", ["adapter/adapter_model.safetensors", "bridge.safetensors", "model.safetensors"])
-def test_weights_without_the_right_to_read_are_not_called_missing(
+@pytest.mark.parametrize(
+    "file",
+    ["adapter/adapter_model.safetensors", "adapter/adapter_config.json", "bridge.safetensors", "mblip.json",
+     "model.safetensors", "config.json"],
+)  # fmt: skip
+def test_files_without_the_right_to_read_are_not_called_missing(
     tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, base = tmp_path / "run", checkpoints.blip2(tmp_path / "base", "mt5")
