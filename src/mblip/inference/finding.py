@@ -58,9 +58,9 @@ class Found:
             return ""
         most = [f"{count:,} {ending}" for ending, count in self.others.most_common(8)]
         more = f" and {len(self.others) - 8} other endings" if len(self.others) > 8 else ""
-        return (
-            f"left out {self.others.total():,} files that are not pictures in a known format: {', '.join(most)}{more}"
-        )
+        total = self.others.total()
+        files = "1 file that is not a picture" if total == 1 else f"{total:,} files that are not pictures"
+        return f"left out {files} in a known format: {', '.join(most)}{more}"
 
 
 def find_pictures(places: Sequence[str], column: str = "image") -> Found:

@@ -107,7 +107,7 @@ def test_what_a_pattern_leaves_out_is_counted(tmp_path: Path) -> None:
     found = find_pictures([f"{tmp_path}/*"])
     assert found.pictures == [str(tmp_path / "a.jpg")]
     assert found.left_out() == "left out 2 files that are not pictures in a known format: 1 .mov, 1 .cr2"
-    with pytest.raises(InputError, match=r"names no picture .*; left out 1 files .*: 1 \.mov"):
+    with pytest.raises(InputError, match=r"names no picture .*; left out 1 file .*: 1 \.mov"):
         find_pictures([f"{tmp_path}/*.mov"])
 
 
@@ -249,7 +249,7 @@ def test_tars_beside_pictures_are_counted_and_not_opened(tmp_path: Path) -> None
     (tmp_path / "y.jpg").write_bytes(_photo())
     found = find_pictures([str(tmp_path)])
     assert [Path(str(picture)).name for picture in found.pictures] == ["y.jpg"]
-    assert found.left_out() == "left out 1 files that are not pictures in a known format: 1 .tar"
+    assert found.left_out() == "left out 1 file that is not a picture in a known format: 1 .tar"
 
 
 def test_a_damaged_tar_gives_what_comes_before_the_damage(tmp_path: Path) -> None:
