@@ -79,7 +79,7 @@ def test_a_row_that_cannot_be_used_is_told_and_adds_nothing(row: dict[str, objec
     ("text", "said"),
     [
         ("", "lacks the column 'code'"),
-        ("code;name;script\ngn;Guarani;Latn\n", "lacks the column 'code'"),
+        ("code|name|script\ngn|Guarani|Latn\n", "lacks the column 'code'"),
         ("code,name,script\n", "lists no language"),
         ("code,name,script\ngn,Guarani,Jopara,Latn\n", "row 1 has more fields"),
         ('code,name,script\ngn,"Guarani,Latn\n', "unexpected end of data"),

@@ -273,7 +273,7 @@ def test_examples_count_under_the_language_they_were_allotted_to(tmp_path: Path)
 
 def test_a_source_without_a_licence_is_refused(tmp_path: Path) -> None:
     write(tmp_path, Example, [example(0)])
-    with pytest.raises(InputError, match="'own' but no licence"):
+    with pytest.raises(InputError, match="'own', but the source has no licence"):
         write_manifest(tmp_path, Example, seed=0, recipe_hash="", licences={})
     assert not (tmp_path / "manifest.json").exists()
 

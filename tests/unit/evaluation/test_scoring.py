@@ -393,10 +393,10 @@ def test_the_language_is_read_from_the_working_folder(tmp_path: Path, monkeypatc
 def test_a_question_or_an_answer_that_stands_twice_is_refused(tmp_path: Path) -> None:
     twice = tmp_path / "twice.json"
     twice.write_text('{"1": "no", "2": "ball", "3": "left", "1": "yes"}')
-    with pytest.raises(InputError, match=r"twice\.json holds '1' twice in one object"):
+    with pytest.raises(InputError, match=r"twice\.json has the name '1' twice in one object"):
         score_predictions(BENCHMARKS["xgqa"], write(tmp_path / "d.json", XGQA), twice)
     twice.write_text('{"1": {"question": "a", "imageId": "n", "answer": "no"}, "1": {}}')
-    with pytest.raises(InputError, match=r"twice\.json holds '1' twice in one object"):
+    with pytest.raises(InputError, match=r"twice\.json has the name '1' twice in one object"):
         score_predictions(BENCHMARKS["xgqa"], twice, write(tmp_path / "p.json", XGQA_ANSWERS))
 
 
