@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from pydantic_core import from_json
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -309,6 +310,10 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     return error_response(400, "the request is not valid")
 
 
+async def _on_broken_form(_: Request, error: Exception) -> Response:  # newer versions of starlette refuse it themselves
+    return error_response(400, "the multipart body is not valid")
+
+
 async def _on_failure(_: Request, error: Exception) -> Response:
     # The trace is in the server's log; clients must not see internals.
     return error_response(500, "the server failed to answer", "internal_error")
@@ -318,6 +323,7 @@ _HANDLERS: dict[type[Exception], Any] = {
     StarletteHTTPException: _on_http_error,
     HTTPException: _on_http_error,
     RequestValidationError: _on_invalid,
+    FormParserError: _on_broken_form,
     Exception: _on_failure,
 }
 
