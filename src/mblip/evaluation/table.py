@@ -177,8 +177,8 @@ class TableBenchmark:
         def noted(items: Sequence[Item], answers: Sequence[str], options: Options) -> Scored:
             scored = score(items, answers, options)
             said = [*remarks, *([scored.notes["remark"]] if "remark" in scored.notes else [])]
-            told = {"remark": "; ".join(said)} if said else {}
-            return dataclasses.replace(scored, notes={**scored.notes, "task": self.section.task, **notes, **told})
+            remark = {"remark": "; ".join(said)} if said else {}
+            return dataclasses.replace(scored, notes={**scored.notes, "task": self.section.task, **notes, **remark})
 
         return noted
 

@@ -450,6 +450,21 @@ def test_weights_that_give_no_numbers_are_told(tmp_path: Path) -> None:
         load_model(folder).generate(PICTURES[:1], PROMPTS[:1])
 
 
+def stock_answers(folder: Path, **generation: Any) -> list[str]:
+    """Answers of the stock class, whose processor gets the image as a part of a turn."""
+    stock = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder, backend="pil")
+    answers = []
+    for picture, prompt in zip(PICTURES, PROMPTS, strict=True):
+        turn = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}
+        inputs = processor.apply_chat_template(
+            [turn], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        ids = stock.generate(**inputs, **generation, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        answers.append(processor.decode(ids, skip_special_tokens=True).strip())
+    return answers
+
+
 def test_an_export_with_a_template_takes_messages(tmp_path: Path) -> None:
     """As the stock processor is given them, an image as a part of a turn; and the choice is kept."""
     llm = with_template(checkpoints.llm(tmp_path / "llm", "qwen3"))
@@ -457,15 +472,7 @@ def test_an_export_with_a_template_takes_messages(tmp_path: Path) -> None:
     ours = vlm.generate(PICTURES, PROMPTS, **BEAMS)
     assert ours != vlm.generate(PICTURES, PROMPTS, chat=False, **BEAMS)
     export(vlm, tmp_path / "stock")
-    stock = AutoModelForImageTextToText.from_pretrained(tmp_path / "stock").eval()
-    processor = AutoProcessor.from_pretrained(tmp_path / "stock", backend="pil")
-    for picture, prompt, answer in zip(PICTURES, PROMPTS, ours, strict=True):
-        turn = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}
-        inputs = processor.apply_chat_template(
-            [turn], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        )
-        ids = stock.generate(**inputs, **BEAMS, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-        assert processor.decode(ids, skip_special_tokens=True).strip() == answer
+    assert stock_answers(tmp_path / "stock", **BEAMS) == ours
     assert load_model(tmp_path / "stock").generate(PICTURES, PROMPTS, **BEAMS) == ours
     vlm.model.config.chat_prompts = False
     export(vlm, tmp_path / "plain")
@@ -483,15 +490,7 @@ def test_an_export_of_a_llava_whose_template_takes_texts_alone_takes_messages_to
     assert not frame.takes_parts
     ours = vlm.generate(PICTURES, PROMPTS, max_new_tokens=6)
     export(vlm, tmp_path / "stock")
-    stock = AutoModelForImageTextToText.from_pretrained(tmp_path / "stock").eval()
-    processor = AutoProcessor.from_pretrained(tmp_path / "stock", backend="pil")
-    for picture, prompt, answer in zip(PICTURES, PROMPTS, ours, strict=True):
-        turn = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}
-        inputs = processor.apply_chat_template(
-            [turn], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        )
-        ids = stock.generate(**inputs, do_sample=False, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :]
-        assert processor.decode(ids, skip_special_tokens=True).strip() == answer
+    assert stock_answers(tmp_path / "stock", max_new_tokens=6) == ours
     assert load_model(tmp_path / "stock").generate(PICTURES, PROMPTS, max_new_tokens=6) == ours
 
 
