@@ -106,7 +106,7 @@ def length_of(answer: httpx.Response) -> int | None:
 def encoding_of(answer: httpx.Response) -> str:
     """The compression of an answer, although none was asked for; mostly empty."""
     text = str(answer.headers.get("Content-Encoding", "")).strip().lower()
-    return "" if text == "identity" else text
+    return {"identity": "", "x-gzip": "gzip"}.get(text, text)
 
 
 class Gunzip:

@@ -206,9 +206,9 @@ class Fetcher:
     def _packing_of(self, answer: httpx.Response) -> str:
         """The compression that must be taken off an answer; mostly empty."""
         packing = encoding_of(answer)
-        if packing in ("gzip", "x-gzip") and self._target.name.lower().endswith((".gz", ".tgz")):
+        if packing == "gzip" and self._target.name.lower().endswith((".gz", ".tgz")):
             return ""  # some servers report the file's own compression as an encoding
-        if packing not in ("", "gzip", "x-gzip"):
+        if packing not in ("", "gzip"):
             raise InputError(
                 f"{shown(self._url)} comes compressed as {packing!r}, although it was asked for as it is; download it with "
                 f"another program to {self._target}"

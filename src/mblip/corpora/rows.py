@@ -50,9 +50,8 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]
 
 
 def _read_json(path: Path) -> Iterator[Any]:
-    if path.suffix.lower() == ".json":
-        first_character(path)  # an empty file is an error, because a list has at least brackets
-    if _begins_a_list(path):
+    # An empty .json is an error, because a list has at least brackets; an empty .jsonl has no rows.
+    if first_character(path) == "[" if path.suffix.lower() == ".json" else _begins_a_list(path):
         yield from stream_json(path)
         return
     with reading_text(path), path.open("rb") as file:

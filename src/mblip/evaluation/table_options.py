@@ -82,7 +82,9 @@ def right_option(
 def _named(cell: Any) -> dict[str, Any]:
     """The options of a cell by their labels; empty if the cell does not name them."""
     if isinstance(cell, str):
-        cell = parsed(cell, "{}") if cell.lstrip()[:1] == "{" else parsed(cell, "[]")
+        if "{" not in cell:  # a list of texts, which is read elsewhere
+            return {}
+        cell = parsed(cell, "{}" if cell.lstrip()[:1] == "{" else "[]")
     if isinstance(cell, dict) and isinstance(cell.get("label"), list) and isinstance(cell.get("text"), list):
         pairs = list(zip(cell["label"], cell["text"], strict=False)) if len(cell["label"]) == len(cell["text"]) else []
     elif isinstance(cell, dict):

@@ -248,6 +248,24 @@ def choose_dtype(dtype: torch.dtype | str | None, weights: Checkpoint, prefix: s
     return chosen
 
 
+def refuse_own_code(raw: Mapping[str, Any], folder: Path, error: Exception | None = None) -> None:
+    """Refuse a checkpoint whose configuration names code of its own.
+
+    Args:
+        raw: The content of ``config.json``.
+        folder: The checkpoint's folder, for the message.
+        error: Its cause, if reading failed.
+
+    Raises:
+        InputError: It does.
+    """
+    if "auto_map" in raw:
+        raise InputError(
+            f"{folder} needs code that comes with the checkpoint (auto_map), which mblip does not run: use another "
+            "checkpoint"
+        ) from error
+
+
 def read_config(folder: Path) -> Any:
     """Read the configuration of a checkpoint.
 
@@ -258,10 +276,7 @@ def read_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, OSError, TypeError, StrictDataclassError) as error:
-        if "auto_map" in raw:
-            raise InputError(
-                f"{folder} needs code that comes with the checkpoint (auto_map), which mblip does not run: use another"
-            ) from error
+        refuse_own_code(raw, folder, error)
         kind = raw.get("model_type")
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder / 'config.json'}: model_type {kind!r} cannot be read: {reason}") from error

@@ -138,11 +138,14 @@ class TextLayout:
         rows = self._ids(prompts, limit=limit)
         for row, prompt in zip(rows, prompts, strict=True):
             if self.image_token_id in row:
-                token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
-                raise InputError(f"the prompt {prompt!r} contains {token}, which marks an image; remove it")
+                raise self._holds_image_token(prompt)
         prefix = [self.image_token_id] * self.queries
         starts = len(self.start_tokens) if self._start_first else 0
         return [row[:starts] + prefix * count + row[starts:] for row, count in zip(rows, images, strict=True)]
+
+    def _holds_image_token(self, prompt: str) -> InputError:
+        token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        return InputError(f"the prompt {prompt!r} contains {token}, which marks an image; remove it")
 
     @cached_property
     def start_tokens(self) -> list[int]:
@@ -159,8 +162,7 @@ class TextLayout:
         made = []
         for row, prompt, count in zip(self._ids(written, frame.adds_special_tokens), prompts, images, strict=True):
             if row.count(self.image_token_id) != count:
-                token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
-                raise InputError(f"the prompt {prompt!r} contains {token}, which marks an image; remove it")
+                raise self._holds_image_token(prompt)
             repeats = (self.queries if token == self.image_token_id else 1 for token in row)
             made.append([token for token, times in zip(row, repeats, strict=True) for _ in range(times)])
         return made

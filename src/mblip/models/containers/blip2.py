@@ -29,6 +29,7 @@ from mblip.models.reading import (
     from_pretrained,
     no_container,
     read_config,
+    refuse_own_code,
 )
 
 
@@ -94,11 +95,7 @@ class Blip2Container(Container):
             InputError: The checkpoint is of another kind, or needs code of its own.
         """
         raw = read_json(folder / "config.json")
-        if "auto_map" in raw:
-            raise InputError(
-                f"{folder} needs code that comes with the checkpoint (auto_map), which mblip does not run: use another "
-                "checkpoint"
-            )
+        refuse_own_code(raw, folder)
         if raw.get("model_type") != cls.model_type:
             raise InputError(
                 f"{folder} is a {raw.get('model_type')!r} checkpoint, {no_container(raw.get('model_type'))}"

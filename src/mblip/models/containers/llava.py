@@ -32,7 +32,7 @@ from mblip.models.containers.towers import (
     tower_of,
 )
 from mblip.models.head import place_output_head
-from mblip.models.reading import check_complete, choose_dtype, from_pretrained, read_config
+from mblip.models.reading import check_complete, choose_dtype, from_pretrained, read_config, refuse_own_code
 
 # Names of the projector in checkpoint files, current and older.
 _PROJECTORS = ("model.multi_modal_projector.", "multi_modal_projector.")
@@ -137,11 +137,7 @@ class LlavaContainer(Container):
                 model that is not supported.
         """
         raw = read_json(folder / "config.json")
-        if "auto_map" in raw:
-            raise InputError(
-                f"{folder} needs code that comes with the checkpoint (auto_map), which mblip does not run: use another "
-                "checkpoint"
-            )
+        refuse_own_code(raw, folder)
         for part in ("vision_config", "text_config"):
             if not isinstance(raw.get(part), dict):  # the stock class would take that of LLaVA-1.5-7B
                 raise InputError(f"{folder / 'config.json'} has no {part}; copy the checkpoint again")
