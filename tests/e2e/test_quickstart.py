@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mblip.nano import experiment
 from mblip.nano.alone import ask_words, write_prompt
 from mblip.nano.benchmark import SceneItem, load_items
 from mblip.nano.experiment import SETTINGS, run_experiment
+from mblip.nano.words import load_lexicon
 
 FIGURES = {
     "naming_exact",
@@ -97,7 +99,7 @@ def test_an_interrupted_quickstart_goes_on_and_a_finished_one_redoes_nothing(tmp
 
 
 def test_a_language_model_of_ones_own_takes_nano_s_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a random one: its words alone, three settings, the fit to words of several tokens, and the page."""
+    """A random one, in three languages: its words alone, three settings, the fit to words of several tokens, the page."""
     llm = checkpoints.llm(tmp_path / "tiny", "llama")
     load = load_recipe
     cut = ("optim.steps=2", "optim.global_batch=8", "optim.micro_batch=8", "precision=fp32")
@@ -110,12 +112,14 @@ def test_a_language_model_of_ones_own_takes_nano_s_place(tmp_path: Path, monkeyp
     monkeypatch.setattr(experiment, "load_recipe", small)
     monkeypatch.setattr("mblip.training.align.FIT_TEXTS", 64)
     settings = [word for name in ("multilingual", "no_realignment", "lora_small") for word in ("--setting", name)]
-    asked = ["quickstart", "--llm", str(llm), "--to", str(tmp_path / "run"), "--scenes", "1", *settings, *cut]
+    three = ["--languages", "English,sw,Deutsch"]
+    asked = ["quickstart", "--llm", str(llm), "--to", str(tmp_path / "run"), "--scenes", "1", *three, *settings, *cut]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 0, result.exception
     report = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
     assert set(report["ablations"]) == {"multilingual", "no_realignment", "lora_small"}
     assert report["llm"] == "tiny" and set(report["llm_alone"]) == {"all", *report["languages"]}
+    assert set(report["languages"]) == set(report["mix"]["languages"]) == {"en", "sw", "de"}
     assert "two_object_caption" not in report["headline"]
     rates = [
         json.loads((tmp_path / "run" / name / "metrics.jsonl").read_text().splitlines()[0])
@@ -149,14 +153,16 @@ def test_the_words_alone_are_those_that_pictures_ask_for(tmp_path: Path, monkeyp
     right = {write_prompt(item): item.reference for item in items if item.task == "naming_never_shown"}
     monkeypatch.setattr("mblip.nano.alone._complete", complete)
     monkeypatch.setattr("mblip.nano.alone.load_language_model", lambda *args: (torch.nn.Identity(), None))
-    found = ask_words("nano:nano-mlm", tmp_path / "words.json", 4, 0.2, lambda line: None)
+    found = ask_words(
+        "nano:nano-mlm", load_lexicon().named_languages(), tmp_path / "words.json", 4, 0.2, lambda line: None
+    )
     assert found["sw"]["value"] == 1 and found["en"]["value"] == 0  # English has no pairs that were never shown
     assert found["all"]["value"] == pytest.approx(1 / 85)
     number = len(told)
-    ask_words("nano:nano-mlm", tmp_path / "words.json", 4, 0.2, lambda line: None)
+    ask_words("nano:nano-mlm", load_lexicon().named_languages(), tmp_path / "words.json", 4, 0.2, lambda line: None)
     assert len(told) == number
     monkeypatch.setattr("mblip.nano.alone.fingerprint", lambda folder: "another model")
-    ask_words("nano:nano-mlm", tmp_path / "words.json", 4, 0.2, lambda line: None)
+    ask_words("nano:nano-mlm", load_lexicon().named_languages(), tmp_path / "words.json", 4, 0.2, lambda line: None)
     assert len(told) == 2 * number  # the answers of one model are not those of another
     prompt = write_prompt(next(item for item in items if item.id == "sw-naming_never_shown-0"))
     lines = prompt.split("\n")
@@ -202,6 +208,21 @@ def test_a_damaged_base_is_told_before_anything_is_made(
     )
     with pytest.raises(InputError, match="nano-mlm"):
         run_experiment(tmp_path / "run", False, 1, lambda line: None)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("languages", "setting", "says"),
+    [
+        ("en,ht", "multilingual", r"Haitian Creole \(ht\); leave it out, or choose from af"),
+        ("sw,de", "multilingual", "lack English"),
+        ("en,de", "left_out", "add sw"),
+    ],
+)
+def test_languages_that_the_quickstart_cannot_take(tmp_path: Path, languages: str, setting: str, says: str) -> None:
+    asked = ["quickstart", "--to", str(tmp_path / "run"), "--languages", languages, "--setting", setting]
+    result = CliRunner().invoke(app, asked)
+    assert isinstance(result.exception, InputError) and re.search(says, str(result.exception))
     assert not (tmp_path / "run").exists()
 
 

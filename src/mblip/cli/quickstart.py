@@ -41,6 +41,12 @@ def quickstart(
         list[str] | None,
         typer.Option(help="Run only these settings, by their names in the report.", show_default=False),
     ] = None,
+    languages: Annotated[
+        str,
+        typer.Option(
+            help="Only these languages, by any name or code, separated by commas; left out, all 85.", show_default=False
+        ),
+    ] = "",
     scenes: Annotated[
         int, typer.Option(min=1, help="Number of new scenes to ask about in each language and task.")
     ] = 50,
@@ -48,10 +54,12 @@ def quickstart(
     """Translate a mix, align an English vision model to a multilingual language model, evaluate, report."""
     from rich.console import Console
 
+    from mblip.languages import find_languages
     from mblip.nano.experiment import Experiment, mini, run_experiment
 
     console = Console(highlight=False)
-    what = replace(mini(llm) if llm else Experiment(), overrides=tuple(overrides or ()))
+    codes = tuple(language.code for language in find_languages(languages))
+    what = replace(mini(llm) if llm else Experiment(), overrides=tuple(overrides or ()), languages=codes)
     to = to or Path("runs/mini" if llm else "runs/quickstart")
     report = run_experiment(to, ablations, seeds, console.print, scenes, what, setting or ())
     minutes = report["seconds"] / 60

@@ -32,7 +32,7 @@ _LONGEST = 16  # tokens of an answer
 
 
 def ask_words(
-    llm: str, file: Path, scenes: int, held_out: float, say: Callable[[str], None]
+    llm: str, languages: Sequence[str], file: Path, scenes: int, held_out: float, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """The share of words that a language model knows, by language, with its interval; ``all`` is the mean over languages.
 
@@ -40,6 +40,7 @@ def ask_words(
 
     Args:
         llm: The language model, as in ``model.llm``.
+        languages: mC4 codes of the languages to ask in.
         file: File of the answers; words answered there are not asked for again.
         scenes: Number of words in each language.
         held_out: See :func:`~mblip.nano.benchmark.load_items`.
@@ -49,7 +50,7 @@ def ask_words(
         InputError: The language model cannot be loaded.
     """
     asked: dict[str, list[SceneItem]] = {}
-    for language in load_lexicon().named_languages():
+    for language in languages:
         items = load_items([language], scenes, ("naming_never_shown",), held_out)
         asked[language] = items or load_items([language], scenes, ("naming",), held_out)
     folder = locate_language_model(llm)

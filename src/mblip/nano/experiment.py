@@ -22,6 +22,7 @@ from mblip.evaluation.benchmark import Item
 from mblip.evaluation.pictures import PictureSources
 from mblip.evaluation.runner import answer_tasks
 from mblip.evaluation.tasks import Task
+from mblip.languages import name_code
 from mblip.mixture import build_mix
 from mblip.models.prepare import prepare_model
 from mblip.nano.alone import ask_words
@@ -91,6 +92,8 @@ class Experiment:
         headline: Tasks for the best setting.
         dtype: Precision of the vision and language models at inference.
         overrides: Overrides of the training recipe in every setting.
+        languages: mC4 codes of the languages of the mix and of the questions, English among them; empty for all that the
+            lexicon names.
     """
 
     align: str = "nano/align"
@@ -100,6 +103,17 @@ class Experiment:
     headline: tuple[str, ...] = TASKS
     dtype: str = "fp32"
     overrides: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """mC4 codes of the languages that the models are asked in."""
+        return self.languages or load_lexicon().named_languages()
+
+    def data_recipe(self) -> DataRecipe:
+        """Return the recipe of the multilingual mix."""
+        own = (f"allocation.languages=[{','.join(self.languages)}]",) if self.languages else ()
+        return load_recipe(DataRecipe, self.data, own)
 
     def recipe(self, setting: Setting, directory: Path, seed: int) -> TrainRecipe:
         """Return the recipe that trains a setting."""
@@ -144,21 +158,23 @@ def run_experiment(
         The content of report.json.
 
     Raises:
-        InputError: A base model is damaged, the directory cannot be written, or there is no setting of a name.
+        InputError: A base model is damaged, the directory cannot be written, there is no setting of a name, or the
+            lexicon does not name the objects in a language.
     """
     started = time.perf_counter()
-    settings = _settings(ablations, only)
+    _check_languages(what.languages)
+    settings = _settings(ablations, only, what.asked)
     first = what.recipe(settings[0], directory, 1)
     if what.llm and first.model.llm != what.llm:  # the page would show what another model knows alone
         raise InputError(f"--llm says {what.llm}, but model.llm says {first.model.llm}; leave model.llm out")
     prepare_model(first)  # a damaged base is told before minutes are spent
-    recipe = load_recipe(DataRecipe, what.data)
+    recipe = what.data_recipe()
     manifest = build_mix(recipe, directory / "mix")
     say(f"mix: {manifest.rows:,} instructions in {len(manifest.by_language)} languages")
     english = load_recipe(DataRecipe, what.data, ("allocation.languages=[en]", "allocation.task_languages={}"))
     build_mix(english, directory / "mix_en")
     held_out = recipe.translation.held_out
-    known = ask_words(what.llm, directory / "words.json", scenes, held_out, say) if what.llm else None
+    known = ask_words(what.llm, what.asked, directory / "words.json", scenes, held_out, say) if what.llm else None
     results: dict[str, Any] = {}
     for setting in settings:
         for seed in range(1, seeds + 1):
@@ -195,17 +211,32 @@ def run_experiment(
     return report
 
 
-def _settings(ablations: bool, only: Sequence[str]) -> list[Setting]:
-    """The settings that are asked for.
+def _check_languages(languages: Sequence[str]) -> None:
+    """Raise an InputError unless the lexicon names the objects in all of these languages, and English is among them."""
+    named = load_lexicon().named_languages()
+    if missing := [code for code in languages if code not in named]:
+        raise InputError(
+            f"the emoji lack names in {', '.join(f'{name_code(code)} ({code})' for code in missing)}; leave it out, or "
+            f"choose from {', '.join(named)}"
+        )
+    if languages and "en" not in languages:
+        raise InputError("the languages lack English, from which the mix is translated; add en")
+
+
+def _settings(ablations: bool, only: Sequence[str], languages: Sequence[str]) -> list[Setting]:
+    """The settings that are asked for; ``left_out`` needs its language.
 
     Raises:
-        InputError: There is none of a name.
+        InputError: There is none of a name, or ``left_out`` is asked for without its language.
     """
     names = [setting.name for setting in SETTINGS]
     for name in only:
         if name not in names:
             raise InputError(f"there is no setting {name!r}{nearest(name, names)}")
-    return [setting for setting in SETTINGS if (setting.name in only if only else ablations or setting.quick)]
+        if name == "left_out" and LEFT_OUT not in languages:
+            raise InputError(f"the setting left_out leaves out {name_code(LEFT_OUT)}; add {LEFT_OUT} to the languages")
+    chosen = [setting for setting in SETTINGS if (setting.name in only if only else ablations or setting.quick)]
+    return [setting for setting in chosen if setting.name != "left_out" or LEFT_OUT in languages]
 
 
 def align(what: Experiment, setting: Setting, directory: Path, seed: int, say: Say) -> None:
@@ -224,8 +255,8 @@ def align(what: Experiment, setting: Setting, directory: Path, seed: int, say: S
 def score(
     what: Experiment, setting: Setting, directory: Path, seeds: int, scenes: int, held_out: float
 ) -> dict[str, Any]:
-    """Ask the setting's runs about scenes in all languages, and score their answers; see :func:`score_scenes`."""
-    items = load_items(load_lexicon().named_languages(), scenes, what.tasks, held_out)
+    """Ask the setting's runs about scenes in each language, and score their answers; see :func:`score_scenes`."""
+    items = load_items(what.asked, scenes, what.tasks, held_out)
     runs = [directory / f"{setting.name}-{seed}" for seed in range(1, seeds + 1)]
     answers = [_answers(run, ANSWERS, items, what.dtype) for run in runs]
     return {"says": setting.says, "claim": setting.claim, **score_scenes(items, answers)}
@@ -235,9 +266,7 @@ def _choose(what: Experiment, settings: Sequence[Setting], directory: Path, seed
     """The setting that names most held-out pairs, on scenes that are not used for results."""
     if len(settings) == 1:
         return settings[0]
-    items = load_items(
-        load_lexicon().named_languages(), VALIDATION_SCENES, ("naming_never_shown",), held_out, "validation"
-    )
+    items = load_items(what.asked, VALIDATION_SCENES, ("naming_never_shown",), held_out, "validation")
 
     def right(setting: Setting) -> int:
         folders = [directory / f"{setting.name}-{seed}" for seed in range(1, seeds + 1)]
