@@ -20,9 +20,15 @@ from mblip.cli.app import app
 USAGE_ERROR = typer.BadParameter.__base__
 
 
+@lru_cache
+def _command() -> Any:
+    """The command line as a tree, which takes a while to build."""
+    return typer.main.get_command(app)
+
+
 def complaint(words: Sequence[str]) -> str:
     """What is wrong with a command, or nothing."""
-    command = typer.main.get_command(app)
+    command = _command()
     rest = list(words)
     while hasattr(command, "commands"):
         name = rest.pop(0) if rest else ""

@@ -90,4 +90,4 @@ def language_table() -> Iterator[None]:
     for held, before in ((languages.LANGUAGES, trained), (languages.BENCHMARK_LANGUAGES, others)):
         held.clear()
         held.update(before)
-    languages._index.cache_clear()
+    languages._forget()

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 # Imports once what commands need, and runs each command in a fork. A command that is to be killed stops itself at its place.
 _PROGRAM = """
@@ -43,7 +43,7 @@ def stop_at(progress, append, calls, share):
     _progress.ProgressBars.__call__, Appender.append = showing, adding
 
 def run(order):
-    for target, file in enumerate((os.devnull, os.devnull, order["said"])):
+    for target, file in enumerate((os.devnull, order["out"], order["err"])):
         os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), target)
     if order["at"]:
         stop_at(**order["at"])
@@ -56,6 +56,7 @@ def run(order):
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 1
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
@@ -76,6 +77,14 @@ for line in sys.stdin:
     code = None if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
     print(json.dumps({"process": process, "code": code}), flush=True)
 """
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it wrote to its standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
 
 
 @dataclass(frozen=True)
@@ -102,22 +111,22 @@ class Commands:
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._said = tempfile.NamedTemporaryFile()  # noqa: SIM115
+        self._out, self._err = (tempfile.NamedTemporaryFile() for _ in range(2))  # noqa: SIM115
 
     def load(self, module: str) -> None:
         """Import a module that commands need, so that they do not spend seconds on it each."""
         self._tell(load=module)
 
-    def run(self, *arguments: str) -> tuple[int, str]:
-        """The exit code of a command that ends by itself, and what it wrote to standard error."""
-        done = self._tell(run=arguments, at=None)
-        assert type(done["code"]) is int
-        return done["code"], self._errors()
+    def run(self, *arguments: str) -> Done:
+        """Run a command to its end."""
+        code = self._tell(run=arguments, at=None)["code"]
+        assert type(code) is int
+        return Done(code, _read(self._out), _read(self._err))
 
     def stop(self, at: At, *arguments: str) -> int:
         """Run a command until it stands still at a place; its process id."""
         found = self._tell(run=arguments, at=asdict(at))
-        assert found["code"] is None, f"it ended before, with {found['code']}: {self._errors()}"
+        assert found["code"] is None, f"it ended before, with {found['code']}: {_read(self._err)}"
         return int(found["process"])
 
     def kill(self, process: int) -> None:
@@ -135,14 +144,12 @@ class Commands:
     def _tell(self, **order: Any) -> dict[str, Any]:
         assert self._process.stdin and self._process.stdout
         if "run" in order:
-            self._said.truncate(0)
-        self._process.stdin.write(json.dumps({**order, "said": self._said.name}) + "\n")
+            self._out.truncate(0)
+            self._err.truncate(0)
+        self._process.stdin.write(json.dumps({**order, "out": self._out.name, "err": self._err.name}) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
-
-    def _errors(self) -> str:
-        return Path(self._said.name).read_text(encoding="utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -152,4 +159,9 @@ class Commands:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
-        self._said.close()
+        self._out.close()
+        self._err.close()
+
+
+def _read(file: tempfile._TemporaryFileWrapper[bytes]) -> str:
+    return Path(file.name).read_text(encoding="utf-8")

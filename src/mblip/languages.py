@@ -137,7 +137,7 @@ def add_language(language: Language) -> None:
                 f"({other.code!r}); give it its own code and names, or leave it out"
             )
     LANGUAGES[language.code] = language
-    _index.cache_clear()
+    _forget()
 
 
 def added_languages() -> list[Language]:
@@ -170,11 +170,18 @@ def find_language(text: str) -> Language:
     Raises:
         InputError: The language is unknown, or in another script; the message names the nearest.
     """
-    language = exact_language(text) or _tagged(text)
-    if language:
+    if language := exact_language(text) or _tagged(text):
         return language
     hint = _hint(text) or ";"
     raise InputError(f"unknown language {shorten(text)!r}{hint} mblip languages lists all {len(LANGUAGES)}")
+
+
+def known_language(text: str) -> Language | None:
+    """The language that :func:`find_language` finds, or None: for text that need not name one, in every row of a file."""
+    try:
+        return exact_language(text) or _tagged(text)
+    except InputError:
+        return None
 
 
 def find_languages(text: str) -> list[Language]:
@@ -266,6 +273,7 @@ def _tagged(text: str) -> Language | None:
     )
 
 
+@lru_cache(maxsize=1024)  # every row of a file may name the same one
 def _hint(text: str) -> str:
     """A hint at the language that was perhaps meant: for a valid tag its parent language, such as ``no`` for ``nn``."""
     import langcodes
@@ -324,6 +332,12 @@ def _parse_tag(text: str) -> str | None:
     except ValueError:
         return None
     return tag if valid else None
+
+
+def _forget() -> None:
+    """Forget what was found, because the table has changed."""
+    _index.cache_clear()
+    _hint.cache_clear()
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,15 @@ import sys
 import pytest
 
 from mblip.errors import InputError
-from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES, _fold, exact_language, find_language, find_languages
+from mblip.languages import (
+    BENCHMARK_LANGUAGES,
+    LANGUAGES,
+    _fold,
+    exact_language,
+    find_language,
+    find_languages,
+    known_language,
+)
 
 # Target tags in the vocabulary of google/madlad400-3b-mt that a wrong guess would miss.
 MADLAD_TAGS = {
@@ -236,6 +244,15 @@ def test_a_language_of_its_own_is_not_taken_for_its_neighbour(tag: str) -> None:
 def test_files_with_codes_of_their_own_are_read_exactly() -> None:
     assert exact_language("SR") is LANGUAGES["sr"]
     assert exact_language("SH") is exact_language("zh-Hant-TW") is exact_language("klingon") is None
+
+
+def test_text_that_names_no_language_costs_no_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of a million rows ask; a guess at what was meant takes milliseconds."""
+    monkeypatch.setattr("mblip.languages.guess", lambda *words: pytest.fail("a guess nobody reads"))
+    assert [known_language(text) for text in ("", "the object in the middle", "klingon", "swahilli", "sr-Latn")] == [
+        None
+    ] * 5
+    assert [known_language(text) for text in ("Kiswahili", "de_DE.UTF-8")] == [LANGUAGES["sw"], LANGUAGES["de"]]
 
 
 def test_a_list_of_languages() -> None:

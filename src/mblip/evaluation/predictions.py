@@ -18,7 +18,7 @@ from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item
 from mblip.evaluation.json_files import Row, image_name, read_rows, rows, take_language
 from mblip.evaluation.table_columns import LANGUAGE_COLUMNS
-from mblip.languages import find_language
+from mblip.languages import known_language
 from mblip.replies import without_reasoning
 
 # Fields of a model's answer. Unambiguous names come before "answer", because files of predictions may repeat the right
@@ -264,10 +264,8 @@ def _language_of(row: Row, where: str, benchmark: Benchmark) -> str:
     if own:
         return take_language(row, where) if isinstance(row.get("language"), str) else ""
     said = _first(_squashed(row), LANGUAGE_COLUMNS) if benchmark.by_language else ""
-    try:
-        return find_language(said).code if isinstance(said, str) else ""
-    except InputError:  # the table's own word, which its item decides
-        return ""
+    language = known_language(said) if isinstance(said, str) else None
+    return language.code if language else ""  # the table's own word, which its item decides
 
 
 def _by_image(items: Sequence[Item]) -> dict[str, Item]:

@@ -37,7 +37,7 @@ from mblip.evaluation.table_columns import (
 from mblip.evaluation.table_options import read_options, right_option
 from mblip.evaluation.table_pictures import CellPictures, TablePictures, cell_key, is_base64
 from mblip.evaluation.table_scores import VARIANTS, score_answers, score_choices
-from mblip.languages import find_language
+from mblip.languages import find_language, known_language
 from mblip.storage import ImageStore
 from mblip.storage.cells import picture_columns
 from mblip.storage.text import NO_ADDRESSES, is_address
@@ -277,10 +277,8 @@ class TableBenchmark:
             said = pair[1]
         if said == self.section.codes.get(self.language):
             return True
-        try:
-            mine = find_language(said).code == self.language
-        except InputError:
-            mine = False
+        named = known_language(said)
+        mine = named is not None and named.code == self.language
         if not mine:
             self._counts["rows_of_others"] += 1
             self._others[said] += 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mblip.config import DataRecipe, TrainRecipe, load_recipe
 from mblip.errors import InputError
-from mblip.languages import find_language
+from mblip.languages import known_language
 from mblip.mixture.templates import load_templates, shipped_templates
 
 UNKNOWN = ("benchmarks",)  # templates for a model with unknown training prompts: those of the paper's evaluation
@@ -58,11 +58,11 @@ class Prompts:
             if (found := _pattern(prompt).fullmatch(question)) is None:
                 continue
             fields = found.groupdict()
-            try:
-                if "language" in fields:
-                    fields["language"] = find_language(fields["language"]).name
-            except InputError:  # "Name the object in the middle"
-                continue
+            if "language" in fields:
+                language = known_language(fields["language"])
+                if language is None:  # "Name the object in the middle"
+                    continue
+                fields["language"] = language.name
             return prompt.format_map(fields)
         return ""
 

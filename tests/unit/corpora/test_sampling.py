@@ -144,7 +144,7 @@ def test_process_killed_while_reading(commands: Commands, table: Path, tmp_path:
             file.write(json.dumps({"image": f"{n}.jpg", "text": f"text {n}", "id": str(n)}) + "\n")
     save_recipe(_recipe(table, "drop"), tmp_path / "recipe.yaml")
     arguments = ["data", "sample", str(tmp_path / "recipe.yaml"), "--work"]
-    assert commands.run(*arguments, str(tmp_path / "whole"))[0] == 0
+    assert commands.run(*arguments, str(tmp_path / "whole")).code == 0
     folder = tmp_path / "work/english/own"
     held = 0
     for calls in (25, 45):  # a part is 20 calls
@@ -153,7 +153,7 @@ def test_process_killed_while_reading(commands: Commands, table: Path, tmp_path:
         assert held < len(finished)
         held = len(finished)
     assert not (folder / "manifest.json").exists()
-    assert commands.run(*arguments, str(tmp_path / "work"))[0] == 0
+    assert commands.run(*arguments, str(tmp_path / "work")).code == 0
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
     assert hash_directory(tmp_path / "work") == hash_directory(tmp_path / "whole")
 

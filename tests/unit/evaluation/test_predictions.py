@@ -407,3 +407,12 @@ def test_an_evaluation_of_answers_needs_no_pictures_and_no_questions(tmp_path: P
         str(folder / f"vqa-en{ending}"), EvalRecipe(title="t", benchmarks=("vqa",)), root, tmp_path / "alone"
     )
     assert alone[0].metrics["accuracy"] == 50
+
+
+def test_rows_that_name_no_language_cost_no_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mblip.languages.guess", lambda *words: pytest.fail("a guess nobody reads"))
+    asked = {"7": {"question": "Is it red?", "imageId": "n1", "answer": "yes", "language": "de", "isBalanced": True}}
+    annotations = whole(tmp_path / "testdev.json", asked)
+    for name, row in enumerate([{}, {"language": "natural"}]):
+        answers = whole(tmp_path / f"{name}.json", [{"questionId": "7", "prediction": "yes", **row}])
+        assert score("xgqa", annotations, answers, language="de").metrics["accuracy"] == 100

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -147,19 +145,19 @@ def test_same_recipe_same_bytes_for_any_number_of_workers(folder: Path, tmp_path
 
 
 # Two chunks of the real size.
-COMMAND = [sys.executable, "-m", "mblip", "data", "mix", "nano_scenes", "sources.scenes.options.scenes=14000", "--to"]
+COMMAND = ["data", "mix", "nano_scenes", "sources.scenes.options.scenes=14000", "--to"]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "mix"
-    subprocess.run([*COMMAND, str(folder)], check=True, capture_output=True)
+    assert commands.run(*COMMAND, str(folder)).code == 0
     return folder
 
 
 @pytest.mark.slow
-def test_two_workers(whole: Path, tmp_path: Path) -> None:
-    subprocess.run([*COMMAND, str(tmp_path / "mix"), "--workers", "2"], check=True, capture_output=True)
+def test_two_workers(commands: Commands, whole: Path, tmp_path: Path) -> None:
+    assert commands.run(*COMMAND, str(tmp_path / "mix"), "--workers", "2").code == 0
     assert hash_directory(tmp_path / "mix") == hash_directory(whole)
 
 
@@ -200,11 +198,11 @@ def test_interrupted_run_goes_on(
 
 
 def test_killed_run_goes_on(commands: Commands, whole: Path, tmp_path: Path) -> None:
-    arguments = [*COMMAND[COMMAND.index("mblip") + 1 :], str(tmp_path / "mix")]
+    arguments = [*COMMAND, str(tmp_path / "mix")]
     commands.killed(At("writing instructions"), *arguments)
     assert list((tmp_path / "mix").glob(".work/boxes/*/*.arrow"))
     assert not (tmp_path / "mix" / "manifest.json").exists()
-    assert commands.run(*arguments)[0] == 0
+    assert commands.run(*arguments).code == 0
     assert hash_directory(tmp_path / "mix") == hash_directory(whole)
     assert not (tmp_path / "mix" / ".work").exists()
 
@@ -246,7 +244,7 @@ def test_wrong_settings_write_nothing(tmp_path: Path, override: str, message: st
     assert not list(tmp_path.rglob("*.parquet")) and not list(tmp_path.rglob("*.jsonl"))
 
 
-def test_plan_counts_what_is_there_and_says_what_is_not(tmp_path: Path) -> None:
+def test_plan_counts_what_is_there_and_says_what_is_not(commands: Commands, tmp_path: Path) -> None:
     rows = [{"image": f"{n}.jpg", "text": f"text {n}"} for n in range(50)]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     own = {"path": str(tmp_path / "own.jsonl"), "columns": {"image": "image", "caption": "text"}, "task": "caption"}
@@ -258,14 +256,14 @@ def test_plan_counts_what_is_there_and_says_what_is_not(tmp_path: Path) -> None:
         SourceSection(name="gqa", reader="gqa", options={"path": str(tmp_path / "none.json")}),
     )
     save_recipe(DataRecipe(title="t", sources=sources), tmp_path / "recipe.yaml")
-    command = [sys.executable, "-m", "mblip", "data", "plan", str(tmp_path / "recipe.yaml"), "--json"]
+    command = ["data", "plan", str(tmp_path / "recipe.yaml"), "--json"]
     for work in ((), ("--work", str(tmp_path / "work"))):
-        done = subprocess.run([*command, *work], check=True, capture_output=True, text=True)
-        assert sum(json.loads(done.stdout)["own"]["caption"].values()) == 50
-        assert "not counted: web: there is no spaCy pipeline 'en_core_web_none'" in done.stderr
-        assert "not counted: gqa: cannot read" in done.stderr
-    done = subprocess.run([*command, f"sources.own.options.path={tmp_path}/none"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "") and "no source of" in done.stderr
+        done = commands.run(*command, *work)
+        assert done.code == 0 and sum(json.loads(done.out)["own"]["caption"].values()) == 50
+        assert "not counted: web: there is no spaCy pipeline 'en_core_web_none'" in done.err
+        assert "not counted: gqa: cannot read" in done.err
+    done = commands.run(*command, f"sources.own.options.path={tmp_path}/none")
+    assert (done.code, done.out) == (2, "") and "no source of" in done.err
 
 
 def test_languages_left_out_are_left_out_of_sources_in_their_own_languages(tmp_path: Path) -> None:
@@ -288,7 +286,7 @@ def test_languages_left_out_are_left_out_of_sources_in_their_own_languages(tmp_p
     ({}, '{"i": "a", "c": "x"', r"line 1 is not valid JSON \(the file is cut off\)"),
 ])  # fmt: skip
 def test_nothing_is_translated_before_the_templates_fit(
-    tmp_path: Path, options: dict[str, object], content: str, message: str
+    commands: Commands, tmp_path: Path, options: dict[str, object], content: str, message: str
 ) -> None:
     (tmp_path / "own.jsonl").write_text(content)
     given = {"columns": {"image": "i", "caption": "c"}, "task": "caption", "licence": "own"} | options
@@ -296,9 +294,8 @@ def test_nothing_is_translated_before_the_templates_fit(
     recipe = DataRecipe(title="t", sources=(source,), allocation=AllocationSection(languages=("sw",)))
     save_recipe(recipe, tmp_path / "recipe.yaml")
     for verb, to in (("sample", "--work"), ("translate", "--work"), ("mix", "--to")):
-        command = [sys.executable, "-m", "mblip", "data", verb, str(tmp_path / "recipe.yaml"), to, str(tmp_path / verb)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
+        done = commands.run("data", verb, str(tmp_path / "recipe.yaml"), to, str(tmp_path / verb))
+        assert done.code == 2 and re.search(message, done.err), done.err
         assert not list((tmp_path / verb).rglob("translated")) and not list((tmp_path / verb).rglob("mix-*"))
     if not content.endswith("}\n"):
         assert not (tmp_path / "mix").exists() and not list((tmp_path / "sample").rglob("*.*"))
@@ -321,10 +318,11 @@ def test_english_alone_and_a_language_left_out(tmp_path: Path) -> None:
     assert len(without.by_language) == 83 and not {"no", "sw"} & set(without.by_language)
 
 
-def test_command_line(folder: Path) -> None:
+def test_command_line(commands: Commands, folder: Path) -> None:
     def run(*arguments: str) -> str:
-        command = [sys.executable, "-m", "mblip", "data", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        done = commands.run("data", *arguments)
+        assert done.code == 0, done.err
+        return done.out
 
     plan = json.loads(run("plan", "nano_scenes", *SMALL, "--json"))
     assert sum(sum(languages.values()) for languages in plan["scenes"].values()) == 3600
@@ -333,6 +331,5 @@ def test_command_line(folder: Path) -> None:
     plain = run("plan", "nano_scenes", *SMALL)
     assert "examples in 85 languages" in plain and " question_generation " in plain
     for wrong in (("--task", "namign"), ("--language", "ceb")):
-        command = [sys.executable, "-m", "mblip", "data", "inspect", str(folder), *wrong]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 2 and "has no record with the" in done.stderr
+        done = commands.run("data", "inspect", str(folder), *wrong)
+        assert done.code == 2 and "has no record with the" in done.err

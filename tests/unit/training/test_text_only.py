@@ -147,8 +147,11 @@ def test_a_share_that_cannot_be_is_told(
         train(aligning(f"data.mix={both}", "data.tasks=[]", *overrides), tmp_path / "run")
 
 
-def test_the_projection_is_fitted_to_words_whatever_the_share(both: Path, aligning: Make, tmp_path: Path) -> None:
+def test_the_projection_is_fitted_to_words_whatever_the_share(
+    both: Path, aligning: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The tasks that it is fitted to have no row without a picture."""
+    monkeypatch.setattr("mblip.training.align.FIT_TEXTS", 64)
     options = (f"data.mix={both}", "data.tasks=[]", "model.fit_words=[cells]", "optim.steps=0", "optim.global_batch=4")
     for share in ("null", "0.3"):
         train(aligning(*options, f"data.text_share={share}"), tmp_path / share)

@@ -83,7 +83,7 @@ def test_killed_at_many_points_nothing_is_asked_twice_but_what_was_in_flight(
             assert kept == answered + lines - (share < 1) - (number == 0)  # its first line is no answer
             answered = kept
         in_flight = kills * AT_A_TIME
-        assert commands.run(*command)[0] == 0
+        assert commands.run(*command).code == 0
         counts = Counter(_asked(body) for body in stub.requests)
     assert set(counts) == needed
     assert len(needed) < len(stub.requests) + 1 <= len(needed) + in_flight + 1

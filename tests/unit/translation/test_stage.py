@@ -67,7 +67,7 @@ def test_killed_at_any_point(commands: Commands, whole: Path, tmp_path: Path, se
         finished = {path: path.stat().st_mtime_ns for path in folder.glob("exclusions-*.jsonl")}
         # A shard without its mark is the one part that is made again.
         assert len(list(folder.glob("*.parquet"))) - len(finished) in (0, 1)
-    assert commands.run(*arguments)[0] == 0
+    assert commands.run(*arguments).code == 0
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert hash_directory(tmp_path) == hash_directory(whole)
 
@@ -90,7 +90,7 @@ def test_workers_end_with_a_killed_parent_and_leave_what_goes_on(
     while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
-    assert commands.run(*arguments)[0] == 0
+    assert commands.run(*arguments).code == 0
     assert hash_directory(tmp_path) == hash_directory(whole)
 
 
