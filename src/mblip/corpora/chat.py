@@ -19,6 +19,7 @@ from mblip.corpora.json_stream import (
     BadRow,
     Row,
     Text,
+    common_language,
     make_examples,
     take,
     take_id,
@@ -27,7 +28,6 @@ from mblip.corpora.json_stream import (
     take_text,
 )
 from mblip.corpora.rows import read_rows
-from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
 
 NO_PICTURES = True
@@ -50,13 +50,13 @@ def read(
         licence: SPDX identifier or your own words.
         language: Language of all chats, by any name or code. If it is not English, set the source's ``translate`` to
             false.
-        language_column: Field with each chat's language, to use instead.
+        language_column: Field with each chat's language, to use instead of ``language``, which may then be empty.
         max_characters: Replies whose prompt or answer is longer are left out, because training would cut them.
 
     Raises:
         InputError: The file cannot be read, or the language is unknown.
     """
-    code = find_trainable(language)
+    code = common_language(language, language_column)
 
     def make(numbered: tuple[int, Row | BadRow]) -> Iterator[Text | Drop]:
         position, row = numbered

@@ -128,6 +128,15 @@ def take_language(row: Any, name: str) -> str:
         raise BadRow(str(error)) from error
 
 
+def common_language(language: str, column: str) -> str:
+    """The mC4 code of the language of all rows; empty if a column names each row's and no other is given.
+
+    Raises:
+        InputError: The language is unknown, or not one of a mix.
+    """
+    return "" if column and not language.strip() else find_trainable(language)
+
+
 def take_texts(row: Any, name: str) -> list[str]:
     """A list of texts of a raw row, without blanks around them.
 

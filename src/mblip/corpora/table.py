@@ -19,7 +19,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mblip.corpora.json_stream import BadRow, Row, Text, make_examples, take_language, take_plain, take_text, take_texts
+from mblip.corpora.json_stream import (
+    BadRow,
+    Row,
+    Text,
+    common_language,
+    make_examples,
+    take_language,
+    take_plain,
+    take_text,
+    take_texts,
+)
 from mblip.corpora.rows import read_rows
 from mblip.errors import InputError, quoted
 from mblip.languages import find_trainable
@@ -54,7 +64,7 @@ def read(
             no picture if ``image`` is not mapped or a row's cell is empty.
         language: Language of all texts, in any form that ``mblip languages`` lists. If it is not English, set the
             source's ``translate`` to false.
-        language_column: Column with each row's language, to use instead.
+        language_column: Column with each row's language, to use instead of ``language``, which may then be empty.
         source_language: Language of the ``source`` of translations, whose ``target`` is in ``language``.
 
     Raises:
@@ -71,7 +81,7 @@ def read(
     roles = {role: column for role, column in columns.items() if role not in (*IMAGES, "id")}
     if not roles:
         raise InputError(f"source {source!r}: columns map no text of {path}, such as caption, question or answer")
-    code, of_source = find_trainable(language), find_trainable(source_language)
+    code, of_source = common_language(language, language_column), find_trainable(source_language)
     pictures = picture_columns(path) if path.suffix.lower() == ".parquet" else []
 
     def make(numbered: tuple[int, Row | BadRow]) -> Iterator[Text]:

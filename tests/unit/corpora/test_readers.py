@@ -313,11 +313,12 @@ def _write_table(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("language", ["en", ""])
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "tsv", "parquet"])
-def test_table_of_every_kind(tmp_path: Path, suffix: str) -> None:
+def test_table_of_every_kind(tmp_path: Path, suffix: str, language: str) -> None:
     path = _write_table(tmp_path / f"own.{suffix}")
-    columns = {"image": "file", "caption": "text", "id": "n"}
-    examples = _read("table", path=path, columns=columns, task="caption", licence="own", language_column="lang")
+    options = {"columns": {"image": "file", "caption": "text", "id": "n"}, "task": "caption", "licence": "own"}
+    examples = _read("table", path=path, language_column="lang", language=language, **options)
     assert [_short(e) for e in examples] == [
         ("s/1", "caption", ("a.jpg",), {"caption": "A red boat."}),
         ("s/2", "caption", ("b.jpg",), {"caption": "Ein Hund"}),
