@@ -29,7 +29,7 @@ def shortened(words: list[str]) -> list[str]:
             fewer += ["optim.global_batch=8", "optim.micro_batch=8"]
         return [*words, "optim.epochs=null", "optim.steps=2", *fewer]
     if words[:1] == ["quickstart"]:
-        return [*words, "--scenes", "1"]
+        return [*words, "--scenes", "1", "--languages", "en,sw,de,ja"]
     if words[:1] == ["eval"] and "scenes" in words and "--limit" not in words:
         return [*words, "--limit", "8"]
     return words
