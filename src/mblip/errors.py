@@ -6,7 +6,7 @@ import difflib
 import errno
 import re
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 LONGEST = 200
@@ -120,13 +120,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{hint} There are {listed}" if hint else f"; there are {listed}"
 
 
-def guess(name: str, known: Iterable[str], spelled: Callable[[str], str] = str) -> str:
+def guess(name: str, known: Iterable[str]) -> str:
     """The hint ``"; did you mean 'x'?"`` for a mistyped name, or an empty string if nothing is near.
 
     Args:
         name: The typed name.
         known: The valid names.
-        spelled: Formats the name.
     """
     # At most one wrong letter in four, or the name cut short: with more, as in "klingon" for "igbo", the hint misleads.
     known = list(known)
@@ -136,26 +135,20 @@ def guess(name: str, known: Iterable[str], spelled: Callable[[str], str] = str) 
         found = [folded[close] for close in difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.75)]
     if not found and len(name) > 2:
         found = [longer for longer in known if longer.startswith(name)]
-    return f"; did you mean {spelled(found[0])!r}?" if found else ""
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def sort_nearest(
-    name: str, known: Iterable[str], spellings: Callable[[str], Iterable[str]] = lambda other: (other,)
-) -> list[str]:
+def sort_nearest(name: str, known: Iterable[str]) -> list[str]:
     """The known names, each once, the most similar to ``name`` first; equally similar ones keep their order.
 
     Args:
         name: The typed name.
         known: The valid names.
-        spellings: Possible spellings of a name; the nearest counts.
     """
     matcher = difflib.SequenceMatcher(b=name[:LONGEST].casefold())
 
     def likeness(other: str) -> float:
-        best = 0.0
-        for spelling in spellings(other):
-            matcher.set_seq1(spelling.casefold())
-            best = max(best, matcher.ratio())
-        return best
+        matcher.set_seq1(other.casefold())
+        return matcher.ratio()
 
     return sorted(dict.fromkeys(known), key=likeness, reverse=True)

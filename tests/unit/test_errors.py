@@ -27,7 +27,6 @@ from mblip.errors import (
     nearest,
     of_system,
     shorten,
-    sort_nearest,
 )
 from mblip.evaluation.benchmarks import find_benchmark
 from mblip.evaluation.metrics.segmentation import SEGMENTERS, segmenter
@@ -205,11 +204,6 @@ def test_no_message_prints_a_whole_table() -> None:
     assert "and 900 more" in told
     assert len(told) < 1500
     assert len(shorten("y" * 10_000)) == 200
-
-
-def test_the_nearest_of_several_spellings_counts() -> None:
-    names = {"de": ("de", "German"), "sw": ("sw", "Swahili")}
-    assert sort_nearest("swahilli", names, lambda code: names[code]) == ["sw", "de"]
 
 
 def _columns(folder: Path) -> None:
