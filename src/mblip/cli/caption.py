@@ -102,9 +102,12 @@ def caption(
     check_pictures(pictures)
     chosen = choose_model(model)
     from mblip.inference.finding import find_pictures
+    from mblip.inference.trained_languages import read_languages, warn_of_languages
 
     found = find_pictures(pictures, column)
-    locate(chosen)  # a download shows its own bar
+    folder = locate(chosen)  # a download shows its own bar
+    if warning := warn_of_languages(read_languages(folder), codes):
+        print(f"mblip: warning: {warning}", file=sys.stderr)
     if executor and to:  # without importing torch, which takes seconds; the tasks import it
         from mblip.inference.caption_plan import Output, make_plan
         from mblip.inference.resolve import gpus

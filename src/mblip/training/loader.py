@@ -200,6 +200,10 @@ class TrainLoader:
         """Different pictures of some mixes."""
         return sum(len(self._sources[number].batches.mix.image_keys()) for number in sources)
 
+    def languages(self) -> set[str]:
+        """The languages of the answers of all mixes."""
+        return {code for source in self._sources for code in source.batches.mix.languages()}
+
     def keep(self, kept: Kept) -> None:
         """Read no picture from now on that this holds; its keys begin with the number of the mix."""
         self._collate.kept = kept
