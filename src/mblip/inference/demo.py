@@ -23,7 +23,7 @@ import gradio as gr
 from PIL import Image
 
 from mblip import plugins
-from mblip.errors import InputError, MblipError
+from mblip.errors import InputError, MblipError, check_readable
 from mblip.inference.demo_gate import Function, Gate, number, one_of, some_of, text, upload
 from mblip.inference.demo_sessions import STATES, Sessions
 from mblip.inference.language_id import language_of
@@ -279,5 +279,6 @@ def _copies(examples: Sequence[Path], folder: Path) -> list[str]:
             Image.open(path).load()
             copied.append(str(shutil.copy(path, folder / f"example-{place}{path.suffix.lower()}")))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            check_readable(path)
             raise InputError(f"the example {path} is no picture that can be read: {error}") from error
     return copied
