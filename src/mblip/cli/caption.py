@@ -164,9 +164,10 @@ def caption(
             for count, result in enumerate(unusable, start=before + 1):
                 if isinstance(result, UnreadableImage):
                     unreadable += 1
-                    progress.say(f"mblip: {result}")
+                    problem = found.name_place(result)
+                    progress.say(f"mblip: {problem}")
                     if skipped:
-                        skipped.add(result.key, result.reason)
+                        skipped.add(problem.key, problem.reason)
                 elif file:
                     file.add(result)
                 else:
@@ -220,7 +221,7 @@ def _run_tasks(executor: str, settings: dict[str, Any], output: Output, plan: Pl
         known = len(planned_skipped(plan.folder))
         skipped = merge(output, plan)
         for each in skipped:
-            progress.say(f"mblip: {UnreadableImage(*each)}")
+            progress.say(f"mblip: {found.name_place(UnreadableImage(*each))}")
         total = plan.pictures + known
         listed = f"; those skipped are listed in {output.skipped}" if skipped else ""
         progress.say(f"{output.to}: {total - len(skipped):,} pictures in {', '.join(plan.languages)}{listed}")
