@@ -94,7 +94,7 @@ def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int, exampl
                 shutil.rmtree(folder, ignore_errors=True)
 
     app.router.lifespan_context = lifespan
-    app.mount("/", Gate(page, uploads, functions, Sessions(blocks._queue)))
+    app.mount("/", Gate(page, uploads, functions, Sessions(blocks._queue), app.state.pictures.preview))
     return app
 
 
