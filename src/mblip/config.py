@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from contextlib import suppress
 from importlib import resources
@@ -14,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from mblip import plugins
-from mblip.errors import InputError, nearest, of_system
+from mblip.errors import InputError, cannot_read, leads_nowhere, nearest
 from mblip.eval_recipe import EvalRecipe as EvalRecipe
 from mblip.eval_recipe import PictureReading
 from mblip.languages import LanguageCode
@@ -333,7 +334,7 @@ def _read_text(path: Path) -> str:
 
         raise InputError(f"{path} is not readable YAML: {not_utf8(path)}") from error
     except OSError as error:
-        raise of_system(error, f"cannot read {path}: {error.strerror}") from error
+        raise cannot_read(path, error) from error
 
 
 _RECIPES = Path(str(resources.files("mblip"))) / "recipes"
@@ -356,6 +357,10 @@ def find_recipe(source: str | Path) -> Path:
         return shipped[name]
     if name in plugins.recipes:  # registered, but broken: raises the reason
         plugins.recipes[name]
+    if hint := leads_nowhere(source):
+        raise InputError(f"there is no recipe {str(source)!r}{hint}")
+    if os.path.isdir(source):  # noqa: PTH112  # False for a name that the system refuses
+        raise InputError(f"{source} is a folder; name a recipe, such as {Path(source, 'recipe.yaml')}")
     short = [full for full in shipped if "/" not in full or full.rpartition("/")[2] not in shipped]
     raise InputError(f"no recipe file or shipped recipe {str(source)!r}{nearest(name, short)}{plugins.lacking()}")
 

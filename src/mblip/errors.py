@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import re
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 LONGEST = 200
@@ -70,6 +72,79 @@ def is_scarcity(error: OSError) -> bool:
     return error.errno in _SCARCE
 
 
+_CIRCLE = "its links lead in a circle: name the file itself"
+_NO_FOLDER = "a part of its path is a file, where a folder is expected: correct the path"
+_SHORTER = "choose a shorter name"
+_FULL = "free the space, or choose another disk"
+_REMEDIES = {
+    errno.EACCES: "give yourself the right to read it",
+    errno.EPERM: "give yourself the right to read it",
+    errno.EISDIR: "a file is expected there: name one, or move the folder away",
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.ENAMETOOLONG: _SHORTER,
+    errno.ELOOP: _CIRCLE,
+    errno.EMFILE: "close some files, or allow more with ulimit -n",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+}
+_WRITE_REMEDIES = _REMEDIES | {
+    errno.EACCES: "choose a folder that can be written",
+    errno.EPERM: "choose a folder that can be written",
+    errno.EEXIST: _NO_FOLDER,  # from making a folder
+    errno.EISDIR: "it is a folder: choose another name",
+}
+
+
+def refusal(error: OSError) -> str:
+    """The reason why the operating system refuses to read a file, and the remedy if one is known."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{error.strerror or error}{f'; {remedy}' if remedy else ''}"
+
+
+def cannot_read(path: str | Path, error: OSError, what: str = "") -> MblipError:
+    """The error for a file or folder that the operating system refuses to read; ``what`` comes before its path."""
+    link = leads_nowhere(path) if isinstance(error, FileNotFoundError) else ""
+    return of_system(error, f"cannot read {what}{shorten(str(path))}: {refusal(error)}{link}")
+
+
+def cannot_write(path: object, error: OSError) -> MblipError:
+    """The error for a file or folder that the operating system refuses to write."""
+    remedy = _WRITE_REMEDIES.get(error.errno or 0, "free the space or choose a folder that can be written")
+    return of_system(error, f"cannot write {shorten(str(path))}: {error.strerror or error}; {remedy}")
+
+
+def leads_nowhere(path: str | Path) -> str:
+    """The end of a message about a missing file, if it is a link without a target; empty otherwise."""
+    is_link = os.path.islink(path)  # noqa: PTH114  # False for a name that the system refuses
+    return "; it is a link that leads to no file: name the file itself, or copy it again" if is_link else ""
+
+
+def unforeseen(error: OSError) -> MblipError | None:
+    """The error for a refusal that no other code has told of; None if its reason is none that a person can mend."""
+    if error.errno not in _REMEDIES and not is_scarcity(error):
+        return None
+    place = f"{shorten(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+    remedy = _REMEDIES.get(error.errno or 0, "make room, then run the same command")
+    # It may be about reading or writing.
+    return of_system(error, f"{place}{error.strerror or error}; {remedy.replace('to read it', 'to it')}")
+
+
+def check_readable(path: Path) -> None:
+    """Check that a file can be opened, before or after a library that would report it in its own words.
+
+    A missing file passes: its absence has other reasons and remedies.
+
+    Raises:
+        MblipError: It cannot be opened.
+    """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+            return
+        raise cannot_read(path, error) from error
+
+
 def shorten(text: str, longest: int = LONGEST) -> str:
     """A text without its middle if it is longer than ``longest`` characters."""
     if len(text) <= longest:
@@ -120,13 +195,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{hint} There are {listed}" if hint else f"; there are {listed}"
 
 
-def guess(name: str, known: Iterable[str], spelled: Callable[[str], str] = str) -> str:
+def guess(name: str, known: Iterable[str]) -> str:
     """The hint ``"; did you mean 'x'?"`` for a mistyped name, or an empty string if nothing is near.
 
     Args:
         name: The typed name.
         known: The valid names.
-        spelled: Formats the name.
     """
     # At most one wrong letter in four, or the name cut short: with more, as in "klingon" for "igbo", the hint misleads.
     known = list(known)
@@ -136,26 +210,20 @@ def guess(name: str, known: Iterable[str], spelled: Callable[[str], str] = str) 
         found = [folded[close] for close in difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.75)]
     if not found and len(name) > 2:
         found = [longer for longer in known if longer.startswith(name)]
-    return f"; did you mean {spelled(found[0])!r}?" if found else ""
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def sort_nearest(
-    name: str, known: Iterable[str], spellings: Callable[[str], Iterable[str]] = lambda other: (other,)
-) -> list[str]:
+def sort_nearest(name: str, known: Iterable[str]) -> list[str]:
     """The known names, each once, the most similar to ``name`` first; equally similar ones keep their order.
 
     Args:
         name: The typed name.
         known: The valid names.
-        spellings: Possible spellings of a name; the nearest counts.
     """
     matcher = difflib.SequenceMatcher(b=name[:LONGEST].casefold())
 
     def likeness(other: str) -> float:
-        best = 0.0
-        for spelling in spellings(other):
-            matcher.set_seq1(spelling.casefold())
-            best = max(best, matcher.ratio())
-        return best
+        matcher.set_seq1(other.casefold())
+        return matcher.ratio()
 
     return sorted(dict.fromkeys(known), key=likeness, reverse=True)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import difflib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from mblip.errors import InputError, guess, shorten, sort_nearest
+from mblip.errors import InputError, shorten
 
 Profile = Literal["correct", "original"]
 
@@ -172,8 +173,7 @@ def find_language(text: str) -> Language:
     """
     if language := exact_language(text) or _tagged(text):
         return language
-    hint = _hint(text) or ";"
-    raise InputError(f"unknown language {shorten(text)!r}{hint} mblip languages lists all {len(LANGUAGES)}")
+    raise InputError(f"unknown language {shorten(text)!r}; {_hint(text)}")
 
 
 def known_language(text: str) -> Language | None:
@@ -188,9 +188,9 @@ def find_languages(text: str) -> list[Language]:
     """The languages of a list with commas, each once, in order; empty for an empty text.
 
     Raises:
-        InputError: A language is unknown; the message lists all languages, the nearest first.
+        InputError: A language is unknown; the message names the nearest.
     """
-    found = [_find_or_list(part) for part in text.split(",") if part.strip()]
+    found = [find_language(part) for part in text.split(",") if part.strip()]
     return list({language.code: language for language in found}.values())
 
 
@@ -198,10 +198,10 @@ def find_code(text: str) -> str:
     """The mC4 code of a language, for the fields of a recipe.
 
     Raises:
-        ValueError: The language is unknown; the message lists all languages, the nearest first.
+        ValueError: The language is unknown; the message names the nearest.
     """
     try:
-        return _find_or_list(text).code
+        return find_language(text).code
     except InputError as error:
         raise ValueError(str(error)) from error
 
@@ -220,19 +220,9 @@ def find_trainable(text: str) -> str:
     return code
 
 
-def _find_or_list(text: str) -> Language:
-    try:
-        return find_language(text)
-    except InputError as error:
-        order = sort_nearest(text, LANGUAGES, lambda code: (code, LANGUAGES[code].name, LANGUAGES[code].own_name))
-        listed = ", ".join(f"{code} ({LANGUAGES[code].name})" for code in order)
-        raise InputError(f"{error}: {listed}") from error
-
-
 def exact_language(text: str) -> Language | None:
     """The language with exactly this name or code in the table, for files whose other tags have other meanings."""
-    found = _index().get(_fold(text))
-    return found[1] if found else None
+    return _index().get(_fold(text))
 
 
 # Marks around codes in MADLAD and fairseq, Whisper, M2M-100 and fastText, OPUS-MT.
@@ -268,27 +258,47 @@ def _tagged(text: str) -> Language | None:
     if script in (None, language.script, *_SAME_SCRIPTS.get(language.code, ())):
         return language
     raise InputError(
-        f"unknown language {text!r}: {language.name} is written in {language.script} here, not in {script}; did you "
-        f"mean {language.code!r}? mblip languages lists all {len(LANGUAGES)}"
+        f"unknown language {text!r}: {language.name} is written in {language.script} here, not in {script}; "
+        f"{_did_you_mean([language])}"
     )
 
 
 @lru_cache(maxsize=1024)  # every row of a file may name the same one
 def _hint(text: str) -> str:
-    """A hint at the language that was perhaps meant: for a valid tag its parent language, such as ``no`` for ``nn``."""
+    """The end of the message about an unknown language: what was perhaps meant, and the command that lists all."""
     import langcodes
     from langcodes.data_dicts import MACROLANGUAGES
 
-    if tag := _parse_tag(text):
-        language = exact_language(MACROLANGUAGES.get(langcodes.Language.get(tag).language or "") or "")
-        if language:
-            return f"; did you mean {language.name!r}?"
+    tag = _parse_tag(text)
+    # For a valid tag its parent language, such as ``no`` for ``nn``.
+    if tag and (parent := exact_language(MACROLANGUAGES.get(langcodes.Language.get(tag).language or "") or "")):
+        return _did_you_mean([parent])
     folded = _fold(text)
     if len(folded) == _PAIR:  # two letters resemble too many codes for a guess: "il" is nearest to "isl"
-        return "" if tag else _hint_for_country(folded)
+        spoken = None if tag else _language_of_country(folded)
+        return _did_you_mean([spoken], f"{folded.upper()} is the code of a country; ") if spoken else _did_you_mean([])
+    return _did_you_mean(_similar(folded))
+
+
+def _did_you_mean(languages: Sequence[Language], reason: str = "") -> str:
+    *others, last = [f"{language.code!r} ({language.name})" for language in languages] or [""]
+    guess = f"did you mean {', '.join(others)}{' or ' if others else ''}{last}? " if last else ""
+    return f"{guess}{reason}mblip languages lists all {len(LANGUAGES)}"
+
+
+_MOST_GUESSES = 3
+
+
+def _similar(folded: str) -> list[Language]:
+    """The languages that a word of the text names; if none, those with similar or longer names, the likeliest first."""
     index = _index()
-    # In its own spelling, because a name without accents and vowel signs would be wrong.
-    return guess(folded, index, lambda name: index[name][0])
+    first, *others = re.split(r"[\W_]+", folded)
+    found = [word for word in (first, *others) if word in index and (len(word) > _PAIR or word is first)]
+    if not found and len(folded) > _PAIR:
+        # At most one wrong letter in four: with more, as in "klingon" for "igbo", a guess misleads.
+        found = difflib.get_close_matches(folded, index, n=4 * _MOST_GUESSES, cutoff=0.75)
+        found += [name for name in index if f" {folded}" in f" {name}"]
+    return list({index[name].code: index[name] for name in found}.values())[:_MOST_GUESSES]
 
 
 _PAIR = 2
@@ -296,14 +306,13 @@ _PAIR = 2
 _NO_COUNTRY = re.compile(r"aa|q[m-z]|x[a-z]|zz|un")
 
 
-def _hint_for_country(code: str) -> str:
-    """A hint at the language that most people write in the country of a code, such as ``ja`` for ``jp``."""
+def _language_of_country(code: str) -> Language | None:
+    """The language that most people write in the country of a code, such as ``ja`` for ``jp``."""
     import langcodes
 
     if not re.fullmatch(r"[a-z]{2}", code) or _NO_COUNTRY.fullmatch(code) or not langcodes.tag_is_valid(f"und-{code}"):
-        return ""
-    language = exact_language(langcodes.Language.get(f"und-{code}").maximize().language or "")
-    return f"; did you mean {language.name!r} ({code.upper()} is the code of a country)?" if language else ""
+        return None
+    return exact_language(langcodes.Language.get(f"und-{code}").maximize().language or "")
 
 
 def _parse_tag(text: str) -> str | None:
@@ -341,10 +350,10 @@ def _forget() -> None:
 
 
 @lru_cache(maxsize=1)
-def _index() -> dict[str, tuple[str, Language]]:
-    index: dict[str, tuple[str, Language]] = {}
+def _index() -> dict[str, Language]:
+    index: dict[str, Language] = {}
     for language in {**BENCHMARK_LANGUAGES, **LANGUAGES}.values():
-        index.update({_fold(name): (name, language) for name in _names(language)})
+        index.update({_fold(name): language for name in _names(language)})
     return index
 
 

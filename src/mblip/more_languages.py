@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from mblip.errors import InputError, nearest, quoted
+from mblip.errors import InputError, cannot_read, nearest, quoted
 from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES, Language, add_language, added_languages
 
 VARIABLE = "MBLIP_LANGUAGES"
@@ -90,7 +90,7 @@ def read_languages(path: Path) -> list[AddedLanguage]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"cannot read the file of languages {path}: {error.strerror or error}") from error
+        raise cannot_read(path, error, "the file of languages ") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text; save it as CSV in UTF-8") from error
     separator = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets in many countries write semicolons

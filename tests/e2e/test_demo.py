@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tests import checkpoints
 from tests.serving import png, serving
 
@@ -83,6 +85,30 @@ def test_caption_ask_and_a_broken_file(address: str, browser: Any, size: tuple[i
     page.close()
     assert outside == []
     assert problems == []
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("photo.tif", "TIFF"), ("photo.jp2", "JPEG2000"), ("photo.tga", "TGA"), ("photo.heic", "HEIF"), ("photo.png", "TIFF"),
+    ("photo.webp", "WEBP"),
+])  # fmt: skip
+def test_every_picture_is_drawn_beside_its_caption(
+    address: str, browser: Any, name: str, kind: str, tmp_path: Path
+) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    with Image.open(io.BytesIO(png(1, 64))) as picture:
+        picture.convert("RGB").resize((96, 64)).save(tmp_path / name, kind)
+    page = browser.new_page()
+    page.set_default_timeout(120_000)
+    page.goto(address)
+    page.get_by_role("button", name="Caption").wait_for()
+    page.locator("input[type=file]").first.set_input_files(tmp_path / name)
+    shown = page.locator(".image-frame img, [data-testid='image'] img, img.svelte-image").first
+    shown.wait_for()
+    assert shown.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])") == [96, 64]
+    page.get_by_role("button", name="Caption").click()
+    page.locator("#captions article").nth(2).wait_for()
+    page.close()
 
 
 def test_every_language_is_found_by_its_own_name(address: str, browser: Any) -> None:

@@ -49,7 +49,7 @@ def test_serve_drains_on_sigterm(tmp_path: Path, model: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["caption", "x.jpg", "--language", "swahilli"], "did you mean 'Swahili'"),
+        (["caption", "x.jpg", "--language", "swahilli"], "did you mean 'sw' (Swahili)? mblip languages lists all 96\n"),
         (["caption", "x.jpg", "--language", ","], "names no language"),
         (["caption", "x.jpg", "--language", "sw"], "there is no picture, folder or table"),
         (["caption", "x.jpg", "--language", "sw", "--model", "m"], "there is no picture, folder or table"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
+from tests.rights import permissions_bind
 
 import mblip
 from mblip.cli.app import _CONTINUE, _how_to_continue, app
@@ -23,11 +25,14 @@ from mblip.errors import (
     RemoteError,
     ResourceError,
     TrainingError,
+    cannot_read,
+    cannot_write,
+    check_readable,
     guess,
     nearest,
     of_system,
     shorten,
-    sort_nearest,
+    unforeseen,
 )
 from mblip.evaluation.benchmarks import find_benchmark
 from mblip.evaluation.metrics.segmentation import SEGMENTERS, segmenter
@@ -76,8 +81,9 @@ def test_every_kind_of_error_is_one_sentence_and_exit_code_2(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("raised", "says"), [
-    ("OSError(28, 'No space left on device', '/x/y')", "No space left on device (/x/y): make room"),
-    ("OSError(24, 'Too many open files')", "Too many open files: make room"),
+    ("OSError(28, 'No space left on device', '/x/y')", "/x/y: No space left on device; free the space"),
+    ("OSError(24, 'Too many open files')", "Too many open files; close some files"),
+    ("OSError(5, 'Input/output error', b'/x/y')", "/x/y: Input/output error; make room"),
     ("MemoryError()", "out of memory: lower the batch size"),
     ("__import__('torch').OutOfMemoryError('CUDA out of memory. Tried to allocate 1 GiB')", "out of memory: lower"),
     ("RuntimeError(\"DefaultCPUAllocator: can't allocate memory: you tried\")", "out of memory: lower"),
@@ -99,6 +105,58 @@ def test_a_refusal_of_the_system_is_of_the_kind_that_helps() -> None:
                errno.EACCES: InputError, errno.ENOENT: InputError, errno.EROFS: InputError}  # fmt: skip
     for number, kind in numbers.items():
         assert type(of_system(OSError(number, "why"), "what; do that")) is kind, number
+
+
+@pytest.mark.parametrize(("number", "read", "write"), [
+    (errno.EACCES, "give yourself the right to read it", "choose a folder that can be written"),
+    (errno.EPERM, "give yourself the right to read it", "choose a folder that can be written"),
+    (errno.EROFS, "", "choose a folder that can be written"),
+    (errno.EISDIR, "a file is expected there: name one", "it is a folder: choose another name"),
+    (errno.ENOTDIR, "a part of its path is a file", "a part of its path is a file"),
+    (errno.EEXIST, "", "a part of its path is a file"),
+    (errno.ENAMETOOLONG, "choose a shorter name", "choose a shorter name"),
+    (errno.ELOOP, "its links lead in a circle", "its links lead in a circle"),
+    (errno.ENOSPC, "free the space", "free the space, or choose another disk"),
+])  # fmt: skip
+def test_every_refusal_of_the_system_names_a_remedy(number: int, read: str, write: str) -> None:
+    error = OSError(number, os.strerror(number), "x")
+    assert f"cannot read a/x: {os.strerror(number)}{'; ' if read else ''}{read}" in str(cannot_read("a/x", error))
+    assert f"cannot write a/x: {os.strerror(number)}; " in (told := str(cannot_write("a/x", error))) and write in told
+    if read:
+        last = unforeseen(error)
+        assert last is not None and f"x: {os.strerror(number)}; {read.replace('to read it', 'to it')}" in str(last)
+        assert type(last) is (ResourceError if number == errno.ENOSPC else InputError)
+
+
+def test_a_refusal_that_nobody_can_mend_is_none_to_tell() -> None:
+    assert unforeseen(OSError(errno.ENOENT, "No such file", "x")) is None
+    assert unforeseen(OSError("of no number")) is None
+
+
+def test_a_long_path_does_not_fill_the_screen() -> None:
+    error = OSError(errno.ENAMETOOLONG, "File name too long", "y" * 4000)
+    assert all(len(str(told)) < 350 for told in (cannot_read("y" * 4000, error), unforeseen(error)))
+
+
+@pytest.mark.parametrize("how", ["denied", "folder", "circle", "below a file", "long"])
+def test_a_file_that_cannot_be_opened_is_told_of(how: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    if how == "folder":
+        path.mkdir()
+    elif how == "circle":
+        path.symlink_to(path)
+    else:
+        path.write_text("x")
+        path.chmod(0o000 if how == "denied" else 0o600)
+        path = {"below a file": path / "b", "long": tmp_path / ("x" * 300)}.get(how, path)
+    with permissions_bind(), pytest.raises(InputError, match=r"^cannot read .*; \w+"):
+        check_readable(path)
+
+
+def test_a_file_that_can_be_opened_or_is_missing_passes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    check_readable(tmp_path / "a")
+    check_readable(tmp_path / "b")
 
 
 def test_another_wording_keeps_the_kind() -> None:
@@ -162,7 +220,7 @@ def test_interrupt_is_one_line() -> None:
 def test_a_path_without_rights_is_one_sentence_in_any_verb() -> None:
     done = run_verb("raise PermissionError(13, 'Permission denied', 'mine/recipe.yaml')")
     assert done.returncode == 2
-    assert done.stderr.startswith("mblip: 'mine/recipe.yaml' cannot be opened: Permission denied; ")
+    assert done.stderr == "mblip: mine/recipe.yaml: Permission denied; give yourself the right to it\n"
     assert "Traceback" in run_verb("raise PermissionError('of no path')").stderr
 
 
@@ -205,11 +263,6 @@ def test_no_message_prints_a_whole_table() -> None:
     assert "and 900 more" in told
     assert len(told) < 1500
     assert len(shorten("y" * 10_000)) == 200
-
-
-def test_the_nearest_of_several_spellings_counts() -> None:
-    names = {"de": ("de", "German"), "sw": ("sw", "Swahili")}
-    assert sort_nearest("swahilli", names, lambda code: names[code]) == ["sw", "de"]
 
 
 def _columns(folder: Path) -> None:

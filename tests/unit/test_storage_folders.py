@@ -94,7 +94,7 @@ def test_what_cannot_be_read_is_named_and_what_is_no_picture_counted(
     assert [Path(path).name for path in walked.pictures] == ["a.jpg"]
     assert dict(walked.others) == {".cr2": 2, ".mov": 1, "README": 1}
     reasons = {Path(path).name: reason for path, reason in walked.refused}
-    assert reasons.pop("locked") == "the folder cannot be read: Permission denied"
+    assert reasons.pop("locked") == "the folder cannot be read: Permission denied; give yourself the right to read it"
     assert reasons.pop("broken.jpg") == "the link is broken"
     assert reasons.pop("pipe.jpg") == "it is not a file, but a device, pipe or socket"
     assert list(reasons) == ["self.jpg"] and reasons["self.jpg"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
@@ -15,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import mblip
 import mblip.cli
-from mblip.errors import InputError, MblipError, is_scarcity, nearest, quoted, shorten
+from mblip.errors import InputError, MblipError, nearest, shorten, unforeseen
 
 INTERRUPTED = 130  # typer's exit code for Ctrl-C
 # Verbs that keep what they have done, and take it up when the same command runs again.
@@ -137,14 +136,9 @@ def main() -> None:
         app(prog_name="mblip")
     except MblipError as error:
         _stop(str(error))
-    except OSError as error:  # any path of any verb may be too long
-        if error.errno == errno.ENAMETOOLONG:
-            _stop(f"the file name is too long: {quoted(str(error.filename))}")
-        elif is_scarcity(error):
-            place = f" ({error.filename})" if error.filename else ""
-            _stop(f"{error.strerror or error}{place}: make room, then run the same command")
-        elif isinstance(error, PermissionError) and error.filename is not None:
-            _stop(f"{quoted(str(error.filename))} cannot be opened: {error.strerror}; give yourself the right to it")
+    except OSError as error:  # any path of any verb may be refused
+        if told := unforeseen(error):
+            _stop(str(told))
         raise
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -44,6 +45,7 @@ def ask(
 
     check_pictures([picture])
     chosen = choose_model(model)
+    from mblip.cli._progress import log_shown
     from mblip.inference.language_id import language_of  # takes seconds, so the options are checked first
     from mblip.inference.notices import notice_for
     from mblip.inference.prompts import is_a_prompt
@@ -58,6 +60,7 @@ def ask(
     notice = notice_for(predictor.vlm)
     if notice and (message := notice(open_picture(picture))):
         print(f"mblip: {message}", file=sys.stderr)
-    text = predictor.answer(picture, question, code or None, num_beams=beams)
+    with log_shown(lambda line: print(f"mblip: {line}", file=sys.stderr), logging.WARNING):
+        text = predictor.answer(picture, question, code or None, num_beams=beams)
     row = {"image": str(picture), "question": question, "language": code, "answer": text, "model": chosen}
     print(json.dumps(row, ensure_ascii=False) if as_json else text)

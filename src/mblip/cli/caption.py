@@ -102,9 +102,12 @@ def caption(
     check_pictures(pictures)
     chosen = choose_model(model)
     from mblip.inference.finding import find_pictures
+    from mblip.inference.trained_languages import read_languages, warn_of_languages
 
     found = find_pictures(pictures, column)
-    locate(chosen)  # a download shows its own bar
+    folder = locate(chosen)  # a download shows its own bar
+    if warning := warn_of_languages(read_languages(folder), codes):
+        print(f"mblip: warning: {warning}", file=sys.stderr)
     if executor and to:  # without importing torch, which takes seconds; the tasks import it
         from mblip.inference.caption_plan import Output, make_plan
         from mblip.inference.resolve import gpus
@@ -161,9 +164,10 @@ def caption(
             for count, result in enumerate(unusable, start=before + 1):
                 if isinstance(result, UnreadableImage):
                     unreadable += 1
-                    progress.say(f"mblip: {result}")
+                    problem = found.name_place(result)
+                    progress.say(f"mblip: {problem}")
                     if skipped:
-                        skipped.add(result.key, result.reason)
+                        skipped.add(problem.key, problem.reason)
                 elif file:
                     file.add(result)
                 else:
@@ -217,7 +221,7 @@ def _run_tasks(executor: str, settings: dict[str, Any], output: Output, plan: Pl
         known = len(planned_skipped(plan.folder))
         skipped = merge(output, plan)
         for each in skipped:
-            progress.say(f"mblip: {UnreadableImage(*each)}")
+            progress.say(f"mblip: {found.name_place(UnreadableImage(*each))}")
         total = plan.pictures + known
         listed = f"; those skipped are listed in {output.skipped}" if skipped else ""
         progress.say(f"{output.to}: {total - len(skipped):,} pictures in {', '.join(plan.languages)}{listed}")

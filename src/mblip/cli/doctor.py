@@ -228,7 +228,7 @@ def _show_data(findings: list[Finding], root: Path, as_json: bool) -> None:
             places = ", ".join(_below(Path(place), root) for place in most.places)
             print(
                 f"  images missing{_names([row.language for row in lacking])}: up to {most.missing:,} of "
-                f"{most.images:,}, such as {most.example}; looked in {places} below {root}"
+                f"{most.images:,}, such as {most.example} (named by {most.named_by}); looked in {places} below {root}"
             )
         if len(complete) < len(rows):
             print(f"  get: {rows[0].source}")

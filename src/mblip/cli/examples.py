@@ -20,7 +20,7 @@ def examples(
     import tempfile
 
     from mblip import plugins
-    from mblip.errors import InputError, of_system
+    from mblip.errors import InputError, cannot_write
 
     with tempfile.TemporaryDirectory() as folder:
         drawn = [path for _, draw in plugins.demo_pictures.usable() for path in draw(Path(folder))]
@@ -33,6 +33,6 @@ def examples(
         for target, picture in pictures.items():
             target.write_bytes(picture)
     except OSError as error:
-        raise of_system(error, f"cannot write the pictures to {to}: {error.strerror or error}") from error
+        raise cannot_write(f"the pictures to {to}", error) from error
     for target in pictures:
         print(target)

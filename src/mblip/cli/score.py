@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mblip.errors import InputError
+from mblip.errors import InputError, leads_nowhere
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def score(
     """Score predictions as the official scorer does, with a fingerprint of everything the numbers depend on."""
     for option, path in (("--data", data), ("--predictions", predictions)):
         if not path.exists() and not (benchmark == "table" and "*" in path.name):
-            raise InputError(f"{option}: there is no {path}")
+            raise InputError(f"{option}: there is no {path}{leads_nowhere(path)}")
     from mblip.evaluation.benchmarks import find_benchmark
     from mblip.evaluation.metric import find_metric
     from mblip.evaluation.scoring import score_predictions

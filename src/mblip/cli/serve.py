@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from mblip.inference.predictor import Predictor
 
 Model = Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; only this machine by default.")]
@@ -73,12 +76,16 @@ def serve(
     vlm = open_model(chosen, quantization, compile_model)
     app = create_app(vlm, served_model_name or served_name(chosen), settings)
     limits = Limits(header_seconds, body_seconds, idle_seconds, drain_seconds)
-    run(app, listening, lambda address: _greet(address, host, bool(keys), vlm.precision), limits)
+    run(app, listening, lambda address: _greet(address, host, bool(keys), vlm), limits)
 
 
-def _greet(address: str, host: str, guarded: bool, precision: str) -> None:
+def _greet(address: str, host: str, guarded: bool, model: Predictor) -> None:
     print(f"listening on {address}/v1", flush=True)
-    print(f"the language model computes in {precision} (--quantization)", flush=True)
+    print(f"the language model computes in {model.precision} (--quantization)", flush=True)
+    if model.trained_languages:
+        from mblip.inference.trained_languages import describe_languages
+
+        print(f"the model was trained to write {describe_languages(model.trained_languages)}", flush=True)
     warn(host, guarded)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mblip.corpora.json_stream import hash_text
-from mblip.errors import InputError
+from mblip.errors import InputError, check_readable
 
 
 class FetchedImages:
@@ -35,6 +35,7 @@ class FetchedImages:
             try:
                 table = pq.read_table(path, columns=["url", "key", "status"])
             except (OSError, pa.ArrowException) as error:
+                check_readable(path)
                 raise InputError(f"{path} is not a table of img2dataset: {str(error).splitlines()[0]}") from error
             for url, key, status in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
                 if status == "success":

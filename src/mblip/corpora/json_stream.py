@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mblip.errors import InputError, of_system, quoted, shorten_quotes
+from mblip.errors import InputError, cannot_read, quoted, shorten_quotes
 from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
 from mblip.storage import check_text, not_utf8, read_jsonl
@@ -264,9 +264,9 @@ class _Scanner:
         try:
             self._file = self.path.open(encoding="utf-8-sig")
         except OSError as error:
-            raise of_system(
-                error, f"cannot read {self.path}: {error.strerror}; download it, or name its path"
-            ) from error
+            if isinstance(error, FileNotFoundError):
+                raise InputError(f"cannot read {self.path}: {error.strerror}; download it, or name its path") from error
+            raise cannot_read(self.path, error) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -365,7 +365,7 @@ class _Scanner:
         except UnicodeDecodeError as error:
             raise not_utf8(self.path) from error
         except OSError as error:
-            raise of_system(error, f"cannot read {self.path}: {error.strerror}") from error
+            raise cannot_read(self.path, error) from error
         self._passed += self._place
         self._window, self._place = self._window[self._place :] + block, 0
         return bool(block)

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mblip.errors import InputError
+from mblip.errors import InputError, check_readable
 from mblip.schema import Drop, Example
 from mblip.storage import ShardReader, read_manifest
 
@@ -127,6 +127,7 @@ def _load_neighbours(path: Path, rows: int) -> Ranks:
     try:
         ranks: Ranks = np.load(path)
     except (OSError, ValueError) as error:
+        check_readable(path)
         raise InputError(f"{path} is not readable as neighbours ({error}); run mblip data match again") from error
     if ranks.ndim != 2 or len(ranks) != rows or ranks.max(initial=-1) >= rows:
         raise InputError(

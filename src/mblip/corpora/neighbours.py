@@ -12,9 +12,10 @@ from PIL import Image
 
 from mblip.corpora.matching import caption_rows
 from mblip.devices import choose_device
-from mblip.errors import InputError
+from mblip.errors import InputError, check_readable
 from mblip.progress import Progress, silent
 from mblip.storage import ImageStore, UnreadableImage, atomic_write, open_images
+from mblip.storage.folders import check_files
 
 Vectors = NDArray[np.float32]
 _ROWS_PER_FILE = 4096
@@ -202,6 +203,7 @@ def load_vectors(path: Path) -> Vectors:
         if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
             raise InputError(f"{path} must be a matrix of floats, not {vectors.dtype} {vectors.shape}")
     except (OSError, ValueError) as error:
+        check_readable(path)
         raise InputError(f"{path} is not a readable .npy file: {error}") from error
     floats: Vectors = vectors.astype(np.float32)
     return floats
@@ -242,6 +244,7 @@ class _Encoder:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(model)
             self._processor: Any = AutoImageProcessor.from_pretrained(model, backend="pil")
         except (OSError, ValueError, KeyError) as error:
+            check_files(model)
             raise InputError(f"{model} is not a CLIP or SigLIP checkpoint: {str(error).splitlines()[0]}") from error
         if not hasattr(self._model, "get_image_features"):
             raise InputError(f"{model} is a {self._model.config.model_type} model; use a CLIP or SigLIP checkpoint")

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from mblip.corpora.json_stream import Text, make_examples
-from mblip.errors import InputError
+from mblip.errors import InputError, check_readable
 from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
 from mblip.storage import reading_text
@@ -86,6 +86,7 @@ def _lines(path: Path) -> Iterator[str]:
         with gzip.open(path, "rt", encoding="utf-8-sig", newline="\n") as file:
             yield from file
     except (OSError, EOFError, zlib.error) as error:
+        check_readable(path)
         raise InputError(f"{path} cannot be read ({error}); get the file again") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} does not hold UTF-8 text; convert it") from error

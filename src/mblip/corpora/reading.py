@@ -41,7 +41,8 @@ READERS = (
 """Modules of this package with a ``read(source, ...)``, whose parameters are a recipe's options.
 
 Optional members are ``urls(...)`` with the same options, which yields image keys and addresses; ``words(example)``, the
-English words that ``translation.held_out`` withholds from some languages; ``FOR_PICTURES``, the options whose files are
+English words that ``translation.held_out`` withholds from some languages; ``describe_row(name, columns)``, the words for a
+row, from the second part of an example's id and that option; ``FOR_PICTURES``, the options whose files are
 only needed to fetch pictures; and ``NO_PICTURES``, true if no row has a picture. Other packages register modules of this
 kind (:data:`mblip.plugins.corpora`)."""
 
@@ -134,6 +135,20 @@ def files_to_read(source: SourceSection) -> list[Path]:
     return raw_files(source, module.read, getattr(module, "FOR_PICTURES", ()))
 
 
+def place_of(source: SourceSection, record: str) -> str:
+    """The raw file of a record and its row there, or its id if the reader does not count rows.
+
+    Args:
+        source: The record's source.
+        record: Its id.
+    """
+    module = reader_module(source)
+    files = raw_files(source, module.read)
+    if describe := getattr(module, "describe_row", None):
+        record = describe(record.removeprefix(f"{source.name}/"), source.options.get("columns"))
+    return f"{files[0]}, {record}" if files else record
+
+
 def reader_module(source: SourceSection) -> Any:
     """The module that reads a source, see :data:`READERS`.
 
@@ -220,9 +235,8 @@ def _image_problem(store: ImageStore, keys: tuple[str, ...], decode: bool) -> tu
 def _stop_at_bad_rows(records: Iterator[Example | Drop], source: SourceSection) -> Iterator[Example | Drop]:
     for record in records:
         if isinstance(record, Drop) and record.reason in BAD:
-            files = raw_files(source, reader_module(source).read)
             # The id of a bad row has its file and number already.
-            where = record.id if record.reason == "bad row" or not files else f"{files[0]}, {record.id}"
+            where = record.id if record.reason == "bad row" else place_of(source, record.id)
             raise InputError(f"{where}: {record.reason} ({record.detail}); correct it, or set bad_rows to drop")
         yield record
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mblip.corpora.json_stream import BadRow, first_character, stream_json
-from mblip.errors import InputError, quoted
+from mblip.errors import InputError, check_readable, quoted
 from mblip.storage import parse_line, reading_text
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -145,4 +145,5 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
             for batch in file.iter_batches(batch_size=256, columns=columns):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        check_readable(path)
         raise InputError(f"{path} is damaged or not a Parquet file: {str(error).splitlines()[0][:200]}") from error

@@ -114,6 +114,13 @@ def read(
     return make_examples(source, licence, path, enumerate(rows, start=1), make)
 
 
+def describe_row(name: str, columns: dict[str, str] | None = None) -> str:
+    """The words for a row in messages, from the second part of an example's id and the option of :func:`read`."""
+    if columns and "id" in columns:
+        return f"{columns['id']} {name}"
+    return f"record {name.partition('-')[0]}"
+
+
 def _wanted(columns: dict[str, str], language_column: str, pictures: list[str]) -> list[str]:
     """The columns of Parquet to read; for columns with pictures only their paths."""
     named = [*columns.values(), *([language_column] if language_column else [])]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from mblip.errors import InputError, of_system
+from mblip.errors import InputError, cannot_read
 from mblip.evaluation.benchmark import Benchmark
 from mblip.evaluation.benchmarks import find_benchmark
 from mblip.evaluation.metric import Metric, find_metric
@@ -80,7 +80,7 @@ def _read(path: Path) -> dict[str, About]:
     try:
         found = _LIST.validate_json(path.read_bytes())
     except OSError as error:
-        raise of_system(error, f"cannot read {path}: {error.strerror}") from error
+        raise cannot_read(path, error) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

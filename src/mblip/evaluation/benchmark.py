@@ -36,6 +36,7 @@ class Item:
         gold: The reference for the answer, in the benchmark's own form.
         candidates: The possible answers, if each item has its own.
         asked: The text for ``{text}`` in the prompt, if it differs from ``text``.
+        place: The file and row that it was read from, if a benchmark counts rows.
     """
 
     id: str
@@ -44,6 +45,11 @@ class Item:
     gold: Any
     candidates: tuple[str, ...] = ()
     asked: str = ""
+    place: str = ""
+
+    def place_in(self, annotations: Path | str) -> str:
+        """Its place for messages: file and row, or its id in the annotations."""
+        return self.place or f"{annotations}, item {self.id}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class Finding:
         images: Number of images that they need.
         missing: Number of these images that were not found.
         example: One missing image.
+        named_by: The file and the row or item that names it.
         places: Folders (or tars of these names) that are searched for images; they need not exist.
         source: Address of annotations and images.
     """
@@ -42,6 +43,7 @@ class Finding:
     images: int
     missing: int
     example: str
+    named_by: str
     places: tuple[str, ...]
     source: str
 
@@ -99,7 +101,7 @@ def check_tables(recipe: EvalRecipe, root: Path) -> Iterator[Finding]:
             try:
                 (table,) = read_tables(alone, root)
             except MblipError as error:
-                yield Finding(name, code, "", str(error), 0, 0, 0, "", (), section.source)
+                yield Finding(name, code, "", str(error), 0, 0, 0, "", "", (), section.source)
                 continue
             yield _check(table, code, root, [], find_pictures(table.images, root, own=table.own_pictures), {})
 
@@ -118,15 +120,16 @@ def _check(
         path = str(found)
         items = read_items(benchmark, found, language)
     except MblipError as error:
-        return Finding(benchmark.name, language, path, str(error), 0, 0, 0, "", places, benchmark.source)
+        return Finding(benchmark.name, language, path, str(error), 0, 0, 0, "", "", places, benchmark.source)
     keys = list(dict.fromkeys(key for item in items for key in item.images))
     for key in keys:
         if key not in known:
             known[key] = key in pictures
     missing = [key for key in keys if not known[key]]
+    named = next((item.place_in(path) for item in items if missing and missing[0] in item.images), "")
     silent = "{text}" in benchmark.prompt and any(not item.text for item in items)
     problem = f"{path} has answers without questions; put the file of questions beside it" if silent else ""
     return Finding(
         benchmark.name, language, path, problem, len(items), len(keys), len(missing), missing[0] if missing else "",
-        places, benchmark.source,
+        named, places, benchmark.source,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError, of_system
+from mblip.errors import InputError, cannot_write
 from mblip.evaluation.about import write_about
 from mblip.evaluation.benchmark import Benchmark
 from mblip.evaluation.results import (
@@ -43,9 +43,7 @@ def held(directory: Path) -> Iterator[None]:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise of_system(
-                error, f"cannot write {directory}: {error.strerror}; choose another folder with --to"
-            ) from error
+            raise cannot_write(directory, error) from error
         with exclusive_lock(directory, "evaluating"):
             yield
 

@@ -7,7 +7,7 @@ from string import Formatter
 
 import yaml
 
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, check_readable, nearest
 from mblip.evaluation.benchmark import Benchmark
 from mblip.languages import find_language
 
@@ -47,6 +47,7 @@ def _read(path: Path, benchmarks: list[Benchmark]) -> dict[str, str]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
+        check_readable(path)
         raise InputError(
             f"no prompts {str(path)!r}: name paper, original, finetuned or a YAML file of your own"
         ) from error

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError, of_system
+from mblip.errors import InputError, cannot_read
 from mblip.more_languages import add_languages
 from mblip.schema import Prediction, Score
 from mblip.storage import JsonlWriter, parse_record, read_records, write_json
@@ -203,10 +203,11 @@ def _read_json(path: Path, kind: type) -> Any:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise of_system(
-            error,
-            f"cannot read {path}: {error.strerror}; name a directory that mblip eval has written",
-        ) from error
+        if isinstance(error, FileNotFoundError):
+            raise InputError(
+                f"cannot read {path}: {error.strerror}; name a directory that mblip eval has written"
+            ) from error
+        raise cannot_read(path, error) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); run mblip eval on its directory again") from error
     if not isinstance(data, kind):

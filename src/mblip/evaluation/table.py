@@ -61,6 +61,7 @@ class _Row:
     images: tuple[str, ...]
     text: str
     golds: tuple[str, ...]
+    place: str
     options: tuple[str, ...] = ()
 
 
@@ -287,9 +288,10 @@ class TableBenchmark:
     def _row(self, number: int, count: int, row: Mapping[str, Any], columns: Columns) -> _Row:
         name = cell_text(row, columns.one("id")).strip() if "id" in columns.names else ""
         images, picture = self._images(number, count, row, columns, name)
+        place = f"{self._file}, row {number}"
         if self.section.task == "caption":
             golds = tuple(cell_texts(row, columns.names["caption"]))
-            return _Row(count, name or picture, images, "", golds)
+            return _Row(count, name or picture, images, "", golds, place)
         text = cell_lines(row, columns.one("question"))
         if "hint" in columns.names and (hint := cell_lines(row, columns.one("hint"), may_be_blank=True).strip()):
             text = f"{hint}\n{text}"
@@ -300,10 +302,10 @@ class TableBenchmark:
             )
             if not golds:
                 raise BadRow(f"{columns.one('answer')!r} is blank")
-            return _Row(count, name or str(count), images, text, golds)
+            return _Row(count, name or str(count), images, text, golds, place)
         options, labels = read_options(row, columns)
         gold = options[right_option(row, columns, options, labels, self.section.answers)]
-        return _Row(count, name or str(count), images, text, (gold,), tuple(options))
+        return _Row(count, name or str(count), images, text, (gold,), place, tuple(options))
 
     def _images(
         self, number: int, count: int, row: Mapping[str, Any], columns: Columns, name: str
@@ -387,9 +389,10 @@ class TableBenchmark:
         own = all(len(group) == 1 for group in names) and len(set(every)) == len(names)
         items = []
         for group in by_picture.values():
-            texts = tuple(text for row in group for text in row.golds)
+            first, texts = group[0], tuple(text for row in group for text in row.golds)
             self._counts["blank_references"] += not texts
-            items.append(Item(group[0].name if own else group[0].images[0], group[0].images, "", texts or ("",)))
+            name = first.name if own else first.images[0]
+            items.append(Item(name, first.images, "", texts or ("",), place=first.place))
         return items
 
     def _normal_id(self) -> Any:
@@ -408,9 +411,8 @@ def table_name(path: Path) -> str:
 
 
 def _item(row: _Row, shows_options: bool) -> Item:
-    if row.options and not shows_options:
-        return Item(row.name, row.images, row.text, row.golds[0], row.options)
-    if row.options:
-        lettered = "\n".join(f"{letter(place)}. {option}" for place, option in enumerate(row.options))
-        return Item(row.name, row.images, row.text, row.golds[0], row.options, f"{row.text}\n{lettered}")
-    return Item(row.name, row.images, row.text, row.golds)
+    if not row.options:
+        return Item(row.name, row.images, row.text, row.golds, place=row.place)
+    lettered = [f"{letter(number)}. {option}" for number, option in enumerate(row.options)]
+    asked = "\n".join([row.text, *lettered]) if shows_options else ""
+    return Item(row.name, row.images, row.text, row.golds[0], row.options, asked, row.place)

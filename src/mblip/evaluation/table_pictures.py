@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from mblip.corpora.json_stream import BadRow
-from mblip.errors import InputError
+from mblip.errors import of_system
 from mblip.storage import UnreadableImage, decode_image
 from mblip.storage.cells import PictureCells
 
@@ -98,9 +98,10 @@ class TablePictures:
             self._file.write(data)
             self._file.flush()
         except OSError as error:
-            raise InputError(
+            raise of_system(
+                error,
                 f"the table's pictures cannot be stored in {tempfile.gettempdir()}: {error.strerror}; free space, or "
-                "set TMPDIR"
+                "set TMPDIR",
             ) from error
         self._places[key] = (self._end, len(data))
         self._end += len(data)

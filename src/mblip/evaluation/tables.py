@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mblip.config import EvalRecipe
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, leads_nowhere, nearest
 from mblip.eval_recipe import TableSection, matching_files
 from mblip.evaluation.benchmark import Benchmark
 from mblip.evaluation.benchmarks import BENCHMARKS, MADE
@@ -29,7 +29,7 @@ def table_files(path: Path, source: str = "") -> list[Path]:
         raise InputError(f"{path} is a folder; name the table in it, or several as {path}/*.parquet in quotes")
     if not found:
         where = f" ({source}); choose among its languages with --languages" if source else ""
-        raise InputError(f"there is no table {path}{where}")
+        raise InputError(f"there is no table {path}{leads_nowhere(path) or where}")
     return found
 
 

@@ -115,7 +115,7 @@ def load_tasks(
         missing = set(store.missing(key for item in items for key in item.images))
         asked = [item for item in items if missing.isdisjoint(item.images)]
         if missing and not (allow_missing and asked):
-            raise InputError(_complaint(benchmark, code, items, missing, store, root))
+            raise InputError(_complaint(benchmark, code, path, items, missing, store, root))
         tasks.append(Task(benchmark, code, path, asked, len(every), len(items) - len(asked), prompt, store, other))
     return tasks
 
@@ -155,13 +155,20 @@ def _limited(items: list[Item], limit: int | None, kind: Callable[[Item], str]) 
 
 
 def _complaint(
-    benchmark: Benchmark, code: str, items: Sequence[Item], missing: Iterable[str], pictures: PictureSources, root: Path
+    benchmark: Benchmark,
+    code: str,
+    path: Path,
+    items: Sequence[Item],
+    missing: Iterable[str],
+    pictures: PictureSources,
+    root: Path,
 ) -> str:
     lost = sorted(missing)
     keys = {key for item in items for key in item.images}
+    named = next(item.place_in(path) for item in items if lost[0] in item.images)
     looked = ", ".join(pictures.places) or f"none of {', '.join(benchmark.images)} below {root}"
     return (
-        f"{benchmark.name} ({code}) lacks {len(lost)} of its {len(keys)} images, such as {lost[0]!r} (looked in "
-        f"{looked}); "
+        f"{benchmark.name} ({code}) lacks {len(lost)} of its {len(keys)} images, such as {lost[0]!r} (named by {named}; looked "
+        f"in {looked}); "
         f"name their folder with --images, or leave their items out with --allow-missing ({benchmark.source})"
     )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mblip.corpora.json_stream import hash_text
-from mblip.errors import InputError, MblipError, of_system
+from mblip.errors import InputError, MblipError, cannot_read, check_readable
 from mblip.storage import Appender, JsonlAppender, atomic_path, encode_record, not_utf8
 
 ENDINGS = (".jsonl", ".csv", ".parquet")
@@ -189,6 +189,7 @@ class CaptionFile:
                 for number, row in enumerate(batch.to_pylist(), start=number + 1):  # noqa: B020
                     yield self._check(row, self.path, number)
         except (OSError, pa.ArrowException) as error:
+            check_readable(self.path)
             raise InputError(f"{self.path} is damaged or not a Parquet file: {str(error).splitlines()[0]}") from error
 
     def _check(self, row: Any, file: Path, number: int) -> Caption:
@@ -275,7 +276,7 @@ class _Lines:
         except UnicodeDecodeError as error:
             raise not_utf8(self.path) from error
         except OSError as error:
-            raise of_system(error, f"cannot read {self.path}: {error.strerror}") from error
+            raise cannot_read(self.path, error) from error
         self.ended = True
 
     def take(self) -> None:

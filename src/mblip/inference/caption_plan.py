@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError
+from mblip.errors import InputError, check_readable
 from mblip.inference import finding
 from mblip.inference.caption_file import ENDINGS, CaptionFile, SkippedList
 from mblip.inference.finding import Cell, Found
@@ -257,6 +257,7 @@ def _read(folder: Path) -> tuple[Plan, int]:
         read |= {"folder": folder, "languages": tuple(read["languages"]), "sources": tuple(read["sources"])}
         return Plan(**read), asked
     except (OSError, ValueError, TypeError, KeyError) as error:
+        check_readable(path)
         raise InputError(f"{path} cannot be read ({error}); delete {folder} and run the same command again") from error
 
 

@@ -23,7 +23,7 @@ import gradio as gr
 from PIL import Image
 
 from mblip import plugins
-from mblip.errors import InputError, MblipError
+from mblip.errors import InputError, MblipError, check_readable
 from mblip.inference.demo_gate import Function, Gate, number, one_of, some_of, text, upload
 from mblip.inference.demo_sessions import STATES, Sessions
 from mblip.inference.language_id import language_of
@@ -32,6 +32,7 @@ from mblip.inference.predictor import Predictor
 from mblip.inference.server.app import prompt_tokens
 from mblip.inference.server.pictures import RequestPictures
 from mblip.inference.server.schema import MAX_CHARACTERS
+from mblip.inference.trained_languages import describe_languages, warn_of_languages
 from mblip.inference.uploads import Uploads
 from mblip.languages import LANGUAGES, Language
 from mblip.models.generation import Answer
@@ -93,7 +94,7 @@ def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int, exampl
                 shutil.rmtree(folder, ignore_errors=True)
 
     app.router.lifespan_context = lifespan
-    app.mount("/", Gate(page, uploads, functions, Sessions(blocks._queue)))
+    app.mount("/", Gate(page, uploads, functions, Sessions(blocks._queue), app.state.pictures.preview))
     return app
 
 
@@ -142,7 +143,9 @@ def _build(
         texts, notice = await generate(
             picture, [model.prompts.for_caption(language.name) for language in languages], settings
         )
-        return _cards(list(zip(languages, texts, strict=True)), notice)
+        return _cards(
+            list(zip(languages, texts, strict=True)), warn_of_languages(model.trained_languages, codes), notice
+        )
 
     async def ask(picture: str | None, question: str, code: str, *settings: float) -> str:
         if not question.strip():
@@ -152,7 +155,8 @@ def _build(
         except MblipError as error:
             raise _shown(error) from error
         (answer,), notice = await generate(picture, [model.prompts.for_question(question, language.name)], settings)
-        return _cards([(language, answer)], notice)
+        asked = model.prompts.named_language(question) or language
+        return _cards([(language, answer)], warn_of_languages(model.trained_languages, [asked.code]), notice)
 
     with gr.Blocks(title="mblip", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown(_introduction(name, model, notice, bool(examples)))
@@ -166,7 +170,7 @@ def _build(
                     gr.Examples(examples, picture, label="Or take one of these", elem_id="examples")
             with gr.Column():
                 languages = gr.Dropdown(
-                    choices, value=list(_FIRST), multiselect=True, label="Caption in",
+                    choices, value=_picked(model), multiselect=True, label="Caption in",
                     info="A model knows only the languages that it was trained on.",
                 )  # fmt: skip
                 caption_button = gr.Button("Caption", variant="primary")
@@ -208,6 +212,14 @@ def _build(
     return blocks, functions
 
 
+def _picked(model: Predictor) -> list[str]:
+    """The languages that are picked when the page opens: only those that the model was trained to write, if it says."""
+    trained = model.trained_languages or LANGUAGES
+    return [code for code in _FIRST if code in trained] or [code for code in LANGUAGES if code in trained][
+        : len(_FIRST)
+    ]
+
+
 def _generation(beams: float, temperature: float, penalty: float, tokens: float) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "num_beams": int(beams), "repetition_penalty": float(penalty), "max_new_tokens": int(tokens)
@@ -217,14 +229,18 @@ def _generation(beams: float, temperature: float, penalty: float, tokens: float)
     return settings
 
 
-def _cards(answers: Sequence[tuple[Language, str]], notice: str | None) -> str:
+def _cards(answers: Sequence[tuple[Language, str]], *notices: str | None) -> str:
     cards = [
         f'<article lang="{language.bcp47}" dir="{language.direction}"><h3>{html.escape(language.own_name)}</h3>'
         f"<p>{html.escape(text) or '–'}</p></article>"
         for language, text in answers
     ]
-    line = f'<p class="notice" role="status">{html.escape(notice[:1].upper() + notice[1:])}.</p>' if notice else ""
-    return f'{line}<div class="answers">{"".join(cards)}</div>'
+    lines = [
+        f'<p class="notice" role="status">{html.escape(notice[:1].upper() + notice[1:])}.</p>'
+        for notice in notices
+        if notice
+    ]
+    return f'{"".join(lines)}<div class="answers">{"".join(cards)}</div>'
 
 
 def _shown(error: Exception) -> Any:
@@ -236,11 +252,13 @@ def _introduction(name: str, model: Predictor, notice: Notice | None, examples: 
     """The page's introduction: its purpose, the pictures that suit the model, and the first step."""
     bases = [html.escape(base.shown) for base in model.vlm.origin.bases.values()] if model.vlm.origin else []
     made_of = f" It was made from {' and '.join(f'`{base}`' for base in bases)}." if bases else ""
+    trained = model.trained_languages
+    written = describe_languages(trained) if trained else "many languages"
     sees = notice.sees if notice else "pictures of the kind that it was trained on, such as photographs"
     first = "Choose a picture, or one of the examples" if examples else "Choose a picture"
     return (
-        f"# mblip\n`{html.escape(name)}` describes pictures, and answers questions about them, in many "
-        f"languages.{made_of} "
+        f"# mblip\n`{html.escape(name)}` describes pictures, and answers questions about them, in "
+        f"{written}.{made_of} "
         f"It sees {sees}.\n\n{first}, pick the languages, and press *Caption*; or write a question and press *Ask*."
     )
 
@@ -261,5 +279,6 @@ def _copies(examples: Sequence[Path], folder: Path) -> list[str]:
             Image.open(path).load()
             copied.append(str(shutil.copy(path, folder / f"example-{place}{path.suffix.lower()}")))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            check_readable(path)
             raise InputError(f"the example {path} is no picture that can be read: {error}") from error
     return copied

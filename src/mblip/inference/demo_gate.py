@@ -13,7 +13,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, BinaryIO
 
 from starlette.datastructures import UploadFile
@@ -46,16 +47,16 @@ _HEADERS = (
     b"user-agent",
     b"if-none-match",
 )
-# Types that a browser shows without running code.
-_SHOWN = {
-    ".png": "png",
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".webp": "webp",
-    ".gif": "gif",
-    ".bmp": "bmp",
-    ".avif": "avif",
-}
+# The beginnings of files in formats that every browser draws, without running code.
+_DRAWN = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "png"),
+    (re.compile(rb"\xff\xd8\xff"), "jpeg"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp"),
+    (re.compile(rb"GIF8"), "gif"),
+    (re.compile(rb"BM"), "bmp"),
+    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "avif"),
+)
+_BEGINNING = 16
 _log = logging.getLogger(__name__)
 Check = Callable[[Any], Any]
 
@@ -113,10 +114,19 @@ class Gate:
         uploads: The files that clients may name.
         functions: The page's functions by name.
         sessions: The visitors for whom messages are kept.
+        preview: Makes a JPEG of a picture in another format; returns None for a file that is no picture.
     """
 
-    def __init__(self, app: ASGIApp, uploads: Uploads, functions: Mapping[str, Function], sessions: Sessions) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        uploads: Uploads,
+        functions: Mapping[str, Function],
+        sessions: Sessions,
+        preview: Callable[[BinaryIO], Awaitable[bytes | None]],
+    ) -> None:
         self.app, self.uploads, self.functions, self.sessions = app, uploads, functions, sessions
+        self.preview = preview
         self._listening: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,7 +139,7 @@ class Gate:
             if _PAGES.fullmatch(path):
                 await self._pass(scope, receive, send)
             elif named:
-                await self._file(named[1])(scope, receive, send)
+                await (await self._file(named[1]))(scope, receive, send)
             elif events and events[1] in self.functions:
                 await self._listen(events[2], b"", scope, receive, send)
             elif path == f"{_API}/queue/data":
@@ -144,19 +154,26 @@ class Gate:
         else:
             await _refusal(404, "there is no such page")(scope, receive, send)
 
-    def _file(self, name: str) -> Response:
+    async def _file(self, name: str) -> Response:
         # Opened at once, so that it is sent completely even if newer uploads push it out.
         opened = self.uploads.open(name)
         if opened is None:
             return _refusal(404, "there is no such upload")
-        path, file = opened
-        kind = _SHOWN.get(path.suffix.lower())
         headers = {
             "X-Content-Type-Options": "nosniff",
             "Content-Security-Policy": "sandbox",
             "Cache-Control": "private",
         }
-        if kind is None:  # an uploaded page or script must not run under our origin
+        with ExitStack() as stack:
+            file = stack.enter_context(opened)
+            beginning = file.read(_BEGINNING)
+            file.seek(0)
+            kind = next((kind for begins, kind in _DRAWN if begins.match(beginning)), "")
+            if not kind and (preview := await self.preview(file)):  # such as TIFF
+                return Response(preview, headers=headers, media_type="image/jpeg")
+            file.seek(0)
+            stack.pop_all()  # the response closes it
+        if not kind:  # an uploaded page or script must not run under our origin
             headers["Content-Disposition"] = "attachment"
         return _Opened(file, headers, f"image/{kind}" if kind else "application/octet-stream")
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import glob
+from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mblip.corpora.json_stream import BadRow
 from mblip.corpora.rows import TABLES, read_rows
 from mblip.errors import InputError, nearest, quoted
-from mblip.storage import reading_text
+from mblip.storage import UnreadableImage, reading_text
 from mblip.storage.cells import PictureCells, picture_columns
 from mblip.storage.decoding import EXTENSIONS
 from mblip.storage.folders import is_junk, is_picture, walk_pictures
@@ -44,13 +49,30 @@ class Found:
 
     Attributes:
         pictures: Paths, cells of Parquet and members of tars; each once.
+        numbers: The line or row of each in the list or table that names it; 0 if none does.
+        lists: The lists and tables, each with the number of pictures before its own, and the unit of its numbers.
         skipped: Pictures and folders that are known to be unusable without opening them: name and reason.
         others: Number of files in folders that are not pictures in a known format, by ending.
     """
 
     pictures: list[Place] = field(default_factory=list)
+    numbers: array[int] = field(default_factory=lambda: array("q"))
+    lists: list[tuple[int, Path, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+
+    def name_place(self, problem: UnreadableImage) -> UnreadableImage:
+        """The problem of a picture together with the list or table, and the line or row there, that names it, if any."""
+        number = self._places.get(problem.key, -1)
+        if number < 0 or not self.numbers[number]:
+            return problem
+        _, path, unit = self.lists[bisect_right(self.lists, number, key=itemgetter(0)) - 1]
+        return UnreadableImage(problem.key, f"{problem.reason} (named by {path}, {unit} {self.numbers[number]})")
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        # Made only when a picture of a list cannot be read, as there may be millions.
+        return {str(picture): number for number, picture in enumerate(self.pictures)} if self.lists else {}
 
     def left_out(self) -> str:
         """A sentence about the files that were left out for their format; empty if there are none."""
@@ -79,18 +101,23 @@ def find_pictures(places: Sequence[str], column: str = "image") -> Found:
     found, seen = Found(), set[str]()
     for place in places:
         before = len(found.skipped)
-        inside = list(_inside(place, column, found))
+        numbers = array("q")
+        inside = list(_inside(place, column, found, numbers))
+        if numbers:
+            unit = "line" if Path(place).suffix.lower() in LISTS else "row"
+            found.lists.append((len(found.pictures), Path(place), unit))
         if not inside:
             why = f"; {found.skipped[before][0]}: {found.skipped[before][1]}" if len(found.skipped) > before else ""
             raise InputError(f"{place} names no picture{why or _nothing(place, found)}")
-        for picture in inside:
+        for picture, number in zip(inside, numbers or repeat(0), strict=False):
             if str(picture) not in seen:
                 seen.add(str(picture))
                 found.pictures.append(picture)
+                found.numbers.append(number)
     return found
 
 
-def _inside(place: str, column: str, found: Found) -> Iterator[Place]:
+def _inside(place: str, column: str, found: Found, numbers: array[int]) -> Iterator[Place]:
     path = Path(place)
     if is_address(place) and not path.exists():
         raise InputError(f"{quoted(place)} cannot be captioned: {NO_ADDRESSES}")
@@ -105,11 +132,11 @@ def _inside(place: str, column: str, found: Found) -> Iterator[Place]:
     elif path.suffix.lower() == TAR and path.exists():
         yield from _of_tar(path, found)
     elif path.suffix.lower() in TABLES:
-        yield from _of_table(path, column, found)
+        yield from _of_table(path, column, found, numbers)
     elif path.suffix.lower() in LISTS and path.exists():
         with reading_text(path), path.open(encoding="utf-8-sig") as file:
             lines = ((number, line.strip()) for number, line in enumerate(file, start=1))
-            yield from _paths(((number, line) for number, line in lines if line), path, "line", found)
+            yield from _paths(((number, line) for number, line in lines if line), path, "line", found, numbers)
     elif path.exists():
         yield str(path)  # ./a.jpg and a.jpg are the same
     elif glob.has_magic(place):
@@ -150,7 +177,7 @@ def _nothing(place: str, found: Found) -> str:
     return ": it has no row"
 
 
-def _of_table(path: Path, column: str, found: Found) -> Iterator[str | Cell]:
+def _of_table(path: Path, column: str, found: Found, numbers: array[int]) -> Iterator[str | Cell]:
     wanted = None
     if path.suffix.lower() == ".parquet":
         pictures = picture_columns(path)
@@ -162,7 +189,7 @@ def _of_table(path: Path, column: str, found: Found) -> Iterator[str | Cell]:
                 f"{path} has no column 'image', but pictures in {', '.join(pictures)}: name one with --column"
             )
         wanted = [column]
-    yield from _paths(_values(path, column, wanted), path, "row", found)
+    yield from _paths(_values(path, column, wanted), path, "row", found, numbers)
 
 
 def _columns(path: Path) -> list[str]:
@@ -187,8 +214,10 @@ def _values(path: Path, column: str, wanted: list[str] | None) -> Iterator[tuple
             yield number, BadRow(f"it has no column {column!r}")
 
 
-def _paths(values: Iterator[tuple[int, Any]], path: Path, unit: str, found: Found) -> Iterator[str]:
-    """Yield the paths among values, which are relative to the file they are in; other values are skipped."""
+def _paths(
+    values: Iterator[tuple[int, Any]], path: Path, unit: str, found: Found, numbers: array[int]
+) -> Iterator[str]:
+    """Yield the paths among values, which are relative to the file they are in, and note their numbers; skip the rest."""
     for number, value in values:
         reason = ""
         if isinstance(value, BadRow):
@@ -200,4 +229,5 @@ def _paths(values: Iterator[tuple[int, Any]], path: Path, unit: str, found: Foun
         if reason:
             found.skipped.append((f"{path}, {unit} {number}", reason))
         else:
+            numbers.append(number)
             yield str(path.parent / value.strip())

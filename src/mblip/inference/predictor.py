@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -15,7 +16,8 @@ from mblip.errors import InputError
 from mblip.inference.language_id import language_of
 from mblip.inference.loops import NoLoops
 from mblip.inference.prompts import Prompts, prompts_from, templates_of_run
-from mblip.languages import find_language
+from mblip.inference.trained_languages import parse_languages, warn_of_languages
+from mblip.languages import Language, find_language
 from mblip.models.generation import answer_prompts
 from mblip.models.load import load_vision_llm
 from mblip.models.locate import locate
@@ -24,6 +26,8 @@ from mblip.models.scoring import score_candidates
 from mblip.models.vision_llm import VisionLLM
 from mblip.processing.images import Picture
 from mblip.processing.prompts import check_text
+
+_log = logging.getLogger(__name__)
 
 # The paper's settings for free generation.
 GENERATION: dict[str, Any] = {"num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 50}
@@ -45,6 +49,7 @@ class Predictor:
     def __init__(self, vlm: VisionLLM, templates: Sequence[str]) -> None:
         self.vlm = vlm.eval()
         self.templates = tuple(templates)
+        self._warned: set[str] = set()
 
     def __repr__(self) -> str:
         """A summary in one line."""
@@ -59,6 +64,18 @@ class Predictor:
         """
         trained = getattr(self.vlm.model.config, "trained_prompts", None) or {}
         return prompts_from(self.templates, trained.get("prompts", ()) if trained.get("complete") else ())
+
+    @property
+    def trained_languages(self) -> frozenset[str] | None:
+        """The mC4 codes of the languages that the model was trained to write; None if the checkpoint does not say."""
+        return parse_languages(getattr(self.vlm.model.config, "trained_languages", None))
+
+    def _warn_of(self, languages: Iterable[Language]) -> None:
+        """Log a warning, once for each language, about those that the model was not trained to write."""
+        asked = dict.fromkeys(language.code for language in languages if language.code not in self._warned)
+        self._warned.update(asked)
+        if warning := warn_of_languages(self.trained_languages, asked):
+            _log.warning(warning)
 
     @property
     def precision(self) -> str:
@@ -132,7 +149,9 @@ class Predictor:
         Raises:
             InputError: A picture cannot be read, or a language is unknown.
         """
-        names = [find_language(name).name for name in _listed(language)]
+        languages = [find_language(name) for name in _listed(language)]
+        names = [found.name for found in languages]
+        self._warn_of(languages)
         pairs = [(picture, name) for picture in _listed(images) for name in names]
         texts = answer_prompts(
             self.vlm,
@@ -189,12 +208,22 @@ class Predictor:
             raise InputError(f"{len(questions)} questions for {len(pictures)} pictures: give one question for each")
         for text in questions:
             check_text(text)
-        prompts = [
-            self.prompts.own_prompt(text) or self.prompts.for_question(text, answer_language(text, language))
-            for text in questions
-        ]
+        asked = [self._asked(text, language) for text in questions]
+        self._warn_of(found for _, found in asked if found)
+        prompts = [prompt for prompt, _ in asked]
         texts = answer_prompts(self.vlm, pictures, prompts, **for_people(generation))
         return texts if _is_list(images) or not isinstance(question, str) else texts[0]
+
+    def _asked(self, question: str, language: str | None) -> tuple[str, Language | None]:
+        """The prompt for a question and the language of its answer: the given one, or the question's own.
+
+        Raises:
+            InputError: The language is unknown, or unclear from the question.
+        """
+        if prompt := self.prompts.own_prompt(question):
+            return prompt, self.prompts.named_language(question)
+        found = find_language(language or language_of(question))
+        return self.prompts.for_question(question, found.name), found
 
 
 def load_model(
@@ -219,15 +248,6 @@ def load_model(
     """
     vlm = load_vision_llm(name, quantization=quantization, dtype=dtype, device_map=device_map, merge=merge)
     return Predictor(vlm, getattr(vlm.model.config, "prompt_templates", None) or templates_of_run(locate(name)))
-
-
-def answer_language(question: str, language: str | None) -> str:
-    """The English name of the language to answer in: the given one, or the question's own.
-
-    Raises:
-        InputError: The language is unknown, or unclear from the question.
-    """
-    return find_language(language or language_of(question)).name
 
 
 def _is_list(value: Any) -> bool:

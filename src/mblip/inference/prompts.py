@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mblip.config import DataRecipe, TrainRecipe, load_recipe
 from mblip.errors import InputError
-from mblip.languages import known_language
+from mblip.languages import Language, known_language
 from mblip.mixture.templates import load_templates, shipped_templates
 
 UNKNOWN = ("benchmarks",)  # templates for a model with unknown training prompts: those of the paper's evaluation
@@ -53,18 +53,25 @@ class Prompts:
         Case and the final punctuation mark do not matter: ``name the object in kiswahili`` is ``Name the object in
         Swahili:``.
         """
+        return self._own(question)[0]
+
+    def named_language(self, question: str) -> Language | None:
+        """The language that a question names if it reads like a prompt of the training."""
+        return self._own(question)[1]
+
+    def _own(self, question: str) -> tuple[str, Language | None]:
         question = " ".join(question.split())
         for prompt in self.own:
             if (found := _pattern(prompt).fullmatch(question)) is None:
                 continue
-            fields = found.groupdict()
+            fields, language = found.groupdict(), None
             if "language" in fields:
                 language = known_language(fields["language"])
                 if language is None:  # "Name the object in the middle"
                     continue
                 fields["language"] = language.name
-            return prompt.format_map(fields)
-        return ""
+            return prompt.format_map(fields), language
+        return "", None
 
 
 def prompts_from(templates: Sequence[str], trained: Collection[str] = ()) -> Prompts:

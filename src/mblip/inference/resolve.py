@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from mblip.errors import InputError, guess, nearest, shorten
+from mblip.errors import InputError, cannot_read, guess, leads_nowhere, nearest, shorten
 from mblip.models.locate import exists, find_model, is_folder
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def check_pictures(places: Sequence[str | Path]) -> None:
         if not exists(Path(place).expanduser()) and not glob.has_magic(place):
             folder = Path(place).parent
             names = [str(folder / file.name) for file in folder.iterdir()] if is_folder(folder) else []
-            raise InputError(f"there is no picture, folder or table {shorten(place)!r}{guess(place, names)}")
+            hint = leads_nowhere(place) or guess(place, names)
+            raise InputError(f"there is no picture, folder or table {shorten(place)!r}{hint}")
 
 
 def served_name(model: str) -> str:
@@ -70,8 +71,10 @@ def read_keys(file: Path | None) -> list[str]:
         return []
     try:
         keys = file.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the keys in {file}: {error}") from error
+    except OSError as error:
+        raise cannot_read(file, error, "the keys in ") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read the keys in {file}: {error}; save the file as UTF-8") from error
     if not keys:
         raise InputError(f"{file} has no key: write one per line")
     return keys

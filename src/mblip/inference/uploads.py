@@ -69,12 +69,12 @@ class Uploads:
         sent = self._sent.get(name)
         return sent[0] if sent else self._own.get(name)
 
-    def open(self, name: object) -> tuple[Path, BinaryIO] | None:
+    def open(self, name: object) -> BinaryIO | None:
         """Open the file that a client names; None if there is none, or it was removed."""
         path = self.find(name)
         try:
             # Links are not followed, in case someone has replaced the file by one.
-            return (path, open(path, "rb", opener=_without_links)) if path else None
+            return open(path, "rb", opener=_without_links) if path else None
         except OSError:
             return None
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mblip.errors import InputError, of_system
+from mblip.errors import InputError, check_readable, of_system
 from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
 
 
@@ -121,7 +121,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is missing, may not be read, or does not hold a JSON object.
     """
-    _check_rights(path)
+    check_readable(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -164,7 +164,7 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     Raises:
         InputError: The file is missing, damaged, or may not be read.
     """
-    _check_rights(file)
+    check_readable(file)
     try:
         tensors: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -173,24 +173,15 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _opened(path: Path) -> Any:
-    _check_rights(path)
+    check_readable(path)
     try:
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}); copy the checkpoint again") from error
 
 
-def _check_rights(file: Path) -> None:
-    """Refuse a file without read permission, which safetensors and :func:`read_json` would take for a missing one."""
-    try:
-        file.open("rb").close()
-    except PermissionError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}; give yourself the right to read it") from error
-    except OSError:  # the caller reports it
-        return
-
-
 def _load_bin(path: Path) -> dict[str, Tensor]:
+    check_readable(path)
     try:
         # Files written by torch before 1.6 cannot be memory-mapped.
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

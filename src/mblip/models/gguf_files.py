@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mblip.errors import InputError, of_system
+from mblip.errors import InputError, cannot_read
 
 SOURCE = "gguf.json"
 """File of a converted checkpoint that says which GGUF file it is of."""
@@ -41,7 +41,7 @@ def _is_whole(file: Path, named_so: bool) -> bool:
         with file.open("rb") as opened:
             head = opened.read(8)
     except OSError as error:
-        raise of_system(error, f"{file} cannot be read: {error.strerror}") from error
+        raise cannot_read(file, error) from error
     if head[:4] != _MAGIC:
         if named_so:
             raise InputError(f"{file} is not a GGUF file (it does not begin with GGUF); copy it again")

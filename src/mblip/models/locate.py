@@ -33,6 +33,9 @@ _FILE_ENDINGS = (
 )
 _FEW = 30
 
+DESCRIPTIONS = ("mblip.json", "config.json")
+"""A run's description, and a stock checkpoint's configuration; the first one found counts."""
+
 
 def locate(name: str | Path, weights: bool = True) -> Path:
     """The folder of a checkpoint.
@@ -142,7 +145,7 @@ def know_languages(name: str | Path) -> None:
         folder = find_model(name) if str(name) else None
     except InputError:  # loading the model reports it later
         return
-    for file in ("mblip.json", "config.json"):  # a run's description, a stock checkpoint's configuration
+    for file in DESCRIPTIONS:
         path = (folder or Path()) / file
         if folder is None or not path.is_file():
             continue

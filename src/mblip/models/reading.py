@@ -23,6 +23,7 @@ from transformers.utils import logging as hf_logging
 from mblip.errors import InputError
 from mblip.models.checkpoint import Checkpoint, read_json
 from mblip.models.language_model import computes_by_tie
+from mblip.storage.folders import check_files
 
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -103,6 +104,7 @@ def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None
     Raises:
         InputError: The checkpoint cannot be loaded.
     """
+    check_files(folder)
     read_generation_settings(folder)  # tells damaged ones
     place = {"pretrained_model_name_or_path": folder if state is None else None, "state_dict": state}
     try:
@@ -306,6 +308,7 @@ def read_tokenizer(folder: Path) -> Any:
     Raises:
         InputError: The tokeniser is missing, damaged, or needs remote code.
     """
+    check_files(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:

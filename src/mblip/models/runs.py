@@ -77,6 +77,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
         "answer_separator": None if vlm.is_encoder_decoder else vlm.layout_for(False).separator,
         "start_token": getattr(vlm.model.config, "start_token", None),
         "trained_prompts": getattr(vlm.model.config, "trained_prompts", None),
+        "trained_languages": getattr(vlm.model.config, "trained_languages", None),
         "more_languages": getattr(vlm.model.config, "more_languages", None) or [],
     }
     write_json(folder / DESCRIPTION, description)
@@ -100,6 +101,7 @@ class Description:
         eyes: Settings of the eyes, see :attr:`~mblip.models.containers.Container.eye_settings`.
         chat: Whether the run was trained with the language model's chat template; None if there was none.
         trained_prompts: See :func:`mblip.mixture.templates.describe_prompts`; None if the run does not say.
+        trained_languages: mC4 codes of the languages of the answers that the model was trained on; None if unknown.
         more_languages: Languages beyond the 96 that the run was trained in.
     """
 
@@ -115,6 +117,7 @@ class Description:
     trained_prompts: dict[str, Any] | None
     eyes: dict[str, Any]
     chat: bool | None
+    trained_languages: list[str] | None
     more_languages: list[dict[str, Any]]
 
 
@@ -141,6 +144,7 @@ def read_description(folder: Path) -> Description:
             trained_prompts=raw.get("trained_prompts"),
             eyes=dict(raw.get("eyes") or {}),
             chat=raw.get("chat"),
+            trained_languages=raw.get("trained_languages"),
             more_languages=list(raw.get("more_languages", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -193,6 +197,7 @@ def load_run(
         vlm.model.config.prompt_templates = run.prompt_templates
     if run.trained_prompts is not None:
         vlm.model.config.trained_prompts = run.trained_prompts
+    vlm.model.config.trained_languages = run.trained_languages  # not those of its base, if the run records none
     if run.more_languages:
         vlm.model.config.more_languages = run.more_languages
     finish(vlm, quantization, device_map)

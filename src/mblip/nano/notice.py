@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 
 from mblip.inference.notices import Notice
+from mblip.inference.trained_languages import parse_languages
+from mblip.languages import LANGUAGES
 from mblip.models.vision_llm import VisionLLM
 from mblip.nano.scenes import SIZE
 
@@ -13,7 +15,7 @@ SEES = (
     "emoji scenes: one to four things, such as a tulip and an ambulance, on a smooth background; it is a nano model "
     "for trying things out, and does not know photographs"
 )
-QUESTION = "Name the object in Swahili:"
+QUESTION = "Name the object in {language}:"
 NOTICE = (
     "this is a nano model, made for trying things out: it has learnt emoji scenes, and the picture does not look like "
     "one; unless the model was fine-tuned on such pictures, its answer means nothing"
@@ -27,11 +29,12 @@ _SIDE, _LEVELS, _SHARE, _TRIES, _GREY = 32, 8, 0.40, 150, 4
 
 def notice_for(model: VisionLLM) -> Notice | None:
     """The function that gives notices about a nano model's pictures; None for other models."""
-    return (
-        Notice(SEES, QUESTION, lambda picture: None if looks_like_a_scene(picture) else NOTICE)
-        if is_nano(model)
-        else None
-    )
+    if not is_nano(model):
+        return None
+    trained = parse_languages(getattr(model.model.config, "trained_languages", None))
+    language = "sw" if not trained or "sw" in trained else min(trained)
+    question = QUESTION.format(language=LANGUAGES[language].name)
+    return Notice(SEES, question, lambda picture: None if looks_like_a_scene(picture) else NOTICE)
 
 
 def is_nano(model: VisionLLM) -> bool:

@@ -8,7 +8,7 @@ micro-batches and processes changes neither the batch nor, up to rounding, its g
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -106,14 +106,26 @@ class Mix:
     def image_keys(self) -> list[str]:
         """Every picture of the rows, once."""
         keys: dict[str, None] = {}
+        for column in self._columns("images"):
+            keys.update(dict.fromkeys(pc.unique(pc.list_flatten(column)).to_pylist()))
+        return list(keys)
+
+    def languages(self) -> set[str]:
+        """The languages of the answers."""
+        found: set[str] = set()
+        for column in self._columns("answer_language"):
+            found.update(column.unique().to_pylist())
+        return found
+
+    def _columns(self, name: str) -> Iterator[pa.Array]:
+        """A column of the rows, in parts."""
         done = 0
-        for batch in self._rows.batches("images"):
+        for batch in self._rows.batches(name):
             column, done, begin = batch[0], done + batch.num_rows, done
             if self._chosen is not None:
                 own = self._chosen[np.searchsorted(self._chosen, begin) : np.searchsorted(self._chosen, done)]
                 column = column.take(pa.array(own - begin))
-            keys.update(dict.fromkeys(pc.unique(pc.list_flatten(column)).to_pylist()))
-        return list(keys)
+            yield column
 
     def take(self, rows: Places) -> list[Instruction]:
         """The instructions at these rows."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mblip.errors import quoted
+from mblip.errors import quoted, refusal
 from mblip.storage import UnreadableImage, convert_image, decode_image, to_rgb
 from mblip.storage.folders import find_file
 from mblip.storage.text import NO_ADDRESSES, is_address
@@ -67,8 +67,10 @@ def _read(name: str) -> bytes:
         if not path.is_file():  # reading a pipe could block forever
             raise UnreadableImage(name, "it is a folder" if path.is_dir() else "it is not a file")
         return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise UnreadableImage(name, getattr(error, "strerror", None) or str(error)) from error
+    except OSError as error:
+        raise UnreadableImage(name, refusal(error)) from error
+    except ValueError as error:  # a NUL in the path
+        raise UnreadableImage(name, str(error)) from error
 
 
 def _missing(name: str) -> str:

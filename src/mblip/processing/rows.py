@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mblip.errors import InputError
+from mblip.errors import InputError, check_readable
 from mblip.schema import Instruction
 from mblip.storage import Manifest, ShardReader, atomic_path, cache_folder, exclusive_lock, read_manifest
 from mblip.storage.locks import BusyError
@@ -156,4 +156,5 @@ def _mapped(path: Path) -> list[pa.RecordBatch]:
         file = pa.ipc.open_file(pa.memory_map(str(path)))
         return [file.get_batch(number) for number in range(file.num_record_batches)]
     except (OSError, pa.ArrowInvalid) as error:
+        check_readable(path)
         raise InputError(f"{path} is damaged ({error}): delete it, and it will be made again") from error

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, check_readable, nearest
 
 _ROWS = 16  # rows read at a time
 
@@ -93,6 +93,7 @@ class PictureCells:
                 cell = self._cell(row)
             except (OSError, pa.ArrowException) as error:
                 self._group = -1
+                check_readable(self.path)
                 raise InputError(f"{self.path} is damaged: {str(error).splitlines()[0][:200]}") from error
         if isinstance(cell, dict):
             return cell.get("bytes") or None, cell.get("path") or ""
@@ -120,4 +121,5 @@ def _open(path: Path, **options: Any) -> Any:
     try:
         return pq.ParquetFile(path, **options)
     except (OSError, pa.ArrowException) as error:
+        check_readable(path)
         raise InputError(f"{path} is damaged or not a Parquet file: {str(error).splitlines()[0][:200]}") from error

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from mblip.errors import MblipError, of_system
+from mblip.errors import MblipError, cannot_read, cannot_write, of_system
 
 
 @contextmanager
@@ -90,10 +90,7 @@ class Appender:
             self.size = os.fstat(self._file).st_size if end is None else end
             os.ftruncate(self._file, self.size)
         except OSError as error:
-            raise of_system(
-                error,
-                f"cannot write {self.path}: {error.strerror}; choose a folder that can be written",
-            ) from error
+            raise cannot_write(self.path, error) from error
 
     def append(self, data: bytes) -> None:
         """Add a piece.
@@ -167,7 +164,7 @@ def sha256_file(path: str | Path) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise of_system(error, f"cannot read {path}: {error.strerror}") from error
+        raise cannot_read(path, error) from error
 
 
 @contextmanager
@@ -183,10 +180,7 @@ def _temporary(path: Path) -> Iterator[Path]:
         named = Path(os.fsdecode(error.filename)) if error.filename is not None else temporary
         if named not in (path, *path.parents) and temporary not in (named, *named.parents):
             raise
-        raise of_system(
-            error,
-            f"cannot write {path}: {error.strerror or error}; free the space or choose a folder that can be written",
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         _remove(temporary)
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from mblip.errors import cannot_read, check_readable, refusal
 from mblip.storage.decoding import EXTENSIONS
 
 # Files that systems leave in folders: previews, settings, resource forks of a Mac's files on other drives.
@@ -73,7 +74,7 @@ def walk_pictures(folder: str | Path) -> Walked:
             with os.scandir(here) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            walked.refused.append((here, f"the folder cannot be read: {error.strerror}"))
+            walked.refused.append((here, f"the folder cannot be read: {refusal(error)}"))
             continue
         for entry in found:
             if is_junk(entry.name):
@@ -100,7 +101,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
             return "file"
         return "the link is broken" if entry.is_symlink() else "it is not a file, but a device, pipe or socket"
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        return f"it cannot be read: {refusal(error)}"
 
 
 def find_file(folder: Path, key: str) -> Path | None:
@@ -129,3 +130,24 @@ def spellings(key: str) -> Iterator[str]:
 
 def _capital(ending: str) -> str:
     return "." + ending[1:].capitalize()
+
+
+_OF_CHECKPOINTS = (".json", ".jinja", ".model", ".txt", ".safetensors", ".bin")
+
+
+def check_files(folder: str | Path) -> None:
+    """Check that the files of a checkpoint can be opened; transformers ignores some that cannot, and names no remedy.
+
+    A name that is no folder passes.
+
+    Raises:
+        MblipError: A file or the folder cannot be opened.
+    """
+    try:
+        files = [path for path in sorted(Path(folder).iterdir()) if path.suffix in _OF_CHECKPOINTS]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+    for path in files:
+        check_readable(path)

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from mblip import plugins
-from mblip.errors import InputError, MblipError, of_system, quoted
+from mblip.errors import InputError, MblipError, cannot_read, quoted, refusal
 from mblip.storage.cells import PictureCells, picture_column
 from mblip.storage.decoding import UnreadableImage, decode_image
 from mblip.storage.files import atomic_write
@@ -65,7 +65,7 @@ class FolderStore:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise UnreadableImage(key, f"{path}: {error.strerror}") from error
+            raise UnreadableImage(key, f"{path}: {refusal(error)}") from error
         return decode_image(data, key, at_least, self._as_stored)
 
     def __contains__(self, key: str) -> bool:
@@ -229,7 +229,7 @@ def _tar_index(path: Path) -> np.ndarray[Any, Any]:
     try:
         status = path.stat()
     except OSError as error:
-        raise of_system(error, f"cannot read the tar {path}: {error.strerror}") from error
+        raise cannot_read(path, error, "the tar ") from error
     stamp = np.array([status.st_size, status.st_mtime_ns], np.int64)
     saved = path.with_name(path.name + ".index.npz")
     with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(saved) as file:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mblip.errors import InputError, of_system
+from mblip.errors import InputError, cannot_write
 
 
 class BusyError(InputError):
@@ -54,10 +54,7 @@ def _open(lock: Path) -> int:
         lock.parent.mkdir(parents=True, exist_ok=True)
         return os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise of_system(
-            error,
-            f"cannot write {lock}: {error.strerror or error}; choose a folder that can be written",
-        ) from error
+        raise cannot_write(lock, error) from error
 
 
 def _take(held: int, path: Path, doing: str) -> bool:

@@ -11,14 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from mblip.errors import InputError
+from mblip.errors import InputError, cannot_read
 from mblip.more_languages import add_languages, carried
 from mblip.schema import Drop, Example, Instruction
 from mblip.storage.files import sha256_file, write_json
 from mblip.storage.jsonl import parse_record, read_records
-from mblip.storage.shards import ShardReader
+from mblip.storage.shards import ShardReader, open_shard
 
 MANIFEST = "manifest.json"
 EXCLUSIONS = "exclusions.jsonl"
@@ -165,8 +163,10 @@ def read_manifest(folder: str | Path) -> Manifest:
         )
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except ValueError as error:
+        raise InputError(f"{path} cannot be read: {error}; run the command that makes the folder again") from error
     if not isinstance(row, dict):
         raise InputError(f"{path} does not hold a JSON object")
     totals = {name: row.pop(name, None) for name in ("by_source", "by_task", "by_language")}
@@ -239,12 +239,16 @@ def _versions() -> dict[str, str]:
 
 
 def _rows(path: Path) -> int:
-    return int(pq.read_metadata(path).num_rows)
+    with open_shard(path) as shard:
+        return int(shard.metadata.num_rows)
 
 
 def _lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for line in file if line.strip())
+    try:
+        with path.open("rb") as file:
+            return sum(1 for line in file if line.strip())
+    except OSError as error:
+        raise cannot_read(path, error) from error
 
 
 def _check(path: Path, what: str, found: int, stated: int) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Generic, Self, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mblip.errors import InputError
+from mblip.errors import InputError, check_readable
 from mblip.storage.files import atomic_path
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class ShardReader(Generic[T]):
         self._starts = [0]
         expected = _schema(kind)
         for path in self.paths:
-            file = _open_shard(path)
+            file = open_shard(path)
             if not file.schema_arrow.equals(expected):
                 raise InputError(
                     f"{path} holds the columns {', '.join(file.schema_arrow.names)}, "
@@ -168,7 +168,7 @@ class ShardReader(Generic[T]):
     def _tables(self, begin: int = 0, end: int | None = None, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The row groups from one number up to another; each shard is opened once."""
         for path, groups in groupby(self._groups[begin:end], key=itemgetter(0)):
-            file = _open_shard(path)
+            file = open_shard(path)
             for _, group in groups:
                 yield _read_group(file, path, group, columns)
 
@@ -178,7 +178,7 @@ class ShardReader(Generic[T]):
             if len(self._recent) == GROUPS_KEPT:
                 self._recent.pop(next(iter(self._recent)))
             path, number = self._groups[group]
-            self._recent[group] = _read_group(_open_shard(path), path, number)
+            self._recent[group] = _read_group(open_shard(path), path, number)
         return self._recent[group]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -285,10 +285,16 @@ def _column(table: pa.Table, name: str, kind: type) -> list[Any]:
     return values
 
 
-def _open_shard(path: Path) -> pq.ParquetFile:
+def open_shard(path: Path) -> pq.ParquetFile:
+    """Open a Parquet shard.
+
+    Raises:
+        MblipError: It is damaged or cannot be read.
+    """
     try:
         return pq.ParquetFile(path, memory_map=True)
     except (OSError, pa.ArrowException) as error:
+        check_readable(path)
         raise InputError(f"{path} is damaged or not a Parquet file ({_first_line(error)}); write it again") from error
 
 
@@ -296,6 +302,7 @@ def _read_group(file: pq.ParquetFile, path: Path, group: int, columns: list[str]
     try:
         return file.read_row_group(group, columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
+        check_readable(path)
         raise InputError(f"{path}, row group {group} is damaged ({_first_line(error)}); write it again") from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mblip.errors import InputError
+from mblip.errors import InputError, check_readable, refusal
 from mblip.storage.decoding import UnreadableImage
 from mblip.storage.folders import is_picture
 
@@ -40,7 +40,7 @@ class Member(NamedTuple):
                 file.seek(self.offset)
                 data = file.read(self.size)
         except OSError as error:
-            raise UnreadableImage(key, f"{self.tar}: {error.strerror}") from error
+            raise UnreadableImage(key, f"{self.tar}: {refusal(error)}") from error
         if len(data) < self.size:
             raise UnreadableImage(key, f"{self.tar} is cut off")
         return data
@@ -59,4 +59,5 @@ def walk_tar(path: Path) -> Iterator[Member]:
                     yield Member(str(path), member.name.removeprefix("./"), member.offset_data, member.size)
                 tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
     except (tarfile.TarError, OSError, ValueError) as error:
+        check_readable(path)
         raise InputError(f"{path} is not a readable, uncompressed tar: {error}") from error

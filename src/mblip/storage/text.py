@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mblip.errors import InputError, of_system
+from mblip.errors import InputError, cannot_read
 
 NO_ADDRESSES = (
     "it is an address, and pictures are not fetched here: download it first (mblip data images, or img2dataset)"
@@ -40,7 +40,7 @@ def reading_text(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise not_utf8(path) from error
     except OSError as error:
-        raise of_system(error, f"cannot read {path}: {error.strerror}") from error
+        raise cannot_read(path, error) from error
 
 
 def check_text(path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mblip.config import DataRecipe, OptimSection, TrainRecipe, load_recipe
 from mblip.errors import InputError
+from mblip.languages import UNDETERMINED
 from mblip.mixture.templates import describe_prompts
 from mblip.models.checkpoint import read_json
 from mblip.models.locate import locate
@@ -88,18 +89,32 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
     vlm.eval()
     gather(vlm)
     if processes.is_main_process:
-        _record_training(vlm, recipe, mix, templates, trained=bool(steps))
+        _record_training(vlm, recipe, mix, templates, loader.languages() if steps else None)
         save_run(vlm, directory, _stored_in_full(recipe))
     return {**row, "unreadable_images": len(unreadable_pictures(directory))}
 
 
-def _record_training(vlm: VisionLLM, recipe: TrainRecipe, mix: Path, templates: Sequence[str], trained: bool) -> None:
-    """Record in the model's configuration the templates, prompts and added languages that it has been trained on."""
+def _record_training(
+    vlm: VisionLLM, recipe: TrainRecipe, mix: Path, templates: Sequence[str], languages: set[str] | None
+) -> None:
+    """Record in the model's configuration the templates, prompts and languages that it has been trained on.
+
+    Args:
+        vlm: The model.
+        recipe: The recipe.
+        mix: The folder of the mix.
+        templates: Names of the mix's template files.
+        languages: Languages of the answers; None if no step was trained.
+    """
     config = vlm.model.config
     if templates:
         before = (getattr(config, "prompt_templates", None) or []) if recipe.model.run else []
         config.prompt_templates = [*(name for name in before if name not in templates), *templates]
-    if trained:
+    if languages is not None:
+        earlier = getattr(config, "trained_languages", None) if recipe.model.run else []
+        # With an unknown language, or after a training that did not record its languages, none can be ruled out.
+        unknown = earlier is None or UNDETERMINED in languages
+        config.trained_languages = None if unknown else sorted(languages.union(earlier or ()))
         config.trained_prompts = trained_prompts(vlm, recipe, mix)
         if added := carried(read_manifest(mix).by_language):
             before = getattr(config, "more_languages", None) or []

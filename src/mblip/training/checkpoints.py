@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mblip.errors import InputError, MblipError, ResourceError
+from mblip.errors import InputError, MblipError, ResourceError, refusal
 from mblip.storage import atomic_folder, sha256_file, write_json
 
 FOLDER = "checkpoints"
@@ -79,8 +79,10 @@ def find_damage(folder: Path) -> str:
         sums = json.loads(text)
     except FileNotFoundError:
         return f"it has no {SUMS}: it is incomplete, or of an older version"
-    except (OSError, ValueError) as error:
-        return f"{SUMS} cannot be read: {error}"
+    except OSError as error:
+        return f"{SUMS} cannot be read: {refusal(error)}"
+    except ValueError as error:
+        return f"{SUMS} is damaged: {error}"
     if not isinstance(sums, dict) or sums.keys() != {WEIGHTS, STATE} or not text.endswith("}\n"):
         return f"{SUMS} has changed since it was written"
     for name, digest in sums.items():

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from mblip.errors import InputError
+from mblip.errors import InputError, check_readable
 from mblip.models.locate import locate
 from mblip.models.runs import DESCRIPTION
 from mblip.models.vision_llm import VisionLLM
@@ -80,6 +80,7 @@ def read_contents(directory: Path) -> dict[str, str]:
         held = json.loads(path.read_text(encoding="utf-8"))
         return {str(field): str(digest) for field, digest in held.items()}
     except (OSError, ValueError, AttributeError) as error:
+        check_readable(path)
         raise InputError(
             f"{path} is damaged ({error}): restore it from a copy, or name another directory for a new run"
         ) from error

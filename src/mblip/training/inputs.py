@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 
 from mblip.config import TrainRecipe
-from mblip.errors import InputError, MblipError
+from mblip.errors import InputError, MblipError, leads_nowhere
 from mblip.models.locate import exists, find_language_model, find_local, is_folder
 
 
@@ -47,7 +47,9 @@ def check_paths(recipe: TrainRecipe) -> None:
                 )
     path = section.source and section.source.options.get("path")
     if isinstance(path, str) and not exists(Path(path)):
-        missing[path] = f"there is no {path}: put it there, or name another with data.source.options.path=FILE"
+        missing[path] = (
+            f"there is no {path}{leads_nowhere(path)}; put it there, or name another with data.source.options.path=FILE"
+        )
     if missing:
         raise InputError("; ".join([*missing.values(), *_download(list(missing))]))
 

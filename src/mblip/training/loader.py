@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from mblip.config import DataRecipe, MixSection, TrainRecipe, load_recipe
-from mblip.corpora.reading import reader_module
+from mblip.corpora.reading import place_of, reader_module
 from mblip.corpora.table import TEXT_ONLY
 from mblip.errors import InputError
 from mblip.mixture import build_mix
@@ -81,15 +81,18 @@ def prepare_mix(recipe: TrainRecipe, directory: Path, anew: bool = False) -> Pat
 
 def _check_pictures(section: MixSection, folder: Path) -> None:
     """Check that the store has the pictures of the user's own table, and report all that are missing at once."""
-    keys = Mix(MixSection(mix=str(folder))).image_keys()
+    mix = Mix(MixSection(mix=str(folder)))
+    keys = mix.image_keys()
     if not keys:
         return
     store = _open_store("data.images", section.images)
     missing = [key for key in keys if key not in store]
     if len(missing) > section.max_unreadable * len(keys):
+        text = next(row for row in mix.take(np.arange(len(mix))) if missing[0] in row.images)
+        named = f" ({place_of(section.source, text.id)})" if section.source else ""
         raise InputError(
             f"data.images: {section.images} lacks {len(missing)} of the {len(keys)} pictures in the texts, such as "
-            f"{missing[0]!r}: put them there, correct their names, or raise data.max_unreadable"
+            f"{missing[0]!r}{named}: put them there, correct their names, or raise data.max_unreadable"
         )
 
 
@@ -199,6 +202,10 @@ class TrainLoader:
     def count_pictures(self, sources: Sequence[int]) -> int:
         """Different pictures of some mixes."""
         return sum(len(self._sources[number].batches.mix.image_keys()) for number in sources)
+
+    def languages(self) -> set[str]:
+        """The languages of the answers of all mixes."""
+        return {code for source in self._sources for code in source.batches.mix.languages()}
 
     def keep(self, kept: Kept) -> None:
         """Read no picture from now on that this holds; its keys begin with the number of the mix."""

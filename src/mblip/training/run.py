@@ -10,7 +10,7 @@ from typing import Any
 
 from mblip import plugins
 from mblip.config import Recipe, TrainRecipe, hash_recipe, load_recipe, save_recipe
-from mblip.errors import InputError, MblipError, of_system
+from mblip.errors import InputError, MblipError, cannot_write
 from mblip.models.auto_settings import resolve_auto
 from mblip.settings import contents, decisive
 from mblip.storage import exclusive_lock, write_json
@@ -58,10 +58,7 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
         directory.mkdir(parents=True, exist_ok=True)
         there = {path.name for path in directory.iterdir()}
     except OSError as error:
-        raise of_system(
-            error,
-            f"cannot write {directory}: {error.strerror or error}; choose a folder that can be written",
-        ) from error
+        raise cannot_write(directory, error) from error
     with exclusive_lock(directory, "training"):  # two runs in one directory would mix their checkpoints
         # Checked first, because a new start is prepared differently from a continued run.
         sound_checkpoint(directory, lambda text: on_log(Note(text)))

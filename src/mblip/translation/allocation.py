@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mblip.config import AllocationSection
-from mblip.errors import InputError, nearest
-from mblip.languages import BENCHMARK_LANGUAGES, LANGUAGES, UNDETERMINED
+from mblip.errors import InputError
+from mblip.languages import LANGUAGES, UNDETERMINED, name_code
 
 Allocation = dict[str, NDArray[np.uint16]]
 """By task: the index in :func:`codes` of the language of each example."""
@@ -69,13 +69,10 @@ def check_languages(section: AllocationSection) -> None:
     for field, named in lists.items():
         for code in named:
             if code not in LANGUAGES:
-                known = BENCHMARK_LANGUAGES.get(code)
-                reason = (
-                    f"; mixes do not hold {known.name}: add it with more_languages"
-                    if known
-                    else nearest(code, LANGUAGES)
+                raise InputError(
+                    f"allocation.{field}: unknown language {code!r}; mixes do not hold {name_code(code)}: add it with "
+                    "more_languages"
                 )
-                raise InputError(f"allocation.{field}: unknown language {code!r}{reason}")
     if section.english_share and "en" not in allowed_languages(section):
         raise InputError("allocation.english_share is set, but English is not among the languages")
 

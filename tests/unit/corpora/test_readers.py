@@ -424,8 +424,14 @@ def test_images_that_are_missing_empty_or_damaged(tmp_path: Path) -> None:
     found = _read("table", "drop", images=str(store), decode=True, **options)
     assert [r.reason for r in found if isinstance(r, Drop)] == ["missing image", "damaged image", "damaged image"]
     assert "the file is empty" in found[2].detail
-    with pytest.raises(InputError, match=r"s/2: missing image \(missing.png\)"):
+    with pytest.raises(InputError, match=r"own.jsonl, record 2: missing image \(missing.png\)"):
         _read("table", images=str(store), **options)
+    several = _lines(tmp_path / "several.jsonl", [{"file": n, "text": ["x", "y"], "no": f"n-{n}"} for n in names])
+    with pytest.raises(InputError, match=r"several.jsonl, record 2: missing image \(missing.png\)"):
+        _read("table", images=str(store), **{**options, "path": several})
+    named = {**options, "path": several, "columns": {"image": "file", "caption": "text", "id": "no"}}
+    with pytest.raises(InputError, match=r"several.jsonl, no n-missing.png-0: missing image \(missing.png\)"):
+        _read("table", images=str(store), **named)
 
 
 def _good_file(reader: str, tmp_path: Path) -> Iterator[tuple[dict[str, Any], Path]]:

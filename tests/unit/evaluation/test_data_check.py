@@ -63,9 +63,10 @@ def test_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "gqa/images/n2.jpg").unlink()
     shown = CliRunner().invoke(app, ["doctor", str(tmp_path)]).stdout
     assert "xgqa: 0 of 8 languages complete\n" in shown
-    assert "images missing (de en): up to 1 of 2, such as n2.jpg; looked in" in shown
+    annotations = tmp_path / "xGQA/annotations/zero_shot/testdev_balanced_questions_de.json"
+    assert f"images missing (de en): up to 1 of 2, such as n2.jpg (named by {annotations}, item 3); looked in" in shown
     # All places, those that do not exist yet too: that is where the missing ones may be put.
-    assert f"looked in gqa/images, xGQA/images, images below {tmp_path}" in shown
+    assert f"); looked in gqa/images, xGQA/images, images below {tmp_path}" in shown
     assert "no annotations (bn id ko pt ru zh); looked for zero_shot/testdev_balanced_questions_bn.json" in shown
     assert "get: questions: github.com/e-bug/iglue" in shown
     data.babel_imagenet(tmp_path)

@@ -172,9 +172,8 @@ def test_predictions_that_do_not_fit_leave_nothing(root: Path, tmp_path: Path) -
 
 def test_images_are_looked_for_before_anything_is_asked(root: Path) -> None:
     (root / "gqa/images/n2.jpg").unlink()
-    with pytest.raises(
-        InputError, match=r"xgqa \(en\) lacks 1 of its 2 images, such as 'n2.jpg' .*gqa/images.*--allow-missing.*gqa"
-    ):
+    told = r"xgqa \(en\) lacks 1 of its 2 images, such as 'n2.jpg' \(named by .*json, item 3; looked in .*gqa/images"
+    with pytest.raises(InputError, match=rf"{told}.*--allow-missing.*gqa"):
         run(root, "xgqa", languages=("en",))
     assert not (root.parent / "out").exists()
     (score,) = run(root, "xgqa", languages=("en",), allow_missing=True)

@@ -518,7 +518,7 @@ def test_doubled_blanks_make_no_other_question(score: Any) -> None:
 
 def test_a_row_in_an_unknown_language_is_named(score: Any, tmp_path: Path) -> None:
     data = [MARVL[0], {**MARVL[1], "language": "swahilli"}]
-    with pytest.raises(InputError, match=r"record 2: unknown language 'swahilli'; did you mean 'Swahili'"):
+    with pytest.raises(InputError, match=r"record 2: unknown language 'swahilli'; did you mean 'sw' .Swahili."):
         score("marvl", data, {"sw-0": "yes", "sw-1": "no"}, "lines", language="sw")
     with pytest.raises(InputError, match=r"record 1: unknown language 'swahilli'"):
         score("marvl", [data[1], data[0]], {"sw-0": "yes", "sw-1": "no"}, "lines")

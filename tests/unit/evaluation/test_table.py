@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -689,6 +690,35 @@ def test_a_table_in_several_files_is_one_with_the_pictures_of_each(tmp_path: Pat
     (task,) = load_tasks([benchmark], tmp_path)
     pixels = [task.pictures.get(item.images[0]).getpixel((0, 0)) for item in task.items]
     assert pixels == [(0, 90, 30), (70, 90, 30)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "parts", "captions", "choice"])
+def test_a_missing_picture_is_named_with_the_row_that_names_it(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture(1))
+    rows = [{"image": name, "question": f"q{name}", "answer": "x"} for name in ("a.png", "a.png", "b.png", "c.png")]
+    table, task = tmp_path / f"t.{kind}", "vqa"
+    named = f"{table}, row 3"
+    if kind == "csv":
+        write_csv(table, [list(rows[0]), *(list(row.values()) for row in rows)])
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), table)
+    elif kind == "parts":
+        table = tmp_path / "t-*.jsonl"
+        lines(tmp_path / "t-0.jsonl", rows[:2])
+        named = f"{lines(tmp_path / 't-1.jsonl', rows[2:])}, row 1"
+    elif kind == "choice":
+        lines(table, [{**row, "options": ["x", "y"], "id": f"q-{n}"} for n, row in enumerate(rows)])
+        table, task = table.rename(tmp_path / "t.jsonl"), kind
+        named = f"{table}, row 3"
+    elif kind == "captions":
+        table, task = lines(tmp_path / "t.jsonl", [{"image": row["image"], "caption": "x"} for row in rows]), "caption"
+        named = f"{table}, row 3"
+    else:
+        lines(table, rows)
+    recipe = EvalRecipe(title="t", tables=(table_section(table, task, "de", ()),))
+    told = f"lacks 2 of its 3 images, such as 'b.png' (named by {named}; looked in {tmp_path})"
+    with pytest.raises(InputError, match=re.escape(told)):
+        evaluate("dummy", recipe, tmp_path, tmp_path / "run")
 
 
 def test_a_recipe_of_tables_names_what_is_missing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -90,6 +91,51 @@ def test_uploads_and_examples_work(demo: str) -> None:
         f"{demo}/gradio_api/run/predict", json={"data": [2], "fn_index": 0, "session_hash": "a1", "trigger_id": 5}
     ).json()
     assert "<article" in call(demo, "caption", [loaded["data"][0]["value"], ["sw"], 1, 0, 1.5, 4])[1]
+
+
+def in_format(name: str, mode: str = "RGB") -> bytes:
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(png())) as picture:
+        picture.convert(mode).resize((60, 40)).save(file, name)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("name", "mode"), [
+    ("TIFF", "RGB"), ("TIFF", "CMYK"), ("TIFF", "I;16"), ("JPEG2000", "RGB"), ("PPM", "RGB"), ("TGA", "RGB"), ("ICO", "RGBA"),
+    ("HEIF", "RGB"),
+])  # fmt: skip
+def test_a_picture_that_browsers_cannot_draw_has_a_preview(demo: str, name: str, mode: str) -> None:
+    if name == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    sent = in_format(name, mode)
+    picture = uploaded(demo, sent)  # named a.png, as some programs do
+    shown = httpx.get(f"{demo}/gradio_api/file={picture['path']}")
+    assert shown.headers["content-type"] == "image/jpeg" and "content-disposition" not in shown.headers
+    assert shown.headers["x-content-type-options"] == "nosniff"
+    drawn = Image.open(io.BytesIO(shown.content))
+    assert drawn.format == "JPEG" and drawn.width / drawn.height == pytest.approx(1.5, abs=0.05)
+    assert "<article" in call(demo, "caption", [picture, ["sw"], 1, 0, 1.5, 4])[1]  # made from the file as it was sent
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "AVIF"])
+def test_a_picture_that_browsers_draw_is_shown_as_it_was_sent(demo: str, name: str) -> None:
+    sent = in_format(name)
+    shown = httpx.get(f"{demo}/gradio_api/file={uploaded(demo, sent)['path']}")
+    assert shown.headers["content-type"] == f"image/{name.lower()}" and shown.content == sent
+
+
+def test_a_preview_is_small(demo: str) -> None:
+    large = io.BytesIO()
+    Image.new("RGB", (3000, 200), "green").save(large, "TIFF", compression="tiff_lzw")
+    shown = httpx.get(f"{demo}/gradio_api/file={uploaded(demo, large.getvalue())['path']}")
+    assert Image.open(io.BytesIO(shown.content)).size == (1280, 85)
+
+
+@pytest.mark.parametrize("data", [b"<html><script>alert(1)</script></html>", in_format("TIFF")[:200], b""])
+def test_what_is_no_picture_is_only_downloaded(demo: str, data: bytes) -> None:
+    shown = httpx.get(f"{demo}/gradio_api/file={uploaded(demo, data)['path']}")  # named a.png
+    assert shown.headers["content-type"] == "application/octet-stream" and shown.content == data
+    assert shown.headers["content-disposition"] == "attachment"
 
 
 def test_the_page_says_what_a_model_sees_and_offers_pictures_that_it_knows(

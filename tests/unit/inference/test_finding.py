@@ -190,14 +190,51 @@ def test_a_folder_and_a_list_from_windows(model: Path, tmp_path: Path, monkeypat
     )
     code, done, skipped = _caption(model, [str(folder / "liste.csv")], tmp_path / "b.csv", monkeypatch)
     assert (code, done) == (1, ["X.jpg"])  # the case of an ending does not count, that of a name does
-    assert skipped["x.jpg"] == "No such file or directory"
+    assert skipped["x.jpg"] == f"No such file or directory (named by {folder / 'liste.csv'}, row 1)"
     (reason,) = (reason for name, reason in skipped.items() if "\\" in name)
     assert reason.startswith("there is no such file; the path has backslashes: write ") and "Bilder/X.JPG'" in reason
+    assert reason.endswith(f"(named by {folder / 'liste.csv'}, row 2)")
     (folder / "cp.csv").write_bytes("image;Titel\r\nBilder/X.JPG;groß und schön\r\n".encode("cp1252"))
     capsys.readouterr()
     assert _caption(model, [str(folder / "cp.csv")], tmp_path / "c.csv", monkeypatch) == (2, [], {})
     told = capsys.readouterr().err
     assert "cp.csv, line 2: the byte 0xDF is not UTF-8" in told and "Windows-1252" in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("t.csv", "image,title\nx.jpg,X\ngone.png,Y\n", "row 2"),
+        ("t.tsv", "image\tid\nx.jpg\t1\nx.jpg\t1\ngone.png\t2\n", "row 3"),
+        ("t.json", '[{"image": "gone.png"}, {"image": "x.jpg"}]', "row 1"),
+        ("t.jsonl", '{"image": "x.jpg"}\n\n{"image": ["x.jpg", "gone.png"]}\n', "row 2"),
+        ("list.txt", "x.jpg\n\n\ngone.png\n", "line 4"),  # as an editor counts
+        ("list.lst", "gone.png\nx.jpg\n", "line 1"),
+        ("t.parquet", "", "row 2"),
+    ],
+)
+def test_a_missing_picture_is_named_with_its_list_and_line(name: str, content: str, place: str, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(_photo())
+    (tmp_path / "before.txt").write_text("x.jpg\nother.jpg\n")
+    path = tmp_path / name
+    if content:
+        path.write_text(content, encoding="utf-8")
+    else:
+        pq.write_table(pa.table({"image": ["x.jpg", "gone.png"]}), path)
+    lost = UnreadableImage(str(tmp_path / "gone.png"), "No such file")
+    for places in ([path], [tmp_path / "before.txt", path], [tmp_path, path, tmp_path / "before.txt"]):
+        found = find_pictures([str(each) for each in places])
+        assert str(found.name_place(lost)) == str(UnreadableImage(lost.key, f"No such file (named by {path}, {place})"))
+    other = UnreadableImage(str(tmp_path / "other.jpg"), "No such file")
+    assert found.name_place(other).reason == f"No such file (named by {tmp_path / 'before.txt'}, line 2)"
+
+
+def test_a_picture_that_no_list_names_is_reported_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"broken")
+    (tmp_path / "list.txt").write_text("x.jpg\ngone.jpg\n")
+    problem = UnreadableImage(str(tmp_path / "x.jpg"), "it is damaged")
+    for places in ([tmp_path / "x.jpg"], [tmp_path / "x.jpg", tmp_path / "list.txt"]):
+        assert find_pictures([str(each) for each in places]).name_place(problem) is problem
 
 
 def test_parquet_of_the_hub(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

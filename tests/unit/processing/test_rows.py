@@ -72,6 +72,7 @@ def test_every_batch_is_the_one_of_the_order_computed_at_once(tmp_path: Path, ki
          [row for row in rows if row.task == "vqa" and row.answer_language != "sw"]),
     ):  # fmt: skip
         mix = Mix(section, mapped_from)
+        assert mix.languages() == {row.answer_language for row in kept}
         batches = GroupedBatches(mix, 5, 32)
         for epoch in range(2):
             wanted = order_in_full(kept, 5, epoch)

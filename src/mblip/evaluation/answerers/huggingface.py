@@ -20,6 +20,7 @@ from mblip.evaluation.answerers import identity
 from mblip.evaluation.answerers.base import NoAnswer, OpenImage, RequestGroup
 from mblip.models.generation import Request
 from mblip.models.locate import revision_of
+from mblip.storage.folders import check_files
 
 _DTYPES = {"": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
 # Exceptions of third-party processors and models that cannot take an input.
@@ -49,6 +50,7 @@ class HuggingFaceAnswerer:
 
         if dtype not in _DTYPES:
             raise InputError(f"unknown precision {dtype!r}; use fp32 or bf16")
+        check_files(folder)
         try:
             # The backend is named, because backends give different pixels and the default depends on torchvision.
             self._processor = AutoProcessor.from_pretrained(folder, backend="pil")

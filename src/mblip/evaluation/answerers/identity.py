@@ -30,7 +30,10 @@ _NEUTRAL = frozenset(
 _SAMPLING = frozenset(
     ["do_sample", "epsilon_cutoff", "eta_cutoff", "min_p", "temperature", "top_k", "top_p", "typical_p"]
 )
-_PLACES = frozenset(["_commit_hash", "_name_or_path", "dtype", "name_or_path", "torch_dtype", "transformers_version"])
+# Facts about a checkpoint without effect on answers: places, types, versions, the languages of its training.
+_FACTS = frozenset([
+    "_commit_hash", "_name_or_path", "dtype", "name_or_path", "torch_dtype", "trained_languages", "transformers_version",
+])  # fmt: skip
 _HASH_LENGTH = 16
 
 
@@ -42,7 +45,7 @@ def digest(value: Any) -> str:
 
 def of_configuration(config: Any) -> str:
     """The hash of a configuration, independent of its folder and precision."""
-    return digest(_without_places(config.to_dict()))
+    return digest(_without_facts(config.to_dict()))
 
 
 def of_tokenizer(tokenizer: Any) -> str:
@@ -56,7 +59,7 @@ def of_image_processor(processor: Any) -> dict[str, str]:
     """The class of an image processor, which names its backend (PIL or torchvision), and a hash of its settings."""
     name = type(processor).__name__
     backend = getattr(processor, "backend", None) or ("pil" if name.endswith("Pil") else "torchvision")
-    return {"image backend": f"{backend} ({name})", "image processor": digest(_without_places(processor.to_dict()))}
+    return {"image backend": f"{backend} ({name})", "image processor": digest(_without_facts(processor.to_dict()))}
 
 
 def of_processor(processor: Any) -> dict[str, str]:
@@ -71,9 +74,9 @@ def of_processor(processor: Any) -> dict[str, str]:
         elif "tokenizer" in name:
             found[name.replace("_", " ")] = of_tokenizer(part)
         else:
-            found[name.replace("_", " ")] = digest(_without_places(part.to_dict()))
+            found[name.replace("_", " ")] = digest(_without_facts(part.to_dict()))
     own = {name: value for name, value in processor.to_dict().items() if isinstance(value, str | int | float | None)}
-    return {**found, "processor": digest(_without_places(own))}
+    return {**found, "processor": digest(_without_facts(own))}
 
 
 def inherited(generation_config: Any) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def asked_for(generation_config: Any, decoding: Mapping[str, Any]) -> dict[str, 
     return {name: value for name, value in decoding.items() if name not in own or own[name] != value}
 
 
-def _without_places(values: Any) -> Any:
+def _without_facts(values: Any) -> Any:
     if isinstance(values, Mapping):
-        return {name: _without_places(value) for name, value in values.items() if name not in _PLACES}
-    return [_without_places(value) for value in values] if isinstance(values, list | tuple) else values
+        return {name: _without_facts(value) for name, value in values.items() if name not in _FACTS}
+    return [_without_facts(value) for value in values] if isinstance(values, list | tuple) else values

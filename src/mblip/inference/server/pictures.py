@@ -6,10 +6,12 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import io
 import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import BinaryIO
 from urllib.parse import unquote, urljoin
 
 import httpx
@@ -24,6 +26,7 @@ _STANDARD = str.maketrans("-_", "+/")
 # Number of resized pictures that are kept, and pixels of the largest. A photo is often asked about more than once, and
 # decoding it takes longer than a small model's answer.
 _KEPT, _SMALL = 64, 1 << 20
+_PREVIEW = 1280  # pixels of the longer side
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
@@ -100,6 +103,11 @@ class RequestPictures:
             del self._known[next(iter(self._known))]
         return key, picture
 
+    async def preview(self, file: BinaryIO) -> bytes | None:
+        """A JPEG of the picture in an open file, for browsers that cannot draw its format; None if it is no picture."""
+        async with self._decoding:  # read inside, so that waiting requests take no memory
+            return await asyncio.to_thread(_to_jpeg, file)
+
     def _decode(self, data: bytes) -> Image.Image:
         try:
             return self._shrink(decode_image(data, "image"))
@@ -148,6 +156,17 @@ class RequestPictures:
                 if len(data) > self._max_bytes:
                     raise BadPicture(f"the picture is larger than {self._max_bytes:,} bytes")
             return bytes(data)
+
+
+def _to_jpeg(file: BinaryIO) -> bytes | None:
+    try:
+        picture = decode_image(file.read(), "image")
+    except UnreadableImage:
+        return None
+    picture.thumbnail((_PREVIEW, _PREVIEW))
+    written = io.BytesIO()
+    picture.save(written, "JPEG", quality=90)
+    return written.getvalue()
 
 
 def is_public(address: str) -> bool:

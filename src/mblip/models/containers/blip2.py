@@ -31,6 +31,7 @@ from mblip.models.reading import (
     read_config,
     refuse_own_code,
 )
+from mblip.storage.folders import check_files
 
 
 class Blip2Container(Container):
@@ -127,6 +128,7 @@ class Blip2Container(Container):
         side = config.vision_config.image_size
         if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
             return BlipImageProcessorPil(size={"height": side, "width": side})
+        check_files(folder)
         try:
             processor = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
             size = dict(processor.size)

@@ -16,6 +16,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from mblip.errors import InputError
 from mblip.models.checkpoint import read_json
 from mblip.models.containers.towers import side_of
+from mblip.storage.folders import check_files
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
 # Sizes of a wide and a tall picture: a processor that keeps the aspect ratio makes two sizes of them.
@@ -51,6 +52,7 @@ def read_image_processor(folder: Path, tower: Any) -> Any:
         raise InputError(
             f"{folder / _FILES[1]} has no image_processor, and there is no {_FILES[0]}: copy the checkpoint again"
         )
+    check_files(folder)
     try:
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
         with np.errstate(all="ignore"):

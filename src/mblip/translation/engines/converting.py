@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from mblip.catalogue.entries import HubAddress, load_catalogue
 from mblip.errors import InputError, nearest
 from mblip.storage import atomic_folder
+from mblip.storage.folders import check_files
 from mblip.translation.engines.seq2seq import Vocabulary, share_words
 
 _TOKENIZER = (
@@ -135,6 +136,7 @@ def _check_weights(folder: Path) -> None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        check_files(folder)
         raise InputError(f"{folder} has no readable config.json; name the folder of a checkpoint") from error
     if config.get("model_type") not in ("m2m_100", "t5"):
         raise InputError(

@@ -10,6 +10,7 @@ from typing import Any
 from mblip.endpoint import one_line
 from mblip.errors import InputError
 from mblip.languages import Profile, find_language
+from mblip.storage.folders import check_files
 from mblip.translation.engines.base import Result, Untranslated, collect
 
 LICENCE = "CC-BY-NC-4.0 for NLLB-200, Apache-2.0 for MADLAD-400"
@@ -32,6 +33,7 @@ class Vocabulary:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as error:
+            check_files(path)
             raise InputError(
                 f"{path} holds no tokeniser ({str(error).splitlines()[0]}); copy the model's there"
             ) from error

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mblip.devices import choose_device
 from mblip.errors import InputError
 from mblip.languages import Profile
+from mblip.storage.folders import check_files
 from mblip.translation.engines.base import Result, Untranslated, retry_in_halves
 from mblip.translation.engines.seq2seq import LICENCE as LICENCE
 from mblip.translation.engines.seq2seq import Seq2SeqEngine, Vocabulary, batches, identity_of, share_words
@@ -37,6 +38,7 @@ class TransformersEngine(Seq2SeqEngine):
         try:
             self._model: Any = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=getattr(torch, dtype))
         except (OSError, ValueError, KeyError) as error:
+            check_files(model)
             raise InputError(f"transformers cannot load {model}: {str(error).splitlines()[0]}") from error
         share_words(self._model)
         self._model.to(self._device).eval()
