@@ -207,5 +207,6 @@ def test_a_stock_checkpoint_is_loaded_without_what_only_runs_and_questions_need(
 def test_a_name_that_no_file_can_have_is_one_sentence(verb: list[str]) -> None:
     command = [sys.executable, "-m", "mblip", *verb, "q" * 900]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("mblip: the file name is too long: 'qq")
+    assert done.returncode == 2 and done.stderr.startswith("mblip: qq")
+    assert done.stderr.endswith(": File name too long; choose a shorter name\n")
     assert len(done.stderr) < 300 and "Traceback" not in done.stderr
