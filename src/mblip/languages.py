@@ -170,6 +170,8 @@ def find_language(text: str) -> Language:
     Raises:
         InputError: The language is unknown, or in another script; the message names the nearest.
     """
+    if not isinstance(text, str):
+        raise InputError(f"a language is named by a text, such as 'sw', not by {text!r:.100}")
     language = exact_language(text) or _tagged(text)
     if language:
         return language
