@@ -12,7 +12,7 @@ def check_text(text: Any, name: str = "prompt") -> None:
 
     Args:
         text: The prompt, or another text.
-        name: What it is, for the message.
+        name: The name of the text in messages.
 
     Raises:
         InputError: It is not.
