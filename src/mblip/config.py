@@ -23,7 +23,7 @@ from mblip.model_recipe import LoraSection as LoraSection
 from mblip.model_recipe import ModelSection as ModelSection
 from mblip.model_recipe import PartsSection as PartsSection
 from mblip.more_languages import parse_languages
-from mblip.settings import Identity, Section, another_kind, decisive, explain, override_field, parse_yaml
+from mblip.settings import Identity, Section, another_kind, decisive, dump_yaml, explain, override_field, parse_yaml
 from mblip.settings import Recipe as Recipe
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -137,7 +137,9 @@ class OptimSection(Section):
     lora_lr: float = Field(default=2e-4, ge=0)
     weight_decay: float = Field(default=0.1, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    clip: float = Field(default=1.0, gt=0)
+    clip: float = Field(
+        default=1.0, gt=0, allow_inf_nan=True, description="largest norm of the gradients; .inf for none"
+    )
     warmup_steps: int = Field(default=1000, ge=0)
     min_lr_share: float = Field(default=0.0, ge=0, le=1, description="the cosine's floor, as a share of the peak")
     epochs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -382,7 +384,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
     from mblip.storage import atomic_write  # slow to import, and needed only by runs
 
     with atomic_write(path, "w") as file:
-        yaml.safe_dump(recipe.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True)
+        file.write(dump_yaml(recipe.model_dump(mode="json")))
 
 
 def hash_recipe(recipe: Recipe) -> str:

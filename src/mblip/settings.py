@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mblip.errors import InputError, nearest, shorten
 from mblip.more_languages import AddedLanguage, add_languages, parse_languages
@@ -46,7 +48,7 @@ class Section(BaseModel):
     keep it, so that older mixes and runs are found.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     identity: ClassVar[Identity | None] = None  # None: every field decides
 
     @model_validator(mode="before")
@@ -60,6 +62,16 @@ class Section(BaseModel):
         for first in renamed.keys() & data.keys():
             _logger.warning("the recipe field %r is now named %r; its former name is still read", first, renamed[first])
         return {renamed.get(key, key): value for key, value in data.items()}  # of both, the one given later counts
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_is_true(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic would read true as 1, so that "optim.steps=true" would train one step.
+        if isinstance(value, bool) and info.field_name:
+            kinds = set(_plain_types(cls.model_fields[info.field_name].annotation))
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"input should be a number (got {_written(value)})")
+        return value
 
     @property
     def own_identity(self) -> Identity | None:
@@ -126,7 +138,10 @@ def contents(section: Section, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose only booleans are true and false (``no`` is Norwegian), and whose sections name a field once."""
+    """YAML 1.2's plain values, and sections that name a field once.
+
+    PyYAML reads YAML 1.1: ``no`` would be false, ``1e-3`` a text, ``017`` 15, ``1:30`` 90 and ``2026-01-01`` a date.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """See PyYAML, which keeps the last of two equal keys."""
@@ -140,16 +155,48 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """An integer; a leading zero does not make it octal."""
+        text = str(self.construct_scalar(node))
+        return int(text, 0) if re.match(r"0[ox]", text) else int(text)
 
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        """A fraction, an infinity or no number."""
+        return float(re.sub(r"\.(inf|nan)", r"\1", str(self.construct_scalar(node)).lower()))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that :class:`_Loader` would take for numbers, besides those of YAML 1.1."""
+
+
+_TAG = "tag:yaml.org,2002:"
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.removeprefix(_TAG) in ("null", "merge")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+for _kind, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+):
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_TAG + _kind, re.compile(rf"(?:{_pattern})$"), list(_first))
+_Loader.add_constructor(_TAG + "int", _Loader.construct_yaml_int)
+_Loader.add_constructor(_TAG + "float", _Loader.construct_yaml_float)
 
 
 def parse_yaml(text: str) -> Any:
     """Parse a YAML text; only true and false are booleans, and a section has no field twice."""
     return yaml.load(text, _Loader)
+
+
+def dump_yaml(data: Any) -> str:
+    """A text that :func:`parse_yaml` reads as the same data."""
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 def override_field(data: dict[str, Any], keys: list[str], text: str, override: str) -> None:
@@ -183,6 +230,7 @@ def override_field(data: dict[str, Any], keys: list[str], text: str, override: s
 
 # Messages in terms of YAML, where pydantic's are about Python.
 _TOLD = {
+    "too_long": "input should have at most {max_length} items",
     "tuple_type": "input should be a list, such as [a, b]",
     "list_type": "input should be a list, such as [a, b]",
     "model_type": "input should be a section with its own fields",
@@ -201,10 +249,11 @@ def explain(kind: type[BaseModel], error: ValidationError) -> str:
         if first["type"] == "value_error":  # our own message, which may have capitals
             said = str(first["msg"].removeprefix("Value error, "))
             return f"field {field!r}: {said}" if location else said
-        message = _TOLD.get(first["type"], first["msg"].lower())
+        told = _TOLD.get(first["type"])
+        message = told.format_map(first.get("ctx", {})) if told else first["msg"].lower()
         if first["input"] == "":  # FIELD= is empty text, which only a field of text takes
             message = "no value is given; where the field may be unset, write null"
-        return f"field {field!r}: {message} (got {shorten(repr(first['input']))})"
+        return f"field {field!r}: {message} (got {_written(first['input'])})"
     section: Any = kind
     for part in location[:-1]:
         if part.isdigit():  # an item of a list of sections
@@ -232,6 +281,22 @@ def another_kind(kind: type[BaseModel], data: dict[str, Any]) -> str:
         if own and found and not own & data.keys()
         else ""
     )
+
+
+def _written(value: Any) -> str:
+    """A value for messages, with YAML's true, false and null."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return shorten(repr(value))
+
+
+def _plain_types(annotation: Any) -> Iterator[Any]:
+    """The types in an annotation, without those of the items of a list."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        for part in typing.get_args(annotation):
+            yield from _plain_types(part)
+    else:
+        yield annotation
 
 
 def _section_type(annotation: Any) -> Any:

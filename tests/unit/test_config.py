@@ -28,6 +28,7 @@ from mblip.errors import InputError
 from mblip.mixture.mix import mix_hash
 from mblip.models.auto_settings import resolve_auto
 from mblip.nano.recipe_kinds import PhaseSection, TextRecipe
+from mblip.settings import dump_yaml, parse_yaml
 
 MINIMAL = {"title": "t", "stage": "align", "model": {"vision": "nano:a"}, "optim": {"lr": 1e-5}}
 
@@ -64,6 +65,27 @@ def test_overrides_reach_every_depth_and_type(recipe: Path) -> None:
 def test_exponents_without_a_dot_are_numbers(recipe: Path) -> None:
     recipe.write_text("title: t\nstage: align\nmodel: {}\noptim: {lr: 1e-5}\n")
     assert load_recipe(TrainRecipe, recipe).optim.lr == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("017", 17), ("0o17", 15), ("0x1f", 31), ("-3", -3), ("1e3", 1000.0), ("1E-3", 1e-3), (".5", 0.5), ("2.", 2.0),
+        (".inf", float("inf")), ("-.Inf", float("-inf")), ("~", None), ("TRUE", True), ("no", "no"), ("off", "off"),
+        ("1:30", "1:30"), ("2026-01-01", "2026-01-01"), ("1_000", "1_000"), ("=", "="), ("1e", "1e"),
+    ],
+)  # fmt: skip
+def test_plain_values_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    found = parse_yaml(text)
+    assert (found, type(found)) == (value, type(value))
+    assert parse_yaml(dump_yaml({"a": value, "b": [text]})) == {"a": value, "b": [text]}
+
+
+def test_a_title_may_look_like_a_number_or_a_date(recipe: Path, tmp_path: Path) -> None:
+    for title in ("1e3", "2026-01-01", "017", "no"):
+        loaded = load_recipe(TrainRecipe, recipe, (f"title='{title}'",))
+        save_recipe(loaded, tmp_path / "again.yaml")
+        assert load_recipe(TrainRecipe, tmp_path / "again.yaml").title == title
 
 
 def test_saved_recipe_loads_to_the_same_and_spells_out_defaults(recipe: Path, tmp_path: Path) -> None:
@@ -104,6 +126,19 @@ def test_the_hash_is_of_what_decides_the_result(recipe: Path) -> None:
         (("optim.epochs=",), "field 'optim.epochs': no value is given; where the field may be unset, write null"),
         (("lora.rank=",), "field 'lora.rank': no value is given"),
         (("optim.epochs=.inf",), "field 'optim.epochs': input should be a finite number"),
+        (("optim.lr=.inf",), "field 'optim.lr': input should be a finite number (got inf)"),
+        (("optim.lr=inf",), "field 'optim.lr': input should be a finite number"),
+        (("optim.weight_decay=1e999",), "field 'optim.weight_decay': input should be a finite number"),
+        (("optim.steps=true",), "field 'optim.steps': input should be a number (got true)"),
+        (("optim.lr=false",), "field 'optim.lr': input should be a number (got false)"),
+        (("data.features_gib=true",), "field 'data.features_gib': input should be a number (got true)"),
+        (("optim.steps=1:30",), "field 'optim.steps': .*integer.* (got '1:30')"),
+        (("seed=null",), "field 'seed': .* (got null)"),
+        (
+            ("data.keep_features=false",),
+            "field 'data.keep_features': input should be 'auto', 'on' or 'off' (got false)",
+        ),
+        (("data.crop_scale=[0.1,0.5,1]",), r"field 'data.crop_scale': input should have at most 2 items"),
         (("optim.betas=[0.9,2]",), "field 'optim.betas.1': input should be less than 1"),
         (("optim.clip=-1",), "field 'optim.clip': input should be greater than 0"),
         (("optim.weight_decay=-1",), "field 'optim.weight_decay': input should be greater than or equal to 0"),

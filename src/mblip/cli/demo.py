@@ -65,6 +65,7 @@ def demo(
         origins=listed_origins(allowed_origins or ()),
     )  # fmt: skip
     listening = listen(host, port)  # before the model is loaded, to report a port in use at once
+    print(f"loading {chosen}", file=sys.stderr, flush=True)
     vlm, name = open_model(chosen, quantization), served_model_name or served_name(chosen)
     # Until the server handles signals: exit normally, so that the folder for uploads is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -34,6 +34,6 @@ def export(
     from mblip.models.quantize import check_kind
 
     error = export_model(model, to, check_kind(quantization))
-    print(f"{to}: loads with AutoModelForImageTextToText and AutoProcessor")
+    print(f"{to}: loads with AutoModelForImageTextToText and AutoProcessor; {to / 'README.md'} shows how")
     if error is not None:
         print(f"relative error of the logits against the quantised model that was trained: {error:.2e}")

@@ -58,7 +58,9 @@ def plan(
 
     from mblip.models.calibration import calibrate as run
     from mblip.models.planning import plan_training
+    from mblip.training.align import check_stage
 
+    check_stage(resolved)
     found = plan_training(resolved, texts)
     if calibrate or (calibrate is None and torch.cuda.is_available()):
         run(found, resolved, torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,7 @@ def serve(
         listed_hosts(allowed_hosts or ()), listed_origins(allowed_origins or ()),
     )  # fmt: skip
     listening = listen(host, port)  # before the model is loaded, to report a port in use at once
+    print(f"loading {chosen}", file=sys.stderr, flush=True)  # minutes, for a large model
     vlm = open_model(chosen, quantization, compile_model)
     app = create_app(vlm, served_model_name or served_name(chosen), settings)
     limits = Limits(header_seconds, body_seconds, idle_seconds, drain_seconds)

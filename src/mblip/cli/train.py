@@ -58,6 +58,9 @@ def train(
         raise typer.Exit(TERMINATED) from stopped
     if os.environ.get("RANK", "0") == "0":
         console.print(f"{directory}: done", soft_wrap=True)
+        if isinstance(resolved, TrainRecipe):
+            text = f"try it: mblip caption PICTURES --language en --model {directory}"
+            console.print(text, markup=False, soft_wrap=True)
 
 
 class _TrainingScreen:

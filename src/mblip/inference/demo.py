@@ -29,7 +29,6 @@ from mblip.inference.demo_sessions import STATES, Sessions
 from mblip.inference.language_id import language_of
 from mblip.inference.notices import Notice, notice_for
 from mblip.inference.predictor import Predictor
-from mblip.inference.server.app import prompt_tokens
 from mblip.inference.server.pictures import RequestPictures
 from mblip.inference.server.schema import MAX_CHARACTERS
 from mblip.inference.trained_languages import describe_languages, warn_of_languages
@@ -121,7 +120,7 @@ def _build(
         asked: list[asyncio.Future[list[Answer]]] = []
         try:
             for prompt in prompts:
-                prompt_tokens(model, prompt)
+                model.count_tokens(prompt)
             opened = await pictures.decode(await asyncio.to_thread(Path(picture).read_bytes))
             generation, batcher = _generation(*settings), app.state.batcher
             asked += [

@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 # The paper's settings for free generation.
 GENERATION: dict[str, Any] = {"num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 50}
 
+MAX_PROMPT_TOKENS = 1024
+"""Tokens of the longest question that is read; training reads 128. Memory grows with the square of the length."""
+
 
 def for_people(generation: Mapping[str, Any], defaults: Mapping[str, Any] = GENERATION) -> dict[str, Any]:
     """Options of ``generate`` for texts that people read: the defaults, and no loops, unless overridden."""
@@ -64,6 +67,18 @@ class Predictor:
         """
         trained = getattr(self.vlm.model.config, "trained_prompts", None) or {}
         return prompts_from(self.templates, trained.get("prompts", ()) if trained.get("complete") else ())
+
+    def count_tokens(self, prompt: str) -> int:
+        """Number of tokens of a prompt for people's questions, without those of its pictures.
+
+        Raises:
+            InputError: The prompt is longer than :data:`MAX_PROMPT_TOKENS`, which attention could not hold in memory,
+                or contains the image token.
+        """
+        tokens = int(self.vlm.layout.prompts([prompt], [0])["input_ids"].shape[1])
+        if tokens > MAX_PROMPT_TOKENS:
+            raise InputError(f"the prompt has {tokens} tokens; at most {MAX_PROMPT_TOKENS} are read")
+        return tokens
 
     @property
     def trained_languages(self) -> frozenset[str] | None:
@@ -117,8 +132,16 @@ class Predictor:
     def score_candidates(self, images: Picture | Sequence[Picture], prompt: str, answers: Sequence[str]) -> list[float]:
         """Log-probability (natural, summed over the tokens and the end token) of each answer to a prompt about images.
 
+        Args:
+            images: A picture, or a list of pictures, which may be empty.
+            prompt: The text, used as given.
+            answers: A list of texts.
+
+        Returns:
+            One number for each answer.
+
         Raises:
-            InputError: A picture cannot be read.
+            InputError: A picture cannot be read, or the prompt or an answer is no text.
         """
         return score_candidates(self.vlm, images, prompt, answers)
 
@@ -196,8 +219,8 @@ class Predictor:
             A text; a list if a list was given.
 
         Raises:
-            InputError: A picture cannot be read, the language is unknown or unclear from a question, or the lists
-                differ in length.
+            InputError: A picture cannot be read, the language is unknown or unclear from a question, a question is
+                empty or too long, or the lists differ in length.
         """
         pictures, questions = _listed(images), _listed(question)
         if not _is_list(images):
@@ -208,9 +231,13 @@ class Predictor:
             raise InputError(f"{len(questions)} questions for {len(pictures)} pictures: give one question for each")
         for text in questions:
             check_text(text)
+            if not text.strip():
+                raise InputError("the question is empty: write a text")
         asked = [self._asked(text, language) for text in questions]
         self._warn_of(found for _, found in asked if found)
         prompts = [prompt for prompt, _ in asked]
+        for prompt in set(prompts):
+            self.count_tokens(prompt)
         texts = answer_prompts(self.vlm, pictures, prompts, **for_people(generation))
         return texts if _is_list(images) or not isinstance(question, str) else texts[0]
 
@@ -244,7 +271,8 @@ def load_model(
         merge: Merge a run's last adapter too, instead of leaving it attached.
 
     Raises:
-        InputError: The checkpoint is missing, no vision-LLM, incomplete, damaged, or needs code that comes with it.
+        InputError: The checkpoint is missing, no vision-LLM, incomplete, damaged, or needs code that comes with it; or
+            the device or the quantization is unknown.
     """
     vlm = load_vision_llm(name, quantization=quantization, dtype=dtype, device_map=device_map, merge=merge)
     return Predictor(vlm, getattr(vlm.model.config, "prompt_templates", None) or templates_of_run(locate(name)))

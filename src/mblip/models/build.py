@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import torch
 
+from mblip.devices import check_placement
 from mblip.models.checkpoint import Checkpoint
 from mblip.models.containers import Keep, eyes_of
 from mblip.models.finish import finish
 from mblip.models.locate import locate, locate_language_model
 from mblip.models.origin import Base, Origin
-from mblip.models.quantize import Quantization
+from mblip.models.quantize import Quantization, check_kind
 from mblip.models.reading import load_language_model, read_config
 from mblip.models.tokens import (
     IMAGE_TOKEN,
@@ -65,8 +66,11 @@ def build_model(
         The model in evaluation mode.
 
     Raises:
-        InputError: A checkpoint is missing, incomplete, damaged or of the wrong kind or size.
+        InputError: A checkpoint is missing, incomplete, damaged or of the wrong kind or size; or the device or the
+            quantization is unknown.
     """
+    check_placement(device_map)
+    check_kind(quantization)
     vision_folder, llm_folder = locate(vision), locate_language_model(llm)
     layer = vision_feature_layer
     layer = layer if layer is None or isinstance(layer, int) else list(layer)

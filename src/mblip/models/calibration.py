@@ -67,4 +67,4 @@ def calibrate(plan: Plan, recipe: TrainRecipe, device: torch.device, repeats: in
         found["peak_bytes"] = torch.cuda.max_memory_allocated(device)
     plan.calibration = found
     if plan.steps is not None:
-        plan.hours = plan.steps * recipe.optim.global_batch / recipe.optim.micro_batch * best / 3600
+        plan.hours = plan.steps * recipe.optim.global_batch / plan.batch["texts"] * best / 3600

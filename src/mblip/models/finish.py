@@ -43,6 +43,9 @@ def finish(vlm: VisionLLM, quantization: Quantization | None, device_map: Any) -
             from accelerate import dispatch_model, infer_auto_device_map
 
             places = infer_auto_device_map(model) if device_map == "auto" else device_map
-            dispatch_model(model, places)
+            try:
+                dispatch_model(model, places)
+            except ValueError as error:  # parameters without a device
+                raise InputError(f"device_map names no device for some parameters: {str(error)[:300]}") from error
     speed_up(vlm)
     return vlm.eval()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from functools import cache
+from numbers import Integral
 from typing import Any
 
-from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from mblip.errors import InputError
+from mblip.errors import InputError, guess
+from mblip.models.language_model import CACHE_NAMES
 
 # Options that ``generate`` cannot follow here, with the value that asks for nothing, and why: the language model gets the
 # prompt as embeddings, and gives one text for each.
@@ -16,23 +20,50 @@ _REFUSED: Mapping[str, tuple[Any, str]] = {
     "return_dict_in_generate": (False, "gives more than the answers: leave it out"),
     "guidance_scale": (1, "reads the prompt's words, and the language model gets embeddings: leave it out"),
 }
+# Options that count something, of which there must be one at least.
+_COUNTS = ("num_beams", "max_new_tokens", "max_length")
+# Options that bring a cache of keys and values of their own, or take tokens back, which gives other answers behind a
+# shared prefix.
+_OTHER_CACHES = {"cache_implementation", "prompt_lookup_num_tokens", "assistant_model", *CACHE_NAMES}
 
 
 def spell_out(generation: Mapping[str, Any]) -> dict[str, Any]:
     """Options with those of a ``generation_config`` among them spelled out, for code that looks at single options.
 
     Raises:
-        InputError: An option gives something other than one answer per prompt, or needs the prompt as words.
+        InputError: There is no such option, a number of beams or tokens is no number, or an option gives something other
+            than one answer per prompt, or needs the prompt as words.
     """
     options = dict(generation)
     if (config := options.pop("generation_config", None)) is not None:
+        if not isinstance(config, GenerationConfig):
+            raise InputError(f"generation_config is no GenerationConfig of transformers, but {config!r:.100}")
         own = {name: value for name, value in config.to_diff_dict().items() if not name.startswith("_")}
         own.pop("transformers_version", None)
         options = {**own, **options}
     for name, (neutral, why) in _REFUSED.items():
         if options.get(name) not in (None, neutral):
             raise InputError(f"{name} {why}")
+    for name in options.keys() - _known_options():
+        raise InputError(f"transformers' generate has no option {name!r}{guess(name, _known_options())}")
+    for name in _COUNTS:
+        if name in options and options[name] is None:  # transformers would fall back to 20 tokens
+            del options[name]
+        number = options.get(name, 1)
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
+            raise InputError(f"{name} is {number!r:.100}; write a whole number, 1 or more")
     return options
+
+
+@cache
+def _known_options() -> frozenset[str]:
+    own = inspect.signature(GenerationMixin.generate).parameters
+    return frozenset({*own, *vars(GenerationConfig()), "chat", "tokenizer", *_OTHER_CACHES} - {"self", "kwargs"})
+
+
+def leaves_cache(generation: Mapping[str, Any]) -> bool:
+    """Whether options of ``generate`` leave the cache of keys and values to the caller."""
+    return generation.get("use_cache") is not False and not any(generation.get(name) for name in _OTHER_CACHES)
 
 
 def penalise_every_answer_token(generation: Mapping[str, Any], default: Any) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from mblip.devices import check_placement
 from mblip.errors import InputError
 from mblip.models.checkpoint import told_of
 from mblip.models.finish import finish
 from mblip.models.locate import know_languages, locate
-from mblip.models.quantize import Quantization
+from mblip.models.quantize import Quantization, check_kind
 from mblip.models.runs import DESCRIPTION, load_run
 from mblip.models.stock import load_stock
 from mblip.models.vision_llm import VisionLLM
@@ -40,8 +41,11 @@ def load_vision_llm(
         The model in evaluation mode.
 
     Raises:
-        InputError: The checkpoint is missing, no vision-LLM, incomplete, damaged, or needs code that comes with it.
+        InputError: The checkpoint is missing, no vision-LLM, incomplete, damaged, or needs code that comes with it; or
+            the device or the quantization is unknown.
     """
+    check_placement(device_map)
+    check_kind(quantization)
     folder = locate(name)
     know_languages(folder)
     if (folder / DESCRIPTION).is_file():

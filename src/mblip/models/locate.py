@@ -83,6 +83,8 @@ def find_local(name: str | Path) -> Path | None:
     Raises:
         InputError: The name is a path or a shipped checkpoint, and it does not exist.
     """
+    if not isinstance(name, str | Path):
+        raise InputError(f"a checkpoint is named by a text or a Path, not by {shorten(repr(name))}")
     text = str(name)
     if collection := collection_of(text):
         return _shipped(collection, text.partition(":")[2])
@@ -126,6 +128,8 @@ def find_model(name: str | Path) -> Path | None:
         return folder
     if runs := [str(path) for path in _runs_below(folder)]:
         raise InputError(f"{folder} is not a model{nearest(text, runs)}")
+    if (folder / "manifest.json").is_file():
+        raise InputError(f"{folder} is a mix, which trains a model (data.mix={folder}): name a run or a checkpoint")
     if (folder / "recipe.yaml").is_file():
         raise InputError(
             f"the run {folder} is not finished (it has no mblip.json): continue it with mblip train, then try again"
@@ -231,7 +235,7 @@ def _from_hub(name: str, weights: bool) -> Path:
     except not_given() as error:
         try:
             return Path(snapshot_download(**wanted, local_files_only=True))
-        except (LocalEntryNotFoundError, OSError):
+        except (LocalEntryNotFoundError, OSError, ValueError):  # ValueError: no name that the Hub could have
             raise _refusal(name, error) from error
 
 

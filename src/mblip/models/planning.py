@@ -143,9 +143,10 @@ def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
 def batch_shape(vlm: VisionLLM, recipe: TrainRecipe) -> dict[str, int]:
     """The largest micro-batch that the recipe allows: one image per text, every text of maximal length."""
     data = recipe.data
+    texts = min(recipe.optim.micro_batch, recipe.optim.global_batch)
     return {
-        "texts": recipe.optim.micro_batch,
-        "images": recipe.optim.micro_batch,
+        "texts": texts,
+        "images": texts,
         "prompt_tokens": data.max_prompt_tokens + vlm.container.tokens_per_image,
         "answer_tokens": data.max_answer_tokens,
     }

@@ -11,10 +11,12 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
+from mblip.errors import InputError
 from mblip.models.language_model import CausalLanguageModel, Seq2SeqLanguageModel, eval_mode
 from mblip.models.speedups.shared_prefix import Prefixes, heads_of, inputs, is_worth_it
 from mblip.models.vision_llm import VisionLLM
 from mblip.processing.images import Picture
+from mblip.processing.prompts import check_text
 from mblip.processing.text import IGNORED, pad_rows
 
 # (row of each answer's prompt [answers], answer ids [answers, tokens]) -> predicting states [answers, tokens, width].
@@ -82,8 +84,15 @@ def score_candidates(
     """Log-probability (natural, summed over the tokens and the end token) of each answer to a prompt about images.
 
     Raises:
-        InputError: A picture cannot be read.
+        InputError: A picture cannot be read, or the prompt or an answer is no text.
     """
+    check_text(prompt)
+    if isinstance(answers, str | bytes):
+        raise InputError(f"the answers are one text, {answers!r:.100}: give a list of texts")
+    for answer in answers:
+        check_text(answer, "answer")
+    if not answers:
+        return []
     group: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
     index = torch.arange(len(group), device=vlm.device)[None]
     with eval_mode(vlm):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mblip.errors import InputError
 from mblip.models.containers import container_of, finite
-from mblip.models.generation_options import penalise_every_answer_token, spell_out
+from mblip.models.generation_options import leaves_cache, penalise_every_answer_token, spell_out
 from mblip.models.head import place_output_head
 from mblip.models.language_model import CausalLanguageModel, LanguageModel, Seq2SeqLanguageModel, eval_mode
 from mblip.models.origin import Origin
@@ -160,6 +160,8 @@ class VisionLLM(nn.Module):
             InputError: A picture cannot be read, or what is made of it is not finite.
         """
         with torch.no_grad(), eval_mode(self):
+            if not images:
+                return self._no_features()
             return finite(self.encode_images(self.pixels(images)))
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
@@ -322,7 +324,8 @@ class VisionLLM(nn.Module):
         row = {key: number for number, key in enumerate(pictures)}
         width = max(map(len, groups))
         index = [[row[id(picture)] for picture in group] + [-1] * (width - len(group)) for group in groups]
-        features, image_index = self.encode(list(pictures.values())), torch.tensor(index, device=self.device)
+        features = self.encode(list(pictures.values()))
+        image_index = torch.tensor(index, dtype=torch.long, device=self.device).view(len(prompts), width)
         return self.decode(self.generate_ids(prompts, features, image_index, **generation))
 
     def generate_ids(
@@ -366,7 +369,7 @@ class VisionLLM(nn.Module):
             embedded = self.embed(batch["input_ids"], image_features, image_index)
             inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": mask}
             beams = generation.get("num_beams") or 1
-            shares = "shared_beams" in self.speedups and beams > 1
+            shares = "shared_beams" in self.speedups and beams > 1 and leaves_cache(generation)
             if shares:
                 inputs = shared_beams.inputs(self.llm, embedded, mask, beams)
             elif "shared_prefix" in self.speedups:
@@ -394,6 +397,8 @@ def check_prompts(images: Sequence[Any], prompts: Sequence[str]) -> None:
     Raises:
         InputError: There is not, or one is no text.
     """
+    if isinstance(prompts, str | bytes) or isinstance(images, str | bytes):
+        raise InputError("prompts and images are lists: write ['...'] for one of them")
     if len(images) != len(prompts):
         raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one image (or list) for each")
     for prompt in prompts:

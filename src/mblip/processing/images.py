@@ -36,8 +36,9 @@ def open_picture(picture: Picture) -> Image.Image:
             reason = f"its values ({picture.dtype}) are not integers from 0 to 255{remedy}"
             raise UnreadableImage("array", reason)
         squeezed = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
-        # Booleans are black and white.
-        return to_rgb(Image.fromarray(squeezed if squeezed.dtype == np.bool_ else squeezed.astype(np.uint8)))
+        if squeezed.dtype == np.bool_:  # black and white
+            squeezed = squeezed * np.uint8(255)
+        return to_rgb(Image.fromarray(squeezed.astype(np.uint8)))
     if isinstance(picture, bytes):
         return decode_image(picture, "bytes")
     if not isinstance(picture, str | PathLike):
@@ -48,6 +49,8 @@ def open_picture(picture: Picture) -> Image.Image:
 def _from_pillow(picture: Image.Image) -> Image.Image:
     file = getattr(picture, "filename", "")
     name = file if isinstance(file, str) and file else "PIL image"
+    if not picture.width * picture.height:
+        raise UnreadableImage(name, f"it has no pixels: its size is {picture.width}x{picture.height}")
     try:
         return convert_image(picture, name)
     except UnreadableImage:
@@ -59,6 +62,8 @@ def _from_pillow(picture: Image.Image) -> Image.Image:
 
 def _read(name: str) -> bytes:
     path: Path | None = Path(name)
+    if not name:
+        raise UnreadableImage(name, "its name is empty")
     try:
         if not (path and path.exists()):
             path = find_file(Path(), name)

@@ -7,17 +7,21 @@ from typing import Any
 from mblip.errors import InputError
 
 
-def check_text(text: Any) -> None:
+def check_text(text: Any, name: str = "prompt") -> None:
     """Check that a prompt is a text that UTF-8 can encode, as tokenisers ask for.
+
+    Args:
+        text: The prompt, or another text.
+        name: The name of the text in messages.
 
     Raises:
         InputError: It is not.
     """
     if not isinstance(text, str):
-        raise InputError(f"the prompt {text!r:.100} is no text but of the type {type(text).__name__}: give a text")
+        raise InputError(f"the {name} {text!r:.100} is no text but of the type {type(text).__name__}: give a text")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"the prompt {text!r:.100} holds bytes that are no UTF-8, or half a surrogate pair: write it anew"
+            f"the {name} {text!r:.100} holds bytes that are no UTF-8, or half a surrogate pair: write it anew"
         ) from error

@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,16 @@ def test_every_kind_of_picture_gives_the_same_answer(model: Predictor, pictures:
 def test_arrays_of_every_layout(model: Predictor) -> None:
     grey = np.eye(30, dtype=np.uint8) * 255
     opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
-    layouts = [grey, grey[..., None], grey > 0, grey.astype(np.int64), opaque[..., :3], opaque, np.asfortranarray(grey)]
+    layouts = [
+        grey,
+        grey[..., None],
+        grey > 0,
+        opaque[..., :3] > 0,
+        grey.astype(np.int64),
+        opaque[..., :3],
+        opaque,
+        np.asfortranarray(grey),
+    ]
     assert all((model.vlm.pixels([array]) == model.vlm.pixels([grey])).all() for array in layouts)
 
 
@@ -127,6 +137,8 @@ def test_questions_and_pictures_go_in_pairs_or_one_with_all(model: Predictor, pi
         ("a\0b.png", "cannot be used"),
         (7, "not a path, bytes, PIL image or array"),
         (None, "not a path, bytes, PIL image or array"),
+        ("", "its name is empty"),
+        (Image.new("RGB", (0, 5)), "no pixels: its size is 0x5"),
         (np.zeros((4, 4, 7), np.uint8), "shape"),
         (np.full((4, 4, 3), 0.5, np.float32), "integers from 0 to 255"),
         (np.full((4, 4, 3), 0.5, np.float32), r"convert values from 0 to 1 by \(255 \* array\).astype\('uint8'\)"),
@@ -137,6 +149,62 @@ def test_questions_and_pictures_go_in_pairs_or_one_with_all(model: Predictor, pi
 def test_a_picture_that_cannot_be_used_is_said(model: Predictor, bad: object, says: str) -> None:
     with pytest.raises(UnreadableImage, match=says):
         model.caption(bad, language="de")  # type: ignore[call-overload]
+
+
+WRONG: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
+    "no language": (lambda m, p: m.caption(p, language=None), "a language is named by a text, .* not by None"),
+    "a set of languages": (lambda m, p: m.caption(p, language={"en"}), "not by {'en'}"),
+    "several languages of an answer": (lambda m, p: m.answer(p, "what", ["en"]), r"not by \['en'\]"),
+    "no question": (lambda m, p: m.answer(p, ""), "the question is empty"),
+    "a blank question": (lambda m, p: m.answer(p, ["what", " \n"], "en"), "the question is empty"),
+    "a book": (lambda m, p: m.answer(p, "why " * 2000, "en"), r"the prompt has \d+ tokens; at most 1024 are read"),
+    "one prompt": (lambda m, p: m.generate([p], "x"), "prompts and images are lists"),
+    "one picture": (lambda m, p: m.generate(str(p), ["x"]), "prompts and images are lists"),
+    "one candidate": (lambda m, p: m.score_candidates(p, "what", "yes"), "give a list of texts"),
+    "a candidate that is none": (lambda m, p: m.score_candidates(p, "what", [None]), "the answer None is no text"),
+    "a prompt that is none": (lambda m, p: m.score_candidates(p, 3, ["a"]), "the prompt 3 is no text"),
+    "several prompts": (lambda m, p: m.score_candidates(p, ["x"], ["a"]), "is no text but of the type list"),
+    "no beam": (lambda m, p: m.caption(p, num_beams=0), "num_beams is 0; write a whole number, 1 or more"),
+    "beams as a text": (lambda m, p: m.caption(p, num_beams="5"), "num_beams is '5'"),
+    "beams as a fraction": (lambda m, p: m.caption(p, num_beams=2.0), "num_beams is 2.0"),
+    "half a token": (lambda m, p: m.caption(p, max_new_tokens=2.5), "max_new_tokens is 2.5"),
+    "true tokens": (lambda m, p: m.caption(p, max_new_tokens=True), "max_new_tokens is True"),
+    "a typo": (lambda m, p: m.caption(p, max_new_token=3), "no option 'max_new_token'; did you mean 'max_new_tokens'"),
+    "no configuration": (lambda m, p: m.caption(p, generation_config={"a": 1}), "no GenerationConfig"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_refused_in_one_sentence(model: Predictor, pictures: list[Path], name: str) -> None:
+    call, says = WRONG[name]
+    with pytest.raises(InputError, match=says):
+        call(model, pictures[0])
+
+
+def test_nothing_to_score_and_nothing_to_see(model: Predictor, pictures: list[Path]) -> None:
+    assert model.score_candidates(pictures[0], "what", []) == []
+    assert len(model.score_candidates([], "what", ["yes", "no"])) == 2
+    assert model.vlm.generate([[]], ["what"], max_new_tokens=3) == model.generate([[]], ["what"], max_new_tokens=3)
+    unset = model.generate(pictures[:1], ["what"], num_beams=None, max_new_tokens=None)
+    assert unset == model.generate(pictures[:1], ["what"])
+
+
+WRONG_MODELS: list[tuple[Any, dict[str, Any], str]] = [
+    (None, {}, "a checkpoint is named by a text or a Path, not by None"),
+    (3, {}, "not by 3"),
+    ("a" * 200, {}, "neither a folder nor a checkpoint"),
+    ("nano:nano-blip2-en", {"quantization": "int4"}, "quantization 'int4' is unknown; use none, int8, nf4"),
+    ("nano:nano-blip2-en", {"device_map": "nope"}, "torch finds no device 'nope' on this machine; there are cpu"),
+    ("nano:nano-blip2-en", {"device_map": "cuda:99"}, "torch finds no device 'cuda:99'"),
+    ("nano:nano-blip2-en", {"device_map": {"": "nope"}}, "torch finds no device 'nope'"),
+    ("nano:nano-blip2-en", {"device_map": {}}, "device_map names no device for some parameters: .*query_tokens"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "says"), WRONG_MODELS)
+def test_wrong_arguments_of_loading(name: Any, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        load_model(name, **options)
 
 
 def test_a_mistyped_language_names_the_nearest(model: Predictor, pictures: list[Path]) -> None:

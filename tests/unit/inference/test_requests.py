@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import re
 import textwrap
@@ -95,6 +96,8 @@ URLS = {
     "octets": "data:application/octet-stream;base64," + B64,
     "another type": "data:image/jpeg;base64," + B64,
     "upper case": "DATA:image/PNG;BASE64," + B64,
+    "a blank before base64": "data:image/png; base64," + B64,
+    "blanks around": "\n " + data_url(png()) + "\n",
     "a name": "data:image/png;name=a photo.png;charset=utf-8;base64," + B64,
 }
 
@@ -114,12 +117,34 @@ def test_a_byte_order_mark_is_no_part_of_the_request(server: str, expected: str)
 WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "detail": (
         message(TEXT, {"type": "image_url", "image_url": {"url": "x", "detail": 7}}),
-        "messages.0.content.1.image_url.detail", "Input should be 'auto'",
+        "messages.0.content.1.image_url.detail", "must be 'auto'",
     ),
     "type of a part": (message(TEXT, {"type": "audio"}), "messages.0.content.1", "the type of a part is 'text' or 'image_url'"),
     "no type": (message({"text": "x"}), "messages.0.content.0", "the type of a part is"),
-    "no text": (message({"type": "text"}), "messages.0.content.0.text", "Field required"),
-    "no address": (message(TEXT, {"type": "image_url"}), "messages.0.content.1.image_url", "Field required"),
+    "no text": (message({"type": "text"}), "messages.0.content.0.text", "is missing"),
+    "no address": (message(TEXT, {"type": "image_url"}), "messages.0.content.1.image_url", "is missing"),
+    "a text of null": (message({"type": "text", "text": None}), "messages.0.content.0.text", "is missing"),
+    "a text of the other API": (message({"type": "input_text", "text": None}), "messages.0.content.0.text", "is missing"),
+    "a text of a number": (message({"type": "text", "text": 3}), "messages.0.content.0.text", "must be a text"),
+    "an address of null": (message({"type": "image_url", "image_url": None}), "messages.0.content.0.image_url", "is missing"),
+    "an address of a number": (
+        message({"type": "image_url", "image_url": {"url": 3}}), "messages.0.content.0.image_url.url", "must be a text"
+    ),
+    "a typo in a text": (message(IMAGE, {**TEXT, "txt": 1}), "messages.0.content.1.txt", "no such field"),
+    "a typo in a picture": (message({**IMAGE, "img": 1}, TEXT), "messages.0.content.0.img", "no such field"),
+    "a typo in an address": (
+        message({"type": "image_url", "image_url": {"url": "x", "src": 1}}), "messages.0.content.0.image_url.src", "no such field"
+    ),
+    "words as parts": (message("what is red"), "messages.0.content.0", "must be a JSON object"),
+    "words as a message": ({"messages": ["what is red"]}, "messages.0", "must be a JSON object"),
+    "no message": ({"messages": []}, "messages", "at least one item"),
+    "many messages": ({"messages": [{"role": "system", "content": ""}] * 9 + ASKED["messages"]}, "messages", "has 10 items; 8 at most"),
+    "no words": ({"messages": [{"role": "user", "content": ""}]}, "messages.0", "content is empty"),
+    "blank words": (message({"type": "text", "text": " \n"}), "messages.0", "content is empty"),
+    "too many words": ({"messages": [{"role": "user", "content": "a" * 32_001}]}, "messages.0.content", "more than 32000 characters"),
+    "stream": ({**ASKED, "stream": "yes"}, "stream", "must be true or false"),
+    "half an answer": ({**ASKED, "n": 1.5}, "n", "must be a whole number"),
+    "no answer": ({**ASKED, "n": 0}, "n", "must be at least 1"),
     "base64": (
         message(TEXT, {"type": "image_url", "image_url": {"url": "data:image/png;base64,*"}}),
         "messages.0.content.1", "not valid base64",
@@ -130,8 +155,8 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "content": ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content", "write a text, or a list of parts"),
     "tools": ({**ASKED, "tools": [{"type": "function"}]}, "tools", r"cannot do that; leave it out \(or null or \[\]\)"),
-    "format": ({**ASKED, "response_format": {"type": "json_object"}}, "response_format", "cannot do that"),
-    "store": ({**ASKED, "store": True}, "store", "cannot do that"),
+    "format": ({**ASKED, "response_format": {"type": "json_object"}}, "response_format", r'null or {"type": "text"}'),
+    "store": ({**ASKED, "store": True}, "store", r"leave it out \(or null or false\)"),
     "penalty": ({**ASKED, "presence_penalty": 1}, "presence_penalty", "cannot do that"),
     "a typo": ({**ASKED, "temprature": 1}, "temprature", "no such field"),
     "after a system message": (
@@ -139,7 +164,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "messages.1.content.0", "the type of a part is",
     ),
     "seed": ({**ASKED, "seed": 2**63}, "seed", "less than"),
-    "negative seed": ({**ASKED, "seed": -(2**63) - 1}, "seed", "greater than"),
+    "negative seed": ({**ASKED, "seed": -(2**63) - 1}, "seed", "at least"),
     "huge seed": ({**ASKED, "seed": 10**40}, "seed", "less than"),
 }  # fmt: skip
 
@@ -163,6 +188,44 @@ def test_an_api_that_is_not_served_is_told_what_is(server: str, path: str) -> No
     reply = httpx.post(f"{server}{path}", json={"model": "x", "input": "x"})
     assert reply.status_code == 404
     assert reply.json()["error"]["message"] == f"nothing is served at {path}; questions go to POST /v1/chat/completions"
+
+
+def test_a_request_is_an_object(server: str) -> None:
+    for body in (b"null", b"[]", b"3", b'"x"'):
+        error = send(server, body).json()["error"]
+        assert (error["message"], error["param"]) == ("the request: must be a JSON object", None)
+
+
+def test_what_is_read_may_be_asked_for_without_its_body(server: str) -> None:
+    for path in ("/health", "/metrics", "/v1/models", f"/v1/models/{NAME}"):
+        head, whole = httpx.head(f"{server}{path}"), httpx.get(f"{server}{path}")
+        assert (head.status_code, head.text) == (200, ""), path
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    assert httpx.head(f"{server}/v1/models/other").status_code == 404
+
+
+def test_other_methods_are_told_the_right_one(server: str) -> None:
+    for method, path, right in (("GET", PATH, "POST"), ("PUT", PATH, "POST"), ("POST", "/health", "GET")):
+        reply = httpx.request(method, f"{server}{path}")
+        assert reply.status_code == 405
+        assert right in reply.headers["allow"]
+        assert re.fullmatch(rf"{method} is not answered at {path}, only .*{right}.*", reply.json()["error"]["message"])
+
+
+def test_a_compressed_body_is_refused_as_such(server: str, expected: str) -> None:
+    body, kind = json.dumps(ASKED).encode(), {"Content-Type": "application/json"}
+    reply = httpx.post(f"{server}{PATH}", content=gzip.compress(body), headers={**kind, "Content-Encoding": "gzip"})
+    assert reply.status_code == 415
+    assert "'gzip'" in reply.json()["error"]["message"]
+    reply = httpx.post(f"{server}{PATH}", content=body, headers={**kind, "Content-Encoding": "identity"}, timeout=60)
+    assert reply.json()["choices"][0]["message"]["content"] == expected
+
+
+def test_a_body_in_chunks_is_refused_with_the_same_code(server: str) -> None:
+    large = b" " * (21 << 20)
+    for content in (large, iter([large])):
+        reply = httpx.post(f"{server}{PATH}", content=content, headers={"Content-Type": "application/json"}, timeout=60)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
 
 
 def test_seeds_of_64_bits_are_taken(server: str) -> None:

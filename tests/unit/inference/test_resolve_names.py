@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from mblip.cli.app import app
 from mblip.errors import InputError
+from mblip.models.locate import find_model
+
+
+def test_a_mix_is_no_unfinished_run(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("title: t\n")
+    with pytest.raises(InputError, match="is not finished"):
+        find_model(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="is a mix, which trains a model"):
+        find_model(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,14 @@ def test_beams_equal_those_of_stock_generation(vlm: VisionLLM) -> None:
     assert len({tuple(row.tolist()) for row in ours}) > 1
 
 
+@pytest.mark.parametrize("options", [{"use_cache": False}, {"cache_implementation": "static"}])
+def test_another_cache_is_not_shared_and_changes_no_answer(vlm: VisionLLM, options: dict[str, Any]) -> None:
+    features = vlm.encode([Image.new("RGB", (40, 40), "red")])
+    index = torch.zeros(4, 1, dtype=torch.long)
+    wanted = vlm.generate_ids(PROMPTS, features, index, **BEAMS)
+    assert torch.equal(vlm.generate_ids(PROMPTS, features, index, **BEAMS, **options), wanted)
+
+
 def test_keys_are_made_once_a_text(vlm: VisionLLM) -> None:
     rows: list[int] = []
     layers = [module for name, module in vlm.language_model.named_modules() if name.endswith("EncDecAttention.k")]

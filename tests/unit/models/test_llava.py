@@ -341,17 +341,15 @@ def test_templates_that_show_no_images_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("container", ["llava", "blip2"])
 def test_a_server_counts_what_is_read_and_refuses_placeholders_by_themselves(container: str, tmp_path: Path) -> None:
     """Not in a batch, which others are in."""
-    from mblip.inference.server.app import prompt_tokens
-
     if container == "llava":
         folder = with_template(llava_checkpoints.llava(tmp_path / "model", "siglip", "llama"))
     else:
         folder = checkpoints.blip2(tmp_path / "model", "t5")
     model = load_model(folder)
     bare = len(model.vlm.tokenizer("a dog")["input_ids"])
-    assert prompt_tokens(model, "a dog") >= bare + (4 if container == "llava" else 0)
+    assert model.count_tokens("a dog") >= bare + (4 if container == "llava" else 0)
     with pytest.raises(InputError, match="contains <image>, which marks an image"):
-        prompt_tokens(model, "what is <image>")
+        model.count_tokens("what is <image>")
 
 
 def edit(folder: Path, name: str = "config.json", **changes: Any) -> None:

@@ -202,6 +202,29 @@ def test_what_cannot_be_planned_is_said(folder: Path, model: dict[str, str], mes
         plan_training(recipe(folder, model=named))
 
 
+def test_a_micro_batch_is_no_larger_than_the_batch(folder: Path) -> None:
+    optim = {"lr": 1e-3, "steps": 10, "global_batch": 4}
+    whole, larger = (plan_training(recipe(folder, optim={**optim, "micro_batch": size})) for size in (4, 1000))
+    assert larger.batch == whole.batch
+    assert larger.batch["texts"] == 4
+    assert larger.memory == whole.memory
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("data.crop_scale=[1,0.5]", "the minimum 1.0 is above the maximum 0.5"),
+        ("parts={vision: frozen, qformer: frozen, projection: frozen, llm: frozen}", "all parts are frozen"),
+        ("stage=finetune", "set model.run to a run directory"),
+        ("optim.epochs=1", "set one of optim.steps and optim.epochs"),
+    ],
+)
+def test_a_plan_refuses_what_a_training_would(override: str, says: str) -> None:
+    result = CliRunner().invoke(app, ["plan", "nano/align", override])
+    assert isinstance(result.exception, InputError)
+    assert says in str(result.exception)
+
+
 def test_only_the_training_of_a_vision_llm_is_planned() -> None:
     result = CliRunner().invoke(app, ["plan", "nano/mlm"])
     assert isinstance(result.exception, InputError)

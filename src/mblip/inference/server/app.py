@@ -29,7 +29,7 @@ from mblip.inference.server.batching import Batcher, Busy
 from mblip.inference.server.errors import CLIENT_GONE, error_response, problem
 from mblip.inference.server.guard import CHAT, LOOPBACK_ORIGINS, Front, Guard, Metrics, host_name, is_loopback
 from mblip.inference.server.pictures import BadPicture, RequestPictures
-from mblip.inference.server.schema import MAX_IMAGES, MAX_PROMPT_TOKENS, MAX_TOKENS, ChatRequest, Completion, explain
+from mblip.inference.server.schema import MAX_IMAGES, MAX_TOKENS, ChatRequest, Completion, explain
 from mblip.models.generation import Answer
 
 _FORM = "multipart/form-data"
@@ -106,21 +106,25 @@ def create_app(model: Predictor, name: str, settings: Settings | None = None) ->
     precision = model.precision
     served = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mblip"}
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Whether the server is up, and the precision of its language model."""
         return {"status": "ok", "precision": precision}
 
+    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics")
     async def show_metrics() -> Response:
         """Figures for Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    @app.head("/v1/models", include_in_schema=False)
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The one model that is served."""
         return {"object": "list", "data": [served]}
 
+    @app.head("/v1/models/{model_id:path}", response_model=None, include_in_schema=False)
     @app.get("/v1/models/{model_id:path}", response_model=None, responses={404: {"description": "another model"}})
     async def model_named(model_id: str) -> Response:
         """The model that is served, by its name."""
@@ -140,6 +144,9 @@ async def _chat(request: Request, model: Predictor, name: str) -> Response:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (_FORM, "application/json", ""):
         return error_response(415, f"the content type must be application/json or {_FORM}, not {kind[:100]!r}")
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        return error_response(415, f"the body must be sent as it is, not with Content-Encoding {coding[:100]!r}")
     sent: Any = None
     try:
         text, uploads = await _read(request, kind)
@@ -150,7 +157,7 @@ async def _chat(request: Request, model: Predictor, name: str) -> Response:
         message = asked.messages[asked.place]
         if len(message.images) > MAX_IMAGES:
             raise InputError(f"a message may have {MAX_IMAGES} pictures, not {len(message.images)}")
-        tokens = prompt_tokens(model, message.prompt)
+        tokens = model.count_tokens(message.prompt)
         pictures = []
         for part, url in message.images.items():
             place = f"messages.{asked.place}.content.{part}"
@@ -194,18 +201,6 @@ def _parsed(text: bytes) -> Any:
         return from_json(text.removeprefix(_BYTE_ORDER_MARK))
     except ValueError as error:
         raise InputError(f"the request is no valid JSON: {error}") from error
-
-
-def prompt_tokens(model: Predictor, prompt: str) -> int:
-    """Number of tokens of a prompt, without those of its pictures.
-
-    Raises:
-        InputError: The prompt is too long, or contains the image token, which would later fail the complete batch.
-    """
-    tokens = int(model.vlm.layout.prompts([prompt], [0])["input_ids"].shape[1])
-    if tokens > MAX_PROMPT_TOKENS:
-        raise InputError(f"the prompt has {tokens} tokens; at most {MAX_PROMPT_TOKENS} are read")
-    return tokens
 
 
 def room_for_answer(model: Predictor, tokens: int) -> int:
@@ -303,7 +298,12 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     message = str(error.detail)
     if error.status_code == 404 and message == "Not Found":  # no route, as for clients of OpenAI's other APIs
         message = f"nothing is served at {request.url.path[:100]}; questions go to POST /v1/chat/completions"
-    return error_response(error.status_code, message, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        allowed = error.headers and error.headers.get("Allow")
+        message = f"{request.method[:20]} is not answered at {request.url.path[:100]}, only {allowed or 'others'}"
+    code = "request_too_large" if error.status_code == 413 else None
+    return error_response(error.status_code, message, code, headers=headers)
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:

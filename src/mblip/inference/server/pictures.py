@@ -71,6 +71,7 @@ class RequestPictures:
         return [await self._open(url, uploads) for url in urls]
 
     async def _open(self, url: str, uploads: Mapping[str, bytes]) -> tuple[str, Image.Image]:
+        url = url.strip()
         if url[:5].lower() == "data:":
             data = _from_data_url(url)
         elif url.startswith(UPLOAD):
@@ -192,7 +193,7 @@ async def _resolve(host: str, port: int) -> list[str]:
 def _from_data_url(url: str) -> bytes:
     """The bytes in a data URL; its declared type is ignored."""
     head, comma, data = url.partition(",")
-    if not comma or not head.lower().endswith(";base64"):
+    if not comma or not re.search(r";\s*base64\s*$", head, re.IGNORECASE):
         raise BadPicture("a data URL must read data:image/TYPE;base64,...")
     if "%" in data:
         data = unquote(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Mapping
@@ -13,7 +14,6 @@ MAX_TOKENS = 512
 MAX_CHARACTERS = 32_000
 MAX_IMAGES = 8
 MAX_ANSWERS = 8
-MAX_PROMPT_TOKENS = 1024
 _ONE_TURN = (
     "one message of the user is answered: no system message, no earlier turns; put instructions into its text, and "
     "send the last question alone, with its pictures"
@@ -47,6 +47,8 @@ IDLE: dict[str, tuple[Any, ...]] = {
 WITHOUT_EFFECT = frozenset(
     {"cache_control", "metadata", "name", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user"}
 )
+# Place of a part's type in pydantic's path: messages, number, content, number, type.
+_TAG = 4
 # Equivalent parts of OpenAI's other API.
 _SAME_PART = {"input_text": "text", "input_image": "image_url"}
 
@@ -141,8 +143,8 @@ class Message(_Strict):
 
     @model_validator(mode="after")
     def _says_something(self) -> Message:
-        if self.role == "user" and not self.content:
-            raise ValueError("its content is empty")
+        if self.role == "user" and not self.images and not self.prompt.strip():
+            raise ValueError("its content is empty; write a text, or send a picture")
         return self
 
     @property
@@ -254,27 +256,54 @@ def _empty(message: Any) -> bool:
 
 def explain(error: ValidationError, sent: Any) -> tuple[str, str | None]:
     """The message for the client, and the place of the error in its request."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = error.errors(include_url=False)[0]
+    steps = list(first["loc"])
+    if "content" in steps and len(steps) > _TAG:
+        del steps[_TAG]  # pydantic's path also has the type that a part was parsed as, which is not a key
     place, here = [], sent
-    for last, step in enumerate(first["loc"], 1 - len(first["loc"])):
-        # pydantic's path also has the type that a part was parsed as, which is not a key.
+    for last, step in enumerate(steps, 1 - len(steps)):
         if step in here if isinstance(here, Mapping) else isinstance(here, list) and step in range(len(here)):
             here = here[step]
-        elif last < 0 or first["type"] != "missing":
+        elif last < 0 or first["type"] not in ("missing", "extra_forbidden"):
             continue
         place.append(str(step)[:100])
     path = ".".join(place)
     return f"{path or 'the request'}: {_why(first, place[-1] if place else '')}", path or None
 
 
+# Messages in terms of JSON, where pydantic's are about Python.
+_TOLD = {
+    "missing": "is missing",
+    "dict_type": "must be a JSON object",
+    "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
+    "list_type": "must be a list",
+    "too_short": "must have at least one item",
+    "too_long": "has {actual_length} items; {max_length} at most are read",
+    "string_too_long": "has more than {max_length} characters",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be greater than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "literal_error": "must be {expected}",
+}
+
+
 def _why(error: Any, field: str) -> str:
     if error["type"] == "extra_forbidden":
         if field not in IDLE:
             return "this server has no such field"
-        idle = " or ".join(repr(value) for value in (None, *IDLE[field]))
-        return f"this server cannot do that; leave it out (or {idle.replace('None', 'null')})"
+        idle = " or ".join(json.dumps(value) for value in (None, *IDLE[field]))
+        return f"this server cannot do that; leave it out (or {idle})"
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return "the type of a part is 'text' or 'image_url'"
+    if told := _TOLD.get(error["type"]):
+        return told.format_map(error.get("ctx", {}))
     return str(error["msg"]).removeprefix("Value error, ")
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
+from mblip.models.generation_options import leaves_cache
 from mblip.models.language_model import (
-    CACHE_NAMES,
     CausalLanguageModel,
     LanguageModel,
     cache_name,
@@ -35,9 +35,6 @@ from mblip.models.speedups.shared_beams import take_first_beams
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 # Tokens that fit behind a row before its keys and values are copied to a larger buffer.
 _ROOM = 64
-
-# Options of ``generate`` that come with a cache of their own, or take tokens back, which gives other answers behind a prefix.
-_OTHER_CACHES = {"cache_implementation", "prompt_lookup_num_tokens", "assistant_model", *CACHE_NAMES}
 
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of one prefix by layer, each [heads, tokens, width]."""
@@ -163,7 +160,7 @@ def is_worth_it(
     """
     if not any(heads.lengths) or not (heads.is_shared or store is not None):
         return False
-    if generation.get("use_cache") is False or _OTHER_CACHES & {name for name, value in generation.items() if value}:
+    if not leaves_cache(generation):
         return False
     more = generation.get("max_new_tokens")
     more = generation.get("max_length", 0) if more is None else more
