@@ -79,9 +79,9 @@ def test_killed_again_and_again_every_row_is_there_once(
         whole += pieces - (share < 1)
         assert whole * len(CODES) <= _lines(grown) - (ending == "csv") <= (whole + 1) * len(CODES)
     assert 0 < whole < PICTURES
-    code, said = warm.run(*command)
-    assert code == 1, said  # one picture cannot be read
-    assert f"1 of {PICTURES + 1} pictures could not be read" in said
+    done = warm.run(*command)
+    assert done.code == 1, done.err  # one picture cannot be read
+    assert f"1 of {PICTURES + 1} pictures could not be read" in done.err
     assert _pairs(to) == expected
     skipped = [json.loads(line) for line in (tmp_path / f"captions.{ending}.skipped.jsonl").read_text().splitlines()]
     assert [Path(row["image"]).name for row in skipped] == ["broken.jpg"] and "not a readable image" in skipped[0][
@@ -105,9 +105,8 @@ def test_a_second_writer_is_refused_and_touches_nothing(
     first = warm.stop(At(append=to.name, calls=2), *command)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for second in (command[:-1], command):  # without and with --resume
-        assert warm.run(*second) == (
-            2, f"mblip: {to}: another process is writing captions there; wait for it, or name another file\n"
-        )  # fmt: skip
+        said = f"mblip: {to}: another process is writing captions there; wait for it, or name another file\n"
+        assert warm.run(*second) == (2, "", said)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert warm.go_on(first) == 1
     assert set(_pairs(to).values()) == {1} and len(_pairs(to)) == PICTURES * len(CODES)
