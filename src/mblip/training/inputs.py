@@ -47,9 +47,8 @@ def check_paths(recipe: TrainRecipe) -> None:
                 )
     path = section.source and section.source.options.get("path")
     if isinstance(path, str) and not exists(Path(path)):
-        missing[path] = (
-            f"there is no {path}{leads_nowhere(path)}; put it there, or name another with data.source.options.path=FILE"
-        )
+        remedy = leads_nowhere(path) or ": put it there, or name another with data.source.options.path=FILE"
+        missing[path] = f"there is no {path}{remedy}"
     if missing:
         raise InputError("; ".join([*missing.values(), *_download(list(missing))]))
 
