@@ -285,6 +285,15 @@ def _column(table: pa.Table, name: str, kind: type) -> list[Any]:
     return values
 
 
+def count_rows(path: Path) -> int:
+    """The number of rows in a shard, from its footer.
+
+    Raises:
+        InputError: The shard is damaged.
+    """
+    return int(_open_shard(path).metadata.num_rows)
+
+
 def _open_shard(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, memory_map=True)
