@@ -263,7 +263,27 @@ class Fetcher:
         if self._total is not None and have < self._total:
             raise _Broken(f"the answer ended after {have:,} of {self._total:,} bytes")
         if self._total is None:
+            if not gunzip and "chunked" not in answer.headers.get("Transfer-Encoding", "").lower():
+                self._check_end(have)
             self._state.total = have
+
+    def _check_end(self, have: int) -> None:
+        """Ask for what follows an answer without a length, because its end cannot be told from a broken connection."""
+        headers = {"Range": f"bytes={have}-"}
+        if self._state.validator:
+            headers["If-Range"] = self._state.validator
+        try:
+            with open_answer(self._client, "GET", self._url, headers, self._patience) as answer:
+                status = answer.status_code
+        except httpx.RequestError:
+            status = 0
+        if status == 206:
+            raise _Broken(f"the answer ended after {have:,} bytes, but its server has more")
+        if status != 416:
+            self._say(
+                f"{self._target.name}: its server gives no length and no range, so nothing shows whether all of it came; "
+                "check the file"
+            )
 
     @staticmethod
     def _unpacked(gunzip: Gunzip, block: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -173,7 +174,9 @@ def caption(
                 else:
                     for row in result:
                         shown = dataclasses.asdict(row)
-                        print(json.dumps(shown, ensure_ascii=False) if as_json else "\t".join(list(shown.values())[:3]))
+                        print(
+                            json.dumps(shown, ensure_ascii=False) if as_json else _in_columns(list(shown.values())[:3])
+                        )
                 progress("", count, total)
         except BaseException:
             if file and skipped:
@@ -187,6 +190,11 @@ def caption(
         if unreadable:
             progress.say(f"mblip: {unreadable:,} of {total:,} pictures could not be read")
             raise typer.Exit(UNREADABLE)
+
+
+def _in_columns(values: list[str]) -> str:
+    """One line with tabs; control characters, as names of files may have, are written as escapes."""
+    return "\t".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], value) for value in values)
 
 
 def _run_tasks(executor: str, settings: dict[str, Any], output: Output, plan: Plan, found: Found, same: bool) -> None:

@@ -116,6 +116,8 @@ def translate(
         return
     with ProgressBars("done") as progress:
         manifests = translate_sources(chosen, work, workers=workers, progress=progress)
+    if not manifests:
+        print(f"nothing to translate: every source of {recipe} sets translate to false")
     for name, manifest in manifests.items():
         print(f"{name}: {manifest.rows:,} examples in {len(manifest.by_language)} languages")
         for reason, count in manifest.drops.items():

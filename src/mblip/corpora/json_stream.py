@@ -13,6 +13,7 @@ from mblip.errors import InputError, cannot_read, quoted, shorten_quotes
 from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
 from mblip.storage import check_text, not_utf8, read_jsonl
+from mblip.storage.jsonl import STRICT_JSON, SecondName, is_trailing_comma
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -256,8 +257,7 @@ class _Scanner:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._decoder = json.JSONDecoder()
-        self._window, self._place, self._passed = "", 0, 0
+        self._window, self._place, self._passed, self._lines = "", 0, 0, 0
 
     def __enter__(self) -> _Scanner:
         check_text(self.path)
@@ -272,8 +272,15 @@ class _Scanner:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def error(self, what: str) -> InputError:
-        return InputError(f"{self.path}, character {self._passed + self._place}: {what}; download the file again")
+    def error(self, what: str, remedy: str = "download the file again", place: int | None = None) -> InputError:
+        """An error at a place of the window, by default the current one."""
+        place = self._place if place is None else place
+        line = self._lines + self._window.count("\n", 0, place) + 1
+        where = f"line {line:,}" if line > 1 else f"character {self._passed + place}"
+        return InputError(f"{self.path}, {where}: {what}; {remedy}")
+
+    def _comma(self, place: int) -> InputError:
+        return self.error("a comma before a closing bracket is not valid JSON", "remove the comma", place)
 
     def other_layout(self, what: str) -> InputError:
         return InputError(
@@ -295,11 +302,15 @@ class _Scanner:
         self.peek()
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._window, self._place)
+                value, end = STRICT_JSON.raw_decode(self._window, self._place)
             except json.JSONDecodeError as error:
+                if is_trailing_comma(error):
+                    raise self._comma(error.pos) from error
                 if not self._read():
                     raise self.error(f"not valid JSON or cut off ({error.msg})") from error
                 continue
+            except SecondName as error:
+                raise self.error(f"an object has the name {quoted(str(error))} twice", "remove one") from error
             except RecursionError as error:
                 raise self.error("nested too deeply") from error
             except ValueError as error:  # Python's limit on the length of integers
@@ -320,6 +331,8 @@ class _Scanner:
             yield self.value()
             if self._expect(",]") == "]":
                 return
+            if self.peek() == "]":
+                raise self._comma(self._place)
 
     def fields(self) -> Iterator[str]:
         """Yield the keys of the next object; the caller reads or skips each value."""
@@ -334,6 +347,8 @@ class _Scanner:
             yield name
             if self._expect(",}") == "}":
                 return
+            if self.peek() == "}":
+                raise self._comma(self._place)
 
     def skip(self) -> None:
         """Skip the next value, a list item by item."""
@@ -367,5 +382,6 @@ class _Scanner:
         except OSError as error:
             raise cannot_read(self.path, error) from error
         self._passed += self._place
+        self._lines += self._window.count("\n", 0, self._place)
         self._window, self._place = self._window[self._place :] + block, 0
         return bool(block)

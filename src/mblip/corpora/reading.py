@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -171,12 +172,17 @@ def _checked(records: Iterator[Example | Drop]) -> Iterator[Example | Drop]:
         yield record
 
 
+_INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")  # controls, marks such as U+200B and U+200F, and blanks
+
+
 def _unusable(text: str) -> str:
     if not text or text.isspace():
         return "is blank"
     if "\0" in text:
         return "contains a NUL character"
     if not text.isascii():
+        if all(unicodedata.category(character) in _INVISIBLE for character in text):
+            return "has no visible character"
         try:
             text.encode()
         except UnicodeEncodeError as error:

@@ -13,9 +13,9 @@ from mblip.errors import InputError, check_readable, quoted
 from mblip.storage import parse_line, reading_text
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-_PACKED = (".gz", ".zip", ".zst", ".bz2", ".xz")
-_SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
-REFUSED = (*_PACKED, *_SHEETS)
+PACKED = (".gz", ".tgz", ".zip", ".zst", ".bz2", ".xz", ".7z", ".rar")
+SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+REFUSED = (*PACKED, *SHEETS)
 """Endings of files that hold tables in a form that is not read; the error says how to save them."""
 
 
@@ -42,10 +42,10 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]
             return _read_lines(path, _tsv_cells)
         case ".parquet":
             return _read_parquet(path, columns)
-        case ending if ending in _SHEETS:
+        case ending if ending in SHEETS:
             raise InputError(f"{path} is a spreadsheet: save it as CSV in UTF-8 (in Excel 'CSV UTF-8')")
         case ending:
-            unpack = "; unpack it" if ending in _PACKED else ""
+            unpack = "; unpack it" if ending in PACKED else ""
             raise InputError(f"{path}: a table must be {', '.join(TABLES[:-1])} or {TABLES[-1]}{unpack}")
 
 

@@ -11,14 +11,12 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from mblip import plugins
 from mblip.catalogue.wanted import check_raw_files
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora.provenance import changed_file, load_stamps, raw_files, save_stamps, stamp_files
 from mblip.corpora.reading import files_to_read, nothing_read, read_source, reader_module
-from mblip.errors import InputError, MblipError
+from mblip.errors import InputError, MblipError, of_system
 from mblip.progress import Progress, silent
 from mblip.schema import Drop, Example
 from mblip.storage import (
@@ -26,6 +24,8 @@ from mblip.storage import (
     Manifest,
     ShardReader,
     ShardWriter,
+    count_rows,
+    exclusive_lock,
     no_empty_folders,
     read_drops,
     read_jsonl,
@@ -160,7 +160,20 @@ def sampled_urls(recipe: DataRecipe, work: Path) -> Iterator[tuple[str, str]]:
 
 
 def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progress: Progress = silent) -> EnglishStage:
-    """Read one source, like :func:`sample_sources`."""
+    """Read one source, like :func:`sample_sources`; a second process is refused in the same work folder."""
+    shared = stage_folder(work, "")
+    with no_empty_folders(shared):
+        try:
+            shared.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise of_system(error, f"cannot write {shared}: {error.strerror}; name another folder") from error
+        if (stage_folder(work, source.name) / "manifest.json").is_file():
+            return _sample(recipe, source, work, progress)  # only reads, as any number of processes may
+        with exclusive_lock(shared, "reading the corpora"):
+            return _sample(recipe, source, work, progress)
+
+
+def _sample(recipe: DataRecipe, source: SourceSection, work: Path, progress: Progress) -> EnglishStage:
     folder = stage_folder(work, source.name)
     wanted = _hash(recipe, source)
     read_by, stamps = load_stamps(folder / STAMPS)
@@ -173,6 +186,8 @@ def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progres
                 f"{changed} has changed since {folder} was read from it; delete that folder to read it again"
             )
         return EnglishStage(work, source.name)
+    if not read_by and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} holds files that mblip data sample has not written; name another work folder")
     if read_by != wanted or changed:  # nothing is finished; perhaps a bad row was corrected
         shutil.rmtree(folder, ignore_errors=True)
     if read_by != wanted or changed or not stamps:
@@ -235,7 +250,7 @@ def _finished(folder: Path) -> tuple[int, int, int]:
     number = rows = done = 0
     while (mark := folder / f"exclusions-{number:05d}.jsonl").is_file():
         shard = folder / _shard(number)
-        kept = int(pq.read_metadata(shard).num_rows) if shard.is_file() else 0
+        kept = count_rows(shard) if shard.is_file() else 0
         rows += kept
         done += kept + sum(1 for _ in read_jsonl(mark))
         number += 1

@@ -35,6 +35,7 @@ from mblip.errors import InputError, quoted
 from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
 from mblip.storage.cells import picture_columns
+from mblip.storage.encoded import NOT_READ, is_encoded
 from mblip.storage.text import NO_ADDRESSES, is_address
 
 IMAGES = ("image", "second_image")
@@ -131,6 +132,8 @@ def _image(row: Row, column: str) -> str:
     """The key of a row's picture: the path in its cell."""
     cell = row.get(column) if isinstance(row, dict) else None
     key = take_text(cell, "path") if isinstance(cell, dict) else take_text(row, column)
+    if is_encoded(key):
+        raise BadRow(f"{column!r}: {NOT_READ}")
     if is_address(key):
         raise BadRow(f"{column!r} is {quoted(key)}: {NO_ADDRESSES}")
     return key

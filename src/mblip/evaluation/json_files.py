@@ -6,15 +6,16 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mblip.errors import InputError
+from mblip.errors import InputError, quoted
 from mblip.languages import find_language
 from mblip.storage import reading_text
 from mblip.storage.decoding import EXTENSIONS
+from mblip.storage.jsonl import STRICT_JSON, SecondName, is_trailing_comma
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
@@ -39,10 +40,10 @@ def read_values(path: Path) -> list[Any]:
     with reading_text(path):
         text = path.read_text(encoding="utf-8-sig")
     values: list[Any] = []
-    decoder, place = json.JSONDecoder(object_pairs_hook=_unique), _after_blanks(text, 0)
+    place = _after_blanks(text, 0)
     while place < len(text):
         try:
-            value, place = decoder.raw_decode(text, place)
+            value, place = STRICT_JSON.raw_decode(text, place)
         except json.JSONDecodeError as error:
             ended = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
             line, what = text.count("\n", 0, error.pos) + 1, "cut off" if ended else "not valid JSON"
@@ -54,13 +55,15 @@ def read_values(path: Path) -> list[Any]:
                 if values or text[place] in "[{"
                 else "a table has the ending .csv, .tsv or .parquet"
             )
+            if is_trailing_comma(error):
+                error.msg, remedy = "there is a comma before a closing bracket", "remove the comma"
             raise InputError(f"{path}, line {line} is {what} ({error.msg}); {remedy}") from error
         except RecursionError as error:
             raise InputError(f"{path} is not valid JSON: it is nested too deeply") from error
+        except SecondName as error:
+            raise InputError(f"{path} has the name {quoted(str(error))} twice in one object; remove one") from error
         except ValueError as error:  # Python's limit on the length of integers
             raise InputError(f"{path} holds a number with thousands of digits; get the file again") from error
-        except _SecondKey as error:
-            raise InputError(f"{path} has the name {error.args[0]!r} twice in one object; remove one") from error
         values.append(value)
         place = _after_blanks(text, place)
     if not values:
@@ -71,22 +74,30 @@ def read_values(path: Path) -> list[Any]:
 def read_rows(path: Path) -> list[Any]:
     """The rows of a table, or the values of a JSON file.
 
+    A row of a table or a line of JSON lines that cannot be read is a :class:`~mblip.corpora.json_stream.BadRow`.
+
     Raises:
-        InputError: The file or a row cannot be read; the message names the line.
+        InputError: The file cannot be read; the message names the line.
     """
     from mblip.corpora.rows import REFUSED
     from mblip.corpora.rows import read_rows as read_table
 
     if path.is_dir():
         raise InputError(f"{path} is a folder; name the file in it")
-    if path.suffix.lower() not in (".csv", ".tsv", ".parquet", *REFUSED):
+    ending = path.suffix.lower()
+    if ending in (".csv", ".tsv", ".parquet", *REFUSED):
+        return list(read_table(path))
+    try:
         return read_values(path)
-    found = []
-    for row in read_table(path):
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, {row}; correct this row, or remove it")
-        found.append(row)
-    return found
+    except InputError:
+        if ending not in TABLES:
+            raise
+        lines: list[Any] = []
+        with suppress(InputError):
+            lines = list(read_table(path))
+        if any(isinstance(line, dict) for line in lines):  # JSON lines, some of which are damaged
+            return lines
+        raise
 
 
 @contextmanager
@@ -136,7 +147,7 @@ def rows(values: list[Any], path: Path, kind: str = "record") -> Iterator[tuple[
     for number, value in enumerate(values, start=1):
         where = f"{path}, {kind} {number}"
         if not isinstance(value, dict):
-            raise InputError(f"{where} is {type(value).__name__}, not an object; check the file's layout")
+            raise InputError(f"{where} is {kind_of(value)}, not an object; check the file's layout")
         yield where, value
 
 
@@ -206,16 +217,10 @@ def plain_id(value: str) -> str:
     return number[1] if number else unicodedata.normalize("NFC", value)
 
 
-class _SecondKey(Exception):
-    """An object has a key twice, of which JSON would keep only the last."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _SecondKey(next(name for name in names if names.count(name) > 1))
-    return found
+def left_out(count: int, of: str, first: str) -> str:
+    """The remark about rows that were left out because they cannot be used; ``first`` is the reason for the first."""
+    rows = f"1 row of {of} was" if count == 1 else f"{count:,} rows of {of} were"
+    return f"{rows} left out as unusable: {first}{'; and others' if count > 1 else ''}"
 
 
 def _after_blanks(text: str, place: int) -> int:
@@ -224,3 +229,8 @@ def _after_blanks(text: str, place: int) -> int:
 
 
 _KINDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object", bool: "true or false", int: "a number"}
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a JSON value, in words."""
+    return "null" if value is None else _KINDS.get(type(value), "a number")

@@ -3,6 +3,9 @@
 One reader serves every benchmark. A file has rows (JSON, JSON lines, CSV, TSV, Parquet) with an item and an answer in
 fields of any of the names below, in any spelling (``question_id``, ``questionId``, ``Question ID``). Names that the
 benchmark's own files use take precedence.
+
+A row that cannot be used stops the scoring, because a score over fewer items cannot be compared with others. If missing
+items are allowed, the row is left out and counted, and a remark beside the score says so.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mblip.corpora.json_stream import BadRow
 from mblip.errors import InputError
 from mblip.evaluation.benchmark import Benchmark, Item
-from mblip.evaluation.json_files import Row, image_name, read_rows, rows, take_language
+from mblip.evaluation.json_files import Row, image_name, kind_of, left_out, read_rows, rows, take_language
 from mblip.evaluation.table_columns import LANGUAGE_COLUMNS
 from mblip.languages import known_language
 from mblip.replies import without_reasoning
@@ -42,6 +46,7 @@ class Answer:
         question: The question, if the row has it.
         image: The picture, if the row has it.
         where: File and row, for errors.
+        problem: The reason why the row cannot be used, with its file and row; empty if it can.
     """
 
     item: str | None
@@ -49,6 +54,7 @@ class Answer:
     question: str = ""
     image: str = ""
     where: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +63,12 @@ class Matched:
 
     Attributes:
         answers: Answers by the item's id.
-        counts: Numbers of ignored and missing predictions, for the fingerprint.
+        counts: Numbers of ignored and missing predictions, for the fingerprint; with a ``remark`` about rows that were
+            left out because they cannot be used.
     """
 
     answers: dict[str, str]
-    counts: dict[str, int]
+    counts: dict[str, Any]
 
 
 def read_answers(path: Path, benchmark: Benchmark, language: str) -> list[Answer]:
@@ -71,31 +78,58 @@ def read_answers(path: Path, benchmark: Benchmark, language: str) -> list[Answer
     ``{id: answer}`` or ``{id: row}``; ``{"imgToEval": {id: {"caption": ...}}}``; lmms-eval's samples; and the captions
     of ``mblip caption``, filtered by language.
 
+    A row that cannot be used is an answer with a ``problem``.
+
     Raises:
-        InputError: A row lacks an answer or cannot be read, or no row is in the language.
+        InputError: The file cannot be read, no row can be used, no row is in the language, or a row of mblip's own format
+            is in another language.
     """
     values = read_rows(path)
     if len(values) == 1 and isinstance(values[0], dict):
         values = _from_object(values[0], path)
     if not values:
         raise InputError(f"{path} holds no predictions")
-    numbered = list(rows(values, path))
-    if all(
-        isinstance(row.get("doc_id"), int) for _, row in numbered
-    ):  # lmms-eval's samples, in the order in which its processes wrote them
-        numbered.sort(key=lambda pair: int(pair[1]["doc_id"]))
     found, others = [], set()
-    for where, row in numbered:
-        spoken = _language_of(row, where, benchmark)
-        if spoken in ("", language):
-            found.append(_answer(row, where, benchmark))
+    for where, row in _in_order([(f"{path}, record {number}", row) for number, row in enumerate(values, start=1)]):
+        if not isinstance(row, dict):
+            what = f"{path}, {row}" if isinstance(row, BadRow) else f"{where} is {kind_of(row)}, not an object"
+            found.append(Answer(None, None, where=where, problem=what))
+            continue
+        try:
+            spoken = _language_of(row, where, benchmark)
+            answer = _answer(row, where, benchmark) if spoken in ("", language) else None
+        except InputError as error:
+            spoken, answer = "", Answer(None, None, where=where, problem=str(error))
+        if answer:
+            found.append(answer)
         elif "benchmark" in row and "id" in row:  # mblip's own format, with one file per language
             raise InputError(f"{where} is in {spoken!r}, not in {language!r}; give each language its own file")
         else:
             others.add(spoken)
     if not found:
         raise InputError(f"{path} holds no predictions in {language!r}; it has {', '.join(sorted(others))}")
+    if all(answer.problem for answer in found):
+        raise InputError(found[0].problem)
     return found
+
+
+def _in_order(numbered: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Rows in the order of their items: lmms-eval's processes write samples in any order, with their place as doc_id."""
+    usable = [pair for pair in numbered if isinstance(pair[1], dict)]
+    if not usable or not all(isinstance(row.get("doc_id"), int) for _, row in usable):
+        return numbered
+    usable.sort(key=lambda pair: int(pair[1]["doc_id"]))
+    if len(usable) == len(numbered):
+        return usable
+    # An unusable row has no doc_id, so it belongs to one of the places that no other row has.
+    placed = {int(pair[1]["doc_id"]): pair for pair in usable}
+    others = iter([pair for pair in numbered if not isinstance(pair[1], dict)])
+    free = [place for place in range(len(numbered)) if place not in placed]
+    if len(free) != len(numbered) - len(usable):
+        where, row = next(others)
+        what = str(row) if isinstance(row, BadRow) else f"{where} is {kind_of(row)}, not an object"
+        raise InputError(f"{what}; the doc_id of the other rows does not say which item it belongs to")
+    return [placed.get(place) or next(others) for place in range(len(numbered))]
 
 
 def match_answers(
@@ -109,25 +143,34 @@ def match_answers(
     """Match answers with items, and count ignored and missing ones.
 
     Raises:
-        InputError: An item has no prediction or two, or a prediction belongs to no item.
+        InputError: An item has no prediction or two, a row cannot be used, or a prediction belongs to no item.
     """
-    matched: dict[str, str] = {}
-    silent: dict[str, Answer] = {}
+    given: dict[str, list[Answer]] = {}
+    bad: list[str] = []
     unknown = 0
     for answer, item in _pairs(items, answers, benchmark, path, predictions):
-        if item is None:
+        if answer.problem:
+            bad.append(answer.problem)
+        elif item is None:
             if not benchmark.extra:
                 raise InputError(
                     f"{answer.where} is for {answer.item or answer.image!r}, which is not in {path}; remove it or give "
                     "its data"
                 )
             unknown += 1
-        elif item.id in matched or item.id in silent:
-            raise InputError(f"{answer.where} is a second prediction for {item.id!r}; remove one")
-        elif answer.text is None:
-            silent[item.id] = answer
         else:
-            matched[item.id] = answer.text
+            given.setdefault(item.id, []).append(answer)
+    for name, (first, *more) in list(given.items()):
+        if more and not allow_missing:
+            raise InputError(f"{more[0].where} is a second prediction for {name!r}; remove one")
+        if any(other.text != first.text for other in more):  # nobody knows which one counts
+            bad += [f"{other.where} is a second prediction for {name!r}, with another answer" for other in more]
+            del given[name]
+    if bad and not allow_missing:
+        raise InputError(_refused(bad))
+    repeated = sum(len(more) for _, *more in given.values())
+    silent = {name: first for name, (first, *_) in given.items() if first.text is None}
+    matched = {name: first.text for name, (first, *_) in given.items() if first.text is not None}
     lacking = [item for item in items if item.id not in matched]
     if silent and not allow_missing:
         first = next(iter(silent.values()))
@@ -142,15 +185,25 @@ def match_answers(
             f"{needed[0].id!r}; add them, or score the others with --allow-missing"
         )
     if not matched:
-        raise InputError(f"{predictions} has no prediction for any item in {path}; do they belong together?")
+        why = f"; {bad[0]}" if bad else "; do they belong together?"
+        raise InputError(f"{predictions} has no prediction for any item in {path}{why}")
     if not (benchmark.partial or allow_missing):
         matched.update((item.id, "") for item in lacking)
     counts = {
         "without_prediction": len(lacking) - len(silent),
         "without_answer": len(silent),
         "predictions_passed_over": unknown,
+        "predictions_left_out": len(bad),
+        "predictions_repeated": repeated,
     }
-    return Matched(matched, {"items_in_data": len(items), **{name: count for name, count in counts.items() if count}})
+    known = {"items_in_data": len(items), **{name: count for name, count in counts.items() if count}}
+    return Matched(matched, known | ({"remark": left_out(len(bad), "the predictions", bad[0])} if bad else {}))
+
+
+def _refused(bad: Sequence[str]) -> str:
+    more = f"; {len(bad) - 1:,} more rows cannot be used" if len(bad) > 1 else ""
+    them = "them" if len(bad) > 1 else "it"
+    return f"{bad[0]}{more}; correct {them}, or leave {them} out with --allow-missing, which counts such rows"
 
 
 def _from_object(data: Row, path: Path) -> list[Any]:
@@ -280,20 +333,22 @@ def _pairs(
     """Pair each answer with its item: by id, by picture if each item has its own, else by order."""
     known = {benchmark.normal_id(item.id): item for item in items}
     images = _by_image(items)
+    named = any(answer.item or (benchmark.is_about_images and answer.image) for answer in answers)
     pairs: list[tuple[Answer, Item | None]] = []
     for answer in answers:
         name, image = answer.item, answer.image
         if benchmark.is_about_images:
             name = image or name  # LLaVA's files also number the questions
             image = name or ""
-        if name is None and not (images and image):
-            if any(other.item or (benchmark.is_about_images and other.image) for other in answers):
-                raise InputError(
-                    f"{answer.where} names no item; it needs one of the fields "
-                    f"{', '.join(dict.fromkeys((*benchmark.id_keys, *ID_FIELDS)))}"
-                )
-            _check_order(items, answers, path, predictions)
-            return list(zip(answers, items, strict=True))
+        if not answer.problem and name is None and not (images and image):
+            if not named:
+                _check_order(items, answers, path, predictions)
+                return list(zip(answers, items, strict=True))
+            fields = ", ".join(dict.fromkeys((*benchmark.id_keys, *ID_FIELDS)))
+            answer = replace(answer, problem=f"{answer.where} names no item; it needs one of the fields {fields}")
+        if answer.problem:
+            pairs.append((answer, None))
+            continue
         item = known.get(benchmark.normal_id(name)) if name else None
         item = item or images.get(image_name(image))
         if item and benchmark.languages == (

@@ -102,10 +102,12 @@ def score_items(
             f"{benchmark.name} needs no segmentation, so segmenter {options.segmenter!r} has no effect; leave it out"
         )
     known = {"benchmark": benchmark.name, "language": options.language, "variant": options.variant}
+    remarks = [notes["remark"] for notes in (fingerprint, scored.notes) if "remark" in notes]
     full = {
         **known,
         **fingerprint,
         **scored.notes,
+        **({"remark": "; ".join(remarks)} if remarks else {}),
         "versions": _versions(_LIBRARIES if protocol == "predictions" else (*_LIBRARIES, *_MODEL_LIBRARIES))
         | plugins.benchmarks.versions(benchmark.name),
     }

@@ -1,9 +1,8 @@
 """A user's own test set as a benchmark: a table of captions, of questions, or of questions with options.
 
-Rows of any table format come from :mod:`mblip.corpora.rows`, and columns from :mod:`mblip.evaluation.table_columns`.
-Captions are scored like xFlickrCo's and questions like xGQA's, so equal rows give equal metrics. A row that cannot be
-used stops the evaluation with its number and reason; if missing items are allowed, it is left out and the fingerprint
-counts it.
+Rows come from :mod:`mblip.corpora.rows`, and columns from :mod:`mblip.evaluation.table_columns`. Captions are scored like
+xFlickrCo's and questions like xGQA's, so equal rows give equal metrics. A row that cannot be used stops the evaluation
+with its number and reason; if missing items are allowed, it is left out, counted, and named in a remark.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from mblip.errors import InputError, quoted
 from mblip.eval_recipe import TableSection
 from mblip.evaluation.benchmark import SHORT_ANSWER, Benchmark, Item, Options, Scored
 from mblip.evaluation.benchmarks import BENCHMARKS, MADE, captions
-from mblip.evaluation.json_files import image_name, plain_id
+from mblip.evaluation.json_files import image_name, left_out, plain_id
 from mblip.evaluation.metric import ACCURACY, RELAXED, UNPARSED
 from mblip.evaluation.metrics.choices import letter
 from mblip.evaluation.table_columns import (
@@ -35,11 +34,12 @@ from mblip.evaluation.table_columns import (
     listed_in,
 )
 from mblip.evaluation.table_options import read_options, right_option
-from mblip.evaluation.table_pictures import CellPictures, TablePictures, cell_key, is_base64
+from mblip.evaluation.table_pictures import CellPictures, TablePictures, cell_key
 from mblip.evaluation.table_scores import VARIANTS, score_answers, score_choices
 from mblip.languages import find_language, known_language
 from mblip.storage import ImageStore
 from mblip.storage.cells import picture_columns
+from mblip.storage.encoded import is_encoded
 from mblip.storage.text import NO_ADDRESSES, is_address
 
 Score = Callable[[Sequence[Item], Sequence[str], Options], Scored]
@@ -49,7 +49,7 @@ _LETTER = "{text}\nAnswer with the letter of the right option:"
 _BAD_SHOWN = 3
 _OTHERS_SHOWN = 5
 _LOOKED_AT = 1000  # rows whose keys are the columns, if a file has no header
-_BLANK = "pictures have a blank reference caption, which counts as one without words; fill it, or remove its row"
+_BLANK = "a blank reference caption, which counts as one without words; fill it, or remove its row"
 
 
 @dataclasses.dataclass
@@ -97,7 +97,7 @@ class TableBenchmark:
         self._counts: Counter[str] = Counter()
         self._others: Counter[str] = Counter()  # rows in other languages
         self._in_cells: tuple[str, ...] = ()
-        self._spooled = False
+        self._spooled, self._first_bad = False, ""
         self._columns = Columns({})
         self._items = self._read()
 
@@ -164,9 +164,10 @@ class TableBenchmark:
     def _noting(self, score: Score) -> Score:
         """Wrap a score function to add the counts of rows to its notes."""
         notes: dict[str, Any] = {name: count for name, count in self._counts.items() if count}
-        remarks: list[str] = []
+        count = notes.get("rows_left_out")
+        remarks = [left_out(count, "the table", self._first_bad)] if count else []
         if count := notes.get("blank_references"):
-            remarks.append(f"{count:,} {_BLANK}")
+            remarks.append(f"{count:,} {'picture has' if count == 1 else 'pictures have'} {_BLANK}")
         if self._others and "language" not in self.section.columns:  # nobody asked for it
             remarks.append(
                 f"rows in other languages, left out by the column {self._columns.one('language')!r}: "
@@ -191,8 +192,7 @@ class TableBenchmark:
     # --- reading
 
     def _read(self) -> list[Item]:
-        bad: list[str] = []
-        found: list[_Row] = []
+        bad, found = list[str](), list[_Row]()
         before, columns = 0, Columns({})
         for path in self.paths:
             self._file = path
@@ -211,7 +211,7 @@ class TableBenchmark:
                     if self._is_wanted(row, columns):
                         found.append(self._row(number, before + number, row, columns))
                 except BadRow as error:
-                    bad.append(f"{path}, row {number}: {error}")
+                    bad.append(f"{path.name}, row {number}: {error}")
             before += number
         if bad and not (self._allow_missing and found):
             more = f"; and {len(bad) - _BAD_SHOWN} more" if len(bad) > _BAD_SHOWN else ""
@@ -220,6 +220,7 @@ class TableBenchmark:
                 f"{'them' if len(bad) > 1 else 'it'} out with --allow-missing, which counts such rows"
             )
         self._counts["rows_left_out"] = len(bad)
+        self._first_bad = bad[0] if bad else ""
         if not found and self._others:
             raise InputError(
                 f"{self.path} holds no rows in {self.language!r}: its column {columns.one('language')!r} says "
@@ -322,7 +323,7 @@ class TableBenchmark:
                 said.append(path if isinstance(path, str) and path else str(count))
                 continue
             called = cell_text(row, naming, may_be_blank=True).strip() if naming else ""
-            listed = listed_in(cell) if isinstance(cell, str) and is_base64(cell[2:]) else cell
+            listed = listed_in(cell) if isinstance(cell, str) and is_encoded(cell[2:]) else cell
             for value in listed if isinstance(listed, list) else [cell]:
                 own = called or name or str(count)
                 key = self._key(value, f"{own}-{len(keys) + 1}" if keys else own, column)
@@ -337,7 +338,7 @@ class TableBenchmark:
         data = value.get("bytes") if isinstance(value, dict) else None
         value = value.get("path") or data if isinstance(value, dict) and not isinstance(data, bytes) else value
         text = "" if isinstance(data, bytes) else cell_text({column: value}, column).strip()
-        if data or is_base64(text):
+        if data or is_encoded(text):
             self._spooled = True
             if self._pictures:
                 store = self.store = self.store or TablePictures(self._as_stored)
@@ -369,6 +370,7 @@ class TableBenchmark:
                 continue
             if (before.text, before.images, before.options) != (row.text, row.images, row.options) or row.options:
                 if self._allow_missing:
+                    self._first_bad = self._first_bad or f"row {row.number} has the id of row {before.number}"
                     self._counts["rows_left_out"] += 1
                     continue
                 raise InputError(

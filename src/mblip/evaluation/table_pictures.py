@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,20 +13,7 @@ from mblip.corpora.json_stream import BadRow
 from mblip.errors import of_system
 from mblip.storage import UnreadableImage, decode_image
 from mblip.storage.cells import PictureCells
-
-_ADDRESS = re.compile(r"data:image/[\w.+-]+;base64,")
-# First characters of JPEG, PNG, GIF, WebP, BMP and TIFF in base64.
-_BEGINNINGS = ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A")
-_LEAST = 64  # characters; shorter cells are names, or the number of the row that has the picture
-
-
-def is_base64(text: str) -> bool:
-    """Whether a cell has a picture and not its name."""
-    return bool(_ADDRESS.match(text)) or (len(text) > _LEAST and text.lstrip().startswith(_BEGINNINGS))
-
-
-def _decoded(text: str) -> bytes:
-    return base64.b64decode("".join(_ADDRESS.sub("", text, count=1).split()), validate=True)
+from mblip.storage.encoded import decode_picture
 
 
 def cell_key(path: Path, row: int, column: str) -> str:
@@ -91,9 +75,9 @@ class TablePictures:
             InputError: The disk is full.
         """
         try:
-            data = picture if isinstance(picture, bytes) else _decoded(picture)
-        except binascii.Error as error:
-            raise BadRow(f"the picture of {key!r} is not valid base64 ({error}); it may be cut off") from error
+            data = picture if isinstance(picture, bytes) else decode_picture(picture)
+        except ValueError as error:
+            raise BadRow(f"the picture of {key!r} is {error}; it may be cut off") from error
         try:
             self._file.write(data)
             self._file.flush()

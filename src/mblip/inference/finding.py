@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mblip.corpora.json_stream import BadRow
-from mblip.corpora.rows import TABLES, read_rows
+from mblip.corpora.rows import PACKED, SHEETS, TABLES, read_rows
 from mblip.errors import InputError, nearest, quoted
 from mblip.storage import UnreadableImage, reading_text
 from mblip.storage.cells import PictureCells, picture_columns
 from mblip.storage.decoding import EXTENSIONS
+from mblip.storage.encoded import NOT_READ, is_encoded
 from mblip.storage.folders import is_junk, is_picture, walk_pictures
 from mblip.storage.tars import Member, walk_tar
 from mblip.storage.text import NO_ADDRESSES, is_address
@@ -119,6 +120,8 @@ def find_pictures(places: Sequence[str], column: str = "image") -> Found:
 
 def _inside(place: str, column: str, found: Found, numbers: array[int]) -> Iterator[Place]:
     path = Path(place)
+    if is_encoded(place):
+        raise InputError(f"{quoted(place)} cannot be captioned: {NOT_READ}")
     if is_address(place) and not path.exists():
         raise InputError(f"{quoted(place)} cannot be captioned: {NO_ADDRESSES}")
     if path.is_dir():
@@ -137,6 +140,10 @@ def _inside(place: str, column: str, found: Found, numbers: array[int]) -> Itera
         with reading_text(path), path.open(encoding="utf-8-sig") as file:
             lines = ((number, line.strip()) for number, line in enumerate(file, start=1))
             yield from _paths(((number, line) for number, line in lines if line), path, "line", found, numbers)
+    elif path.suffix.lower() in SHEETS and path.exists():
+        read_rows(path)  # raises the error that says how to save it
+    elif path.suffix.lower() in PACKED and path.exists():
+        raise InputError(f"{path} is compressed: unpack it, and name the folder or table that comes out")
     elif path.exists():
         yield str(path)  # ./a.jpg and a.jpg are the same
     elif glob.has_magic(place):
@@ -224,6 +231,8 @@ def _paths(
             reason = str(value)
         elif not isinstance(value, str) or not value.strip():
             reason = f"this should be the path of a picture, not {quoted(value)}"
+        elif is_encoded(value):
+            reason = NOT_READ
         elif is_address(value):
             reason = f"{quoted(value)}: {NO_ADDRESSES}"
         if reason:

@@ -28,8 +28,8 @@ from mblip.config import DataRecipe, save_recipe
 from mblip.corpora.jobs import run_jobs
 from mblip.corpora.provenance import changed_file, load_stamps, save_stamps
 from mblip.corpora.sampling import STAMPS, EnglishStage
-from mblip.errors import InputError
-from mblip.mixture.card import write_card
+from mblip.errors import InputError, of_system
+from mblip.mixture.card import CARD, write_card
 from mblip.mixture.exclusion import evaluation_images, image_identity
 from mblip.mixture.plan import check_samples, plan_mix
 from mblip.mixture.templates import Template, Templates, has_prompt, load_templates, normal_prompt
@@ -44,7 +44,9 @@ from mblip.storage import (
     ShardReader,
     atomic_path,
     atomic_write,
+    exclusive_lock,
     language_of,
+    no_empty_folders,
     read_drops,
     read_manifest,
     read_records,
@@ -59,6 +61,7 @@ from mblip.translation.stage import Part, is_translated, parts_of, translate_par
 ROWS_PER_CHUNK = 40 * 1024
 ROWS_PER_BOX = 65_536  # on average; each box becomes a shard
 WORK = ".work"
+RECIPE = "recipe.yaml"
 _TEMPLATES = "templates.jsonl"
 _LOST_TEMPLATES = "templates-lost.jsonl"
 
@@ -68,7 +71,8 @@ def build_mix(
 ) -> Manifest:
     """Build the mix of a recipe: shards, exclusions, recipe, manifest and card (``README.md``).
 
-    A folder that already has this mix is not changed. The same recipe gives the same bytes.
+    A folder that already has this mix is not changed. The same recipe gives the same bytes. While one process builds a
+    mix, a second one is refused in its folder.
 
     Args:
         recipe: The sources, their allocation and translation, and the templates.
@@ -79,24 +83,51 @@ def build_mix(
         progress: Called with the progress.
 
     Raises:
-        InputError: The folder has another mix, or one of raw files that have changed since; or a source, engine or
-            template cannot be used.
+        InputError: The folder has another mix, one of raw files that have changed since, or files of other origin that
+            a mix would overwrite; another process builds a mix there; or a source, engine or template cannot be used.
     """
     identity = mix_hash(recipe)
-    if (folder / "manifest.json").is_file():
-        manifest = read_manifest(folder)
-        if manifest.recipe_hash != identity:
-            raise InputError(f"{folder} holds the mix of another recipe; delete it or name another folder")
-        if changed := changed_file(load_stamps(folder / STAMPS)[1]):
-            raise InputError(
-                f"{changed} has changed since {folder} was made from it; delete that folder to make it again"
-            )
-        shutil.rmtree(folder / WORK, ignore_errors=True)
-        return manifest
-    stages_folder = work or folder / WORK / _sources_hash(recipe)
+    if finished := _finished(folder, identity):
+        return finished
+    _check_place(folder)
+    with no_empty_folders(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise of_system(error, f"cannot write {folder}: {error.strerror}; name another folder") from error
+        with exclusive_lock(folder, "building a mix"):
+            return _finished(folder, identity) or _build(recipe, folder, identity, work, workers, progress)
+
+
+def _finished(folder: Path, identity: str) -> Manifest | None:
+    """The manifest of a folder's mix, which must be of this recipe; None if there is no finished mix."""
+    if not (folder / "manifest.json").is_file():
+        return None
+    manifest = read_manifest(folder)
+    if manifest.recipe_hash != identity:
+        raise InputError(f"{folder} holds the mix of another recipe; delete it or name another folder")
+    if changed := changed_file(load_stamps(folder / STAMPS)[1]):
+        raise InputError(f"{changed} has changed since {folder} was made from it; delete that folder to make it again")
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    return manifest
+
+
+def _check_place(folder: Path) -> None:
+    """Check that a mix would neither overwrite files of other origin nor take them for its own."""
     for path in sorted(folder.glob("*.parquet")):  # other files would count as shards of the mix
         if not re.fullmatch(r"mix-\d{5,}\.parquet", path.name):
             raise InputError(f"{folder} holds {path.name}, which is not part of a mix; name another folder")
+    if (folder / WORK).exists() or (folder / STAMPS).exists():  # a stopped build, or one whose manifest was deleted
+        return
+    for name in (CARD, RECIPE, EXCLUSIONS):
+        if (folder / name).exists():
+            raise InputError(f"{folder} holds a file {name}, which the mix would overwrite; name another folder")
+
+
+def _build(
+    recipe: DataRecipe, folder: Path, identity: str, work: Path | None, workers: int, progress: Progress
+) -> Manifest:
+    stages_folder = work or folder / WORK / _sources_hash(recipe)
     stages = check_samples(recipe, stages_folder, progress)
     boxes_folder = folder / WORK / "boxes" / _boxes_hash(identity, stages)
     boxes = max(1, -(-sum(stage.manifest.rows for stage in stages.values()) // ROWS_PER_BOX))
@@ -123,7 +154,7 @@ def build_mix(
         reasons = Counter(drop.reason for drop in read_drops(folder))
         message = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         raise InputError(f"no example reached the mix ({message}); {folder / EXCLUSIONS} has the reason for each")
-    save_recipe(recipe, folder / "recipe.yaml")
+    save_recipe(recipe, folder / RECIPE)
     stamps = {path: stamp for stage in stages.values() for path, stamp in load_stamps(stage.folder / STAMPS)[1].items()}
     save_stamps(folder / STAMPS, identity, stamps)
     licences = {name: licence for stage in stages.values() for name, licence in stage.manifest.licences.items()}

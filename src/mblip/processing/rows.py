@@ -78,8 +78,8 @@ def open_rows(folder: Path, mapped_from: int = MAPPED_FROM) -> Rows:
     manifest = read_manifest(folder)
     paths = ShardReader(folder, Instruction).paths
     if manifest.rows < mapped_from:
-        tables = [pq.read_table(path, columns=COLUMNS) for path in paths]
-        return Rows(pa.concat_tables(tables).combine_chunks().to_batches())
+        batches = [batch for path in paths for batch in _batches(path, COLUMNS)]
+        return Rows(pa.Table.from_batches(batches).combine_chunks().to_batches() if batches else [])
     return Rows(_mapped(_unpacked(folder, manifest, paths)))
 
 
@@ -128,7 +128,7 @@ def _unpack(paths: Sequence[Path], to: Path) -> None:
     for name in _REPEATED:  # the file format needs one dictionary for the complete file
         found: dict[str, None] = {}
         for path in paths:
-            for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH, columns=[name]):
+            for batch in _batches(path, [name]):
                 found.update(dict.fromkeys(batch.column(0).unique().to_pylist()))
         values[name] = pa.array(list(found), pa.string())
     with (
@@ -137,7 +137,7 @@ def _unpack(paths: Sequence[Path], to: Path) -> None:
         pa.ipc.new_file(sink, schema) as file,
     ):
         for path in paths:
-            for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH, columns=COLUMNS):
+            for batch in _batches(path, COLUMNS):
                 arrays = [
                     pa.DictionaryArray.from_arrays(pc.index_in(batch.column(name), values[name]), values[name])
                     if name in _REPEATED
@@ -145,6 +145,13 @@ def _unpack(paths: Sequence[Path], to: Path) -> None:
                     for name in COLUMNS
                 ]
                 file.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pq.ParquetFile(path).iter_batches(batch_size=_BATCH, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is damaged ({str(error).splitlines()[0][:200]}); make the mix again") from error
 
 
 def _type(name: str) -> pa.DataType:

@@ -40,7 +40,7 @@ from mblip.storage.manifest import (
     read_manifest,
     write_manifest,
 )
-from mblip.storage.shards import ShardReader, ShardWriter, to_table, write_shard
+from mblip.storage.shards import ShardReader, ShardWriter, count_rows, to_table, write_shard
 from mblip.storage.text import check_text, not_utf8, reading_text
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "check_shards",
     "check_text",
     "convert_image",
+    "count_rows",
     "decode_image",
     "encode_record",
     "exclusive_lock",

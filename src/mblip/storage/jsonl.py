@@ -139,19 +139,53 @@ def encode_record(record: Any) -> bytes:
         return (json.dumps(record, allow_nan=False) + "\n").encode()
 
 
+class SecondName(ValueError):
+    """An object has two fields of one name, of which Python's decoder keeps only the last; the text is the name."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise SecondName(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+STRICT_JSON = json.JSONDecoder(object_pairs_hook=_unique)
+"""Decodes JSON, and raises :class:`SecondName` where an object has a name twice."""
+_NEAR = 1000  # characters
+
+
+def is_trailing_comma(error: json.JSONDecodeError) -> bool:
+    """Whether the error is a comma before a closing bracket, which other languages allow and JSON does not."""
+    if not error.msg.startswith(("Expecting", "Illegal")):  # others are inside a text
+        return False
+    before, after = (
+        error.doc[max(0, error.pos - _NEAR) : error.pos].rstrip(),
+        error.doc[error.pos : error.pos + _NEAR].lstrip(),
+    )
+    if after.startswith(","):  # Python 3.13 points to the comma
+        before, after = ",", after[1:].lstrip()
+    return before.endswith(",") and after[:1] in ("]", "}")
+
+
 def parse_line(line: bytes, where: str) -> dict[str, Any]:
     """The object of a line.
 
     Raises:
-        InputError: The line is not one JSON object.
+        InputError: The line is not one JSON object, or an object has a name twice.
         UnicodeDecodeError: It is not UTF-8.
     """
     try:
         # Like json.loads for bytes, without its guess that a line with NUL characters is UTF-16 or UTF-32.
-        row = json.loads(line.decode("utf-8-sig", "surrogatepass"))
+        row = STRICT_JSON.decode(line.decode("utf-8-sig", "surrogatepass"))
     except UnicodeDecodeError:
         raise
+    except SecondName as error:
+        raise InputError(f"{where} has the name {quoted(str(error))} twice in one object; remove one") from error
     except (ValueError, RecursionError) as error:
+        if isinstance(error, json.JSONDecodeError) and is_trailing_comma(error):
+            raise InputError(f"{where} is not valid JSON: remove the comma before the closing bracket") from error
         cut = "" if line.endswith(b"\n") else " (the file is cut off)"
         raise InputError(f"{where} is not valid JSON{cut}: {error}") from error
     if not isinstance(row, dict):

@@ -16,7 +16,7 @@ from mblip.more_languages import add_languages, carried
 from mblip.schema import Drop, Example, Instruction
 from mblip.storage.files import sha256_file, write_json
 from mblip.storage.jsonl import parse_record, read_records
-from mblip.storage.shards import ShardReader, open_shard
+from mblip.storage.shards import ShardReader, count_rows
 
 MANIFEST = "manifest.json"
 EXCLUSIONS = "exclusions.jsonl"
@@ -175,7 +175,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     present = {file.name for file in Path(folder).glob("*.parquet")}
     for name in sorted(present ^ manifest.shards.keys()):
         raise InputError(f"{path} lists other shards than the folder holds: {name} is only in one of them")
-    _check(path, "rows in the shards", sum(_rows(Path(folder) / name) for name in manifest.shards), manifest.rows)
+    _check(path, "rows in the shards", sum(count_rows(Path(folder) / name) for name in manifest.shards), manifest.rows)
     _check(path, "rows by source, task and language", sum(n for _, n in _flatten(manifest.counts)), manifest.rows)
     for name, total in totals.items():
         if total != getattr(manifest, name):
@@ -236,11 +236,6 @@ def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("mblip", "numpy", "pyarrow")} | {
         "python": platform.python_version()
     }
-
-
-def _rows(path: Path) -> int:
-    with open_shard(path) as shard:
-        return int(shard.metadata.num_rows)
 
 
 def _lines(path: Path) -> int:

@@ -285,6 +285,15 @@ def _column(table: pa.Table, name: str, kind: type) -> list[Any]:
     return values
 
 
+def count_rows(path: Path) -> int:
+    """The number of rows in a shard, from its footer.
+
+    Raises:
+        MblipError: The shard is damaged or cannot be read.
+    """
+    return int(open_shard(path).metadata.num_rows)
+
+
 def open_shard(path: Path) -> pq.ParquetFile:
     """Open a Parquet shard.
 

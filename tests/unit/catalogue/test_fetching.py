@@ -184,6 +184,38 @@ def test_lengths_that_lie(site: Site, tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists() and not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize("how", [{}, {"etag": ""}, {"reset": True}])
+def test_an_answer_without_a_length_that_breaks_off_is_noticed(site: Site, tmp_path: Path, how: dict[str, Any]) -> None:
+    said: list[str] = []
+    site.add("/a", CONTENT, length="none", breaks=[100_000], **how)
+    assert fetch(site, tmp_path / "a", say=said.append) == sha(CONTENT)
+    assert (tmp_path / "a").read_bytes() == CONTENT and leftovers(tmp_path) == ["a"] and not said
+    (tmp_path / "a").unlink()
+    site.add("/a", CONTENT, length="none", breaks=[100_000] * 20, etag="")  # never whole, and no version to go on from
+    with pytest.raises(
+        InputError, match=r"failed after 5 tries without progress .*ended after 100,000 bytes, but its server"
+    ):
+        fetch(site, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_end_that_cannot_be_checked_is_told(site: Site, tmp_path: Path) -> None:
+    said: list[str] = []
+    site.add("/a", CONTENT, length="none", ranges=False)
+    assert fetch(site, tmp_path / "a", say=said.append) == sha(CONTENT)
+    assert said == [
+        "a: its server gives no length and no range, so nothing shows whether all of it came; check the file"
+    ]
+    said.clear()
+    (tmp_path / "a").unlink()
+    for how in ({"length": "chunked"}, {}):  # their end is certain
+        site.add("/a", CONTENT, ranges=False, **how)
+        fetch(site, tmp_path / "a", say=said.append)
+    site.add("/a", CONTENT, length="none", ranges=False)
+    fetch(site, tmp_path / "a", size=len(CONTENT), say=said.append)
+    assert not said
+
+
 def test_a_flood_ends_where_the_stated_size_ends(site: Site, tmp_path: Path) -> None:
     page = site.add("/a", CONTENT * 20, length="chunked")
     with pytest.raises(InputError, match="has the SHA-256"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mblip.corpora import json_stream as raw
+from mblip.corpora.rows import read_rows
 from mblip.errors import InputError
 from mblip.storage import read_jsonl
 
@@ -67,6 +68,47 @@ def test_not_a_list(tmp_path: Path, content: bytes, message: str) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         list(raw.stream_json(path))
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+@pytest.mark.parametrize("content", [
+    '[{"a": 1},\n{"a": 2},\n]', '[{"a": 1},\n{"a": 2,\n}]', '[[1],\n["x", [2 ,\n] ]]', '[1,\n\t2,] ',
+])  # fmt: skip
+def test_a_comma_before_a_closing_bracket_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, block: int
+) -> None:
+    monkeypatch.setattr(raw, "_BLOCK", block)
+    (tmp_path / "x.json").write_text(content)
+    line = content[: content.rindex(",")].count("\n") + 1
+    with pytest.raises(InputError, match=rf"x.json, line {line}|x.json, line {line + 1}") as told:
+        list(raw.stream_json(tmp_path / "x.json"))
+    assert "a comma before a closing bracket is not valid JSON; remove the comma" in str(told.value)
+    (tmp_path / "x.json").write_text('{"rows": [1], "b": 2,}')
+    with pytest.raises(InputError, match="remove the comma"):
+        list(raw.stream_fields(tmp_path / "x.json"))
+
+
+def test_commas_and_brackets_in_texts_are_no_error(tmp_path: Path) -> None:
+    rows = ["a,]", "b,}", {"c,": ",]"}, ",\n]"]
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    assert list(raw.stream_json(tmp_path / "x.json")) == rows
+    (tmp_path / "x.json").write_text('["a,\n]"]')  # a line break in a text is not JSON, but the comma is right
+    with pytest.raises(InputError, match="Invalid control character"):
+        list(raw.stream_json(tmp_path / "x.json"))
+
+
+def test_a_name_twice_in_an_object_is_an_error_in_lists_and_lines(tmp_path: Path) -> None:
+    twice = '{"image": "a.png", "image": "b.png", "caption": "x"}'
+    (tmp_path / "x.json").write_text(f'[{{"image": "a.png"}},\n{twice}]')
+    with pytest.raises(InputError, match=r"x.json, line 2: an object has the name 'image' twice; remove one"):
+        list(raw.stream_json(tmp_path / "x.json"))
+    (tmp_path / "x.jsonl").write_text(f'{{"image": "a.png"}}\n{twice}\n{{"image": "c.png"}}\n')
+    with pytest.raises(InputError, match=r"x.jsonl, line 2 has the name 'image' twice in one object; remove one"):
+        list(read_jsonl(tmp_path / "x.jsonl"))
+    found = list(read_rows(tmp_path / "x.jsonl"))
+    assert [row if isinstance(row, dict) else str(row) for row in found] == [
+        {"image": "a.png"}, "line 2 has the name 'image' twice in one object; remove one", {"image": "c.png"},
+    ]  # fmt: skip
 
 
 def test_long_items_are_read_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

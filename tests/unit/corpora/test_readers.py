@@ -359,7 +359,10 @@ def test_damaged_tables(tmp_path: Path, name: str, content: bytes, message: str)
         )
 
 
-BAD_TEXTS = [("", "blank"), ("a\0b", "NUL"), ("a\ud800b", "half a surrogate pair"), (3, "must be a text")]
+BAD_TEXTS = [
+    ("", "blank"), ("\u200b \u200f", "no visible character"), ("a\0b", "NUL"), ("a\ud800b", "half a surrogate pair"),
+    (3, "must be a text"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_TEXTS)

@@ -19,6 +19,7 @@ from mblip.corpora import reading, sample_sources, sampling
 from mblip.corpora.provenance import changed_file, stamp_files
 from mblip.errors import InputError
 from mblip.mixture import build_mix
+from mblip.storage import exclusive_lock
 from mblip.translation import translate_sources
 
 
@@ -57,6 +58,29 @@ def test_stage_is_read_once_and_not_mixed_up(table: Path, tmp_path: Path) -> Non
     table.unlink()  # a finished stage does without it
     sample_sources(_recipe(table, "drop"), tmp_path / "work")
     assert hash_directory(tmp_path / "work") == before
+
+
+def test_files_of_ones_own_in_the_work_folder_are_kept(table: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "work/english/own/notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(
+        InputError, match="english/own holds files that mblip data sample has not written; name another"
+    ):
+        sample_sources(_recipe(table, "drop"), tmp_path / "work")
+    assert [path for path in (tmp_path / "work").rglob("*") if path.is_file()] == [mine]
+
+
+def test_a_second_process_does_not_read_into_the_same_work_folder(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "work/english").mkdir(parents=True)
+    with (
+        exclusive_lock(tmp_path / "work/english", "reading the corpora"),
+        pytest.raises(InputError, match="english: another process is reading the corpora there"),
+    ):
+        sample_sources(_recipe(table, "drop"), tmp_path / "work")
+    sample_sources(_recipe(table, "drop"), tmp_path / "work")
+    with exclusive_lock(tmp_path / "work/english", "reading the corpora"):  # a finished stage is only read
+        assert sample_sources(_recipe(table, "drop"), tmp_path / "work")["own"].manifest.rows == 2500
 
 
 def test_a_changed_file_is_noticed_in_every_stage(table: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -366,6 +367,80 @@ def test_rows_without_an_answer_are_named_or_counted(tmp_path: Path, nothing: st
         score("pope", annotations, path)
     result = score("pope", annotations, path, allow_missing=True)
     assert (result.n, result.fingerprint["without_answer"]) == (3, 1)
+
+
+BAD_ROWS = {
+    "cells": ("p.csv", "question_id,answer\n1,yes\n2,no\n3,yes,more\n", "p.csv, line 4 has 3 cells"),
+    "line": ("p.jsonl", '{"id": 1, "answer": "yes"}\n{"id": 2, "answer": "no"}\n{"id": 3, "answer"\n', "line 3 is not valid"),
+    "lines named json": ("p.json", '{"id": 1, "answer": "yes"}\n{"id": 2, "answer": "no"}\n{"id": 3,', "the file is cut off"),
+    "comma": ("p.jsonl", '{"id": 1, "answer": "yes"}\n{"id": 3, "answer": "yes",}\n{"id": 2, "answer": "no"}\n',
+              "remove the comma"),
+    "twice": ("p.jsonl", '{"id": 1, "answer": "yes"}\n{"id": 3, "answer": "yes", "answer": "no"}\n{"id": 2, "answer": "no"}\n',
+              "line 2 has the name 'answer' twice in one object"),
+    "text": ("p.json", '[{"id": 1, "answer": "yes"}, "no", {"id": 2, "answer": "no"}]', "record 2 is a text, not an object"),
+    "list": ("p.json", '[{"id": 1, "answer": "yes"}, {"id": 2, "answer": "no"}, {"id": 3, "answer": ["a", "b"]}]',
+             "record 3 needs a text as answer"),
+    "no answer": ("p.json", '[{"id": 1, "answer": "yes"}, {"id": 2, "answer": "no"}, {"id": 3}]',
+                  "record 3 needs a text in one"),
+    "no id": ("p.json", '[{"id": 1, "answer": "yes"}, {"answer": "no"}, {"id": 2, "answer": "no"}]', "record 2 names no item"),
+    "odd id": ("p.json", '[{"id": 1, "answer": "yes"}, {"id": [3], "answer": "no"}, {"id": 2, "answer": "no"}]',
+               "an identifier is"),
+    "by order": ("p.json", '[{"answer": "yes"}, {"answer": "no"}, 7]', "record 3 is a number, not an object"),
+    "other answer": ("p.csv", "question_id,answer\n3,no\n1,yes\n2,no\n3,yes\n", "record 4 is a second prediction for '3'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_ROWS)
+def test_a_row_that_cannot_be_used_is_refused_or_left_out_and_told(tmp_path: Path, kind: str) -> None:
+    name, text, message = BAD_ROWS[kind]
+    annotations = lines(tmp_path / "coco_pope_random.json", POPE[:3])
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)):
+        score("pope", annotations, tmp_path / name)
+    right = {str(row["question_id"]): row["label"] for row in POPE[:3]}
+    result = score("pope", annotations, tmp_path / name, allow_missing=True)
+    assert result.n == 2 and result.metrics["accuracy"] == 50 * ((right["1"] == "yes") + (right["2"] == "no"))
+    assert result.fingerprint["predictions_left_out"] == result.fingerprint["without_prediction"] == 1
+    assert message in result.fingerprint["remark"]
+    assert result.fingerprint["remark"].startswith("1 row of the predictions was left out as unusable: ")
+
+
+def test_rows_that_cannot_be_used_are_counted_together(tmp_path: Path) -> None:
+    annotations = lines(tmp_path / "coco_pope_random.json", POPE)
+    (tmp_path / "p.csv").write_text("question_id,answer\n1\n2,no,no\n3,yes\n")
+    with pytest.raises(
+        InputError, match=r"line 2 has 1 cells.*; 1 more rows cannot be used; correct them, or leave them out"
+    ):
+        score("pope", annotations, tmp_path / "p.csv")
+    result = score("pope", annotations, tmp_path / "p.csv", allow_missing=True)
+    assert (result.n, result.fingerprint["predictions_left_out"]) == (1, 2)
+    (tmp_path / "p.csv").write_text("question_id,answer\n1\n2,no,no\n")
+    with pytest.raises(InputError, match=r"line 2 has 1 cells, but the header names 2 columns$"):
+        score("pope", annotations, tmp_path / "p.csv", allow_missing=True)
+
+
+def test_an_answer_that_is_there_twice_counts_once_where_items_may_be_missing(tmp_path: Path) -> None:
+    annotations = lines(tmp_path / "coco_pope_random.json", POPE[:2])
+    (tmp_path / "p.csv").write_text("question_id,answer\n1,yes\n1,yes\n2,no\n")
+    with pytest.raises(InputError, match="record 2 is a second prediction for '1'; remove one"):
+        score("pope", annotations, tmp_path / "p.csv")
+    result = score("pope", annotations, tmp_path / "p.csv", allow_missing=True)
+    assert (result.n, result.fingerprint["predictions_repeated"]) == (2, 1)
+    assert "remark" not in result.fingerprint and "predictions_left_out" not in result.fingerprint
+
+
+@pytest.mark.parametrize("places", [(0, 2), (2, 0), (1, 2), (0, 3)])
+def test_samples_keep_their_items_beside_one_that_cannot_be_used(tmp_path: Path, places: tuple[int, int]) -> None:
+    annotations = lines(tmp_path / "coco_pope_random.json", POPE[:3])
+    rows = [{"doc_id": place, "filtered_resps": [POPE[place]["label"]]} for place in places]
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"doc_id": ')
+    if 3 in places:
+        with pytest.raises(InputError, match="the doc_id of the other rows does not say which item it belongs to"):
+            score("pope", annotations, path, allow_missing=True)
+        return
+    result = score("pope", annotations, path, allow_missing=True)
+    assert (result.n, result.metrics["accuracy"]) == (2, 100)
 
 
 @pytest.mark.parametrize(("name", "text", "message"), [

@@ -290,8 +290,8 @@ def test_our_own_predictions(score: Any) -> None:
         ([{"caption": "x"}], "1 predictions without identifiers"),
         ([{"caption": "x"}, COCO_RESULTS[0]], "record 1 names no item"),
         ([], "holds no predictions"),
-        ([3], "record 1 is int, not an object"),
-        ([[]], "record 1 is list, not an object"),
+        ([3], "record 1 is a number, not an object"),
+        ([[]], "record 1 is a list, not an object"),
     ],
 )
 def test_predictions_that_are_refused(score: Any, predictions: Any, message: str) -> None:
@@ -529,7 +529,7 @@ def test_a_row_in_an_unknown_language_is_named(score: Any, tmp_path: Path) -> No
 
 def test_a_caption_that_is_no_object_makes_no_smaller_denominator(score: Any) -> None:
     captions = {"7": {"caption": "A dog."}, "8": "A cat."}
-    with pytest.raises(InputError, match=r"imgToEval 2 is str, not an object"):
+    with pytest.raises(InputError, match=r"imgToEval 2 is a text, not an object"):
         score("chair", CHAIR, {"overall": {}, "imgToEval": captions}, "lines")
 
 

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +271,63 @@ def test_a_picture_may_be_in_the_table_as_base64_and_rows_may_point_to_another(t
     assert task.ask(task.items[0]).prompt == "q\nA. x\nB. y\nAnswer with the letter of the right option:"
 
 
+def jpeg_in_both_alphabets() -> bytes:
+    """A picture whose base64 has both characters that the URL-safe alphabet writes in another way."""
+    for seed in range(100):
+        file = io.BytesIO()
+        Image.effect_noise((40, 30), 10 + seed).convert("RGB").save(file, "JPEG")
+        if {"+", "/"} <= set(base64.b64encode(file.getvalue()).decode()):
+            return file.getvalue()
+    raise AssertionError
+
+
+SPELLINGS: dict[str, Callable[[bytes], str]] = {
+    "url-safe": lambda data: base64.urlsafe_b64encode(data).decode(),
+    "unpadded": lambda data: base64.urlsafe_b64encode(data).decode().rstrip("="),
+    "data URL": lambda data: f"data:image/jpeg;base64,{base64.b64encode(data).decode()}",
+    "data URL, url-safe": lambda data: f"data:image/jpeg;base64,{base64.urlsafe_b64encode(data).decode()}",
+    "data URL with fields": lambda data: f"DATA:image/jpeg;name=a.jpg;base64,{base64.b64encode(data).decode()}",
+    "data URL without type": lambda data: f"data:;base64,{base64.b64encode(data).decode()}",
+    "lines": lambda data: base64.encodebytes(data).decode(),
+}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_base64_as_encoders_write_it(tmp_path: Path, spelling: str, ending: str) -> None:
+    row = {"image": SPELLINGS[spelling](jpeg_in_both_alphabets()), "question": "q", "answer": "a"}
+    if ending == "csv":
+        table = write_csv(tmp_path / "t.csv", [tuple(row), tuple(row.values())])
+    else:
+        table = lines(tmp_path / "t.jsonl", [row])
+    recipe = EvalRecipe(title="t", tables=(table_section(table, "vqa", "de", ()),))
+    (task,) = load_tasks(read_tables(recipe, tmp_path), tmp_path)
+    assert task.pictures.get(task.items[0].images[0]).size == (40, 30)
+
+
+def test_a_long_name_that_begins_like_base64_is_a_name(tmp_path: Path) -> None:
+    name = "Qk_" + "x" * 80 + ".png"
+    (tmp_path / name).write_bytes(picture(1))
+    table = write_csv(tmp_path / "t.csv", [("image", "question", "answer"), (name, "q", "a")])
+    recipe = EvalRecipe(title="t", tables=(table_section(table, "vqa", "de", ()),))
+    (task,) = load_tasks(read_tables(recipe, tmp_path), tmp_path)
+    assert task.items[0].images == (name,) and task.pictures.get(name).size == (24, 24)
+
+
+def test_rows_that_are_left_out_are_told(tmp_path: Path) -> None:
+    rows = [("image", "question", "answer"), ("a.png", "", "1"), ("a.png", "how many?", "2"), ("a.png", "what?", "")]
+    table = write_csv(tmp_path / "t.csv", rows)
+    with pytest.raises(
+        InputError, match=r"t\.csv, row 1: 'question' is blank; t\.csv, row 3: 'answer' is blank; correct them"
+    ):
+        score(table, write_csv(tmp_path / "p.csv", [("answer",), ("2",)]), "vqa")
+    found = score(table, write_csv(tmp_path / "p.csv", [("answer",), ("2",)]), "vqa", allow_missing=True)
+    assert (found.n, found.fingerprint["rows_left_out"]) == (1, 2)
+    assert found.fingerprint["remark"] == (
+        "2 rows of the table were left out as unusable: t.csv, row 1: 'question' is blank; and others"
+    )
+
+
 def test_a_run_answers_a_table_and_reads_a_file_of_predictions_in_its_place(tmp_path: Path) -> None:
     table, columns = write_captions(tmp_path, "parquet with pictures")
     recipe = EvalRecipe(title="t", tables=(table_section(table, "caption", "de", columns),))
@@ -525,7 +582,7 @@ PREDICTIONS = {
         b'{"id": 1, "answer": "x"}\n{"id": 2, "answer":\n{"id": 3}\n',
         "p.jsonl, line 2 is not valid JSON",
     ),
-    "cells": ("p.csv", b"id,answer\n1,2,3\n", "line 2 has 3 cells.*; correct this row, or remove it"),
+    "cells": ("p.csv", b"id,answer\n1,2,3\n", "line 2 has 3 cells.*; correct it, or leave it out with --allow-missing"),
 }
 
 

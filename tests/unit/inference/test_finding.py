@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -63,9 +64,6 @@ def test_tables_and_lists_in_many_forms(tmp_path: Path, name: str, content: str)
 )  # fmt: skip
 def test_what_names_no_picture_says_why(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     (tmp_path / name).write_bytes(content)
-    if name.endswith(".xlsx"):  # no table here: opened as a picture, which it is not either
-        assert find_pictures([str(tmp_path / name)]).pictures == [str(tmp_path / name)]
-        return
     with pytest.raises(InputError) as told:
         find_pictures([str(tmp_path / name)])
     assert says in str(told.value) and len(str(told.value)) < 700
@@ -76,8 +74,26 @@ def test_what_names_no_picture_says_why(tmp_path: Path, name: str, content: byte
     ["https://example.org/a.jpg", "s3://bucket/a.jpg", "http:/x/a.jpg", "data:image/png;base64,AA", "gs://b/c"],
 )
 def test_addresses_are_not_fetched(address: str) -> None:
-    with pytest.raises(InputError, match=r"cannot be captioned: it is an address, and pictures are not fetched here"):
+    what = "a picture in base64" if "base64" in address else "an address, and pictures are not fetched here"
+    with pytest.raises(InputError, match=f"cannot be captioned: it is {what}"):
         find_pictures([address])
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar.gz", "t.csv.gz", "list.txt.xz", "PHOTOS.ZIP", "photos.tgz"])
+def test_compressed_files_are_not_taken_for_pictures(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"PK\3\4")
+    with pytest.raises(InputError, match=f"{name} is compressed: unpack it, and name the folder or table"):
+        find_pictures([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("form", ["{}", "data:image/png;base64,{}"])
+def test_pictures_in_base64_are_told_apart_from_names_and_addresses(tmp_path: Path, form: str) -> None:
+    picture = form.format(base64.urlsafe_b64encode(_photo()).decode())
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image": picture}) + "\n" + json.dumps({"image": "x.jpg"}))
+    found = find_pictures([str(tmp_path / "t.jsonl")])
+    assert found.pictures == [str(tmp_path / "x.jpg")]
+    ((where, why),) = found.skipped
+    assert where.endswith("t.jsonl, row 1") and why.startswith("it is a picture in base64") and len(why) < 200
 
 
 def test_one_bad_row_stops_no_other(tmp_path: Path) -> None:

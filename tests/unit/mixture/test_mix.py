@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from tests.killed import At, Commands
 
 from mblip.config import AllocationSection, DataRecipe, SourceSection, load_recipe, save_recipe
 from mblip.errors import InputError
-from mblip.mixture import build_mix, plan_mix, plan_what_is_there
+from mblip.mixture import build_mix, plan_mix, plan_what_is_there, write_card
 from mblip.mixture import mix as module
 from mblip.mixture.plan import PartialPlan
+from mblip.processing.rows import open_rows
 from mblip.schema import Instruction
-from mblip.storage import ShardReader, check_shards, read_drops
+from mblip.storage import ShardReader, check_shards, exclusive_lock, read_drops, read_manifest
 from mblip.translation import is_held_out
 
 SMALL = ("sources.scenes.options.scenes=600", "sources.scenes.options.texts=6")
@@ -71,6 +73,35 @@ def test_a_folder_with_tables_of_ones_own_is_left_alone(tmp_path: Path, name: st
     with pytest.raises(InputError, match=f"holds {name}, which is not part of a mix; name another folder"):
         build_mix(_recipe(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["README.md", "recipe.yaml", "exclusions.jsonl"])
+def test_files_of_ones_own_are_not_overwritten(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    (tmp_path / "photo.jpg").write_bytes(b"mine too")
+    with pytest.raises(InputError, match=f"holds a file {name}, which the mix would overwrite; name another folder"):
+        build_mix(_recipe(), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: b"mine", "photo.jpg": b"mine too"}
+
+
+def test_a_second_process_is_refused_in_the_folder_of_a_mix(tmp_path: Path) -> None:
+    (tmp_path / "mix").mkdir()
+    with (
+        exclusive_lock(tmp_path / "mix", "building a mix"),
+        pytest.raises(InputError, match="mix: another process is building a mix there; wait for it"),
+    ):
+        build_mix(_recipe(), tmp_path / "mix")
+    assert not any((tmp_path / "mix").iterdir())
+
+
+@pytest.mark.parametrize("cut", [0, 100, -200])
+def test_a_shard_that_is_cut_off_is_named(folder: Path, tmp_path: Path, cut: int) -> None:
+    shutil.copytree(folder, tmp_path / "mix")
+    shard = next(iter(sorted((tmp_path / "mix").glob("*.parquet"))))
+    shard.write_bytes(shard.read_bytes()[:cut])
+    for step in (read_manifest, write_card, lambda path: build_mix(_recipe(), path), open_rows):
+        with pytest.raises(InputError, match=f"{shard.name} is damaged or not a Parquet file"):
+            step(tmp_path / "mix")
 
 
 def test_a_mix_without_an_instruction_says_why(tmp_path: Path) -> None:

@@ -133,6 +133,17 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
         open_rows(folder, 0)
 
 
+@pytest.mark.parametrize("mapped_from", [0, 1 << 30])
+def test_a_shard_with_damaged_rows_is_named(tmp_path: Path, mapped_from: int) -> None:
+    folder = make(tmp_path / "mix", "scattered")
+    shard = folder / "mix-1-00000.parquet"
+    content = bytearray(shard.read_bytes())
+    content[4:2000] = bytes(1996)  # the footer stays whole
+    shard.write_bytes(content)
+    with pytest.raises(InputError, match=r"mix-1-00000.parquet is damaged \(.*\); make the mix again"):
+        open_rows(folder, mapped_from)
+
+
 def test_processes_that_open_a_mix_at_once_unpack_it_once(tmp_path: Path) -> None:
     folder = make(tmp_path / "mix", "scattered", 3000)
     context = multiprocessing.get_context("fork")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import io
 import ipaddress
@@ -12,17 +10,17 @@ import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import BinaryIO
-from urllib.parse import unquote, urljoin
+from urllib.parse import urljoin
 
 import httpx
 from PIL import Image
 
 from mblip.errors import InputError
 from mblip.storage import UnreadableImage, decode_image
+from mblip.storage.encoded import decode_picture
 
 UPLOAD = "upload:"
 _REDIRECTS = 3
-_STANDARD = str.maketrans("-_", "+/")
 # Number of resized pictures that are kept, and pixels of the largest. A photo is often asked about more than once, and
 # decoding it takes longer than a small model's answer.
 _KEPT, _SMALL = 64, 1 << 20
@@ -191,15 +189,7 @@ async def _resolve(host: str, port: int) -> list[str]:
 
 
 def _from_data_url(url: str) -> bytes:
-    """The bytes in a data URL; its declared type is ignored."""
-    head, comma, data = url.partition(",")
-    if not comma or not re.search(r";\s*base64\s*$", head, re.IGNORECASE):
-        raise BadPicture("a data URL must read data:image/TYPE;base64,...")
-    if "%" in data:
-        data = unquote(data)
-    # Line breaks, the URL-safe alphabet and missing padding are accepted.
-    data = "".join(data.split()).translate(_STANDARD).rstrip("=")
     try:
-        return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadPicture(f"the data URL is not valid base64 ({error})") from error
+        return decode_picture(url)
+    except ValueError as error:
+        raise BadPicture(f"the data URL cannot be used: {error}") from error
