@@ -182,7 +182,7 @@ def test_a_closed_stream_stops_generating(two: dict[str, VisionLLM]) -> None:
 
 
 def test_an_error_of_the_generating_thread_reaches_the_reader(two: dict[str, VisionLLM]) -> None:
-    with pytest.raises(ValueError, match="no_such_option"):
+    with pytest.raises(InputError, match="no_such_option"):
         list(generator(two["mt5"], no_such_option=1).stream(REQUESTS[0]))
 
 
