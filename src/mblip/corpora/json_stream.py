@@ -360,11 +360,12 @@ class _Scanner:
 
     def end(self) -> None:
         """Check that nothing follows, as it would be ignored silently."""
-        while not (rest := self._window[self._place :].strip()):
+        while not (rest := self._window[self._place :].lstrip()):
             self._place = len(self._window)
             if not self._read():
                 return
-        raise self.error(f"the file should end here, but continues with {rest[:20]!r}")
+        self._place = len(self._window) - len(rest)
+        raise self.error(f"the file should end here, but continues with {rest[:20].rstrip()!r}")
 
     def _expect(self, wanted: str) -> str:
         found = self.peek()

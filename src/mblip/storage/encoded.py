@@ -22,7 +22,11 @@ def is_encoded(text: str) -> bool:
     if _URL.match(text):
         return True
     bare = text.lstrip()
-    return len(bare) > _LEAST and bare.startswith(_BEGINNINGS) and bool(_ALPHABET.fullmatch(bare[:_LEAST]))
+    return (
+        len(bare) > _LEAST
+        and bare.startswith(_BEGINNINGS)
+        and bool(_ALPHABET.fullmatch(bare[:_LEAST] + bare[-_LEAST:]))
+    )
 
 
 def decode_picture(text: str) -> bytes:

@@ -485,7 +485,7 @@ def test_an_evaluation_of_answers_needs_no_pictures_and_no_questions(tmp_path: P
 
 
 def test_rows_that_name_no_language_cost_no_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mblip.languages.guess", lambda *words: pytest.fail("a guess nobody reads"))
+    monkeypatch.setattr("mblip.languages._hint", lambda *words: pytest.fail("a guess nobody reads"))
     asked = {"7": {"question": "Is it red?", "imageId": "n1", "answer": "yes", "language": "de", "isBalanced": True}}
     annotations = whole(tmp_path / "testdev.json", asked)
     for name, row in enumerate([{}, {"language": "natural"}]):
