@@ -170,7 +170,9 @@ def caption(
                 else:
                     for row in result:
                         shown = dataclasses.asdict(row)
-                        print(json.dumps(shown, ensure_ascii=False) if as_json else _in_columns(list(shown.values())[:3]))
+                        print(
+                            json.dumps(shown, ensure_ascii=False) if as_json else _in_columns(list(shown.values())[:3])
+                        )
                 progress("", count, total)
         except BaseException:
             if file and skipped:

@@ -192,7 +192,9 @@ def test_an_answer_without_a_length_that_breaks_off_is_noticed(site: Site, tmp_p
     assert (tmp_path / "a").read_bytes() == CONTENT and leftovers(tmp_path) == ["a"] and not said
     (tmp_path / "a").unlink()
     site.add("/a", CONTENT, length="none", breaks=[100_000] * 20, etag="")  # never whole, and no version to go on from
-    with pytest.raises(InputError, match="failed after 5 tries without progress .*ended after 100,000 bytes, but its server"):
+    with pytest.raises(
+        InputError, match=r"failed after 5 tries without progress .*ended after 100,000 bytes, but its server"
+    ):
         fetch(site, tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
@@ -201,7 +203,9 @@ def test_an_end_that_cannot_be_checked_is_told(site: Site, tmp_path: Path) -> No
     said: list[str] = []
     site.add("/a", CONTENT, length="none", ranges=False)
     assert fetch(site, tmp_path / "a", say=said.append) == sha(CONTENT)
-    assert said == ["a: its server gives no length and no range, so nothing shows whether all of it came; check the file"]
+    assert said == [
+        "a: its server gives no length and no range, so nothing shows whether all of it came; check the file"
+    ]
     said.clear()
     (tmp_path / "a").unlink()
     for how in ({"length": "chunked"}, {}):  # their end is certain

@@ -64,7 +64,9 @@ def test_files_of_ones_own_in_the_work_folder_are_kept(table: Path, tmp_path: Pa
     mine = tmp_path / "work/english/own/notes.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    with pytest.raises(InputError, match="english/own holds files that mblip data sample has not written; name another"):
+    with pytest.raises(
+        InputError, match="english/own holds files that mblip data sample has not written; name another"
+    ):
         sample_sources(_recipe(table, "drop"), tmp_path / "work")
     assert [path for path in (tmp_path / "work").rglob("*") if path.is_file()] == [mine]
 

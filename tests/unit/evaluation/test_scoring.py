@@ -325,7 +325,7 @@ def test_data_that_are_refused(score: Any, data: Any, kind: str, message: str) -
     [
         ('[{"image_id": 7, "caption": "a do', "line 1 is cut off"),
         ('[{"image_id": 7,\n "caption": "a dog"},', "line 2 is cut off"),
-        ('{"image_id": 7}\n{"image_id" 8}\n', "line 2 is not valid JSON"),
+        ('{"image_id": 7, "caption": "x"}\n{"image_id" 8}\n', "line 2 is not valid JSON"),
         ("", "is empty"),
         ("\n \n", "is empty"),
         ("[" * 100_000, "is not valid JSON|cut off"),
@@ -533,7 +533,7 @@ def test_a_caption_that_is_no_object_makes_no_smaller_denominator(score: Any) ->
         score("chair", CHAIR, {"overall": {}, "imgToEval": captions}, "lines")
 
 
-@pytest.mark.parametrize(("images", "message"), [(5, "has 5 for 'images'"), ([5], "image 1 is int")])
+@pytest.mark.parametrize(("images", "message"), [(5, "has 5 for 'images'"), ([5], "image 1 is a number")])
 def test_images_of_coco_that_are_no_list_of_objects(score: Any, images: Any, message: str) -> None:
     data = {"images": images, "annotations": [{"image_id": 1, "caption": "A dog."}]}
     with pytest.raises(InputError, match=message):

@@ -316,7 +316,9 @@ def test_a_long_name_that_begins_like_base64_is_a_name(tmp_path: Path) -> None:
 def test_rows_that_are_left_out_are_told(tmp_path: Path) -> None:
     rows = [("image", "question", "answer"), ("a.png", "", "1"), ("a.png", "how many?", "2"), ("a.png", "what?", "")]
     table = write_csv(tmp_path / "t.csv", rows)
-    with pytest.raises(InputError, match=r"t\.csv, row 1: 'question' is blank; t\.csv, row 3: 'answer' is blank; correct them"):
+    with pytest.raises(
+        InputError, match=r"t\.csv, row 1: 'question' is blank; t\.csv, row 3: 'answer' is blank; correct them"
+    ):
         score(table, write_csv(tmp_path / "p.csv", [("answer",), ("2",)]), "vqa")
     found = score(table, write_csv(tmp_path / "p.csv", [("answer",), ("2",)]), "vqa", allow_missing=True)
     assert (found.n, found.fingerprint["rows_left_out"]) == (1, 2)
@@ -579,7 +581,7 @@ PREDICTIONS = {
         b'{"id": 1, "answer": "x"}\n{"id": 2, "answer":\n{"id": 3}\n',
         "p.jsonl, line 2 is not valid JSON",
     ),
-    "cells": ("p.csv", b"id,answer\n1,2,3\n", "line 2 has 3 cells.*; correct it, or leave it out with --allow-missing"),
+    "cells": ("p.csv", b"id,answer\n1,2,3\n", "line 2 has 3 cells.*; none of the file's rows can be used: correct it"),
 }
 
 
