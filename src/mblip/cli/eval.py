@@ -90,7 +90,10 @@ def evaluate(
         typer.Option("--candidates", help="Choose the most likely of the possible answers instead of generating one."),
     ] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out and count items without an image, answer or prediction.")
+        bool,
+        typer.Option(
+            "--allow-missing", help="Leave out and count items without an image, answer or usable prediction."
+        ),
     ] = False,
     endpoint: Annotated[
         str, typer.Option(help="Base of an OpenAI-compatible API; its key is read from OPENAI_API_KEY.")

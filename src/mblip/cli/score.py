@@ -32,7 +32,9 @@ def score(
     segmenter: Annotated[str, typer.Option(help="Word segmenter for captions: none, characters or spacy.")] = "",
     allow_missing: Annotated[
         bool,
-        typer.Option("--allow-missing", help="Score only the items that have a prediction; the others are counted."),
+        typer.Option(
+            "--allow-missing", help="Score only the items that have a usable prediction; the others are counted."
+        ),
     ] = False,
     task: Annotated[str, typer.Option(help="Task of a table: caption, vqa or choice.")] = "",
     columns: Annotated[

@@ -109,7 +109,7 @@ def read_answers(path: Path, benchmark: Benchmark, language: str) -> list[Answer
     if not found:
         raise InputError(f"{path} holds no predictions in {language!r}; it has {', '.join(sorted(others))}")
     if all(answer.problem for answer in found):
-        raise InputError(found[0].problem)
+        raise InputError(f"{found[0].problem}; none of the file's rows can be used: correct it")
     return found
 
 
@@ -165,6 +165,7 @@ def match_answers(
             raise InputError(f"{more[0].where} is a second prediction for {name!r}; remove one")
         if any(other.text != first.text for other in more):  # nobody knows which one counts
             bad += [f"{other.where} is a second prediction for {name!r}, with another answer" for other in more]
+            bad.append(f"{first.where} is a prediction for {name!r}, which another row contradicts")
             del given[name]
     if bad and not allow_missing:
         raise InputError(_refused(bad))

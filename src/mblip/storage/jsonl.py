@@ -160,10 +160,8 @@ def is_trailing_comma(error: json.JSONDecodeError) -> bool:
     """Whether the error is a comma before a closing bracket, which other languages allow and JSON does not."""
     if not error.msg.startswith(("Expecting", "Illegal")):  # others are inside a text
         return False
-    before, after = (
-        error.doc[max(0, error.pos - _NEAR) : error.pos].rstrip(),
-        error.doc[error.pos : error.pos + _NEAR].lstrip(),
-    )
+    before = error.doc[max(0, error.pos - _NEAR) : error.pos].rstrip()
+    after = error.doc[error.pos : error.pos + _NEAR].lstrip()
     if after.startswith(","):  # Python 3.13 points to the comma
         before, after = ",", after[1:].lstrip()
     return before.endswith(",") and after[:1] in ("]", "}")

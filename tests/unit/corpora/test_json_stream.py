@@ -149,7 +149,7 @@ def test_what_follows_the_end_is_an_error(
     path = tmp_path / "x.json"
     path.write_text("[1, 2]" + rest)
     with pytest.raises(
-        InputError, match=r"x\.json, (character \d+|line 2): the file should end here, but continues with"
+        InputError, match=r"x\.json, (?:character|line) \d+: the file should end here, but continues with"
     ):
         list(raw.stream_json(path))
     path.write_text('{"rows": [1, 2]}' + rest)

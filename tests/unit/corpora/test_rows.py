@@ -162,8 +162,8 @@ def test_parquet_of_the_hub_with_pictures_in_its_cells(tmp_path: Path) -> None:
 def test_addresses_are_not_fetched_and_said_so_briefly(tmp_path: Path, address: str) -> None:
     (tmp_path / "t.tsv").write_text(f"image\ttext\n{address}\tx\nb.jpg\ty\n")
     first, second = _table(tmp_path / "t.tsv")
-    why = "a picture in base64, which is not read here" if "base64" in address else "pictures are not fetched here"
-    assert why in first.detail and len(first.detail) < 2 * LONGEST
+    what = "it is a picture in base64" if "base64" in address else "pictures are not fetched here"
+    assert what in first.detail and len(first.detail) < 2 * LONGEST
     assert second.images == ("b.jpg",)
 
 

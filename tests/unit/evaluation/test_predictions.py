@@ -369,22 +369,18 @@ def test_rows_without_an_answer_are_named_or_counted(tmp_path: Path, nothing: st
     assert (result.n, result.fingerprint["without_answer"]) == (3, 1)
 
 
+_ONE, _TWO = '{"id": 1, "answer": "yes"}', '{"id": 2, "answer": "no"}'
 BAD_ROWS = {
     "cells": ("p.csv", "question_id,answer\n1,yes\n2,no\n3,yes,more\n", "p.csv, line 4 has 3 cells"),
-    "line": ("p.jsonl", '{"id": 1, "answer": "yes"}\n{"id": 2, "answer": "no"}\n{"id": 3, "answer"\n', "line 3 is not valid"),
-    "lines named json": ("p.json", '{"id": 1, "answer": "yes"}\n{"id": 2, "answer": "no"}\n{"id": 3,', "the file is cut off"),
-    "comma": ("p.jsonl", '{"id": 1, "answer": "yes"}\n{"id": 3, "answer": "yes",}\n{"id": 2, "answer": "no"}\n',
-              "remove the comma"),
-    "twice": ("p.jsonl", '{"id": 1, "answer": "yes"}\n{"id": 3, "answer": "yes", "answer": "no"}\n{"id": 2, "answer": "no"}\n',
-              "line 2 has the name 'answer' twice in one object"),
-    "text": ("p.json", '[{"id": 1, "answer": "yes"}, "no", {"id": 2, "answer": "no"}]', "record 2 is a text, not an object"),
-    "list": ("p.json", '[{"id": 1, "answer": "yes"}, {"id": 2, "answer": "no"}, {"id": 3, "answer": ["a", "b"]}]',
-             "record 3 needs a text as answer"),
-    "no answer": ("p.json", '[{"id": 1, "answer": "yes"}, {"id": 2, "answer": "no"}, {"id": 3}]',
-                  "record 3 needs a text in one"),
-    "no id": ("p.json", '[{"id": 1, "answer": "yes"}, {"answer": "no"}, {"id": 2, "answer": "no"}]', "record 2 names no item"),
-    "odd id": ("p.json", '[{"id": 1, "answer": "yes"}, {"id": [3], "answer": "no"}, {"id": 2, "answer": "no"}]',
-               "an identifier is"),
+    "line": ("p.jsonl", f'{_ONE}\n{_TWO}\n{{"id": 3, "answer"\n', "line 3 is not valid"),
+    "lines named json": ("p.json", f'{_ONE}\n{_TWO}\n{{"id": 3,', "the file is cut off"),
+    "comma": ("p.jsonl", f'{_ONE}\n{{"id": 3, "answer": "yes",}}\n{_TWO}\n', "remove the comma"),
+    "twice": ("p.jsonl", f'{_ONE}\n{{"id": 3, "id": 4, "answer": "no"}}\n{_TWO}\n', "line 2 has the name 'id' twice"),
+    "text": ("p.json", f'[{_ONE}, "no", {_TWO}]', "record 2 is a text, not an object"),
+    "list": ("p.json", f'[{_ONE}, {_TWO}, {{"id": 3, "answer": ["a", "b"]}}]', "record 3 needs a text as answer"),
+    "no answer": ("p.json", f'[{_ONE}, {_TWO}, {{"id": 3}}]', "record 3 needs a text in one"),
+    "no id": ("p.json", f'[{_ONE}, {{"answer": "no"}}, {_TWO}]', "record 2 names no item"),
+    "odd id": ("p.json", f'[{_ONE}, {{"id": [3], "answer": "no"}}, {_TWO}]', "an identifier is a text or an integer"),
     "by order": ("p.json", '[{"answer": "yes"}, {"answer": "no"}, 7]', "record 3 is a number, not an object"),
     "other answer": ("p.csv", "question_id,answer\n3,no\n1,yes\n2,no\n3,yes\n", "record 4 is a second prediction for '3'"),
 }  # fmt: skip
@@ -400,9 +396,11 @@ def test_a_row_that_cannot_be_used_is_refused_or_left_out_and_told(tmp_path: Pat
     right = {str(row["question_id"]): row["label"] for row in POPE[:3]}
     result = score("pope", annotations, tmp_path / name, allow_missing=True)
     assert result.n == 2 and result.metrics["accuracy"] == 50 * ((right["1"] == "yes") + (right["2"] == "no"))
-    assert result.fingerprint["predictions_left_out"] == result.fingerprint["without_prediction"] == 1
+    rows = 2 if kind == "other answer" else 1  # neither of two answers counts
+    assert (result.fingerprint["predictions_left_out"], result.fingerprint["without_prediction"]) == (rows, 1)
+    told = "1 row of the predictions was" if rows == 1 else "2 rows of the predictions were"
+    assert result.fingerprint["remark"].startswith(f"{told} left out as unusable: ")
     assert message in result.fingerprint["remark"]
-    assert result.fingerprint["remark"].startswith("1 row of the predictions was left out as unusable: ")
 
 
 def test_rows_that_cannot_be_used_are_counted_together(tmp_path: Path) -> None:
@@ -415,7 +413,9 @@ def test_rows_that_cannot_be_used_are_counted_together(tmp_path: Path) -> None:
     result = score("pope", annotations, tmp_path / "p.csv", allow_missing=True)
     assert (result.n, result.fingerprint["predictions_left_out"]) == (1, 2)
     (tmp_path / "p.csv").write_text("question_id,answer\n1\n2,no,no\n")
-    with pytest.raises(InputError, match=r"line 2 has 1 cells, but the header names 2 columns$"):
+    with pytest.raises(
+        InputError, match=r"line 2 has 1 cells, but the header names 2 columns; none of the file's rows can be used"
+    ):
         score("pope", annotations, tmp_path / "p.csv", allow_missing=True)
 
 

@@ -325,7 +325,7 @@ def test_data_that_are_refused(score: Any, data: Any, kind: str, message: str) -
     [
         ('[{"image_id": 7, "caption": "a do', "line 1 is cut off"),
         ('[{"image_id": 7,\n "caption": "a dog"},', "line 2 is cut off"),
-        ('{"image_id": 7, "caption": "a dog"}\n{"image_id" 8}\n', "line 2 is not valid JSON"),
+        ('{"image_id": 7, "caption": "x"}\n{"image_id" 8}\n', "line 2 is not valid JSON"),
         ("", "is empty"),
         ("\n \n", "is empty"),
         ("[" * 100_000, "is not valid JSON|cut off"),

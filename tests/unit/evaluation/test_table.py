@@ -582,11 +582,7 @@ PREDICTIONS = {
         b'{"id": 1, "answer": "x"}\n{"id": 2, "answer":\n{"id": 3}\n',
         "p.jsonl, line 2 is not valid JSON",
     ),
-    "cells": (
-        "p.csv",
-        b"id,answer\n1,2\n1,2,3\n",
-        "line 3 has 3 cells.*; correct it, or leave it out with --allow-missing",
-    ),
+    "cells": ("p.csv", b"id,answer\n1,2,3\n", "line 2 has 3 cells.*; none of the file's rows can be used: correct it"),
 }
 
 

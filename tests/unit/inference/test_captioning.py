@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from tests import checkpoints
 
+from mblip.cli.caption import _in_columns
 from mblip.errors import InputError
 from mblip.inference.caption_file import CaptionFile
 from mblip.inference.captioning import caption_pictures
@@ -74,6 +75,12 @@ def test_pictures_are_found_in_folders_patterns_and_tables(folder: Path, tmp_pat
 def test_one_picture_named_in_two_ways_is_captioned_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert find_pictures(["00.png", "./00.png", "./0[0]*.png", ".//00.png"]) == ["00.png"]
+
+
+def test_names_with_control_characters_stay_on_one_line_of_the_screen() -> None:
+    assert _in_columns(["a\n\tb\x1b[2J\x9b.png", "fa", "می\u200cخواهم 👩\u200d👧"]) == (
+        "a\\n\\tb\\x1b[2J\\x9b.png\tfa\tمی\u200cخواهم 👩\u200d👧"
+    )
 
 
 def test_a_name_that_is_not_utf8_is_told_and_the_rest_done(model: Predictor, folder: Path, tmp_path: Path) -> None:
