@@ -283,7 +283,7 @@ def test_bad_lines_are_named(tmp_path: Path, content: bytes, message: str) -> No
 def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*nothing"):
         list(read_jsonl(tmp_path / "nothing"))
-    with pytest.raises(InputError, match="Is a directory; a file is expected there"):
+    with pytest.raises(InputError, match=r"cannot write .*: Is a directory; it is a folder"):
         JsonlAppender(tmp_path)
 
 

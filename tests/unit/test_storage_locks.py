@@ -81,7 +81,7 @@ for _ in range(300):
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(InputError, match=r"cannot write .*a folder is expected: correct the path"),
+        pytest.raises(InputError, match=r"cannot write .*; a part of its path is a file"),
         exclusive_lock(tmp_path / "file/a.csv", "writing"),
     ):
         pytest.fail("no such folder")

@@ -118,7 +118,7 @@ def read(
 def describe_row(name: str, columns: dict[str, str] | None = None) -> str:
     """The words for a row in messages, from the second part of an example's id and the option of :func:`read`."""
     if columns and "id" in columns:
-        return f"{columns['id']} {name}"
+        return f"row with {columns['id']}={name}"
     return f"record {name.partition('-')[0]}"
 
 

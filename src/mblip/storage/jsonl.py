@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
-from mblip.errors import InputError, cannot_read, quoted
+from mblip.errors import InputError, cannot_write, quoted
 from mblip.storage.files import Appender, atomic_write
 from mblip.storage.text import reading_text
 
@@ -228,5 +228,5 @@ def _end_of_last_line(path: Path) -> int:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise cannot_read(path, error) from error
+        raise cannot_write(path, error) from error
     return 0

@@ -383,7 +383,7 @@ def test_bad_keys_and_ids_stop_or_are_counted(tmp_path: Path, field: str, text: 
     path = _lines(tmp_path / "own.jsonl", [rows[0], rows[1] | {field: text}, rows[2]])
     columns = {"image": "file", "caption": "text", "id": "n"}
     options = {"path": path, "columns": columns, "task": "caption", "licence": "own"}
-    with pytest.raises(InputError, match=r"own\.jsonl, n .*: unusable text \((image|id) contains .*bad_rows"):
+    with pytest.raises(InputError, match=r"own\.jsonl, row with n=.*: unusable text \((image|id) contains .*bad_rows"):
         _read("table", **options)
     kinds = [type(record) for record in _read("table", bad_rows="drop", **options)]
     assert kinds == [Example, Drop, Example]
@@ -433,7 +433,7 @@ def test_images_that_are_missing_empty_or_damaged(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"several.jsonl, record 2: missing image \(missing.png\)"):
         _read("table", images=str(store), **{**options, "path": several})
     named = {**options, "path": several, "columns": {"image": "file", "caption": "text", "id": "no"}}
-    with pytest.raises(InputError, match=r"several.jsonl, no n-missing.png-0: missing image \(missing.png\)"):
+    with pytest.raises(InputError, match=r"several.jsonl, row with no=n-missing.png-0: missing image \(missing.png\)"):
         _read("table", images=str(store), **named)
 
 
