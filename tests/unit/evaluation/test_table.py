@@ -305,6 +305,16 @@ def test_base64_as_encoders_write_it(tmp_path: Path, spelling: str, ending: str)
     assert task.pictures.get(task.items[0].images[0]).size == (40, 30)
 
 
+@pytest.mark.parametrize("written", [json.dumps, str])
+@pytest.mark.parametrize("spelling", ["url-safe", "unpadded"])
+def test_a_cell_may_list_pictures_in_base64(tmp_path: Path, spelling: str, written: Callable[[list[str]], str]) -> None:
+    said = SPELLINGS[spelling](jpeg_in_both_alphabets())
+    table = write_csv(tmp_path / "t.csv", [("image", "question", "answer"), (written([said, said]), "q", "a")])
+    recipe = EvalRecipe(title="t", tables=(table_section(table, "vqa", "de", ()),))
+    (task,) = load_tasks(read_tables(recipe, tmp_path), tmp_path)
+    assert [task.pictures.get(key).size for key in task.items[0].images] == [(40, 30)] * 2
+
+
 def test_a_long_name_that_begins_like_base64_is_a_name(tmp_path: Path) -> None:
     name = "Qk_" + "x" * 80 + ".png"
     (tmp_path / name).write_bytes(picture(1))
