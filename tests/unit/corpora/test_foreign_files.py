@@ -208,7 +208,7 @@ def test_json_lines_called_json_and_ids_that_are_missing(tmp_path: Path) -> None
 def test_duplicate_ids_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text('{"file": "a.jpg", "text": "x", "n": 1}\n' * 2)
-    with pytest.raises(InputError, match=r"own.jsonl, s/1: duplicate id .example 2 of the source"):
+    with pytest.raises(InputError, match=r"own.jsonl, row with n=1: duplicate id .example 2 of the source"):
         _table(path, id="n")
     assert [getattr(r, "reason", "") for r in _table(path, "drop", id="n")] == ["", "duplicate id"]
 

@@ -38,7 +38,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_duplicate_ids_stop_or_are_counted(table: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"own.jsonl, own/0: duplicate id \(example 2501 of the source has"):
+    with pytest.raises(InputError, match=r"own.jsonl, row with id=0: duplicate id \(example 2501 of the source has"):
         sample_sources(_recipe(table), tmp_path / "work")
     assert not (tmp_path / "work/english/own/manifest.json").exists()
     stage = sample_sources(_recipe(table, "drop"), tmp_path / "work")["own"]
