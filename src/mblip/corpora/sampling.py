@@ -16,7 +16,7 @@ from mblip.catalogue.wanted import check_raw_files
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora.provenance import changed_file, load_stamps, raw_files, save_stamps, stamp_files
 from mblip.corpora.reading import files_to_read, nothing_read, read_source, reader_module
-from mblip.errors import InputError, MblipError, of_system
+from mblip.errors import InputError, MblipError, cannot_write
 from mblip.progress import Progress, silent
 from mblip.schema import Drop, Example
 from mblip.storage import (
@@ -166,7 +166,7 @@ def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progres
         try:
             shared.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise of_system(error, f"cannot write {shared}: {error.strerror}; name another folder") from error
+            raise cannot_write(shared, error) from error
         if (stage_folder(work, source.name) / "manifest.json").is_file():
             return _sample(recipe, source, work, progress)  # only reads, as any number of processes may
         with exclusive_lock(shared, "reading the corpora"):

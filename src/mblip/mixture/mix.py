@@ -28,7 +28,7 @@ from mblip.config import DataRecipe, save_recipe
 from mblip.corpora.jobs import run_jobs
 from mblip.corpora.provenance import changed_file, load_stamps, save_stamps
 from mblip.corpora.sampling import STAMPS, EnglishStage
-from mblip.errors import InputError, of_system
+from mblip.errors import InputError, cannot_write
 from mblip.mixture.card import CARD, write_card
 from mblip.mixture.exclusion import evaluation_images, image_identity
 from mblip.mixture.plan import check_samples, plan_mix
@@ -94,7 +94,7 @@ def build_mix(
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise of_system(error, f"cannot write {folder}: {error.strerror}; name another folder") from error
+            raise cannot_write(folder, error) from error
         with exclusive_lock(folder, "building a mix"):
             return _finished(folder, identity) or _build(recipe, folder, identity, work, workers, progress)
 
