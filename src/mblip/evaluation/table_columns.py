@@ -141,8 +141,7 @@ def cell_text(row: Mapping[str, Any], column: str, *, may_be_blank: bool = False
     text = _as_text(value)
     if text is None:
         raise BadRow(f"{column!r} is {quoted(value)}, which is not a text")
-    if "\0" in text:
-        raise BadRow(f"{column!r} holds a NUL character")
+    _check_characters(text, column)
     if not text.strip() and not may_be_blank:
         raise BadRow(f"{column!r} is {'missing' if column not in row else 'blank'}")
     return text
@@ -169,9 +168,19 @@ def cell_texts(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
         else:
             text = cell_text(row, column, may_be_blank=True)
             found += [text] if text.strip() else []
-    if any("\0" in text for text in found):
-        raise BadRow(f"{columns[0]!r} holds a NUL character")
+    for text in found:
+        _check_characters(text, columns[0])
     return found
+
+
+def _check_characters(text: str, column: str) -> None:
+    if "\0" in text:
+        raise BadRow(f"{column!r} holds a NUL character")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON can write it as \\ud83d, but no tokeniser takes it
+            raise BadRow(f"{column!r} holds half a surrogate pair at character {error.start}") from error
 
 
 def cell_lines(row: Mapping[str, Any], column: str, *, may_be_blank: bool = False) -> str:

@@ -174,7 +174,10 @@ def read_manifest(folder: str | Path) -> Manifest:
     add_languages(manifest.more_languages, str(path))
     present = {file.name for file in Path(folder).glob("*.parquet")}
     for name in sorted(present ^ manifest.shards.keys()):
-        raise InputError(f"{path} lists other shards than the folder holds: {name} is only in one of them")
+        raise InputError(
+            f"{path} lists other shards than the folder holds: {name} is only in one of them; "
+            "restore or remove that file, or make the folder again"
+        )
     _check(path, "rows in the shards", sum(count_rows(Path(folder) / name) for name in manifest.shards), manifest.rows)
     _check(path, "rows by source, task and language", sum(n for _, n in _flatten(manifest.counts)), manifest.rows)
     for name, total in totals.items():

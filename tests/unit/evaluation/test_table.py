@@ -338,6 +338,22 @@ def test_rows_that_are_left_out_are_told(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "row",
+    [{"question": "what \ud83d?"}, {"answer": "\udc00"}, {"answer": ["x", "y\ud800"]}, {"question": ["a", "b\udfff"]}],
+)
+def test_half_a_character_that_no_tokeniser_takes_is_a_bad_row(tmp_path: Path, row: dict[str, Any]) -> None:
+    good = {"image": "a.png", "question": "what?", "answer": "x"}
+    table = tmp_path / "t.jsonl"
+    table.write_text(f"{json.dumps(good)}\n{json.dumps(good | row)}\n")
+    (column,) = row
+    with pytest.raises(
+        InputError, match=rf"t\.jsonl, row 2: '{column}' holds half a surrogate pair at character \d; correct"
+    ):
+        own_table(table, "vqa", "de", ())
+    assert len(own_table(table, "vqa", "de", (), True).read(table, "de")) == 1
+
+
 def test_a_run_answers_a_table_and_reads_a_file_of_predictions_in_its_place(tmp_path: Path) -> None:
     table, columns = write_captions(tmp_path, "parquet with pictures")
     recipe = EvalRecipe(title="t", tables=(table_section(table, "caption", "de", columns),))
