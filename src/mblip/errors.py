@@ -94,6 +94,11 @@ _WRITE_REMEDIES = _REMEDIES | {
     errno.EISDIR: "it is a folder: choose another name",
 }
 
+_ANY_REMEDIES = _REMEDIES | {  # where it is not known whether it was reading or writing
+    errno.EACCES: "give yourself the right to it",
+    errno.EPERM: "give yourself the right to it",
+}
+
 
 def refusal(error: OSError) -> str:
     """The reason why the operating system refuses to read a file, and the remedy if one is known."""
@@ -124,9 +129,8 @@ def unforeseen(error: OSError) -> MblipError | None:
     if error.errno not in _REMEDIES and not is_scarcity(error):
         return None
     place = f"{shorten(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
-    remedy = _REMEDIES.get(error.errno or 0, "make room, then run the same command")
-    # It may be about reading or writing.
-    return of_system(error, f"{place}{error.strerror or error}; {remedy.replace('to read it', 'to it')}")
+    remedy = _ANY_REMEDIES.get(error.errno or 0, "make room, then run the same command")
+    return of_system(error, f"{place}{error.strerror or error}; {remedy}")
 
 
 def check_readable(path: Path) -> None:

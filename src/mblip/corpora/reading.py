@@ -21,6 +21,7 @@ from mblip.corpora.provenance import raw_files
 from mblip.errors import InputError, nearest
 from mblip.schema import Drop, Example
 from mblip.storage import ImageStore, UnreadableImage, language_of, open_images
+from mblip.storage.text import unstorable
 
 READERS = (
     "aokvqa",
@@ -178,15 +179,10 @@ _INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")  # controls, marks such as U+200B an
 def _unusable(text: str) -> str:
     if not text or text.isspace():
         return "is blank"
-    if "\0" in text:
-        return "contains a NUL character"
-    if not text.isascii():
-        if all(unicodedata.category(character) in _INVISIBLE for character in text):
-            return "has no visible character"
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            return f"contains half a surrogate pair at character {error.start}"
+    if what := unstorable(text):
+        return f"contains {what}"
+    if not text.isascii() and all(unicodedata.category(character) in _INVISIBLE for character in text):
+        return "has no visible character"
     return ""
 
 

@@ -16,7 +16,7 @@ from mblip.catalogue.wanted import check_raw_files
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora.provenance import changed_file, load_stamps, raw_files, save_stamps, stamp_files
 from mblip.corpora.reading import files_to_read, nothing_read, read_source, reader_module
-from mblip.errors import InputError, MblipError, cannot_write
+from mblip.errors import InputError, MblipError
 from mblip.progress import Progress, silent
 from mblip.schema import Drop, Example
 from mblip.storage import (
@@ -25,8 +25,8 @@ from mblip.storage import (
     ShardReader,
     ShardWriter,
     count_rows,
-    exclusive_lock,
     no_empty_folders,
+    own_folder,
     read_drops,
     read_jsonl,
     read_manifest,
@@ -161,16 +161,10 @@ def sampled_urls(recipe: DataRecipe, work: Path) -> Iterator[tuple[str, str]]:
 
 def sample_source(recipe: DataRecipe, source: SourceSection, work: Path, progress: Progress = silent) -> EnglishStage:
     """Read one source, like :func:`sample_sources`; a second process is refused in the same work folder."""
-    shared = stage_folder(work, "")
-    with no_empty_folders(shared):
-        try:
-            shared.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(shared, error) from error
-        if (stage_folder(work, source.name) / "manifest.json").is_file():
-            return _sample(recipe, source, work, progress)  # only reads, as any number of processes may
-        with exclusive_lock(shared, "reading the corpora"):
-            return _sample(recipe, source, work, progress)
+    if (stage_folder(work, source.name) / "manifest.json").is_file():
+        return _sample(recipe, source, work, progress)  # only reads, as any number of processes may
+    with own_folder(stage_folder(work, ""), "reading the corpora"):
+        return _sample(recipe, source, work, progress)
 
 
 def _sample(recipe: DataRecipe, source: SourceSection, work: Path, progress: Progress) -> EnglishStage:

@@ -16,7 +16,7 @@ from mblip.evaluation.answerers import Answerer, load_answerer
 from mblip.evaluation.benchmark import Benchmark, Item, Options, Scored, gold_texts
 from mblip.evaluation.benchmarks import evaluated
 from mblip.evaluation.existing import find_answers, is_predictions, keep_answers
-from mblip.evaluation.keeping import begun, held, keep_run, keep_scores
+from mblip.evaluation.keeping import begun, keep_run, keep_scores
 from mblip.evaluation.metrics.fidelity import Detector, LinguaDetector
 from mblip.evaluation.predictions import Matched
 from mblip.evaluation.results import MISSING, ItemScore, Run, read_missing, read_predictions, write_items
@@ -27,7 +27,7 @@ from mblip.mixture.templates import was_seen
 from mblip.progress import Progress, silent
 from mblip.replies import RULES
 from mblip.schema import Score
-from mblip.storage import UnreadableImage, sha256_file
+from mblip.storage import UnreadableImage, own_folder, sha256_file
 
 if TYPE_CHECKING:
     from mblip.evaluation.runner import Processes
@@ -128,7 +128,7 @@ def evaluate(
         sets=recipe.sets, pictures=recipe.pictures,
     )  # fmt: skip
     with (
-        held(directory) if processes.is_main_process else nullcontext(),
+        own_folder(directory, "evaluating") if processes.is_main_process else nullcontext(),
         (
             begun(directory) if processes.num_processes == 1 else nullcontext()  # other processes may have answered
         ),
@@ -197,7 +197,7 @@ def _score_existing(
     detector: Detector | None,
 ) -> list[Score]:
     found = find_answers(tasks, source, allow_missing)
-    with held(directory):
+    with own_folder(directory, "evaluating"):
         return _keep_existing(tasks, found, source, recipe, directory, detector)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError, cannot_write
+from mblip.errors import InputError
 from mblip.evaluation.about import write_about
 from mblip.evaluation.benchmark import Benchmark
 from mblip.evaluation.results import (
@@ -26,26 +26,10 @@ from mblip.evaluation.results import (
 from mblip.languages import LANGUAGES
 from mblip.more_languages import carried
 from mblip.schema import Score
-from mblip.storage import exclusive_lock, no_empty_folders
+from mblip.storage import no_empty_folders
 
 _ELSEWHERE = "name another folder with --to"
 _LONGEST = 80
-
-
-@contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Lock a directory, so that one evaluation at a time writes to it.
-
-    Raises:
-        InputError: Another evaluation writes to it, or it cannot be created.
-    """
-    with no_empty_folders(directory):
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(directory, error) from error
-        with exclusive_lock(directory, "evaluating"):
-            yield
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from mblip.corpora.json_stream import BadRow
 from mblip.errors import InputError, nearest, quoted
+from mblip.storage.text import unstorable
 
 Task = Literal["caption", "vqa", "choice"]
 TASKS: tuple[Task, ...] = ("caption", "vqa", "choice")
@@ -174,13 +175,8 @@ def cell_texts(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
 
 
 def _check_characters(text: str, column: str) -> None:
-    if "\0" in text:
-        raise BadRow(f"{column!r} holds a NUL character")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:  # JSON can write it as \\ud83d, but no tokeniser takes it
-            raise BadRow(f"{column!r} holds half a surrogate pair at character {error.start}") from error
+    if what := unstorable(text):
+        raise BadRow(f"{column!r} holds {what}")
 
 
 def cell_lines(row: Mapping[str, Any], column: str, *, may_be_blank: bool = False) -> str:

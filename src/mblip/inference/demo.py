@@ -154,7 +154,7 @@ def _build(
         except MblipError as error:
             raise _shown(error) from error
         (answer,), notice = await generate(picture, [model.prompts.for_question(question, language.name)], settings)
-        asked = model.prompts.named_language(question) or language
+        asked = model.prompts.match(question)[1] or language
         return _cards([(language, answer)], warn_of_languages(model.trained_languages, [asked.code]), notice)
 
     with gr.Blocks(title="mblip", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:

@@ -247,8 +247,9 @@ class Predictor:
         Raises:
             InputError: The language is unknown, or unclear from the question.
         """
-        if prompt := self.prompts.own_prompt(question):
-            return prompt, self.prompts.named_language(question)
+        prompt, named = self.prompts.match(question)
+        if prompt:
+            return prompt, named
         found = find_language(language or language_of(question))
         return self.prompts.for_question(question, found.name), found
 

@@ -53,13 +53,10 @@ class Prompts:
         Case and the final punctuation mark do not matter: ``name the object in kiswahili`` is ``Name the object in
         Swahili:``.
         """
-        return self._own(question)[0]
+        return self.match(question)[0]
 
-    def named_language(self, question: str) -> Language | None:
-        """The language that a question names if it reads like a prompt of the training."""
-        return self._own(question)[1]
-
-    def _own(self, question: str) -> tuple[str, Language | None]:
+    def match(self, question: str) -> tuple[str, Language | None]:
+        """Like :meth:`own_prompt`, together with the language that the prompt names; None if it names none."""
         question = " ".join(question.split())
         for prompt in self.own:
             if (found := _pattern(prompt).fullmatch(question)) is None:

@@ -28,7 +28,7 @@ from mblip.config import DataRecipe, save_recipe
 from mblip.corpora.jobs import run_jobs
 from mblip.corpora.provenance import changed_file, load_stamps, save_stamps
 from mblip.corpora.sampling import STAMPS, EnglishStage
-from mblip.errors import InputError, cannot_write
+from mblip.errors import InputError
 from mblip.mixture.card import CARD, write_card
 from mblip.mixture.exclusion import evaluation_images, image_identity
 from mblip.mixture.plan import check_samples, plan_mix
@@ -44,9 +44,8 @@ from mblip.storage import (
     ShardReader,
     atomic_path,
     atomic_write,
-    exclusive_lock,
     language_of,
-    no_empty_folders,
+    own_folder,
     read_drops,
     read_manifest,
     read_records,
@@ -90,13 +89,8 @@ def build_mix(
     if finished := _finished(folder, identity):
         return finished
     _check_place(folder)
-    with no_empty_folders(folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
-        with exclusive_lock(folder, "building a mix"):
-            return _finished(folder, identity) or _build(recipe, folder, identity, work, workers, progress)
+    with own_folder(folder, "building a mix"):
+        return _finished(folder, identity) or _build(recipe, folder, identity, work, workers, progress)
 
 
 def _finished(folder: Path, identity: str) -> Manifest | None:

@@ -30,7 +30,7 @@ from mblip.storage.jsonl import (
     read_jsonl,
     read_records,
 )
-from mblip.storage.locks import exclusive_lock
+from mblip.storage.locks import exclusive_lock, own_folder
 from mblip.storage.manifest import (
     EXCLUSIONS,
     Manifest,
@@ -74,6 +74,7 @@ __all__ = [
     "not_utf8",
     "open_images",
     "other_stores",
+    "own_folder",
     "parse_line",
     "parse_record",
     "read_drops",

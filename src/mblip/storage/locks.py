@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mblip.errors import InputError, cannot_write
+from mblip.storage.files import no_empty_folders
 
 
 class BusyError(InputError):
@@ -45,6 +46,23 @@ def exclusive_lock(path: str | Path, doing: str) -> Iterator[None]:
                     lock.unlink()
     finally:
         os.close(held)
+
+
+@contextmanager
+def own_folder(folder: Path, doing: str) -> Iterator[None]:
+    """Make a folder and lock it, see :func:`exclusive_lock`; after a failure, the empty folders made for it are removed.
+
+    Raises:
+        BusyError: Another process holds the lock.
+        MblipError: The folder cannot be made.
+    """
+    with no_empty_folders(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        with exclusive_lock(folder, doing):
+            yield
 
 
 def _open(lock: Path) -> int:

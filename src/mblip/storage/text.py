@@ -1,4 +1,4 @@
-"""Errors for text files that are not in UTF-8: the likely encoding, the place, and the remedy."""
+"""Text that cannot be read or stored: files that are not in UTF-8, with the likely encoding, the place and the remedy."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def is_address(text: str) -> bool:
     """Whether a text is an address (``https:``, ``s3:``, ``data:``) and not a path, such as one with a drive letter."""
     return bool(_ADDRESS.match(text))
+
+
+def unstorable(text: str) -> str:
+    """The character for which UTF-8 or a tokeniser refuses a text, in words; empty for a text that can be stored."""
+    if "\0" in text:
+        return "a NUL character"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON can write it as \ud83d
+            return f"half a surrogate pair at character {error.start}"
+    return ""
 
 
 @contextmanager
