@@ -182,6 +182,16 @@ def quoted(value: Any) -> str:
     return shorten(repr(value) if isinstance(value, str) and len(value) < LONGEST else _brief.repr(value))
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: ``"1 row"``, ``"2,400 rows"``.
+
+    Args:
+        count: How many.
+        noun: The word for one, whose plural ends in an added ``s``.
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 _LISTED = 100  # maximal number of names in a message
 
 

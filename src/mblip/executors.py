@@ -7,6 +7,7 @@ a change of executor loses at most the running tasks. All nodes must see the job
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from mblip.errors import InputError, MblipError, RemoteError, ResourceError, nearest
+from mblip.errors import InputError, MblipError, RemoteError, ResourceError, counted, nearest
 from mblip.progress import Progress, silent
 from mblip.storage import write_json
 
@@ -159,7 +160,7 @@ def run_job(executor: str, job: Job[T], settings: Mapping[str, Any], progress: P
     _run_ray(job, dict(settings))
     if left := len(job.missing()):
         raise RemoteError(
-            f"{left} of {len(job.tasks)} tasks did not finish; {job.logs / 'logs'} has the reasons; run the same "
+            f"{left} of {counted(len(job.tasks), 'task')} did not finish; {job.logs / 'logs'} has the reasons; run the same "
             "command again to continue"
         )
     return True
@@ -224,7 +225,7 @@ def _run_local(job: Job[T], missing: Sequence[T], workers: int, progress: Progre
         error = min(errors, key=lambda error: isinstance(error, _EndedError))
         left = len(job.missing())
         raise error.reworded(
-            f"{error} ({left} of {len(job.tasks)} tasks are not finished; run the same command again to continue)"
+            f"{error} ({left} of {counted(len(job.tasks), 'task')} did not finish; run the same command again to continue)"
         )
 
 
@@ -245,6 +246,7 @@ def _do_here(
     step: Callable[[T, Place], None], task: T, number: int, slot: int, beside: int, connection: Connection
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # as in mblip.cli.app
     end_with_parent()
     try:
         step(task, Place(slot, beside, lambda done: connection.send(("done", (number, done)))))

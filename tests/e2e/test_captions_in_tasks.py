@@ -82,7 +82,7 @@ def test_four_processes_of_which_one_is_killed(tmp_path: Path, photos: Path, mod
     _, said = running.communicate(timeout=600)
     if victim == "task":
         assert running.returncode == 2
-        assert "killed by SIGKILL" in said and "(1 of 4 tasks are not finished" in said, said
+        assert "killed by SIGKILL" in said and "(1 of 4 tasks did not finish" in said, said
         assert len(list(folder.glob("*.done"))) == 3
     else:
         while any(Path(f"/proc/{task}").exists() for task in tasks):  # the tasks end with the command

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +16,11 @@ from typer.testing import CliRunner
 from mblip.cli.app import app
 from mblip.config import DataRecipe, Recipe, load_recipe
 from mblip.errors import InputError
+from mblip.executors import Job, Place
 from mblip.models import locate
 from mblip.nano import experiment
 from mblip.nano.alone import ask_words, write_prompt
-from mblip.nano.benchmark import SceneItem, load_items
+from mblip.nano.benchmark import load_items
 from mblip.nano.experiment import SETTINGS, run_experiment
 from mblip.nano.words import load_lexicon
 
@@ -54,7 +57,9 @@ class Stop(Exception):
 
 
 @pytest.mark.usefixtures("brief")
-def test_an_interrupted_quickstart_goes_on_and_a_finished_one_redoes_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_quickstart_goes_on_and_a_finished_one_redoes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
 
     def stop(line: str) -> None:
@@ -86,8 +91,19 @@ def test_an_interrupted_quickstart_goes_on_and_a_finished_one_redoes_nothing(tmp
     assert stamps and all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     assert again["headline"] == report["headline"]
 
-    fresh = run_experiment(tmp_path / "fresh", False, 1, told.append, scenes=1)
-    assert fresh["headline"] == report["headline"]  # an interrupt changes no figure
+    answered: list[str] = []
+
+    def in_processes(executor: str, job: Job[Any], settings: dict[str, int]) -> None:
+        for task in job.missing():
+            pickle.loads(pickle.dumps(job.step))(pickle.loads(pickle.dumps(task)), Place(beside=settings["workers"]))
+            answered.append(task.run.name)
+        assert not job.missing()
+        monkeypatch.setattr(experiment, "MblipAnswerer", None)  # nothing is left to be asked afterwards
+
+    monkeypatch.setattr(experiment, "run_job", in_processes)
+    fresh = run_experiment(tmp_path / "fresh", False, 1, told.append, scenes=1, workers=2)
+    assert answered == ["multilingual-1", "english_only-1", "no_realignment-1"]
+    assert fresh["headline"] == report["headline"]  # neither an interrupt nor processes change a figure
     for name in ("multilingual-1", "english_only-1"):
         losses = [
             [json.loads(line)["loss"] for line in (tmp_path / run / name / "metrics.jsonl").read_text().splitlines()]
@@ -175,14 +191,15 @@ def test_the_headline_is_chosen_by_pairs_never_shown_on_other_scenes(
 ) -> None:
     asked = []
 
-    def answers(run: Path, name: str, items: list[SceneItem], dtype: str) -> dict[str, str]:
-        asked.append((run.name, name, {item.task for item in items}))
-        known = 100 if run.name == "lora_small-2" else 40
-        return {item.id: item.reference if i % 100 < known else "?" for i, item in enumerate(items)}
+    def answer(asks: experiment._Questions) -> dict[str, str]:
+        asked.append((asks.run.name, asks.name, {item.task for item in asks.items}))
+        known = 100 if asks.run.name == "lora_small-2" else 40
+        return {item.id: item.reference if i % 100 < known else "?" for i, item in enumerate(asks.items)}
 
-    monkeypatch.setattr(experiment, "_answers", answers)
+    monkeypatch.setattr(experiment._Questions, "answer", answer)
     candidates = [setting for setting in SETTINGS if setting.candidate]
-    chosen = experiment._choose(experiment.Experiment(), candidates, tmp_path, seeds=2, held_out=0.2)
+    runs = {setting: [tmp_path / f"{setting.name}-{seed}" for seed in (1, 2)] for setting in candidates}
+    chosen = experiment._choose(experiment.Experiment(), runs, held_out=0.2)
     assert chosen.name == "lora_small"
     assert {name for name, _, _ in asked} == {f"{s.name}-{seed}" for s in candidates for seed in (1, 2)}
     assert all((name, tasks) == ("validation", {"naming_never_shown"}) for _, name, tasks in asked)

@@ -28,6 +28,7 @@ from mblip.errors import (
     cannot_read,
     cannot_write,
     check_readable,
+    counted,
     guess,
     nearest,
     of_system,
@@ -39,6 +40,10 @@ from mblip.evaluation.metrics.segmentation import SEGMENTERS, segmenter
 from mblip.models.speedups import SPEEDUPS, speed_up
 from mblip.storage import UnreadableImage
 from mblip.storage.cells import PictureCells
+
+
+def test_a_number_has_its_noun() -> None:
+    assert [counted(n, "more row") for n in (0, 1, 2400)] == ["0 more rows", "1 more row", "2,400 more rows"]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_task_that_is_killed_takes_no_other_with_it(tmp_path: Path) -> None:
     told: list[int] = []
     job = _job(tmp_path, "ends", "dies", "ends")
     with pytest.raises(
-        ResourceError, match=r"killed by SIGKILL.* \(1 of 3 tasks are not finished; run the same command again"
+        ResourceError, match=r"killed by SIGKILL.* \(1 of 3 tasks did not finish; run the same command again"
     ):
         run_job("local", job, {"workers": 2}, lambda stage, done, total: told.append(done))
     assert [task.number for task in job.missing()] == [1]
@@ -71,7 +71,7 @@ def test_a_task_that_is_killed_takes_no_other_with_it(tmp_path: Path) -> None:
 
 def test_what_a_task_says_is_said_once_and_no_further_one_is_begun(tmp_path: Path) -> None:
     job = _job(tmp_path, "fails", "ends", "ends")
-    with pytest.raises(InputError, match=r"no such thing \(3 of 3 tasks are not finished"):
+    with pytest.raises(InputError, match=r"no such thing \(3 of 3 tasks did not finish"):
         run_job("local", job, {"workers": 1})
 
 

@@ -10,6 +10,7 @@ from mblip.catalogue.download import Item, Plan
 from mblip.catalogue.entries import DataSet, SetFile
 from mblip.catalogue.names import shown
 from mblip.catalogue.wanted import ByHand
+from mblip.errors import counted
 from mblip.progress import size_text
 
 _MANY = 6  # largest number of files that are listed one by one
@@ -59,20 +60,21 @@ def size_of(entry: DataSet) -> str:
     if entry.bytes is None:
         return "not stated" if unknown else "to ask for"
     about = "" if entry.is_exact or not any(file.about_bytes for file in entry.files) else "about "
-    return f"{about}{size_text(entry.bytes)}{f' and {len(unknown)} more files' if unknown else ''}"
+    more = f" and {counted(len(unknown), 'more file')}" if unknown else ""
+    return f"{about}{size_text(entry.bytes)}{more}"
 
 
 def _standings(items: list[Item]) -> list[str]:
     lines = []
     complete = [item for item in items if item.standing == "complete"]
     if complete:
-        lines.append(f"there already: {len(complete)} of {len(items)} files")
+        lines.append(f"there already: {len(complete)} of {counted(len(items), 'file')}")
     todo = [item for item in items if item.standing in ("missing", "damaged", "packed")]
     lines += [_line(item) for item in todo[:_MANY]]
     if len(todo) > _MANY:
         rest = todo[_MANY:]
         known = sum(item.left or 0 for item in rest)
-        lines.append(f"and {len(rest)} more files, {size_text(known)} or more")
+        lines.append(f"and {counted(len(rest), 'more file')}, {size_text(known)} or more")
     return lines
 
 
@@ -97,9 +99,9 @@ def _from(file: SetFile) -> str:
 def _sum(plan: Plan) -> str:
     if not plan.open:
         return "nothing to download" if plan.to_ask_for else "everything is there"
-    unknown = f", and {plan.unknown} files of unknown size" if plan.unknown else ""
+    unknown = f", and {counted(plan.unknown, 'file')} of unknown size" if plan.unknown else ""
     fetched = [item for item in plan.open if item.standing != "packed"]
     packed = len(plan.open) - len(fetched)
-    unpacked = f"; {packed} archives to unpack" if packed else ""
-    count = f"{len(fetched)} files" if len(fetched) != 1 else "1 file"
+    unpacked = f"; {counted(packed, 'archive')} to unpack" if packed else ""
+    count = counted(len(fetched), "file")
     return f"to download: {count}, {size_text(plan.left)}{unknown}{unpacked}, into {plan.folder}"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from mblip.catalogue.entries import DataSet, SetFile
 from mblip.catalogue.receipts import look_at, receipt_of, write_receipt
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 from mblip.progress import Progress, silent
 from mblip.storage import exclusive_lock, has_content, sha256_file
 
@@ -284,7 +284,7 @@ class _Work:
         digest = receipt.sha256 if receipt else sha256_file(item.target)
         kept = {"files": found.files, "bytes": found.bytes, "first": list(found.first)}
         write_receipt(item.target, digest, kept)
-        self.say(f"{item.target}: {found.files:,} files unpacked into {folder}")
+        self.say(f"{item.target}: {counted(found.files, 'file')} unpacked into {folder}")
         if self.remove_archives:
             item.target.unlink()
 

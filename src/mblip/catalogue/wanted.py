@@ -213,7 +213,7 @@ def check_raw_files(paths: Iterable[str | Path], recipe: str) -> None:
     catalogue = load_catalogue()
     found = {path: hit for path in missing if (hit := finds(path, catalogue))}
     known = list(dict.fromkeys(entry.name for entry, _ in found.values()))
-    begin = f"{len(missing)} raw files are missing: " if len(missing) > 1 else "a raw file is missing: "
+    begin = f"{len(missing):,} raw files are missing: " if len(missing) > 1 else "a raw file is missing: "
     folders = {str(Path(path).parents[len(Path(give).parts) - 1])
                for path, (_, file) in found.items() for give in file.gives
                if Path(path).parts[-len(Path(give).parts):] == Path(give).parts}  # fmt: skip

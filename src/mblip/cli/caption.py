@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 
 if TYPE_CHECKING:
     from mblip.inference.caption_file import Caption
@@ -186,9 +186,9 @@ def caption(
         if file and skipped:
             file.finish()
             listed = f"; those skipped are listed in {skipped.path}" if skipped.finish() else ""
-            progress.say(f"{file.path}: {total - unreadable:,} pictures in {', '.join(codes)}{listed}")
+            progress.say(f"{file.path}: {counted(total - unreadable, 'picture')} in {', '.join(codes)}{listed}")
         if unreadable:
-            progress.say(f"mblip: {unreadable:,} of {total:,} pictures could not be read")
+            progress.say(f"mblip: {unreadable:,} of {counted(total, 'picture')} could not be read")
             raise typer.Exit(UNREADABLE)
 
 
@@ -232,7 +232,7 @@ def _run_tasks(executor: str, settings: dict[str, Any], output: Output, plan: Pl
             progress.say(f"mblip: {found.name_place(UnreadableImage(*each))}")
         total = plan.pictures + known
         listed = f"; those skipped are listed in {output.skipped}" if skipped else ""
-        progress.say(f"{output.to}: {total - len(skipped):,} pictures in {', '.join(plan.languages)}{listed}")
+        progress.say(f"{output.to}: {counted(total - len(skipped), 'picture')} in {', '.join(plan.languages)}{listed}")
         if skipped:
-            progress.say(f"mblip: {len(skipped):,} of {total:,} pictures could not be read")
+            progress.say(f"mblip: {len(skipped):,} of {counted(total, 'picture')} could not be read")
             raise typer.Exit(UNREADABLE)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mblip.cli._progress import ProgressBars
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 
 if TYPE_CHECKING:
     from mblip.catalogue.entries import DataSet
@@ -75,7 +75,7 @@ def sample(
         stages = check_samples(chosen, work, progress)
     for name, stage in stages.items():
         drops = sum(stage.manifest.drops.values())
-        print(f"{stage.folder}: {stage.manifest.rows:,} examples of {name}, {drops:,} rows dropped")
+        print(f"{stage.folder}: {counted(stage.manifest.rows, 'example')} of {name}, {counted(drops, 'row')} dropped")
 
 
 @data.command()
@@ -119,9 +119,9 @@ def translate(
     if not manifests:
         print(f"nothing to translate: every source of {recipe} sets translate to false")
     for name, manifest in manifests.items():
-        print(f"{name}: {manifest.rows:,} examples in {len(manifest.by_language)} languages")
+        print(f"{name}: {counted(manifest.rows, 'example')} in {counted(len(manifest.by_language), 'language')}")
         for reason, count in manifest.drops.items():
-            print(f"  {count:,} examples left out: {reason}")
+            print(f"  {counted(count, 'example')} left out: {reason}")
 
 
 @data.command()
@@ -149,7 +149,10 @@ def match(
             count=count, index=index, original=original, progress=progress,
         )  # fmt: skip
     without = int((found < 0).all(axis=1).sum())
-    print(f"{to}: neighbours of {len(found) - without:,} captions" + (f"; {without:,} have none" if without else ""))
+    print(
+        f"{to}: neighbours of {counted(len(found) - without, 'caption')}"
+        + (f"; {without:,} have none" if without else "")
+    )
 
 
 @data.command()
@@ -196,9 +199,9 @@ def mix(
         print(json.dumps(dataclasses.asdict(manifest), ensure_ascii=False, indent=2))
         return
     languages = len(manifest.by_language)
-    print(f"{to}: {manifest.rows:,} instructions in {languages} languages")
+    print(f"{to}: {counted(manifest.rows, 'instruction')} in {counted(languages, 'language')}")
     for reason, count in manifest.drops.items():
-        print(f"  {count:,} examples left out: {reason}")
+        print(f"  {counted(count, 'example')} left out: {reason}")
 
 
 @data.command()
@@ -382,4 +385,4 @@ def _print_counts(counts: dict[str, dict[str, dict[str, int]]]) -> None:
             for code, count in languages.items():
                 totals[code] = totals.get(code, 0) + count
     console.print("  ".join(f"{code} {count:,}" for code, count in sorted(totals.items())), highlight=False)
-    console.print(f"{sum(totals.values()):,} examples in {len(totals)} languages")
+    console.print(f"{counted(sum(totals.values()), 'example')} in {counted(len(totals), 'language')}")

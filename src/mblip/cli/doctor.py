@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 
 if TYPE_CHECKING:
     from mblip.eval_recipe import EvalRecipe
@@ -27,8 +27,8 @@ def doctor(
     what: Annotated[
         str,
         typer.Argument(
-            help="A folder of benchmarks, a recipe, a suite, or a model: run, checkpoint, Hub id or nano:NAME.",
-            metavar="DATA_ROOT|RECIPE|SUITE|MODEL",
+            help="A folder of benchmarks, a mix, a recipe, a suite, or a model: run, checkpoint, Hub id or nano:NAME.",
+            metavar="DATA_ROOT|MIX|RECIPE|SUITE|MODEL",
         ),
     ],
     overrides: Annotated[
@@ -79,21 +79,40 @@ def doctor(
 
 
 def _doctor_of_folder(folder: Path, codes: tuple[str, ...], as_json: bool) -> bool:
-    """Check a folder of benchmarks; False if it is the folder of a GGUF file, and so a model."""
+    """Check a folder of benchmarks or a mix; False if it is the folder of a GGUF file, and so a model."""
     from mblip.catalogue.checking import holds_data
     from mblip.catalogue.entries import load_catalogue
     from mblip.evaluation.data_check import check_data
     from mblip.models.gguf_files import find_gguf
+    from mblip.storage.manifest import MANIFEST
 
     found = list(check_data(folder))
     is_data = any(finding.annotations for finding in found) or holds_data(folder, load_catalogue())
     if not is_data and find_gguf(folder):  # a data folder may hold models too
         return False
     _check_no_languages(str(folder), codes)
+    if not is_data and (folder / MANIFEST).is_file():
+        _doctor_of_mix(folder, as_json)
+        return True
     _show_data(found, folder, as_json)
     if any(finding.is_broken for finding in found):
         raise typer.Exit(1)
     return True
+
+
+def _doctor_of_mix(folder: Path, as_json: bool) -> None:
+    """Compare a folder of examples or instructions with its manifest."""
+    from dataclasses import asdict
+
+    from mblip.storage import check_shards
+
+    manifest = check_shards(folder)
+    if as_json:
+        print(json.dumps({**asdict(manifest), "is_complete": True}, ensure_ascii=False, indent=2))
+        return
+    rows, languages = counted(manifest.rows, manifest.kind.lower()), counted(len(manifest.by_language), "language")
+    sources = counted(len(manifest.by_source), "source")
+    print(f"{folder}: {rows} in {languages} from {sources}; no file has changed since it was made")
 
 
 def _doctor_of_recipe(what: str, overrides: tuple[str, ...], data: Path, codes: tuple[str, ...], as_json: bool) -> bool:

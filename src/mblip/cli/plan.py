@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mblip.errors import InputError, counted
+
 if TYPE_CHECKING:
     from mblip.models.planning import Plan
     from mblip.models.resources import Resources
@@ -41,7 +43,6 @@ def plan(
 ) -> None:
     """Estimate what a recipe needs (parameters, memory, GPUs, steps, hours) without loading weights."""
     from mblip.config import TrainRecipe, load_train_recipe
-    from mblip.errors import InputError
     from mblip.models.auto_settings import resolve_auto
     from mblip.models.locate import find_language_model, find_local
 
@@ -93,7 +94,7 @@ def _show(found: Plan) -> None:
         console.print(f"LoRA on {found.adapters} linear layers")
     shape = found.batch
     console.print(
-        f"\nmicro-batch of {shape['texts']} texts, {shape['images']} images, {shape['prompt_tokens']} + "
+        f"\nmicro-batch of {counted(shape['texts'], 'text')}, {counted(shape['images'], 'image')}, {shape['prompt_tokens']} + "
         f"{shape['answer_tokens']} tokens"
     )
     memory = Table("GiB", "", box=None, pad_edge=False)
@@ -103,7 +104,7 @@ def _show(found: Plan) -> None:
     fits = [f"{size} GB" for size, fits in found.cards().items() if fits]
     console.print(f"fits on cards of {', '.join(fits)}" if fits else "fits on no single card of up to 80 GB")
     console.print(
-        f"{found.steps:,} steps"
+        f"{counted(found.steps, 'step')}"
         if found.steps is not None
         else "steps: unknown until the mix exists; give its size with --texts"
     )
@@ -119,7 +120,7 @@ def _show_resources(found: Resources) -> None:
     hours = f"{found.hours:.1f}, as one GPU's divided by their number" if found.hours is not None else "unknown; "
     if found.hours is None:
         hours += "--calibrate on a machine with such a GPU, with the mix or --texts, tells them"
-    print(f"\non {cards}, {found.texts_per_gpu:,} texts of a step on each")
+    print(f"\non {cards}, {counted(found.texts_per_gpu, 'text')} of a step on each")
     print(f"hours       {hours}")
     print(f"memory      {found.memory / 2**30:.1f} GiB on each card")
     more = " and what is unknown" if found.unknown else ""

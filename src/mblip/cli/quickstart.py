@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from mblip.cli.train import TERMINATED
 
 
 def register(app: typer.Typer) -> None:
@@ -50,17 +55,41 @@ def quickstart(
     scenes: Annotated[
         int, typer.Option(min=1, help="Number of new scenes to ask about in each language and task.")
     ] = 50,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of models that answer at a time; left out, one per core, but one with a GPU or --llm.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Translate a mix, align an English vision model to a multilingual language model, evaluate, report."""
     from rich.console import Console
 
     from mblip.languages import find_languages
-    from mblip.nano.experiment import Experiment, mini, run_experiment
+    from mblip.nano.experiment import Experiment, mini, run_experiment, usual_workers
+    from mblip.training.loop import Stopped
 
     console = Console(highlight=False)
     codes = tuple(language.code for language in find_languages(languages))
     what = replace(mini(llm) if llm else Experiment(), overrides=tuple(overrides or ()), languages=codes)
     to = to or Path("runs/mini" if llm else "runs/quickstart")
-    report = run_experiment(to, ablations, seeds, console.print, scenes, what, setting or ())
+    # The processes of the runs end with this one, after saving a checkpoint.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        report = run_experiment(
+            to,
+            ablations,
+            seeds,
+            partial(console.print, soft_wrap=True),
+            scenes,
+            what,
+            setting or (),
+            workers or usual_workers(what),
+        )
+    except Stopped as stopped:
+        print(f"mblip: {stopped}", file=sys.stderr)
+        raise typer.Exit(TERMINATED) from stopped
     minutes = report["seconds"] / 60
     console.print(f"done after {minutes:.1f} minutes in all: open [bold]{to / 'report.html'}[/bold]", soft_wrap=True)

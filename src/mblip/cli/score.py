@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mblip.errors import InputError, leads_nowhere
+from mblip.errors import InputError, counted, leads_nowhere
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +65,7 @@ def score(
         fields = {"metrics": result.metrics, "n": result.n, "fingerprint": result.fingerprint}
         print(json.dumps(fields, ensure_ascii=False, indent=2))
         return
-    print(f"{result.benchmark} ({result.language}, {result.fingerprint['variant']}), {result.n:,} items")
+    print(f"{result.benchmark} ({result.language}, {result.fingerprint['variant']}), {counted(result.n, 'item')}")
     for name, value in result.metrics.items():
         low, high = result.ci95.get(name, (value, value))
         interval = f"  [{low:.2f}, {high:.2f}]" if name in result.ci95 else ""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
+from mblip.errors import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -97,8 +99,8 @@ class _TrainingScreen:
             self._console.print(row.text, markup=False, soft_wrap=True)
 
     def _tell_validation(self, row: ValidationLog) -> None:
-        right = "" if row.exact is None else f", {row.exact:.0%} of {len(row.samples)} samples word for word"
-        lost = f", {row.left_out} texts left out (unreadable pictures)" if row.left_out else ""
+        right = "" if row.exact is None else f", {row.exact:.0%} of {counted(len(row.samples), 'sample')} word for word"
+        lost = f", {counted(row.left_out, 'text')} left out (unreadable pictures)" if row.left_out else ""
         self._console.print(f"validation at step {row.step}: loss {row.loss:.4f}{right}{lost}", soft_wrap=True)
         for name, losses in (("task", row.by_task), ("language", row.by_language)):
             if len(losses) > 1:

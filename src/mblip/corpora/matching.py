@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mblip.errors import InputError, check_readable
+from mblip.errors import InputError, check_readable, counted
 from mblip.schema import Drop, Example
 from mblip.storage import ShardReader, read_manifest
 
@@ -70,7 +70,9 @@ def caption_rows(folder: Path, start: int, count: int) -> list[tuple[str, str]]:
     reader = ShardReader(folder, Example)
     stop = start + count if count else len(reader)
     if not 0 <= start < stop <= len(reader):
-        raise InputError(f"{folder} holds {len(reader):,} examples, not {start:,} to {stop:,}; choose another range")
+        raise InputError(
+            f"{folder} holds {counted(len(reader), 'example')}, not {start:,} to {stop:,}; choose another range"
+        )
     rows = [(row.images[0], row.texts["caption"]) for row in reader.rows(start, stop) if row.task == "caption"]
     if len(rows) < stop - start:
         raise InputError(

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from mblip.corpora.json_stream import BadRow, first_character, stream_json
 from mblip.errors import InputError, check_readable, quoted
-from mblip.storage import parse_line, reading_text
+from mblip.storage import parse_value, reading_text
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 PACKED = (".gz", ".tgz", ".zip", ".zst", ".bz2", ".xz", ".7z", ".rar")
@@ -20,7 +20,7 @@ REFUSED = (*PACKED, *SHEETS)
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """Yield the rows of a table, usually objects.
+    """Yield the rows of a table, usually objects; JSON may also have texts, such as paths.
 
     An unusable row is yielded as a :class:`~mblip.corpora.json_stream.BadRow` with the reason. Columns without a name
     and empty rows, as spreadsheets leave them, are skipped.
@@ -58,13 +58,16 @@ def _read_json(path: Path) -> Iterator[Any]:
         lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
         for place, (number, line) in enumerate(lines):
             try:
-                yield parse_line(line, f"line {number}")
+                value = parse_value(line, f"line {number}")
             except InputError as error:
                 if path.suffix.lower() == ".json" and not place:  # one object over many lines
                     raise InputError(
                         f"{path}, {error}; a table is a list of objects, or one object in each line"
                     ) from error
                 yield BadRow(str(error))
+                continue
+            is_row = isinstance(value, dict | str)  # a text, as in a list of paths
+            yield value if is_row else BadRow(f"line {number} is not a JSON object but {type(value).__name__}")
 
 
 def _begins_a_list(path: Path) -> bool:

@@ -31,7 +31,7 @@ from mblip.corpora.json_stream import (
     take_texts,
 )
 from mblip.corpora.rows import read_rows
-from mblip.errors import InputError, quoted
+from mblip.errors import InputError, counted, quoted
 from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
 from mblip.storage.cells import picture_columns
@@ -105,7 +105,7 @@ def read(
         several = {role: _texts(row, column, task == "text") for role, column in roles.items()}
         count = max(map(len, several.values()))
         if odd := next((role for role, texts in several.items() if len(texts) not in (1, count)), None):
-            raise BadRow(f"{roles[odd]!r} has {len(several[odd])} texts, but another column has {count}")
+            raise BadRow(f"{roles[odd]!r} has {counted(len(several[odd]), 'text')}, but another column has {count}")
         for place in range(count):
             texts = {role: texts[place if len(texts) > 1 else 0] for role, texts in several.items()}
             languages: str | dict[str, str] = own if task != "translation" else {"source": of_source, "target": own}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mblip.corpora.json_stream import BadRow
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 from mblip.evaluation.benchmark import Benchmark, Item
 from mblip.evaluation.json_files import Row, image_name, kind_of, left_out, read_rows, rows, take_language
 from mblip.evaluation.table_columns import LANGUAGE_COLUMNS
@@ -176,13 +176,13 @@ def match_answers(
     if silent and not allow_missing:
         first = next(iter(silent.values()))
         raise InputError(
-            f"{first.where} has no answer ({len(silent)} such rows), because it is empty or only reasoning; add one, or score "
-            "the others with --allow-missing"
+            f"{first.where} has no answer ({counted(len(silent), 'such row')}), because it is empty or only reasoning; add "
+            "one, or score the others with --allow-missing"
         )
     needed = [] if benchmark.partial or allow_missing else [item for item in lacking if not benchmark.optional(item)]
     if needed:
         raise InputError(
-            f"{predictions} has no prediction for {len(needed)} of the {len(items)} items in {path}, such as "
+            f"{predictions} has no prediction for {len(needed):,} of the {counted(len(items), 'item')} in {path}, such as "
             f"{needed[0].id!r}; add them, or score the others with --allow-missing"
         )
     if not matched:
@@ -202,7 +202,7 @@ def match_answers(
 
 
 def _refused(bad: Sequence[str]) -> str:
-    more = f"; {len(bad) - 1:,} more rows cannot be used" if len(bad) > 1 else ""
+    more = f"; {counted(len(bad) - 1, 'more row')} cannot be used" if len(bad) > 1 else ""
     them = "them" if len(bad) > 1 else "it"
     return f"{bad[0]}{more}; correct {them}, or leave {them} out with --allow-missing, which counts such rows"
 
@@ -363,8 +363,8 @@ def _pairs(
 def _check_order(items: Sequence[Item], answers: Sequence[Answer], path: Path, predictions: Path) -> None:
     if len(items) != len(answers):
         raise InputError(
-            f"{predictions} has {len(answers)} predictions without identifiers, {path} has {len(items)} items; "
-            "they are matched by order, so the numbers must be equal"
+            f"{predictions} has {counted(len(answers), 'prediction')} without identifiers, {path} has "
+            f"{counted(len(items), 'item')}; they are matched by order, so the numbers must be equal"
         )
     for item, answer in zip(items, answers, strict=True):
         _check_question(item, answer, path)

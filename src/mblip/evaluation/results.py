@@ -25,12 +25,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mblip.errors import InputError, cannot_read
 from mblip.more_languages import add_languages
 from mblip.schema import Prediction, Score
 from mblip.storage import JsonlWriter, parse_record, read_records, write_json
+
+T = TypeVar("T")
 
 FORMAT = 2
 READ = (1, 2)  # format 1 does not record everything that decides an answer, so such a run is not continued
@@ -147,7 +149,7 @@ def read_items(directory: Path, benchmark: str, language: str) -> list[ItemScore
     Raises:
         InputError: The file is missing or damaged.
     """
-    return list(read_records(items_path(directory, benchmark, language), ItemScore))
+    return _read_records(items_path(directory, benchmark, language), ItemScore)
 
 
 def read_missing(directory: Path, benchmark: str, language: str) -> dict[str, str]:
@@ -157,7 +159,7 @@ def read_missing(directory: Path, benchmark: str, language: str) -> dict[str, st
         InputError: The file is damaged.
     """
     path = task_path(directory, MISSING, benchmark, language)
-    return {row.id: row.why for row in read_records(path, Missing)} if path.exists() else {}
+    return {row.id: row.why for row in _read_records(path, Missing)} if path.exists() else {}
 
 
 def read_predictions(directory: Path, benchmark: str, language: str) -> dict[str, Prediction]:
@@ -166,7 +168,7 @@ def read_predictions(directory: Path, benchmark: str, language: str) -> dict[str
     Raises:
         InputError: The file is missing or damaged.
     """
-    rows = read_records(predictions_path(directory, benchmark, language), Prediction)
+    rows = _read_records(predictions_path(directory, benchmark, language), Prediction)
     return {row.id: row for row in rows}
 
 
@@ -197,6 +199,14 @@ def write_items(directory: Path, benchmark: str, language: str, items: Iterable[
     with JsonlWriter(items_path(directory, benchmark, language)) as writer:
         for item in items:
             writer.write(item)
+
+
+def _read_records(path: Path, kind: type[T]) -> list[T]:
+    try:
+        return list(read_records(path, kind))
+    except InputError as error:
+        remedy = "delete that line and run" if path.exists() else "run"
+        raise InputError(f"{error}; {remedy} mblip eval on its directory again, which makes what is missing") from error
 
 
 def _read_json(path: Path, kind: type) -> Any:

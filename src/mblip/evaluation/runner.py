@@ -72,10 +72,14 @@ def answer_tasks(
     groups: dict[str, list[tuple[int, Request]]] = {}
     choices = [{item.id: item.candidates for item in task.items if item.candidates} for task in tasks]
     for number, (task, requests) in enumerate(zip(tasks, _shares(tasks, processes), strict=True)):
+        # Only candidates can differ between the items of a task.
+        alike = (
+            json.dumps(answerer.decoding(task.benchmark.decoding), sort_keys=True) if protocol != "candidates" else ""
+        )
         for request in requests:
             if request.id not in known[number]:
                 own = choices[number].get(request.id, task.benchmark.candidates)
-                groups.setdefault(_alike(task, answerer, protocol, own), []).append((number, request))
+                groups.setdefault(alike or json.dumps({"candidates": list(own)}), []).append((number, request))
     total = sum(map(len, groups.values()))
     with ExitStack() as stack:
         appenders: dict[Path, JsonlAppender] = {}
@@ -150,13 +154,6 @@ def _ask(
     return chain.from_iterable(
         answerer.choices(group.requests, open_image, tuple(group.decoding["candidates"])) for group in groups
     )
-
-
-def _alike(task: Task, answerer: Answerer, protocol: str, candidates: Sequence[str]) -> str:
-    """A key that is equal for tasks whose requests can run together."""
-    if protocol == "candidates":
-        return json.dumps({"candidates": list(candidates)})
-    return json.dumps(answerer.decoding(task.benchmark.decoding), sort_keys=True)
 
 
 def _shares(tasks: Sequence[Task], processes: Processes) -> Iterator[list[Request]]:

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError, check_readable
+from mblip.errors import InputError, check_readable, counted
 from mblip.inference import finding
 from mblip.inference.caption_file import ENDINGS, CaptionFile, SkippedList
 from mblip.inference.finding import Cell, Found
@@ -276,7 +276,7 @@ def _same_plan(plan: Plan) -> tuple[Plan, bool]:
             )
     if asked != plan.tasks:
         raise InputError(
-            f"{plan.folder} was split into {asked} tasks: give the same --tasks {asked}, or delete the folder"
+            f"{plan.folder} was split into {counted(asked, 'task')}: give the same --tasks {asked}, or delete the folder"
         )
     return there, there.digest == plan.digest
 

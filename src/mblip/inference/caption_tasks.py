@@ -15,7 +15,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 from mblip.executors import Job, Place
 from mblip.inference import finding
 from mblip.inference.caption_file import Caption, CaptionFile, SkippedList
@@ -145,7 +145,8 @@ def check_shard(plan: Plan, shard: Shard) -> list[tuple[str, str]]:
         lacking.discard(pair)
     if lacking:
         raise InputError(
-            f"{shard.rows} lacks {len(lacking)} captions, such as {min(lacking)}; delete {shard.mark} and run it again"
+            f"{shard.rows} lacks {counted(len(lacking), 'caption')}, such as {min(lacking)}; delete {shard.mark} and run "
+            "it again"
         )
     return skipped
 

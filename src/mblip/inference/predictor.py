@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import LogitsProcessorList
 
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 from mblip.inference.language_id import language_of
 from mblip.inference.loops import NoLoops
 from mblip.inference.prompts import Prompts, prompts_from, templates_of_run
@@ -228,7 +228,9 @@ class Predictor:
         if isinstance(question, str):
             questions = questions * len(pictures)
         if len(pictures) != len(questions):
-            raise InputError(f"{len(questions)} questions for {len(pictures)} pictures: give one question for each")
+            raise InputError(
+                f"{counted(len(questions), 'question')} for {counted(len(pictures), 'picture')}: give one question for each"
+            )
         for text in questions:
             check_text(text)
             if not text.strip():

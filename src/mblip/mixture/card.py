@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mblip.config import DataRecipe, load_recipe
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 from mblip.languages import LANGUAGES, UNDETERMINED, name_code
 from mblip.storage import Manifest, atomic_write, read_manifest
 from mblip.translation.engines import engine_licence
@@ -35,7 +35,7 @@ def card_text(manifest: Manifest, recipe: DataRecipe) -> str:
     lines = ["---", "language:", *(f"- '{tag}'" for tag in tags), "task_categories:", "- image-text-to-text", "---", ""]
     lines += [f"# {recipe.title}", ""]
     lines += [
-        f"{manifest.rows:,} instructions in {len(tags)} languages, written by mblip "
+        f"{counted(manifest.rows, 'instruction')} in {counted(len(tags), 'language')}, written by mblip "
         f"{manifest.versions['mblip']} with seed {manifest.seed}. `recipe.yaml` reproduces it byte for byte. "
         "The images are not included: rows have keys into an image store.",
         "",

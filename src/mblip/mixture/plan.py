@@ -8,7 +8,7 @@ from pathlib import Path
 from mblip.config import DataRecipe, SourceSection
 from mblip.corpora import Counted, EnglishStage, check_names, count_examples, sample_source, sample_sources
 from mblip.corpora.reading import reader_module
-from mblip.errors import InputError, MblipError, nearest
+from mblip.errors import InputError, MblipError, counted, nearest
 from mblip.mixture.exclusion import evaluation_images
 from mblip.mixture.templates import Templates, has_prompt, load_templates
 from mblip.progress import Progress, silent
@@ -110,7 +110,7 @@ def _check_source(
         for code in languages:
             if source.translate and code != "en":
                 raise InputError(
-                    f"source {source.name!r} holds {languages[code]:,} examples in {code!r}, but only English is "
+                    f"source {source.name!r} holds {counted(languages[code], 'example')} in {code!r}, but only English is "
                     "translated; set the source's translate to false"
                 )
     for example in first:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mblip.errors import InputError, check_readable, of_system
+from mblip.errors import InputError, check_readable, counted, of_system
 from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
 
 
@@ -91,8 +91,8 @@ def weight_files(folder: Path) -> list[Path]:
             missing = [name for name in names if not (folder / name).is_file()]
             if missing or not names:
                 raise InputError(
-                    f"{folder} lacks {missing[0] if missing else 'every shard'} ({len(missing)} of {len(names)} shards "
-                    "are missing); copy the checkpoint again"
+                    f"{folder} lacks {missing[0] if missing else 'every shard'} ({len(missing)} of "
+                    f"{counted(len(names), 'shard')} are missing); copy the checkpoint again"
                 )
             return [folder / name for name in names]
         if (folder / stem).is_file():

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 # Elements of one chunk of logits: 128 MiB in fp32. With fewer tokens at once, products with the head's tall matrix are
 # slow.
 CHUNK_ELEMENTS = 1 << 25
+# Rows of a large head in one product on a CPU: its part of the logits stays in the caches, and all threads share it.
+_BLOCK_ROWS = 1 << 10
+_LARGE_HEAD = 1 << 16  # rows
 
 
 def loss_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None) -> Tensor:
@@ -58,12 +61,26 @@ def _wide(weight: Tensor) -> torch.dtype:
 
 def squashed_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
     """Logits [tokens, vocabulary] in fp32; arguments as :func:`loss_sum`."""
-    logits = F.linear(hidden, weight, bias).to(_wide(weight))
+    return _squash(F.linear(hidden, weight, bias).to(_wide(weight)), softcap)
+
+
+def _squash(logits: Tensor, softcap: float | None) -> Tensor:
     return softcap * torch.tanh(logits / softcap) if softcap else logits
 
 
+def _chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    """As :func:`squashed_logits` without gradients, but a large head on a CPU is multiplied block by block."""
+    if hidden.device.type != "cpu" or len(weight) < _LARGE_HEAD:
+        return squashed_logits(hidden, weight, bias, softcap)
+    logits = hidden.new_empty((len(hidden), len(weight)), dtype=_wide(weight))
+    for start in range(0, len(weight), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        logits[:, block] = F.linear(hidden, weight[block], None if bias is None else bias[block])
+    return _squash(logits, softcap)
+
+
 def _losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None) -> Tensor:
-    return F.cross_entropy(squashed_logits(hidden, weight, bias, softcap), targets, reduction="none")
+    return F.cross_entropy(_chunk_logits(hidden, weight, bias, softcap), targets, reduction="none")
 
 
 class _ChunkedSum(torch.autograd.Function):
@@ -90,7 +107,7 @@ class _ChunkedSum(torch.autograd.Function):
         chunk = chunk_rows(weight, len(targets))
         for start in range(0, len(targets), chunk):
             states, labels = hidden[start : start + chunk], targets[start : start + chunk, None]
-            logits = squashed_logits(states, weight, bias, softcap)
+            logits = _chunk_logits(states, weight, bias, softcap)
             slope = 1 - (logits / softcap).square_() if softcap and any(wanted) else None
             logits -= logits.amax(1, keepdim=True)
             right = logits.gather(1, labels)

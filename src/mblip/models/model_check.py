@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from mblip.config import ModelSection
-from mblip.errors import MblipError
+from mblip.errors import MblipError, counted
 from mblip.models.checkpoint import Checkpoint
 from mblip.models.containers import LlavaContainer, container_kind
 from mblip.models.containers.llava import image_side
@@ -149,7 +149,7 @@ def _check_language_model(folder: Path, config: Any, report: ModelReport) -> Non
     if tokenizer.eos_token_id is None:
         report.problems.append(f"{folder}: {NO_END}")
     check_end_tokens(listed(tokenizer.eos_token_id), config.vocab_size, folder)
-    report.facts["image token"] = f"{config.vocab_size - len(tokenizer)} embedding rows belong to no token"
+    report.facts["image token"] = f"{config.vocab_size - len(tokenizer):,} embedding rows belong to no token"
     with torch.device("meta"):
         model = language_model_skeleton(config, torch.float32)
     report.facts["parameters"] = {"llm": sum(value.numel() for value in model.parameters())}
@@ -175,7 +175,7 @@ def _check_weights(folder: Path, model: Any, config: Any, report: ModelReport) -
         "output head": "tied to the embeddings"
         if config.get_text_config().tie_word_embeddings
         else "not tied to the embeddings",
-        "weights": f"{len(weights.files)} {weights.files[0].suffix[1:]} files, {size / 2**30:.2f} GiB",
+        "weights": f"{counted(len(weights.files), weights.files[0].suffix[1:] + ' file')}, {size / 2**30:.2f} GiB",
         "stored as": str(weights.dtype(prefix)).removeprefix("torch."),
     }
     if kind and kind.check_files(folder, config):

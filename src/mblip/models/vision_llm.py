@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 from mblip.models.containers import container_of, finite
 from mblip.models.generation_options import leaves_cache, penalise_every_answer_token, spell_out
 from mblip.models.head import place_output_head
@@ -400,7 +400,9 @@ def check_prompts(images: Sequence[Any], prompts: Sequence[str]) -> None:
     if isinstance(prompts, str | bytes) or isinstance(images, str | bytes):
         raise InputError("prompts and images are lists: write ['...'] for one of them")
     if len(images) != len(prompts):
-        raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one image (or list) for each")
+        raise InputError(
+            f"{counted(len(prompts), 'prompt')} for {counted(len(images), 'image')}: give one image (or list) for each"
+        )
     for prompt in prompts:
         check_text(prompt)
 

@@ -8,27 +8,30 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from mblip.config import DataRecipe, TrainRecipe, load_recipe
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, counted, nearest
 from mblip.evaluation.answerers.mblip import MblipAnswerer
 from mblip.evaluation.benchmark import Item
 from mblip.evaluation.pictures import PictureSources
 from mblip.evaluation.runner import answer_tasks
 from mblip.evaluation.tasks import Task
+from mblip.executors import Job, Place, run_job
 from mblip.languages import name_code
+from mblip.machine import free_memory, limit_threads
 from mblip.mixture import build_mix
 from mblip.models.prepare import prepare_model
 from mblip.nano.alone import ask_words
 from mblip.nano.benchmark import BENCHMARK, TASKS, SceneItem, as_item, is_right, load_items
 from mblip.nano.page import write_report
-from mblip.nano.quickstart import ANSWERS, read_answers, samples
+from mblip.nano.quickstart import ANSWERS, read_answers, read_predictions, samples
 from mblip.nano.scores import score_scenes
 from mblip.nano.words import load_lexicon
 from mblip.storage import write_json
@@ -37,8 +40,10 @@ from mblip.training.run import train
 
 Say = Callable[[str], None]
 LEFT_OUT = "sw"
+VALIDATION = "validation"  # folder of answers
 VALIDATION_SCENES = 20  # per language
 BATCH = 256
+_PROCESS_BYTES = 2 << 30  # of memory, in which a process with the nano model fits
 MANY_LANGUAGES = "mul"  # ISO 639-2
 
 
@@ -132,6 +137,19 @@ def mini(llm: str) -> Experiment:
     return Experiment("mini/align", "data/mini_scenes", llm, tasks, tasks, "bf16")
 
 
+def usual_workers(what: Experiment) -> int:
+    """Number of models that answer at a time on this machine: one per core, but with a GPU or another ``llm`` one.
+
+    A second thread hardly speeds up the small products of nano models, and a larger model may fill the memory. Training
+    runs one at a time, because the last digits of its sums depend on the number of threads.
+    """
+    if what.llm or torch.cuda.is_available():
+        return 1
+    limit_threads()
+    free = free_memory()
+    return max(1, min(torch.get_num_threads(), free // _PROCESS_BYTES if free is not None else 1))
+
+
 def run_experiment(
     directory: Path,
     ablations: bool,
@@ -140,6 +158,7 @@ def run_experiment(
     scenes: int = 50,
     what: Experiment = Experiment(),
     only: Sequence[str] = (),
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Build the mixes, align in every setting, evaluate, and write report.html, report.md and report.json.
 
@@ -153,6 +172,7 @@ def run_experiment(
         scenes: Number of scenes per language and task.
         what: Which language model is aligned, and how.
         only: Names of settings, in place of ``ablations``.
+        workers: Number of models that answer at a time, each in a process with its share of the cores.
 
     Returns:
         The content of report.json.
@@ -170,27 +190,32 @@ def run_experiment(
     prepare_model(first)  # a damaged base is told before minutes are spent
     recipe = what.data_recipe()
     manifest = build_mix(recipe, directory / "mix")
-    say(f"mix: {manifest.rows:,} instructions in {len(manifest.by_language)} languages")
+    say(f"mix: {counted(manifest.rows, 'instruction')} in {counted(len(manifest.by_language), 'language')}")
     english = load_recipe(DataRecipe, what.data, ("allocation.languages=[en]", "allocation.task_languages={}"))
     build_mix(english, directory / "mix_en")
     held_out = recipe.translation.held_out
     known = ask_words(what.llm, what.asked, directory / "words.json", scenes, held_out, say) if what.llm else None
+    candidates = [setting for setting in settings if setting.candidate] or settings[:1]
+    runs = {s: [align(what, s, directory, seed, say) for seed in range(1, seeds + 1)] for s in settings}
+    if workers > 1:
+        say(f"asking the models, {workers} at a time")
+        asked = list(_questions(what, runs, candidates, scenes, held_out))
+        run_job("local", Job("quickstart", _ask, asked, _Questions.is_done, directory), {"workers": workers})
     results: dict[str, Any] = {}
     for setting in settings:
-        for seed in range(1, seeds + 1):
-            align(what, setting, directory, seed, say)
-        results[setting.name] = score(what, setting, directory, seeds, scenes, held_out)
+        results[setting.name] = score(what, setting, runs[setting], scenes, held_out)
         _say_scores(setting, results[setting.name], say)
-    candidates = [setting for setting in settings if setting.candidate] or settings[:1]
-    chosen = _choose(what, candidates, directory, seeds, held_out)
+    chosen = _choose(what, {setting: runs[setting] for setting in candidates}, held_out)
     if what.headline != what.tasks:
-        asked = replace(what, tasks=what.headline)
-        results[chosen.name] = score(asked, chosen, directory, seeds, scenes, held_out)
+        results[chosen.name] = score(replace(what, tasks=what.headline), chosen, runs[chosen], scenes, held_out)
         _say_scores(chosen, results[chosen.name], say)
     main = results[chosen.name]
     curve = read_steps(directory / f"{chosen.name}-1" / "metrics.jsonl")
     # The training may have run in another call.
-    peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, *(row.peak_memory_mib for row in curve)]
+    of_processes = [
+        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    peaks = [*of_processes, *(row.peak_memory_mib for row in curve)]
     report = {
         "setting": chosen.name,
         **({"llm": Path(what.llm).name, "llm_alone": known} if known else {}),
@@ -239,8 +264,8 @@ def _settings(ablations: bool, only: Sequence[str], languages: Sequence[str]) ->
     return [setting for setting in chosen if setting.name != "left_out" or LEFT_OUT in languages]
 
 
-def align(what: Experiment, setting: Setting, directory: Path, seed: int, say: Say) -> None:
-    """Train one seed of a setting in ``directory/NAME-SEED``; a finished run is left as it is."""
+def align(what: Experiment, setting: Setting, directory: Path, seed: int, say: Say) -> Path:
+    """Train one seed of a setting in ``directory/NAME-SEED``, which is returned; a finished run is left as it is."""
     run = directory / f"{setting.name}-{seed}"
 
     def show_row(row: StepLog | ValidationLog | Note) -> None:
@@ -250,40 +275,80 @@ def align(what: Experiment, setting: Setting, directory: Path, seed: int, say: S
             say(f"{run.name}: {row.text}")
 
     train(what.recipe(setting, directory, seed), run, show_row)
+    return run
 
 
-def score(
-    what: Experiment, setting: Setting, directory: Path, seeds: int, scenes: int, held_out: float
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Questions:
+    """What a trained run is asked."""
+
+    run: Path
+    name: str
+    items: Sequence[SceneItem]
+    dtype: str
+
+    def is_done(self) -> bool:
+        """Whether every item is answered."""
+        asked = {(row.id, row.prompt) for row in read_predictions(self.run / self.name)}
+        return asked.issuperset((item.id, item.prompt) for item in self.items)
+
+    def answer(self) -> dict[str, str]:
+        """The answers by item, by the runner of ``mblip eval``; existing answers are reused."""
+        if not self.is_done():
+            answerer = MblipAnswerer(str(self.run), self.run, "none", self.dtype, BATCH)
+            # A batch takes as many steps as its longest answer, so names (two tokens) must not share one with lists.
+            for task in _tasks(self.items):
+                answer_tasks([task], answerer, self.run / self.name, PartialState())
+        answers = read_answers(self.run / self.name)
+        return {item.id: answers[item.id] for item in self.items}
+
+
+def _questions(
+    what: Experiment,
+    runs: Mapping[Setting, Sequence[Path]],
+    candidates: Sequence[Setting],
+    scenes: int,
+    held_out: float,
+) -> Iterator[_Questions]:
+    """Yield the questions for every run, without the headline tasks if they have to wait for the choice of a setting."""
+    usual = load_items(what.asked, scenes, what.tasks, held_out)
+    for setting, trained in runs.items():
+        is_chosen = [setting] == list(candidates)
+        items = load_items(what.asked, scenes, what.headline, held_out) if is_chosen else usual
+        for run in trained:
+            yield _Questions(run, ANSWERS, items, what.dtype)
+            if setting in candidates and not is_chosen:
+                yield _Questions(run, VALIDATION, _validation_items(what, held_out), what.dtype)
+
+
+def _ask(questions: _Questions, place: Place) -> None:
+    limit_threads()
+    torch.set_num_threads(max(1, torch.get_num_threads() // place.beside))
+    questions.answer()
+
+
+def score(what: Experiment, setting: Setting, runs: Sequence[Path], scenes: int, held_out: float) -> dict[str, Any]:
     """Ask the setting's runs about scenes in each language, and score their answers; see :func:`score_scenes`."""
     items = load_items(what.asked, scenes, what.tasks, held_out)
-    runs = [directory / f"{setting.name}-{seed}" for seed in range(1, seeds + 1)]
-    answers = [_answers(run, ANSWERS, items, what.dtype) for run in runs]
+    answers = [_Questions(run, ANSWERS, items, what.dtype).answer() for run in runs]
     return {"says": setting.says, "claim": setting.claim, **score_scenes(items, answers)}
 
 
-def _choose(what: Experiment, settings: Sequence[Setting], directory: Path, seeds: int, held_out: float) -> Setting:
+def _choose(what: Experiment, runs: Mapping[Setting, Sequence[Path]], held_out: float) -> Setting:
     """The setting that names most held-out pairs, on scenes that are not used for results."""
-    if len(settings) == 1:
-        return settings[0]
-    items = load_items(what.asked, VALIDATION_SCENES, ("naming_never_shown",), held_out, "validation")
+    if len(runs) == 1:
+        return next(iter(runs))
+    items = _validation_items(what, held_out)
 
     def right(setting: Setting) -> int:
-        folders = [directory / f"{setting.name}-{seed}" for seed in range(1, seeds + 1)]
-        runs = [_answers(run, "validation", items, what.dtype) for run in folders]
-        return sum(is_right(item, run[item.id]) for run in runs for item in items)
+        answers = [_Questions(run, VALIDATION, items, what.dtype).answer() for run in runs[setting]]
+        return sum(is_right(item, run[item.id]) for run in answers for item in items)
 
-    return max(settings, key=right)
+    return max(runs, key=right)
 
 
-def _answers(run: Path, name: str, items: Sequence[SceneItem], dtype: str) -> dict[str, str]:
-    """The answers of a run to items about scenes, by the runner of ``mblip eval``; existing answers are reused."""
-    answerer = MblipAnswerer(str(run), run, "none", dtype, BATCH)
-    # A batch takes as many steps as its longest answer, so names (two tokens) must not share batches with lists.
-    for task in _tasks(items):
-        answer_tasks([task], answerer, run / name, PartialState())
-    answers = read_answers(run / name)
-    return {item.id: answers[item.id] for item in items}
+def _validation_items(what: Experiment, held_out: float) -> list[SceneItem]:
+    return load_items(what.asked, VALIDATION_SCENES, ("naming_never_shown",), held_out, "validation")
 
 
 def _tasks(items: Sequence[SceneItem]) -> Iterator[Task]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mblip.errors import counted
 from mblip.languages import LANGUAGES
 from mblip.nano.plugin import FOLDER
 from mblip.nano.scenes import Scene
@@ -66,7 +67,7 @@ def _page(report: dict[str, Any], samples: list[dict[str, Any]]) -> str:
     headline, mix = report["headline"], report["mix"]
     minutes, memory = report["seconds"] / 60, report["peak_memory_mib"] / 1024
     size = (
-        f"{headline['languages']} languages, {mix['rows']:,} instructions, {minutes:.1f} minutes, "
+        f"{counted(headline['languages'], 'language')}, {counted(mix['rows'], 'instruction')}, {minutes:.1f} minutes, "
         f"{memory:.2f} GiB at most."
     )
     counts = {**mix["tasks"], **{f"left out: {why}": count for why, count in mix["drops"].items()}}

@@ -68,5 +68,9 @@ def samples(run: Path) -> list[dict[str, Any]]:
 
 def read_answers(directory: Path) -> dict[str, str]:
     """The answers in a folder, by the id of their item."""
-    paths = sorted((directory / PREDICTIONS).glob("*.jsonl"))
-    return {row.id: row.answer for path in paths for row in read_records(path, Prediction)}
+    return {row.id: row.answer for row in read_predictions(directory)}
+
+
+def read_predictions(directory: Path) -> list[Prediction]:
+    """The answers in a folder, with their prompts."""
+    return [row for path in sorted((directory / PREDICTIONS).glob("*.jsonl")) for row in read_records(path, Prediction)]

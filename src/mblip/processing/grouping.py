@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mblip.config import MixSection
-from mblip.errors import InputError, nearest
+from mblip.errors import InputError, counted, nearest
 from mblip.processing.rows import MAPPED_FROM, Rows, open_rows
 from mblip.schema import Instruction
 
@@ -72,7 +72,7 @@ class Mix:
         count = int(np.searchsorted(np.cumsum(sizes, dtype=np.int64), texts)) + 1
         if count >= self._groups:
             raise InputError(
-                f"validation_texts {texts} leaves nothing to train on: the mix has {len(self)} instructions"
+                f"validation_texts {texts} leaves nothing to train on: the mix has {counted(len(self), 'instruction')}"
             )
         held = np.zeros(len(self), dtype=bool)
         for picture in pictures[:count]:
@@ -279,7 +279,7 @@ class GroupedBatches:
 
     def __init__(self, mix: Mix, seed: int, global_batch: int) -> None:
         if len(mix) < global_batch:
-            raise InputError(f"the mix has {len(mix)} instructions, fewer than one batch of {global_batch}")
+            raise InputError(f"the mix has {counted(len(mix), 'instruction')}, fewer than one batch of {global_batch}")
         self.mix, self.seed, self.global_batch = mix, seed, global_batch
         self._order = lru_cache(maxsize=2)(mix.order)
 

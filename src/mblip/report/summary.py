@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 from mblip.evaluation.about import About, read_about
 from mblip.evaluation.metric import Metric
 from mblip.evaluation.results import ItemScore, Run, items_path, read_items, read_run, read_scores
@@ -145,7 +145,7 @@ def summarize(directories: Sequence[Path]) -> Report:
     about = _read_about(names, scores)
     samples = {name: _samples(path, scores[name]) for name, path in names.items()}
     cautions = [
-        f"{name} used only the first {run.limit} images of each benchmark."
+        f"{name} used only the first {counted(run.limit, 'image')} of each benchmark."
         for name, run in runs.items()
         if run.limit is not None
     ]

@@ -27,6 +27,7 @@ from mblip.storage.jsonl import (
     encode_record,
     parse_line,
     parse_record,
+    parse_value,
     read_jsonl,
     read_records,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "own_folder",
     "parse_line",
     "parse_record",
+    "parse_value",
     "read_drops",
     "read_jsonl",
     "read_manifest",

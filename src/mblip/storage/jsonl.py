@@ -174,9 +174,22 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
         InputError: The line is not one JSON object, or an object has a name twice.
         UnicodeDecodeError: It is not UTF-8.
     """
+    row = parse_value(line, where)
+    if not isinstance(row, dict):
+        raise InputError(f"{where} is not a JSON object but {type(row).__name__}")
+    return row
+
+
+def parse_value(line: bytes, where: str) -> Any:
+    """The value of a line, of any kind.
+
+    Raises:
+        InputError: The line is not one JSON value, or an object has a name twice.
+        UnicodeDecodeError: It is not UTF-8.
+    """
     try:
         # Like json.loads for bytes, without its guess that a line with NUL characters is UTF-16 or UTF-32.
-        row = STRICT_JSON.decode(line.decode("utf-8-sig", "surrogatepass"))
+        return STRICT_JSON.decode(line.decode("utf-8-sig", "surrogatepass"))
     except UnicodeDecodeError:
         raise
     except SecondName as error:
@@ -186,9 +199,6 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
             raise InputError(f"{where} is not valid JSON: remove the comma before the closing bracket") from error
         cut = "" if line.endswith(b"\n") else " (the file is cut off)"
         raise InputError(f"{where} is not valid JSON{cut}: {error}") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where} is not a JSON object but {type(row).__name__}")
-    return row
 
 
 _layouts: dict[type, dict[str, tuple[type, bool]]] = {}

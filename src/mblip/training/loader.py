@@ -15,7 +15,7 @@ from PIL import Image
 from mblip.config import DataRecipe, MixSection, TrainRecipe, load_recipe
 from mblip.corpora.reading import place_of, reader_module
 from mblip.corpora.table import TEXT_ONLY
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 from mblip.mixture import build_mix
 from mblip.models.vision_llm import VisionLLM
 from mblip.processing.collate import Collator, Kept
@@ -91,8 +91,8 @@ def _check_pictures(section: MixSection, folder: Path) -> None:
         text = next(row for row in mix.take(np.arange(len(mix))) if missing[0] in row.images)
         named = f" ({place_of(section.source, text.id)})" if section.source else ""
         raise InputError(
-            f"data.images: {section.images} lacks {len(missing)} of the {len(keys)} pictures in the texts, such as "
-            f"{missing[0]!r}{named}: put them there, correct their names, or raise data.max_unreadable"
+            f"data.images: {section.images} lacks {len(missing):,} of the {counted(len(keys), 'picture')} in the texts, such "
+            f"as {missing[0]!r}{named}: put them there, correct their names, or raise data.max_unreadable"
         )
 
 
@@ -177,7 +177,7 @@ class TrainLoader:
             held = f" beside {len(self.held[0])} held out" if recipe.validate_every else ""
             remedy = "lower optim.global_batch" + (" or validation_texts" if recipe.validate_every else "")
             raise InputError(
-                f"{folder} has {len(mix)} texts to train on{held}, fewer than the {size - replayed} of one batch: "
+                f"{folder} has {counted(len(mix), 'text')} to train on{held}, fewer than the {size - replayed} of one batch: "
                 f"{remedy}"
             )
         self._sources = [
@@ -267,7 +267,7 @@ def _shared(mix: Mix, size: int, text_share: float | None) -> list[tuple[Mix, in
         if len(part) < count:
             kind = "without" if part.text_only else "with"
             raise InputError(
-                f"the mix has {len(part)} texts {kind} a picture, fewer than the {count} of one batch: lower "
+                f"the mix has {counted(len(part), 'text')} {kind} a picture, fewer than the {count} of one batch: lower "
                 "optim.global_batch, or change data.text_share"
             )
     return parts
@@ -329,6 +329,6 @@ class _PictureReader:
             failed, tried = len(self._failed), self._tried + len(self._failed)
             if failed > self._section.max_unreadable * max(tried, min(self._pictures, _TRIED)):
                 raise InputError(
-                    f"{failed} of {tried} images cannot be read, the last being {error.key!r} "
+                    f"{failed:,} of {counted(tried, 'image')} cannot be read, the last being {error.key!r} "
                     f"({error.reason}): repair the store or raise data.max_unreadable"
                 )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mblip.config import AllocationSection
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 from mblip.languages import LANGUAGES, UNDETERMINED, name_code
 
 Allocation = dict[str, NDArray[np.uint16]]
@@ -117,7 +117,7 @@ def allocate(section: AllocationSection, source: str, tasks: Mapping[str, int], 
             if tasks[first] != tasks[second]:
                 raise InputError(
                     f"source {source!r}: {first!r} and {second!r} cannot get different languages, because "
-                    f"they have {tasks[first]} and {tasks[second]} examples"
+                    f"they have {tasks[first]} and {counted(tasks[second], 'example')}"
                 )
             _keep_apart(allocation[first], allocation[second], _rng(seed, source, f"{first} {second}"))
     return allocation

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mblip.config import TranslationSection
 from mblip.endpoint import one_line
-from mblip.errors import InputError
+from mblip.errors import InputError, counted
 from mblip.languages import Profile
 from mblip.schema import Drop, Example
 from mblip.translation.engines import Engine, Result, Untranslated, open_engine, stream
@@ -177,7 +177,7 @@ class Translator:
             kinds = ", ".join(f"{count:,} {reason}" for reason, count in self._failures.most_common())
             last = f" (the last: {result.detail})" if result.detail else ""
             raise InputError(
-                f"{self.engine.name}: {failed:,} of {self._asked:,} texts were not translated: {kinds}{last}; correct "
+                f"{self.engine.name}: {failed:,} of {counted(self._asked, 'text')} were not translated: {kinds}{last}; correct "
                 "the cause or raise translation.max_failed; finished translations are kept"
             )
 

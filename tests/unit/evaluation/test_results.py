@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from mblip.errors import InputError
 from mblip.evaluation.results import (
     ITEMS,
+    PREDICTIONS,
     RUN,
     SCORES,
     read_items,
@@ -49,6 +51,20 @@ def test_items_carry_what_the_scores_are_made_of() -> None:
             scale = 100 if name == "accuracy" else 1
             mean = scale * sum(item.values[name] for item in items) / len(items)
             assert mean == pytest.approx(score.metrics[name])
+
+
+@pytest.mark.parametrize("read", [read_items, read_predictions])
+def test_a_file_that_is_cut_off_or_gone_says_what_to_do(
+    tmp_path: Path, read: Callable[[Path, str, str], object]
+) -> None:
+    shutil.copytree(FIXTURE, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / (ITEMS if read is read_items else PREDICTIONS) / "xgqa-en.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"xgqa-en.jsonl, line \d+ .*; delete that line and run mblip eval"):
+        read(tmp_path, "xgqa", "en")
+    path.unlink()
+    with pytest.raises(InputError, match=r"xgqa-en.jsonl.*; run mblip eval on its directory again"):
+        read(tmp_path, "xgqa", "en")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+from tests.killed import Commands
 
 from mblip.config import DataRecipe, TranslationSection, load_recipe
 from mblip.errors import InputError
@@ -46,6 +48,22 @@ def test_card(mix: Path) -> None:
         assert part in body
     (mix / "README.md").unlink()
     assert write_card(mix) == text == (mix / "README.md").read_text()
+
+
+def test_doctor_of_a_mix(mix: Path, tmp_path: Path, commands: Commands) -> None:
+    rows = len(ShardReader(mix, Instruction))
+    found = commands.run("doctor", str(mix))
+    assert (
+        found.code == 0
+        and f"{mix}: {rows:,} instructions in 79 languages from 1 source; no file has changed" in found.out
+    ), found
+    described = json.loads(commands.run("doctor", str(mix), "--json").out)
+    assert (described["rows"], described["is_complete"]) == (rows, True)
+    shutil.copytree(mix, tmp_path / "mix")
+    shard = next((tmp_path / "mix").glob("*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    changed = commands.run("doctor", str(tmp_path / "mix"))
+    assert changed.code == 2 and str(shard) in changed.err, changed
 
 
 def test_layouts_of_other_trainers(mix: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from mblip.models.loss import chunk_rows, loss_sum, token_losses
 VOCABULARY, WIDTH, TOKENS = 4000, 32, 50
 
 
-@pytest.fixture(autouse=True)
-def several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[VOCABULARY + 1, 1000], ids=["one product", "blocks"])
+def several_chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 16 * VOCABULARY)
+    monkeypatch.setattr(losses, "_LARGE_HEAD", request.param)
 
 
 @pytest.mark.parametrize(("dtype", "of_loss", "of_gradient"), [("float32", 1e-6, 1e-6), ("bfloat16", 2e-5, 1e-2)])

@@ -15,7 +15,7 @@ import torch
 from jinja2 import TemplateError
 from PIL import Image
 
-from mblip.errors import InputError, ResourceError
+from mblip.errors import InputError, ResourceError, counted
 from mblip.evaluation.answerers import identity
 from mblip.evaluation.answerers.base import NoAnswer, OpenImage, RequestGroup
 from mblip.models.generation import Request
@@ -97,7 +97,8 @@ class HuggingFaceAnswerer:
         try:
             self._inputs([request], pictures)
         except _REFUSALS as error:
-            return f"the processor of {self.model} does not take {len(request.images)} pictures per prompt: {_sentence(error)}"
+            number = counted(len(request.images), "picture")
+            return f"the processor of {self.model} does not take {number} per prompt: {_sentence(error)}"
         return ""
 
     def answers(
@@ -136,7 +137,7 @@ class HuggingFaceAnswerer:
             return list(self._generate(batch, pictures, decoding))
         except torch.OutOfMemoryError as error:
             raise ResourceError(
-                f"{self.model}: {len(batch)} texts at a time do not fit into memory; lower --batch-size"
+                f"{self.model}: {counted(len(batch), 'text')} at a time do not fit into memory; lower --batch-size"
             ) from error
         except _REFUSALS as error:
             failed = error

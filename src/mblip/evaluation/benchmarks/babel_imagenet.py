@@ -35,7 +35,7 @@ def read(path: Path, language: str) -> list[Item]:
     items = []
     for number, label in labels.items():
         if not 0 <= number < len(classes):
-            raise InputError(f"{path} names class {number} in {language!r}, but {folder} has {len(classes)} classes")
+            raise InputError(f"{path} names class {number} in {language!r}, but {folder} has {len(classes):,} classes")
         name = classes[number]
         images = sorted(file.name for file in (folder / name).iterdir() if is_picture(file.name))
         image = f"{name}/{images[0]}" if images else f"{name}/*.JPEG"
