@@ -141,8 +141,10 @@ class Predictor:
             One number for each answer.
 
         Raises:
-            InputError: A picture cannot be read, or the prompt or an answer is no text.
+            InputError: A picture cannot be read, the prompt or an answer is no text, or the prompt is longer than
+                :data:`MAX_PROMPT_TOKENS`.
         """
+        self.count_tokens(prompt)
         return score_candidates(self.vlm, images, prompt, answers)
 
     @overload

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from functools import cache
-from numbers import Integral
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, NamedTuple
 
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
@@ -20,8 +21,50 @@ _REFUSED: Mapping[str, tuple[Any, str]] = {
     "return_dict_in_generate": (False, "gives more than the answers: leave it out"),
     "guidance_scale": (1, "reads the prompt's words, and the language model gets embeddings: leave it out"),
 }
-# Options that count something, of which there must be one at least.
+
+
+class _Number(NamedTuple):
+    """The numbers that an option may be."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    whole: bool = False
+    above: bool = False  # the least itself is excluded
+
+    def __contains__(self, value: object) -> bool:
+        kind = Integral if self.whole else Real
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return False
+        number = float(value)
+        return (number > self.least if self.above else number >= self.least) and number <= self.most
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        if self.least == -math.inf:
+            return kind
+        if self.most < math.inf:
+            return (
+                f"{kind} above {self.least:g}, at most {self.most:g}"
+                if self.above
+                else (f"{kind} from {self.least:g} to {self.most:g}")
+            )
+        return f"{kind} above {self.least:g}" if self.above else f"{kind}, {self.least:g} or more"
+
+
+_COUNT, _SIZE, _SHARE = _Number(1, whole=True), _Number(0, whole=True), _Number(0, 1)
 _COUNTS = ("num_beams", "max_new_tokens", "max_length")
+# transformers ignores some values outside of these, and fails in the middle of its work on others.
+_NUMBERS: Mapping[str, _Number] = {
+    **dict.fromkeys(_COUNTS, _COUNT),
+    **dict.fromkeys(
+        ("top_k", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"), _SIZE
+    ),
+    **dict.fromkeys(("min_p", "epsilon_cutoff", "eta_cutoff"), _SHARE),
+    **dict.fromkeys(("top_p", "typical_p"), _Number(0, 1, above=True)),
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "max_time"), _Number(0, above=True)),
+    "temperature": _Number(0),
+    "length_penalty": _Number(),
+}
 # Options that bring a cache of keys and values of their own, or take tokens back, which gives other answers behind a
 # shared prefix.
 _OTHER_CACHES = {"cache_implementation", "prompt_lookup_num_tokens", "assistant_model", *CACHE_NAMES}
@@ -31,8 +74,8 @@ def spell_out(generation: Mapping[str, Any]) -> dict[str, Any]:
     """Options with those of a ``generation_config`` among them spelled out, for code that looks at single options.
 
     Raises:
-        InputError: There is no such option, a number of beams or tokens is no number, or an option gives something other
-            than one answer per prompt, or needs the prompt as words.
+        InputError: There is no such option, a number is outside its range, or an option gives something other than one
+            answer per prompt, or needs the prompt as words.
     """
     options = dict(generation)
     if (config := options.pop("generation_config", None)) is not None:
@@ -49,9 +92,13 @@ def spell_out(generation: Mapping[str, Any]) -> dict[str, Any]:
     for name in _COUNTS:
         if name in options and options[name] is None:  # transformers would fall back to 20 tokens
             del options[name]
-        number = options.get(name, 1)
-        if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
-            raise InputError(f"{name} is {number!r:.100}; write a whole number, 1 or more")
+    for name, numbers in _NUMBERS.items():
+        if options.get(name) is not None and options[name] not in numbers:
+            raise InputError(f"{name} is {options[name]!r:.100}; write {numbers}")
+    if options.get("do_sample") and options.get("temperature") == 0:
+        raise InputError("temperature is 0, which cannot be sampled with; raise it, or set do_sample to False")
+    if options.get("early_stopping") not in (None, True, False, "never"):
+        raise InputError(f"early_stopping is {options['early_stopping']!r:.100}; write True, False or 'never'")
     return options
 
 

@@ -160,6 +160,10 @@ WRONG: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
     "a book": (lambda m, p: m.answer(p, "why " * 2000, "en"), r"the prompt has \d+ tokens; at most 1024 are read"),
     "one prompt": (lambda m, p: m.generate([p], "x"), "prompts and images are lists"),
     "one picture": (lambda m, p: m.generate(str(p), ["x"]), "prompts and images are lists"),
+    "a book to choose by": (
+        lambda m, p: m.score_candidates(p, "why " * 2000, ["a"]),
+        r"the prompt has \d+ tokens; at most 1024",
+    ),
     "one candidate": (lambda m, p: m.score_candidates(p, "what", "yes"), "give a list of texts"),
     "a candidate that is none": (lambda m, p: m.score_candidates(p, "what", [None]), "the answer None is no text"),
     "a prompt that is none": (lambda m, p: m.score_candidates(p, 3, ["a"]), "the prompt 3 is no text"),

@@ -89,6 +89,36 @@ def test_options_that_cannot_be_followed(model: Predictor, options: dict[str, An
     assert asked(model, **neutral) == asked(model, max_new_tokens=3)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beams": 0}, "num_beams is 0; write a whole number, 1 or more"),
+        ({"num_beams": True}, "num_beams is True; write a whole number"),
+        ({"temperature": -1.0}, "temperature is -1.0; write a number, 0 or more"),
+        ({"temperature": 0, "do_sample": True}, "temperature is 0, which cannot be sampled with"),
+        ({"temperature": float("nan")}, "temperature is nan; write a number"),
+        ({"top_p": 2.0}, "top_p is 2.0; write a number above 0, at most 1"),
+        ({"top_k": -1}, "top_k is -1; write a whole number, 0 or more"),
+        ({"top_k": 1.5}, "top_k is 1.5; write a whole number"),
+        ({"min_p": 7}, "min_p is 7; write a number from 0 to 1"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0; write a number above 0"),
+        ({"length_penalty": "x"}, "length_penalty is 'x'; write a number"),
+        ({"no_repeat_ngram_size": -2}, "no_repeat_ngram_size is -2"),
+        ({"min_new_tokens": "three"}, "min_new_tokens is 'three'"),
+        ({"early_stopping": "maybe"}, "early_stopping is 'maybe'; write True, False or 'never'"),
+        ({"generation_config": GenerationConfig(top_k=-3)}, "top_k is -3"),
+    ],
+)
+def test_numbers_outside_their_range(model: Predictor, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        asked(model, **options)
+
+
+def test_numbers_of_any_library_count(model: Predictor) -> None:
+    numbers = {"num_beams": np.int64(2), "length_penalty": np.float32(0.5), "top_k": 0, "temperature": 0}
+    assert asked(model, max_new_tokens=4, **numbers) == asked(model, max_new_tokens=4, num_beams=2, length_penalty=0.5)
+
+
 def test_an_answer_that_the_chat_template_ends_has_ended(tmp_path: Path) -> None:
     """The template's end token is not among the model's: answers are counted to it, and not called cut off."""
     folder = llava_checkpoints.llava(tmp_path / "model", "clip", "llama")
