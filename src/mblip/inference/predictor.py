@@ -73,8 +73,9 @@ class Predictor:
 
         Raises:
             InputError: The prompt is longer than :data:`MAX_PROMPT_TOKENS`, which attention could not hold in memory,
-                or contains the image token.
+                contains the image token, or is no text.
         """
+        check_text(prompt)
         tokens = int(self.vlm.layout.prompts([prompt], [0])["input_ids"].shape[1])
         if tokens > MAX_PROMPT_TOKENS:
             raise InputError(f"the prompt has {tokens} tokens; at most {MAX_PROMPT_TOKENS} are read")
