@@ -89,7 +89,7 @@ def test_caption_ask_and_a_broken_file(address: str, browser: Any, size: tuple[i
 
 @pytest.mark.parametrize(("name", "kind"), [
     ("photo.tif", "TIFF"), ("photo.jp2", "JPEG2000"), ("photo.tga", "TGA"), ("photo.heic", "HEIF"), ("photo.png", "TIFF"),
-    ("photo.webp", "WEBP"),
+    ("photo.webp", "WEBP"), ("IMG_1.HEIC", "HEIF"), ("photo.qoi", "QOI"),
 ])  # fmt: skip
 def test_every_picture_is_drawn_beside_its_caption(
     address: str, browser: Any, name: str, kind: str, tmp_path: Path
@@ -108,6 +108,27 @@ def test_every_picture_is_drawn_beside_its_caption(
     assert shown.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])") == [96, 64]
     page.get_by_role("button", name="Caption").click()
     page.locator("#captions article").nth(2).wait_for()
+    page.close()
+
+
+def test_a_dropped_picture_without_a_type_is_taken(address: str, browser: Any) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(address)
+    page.get_by_role("button", name="Caption").wait_for()
+    page.evaluate(
+        """bytes => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([new Uint8Array(bytes)], "PHOTO.PNG", {type: ""}));
+          const target = document.querySelector("input[type=file]").closest("button, [role=button]") ??
+            document.querySelector("input[type=file]").parentElement;
+          target.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true}));
+        }""",
+        list(png(1, 64)),
+    )
+    shown = page.locator(".image-frame img, [data-testid='image'] img, img.svelte-image").first
+    shown.wait_for()
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
     page.close()
 
 

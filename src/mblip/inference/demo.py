@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import html
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -35,6 +36,7 @@ from mblip.inference.trained_languages import describe_languages, warn_of_langua
 from mblip.inference.uploads import Uploads
 from mblip.languages import LANGUAGES, Language
 from mblip.models.generation import Answer
+from mblip.storage.decoding import EXTENSIONS
 
 _FIRST = ("sw", "ar", "ja")  # the languages that are picked when the page opens
 _OWN = ""  # the choice of the question's own language
@@ -45,6 +47,28 @@ _CSS = """
 .notice {margin: 0 0 .75rem; padding: .5rem .75rem; border-left: 3px solid var(--color-accent)}
 .answers p {margin: 0; font-size: 1.15rem; line-height: 1.6; overflow-wrap: anywhere}
 """
+# The page takes files of a type that begins with image/, but browsers give some pictures none, such as IMG_1.HEIC of a phone.
+_TYPES_JS = """
+() => {
+  const endings = ENDINGS;
+  const typed = (file) => {
+    const ending = file.name.toLowerCase().match(/[.][^.]*$/)?.[0];
+    return file.type || !endings.includes(ending) ? file : new File([file], file.name, {type: "image/" + ending.slice(1)});
+  };
+  const retyped = (files) => {
+    const transfer = new DataTransfer();
+    for (const file of files) transfer.items.add(typed(file));
+    return transfer;
+  };
+  window.addEventListener("change", ({target}) => {
+    if (target.type === "file") target.files = retyped(target.files).files;
+  }, true);
+  window.addEventListener("drop", (event) => {
+    if (event.dataTransfer?.files.length)
+      Object.defineProperty(event, "dataTransfer", {value: retyped(event.dataTransfer.files)});
+  }, true);
+}
+""".replace("ENDINGS", json.dumps(EXTENSIONS))
 
 
 def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int, examples: Sequence[Path] = ()) -> FastAPI:
@@ -78,7 +102,7 @@ def mount_demo(app: FastAPI, model: Predictor, name: str, max_bytes: int, exampl
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     page = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
-        page, blocks, path="/", theme=theme, css=_CSS, ssr_mode=False, max_file_size=max_bytes, show_error=True,
+        page, blocks, path="/", theme=theme, css=_CSS, js=_TYPES_JS, ssr_mode=False, max_file_size=max_bytes, show_error=True,
         footer_links=[], run_history=False, mcp_server=False,
     )  # fmt: skip
     before = app.router.lifespan_context
