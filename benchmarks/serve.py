@@ -53,8 +53,8 @@ Load = tuple[list[httpx.Response], list[float], float]
 class Job:
     """What is asked: the same of both sides."""
 
-    def __init__(self, random_weights: bool) -> None:
-        self.random_weights = random_weights
+    def __init__(self, random_weights: bool, asks: str) -> None:
+        self.random_weights, self.asks = random_weights, asks
         self.tokens = CAPTION if random_weights else int(GENERATION["max_new_tokens"])
 
     def picture(self, number: int) -> Image.Image:
@@ -66,7 +66,7 @@ class Job:
         if self.random_weights:  # its words are w4 to w11999
             draw = np.random.default_rng(number)
             return " ".join(f"w{word}" for word in draw.integers(4, 12_000, 4 + number % 9))
-        return f"Objects in {LANGUAGES[CODES[number % len(CODES)]].name}:"
+        return self.asks.format(language=LANGUAGES[CODES[number % len(CODES)]].name)
 
     def body(self, number: int) -> dict[str, Any]:
         """The request."""
@@ -213,9 +213,10 @@ def main() -> None:
         "model", nargs="?", default="", help="that mblip loads; the random one of middle size by default"
     )
     parser.add_argument("--requests", type=int, default=96, help="at each number of clients; 0: no timing")
+    parser.add_argument("--asks", default="Objects in {language}:", help="the prompt, one that the model was trained on")
     parser.add_argument("--memory", type=int, default=2000, help="requests over which memory is watched; 0: none")
     options = parser.parse_args()
-    job = Job(not options.model)
+    job = Job(not options.model, options.asks)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "stock"
         if options.model:

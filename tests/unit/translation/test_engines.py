@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mblip import plugins
 from mblip.errors import InputError
 from mblip.languages import LANGUAGES
 from mblip.translation.engines import ENGINES, Untranslated, lacking, open_engine
+from mblip.translation.engines.base import collect, stream
 
 TEXTS = ["A dog.", "Two red cats sit on a mat", "a", "The quick brown fox jumps over the lazy dog, 3 times.", "Why?"]
 
@@ -206,6 +208,26 @@ def test_apertium_really_translates(apertium: str) -> None:
     assert engine.translate(["xyzzy qwrt plugh"], "en", "es") == [None]
     assert engine.translate(["A dog on the xyzzy"], "en", "es") == ["Un perro en el xyzzy"]
     assert engine.translate([], "en", "es") == []
+
+
+@pytest.mark.parametrize(("at_a_time", "calls"), [(None, [64, 64, 2]), (100, [100, 30]), (1000, [130])])
+def test_an_engine_says_how_many_texts_it_takes(at_a_time: int | None, calls: list[int]) -> None:
+    class Counting:
+        name, licence = "counting", ""
+
+        def __init__(self) -> None:
+            self.calls: list[int] = []
+            if at_a_time:
+                self.at_a_time = at_a_time
+
+        def translate(self, texts: Sequence[str], source: str, target: str) -> list[str | None]:
+            self.calls.append(len(texts))
+            return [text.upper() for text in texts]
+
+    engine: Any = Counting()
+    texts = [f"text {number}" for number in range(130)]
+    assert collect(stream(engine, texts, "en", "es"), 130) == [text.upper() for text in texts]
+    assert engine.calls == calls
 
 
 def test_apertium_directions() -> None:

@@ -30,6 +30,8 @@ class ApertiumEngine:
 
     name = "apertium"
     licence = LICENCE
+    at_a_time = 1024
+    """Texts of one start of the program, which takes about half a second to read its dictionaries."""
 
     def __init__(self, program: str, most_unknown: float, timeout: float) -> None:
         found = shutil.which(program)
@@ -122,7 +124,7 @@ def open_engine(program: str = "apertium", most_unknown: float = 0.25, timeout: 
     Args:
         program: Its name or path.
         most_unknown: Largest share of unknown words in a text; texts with more are not translated.
-        timeout: Seconds for one call with 64 texts; if it is exceeded, halves are tried, down to the text that hangs.
+        timeout: Seconds for one call of up to 1,024 texts; if it is exceeded, halves are tried, down to the text that hangs.
 
     Raises:
         InputError: The program is not installed.

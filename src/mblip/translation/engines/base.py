@@ -50,7 +50,7 @@ class Engine(Protocol):
 
     An engine may also have a method ``stream(texts, source, target, done)``, which yields the index of each text with
     its result as soon as it is ready, in any order. It may skip texts that are ``done`` if that changes no other
-    result. Without it, ``translate`` is called for :data:`AT_A_TIME` texts. ``knows(source, target)`` says whether it
+    result. Without it, ``translate`` is called for ``at_a_time`` texts, or :data:`AT_A_TIME`. ``knows(source, target)`` says whether it
     has a pair; ``cheap`` is True if results are not worth saving; ``identity`` distinguishes versions of the same name.
     """
 
@@ -66,7 +66,7 @@ class Engine(Protocol):
 
 
 AT_A_TIME = 64
-"""Number of texts in one call of an engine that does not stream."""
+"""Number of texts in one call of an engine that neither streams nor says how many it takes."""
 
 
 def stream(
@@ -81,8 +81,9 @@ def stream(
     if own is not None:
         yield from own(texts, source, target, done)
         return
-    for start in range(0, len(texts), AT_A_TIME):
-        numbers = range(start, min(start + AT_A_TIME, len(texts)))
+    size = getattr(engine, "at_a_time", AT_A_TIME)
+    for start in range(0, len(texts), size):
+        numbers = range(start, min(start + size, len(texts)))
         if not all(number in done for number in numbers):
             results = engine.translate(texts[start : numbers.stop], source, target)
             yield from zip(numbers, results, strict=True)
