@@ -165,13 +165,13 @@ def row(name: str, seconds: list[float], total: float, cpu: float) -> tuple[floa
     return rates
 
 
-def speed(folder: Path, job: Job, server: Server, requests: int) -> None:
+def speed(folder: Path, job: Job, server: Server, requests: int, numbers: Sequence[int]) -> None:
     bodies = [job.body(number) for number in range(requests)]
     print(f"{'':<22}{'per s':>8}{'per CPU s':>12}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}")
     answers, seconds, cpu = stock(folder, job, range(requests))
     base = row("stock, one by one", seconds, sum(seconds), cpu)
     asyncio.run(load(server.url, [job.body(10**6)], 1))
-    for clients in CLIENTS:
+    for clients in numbers:
         before = server.cpu_seconds()
         replies, seconds, total = asyncio.run(load(server.url, bodies, clients))
         assert statuses(replies) == {200: requests}
@@ -179,7 +179,7 @@ def speed(folder: Path, job: Job, server: Server, requests: int) -> None:
         differing = sum(text(reply) != answer for reply, answer in zip(replies, answers, strict=True))
         assert not differing, f"{differing} answers differ from stock"
     print(
-        f"at {CLIENTS[-1]} clients {rates[0] / base[0]:.2f} times by the clock, {rates[1] / base[1]:.2f} by processor time"
+        f"at {numbers[-1]} clients {rates[0] / base[0]:.2f} times by the clock, {rates[1] / base[1]:.2f} by processor time"
     )
 
 
@@ -213,7 +213,10 @@ def main() -> None:
         "model", nargs="?", default="", help="that mblip loads; the random one of middle size by default"
     )
     parser.add_argument("--requests", type=int, default=96, help="at each number of clients; 0: no timing")
-    parser.add_argument("--asks", default="Objects in {language}:", help="the prompt, one that the model was trained on")
+    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS, help="so many ask at a time")
+    parser.add_argument(
+        "--asks", default="Objects in {language}:", help="the prompt, one that the model was trained on"
+    )
     parser.add_argument("--memory", type=int, default=2000, help="requests over which memory is watched; 0: none")
     options = parser.parse_args()
     job = Job(not options.model, options.asks)
@@ -227,7 +230,7 @@ def main() -> None:
             random_model.processor.save_pretrained(folder)
         with Server(folder) as server:
             if options.requests:
-                speed(folder, job, server, options.requests)
+                speed(folder, job, server, options.requests, options.clients)
             if options.memory:
                 memory(job, server, options.memory)
         with Server(folder, "--queue", "8", "--batch-size", "4") as server:
