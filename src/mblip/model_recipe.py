@@ -89,6 +89,6 @@ class LoraSection(Section):
 
     identity: ClassVar[Identity] = Identity.of("rank alpha dropout")
 
-    rank: int = Field(default=8, gt=0)
+    rank: int = Field(default=8, gt=0, le=65_536)
     alpha: int = Field(default=16, gt=0)
     dropout: float = Field(default=0.05, ge=0, lt=1)
