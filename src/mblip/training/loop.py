@@ -339,5 +339,10 @@ def _resume(newest: Path | None, named: dict[str, nn.Parameter], optimizer: torc
         raise InputError(f"checkpoint {newest} trains other parts than this recipe: use a new output directory")
     for name, parameter in named.items():
         copy_into(parameter, tensors[name])
-    load_optimizer(optimizer, state["optimizer"])
+    try:
+        load_optimizer(optimizer, state["optimizer"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"checkpoint {newest} holds the optimiser of another recipe or version ({error}): use a new output directory"
+        ) from error
     return int(state["step"])
