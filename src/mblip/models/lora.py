@@ -7,11 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from mblip.errors import InputError
-from mblip.models.checkpoint import load_tensors, read_json
+from mblip.models.checkpoint import load_tensors, read_json, save_tensors
 from mblip.models.quantize import dequantize, is_quantized, linear_layers, plain_layer, quantization_of, unmark
 from mblip.models.vision_llm import VisionLLM
 
@@ -92,8 +91,7 @@ def save_lora(vlm: VisionLLM, folder: Path) -> None:
     folder.mkdir(parents=True)
     vlm.language_model.peft_config["default"].save_pretrained(folder)
     state = get_peft_model_state_dict(vlm.language_model)
-    tensors = {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors({_PREFIX + name: tensor for name, tensor in state.items()}, folder / "adapter_model.safetensors")
 
 
 def load_lora(vlm: VisionLLM, folder: Path) -> None:

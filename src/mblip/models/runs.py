@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from mblip.errors import InputError, MblipError
 from mblip.models.build import build_model
-from mblip.models.checkpoint import fingerprint, load_tensors, read_json
+from mblip.models.checkpoint import fingerprint, load_tensors, read_json, save_tensors
 from mblip.models.finish import finish
 from mblip.models.locate import collection_of, find_language_model, locate, locate_language_model
 from mblip.models.lora import load_lora, merge_lora, save_lora
@@ -53,8 +52,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
     (folder / DESCRIPTION).unlink(missing_ok=True)
     parts = parameters_by_part(vlm)
     for file, names in {"bridge": vlm.container.bridge, **{part: (part,) for part in full}}.items():
-        tensors = {name: value.detach().cpu().contiguous() for part in names for name, value in parts[part]}
-        save_file(tensors, folder / f"{file}.safetensors", metadata={"format": "pt"})
+        save_tensors({name: value for part in names for name, value in parts[part]}, folder / f"{file}.safetensors")
     kept = folder / "adapters"
     copies = [kept / str(number) for number in range(len(origin.adapters))]
     for source, copy in zip(origin.adapters, copies, strict=True):
