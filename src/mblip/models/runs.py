@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from mblip.errors import InputError, MblipError
+from mblip.errors import InputError, MblipError, quoted
+from mblip.model_recipe import ModelSection
 from mblip.models.build import build_model
 from mblip.models.checkpoint import fingerprint, load_tensors, read_json, save_tensors
 from mblip.models.finish import finish
@@ -129,6 +130,7 @@ def read_description(folder: Path) -> Description:
     if raw.get("format") != FORMAT:
         raise InputError(f"{folder} is a run of format {raw.get('format')}; this version reads {FORMAT}")
     try:
+        _check_description(raw)
         run = Description(
             bases={part: Base(**base) for part, base in raw["bases"].items()},
             adapters=[folder / name for name in raw["adapters"]],
@@ -202,6 +204,26 @@ def load_run(
     if attached:
         load_lora(vlm, attached)
     return vlm.eval()
+
+
+def _check_description(raw: dict[str, Any]) -> None:
+    """Check what building the model takes for granted.
+
+    Raises:
+        ValueError: It is not so.
+    """
+    if set(raw["bases"]) not in ({"vision", "llm"}, {"model"}):
+        raise ValueError(f"bases are {quoted(list(raw['bases']))}: they are vision and llm, or model")
+    if raw["adapter_attached"] and not raw["adapters"]:
+        raise ValueError("adapter_attached is true without adapters")
+    if unknown := set(raw.get("eyes") or {}) - set(ModelSection().eye_settings):
+        raise ValueError(f"eyes have no setting {quoted(min(unknown))}")
+    kinds = {"adapters": list, "full": list, "prompt_templates": list, "more_languages": list}
+    optional = {"start_token": str, "trained_prompts": dict, "trained_languages": list, "eyes": dict, "chat": bool}
+    for name, kind in (kinds | optional).items():
+        value = raw.get(name)
+        if not isinstance(value, kind) and not (value is None and (name in optional or name not in raw)):
+            raise ValueError(f"{name} is {quoted(value)}")
 
 
 def _separator(value: Any) -> str | None:
