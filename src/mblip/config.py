@@ -142,7 +142,7 @@ class OptimSection(Section):
     )
     warmup_steps: int = Field(default=1000, ge=0)
     min_lr_share: float = Field(default=0.0, ge=0, le=1, description="the cosine's floor, as a share of the peak")
-    epochs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    epochs: float | None = Field(default=None, gt=0, le=1e9, allow_inf_nan=False)
     steps: int | None = Field(default=None, ge=0)
     global_batch: int = Field(default=128, gt=0, description="texts per step, over all processes")
     micro_batch: int = Field(default=8, gt=0, description="texts at once, which decide the memory of a step")

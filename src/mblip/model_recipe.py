@@ -9,6 +9,8 @@ from pydantic import Field
 from mblip.settings import Identity, Section
 
 Mode = Literal["frozen", "lora", "full"]
+LARGEST_RANK = 65_536
+"""Of LoRA; wider than any layer."""
 
 
 class ModelSection(Section):
@@ -89,6 +91,6 @@ class LoraSection(Section):
 
     identity: ClassVar[Identity] = Identity.of("rank alpha dropout")
 
-    rank: int = Field(default=8, gt=0)
+    rank: int = Field(default=8, gt=0, le=LARGEST_RANK)
     alpha: int = Field(default=16, gt=0)
     dropout: float = Field(default=0.05, ge=0, lt=1)

@@ -18,6 +18,9 @@ from mblip.more_languages import AddedLanguage, add_languages, parse_languages
 
 _logger = logging.getLogger(__name__)
 
+LARGEST = 2**63 - 1
+"""The largest whole number in a recipe."""
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -65,12 +68,16 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_number_is_true(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic would read true as 1, so that "optim.steps=true" would train one step.
-        if isinstance(value, bool) and info.field_name:
+    def _check_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, int) and info.field_name:
             kinds = set(_plain_types(cls.model_fields[info.field_name].annotation))
-            if kinds & {int, float} and bool not in kinds:
+            # pydantic would read true as 1, so that "optim.steps=true" would train one step.
+            if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
                 raise ValueError(f"input should be a number (got {_written(value)})")
+            if int in kinds and abs(value) > LARGEST:  # torch and tokenizers hold whole numbers in 64 bits
+                raise ValueError(
+                    f"input should be {f'at most {LARGEST}' if value > 0 else f'at least -{LARGEST}'} (got {_written(value)})"
+                )
         return value
 
     @property

@@ -25,6 +25,8 @@ def test_a_step_is_a_line_that_says_how_many_processes_work() -> None:
     line = "step 7  loss 1.5000  12.2 texts/s, 100 tokens/s, 2.0 GiB, 0:01:01 left"
     assert told(row) == [line]
     assert told(replace(row, processes=2)) == [f"{line}, 2 processes"]
+    [endless] = told(replace(row, seconds_left=1e30))
+    assert "999999999 days" in endless
 
 
 def test_a_note_is_told_as_it_is() -> None:

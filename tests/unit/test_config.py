@@ -132,6 +132,14 @@ def test_the_hash_is_of_what_decides_the_result(recipe: Path) -> None:
         (("optim.steps=true",), "field 'optim.steps': input should be a number (got true)"),
         (("optim.lr=false",), "field 'optim.lr': input should be a number (got false)"),
         (("data.features_gib=true",), "field 'data.features_gib': input should be a number (got true)"),
+        (
+            (f"optim.steps={2**63}",),
+            "field 'optim.steps': input should be at most 9223372036854775807 (got 9223372036854775808)",
+        ),
+        ((f"seed=-{2**64}",), "field 'seed': input should be at least -9223372036854775807 (got -"),
+        ((f"data.max_prompt_tokens={10**50}",), "field 'data.max_prompt_tokens': input should be at most"),
+        (("optim.epochs=1e300",), "field 'optim.epochs': input should be less than or equal to 1000000000"),
+        (("lora.rank=99999999",), "field 'lora.rank': input should be less than or equal to 65536"),
         (("optim.steps=1:30",), "field 'optim.steps': .*integer.* (got '1:30')"),
         (("seed=null",), "field 'seed': .* (got null)"),
         (

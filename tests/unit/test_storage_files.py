@@ -153,6 +153,17 @@ def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None
         assert names(tmp_path) == ["export"]
 
 
+def test_whoever_may_read_a_folder_may_read_its_files(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic_folder(tmp_path / "export") as folder:
+        for name, mode in (("closed", 0o600), ("program", 0o700)):
+            (folder / name).touch()
+            (folder / name).chmod(mode)
+    usual = (tmp_path / "plain").stat().st_mode
+    assert (tmp_path / "export/closed").stat().st_mode == usual
+    assert (tmp_path / "export/program").stat().st_mode == usual | 0o100
+
+
 @pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt()])
 def test_a_folder_that_goes_wrong_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "export").mkdir()

@@ -203,7 +203,6 @@ def _run_tasks(executor: str, settings: dict[str, Any], output: Output, plan: Pl
     from mblip.executors import run_job
     from mblip.inference.caption_plan import planned_skipped
     from mblip.inference.caption_tasks import caption_job, merge
-    from mblip.storage import UnreadableImage
 
     job = caption_job(plan)
     left = {shard.number for shard in job.missing()}
@@ -227,9 +226,9 @@ def _run_tasks(executor: str, settings: dict[str, Any], output: Output, plan: Pl
             )
             return
         known = len(planned_skipped(plan.folder))
-        skipped = merge(output, plan)
-        for each in skipped:
-            progress.say(f"mblip: {found.name_place(UnreadableImage(*each))}")
+        skipped = merge(output, plan, found.name_place)
+        for problem in skipped:
+            progress.say(f"mblip: {problem}")
         total = plan.pictures + known
         listed = f"; those skipped are listed in {output.skipped}" if skipped else ""
         progress.say(f"{output.to}: {counted(total - len(skipped), 'picture')} in {', '.join(plan.languages)}{listed}")

@@ -117,7 +117,7 @@ class _TrainingScreen:
         texts = f"{rates['examples']:.1f} texts/s, " if "examples" in rates else ""
         text = (
             f"step {row.step}  loss {row.loss:.4f}  {texts}{rates['tokens']:.0f} tokens/s, "
-            f"{row.peak_memory_mib / 1024:.1f} GiB, {timedelta(seconds=round(row.seconds_left))} left"
+            f"{row.peak_memory_mib / 1024:.1f} GiB, {_duration(row.seconds_left)} left"
         )
         if row.processes > 1:
             text += f", {row.processes} processes"
@@ -125,3 +125,7 @@ class _TrainingScreen:
             self._bar.update(self._task, total=row.seconds + row.seconds_left, completed=row.seconds, description=text)
         else:
             self._console.print(text, soft_wrap=True)
+
+
+def _duration(seconds: float) -> timedelta:
+    return timedelta(seconds=round(min(seconds, timedelta.max.total_seconds() - 1)))

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -20,7 +20,7 @@ from mblip.executors import Job, Place
 from mblip.inference import finding
 from mblip.inference.caption_file import Caption, CaptionFile, SkippedList
 from mblip.inference.caption_plan import Output, Plan, Shard, Wanted, pictures_of, planned_skipped, read_plan
-from mblip.storage import exclusive_lock, read_jsonl, read_records, write_json
+from mblip.storage import UnreadableImage, exclusive_lock, read_jsonl, read_records, write_json
 from mblip.storage.locks import BusyError
 
 _PATIENCE = 600.0  # seconds without a new row, after which the holder of a task counts as hung
@@ -77,10 +77,17 @@ def caption_shard(shard: Shard, place: Place) -> None:
         write_json(shard.mark, {"pictures": len(wanted), "skipped": refused})
 
 
-def merge(output: Output, plan: Plan) -> list[tuple[str, str]]:
+def merge(
+    output: Output, plan: Plan, name_place: Callable[[UnreadableImage], UnreadableImage] = lambda problem: problem
+) -> list[UnreadableImage]:
     """Merge the captions of all tasks in the order of the pictures; returns pictures without captions, with reasons.
 
     A kill at any moment loses nothing: the file appears complete, and the tasks' files are removed after that.
+
+    Args:
+        output: Where the captions go.
+        plan: The plan, all of whose tasks are finished.
+        name_place: Adds to a reason where the picture is named; see :meth:`~mblip.inference.finding.Found.name_place`.
 
     Raises:
         InputError: A task's file is damaged.
@@ -104,8 +111,9 @@ def merge(output: Output, plan: Plan) -> list[tuple[str, str]]:
                     whole.add(new)
         if whole:
             whole.finish()
-        for each in left_out:
-            skipped.add(*each)
+        problems = [name_place(UnreadableImage(*each)) for each in left_out]
+        for problem in problems:
+            skipped.add(problem.key, problem.reason)
     except BaseException:
         if whole:
             whole.close()
@@ -118,7 +126,7 @@ def merge(output: Output, plan: Plan) -> list[tuple[str, str]]:
         gone = output.folder.with_name(f".{output.folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         output.folder.rename(gone)
         shutil.rmtree(gone)
-    return left_out
+    return problems
 
 
 def check_shard(plan: Plan, shard: Shard) -> list[tuple[str, str]]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
+import re
+import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +18,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mblip.errors import InputError, check_readable, counted, of_system
+from mblip.errors import InputError, cannot_write, check_readable, counted, of_system
 from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
+from mblip.storage import atomic_path
 
 
 class Checkpoint:
@@ -170,6 +174,38 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise InputError(f"{file} is missing or damaged ({error}); copy the run again") from error
     return tensors
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write tensors by name to a safetensors file, which may be read by whoever may read other files of its folder.
+
+    Raises:
+        MblipError: The file cannot be written.
+    """
+    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(file) as temporary, writing(file):
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        save_file(own, temporary, metadata={"format": "pt"})
+        temporary.chmod(mode)  # safetensors lets nobody else read what it writes
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Let a failure of safetensors or tokenizers to write inside the block name the path, the reason and the remedy.
+
+    Raises:
+        MblipError: The one about that failure.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        if code is None or not (
+            isinstance(error, SafetensorError) or type(error) is Exception
+        ):  # tokenizers has no other
+            raise
+        raise cannot_write(path, OSError(int(code[1]), os.strerror(int(code[1])))) from error
 
 
 def _opened(path: Path) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mblip.errors import InputError
 from mblip.mixture.templates import load_templates
-from mblip.models.checkpoint import read_json
+from mblip.models.checkpoint import read_json, writing
 from mblip.models.load import load_vision_llm
 from mblip.models.locate import locate
 from mblip.models.lora import merge_lora
@@ -84,7 +84,7 @@ def export(vlm: VisionLLM, folder: Path, reference: Tensor | None = None) -> flo
     if vlm.chats:
         _take_parts(vlm)
     vlm.model.generation_config = vlm.language_model.generation_config
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder) as partial, writing(folder):
         vlm.model.save_pretrained(partial)
         _say_start(partial / "config.json", vlm)
         _say_dtype(partial / "config.json", vlm)

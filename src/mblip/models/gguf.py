@@ -71,11 +71,12 @@ def _convert(file: Path, digest: str, to: Path, weights: bool) -> None:
     from gguf import GGUFReader
     from transformers import AutoConfig, AutoTokenizer
 
+    from mblip.models.checkpoint import writing
     from mblip.models.reading import check_complete, quietly, text_class
     from mblip.storage import atomic_folder, write_json
 
     place: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
-    with atomic_folder(to) as made:
+    with atomic_folder(to) as made, writing(to):
         with _told(file), quietly():
             _check_facts(file, GGUFReader(file))
             config = AutoConfig.from_pretrained(file.parent, **place)

@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
-from mblip.errors import InputError
-from mblip.models.checkpoint import load_tensors, read_json
+from mblip.errors import InputError, quoted
+from mblip.model_recipe import LARGEST_RANK
+from mblip.models.checkpoint import load_tensors, read_json, save_tensors
 from mblip.models.quantize import dequantize, is_quantized, linear_layers, plain_layer, quantization_of, unmark
 from mblip.models.vision_llm import VisionLLM
+from mblip.settings import LARGEST
 
 # Prefix of layer names in PEFT's files.
 _PREFIX = "base_model.model."
@@ -92,8 +93,7 @@ def save_lora(vlm: VisionLLM, folder: Path) -> None:
     folder.mkdir(parents=True)
     vlm.language_model.peft_config["default"].save_pretrained(folder)
     state = get_peft_model_state_dict(vlm.language_model)
-    tensors = {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors({_PREFIX + name: tensor for name, tensor in state.items()}, folder / "adapter_model.safetensors")
 
 
 def load_lora(vlm: VisionLLM, folder: Path) -> None:
@@ -104,9 +104,9 @@ def load_lora(vlm: VisionLLM, folder: Path) -> None:
     """
     from peft import get_peft_model_state_dict
 
-    config = read_json(folder / "adapter_config.json")
+    settings = _read_settings(folder / "adapter_config.json")
     tensors = load_tensors(folder / "adapter_model.safetensors")
-    add_lora(vlm, config["r"], config["lora_alpha"], config["lora_dropout"])
+    add_lora(vlm, **settings)
     named = dict(vlm.language_model.named_parameters())
     own = {
         _PREFIX + name: named[name.replace(".weight", ".default.weight")]
@@ -116,3 +116,19 @@ def load_lora(vlm: VisionLLM, folder: Path) -> None:
         raise InputError(f"{folder} was made for another language model than the run's")
     for name, tensor in tensors.items():
         own[name].data.copy_(tensor)
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    """Rank, alpha and dropout of an adapter."""
+    config = read_json(file)
+    values: list[Any] = [config.get(name) for name in ("r", "lora_alpha", "lora_dropout")]
+    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in values]
+    rank, alpha, dropout = values
+    fits = {
+        "r": numbers[0] and isinstance(rank, int) and 0 < rank <= LARGEST_RANK,
+        "lora_alpha": numbers[1] and 0 < alpha <= LARGEST,
+        "lora_dropout": numbers[2] and 0 <= dropout < 1,
+    }
+    if wrong := [name for name, fit in fits.items() if not fit]:
+        raise InputError(f"{file} is damaged ({wrong[0]} is {quoted(config.get(wrong[0]))}); copy the run again")
+    return {"rank": rank, "alpha": alpha, "dropout": dropout}

@@ -10,6 +10,7 @@ import torch
 from mblip.config import TrainRecipe
 from mblip.errors import InputError
 from mblip.models.build import build_model
+from mblip.models.continued import check_continued
 from mblip.models.load import load_vision_llm
 from mblip.models.lora import add_lora
 from mblip.models.parts import recompute_layers, set_trainable
@@ -62,6 +63,7 @@ def prepare_shape(recipe: TrainRecipe) -> VisionLLM:
     Raises:
         InputError: The bases are not there, or do not fit each other or the recipe.
     """
+    check_continued(recipe.model)
     vlm = skeleton(container_config(recipe.model), compute_dtype(recipe))
     _check_layout(vlm, recipe)
     make_trainable(vlm, recipe)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from mblip.errors import InputError, MblipError
+from mblip.errors import InputError, MblipError, quoted
+from mblip.model_recipe import ModelSection
 from mblip.models.build import build_model
-from mblip.models.checkpoint import fingerprint, load_tensors, read_json
+from mblip.models.checkpoint import fingerprint, load_tensors, read_json, save_tensors
 from mblip.models.finish import finish
 from mblip.models.locate import collection_of, find_language_model, locate, locate_language_model
 from mblip.models.lora import load_lora, merge_lora, save_lora
@@ -53,8 +53,7 @@ def save_run(vlm: VisionLLM, folder: Path, full: Collection[str] = ()) -> None:
     (folder / DESCRIPTION).unlink(missing_ok=True)
     parts = parameters_by_part(vlm)
     for file, names in {"bridge": vlm.container.bridge, **{part: (part,) for part in full}}.items():
-        tensors = {name: value.detach().cpu().contiguous() for part in names for name, value in parts[part]}
-        save_file(tensors, folder / f"{file}.safetensors", metadata={"format": "pt"})
+        save_tensors({name: value for part in names for name, value in parts[part]}, folder / f"{file}.safetensors")
     kept = folder / "adapters"
     copies = [kept / str(number) for number in range(len(origin.adapters))]
     for source, copy in zip(origin.adapters, copies, strict=True):
@@ -131,6 +130,7 @@ def read_description(folder: Path) -> Description:
     if raw.get("format") != FORMAT:
         raise InputError(f"{folder} is a run of format {raw.get('format')}; this version reads {FORMAT}")
     try:
+        _check_description(raw)
         run = Description(
             bases={part: Base(**base) for part, base in raw["bases"].items()},
             adapters=[folder / name for name in raw["adapters"]],
@@ -204,6 +204,26 @@ def load_run(
     if attached:
         load_lora(vlm, attached)
     return vlm.eval()
+
+
+def _check_description(raw: dict[str, Any]) -> None:
+    """Check what building the model takes for granted.
+
+    Raises:
+        ValueError: It is not so.
+    """
+    if set(raw["bases"]) not in ({"vision", "llm"}, {"model"}):
+        raise ValueError(f"bases are {quoted(list(raw['bases']))}: they are vision and llm, or model")
+    if raw["adapter_attached"] and not raw["adapters"]:
+        raise ValueError("adapter_attached is true without adapters")
+    if unknown := set(raw.get("eyes") or {}) - set(ModelSection().eye_settings):
+        raise ValueError(f"eyes have no setting {quoted(min(unknown))}")
+    kinds = {"adapters": list, "full": list, "prompt_templates": list, "more_languages": list}
+    optional = {"start_token": str, "trained_prompts": dict, "trained_languages": list, "eyes": dict, "chat": bool}
+    for name, kind in (kinds | optional).items():
+        value = raw.get(name)
+        if not isinstance(value, kind) and not (value is None and (name in optional or name not in raw)):
+            raise ValueError(f"{name} is {quoted(value)}")
 
 
 def _separator(value: Any) -> str | None:

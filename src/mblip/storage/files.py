@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,6 +50,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
+            if file.is_file():  # safetensors writes files that nobody else may read
+                file.chmod(stat.S_IMODE(file.stat().st_mode) | (temporary.stat().st_mode & 0o666))
             _sync(file)
         if path.is_dir():
             path.rename(old)

@@ -16,6 +16,7 @@ from mblip.errors import InputError
 from mblip.languages import UNDETERMINED
 from mblip.mixture.templates import describe_prompts
 from mblip.models.checkpoint import read_json
+from mblip.models.continued import check_continued
 from mblip.models.locate import locate
 from mblip.models.parts import parameters_by_part
 from mblip.models.prepare import prepare_model
@@ -47,6 +48,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
         ResourceError: Memory or disk space ran out.
     """
     check_stage(recipe)
+    check_continued(recipe.model)
     torch.manual_seed(recipe.seed)
     check_tracker(recipe.tracker)
     check_data(recipe)
@@ -83,7 +85,7 @@ def train_vision_llm(recipe: TrainRecipe, directory: Path, on_log: OnLog) -> dic
         clip=recipe.optim.clip, precision=recipe.precision, sharding=recipe.sharding, profile=recipe.optim.profile,
         checkpoint_every=recipe.checkpoint_every, keep_checkpoints=recipe.keep_checkpoints, log_every=recipe.log_every,
         workers=recipe.data.workers, tracker=recipe.tracker, validate=validator, validate_every=recipe.validate_every,
-        validate_first=recipe.stage == "finetune",
+        validate_first=recipe.stage == "finetune", validated=validator.has if validator else lambda step: True,
         describe=loader.describe, memory_remedy=_memory_remedy(recipe), on_log=on_log,
     )) if steps else {}  # fmt: skip
     vlm.eval()
@@ -180,7 +182,8 @@ def check_stage(recipe: TrainRecipe) -> None:
 
 def learning_groups(vlm: VisionLLM, optim: OptimSection) -> list[ParameterGroup]:
     """The trainable parameters, grouped by part, with the learning rate of each part."""
-    rates = {"lora": optim.lora_lr, "projection": optim.projection_lr or optim.lr}
+    projection_lr = optim.lr if optim.projection_lr is None else optim.projection_lr
+    rates = {"lora": optim.lora_lr, "projection": projection_lr}
     found = parameters_by_part(vlm, trainable=True)
     return [
         ParameterGroup(part, parameters, rates.get(part, optim.lr)) for part, parameters in found.items() if parameters

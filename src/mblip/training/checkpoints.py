@@ -24,6 +24,7 @@ from mblip.storage import atomic_folder, sha256_file, write_json
 
 FOLDER = "checkpoints"
 WEIGHTS, STATE, SUMS = "trainable.safetensors", "state.pt", "checksums.json"
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # from content that is not a checkpoint's
 DAMAGED = "damaged-"  # prefix of a damaged checkpoint's folder
 
 
@@ -63,7 +64,8 @@ def sound_checkpoint(run: Path, tell: Callable[[str], None] = lambda text: None)
         damaged[folder] = reason
     if damaged:
         folder, reason = next(iter(damaged.items()))
-        others = f", and so are the {len(damaged) - 1} before it" if len(damaged) > 1 else ""
+        before = "is the one" if len(damaged) == 2 else f"are the {len(damaged) - 1}"
+        others = f", and so {before} before it" if len(damaged) > 1 else ""
         raise InputError(
             f"checkpoint {folder} is damaged ({reason}){others}: restore one from a copy, or delete {run / FOLDER} to "
             "start again"
@@ -139,10 +141,11 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = load_file(folder / WEIGHTS)
         state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, ValueError, EOFError, struct.error, UnpicklingError, SafetensorError) as error:
+        step = int(state["step"])
+    except (*_UNREADABLE, OSError, RuntimeError, EOFError, struct.error, UnpicklingError, SafetensorError) as error:
         raise InputError(
             f"checkpoint {folder} cannot be read ({error}): delete it to continue from the one before"
         ) from error
-    if folder.name != f"step-{state['step']:08d}":
-        raise InputError(f"checkpoint {folder} holds step {state['step']}: give it the name of that step")
+    if folder.name != f"step-{step:08d}":
+        raise InputError(f"checkpoint {folder} holds step {step}: give it the name of that step")
     return tensors, state

@@ -132,11 +132,22 @@ OnLog = Callable[[StepLog | ValidationLog | Note], None]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log as they were written; a last line that a kill cut short is left out."""
+    """The rows of a log as they were written; a last line that a kill cut short is left out.
+
+    Raises:
+        InputError: The file is no text, or a row has no step.
+    """
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # other ends of lines, such as U+2028, may be in an answer
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"byte {error.start} is not UTF-8") from error
+    for number, line in enumerate(lines, 1):
         with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                raise _damaged(path, f"line {number} is not a row with a step")
+            rows.append(row)
     return rows
 
 
@@ -164,10 +175,9 @@ def read_validations(path: Path) -> list[ValidationLog]:
 def _named(path: Path) -> Any:
     try:
         yield
-    except (ValidationError, AttributeError) as error:
-        what = (
-            error.errors(include_url=False)[0]["msg"]
-            if isinstance(error, ValidationError)
-            else "a row is not an object"
-        )
-        raise InputError(f"{path} is damaged ({what}); delete the line, or the file") from error
+    except ValidationError as error:
+        raise _damaged(path, error.errors(include_url=False)[0]["msg"]) from error
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(f"{path} is damaged ({what}); delete the line, or the file")

@@ -27,6 +27,7 @@ from mblip.errors import InputError, ResourceError, TrainingError
 from mblip.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint, sound_checkpoint
 from mblip.training.logs import Note, OnLog, StepLog, read_log
 from mblip.training.parallel import (
+    all_finite,
     clip_gradients,
     copy_into,
     distribute,
@@ -74,6 +75,8 @@ class LoopConfig:
         sharding: See :func:`mblip.training.parallel.distribute`.
         validate: Step, log -> nothing; called every ``validate_every`` steps and at the end, in all processes.
         validate_first: Validate also before the first step, as step 0, for comparison.
+        validated: Whether a step was validated; asked of the step that a run continues from, which may have been killed
+            between its checkpoint and its validation.
         describe: Step, micro-batch -> description of that batch for errors.
         memory_remedy: Advice in the error when memory runs out.
     """
@@ -102,6 +105,7 @@ class LoopConfig:
     validate: Callable[[int, Log], None] | None = None
     validate_every: int = 0
     validate_first: bool = False
+    validated: Callable[[int], bool] = field(default=lambda step: True)
     describe: Callable[[int, int], str] = field(default=lambda step, index: f"micro-batch {index} of step {step + 1}")
     memory_remedy: str = "lower the batch"
     on_log: OnLog = field(default=lambda row: None)
@@ -135,9 +139,9 @@ def fit(config: LoopConfig) -> dict[str, Any]:
     first = _resume(newest, named, optimizer)
     log = Log(config.directory, first, config.last, config.tracker, config.on_log, writes=accelerator.is_main_process)
     with log, _termination() as terminated, contextlib.closing(_prefetched(config, first)) as prefetched:
-        if config.validate and config.validate_first and first == 0:
-            with enough_memory("in the validation before the first step", config.memory_remedy):
-                config.validate(0, log)
+        if config.validate and _to_validate(config, first):
+            with enough_memory(f"in the validation before step {first + 1}", config.memory_remedy):
+                config.validate(first, log)
         for step, micro_batches in prefetched:
             torch.manual_seed(_step_seed(config.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
@@ -155,7 +159,10 @@ def fit(config: LoopConfig) -> dict[str, Any]:
             if done % config.log_every == 0 or done == config.last:
                 log.write(_row(done, totals, norm, optimizer, accelerator.num_processes), accelerator.device)
             stopping = totals["stop"] > 0 and done < config.last
-            if stopping or (done % config.checkpoint_every == 0 and done < config.last):
+            saving = stopping or (done % config.checkpoint_every == 0 and done < config.last)
+            if saving or done == config.last:
+                _check_weights(config, done, named, accelerator)
+            if saving:
                 tensors, state = gather_full(named), {"optimizer": gather_full(optimizer.state_dict())}
                 if accelerator.is_main_process:
                     save_checkpoint(config.directory, done, tensors, state, config.keep_checkpoints)
@@ -165,6 +172,13 @@ def fit(config: LoopConfig) -> dict[str, Any]:
                 with enough_memory(f"in the validation after step {done}", config.memory_remedy):
                     config.validate(done, log)
     return log.row
+
+
+def _to_validate(config: LoopConfig, first: int) -> bool:
+    """Whether to validate before the first step of this process."""
+    if first == 0:
+        return config.validate_first
+    return bool(config.validate_every) and first % config.validate_every == 0 and not config.validated(first)
 
 
 def _accumulate(
@@ -216,6 +230,14 @@ def _check_finite(config: LoopConfig, step: int, totals: dict[str, float], norm:
         raise TrainingError(
             f"the gradients became {norm} at step {step + 1} with a loss of {loss:.3g}; {_last_good(config)}"
         )
+
+
+def _check_weights(config: LoopConfig, done: int, named: dict[str, nn.Parameter], accelerator: Accelerator) -> None:
+    """Check the weights before they are saved: a step with a finite loss and finite gradients may still break them."""
+    broken = [name for name, parameter in named.items() if not all_finite(parameter)]
+    everyone = accelerator.reduce(torch.tensor(float(len(broken)), device=accelerator.device), "sum")
+    if everyone > 0:  # in all processes alike
+        raise TrainingError(f"step {done} made {broken[0] if broken else 'weights'} infinite; {_last_good(config)}")
 
 
 def _last_good(config: LoopConfig) -> str:
@@ -317,5 +339,10 @@ def _resume(newest: Path | None, named: dict[str, nn.Parameter], optimizer: torc
         raise InputError(f"checkpoint {newest} trains other parts than this recipe: use a new output directory")
     for name, parameter in named.items():
         copy_into(parameter, tensors[name])
-    load_optimizer(optimizer, state["optimizer"])
+    try:
+        load_optimizer(optimizer, state["optimizer"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"checkpoint {newest} holds the optimiser of another recipe or version ({error}): use a new output directory"
+        ) from error
     return int(state["step"])

@@ -7,6 +7,7 @@ and not Accelerate's plug-in, which silently does nothing on a CPU, so it can be
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -76,6 +77,13 @@ def gather_full(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: gather_full(item) for key, item in value.items()}
     return [gather_full(item) for item in value] if isinstance(value, list) else value
+
+
+def all_finite(parameter: Tensor) -> bool:
+    """Whether every weight of a parameter is a finite number, or of this process's part of it."""
+    own = parameter.detach()
+    own = own.to_local() if isinstance(own, DTensor) else own
+    return own.numel() == 0 or math.isfinite(float(torch.linalg.vector_norm(own, math.inf)))
 
 
 def copy_into(parameter: Tensor, value: Tensor) -> None:

@@ -22,7 +22,7 @@ from mblip.processing.grouping import assign_micro_batches
 from mblip.processing.transforms import TrainTransform
 from mblip.schema import Instruction
 from mblip.storage import ImageStore, UnreadableImage, atomic_write
-from mblip.training.logs import AnsweredSample, OnLog, ValidationLog, read_log
+from mblip.training.logs import AnsweredSample, OnLog, ValidationLog, read_log, read_validations
 from mblip.training.tracking import Log
 
 VALIDATION = "validation.jsonl"
@@ -69,6 +69,10 @@ class Validator:
         with contextlib.suppress(UnreadableImage):
             return all(self._store.get(key, 1) is not None for key in row.images)
         return False
+
+    def has(self, step: int) -> bool:
+        """Whether the log has a row of a step."""
+        return self._path.exists() and any(row.step == step for row in read_validations(self._path))
 
     def __call__(self, step: int, log: Log) -> None:
         """Measure, write a row, and tell the tracker and the caller."""

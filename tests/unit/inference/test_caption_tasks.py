@@ -88,7 +88,7 @@ def test_tasks_that_are_cut_off_make_the_file_of_one_process(
     for shard in plan.shards:
         caption_shard(shard, Place())
     skipped = merge(output, plan)
-    assert [name for name, _ in skipped] == [f"{sources[2]}, row 3", f"{sources[0]}/3b.jpg"]
+    assert [problem.key for problem in skipped] == [f"{sources[2]}, row 3", f"{sources[0]}/3b.jpg"]
     for ending in ("csv", "csv.skipped.jsonl"):
         assert (tmp_path / f"many.{ending}").read_bytes() == (tmp_path / f"one.{ending}").read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == [
@@ -134,7 +134,7 @@ def test_each_pair_once_in_order(tmp_path: Path, quick: None, tasks: int, ending
     output, plan = _plan(tmp_path / f"c.{ending}", sources, "m", tasks)
     assert plan.tasks == min(tasks, 10)
     _fake(plan)
-    assert [name for name, _ in merge(output, plan)] == [f"{sources[0]}/004bad.jpg", f"{sources[0]}/009bad.jpg"]
+    assert [problem.key for problem in merge(output, plan)] == [f"{sources[0]}/004bad.jpg", f"{sources[0]}/009bad.jpg"]
     expected = [(f"{sources[0]}/{n:03}.jpg", code) for n in range(10) if n not in (4, 9) for code in CODES]
     assert _pairs(output.to) == expected
 
@@ -151,6 +151,18 @@ def _pairs(file: Path) -> list[tuple[str, str]]:
     return [(row["image"], row["language"]) for row in rows]
 
 
+def test_a_picture_of_a_list_is_skipped_with_its_line(tmp_path: Path, quick: None, model: str) -> None:
+    _made_up(tmp_path / "photos", 4, 1, 3)
+    names = [f"photos/{name}.jpg" for name in ("000", "001bad", "002", "003bad", "none-bad")]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    sources, to = [str(tmp_path / "list.txt")], tmp_path / "captions.jsonl"
+    _fake(_plan(to, sources, model, tasks=2)[1])
+    assert _once(sources, model, to, "--executor", "local", "--tasks", "2") == 1
+    skipped = [json.loads(line) for line in to.with_name("captions.jsonl.skipped.jsonl").read_text().splitlines()]
+    reasons = [(row["image"], row["reason"].partition(" (named by ")[2]) for row in skipped]
+    assert reasons == [(str(tmp_path / names[line - 1]), f"{sources[0]}, line {line})") for line in (2, 4, 5)]
+
+
 def test_a_picture_that_took_two_tries_is_in_its_place(tmp_path: Path, quick: None) -> None:
     sources = _made_up(tmp_path / "photos", 6)
     output, plan = _plan(tmp_path / "c.jsonl", sources, "m", 2)
@@ -164,7 +176,7 @@ def test_a_picture_that_took_two_tries_is_in_its_place(tmp_path: Path, quick: No
 
 @pytest.mark.parametrize(("change", "says"), [
     (lambda lines: lines + lines[:1], "twice"),
-    (lambda lines: lines[1:], "lacks 1 captions"),
+    (lambda lines: lines[1:], "lacks 1 caption,"),
 ])  # fmt: skip
 def test_a_damaged_task_is_not_merged(tmp_path: Path, quick: None, change: object, says: str) -> None:
     output, plan = _plan(tmp_path / "c.jsonl", _made_up(tmp_path / "photos", 6), "m", 2)

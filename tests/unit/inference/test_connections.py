@@ -159,6 +159,24 @@ def test_slow_clients_are_cut_off_and_counted(address: str) -> None:
     assert counted(address)["408"] == before.get("408", 0) + 3
 
 
+@pytest.mark.parametrize("said", ["Content-Length: 3000000", "Transfer-Encoding: chunked"])
+def test_who_sends_all_of_what_is_too_large_is_answered_and_not_kept(tiny: Predictor, said: str) -> None:
+    body = b"2dc6c0\r\n" + b"x" * 3_000_000 + b"\r\n0\r\n\r\n" if "chunked" in said else b"x" * 3_000_000
+    limits = Limits(header=5, body=5, idle=0.5, drain=1)
+    with serving(create_app(tiny, NAME, Settings(max_bytes=1000)), limits) as address:
+        siege = httpx.URL(address)
+        head = f"POST {PATH} HTTP/1.1\r\nHost: {siege.netloc.decode()}\r\n{said}\r\n\r\n".encode()
+        with socket.create_connection((siege.host, siege.port), timeout=5) as connection:
+            connection.sendall(head)
+            answer = b""
+            if "chunked" not in said:
+                answer = connection.recv(1 << 16)  # refused by what is announced
+            connection.sendall(body)  # its end is what must not leave the connection open for ever
+            while piece := connection.recv(1 << 16):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 413 ") and b"larger than 1,000 bytes" in answer
+
+
 def test_every_refusal_is_counted_by_its_code(tiny: Predictor) -> None:
     with serving(create_app(tiny, NAME, Settings(keys=("k",), max_bytes=5000))) as address:
         key = {"Authorization": "Bearer k"}

@@ -309,6 +309,8 @@ class _Web(BaseHTTPRequestHandler):
             self._send(302, b"", Location="http://inside.test/secret")
         elif self.path == "/file":
             self._send(302, b"", Location="file:///etc/passwd")
+        elif self.path == "/port":
+            self._send(302, b"", Location="http://public.test:65536/")
         elif self.path == "/loop":
             self._send(302, b"", Location="/loop")
         elif self.path == "/slow":
@@ -348,7 +350,7 @@ def test_remote_pictures(web: tuple[int, list[str]], monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(pictures_module, "is_public", lambda address: address == "127.0.0.1")
 
-    def fetch(path: str, host: str = "public.test", **limits: Any) -> bytes | str:
+    def fetch(path: str, host: str = "public.test", port: int = port, **limits: Any) -> bytes | str:
         async def scenario() -> bytes | str:
             pictures = RequestPictures(lambda image: image, remote=True, resolve=resolve, **limits)
             try:
@@ -368,6 +370,8 @@ def test_remote_pictures(web: tuple[int, list[str]], monkeypatch: pytest.MonkeyP
     assert "/secret" not in hits
     assert "not plain http" in str(fetch("/file"))
     assert "not plain http" in str(fetch("/ok", "user:secret@public.test"))
+    assert "a port above 65535" in str(fetch("/port"))
+    assert "a port above 65535" in str(fetch("/ok", port=10**30))
     assert "redirects more than 3 times" in str(fetch("/loop"))
     assert hits.count("/loop") == 4
     assert "larger than 1,000 bytes" in str(fetch("/big", max_bytes=1000))

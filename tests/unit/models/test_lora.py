@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,32 @@ def test_a_damaged_run_is_named(folders: Any, tmp_path: Path, file: str, damage:
     else:
         path.write_text(damage(path.read_text()))
     with pytest.raises(InputError, match=message):
+        load_vision_llm(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("file", "settings"),
+    [
+        ("mblip.json", {"bases": {}}), ("mblip.json", {"bases": {"foo": {}}}), ("mblip.json", {"bases": {"model": None}}),
+        ("mblip.json", {"adapters": []}), ("mblip.json", {"adapters": "adapter"}), ("mblip.json", {"full": None}),
+        ("mblip.json", {"eyes": {"foo": 1}}), ("mblip.json", {"eyes": [1]}), ("mblip.json", {"start_token": 5}),
+        ("mblip.json", {"trained_languages": 5}), ("mblip.json", {"trained_prompts": []}), ("mblip.json", {"chat": "x"}),
+        ("adapter/adapter_config.json", {"r": None}), ("adapter/adapter_config.json", {"r": 0}),
+        ("adapter/adapter_config.json", {"r": True}), ("adapter/adapter_config.json", {"r": 2.0}),
+        ("adapter/adapter_config.json", {"r": 10**30}), ("adapter/adapter_config.json", {"lora_alpha": "x"}),
+        ("adapter/adapter_config.json", {"lora_alpha": math.nan}), ("adapter/adapter_config.json", {"lora_dropout": 5}),
+        ("adapter/adapter_config.json", {"lora_dropout": [0]}), ("adapter/adapter_config.json", {"lora_alpha": 10**400}),
+    ],
+)  # fmt: skip
+def test_settings_of_a_run_that_cannot_be_are_named(
+    folders: Any, tmp_path: Path, file: str, settings: dict[str, Any]
+) -> None:
+    vlm = load_vision_llm(folders("mt5"))
+    add_lora(vlm, 2, 4, 0.0)
+    save_run(vlm, tmp_path / "run")
+    path = tmp_path / "run" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    with pytest.raises(InputError, match=rf"^{path} is damaged \(.*\); copy the run again$"):
         load_vision_llm(tmp_path / "run")
 
 

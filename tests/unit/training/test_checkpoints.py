@@ -15,6 +15,7 @@ import torch
 from tests.unit.training.test_loop import job, weights
 
 from mblip.errors import InputError
+from mblip.storage import sha256_file, write_json
 from mblip.training import checkpoints as module
 from mblip.training.checkpoints import DAMAGED, STATE, SUMS, WEIGHTS, checkpoints, find_damage, load_checkpoint
 from mblip.training.logs import Note
@@ -103,10 +104,29 @@ def test_where_all_are_damaged_the_run_stops_and_touches_none(tmp_path: Path) ->
     for name in (NEWEST, BEFORE):
         flip(0.5)(tmp_path / "checkpoints" / name / STATE)
     with pytest.raises(
-        InputError, match=rf"{NEWEST} is damaged \(state\.pt has changed since it was written\), and so are the 1"
+        InputError,
+        match=rf"{NEWEST} is damaged \(state\.pt has changed since it was written\), and so is the one before it",
     ):
         fit(job(tmp_path))
     assert [path.name for path in checkpoints(tmp_path)] == [BEFORE, NEWEST]
+
+
+@pytest.mark.parametrize(
+    "state", [b"abc", {}, [1], {"step": "x"}, {"step": None}, {"step": 16}, {"step": 16, "optimizer": {}}]
+)
+def test_a_state_that_is_none_is_told_even_if_its_hash_fits(tmp_path: Path, state: Any) -> None:
+    fit(job(tmp_path))
+    newest = tmp_path / "checkpoints" / NEWEST
+    if isinstance(state, bytes):
+        (newest / STATE).write_bytes(state)
+    else:
+        torch.save(state, newest / STATE)
+    sums = {name: sha256_file(newest / name) for name in (WEIGHTS, STATE)}
+    write_json(newest / SUMS, sums)
+    with pytest.raises(
+        InputError, match=f"^checkpoint .*{NEWEST} (cannot be read|holds the optimiser of another recipe)"
+    ):
+        fit(job(tmp_path))
 
 
 def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path: Path) -> None:

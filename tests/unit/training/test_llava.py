@@ -52,7 +52,7 @@ def test_a_run_holds_mlp_and_adapter_and_names_the_tower(
     train(aligning(*parts, "optim.steps=0"), tmp_path / "start")
     files = [load_file(tmp_path / run / "bridge.safetensors") for run in ("start", "warm")]
     assert not any(torch.equal(files[0][name], value) for name, value in files[1].items())
-    train(aligning(f"model.run={tmp_path / 'warm'}", *LORA), tmp_path / "run")
+    train(aligning(*parts[:2], f"model.run={tmp_path / 'warm'}", *LORA), tmp_path / "run")
     description = json.loads((tmp_path / "run/mblip.json").read_text())
     assert description["chat"] is True
     assert description["eyes"] == {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mblip.errors import InputError
 from mblip.training.logs import AnsweredSample, StepLog, ValidationLog, read_steps, read_validations
+from mblip.training.tracking import METRICS, Log
 
 STEP = StepLog(
     20, 1.5, 0.25, 640.0, {"cell_loss": 2.0}, {"lora": 1e-3, "qformer": 5e-5}, 2, 3.0, 61.0, {"tokens": 100.0}, 2048.0
@@ -53,3 +55,19 @@ def test_what_is_no_row_is_named(tmp_path: Path, row: object) -> None:
     for read in (read_steps, read_validations):
         with pytest.raises(InputError, match=r"log\.jsonl is damaged"):
             read(path)
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"step": 1}\n{"x": "\xe9"}\n', b'{"step": 1}\n[]\n', b'{"step": true}\n', b"2\n", b"\xff\xfe" * 9]
+)
+def test_a_run_does_not_go_on_with_a_damaged_log(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / METRICS).write_bytes(data)
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged \(.*\); delete the line, or the file"):
+        Log(tmp_path, 0, 1, "none", lambda row: None, writes=True)
+
+
+def test_a_row_with_other_ends_of_lines_in_an_answer_is_one_row(tmp_path: Path) -> None:
+    row = replace(CHECKED, samples=(AnsweredSample("1", "sw", "a\u2028b", "a\u0085b", "a\u2029b\x1c"),))
+    path = tmp_path / "validation.jsonl"
+    path.write_text(json.dumps(row.to_row(), ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_validations(path) == [row]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mblip.errors import InputError, ResourceError, TrainingError
+from mblip.training.checkpoints import checkpoints
 from mblip.training.loop import LoopConfig, ParameterGroup, Stopped, fit, read_log
 from mblip.training.schedule import cosine
 
@@ -110,6 +111,15 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(tmp_path:
                 describe=lambda step, index: f"of step {step + 1} ",
             )
         )
+
+
+@pytest.mark.parametrize("steps", [1, 2])  # the end of the run, or a checkpoint
+def test_weights_that_a_step_breaks_are_not_saved(tmp_path: Path, steps: int) -> None:
+    settings = job(tmp_path, steps, warmup=0, checkpoint_every=1)
+    settings.groups[0].lr = 1e39  # more than fp32 holds
+    with pytest.raises(TrainingError, match=r"^step 1 made 0.weight infinite; that was before the first checkpoint"):
+        fit(settings)
+    assert not checkpoints(tmp_path)
 
 
 def test_sigterm_saves_where_the_run_is(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
+import mblip
 from mblip.config import TrainRecipe
 from mblip.errors import InputError, ResourceError, TrainingError
 from mblip.models import VisionLLM, load_vision_llm, parameters_by_part
-from mblip.models.prepare import prepare_model
+from mblip.models.prepare import prepare_model, prepare_shape
 from mblip.models.scoring import score_candidates
 from mblip.nano.scenes import Scene, render
 from mblip.training import align
 from mblip.training.align import text_loss
 from mblip.training.loader import TrainLoader
-from mblip.training.logs import ValidationLog, read_log
+from mblip.training.logs import StepLog, ValidationLog, read_log
+from mblip.training.loop import Stopped
 from mblip.training.run import train
 
 Make = Callable[..., TrainRecipe]
@@ -98,6 +103,55 @@ def test_what_cannot_work_is_told_before_a_model_is_loaded(
     with pytest.raises(InputError, match=r"set one of optim\.steps and optim\.epochs, and the other to null"):
         train(aligning("optim.epochs=1", *nowhere), tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_run_is_not_asked_for_what_it_does_not_have(aligning: Make, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(aligning("optim.steps=0"), run)
+    bases = Path(mblip.__file__).parent / "nano/bases"
+    shutil.copytree(bases / "nano-mlm", tmp_path / "copy")
+    same = (f"model.run={run}", "optim.steps=0")
+    train(aligning(*same, f"model.llm={tmp_path / 'copy'}", "model.bridge=qformer"), tmp_path / "on")
+    train(aligning(*same, "model.llm=", "model.vision="), tmp_path / "on2")
+    asked = {
+        f"model.llm={run}": "which was trained on nano:nano-mlm: leave model.llm out \\(model.llm=\\)",
+        f"model.llm={bases / 'nano-blip2-en'}": "trained on nano:nano-mlm",
+        "model.vision=google/another": "which was trained on nano:nano-blip2-en: leave model.vision out",
+        "model.bridge=mlp": r"whose own is qformer: leave model.bridge out \(model.bridge=null\)",
+        "model.vision_feature_layer=[-2, -1]": "which has a Q-Former instead of an MLP",
+        "model.qformer=random": r"trained already: leave model.qformer out \(model.qformer=keep\)",
+    }
+    for field, message in asked.items():
+        recipe = aligning(*same, field)
+        with pytest.raises(InputError, match=f"^{field.partition('=')[0]} is .* continues {run}, .*{message}"):
+            train(recipe, tmp_path / "refused")
+        with pytest.raises(InputError, match=message):
+            prepare_shape(recipe)
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_rate_of_zero_for_the_projection_is_zero(aligning: Make, tmp_path: Path) -> None:
+    row = train(aligning("optim.steps=1", "optim.warmup_steps=0", "optim.projection_lr=0"), tmp_path / "run")
+    assert row["lr_projection"] == 0 < row["lr_qformer"]
+
+
+def test_a_validation_that_a_stop_left_out_is_made_by_the_next_start(aligning: Make, tmp_path: Path) -> None:
+    recipe = aligning("validate_every=2", "validation_texts=8", "samples=0", "checkpoint_every=2")
+    train(recipe, tmp_path / "whole")
+
+    def stop_at_two(row: object) -> None:
+        if isinstance(row, StepLog) and row.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="after step 2"):
+        train(recipe, tmp_path / "cut", stop_at_two)
+    assert not (tmp_path / "cut/validation.jsonl").exists()
+    train(recipe, tmp_path / "cut")
+    whole, cut = (
+        [(row["step"], row["loss"]) for row in read_log(tmp_path / run / "validation.jsonl")]
+        for run in ("whole", "cut")
+    )
+    assert whole == cut and len(whole) == 2
 
 
 def passes(vlm: VisionLLM) -> Counter[str]:

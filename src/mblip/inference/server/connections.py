@@ -122,7 +122,10 @@ class Connection(H11Protocol):
             return
         state = self.conn.their_state
         begun = state is h11.IDLE and bool(self.conn.trailing_data[0])
-        self._await("body" if state is h11.SEND_BODY else "header" if begun else "")
+        # uvicorn's own timer ends with the next byte, such as the rest of a body that was refused before all of it came.
+        answered = self.cycle is None or self.cycle.response_complete
+        kept = state is h11.IDLE and answered and self.timeout_keep_alive_task is None
+        self._await("body" if state is h11.SEND_BODY else "header" if begun else "idle" if kept else "")
 
     def _await(self, what: str) -> None:
         if what == self._awaited:
@@ -135,7 +138,7 @@ class Connection(H11Protocol):
     def _late(self, what: str) -> None:
         if self.transport.is_closing():
             return
-        if what == "idle":  # opened and never used
+        if what == "idle":  # nothing was begun
             self.transport.close()
             return
         if self.cycle is not None and not self.cycle.response_complete:

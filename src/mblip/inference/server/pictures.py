@@ -20,6 +20,7 @@ from mblip.storage import UnreadableImage, decode_image
 from mblip.storage.encoded import decode_picture
 
 UPLOAD = "upload:"
+_LAST_PORT = 65_535
 _REDIRECTS = 3
 # Number of resized pictures that are kept, and pixels of the largest. A photo is often asked about more than once, and
 # decoding it takes longer than a small model's answer.
@@ -136,6 +137,8 @@ class RequestPictures:
         if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
             raise BadPicture("the picture's address, or where it redirects to, is not plain http(s)")
         port = parsed.port or (443 if parsed.scheme == "https" else 80)
+        if port > _LAST_PORT:
+            raise BadPicture(f"the picture's address, or where it redirects to, has a port above {_LAST_PORT}")
         addresses = await self._resolve(parsed.host, port)
         if not addresses or not all(map(is_public, addresses)):
             raise BadPicture("the picture's address, or where it redirects to, is not on the public internet")

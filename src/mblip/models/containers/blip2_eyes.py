@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     Blip2Config,
@@ -19,6 +18,7 @@ from transformers import (
     MT5Config,
 )
 
+from mblip.models.checkpoint import save_tensors
 from mblip.storage import write_json
 
 _WORDS = 64  # vocabulary of the language model: the configuration must name one, though there is none
@@ -68,7 +68,7 @@ class QueryingEyes(nn.Module):
         )  # fmt: skip
         tensors = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(_PARTS)}
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({n: t.to(torch.float16).contiguous() for n, t in tensors.items()}, folder / "model.safetensors")
+        save_tensors({name: tensor.to(torch.float16) for name, tensor in tensors.items()}, folder / "model.safetensors")
         write_json(folder / "config.json", config.to_dict())
         image_processor.save_pretrained(folder)
 
