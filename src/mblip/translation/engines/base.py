@@ -50,8 +50,9 @@ class Engine(Protocol):
 
     An engine may also have a method ``stream(texts, source, target, done)``, which yields the index of each text with
     its result as soon as it is ready, in any order. It may skip texts that are ``done`` if that changes no other
-    result. Without it, ``translate`` is called for ``at_a_time`` texts, or :data:`AT_A_TIME`. ``knows(source, target)`` says whether it
-    has a pair; ``cheap`` is True if results are not worth saving; ``identity`` distinguishes versions of the same name.
+    result. Without it, ``translate`` is called for ``at_a_time`` texts, or for :data:`AT_A_TIME` if the engine does not
+    say. ``knows(source, target)`` says whether it has a pair; ``cheap`` is True if results are not worth saving;
+    ``identity`` distinguishes versions of the same name.
     """
 
     name: str
