@@ -81,6 +81,7 @@ def stock(folder: Path, job: Job, numbers: range) -> tuple[list[str], list[float
     """Answers, seconds of each request, processor seconds of all."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder, backend="pil")
+    start_first = getattr(model.config, "start_token", None) == "first"
     pictures = {number: job.picture(number) for number in numbers}
     generation = {**GENERATION, "max_new_tokens": job.tokens}
     answers, seconds, cpu = [], [], 0.0
@@ -88,6 +89,9 @@ def stock(folder: Path, job: Job, numbers: range) -> tuple[list[str], list[float
         for number in (*numbers[:2], *numbers):  # the first two are asked once before, to warm up
             start, begun = time.perf_counter(), time.process_time()
             inputs = processor(images=pictures[number], text=job.prompt(number), return_tensors="pt")
+            if start_first:  # as the card of an export says
+                ids, count = inputs["input_ids"], model.config.num_query_tokens
+                inputs["input_ids"] = ids[:, [count, *range(count), *range(count + 1, ids.shape[1])]]
             ids = model.generate(**inputs, **generation)
             answers.append(processor.batch_decode(ids, skip_special_tokens=True)[0].strip())
             seconds.append(time.perf_counter() - start)

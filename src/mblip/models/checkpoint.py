@@ -200,12 +200,11 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        code = re.search(r"\(os error (\d+)\)", str(error))
-        if code is None or not (
-            isinstance(error, SafetensorError) or type(error) is Exception
-        ):  # tokenizers has no other
-            raise
-        raise cannot_write(path, OSError(int(code[1]), os.strerror(int(code[1])))) from error
+        # tokenizers has no class of its own for it.
+        code = re.search(r"\(os error (\d+)\)", str(error)) if type(error) in (Exception, SafetensorError) else None
+        if code:
+            raise cannot_write(path, OSError(int(code[1]), os.strerror(int(code[1])))) from error
+        raise
 
 
 def _opened(path: Path) -> Any:
