@@ -10,7 +10,7 @@ from mblip.settings import Identity, Section
 
 Mode = Literal["frozen", "lora", "full"]
 LARGEST_RANK = 65_536
-"""Of LoRA; wider than any layer."""
+"""The largest rank of LoRA; wider than any layer."""
 
 
 class ModelSection(Section):

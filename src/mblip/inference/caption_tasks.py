@@ -85,7 +85,7 @@ def merge(
     A kill at any moment loses nothing: the file appears complete, and the tasks' files are removed after that.
 
     Args:
-        output: Where the captions go.
+        output: The file or folder of the captions.
         plan: The plan, all of whose tasks are finished.
         name_place: Adds to a reason where the picture is named; see :meth:`~mblip.inference.finding.Found.name_place`.
 

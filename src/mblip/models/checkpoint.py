@@ -199,13 +199,11 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # tokenizers raises no other
         code = re.search(r"\(os error (\d+)\)", str(error))
-        if code is None or not (
-            isinstance(error, SafetensorError) or type(error) is Exception
-        ):  # tokenizers has no other
-            raise
-        raise cannot_write(path, OSError(int(code[1]), os.strerror(int(code[1])))) from error
+        if code and (isinstance(error, SafetensorError) or type(error) is Exception):
+            raise cannot_write(path, OSError(int(code[1]), os.strerror(int(code[1])))) from error
+        raise
 
 
 def _opened(path: Path) -> Any:

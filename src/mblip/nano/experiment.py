@@ -280,7 +280,7 @@ def align(what: Experiment, setting: Setting, directory: Path, seed: int, say: S
 
 @dataclass(frozen=True)
 class _Questions:
-    """What a trained run is asked."""
+    """The questions that a trained run is asked."""
 
     run: Path
     name: str
