@@ -13,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.rights import permissions_bind
 
+from mblip.config import TrainRecipe, load_recipe
 from mblip.errors import InputError
 from mblip.storage import FolderStore, ParquetStore, TarStore, UnreadableImage, open_images
 from mblip.storage.folders import is_junk, is_picture, walk_pictures
+from mblip.training.loader import check_data
 
 
 def _png(color: int = 7) -> bytes:
@@ -175,3 +178,38 @@ def test_parquet_that_is_no_image_store(tmp_path: Path) -> None:
     for name, says in (("text", "no column of pictures"), ("two", "several columns of pictures"), ("none", "damaged")):
         with pytest.raises(InputError, match=says):
             open_images(tmp_path / f"{name}.parquet")
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])  # neither may be searched
+def test_a_folder_that_may_not_be_opened_is_not_a_folder_without_pictures(tmp_path: Path, mode: int) -> None:
+    photos = _touch(tmp_path / "outer/photos", "a.png", "sub/b.png")
+    sub = photos / "sub"
+    recipe = load_recipe(
+        TrainRecipe, "nano/align", (f"data.images={photos}", f"data.mix={tmp_path}", "data.tasks=[caption]")
+    )
+
+    def says(folder: Path) -> str:
+        return f"cannot read the folder {folder}: Permission denied; give yourself the right to read it$"
+
+    for closed in (photos, tmp_path / "outer"):
+        closed.chmod(mode)
+        try:
+            with permissions_bind():
+                for opened in (open_images, FolderStore):
+                    with pytest.raises(InputError, match=f"^{says(closed)}"):
+                        opened(photos)
+                with pytest.raises(InputError, match=f"^data.images: {says(closed)}"):
+                    check_data(recipe)
+        finally:
+            closed.chmod(0o755)
+    sub.chmod(mode)
+    try:
+        with permissions_bind():
+            store = open_images(photos)
+            assert store.get("a").size == (6, 4)
+            assert "sub/b.png" in store and "c.png" not in store
+            with pytest.raises(UnreadableImage, match=says(sub)):
+                store.get("sub/b.png")
+    finally:
+        sub.chmod(0o755)
+    assert store.get("sub/b").size == (6, 4)

@@ -149,6 +149,8 @@ def _stored_type(file: Path) -> Any:
 @contextmanager
 def _told(file: Path) -> Iterator[None]:
     """Put what the readers raise into a sentence."""
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         yield
     except InputError:
@@ -168,7 +170,7 @@ def _told(file: Path) -> Iterator[None]:
                 f"{file} holds no tokeniser that transformers reads from GGUF ({_line(error)}); take the model's safetensors"
             ) from error
         raise InputError(f"{file} is damaged, or cut off ({_line(error)}); copy it again") from error
-    except _BROKEN as error:
+    except (*_BROKEN, StrictDataclassError) as error:  # the latter of a setting of another type
         if "can't allocate memory" in str(error):  # torch's message; the file may be whole
             raise ResourceError(
                 f"{file}: out of memory while it is converted, which takes four bytes for each parameter; free some, or "

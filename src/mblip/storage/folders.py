@@ -6,11 +6,10 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from mblip.errors import cannot_read, check_readable, refusal
+from mblip.errors import MblipError, cannot_read, check_readable, refusal
 from mblip.storage.decoding import EXTENSIONS
 
 # Files that systems leave in folders: previews, settings, resource forks of a Mac's files on other drives.
@@ -105,12 +104,32 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def find_file(folder: Path, key: str) -> Path | None:
-    """The file of a key below a folder, in any spelling of accents and ending; None if there is none."""
+    """The file of a key below a folder, in any spelling of accents and ending; None if there is none.
+
+    In a folder that cannot be searched, its path as it is written: opening it tells why.
+    """
+    refused = None
     for name in spellings(key):
         path = folder / name
-        with suppress(OSError, ValueError):  # the name is too long, or has a NUL
+        try:
             if path.is_file():
                 return path
+        except PermissionError:
+            refused = refused or path
+        except (OSError, ValueError):  # the name is too long, or has a NUL
+            continue
+    return refused
+
+
+def closed_folder(path: str | Path) -> MblipError | None:
+    """The error about the first folder on a path, its last one included, that may not be searched; None if all may."""
+    for folder in (*reversed(Path(path).parents), Path(path)):
+        try:
+            os.stat(f"{folder}/.")  # noqa: PTH116  # a Path leaves the dot out
+        except PermissionError as error:
+            return cannot_read(folder, error, "the folder ")
+        except (OSError, ValueError):  # it is a file, or is not there
+            return None
     return None
 
 

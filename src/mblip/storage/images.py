@@ -23,7 +23,7 @@ from mblip.errors import InputError, MblipError, cannot_read, quoted, refusal
 from mblip.storage.cells import PictureCells, picture_column
 from mblip.storage.decoding import UnreadableImage, decode_image
 from mblip.storage.files import atomic_write
-from mblip.storage.folders import find_file, is_junk, is_picture, spellings
+from mblip.storage.folders import closed_folder, find_file, is_junk, is_picture, spellings
 from mblip.storage.tars import Member, walk_tar
 
 
@@ -47,11 +47,13 @@ class FolderStore:
     """The files below a folder; keys are relative paths, with or without the extension.
 
     Raises:
-        InputError: There is no such folder.
+        InputError: There is no such folder, or it may not be searched.
     """
 
     def __init__(self, folder: str | Path, as_stored: bool = False) -> None:
         self.folder, self._as_stored = Path(folder), as_stored
+        if closed := closed_folder(self.folder):
+            raise closed
         if not self.folder.is_dir():
             raise InputError(f"{self.folder} is not a folder of images")
 
@@ -65,7 +67,7 @@ class FolderStore:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise UnreadableImage(key, f"{path}: {refusal(error)}") from error
+            raise UnreadableImage(key, str(closed_folder(path) or f"{path}: {refusal(error)}")) from error
         return decode_image(data, key, at_least, self._as_stored)
 
     def __contains__(self, key: str) -> bool:
@@ -193,6 +195,8 @@ def open_images(uri: str | Path, as_stored: bool = False) -> ImageStore:
         paths = [path for pattern in _expand_ranges(text) for path in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207
         found = [Path(path) for path in paths if not is_junk(Path(path).name)]
         return TarStore(list(found), as_stored) if text.endswith(".tar") else ParquetStore(found, as_stored)
+    if text and (closed := closed_folder(text)):
+        raise closed
     if text and Path(text).is_dir():
         tars = sorted(path for path in Path(text).glob("*.tar") if not is_junk(path.name))
         return TarStore(list(tars), as_stored) if tars and _holds_no_pictures(text) else FolderStore(text, as_stored)

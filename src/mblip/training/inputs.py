@@ -39,7 +39,10 @@ def check_paths(recipe: TrainRecipe) -> None:
     for field, store in {"data.images": section.images, "data.replay_images": replayed}.items():
         if store and not (glob.has_magic(store) or "{" in store or exists(Path(store))):
             from mblip.storage import image_scheme, other_stores
+            from mblip.storage.folders import closed_folder
 
+            if closed := closed_folder(store):
+                raise closed.reworded(f"{field}: {closed}")
             if not image_scheme(store):
                 missing[store] = (
                     f"{field}: {store!r} is not an image store: name a folder, a .tar or a pattern of "

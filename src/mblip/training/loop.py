@@ -75,7 +75,7 @@ class LoopConfig:
         sharding: See :func:`mblip.training.parallel.distribute`.
         validate: Step, log -> nothing; called every ``validate_every`` steps and at the end, in all processes.
         validate_first: Validate also before the first step, as step 0, for comparison.
-        validated: Whether a step was validated; asked of the step that a run continues from, which may have been killed
+        validated: Step -> whether it was validated; called with the step that a run continues from, which may have been killed
             between its checkpoint and its validation.
         describe: Step, micro-batch -> description of that batch for errors.
         memory_remedy: Advice in the error when memory runs out.

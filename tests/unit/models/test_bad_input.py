@@ -248,7 +248,7 @@ def test_a_checkpoint_stored_in_fp16_computes_in_bf16_where_fp16_overflows(tmp_p
 
 
 def test_lengths_that_differ(model: Path) -> None:
-    with pytest.raises(InputError, match="2 prompts for 1 images"):
+    with pytest.raises(InputError, match="2 prompts for 1 image"):
         load_vision_llm(model).generate([PICTURE], ["a", "b"])
 
 

@@ -143,6 +143,16 @@ def test_a_damaged_file_leaves_nothing_behind(kept: float, tmp_path: Path, cache
     assert not list(cache.glob("*"))
 
 
+def test_a_setting_of_another_type_is_damage(tmp_path: Path, cache: Path) -> None:
+    file = gguf_files.write_gguf(gguf_files.llama(tmp_path / "whole"), tmp_path / "typed.gguf")
+    key, whole, fraction = b"tokenizer.ggml.padding_token_id", b"\x04\0\0\0", b"\x06\0\0\0"  # UINT32, FLOAT32
+    before = file.read_bytes()
+    assert before.count(key + whole) == 1
+    file.write_bytes(before.replace(key + whole, key + fraction))
+    with pytest.raises(InputError, match=r"typed.gguf is damaged, or cut off"):
+        locate_language_model(file)
+
+
 def test_a_whole_file_is_not_called_damaged(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without a tokeniser, and a machine without memory."""
     model = gguf_files.llama(tmp_path / "source")
