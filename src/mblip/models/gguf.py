@@ -8,6 +8,7 @@ deleted at any time.
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import struct
 import time
@@ -17,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mblip.errors import InputError, ResourceError
+from mblip.errors import InputError, ResourceError, counted
 from mblip.models.gguf_files import SOURCE
 
 # Exceptions that transformers' GGUF reader raises on an incomplete or damaged file.
@@ -57,6 +58,13 @@ def convert_gguf(file: Path, weights: bool = True) -> Path:
         except BusyError:  # another process is converting the same file
             time.sleep(_PATIENCE)
     return folder if folder.is_dir() else shape
+
+
+# Settings that no model has at 0.
+_ABOVE_ZERO = {
+    "block_count", "context_length", "embedding_length", "attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon",
+    "rope.freq_base",
+}  # fmt: skip
 
 
 @lru_cache(maxsize=8)
@@ -118,12 +126,16 @@ def _check_facts(file: Path, reader: Any) -> None:
                 f"{file} does not say its {kind}.{name}, without which the model's shape is unknown: convert the model to "
                 "GGUF again, or take its safetensors"
             )
+    for name, field in reader.fields.items():
+        value = field.contents() if name.startswith(f"{kind}.") else None
+        if isinstance(value, int | float) and not _is_possible(name.removeprefix(f"{kind}."), value):
+            raise InputError(f"{file} is damaged ({name} is {value}); copy it again, or take the model's safetensors")
     layers = {int(tensor.split(".")[1]) for tensor in held if re.match(r"blk\.\d+\.", tensor)}
     said = int(reader.fields[f"{kind}.block_count"].contents())
     if layers and max(layers) >= said:
         raise InputError(
-            f"{file} says {said} layers ({kind}.block_count) and holds {max(layers) + 1}: convert the model to GGUF again, or "
-            "take its safetensors"
+            f"{file} says {counted(said, 'layer')} ({kind}.block_count) and holds {max(layers) + 1}: convert the model to "
+            "GGUF again, or take its safetensors"
         )
     if "tokenizer.ggml.tokens" in reader.fields:
         lists = {"gpt2": "merges", "llama": "scores"}
@@ -134,6 +146,10 @@ def _check_facts(file: Path, reader: Any) -> None:
                 f"{file} holds the words of its tokeniser without tokenizer.ggml.{lacking}, by which texts are cut into words: "
                 "convert the model to GGUF again, or take its safetensors"
             )
+
+
+def _is_possible(setting: str, value: float) -> bool:
+    return math.isfinite(value) and value >= 0 and (value > 0 or setting not in _ABOVE_ZERO)
 
 
 def _stored_type(file: Path) -> Any:

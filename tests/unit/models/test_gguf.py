@@ -193,13 +193,32 @@ def test_what_a_file_does_not_say_is_not_guessed(key: str, weights: bool, tmp_pa
 
 @pytest.mark.parametrize(
     ("layers", "message"),
-    [(1, r"says 1 layers \(llama.block_count\) and holds 2"), (3, "weights are missing, .*layers.2.input_layernorm")],
+    [(1, r"says 1 layer \(llama.block_count\) and holds 2"), (3, "weights are missing, .*layers.2.input_layernorm")],
 )
 def test_another_number_of_layers_than_the_file_holds(layers: int, message: str, tmp_path: Path) -> None:
     model = gguf_files.llama(tmp_path / "source")
     file = gguf_files.write_gguf(model, tmp_path / "model.gguf", said={"llama.block_count": layers})
     with pytest.raises(InputError, match=f"model.gguf:? .*{message}"):
         locate_language_model(file)
+
+
+@pytest.mark.parametrize("weights", [True, False])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("llama.context_length", 0), ("llama.embedding_length", 0), ("llama.rope.freq_base", float("nan")),
+        ("llama.rope.freq_base", 0.0), ("llama.attention.layer_norm_rms_epsilon", -1.0),
+        ("llama.attention.layer_norm_rms_epsilon", float("inf")),
+    ],
+)  # fmt: skip
+def test_a_number_that_no_model_has_is_damage(
+    setting: str, value: float, weights: bool, tmp_path: Path, cache: Path
+) -> None:
+    model = gguf_files.llama(tmp_path / "source")
+    file = gguf_files.write_gguf(model, tmp_path / "model.gguf", said={setting: value})
+    with pytest.raises(InputError, match=rf"model.gguf is damaged \({setting} is {value}\)"):
+        locate_language_model(file, weights=weights)
+    assert not list(cache.glob("*-transformers-*"))
 
 
 def test_a_missing_tensor_is_told(tmp_path: Path, cache: Path) -> None:
