@@ -173,6 +173,8 @@ def _usage(vlm: VisionLLM) -> str:
     """Stock code that asks the model, after its first lines, and advice on prompts."""
     prompt = _caption_prompt(vlm.model.config)
     if not vlm.container.images_in_text:
+        # A decoder-only model repeats the prompt before its answer.
+        cut = "" if vlm.is_encoder_decoder else '[:, inputs["input_ids"].shape[1] :]'
         start = ""
         if getattr(vlm.model.config, "start_token", None) == "first" and vlm.layout.start_tokens:
             count = vlm.container.tokens_per_image
@@ -181,7 +183,8 @@ def _usage(vlm: VisionLLM) -> str:
 ids = inputs["input_ids"]
 inputs["input_ids"] = ids[:, [{count}, *range({count}), *range({count + 1}, ids.shape[1])]]"""
         return f"""inputs = processor(images=Image.open("photo.jpg"), text="{prompt}", return_tensors="pt"){start}
-print(processor.batch_decode(model.generate(**inputs, num_beams=5, max_new_tokens=50), skip_special_tokens=True)[0])
+answer = model.generate(**inputs, num_beams=5, max_new_tokens=50){cut}
+print(processor.batch_decode(answer, skip_special_tokens=True)[0])
 ```
 
 Name the language in the prompt: without a prompt (`processor(images=...)` alone) the model answers, as stock BLIP-2

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tests import checkpoints
 
 from mblip.config import TrainRecipe, load_recipe
@@ -84,3 +87,24 @@ def test_the_card_of_an_export_gives_stock_code_the_same_rows(tmp_path: Path) ->
 def test_it_is_refused_where_it_means_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model.start_token is for decoder-only models"):
         prepare_model(recipe(checkpoints.llm(tmp_path / "mt5", "mt5"), "model.start_token=first"))
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides"), [("llama", ("model.start_token=first",)), ("llama", ()), ("t5", ())], ids=str
+)
+def test_the_code_of_a_card_prints_the_answer_alone(
+    family: str, overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = prepare_model(recipe(checkpoints.llm(tmp_path / "llm", family), *overrides))
+    save_run(vlm, tmp_path / "run")
+    export_model(tmp_path / "run", tmp_path / "exported")
+    monkeypatch.chdir(tmp_path / "exported")
+    PICTURES[0].save("photo.jpg")
+    code = Path("README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    prompt = code.partition('text="')[2].partition('"')[0]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, {})
+    with Image.open("photo.jpg") as photo:
+        [answer] = vlm.generate([photo], [prompt], num_beams=5, max_new_tokens=50)
+    assert prompt and printed.getvalue().strip() == answer.strip()
