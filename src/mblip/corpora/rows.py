@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mblip.corpora.json_stream import BadRow, first_character, stream_json
-from mblip.errors import InputError, check_readable, quoted
+from mblip.errors import InputError, check_readable, counted, quoted
 from mblip.storage import parse_value, reading_text
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -100,7 +100,9 @@ def _read_lines(path: Path, split: Callable[[IO[str]], Iterator[tuple[int, list[
                 if len(cells) == len(header):
                     yield {name: cell for name, cell in zip(header, cells, strict=True) if name}
                 else:
-                    yield BadRow(f"line {line} has {len(cells)} cells, but the header names {len(header)} columns")
+                    yield BadRow(
+                        f"line {line} has {counted(len(cells), 'cell')}, but the header names {counted(len(header), 'column')}"
+                    )
     except csv.Error as error:
         raise InputError(f"{path}, after line {line}: {error}; correct the quotes there") from error
 

@@ -187,7 +187,7 @@ def test_rows_of_another_width_are_bad_rows(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("file,text\na.jpg,x\nb.jpg,y,z\nc.jpg\nd.jpg,w\n")
     records = _table(tmp_path / "own.csv", "drop")
     assert [getattr(r, "detail", "") for r in records] == [
-        "", "line 3 has 3 cells, but the header names 2 columns", "line 4 has 1 cells, but the header names 2 columns", "",
+        "", "line 3 has 3 cells, but the header names 2 columns", "line 4 has 1 cell, but the header names 2 columns", "",
     ]  # fmt: skip
 
 

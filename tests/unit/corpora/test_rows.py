@@ -98,7 +98,7 @@ def test_a_header_alone_is_a_table_without_rows_and_an_odd_row_stops_none(tmp_pa
     rows = list(read_rows(tmp_path / "t.csv"))
     assert [rows[0], rows[3]] == [{"file": "a", "text": "b"}, {"file": "g", "text": "h"}]
     assert [str(row) for row in rows[1:3] if isinstance(row, BadRow)] == [
-        "line 3 has 1 cells, but the header names 2 columns", "line 4 has 3 cells, but the header names 2 columns",
+        "line 3 has 1 cell, but the header names 2 columns", "line 4 has 3 cells, but the header names 2 columns",
     ]  # fmt: skip
 
 

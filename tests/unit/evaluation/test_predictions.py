@@ -363,7 +363,7 @@ def test_rows_without_an_answer_are_named_or_counted(tmp_path: Path, nothing: st
     annotations = lines(tmp_path / "coco_pope_random.json", POPE)
     rows = [{"question_id": number, "answer": nothing if number == "3" else text} for number, text in ANSWERS.items()]
     path = lines(tmp_path / "p.jsonl", rows)
-    with pytest.raises(InputError, match=r"record 3 has no answer \(1 such rows\).*--allow-missing"):
+    with pytest.raises(InputError, match=r"record 3 has no answer \(1 such row\).*--allow-missing"):
         score("pope", annotations, path)
     result = score("pope", annotations, path, allow_missing=True)
     assert (result.n, result.fingerprint["without_answer"]) == (3, 1)
@@ -407,14 +407,14 @@ def test_rows_that_cannot_be_used_are_counted_together(tmp_path: Path) -> None:
     annotations = lines(tmp_path / "coco_pope_random.json", POPE)
     (tmp_path / "p.csv").write_text("question_id,answer\n1\n2,no,no\n3,yes\n")
     with pytest.raises(
-        InputError, match=r"line 2 has 1 cells.*; 1 more rows cannot be used; correct them, or leave them out"
+        InputError, match=r"line 2 has 1 cell.*; 1 more row cannot be used; correct them, or leave them out"
     ):
         score("pope", annotations, tmp_path / "p.csv")
     result = score("pope", annotations, tmp_path / "p.csv", allow_missing=True)
     assert (result.n, result.fingerprint["predictions_left_out"]) == (1, 2)
     (tmp_path / "p.csv").write_text("question_id,answer\n1\n2,no,no\n")
     with pytest.raises(
-        InputError, match=r"line 2 has 1 cells, but the header names 2 columns; none of the file's rows can be used"
+        InputError, match=r"line 2 has 1 cell, but the header names 2 columns; none of the file's rows can be used"
     ):
         score("pope", annotations, tmp_path / "p.csv", allow_missing=True)
 

@@ -194,7 +194,7 @@ def test_pope_by_order_and_by_id(score: Any, kind: str) -> None:
     assert score("pope", POPE, ours, kind)[0]["accuracy"] == 100
     with pytest.raises(InputError, match="record 1 answers 'Is there a cat"):
         score("pope", POPE, answers[::-1], kind, "lines")
-    with pytest.raises(InputError, match="1 predictions without identifiers"):
+    with pytest.raises(InputError, match="1 prediction without identifiers"):
         score("pope", POPE, answers[:1], kind, "lines")
     with pytest.raises(InputError, match="record 1 has the label 'maybe'"):
         score("pope", [{**POPE[0], "label": "maybe"}], answers, kind)
@@ -284,10 +284,10 @@ def test_our_own_predictions(score: Any) -> None:
         (COCO_RESULTS[:1], "no prediction for 1 of the 2 items"),
         ([*COCO_RESULTS, COCO_RESULTS[0]], "record 3 is a second prediction for '7'"),
         ([{"image_id": 7}], "record 1 needs a text in one of the fields prediction, .*caption, text, answer"),
-        ([{"image_id": 7, "caption": None}], r"record 1 has no answer \(1 such rows\)"),
+        ([{"image_id": 7, "caption": None}], r"record 1 has no answer \(1 such row\)"),
         ([{"image_id": 7, "caption": ["x"]}], "needs a text as answer"),
         ([{"image_id": True, "caption": "x"}], "an identifier is a text or an integer"),
-        ([{"caption": "x"}], "1 predictions without identifiers"),
+        ([{"caption": "x"}], "1 prediction without identifiers"),
         ([{"caption": "x"}, COCO_RESULTS[0]], "record 1 names no item"),
         ([], "holds no predictions"),
         ([3], "record 1 is a number, not an object"),

@@ -312,7 +312,7 @@ def test_languages_left_out_are_left_out_of_sources_in_their_own_languages(tmp_p
 @pytest.mark.parametrize(("options", "content", "message"), [
     ({"task": "captoin"}, '{"i": "a", "c": "x"}\n', "no template is for its task 'captoin'; did you mean 'caption'"),
     ({"columns": {"image": "i", "text": "c"}}, '{"i": "a", "c": "x"}\n', "has no text 'caption', which the template"),
-    ({"language": "de"}, '{"i": "a", "c": "x"}\n', "1 examples in 'de', but only English is translated"),
+    ({"language": "de"}, '{"i": "a", "c": "x"}\n', "1 example in 'de', but only English is translated"),
     ({}, "", r"own.jsonl has no row that fits its options"),
     ({}, '{"i": "a", "c": "x"', r"line 1 is not valid JSON \(the file is cut off\)"),
 ])  # fmt: skip
