@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,10 @@ def test_a_language_model_of_ones_own_takes_nano_s_place(tmp_path: Path, monkeyp
     settings = [word for name in ("multilingual", "no_realignment", "lora_small") for word in ("--setting", name)]
     three = ["--languages", "English,sw,Deutsch"]
     asked = ["quickstart", "--llm", str(llm), "--to", str(tmp_path / "run"), "--scenes", "1", *three, *settings, *cut]
+    before = signal.getsignal(signal.SIGTERM)
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 0, result.exception
+    assert signal.getsignal(signal.SIGTERM) is before
     report = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
     assert set(report["ablations"]) == {"multilingual", "no_realignment", "lora_small"}
     assert report["llm"] == "tiny" and set(report["llm_alone"]) == {"all", *report["languages"]}

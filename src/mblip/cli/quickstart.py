@@ -75,8 +75,8 @@ def quickstart(
     codes = tuple(language.code for language in find_languages(languages))
     what = replace(mini(llm) if llm else Experiment(), overrides=tuple(overrides or ()), languages=codes)
     to = to or Path("runs/mini" if llm else "runs/quickstart")
-    # The processes of the runs end with this one, after saving a checkpoint.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    # As an exception it also ends the processes that ask the models.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         report = run_experiment(
             to,
@@ -91,5 +91,7 @@ def quickstart(
     except Stopped as stopped:
         print(f"mblip: {stopped}", file=sys.stderr)
         raise typer.Exit(TERMINATED) from stopped
+    finally:
+        signal.signal(signal.SIGTERM, before)
     minutes = report["seconds"] / 60
     console.print(f"done after {minutes:.1f} minutes in all: open [bold]{to / 'report.html'}[/bold]", soft_wrap=True)

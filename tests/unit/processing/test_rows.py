@@ -147,8 +147,10 @@ def test_a_shard_with_damaged_rows_is_named(tmp_path: Path, mapped_from: int) ->
 def test_processes_that_open_a_mix_at_once_unpack_it_once(tmp_path: Path) -> None:
     folder = make(tmp_path / "mix", "scattered", 3000)
     context = multiprocessing.get_context("fork")
-    with context.Pool(4) as pool:
-        counts = pool.map(_count, [folder] * 4)
+    pool = context.Pool(4)
+    counts = pool.map(_count, [folder] * 4)
+    pool.close()  # Pool's block would end its processes by SIGTERM, for which a handler may be set
+    pool.join()
     assert counts == [3000] * 4
     assert len([path for path in (folder / module.UNPACKED).iterdir() if path.suffix == ".arrow"]) == 1
 
