@@ -31,7 +31,7 @@ from mblip.models.prepare import prepare_model
 from mblip.nano.alone import ask_words
 from mblip.nano.benchmark import BENCHMARK, TASKS, SceneItem, as_item, is_right, load_items
 from mblip.nano.page import write_report
-from mblip.nano.quickstart import ANSWERS, read_answers, read_predictions, samples
+from mblip.nano.quickstart import ANSWERS, read_predictions, samples
 from mblip.nano.scores import score_scenes
 from mblip.nano.words import load_lexicon
 from mblip.storage import write_json
@@ -289,18 +289,24 @@ class _Questions:
 
     def is_done(self) -> bool:
         """Whether every item is answered."""
-        asked = {(row.id, row.prompt) for row in read_predictions(self.run / self.name)}
-        return asked.issuperset((item.id, item.prompt) for item in self.items)
+        return len(self._found()) == len(self.items)
 
     def answer(self) -> dict[str, str]:
         """The answers by item, by the runner of ``mblip eval``; existing answers are reused."""
-        if not self.is_done():
+        answers = self._found()
+        if len(answers) < len(self.items):
             answerer = MblipAnswerer(str(self.run), self.run, "none", self.dtype, BATCH)
             # A batch takes as many steps as its longest answer, so names (two tokens) must not share one with lists.
             for task in _tasks(self.items):
                 answer_tasks([task], answerer, self.run / self.name, PartialState())
-        answers = read_answers(self.run / self.name)
+            answers = self._found()
         return {item.id: answers[item.id] for item in self.items}
+
+    def _found(self) -> dict[str, str]:
+        """The existing answers to the items, by item."""
+        prompts = {item.id: item.prompt for item in self.items}
+        rows = read_predictions(self.run / self.name)
+        return {row.id: row.answer for row in rows if prompts.get(row.id) == row.prompt}
 
 
 def _questions(
