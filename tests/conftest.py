@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,18 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # On one thread sums are always taken in the same order, which pinned losses and tight bounds depend on.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+
 import pytest
 from tests.killed import Commands
+
+
+def _renew_threads() -> None:
+    """A forked process makes torch's threads anew when they are first used, which fails if two of its threads do so."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_renew_threads)
 
 # Folders of the files that take longest.
 _LONG = ("e2e", "training", "translation", "evaluation", "inference")
