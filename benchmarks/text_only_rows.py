@@ -1,14 +1,16 @@
 """What rows of text alone do to the languages of a model aligned on English alone: python benchmarks/text_only_rows.py.
 
-Three settings at nano size, `--seeds` each. Run it again to go on where it was stopped.
+Three settings at nano size, each with `--seeds`. With `--llm` they are aligned to a language model of your own, and only name
+objects. Run it again to go on where it was stopped.
 
 - `english_and_text`: English scenes, and three tenths of every batch rows of text, which ask for the name of an English word in
-  one of 84 languages.
+  one of the other languages.
 - `english_only`: English scenes alone, as in `mblip quickstart --ablations`, whose runs may be copied to `--to`.
 - `english_fewer`: as many English scenes a batch as stand beside the texts, without the texts.
 
-Prints naming, pairs never shown, captions of two objects and language fidelity, with 95 % intervals over scenes and seeds; then
-the processor time of a training step with and without texts, and the tokens that the language model reads in it.
+Prints naming, pairs never shown, captions of two objects and language fidelity, with 95 % intervals over scenes and seeds, and
+naming by language; at nano size also the processor time of a training step with and without texts, and the tokens that the
+language model reads in it.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mblip.config import DataRecipe, TrainRecipe, load_recipe
 from mblip.languages import LANGUAGES
 from mblip.mixture import build_mix
 from mblip.models.prepare import prepare_model
-from mblip.nano.experiment import Experiment, Setting, align, score
+from mblip.nano.experiment import Experiment, Setting, align, mini, score
 from mblip.nano.words import load_lexicon
 from mblip.training.loader import TrainLoader
 from mblip.training.run import train
@@ -32,26 +36,34 @@ from mblip.training.run import train
 SHARE = 0.3
 SPEED_STEPS, SPEED_ROUNDS = 20, 3
 ENGLISH = Setting("english_only", "English scenes", "", mix="mix_en")
-WITH_TEXT = Setting(
-    "english_and_text", f"English scenes, {SHARE:.0%} of a batch texts in 84 languages", "",
-    (f"data.text_share={SHARE}", "data.tasks=[naming,caption,count,presence,text]"), "mix_text",
-)  # fmt: skip
-FEWER = Setting("english_fewer", "as many English scenes as beside the texts", "", ("optim.global_batch=67",), "mix_en")
 
 
-def english_recipe() -> DataRecipe:
-    return load_recipe(DataRecipe, "data/nano_scenes", ("allocation.languages=[en]", "allocation.task_languages={}"))
+def beside_texts(what: Experiment) -> tuple[Setting, Setting]:
+    """English scenes with texts in other languages, and as many English scenes without them."""
+    usual = load_recipe(TrainRecipe, what.align, what.overrides)
+    tasks = ",".join([*usual.data.tasks, "text"])
+    texts = (f"data.text_share={SHARE}", f"data.tasks=[{tasks}]")
+    batch = usual.optim.global_batch - round(SHARE * usual.optim.global_batch)
+    fewer = (f"optim.global_batch={batch}", f"optim.micro_batch={min(batch, usual.optim.micro_batch)}")
+    return (
+        Setting("english_and_text", f"English scenes, {SHARE:.0%} of a batch texts", "", texts, "mix_text"),
+        Setting("english_fewer", "as many English scenes as beside the texts", "", fewer, "mix_en"),
+    )
 
 
-def build_mixes(folder: Path, prompt: str) -> None:
+def english_recipe(what: Experiment) -> DataRecipe:
+    return load_recipe(DataRecipe, what.data, ("allocation.languages=[en]", "allocation.task_languages={}"))
+
+
+def build_mixes(what: Experiment, folder: Path, prompt: str) -> None:
     """The English scenes, and the same with a row of text for each name in another language."""
-    recipe = english_recipe()
+    recipe = english_recipe(what)
     if not (folder / "mix_en" / "manifest.json").is_file():
         build_mix(recipe, folder / "mix_en")
     lexicon, table = load_lexicon(), folder / "names.jsonl"
     rows = [
         {"prompt": prompt.format(name=concept, language=LANGUAGES[code].name), "answer": name, "language": code}
-        for code in lexicon.named_languages()
+        for code in what.asked
         if code != "en"
         for concept in lexicon.concepts
         if (name := lexicon.name(concept, code))
@@ -65,13 +77,13 @@ def build_mixes(folder: Path, prompt: str) -> None:
     print(f"{manifest.by_task['text']:,} of {len(rows):,} rows of text, {manifest.rows:,} in all")
 
 
-def speed(folder: Path) -> None:
+def speed(settings: Sequence[Setting], folder: Path) -> None:
     """Processor time of a step, in turns, and the tokens that it reads."""
     times: dict[str, list[float]] = {}
     for turn in range(SPEED_ROUNDS):
-        for setting in (ENGLISH, WITH_TEXT):
+        for setting in settings:
             times.setdefault(setting.name, []).append(_step_seconds(setting, folder, 1 + turn))
-    tokens = {setting.name: _tokens(setting, folder) for setting in (ENGLISH, WITH_TEXT)}
+    tokens = {setting.name: _tokens(setting, folder) for setting in settings}
     for name, taken in times.items():
         read = tokens[name]
         ms = statistics.median(taken) * 1e3
@@ -111,21 +123,35 @@ def _tokens(setting: Setting, folder: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=Path("runs/text_only"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--scenes", type=int, default=50, help="for each language and task")
     parser.add_argument("--prompt", default="{name}. Name the object in {language}:", help="of the rows of text")
+    parser.add_argument("--llm", default="", help="a folder or a GGUF file in place of nano-mlm")
+    parser.add_argument(
+        "--languages", type=lambda codes: tuple(codes.split(",")), default=(), help="mC4 codes; default: all"
+    )
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--only-speed", action="store_true")
     options = parser.parse_args()
-    build_mixes(options.to, options.prompt)
-    for setting in () if options.only_speed else (WITH_TEXT, ENGLISH, FEWER):
-        for seed in range(1, options.seeds + 1):
-            align(Experiment(), setting, options.to, seed, print)
-        held_out = english_recipe().translation.held_out
-        found = score(Experiment(), setting, options.to, options.seeds, options.scenes, held_out)
+    what = replace(
+        mini(options.llm) if options.llm else Experiment(),
+        languages=options.languages,
+        overrides=(f"optim.steps={options.steps}",),
+    )
+    with_text, fewer = beside_texts(what)
+    build_mixes(what, options.to, options.prompt)
+    for setting in () if options.only_speed else (with_text, ENGLISH, fewer):
+        runs = [align(what, setting, options.to, seed, print) for seed in options.seeds]
+        found = score(what, setting, runs, options.scenes, english_recipe(what).translation.held_out)
         told = {name: f for name, f in found["headline"].items() if isinstance(f, dict)}
         low_high = {name: "{:.1%} ({:.1%} to {:.1%})".format(f["value"], *f["ci95"]) for name, f in told.items()}
-        print(f"{setting.name}: " + ", ".join(f"{name} {text}" for name, text in low_high.items()), flush=True)
-    speed(options.to)
+        print(f"{setting.name}: " + ", ".join(f"{name} {text}" for name, text in low_high.items()))
+        print(
+            ", ".join(f"{code} {figures['naming_exact']['value']:.0%}" for code, figures in found["languages"].items()),
+            flush=True,
+        )
+    if not options.llm:
+        speed((ENGLISH, with_text), options.to)
 
 
 if __name__ == "__main__":
