@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image
@@ -25,7 +26,7 @@ from mblip.models.vision_llm import VisionLLM
 TURNS = 5
 
 
-def best(kinds: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+def best(kinds: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
     """Processor seconds of one call of each."""
     found = dict.fromkeys(kinds, float("inf"))
     for _ in range(TURNS):
@@ -41,8 +42,9 @@ def best(kinds: dict[str, Callable[[], object]], seconds: float) -> dict[str, fl
 def layers(seconds: float) -> None:
     print(f"{'width':>6}{'rows':>6}{'fp32 ms':>9}{'bf16':>7}{'LLM.int8':>10}{'ours':>7}{'error':>8}")
     for width in (128, 256, 512, 1024, 2048):
-        parent = torch.nn.Sequential(torch.nn.Linear(width, 4 * width, bias=False))
-        plain, half = parent[0], torch.nn.Linear(width, 4 * width, bias=False, dtype=torch.bfloat16)
+        plain = torch.nn.Linear(width, 4 * width, bias=False)
+        parent: Any = torch.nn.Sequential(plain)
+        half = torch.nn.Linear(width, 4 * width, bias=False, dtype=torch.bfloat16)
         ours = Int8Linear(plain)
         parent.get_output_embeddings = lambda: None
         quantize(parent, "int8", torch.float32)

@@ -153,8 +153,10 @@ def job(images: int, languages: int, texts: int, words: tuple[int, int], pieces:
     ]
 
 
-def stock(vlm: VisionLLM, pictures: dict[str, Image.Image], requests: Sequence[Request], batch: int, how: dict) -> dict:
-    answers = {}
+def stock(
+    vlm: VisionLLM, pictures: dict[str, Image.Image], requests: Sequence[Request], batch: int, how: dict[str, Any]
+) -> dict[str, str]:
+    answers: dict[str, str] = {}
     before = "<image>\n" if vlm.container.images_in_text else ""
     for start in range(0, len(requests), batch):
         part = requests[start : start + batch]

@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mblip.config import FilterSection
 from mblip.translation.filters import keeps_numbers, rejection
@@ -41,7 +42,7 @@ def pairs(folder: Path) -> Iterator[tuple[str, str, str, str]]:
                     yield name, language, source, text
 
 
-def rows(path: Path) -> list[dict[str, object]]:
+def rows(path: Path) -> list[dict[str, Any]]:
     """The rows of JSON lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 

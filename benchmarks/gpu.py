@@ -89,7 +89,9 @@ class Report:
         self.rows = rows()
         self.started = time.time()
         self.machine: dict[str, Any] = {}
-        self.parts = {part: {"status": "not begun", "reason": None, "seconds": None} for part in PARTS}
+        self.parts: dict[str, dict[str, Any]] = {
+            part: {"status": "not begun", "reason": None, "seconds": None} for part in PARTS
+        }
         for part in PARTS:
             if part not in parts:
                 self.close(part, "skipped", "not among --parts")

@@ -98,7 +98,7 @@ def measure(world: Path, keep: str, pictures: int, texts: int, epochs: int) -> d
         return fit(config)
 
     run = world / f"run-{keep}"
-    align.fit = begun  # what comes before the first step does not count
+    vars(align)["fit"] = begun  # what comes before the first step does not count
     train(recipe, run, told)
     learnt = hashlib.sha256((run / "bridge.safetensors").read_bytes()).hexdigest()
     return {"seconds": np.diff(marks).tolist(), "learnt": learnt, "notes": notes}

@@ -40,6 +40,7 @@ from typing import Any
 import torch
 
 from mblip.models.parts import recompute_layers
+from mblip.models.quantize import Quantization
 from mblip.models.speedups import speed_up
 from step import meters, models, ours, stock, texts
 from step.batches import Batch, tensors
@@ -83,9 +84,8 @@ class Bench:
         self.micro_batch, self.global_batch = arguments.micro_batch, arguments.global_batch
         full = arguments.full
         config = config or config_of(arguments)
-        usual = "nf4" if arguments.container == "llava" else {"mt0": "int8", "bloomz": "nf4"}[arguments.llm]
-        kind = usual if full and not arguments.count else "none"
-        kind = arguments.quantization or kind
+        usual: Quantization = "int8" if arguments.container != "llava" and arguments.llm == "mt0" else "nf4"
+        kind: Quantization = arguments.quantization or (usual if full and not arguments.count else "none")
         self.vlm, self.quantized = models.build(config, kind, self.dtype, self.device, not arguments.count)
         self.can_pack = not speed_up(self.vlm, ["packed_rows"])
         self.plain_vision = self.vlm.container.vision
@@ -143,7 +143,7 @@ class Bench:
                     loss, count = stock.loss(self.vlm, batch, self.dtype)
                 else:
                     loss, count = ours.loss(self.vlm, batch, variant.chunked)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total, tokens = total + float(loss.detach()), tokens + count
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mblip.errors import InputError
@@ -72,7 +72,7 @@ def read_stamp(folder: Path, file: Path, unknown: Counter[str]) -> Iterator[tupl
             yield picture.relative_to(folder).as_posix(), caption, code
 
 
-def write_table(path: Path, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def write_table(path: Path, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A CSV file, whole or absent."""
     with atomic_write(path, "w") as file:
         csv.writer(file).writerows([head, *rows])

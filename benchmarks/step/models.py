@@ -24,7 +24,7 @@ from mblip.config import PartsSection
 from mblip.models import VisionLLM
 from mblip.models.lora import add_lora
 from mblip.models.parts import set_trainable
-from mblip.models.quantize import quantize
+from mblip.models.quantize import Quantization, quantize
 from mblip.models.skeleton import base_config, skeleton
 from step.texts import END
 
@@ -109,7 +109,11 @@ def _llava(vision: Any, text: Any) -> LlavaConfig:
 
 
 def build(
-    config: Blip2Config | LlavaConfig, kind: str, dtype: torch.dtype, device: torch.device, weights: bool = True
+    config: Blip2Config | LlavaConfig,
+    kind: Quantization,
+    dtype: torch.dtype,
+    device: torch.device,
+    weights: bool = True,
 ) -> tuple[VisionLLM, bool]:
     """Random weights (or none written), the language model quantised, what learns in fp32; whether it was quantised."""
     if kind != "none" and find_spec("bitsandbytes") is None:
@@ -145,5 +149,5 @@ def build(
     vlm.model.config.image_token_index = config.text_config.vocab_size - 1
     # All that the forward asks of the processor.
     tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=END, convert_ids_to_tokens=str)
-    vlm.processor = SimpleNamespace(tokenizer=tokenizer)  # type: ignore[assignment]
+    vlm.processor = SimpleNamespace(tokenizer=tokenizer)
     return vlm, kind != "none"
