@@ -34,17 +34,27 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and all(mallopt(name, value) for name, value in _KEPT)
 
 
-def limit_threads() -> None:
-    """Limit torch's threads to the whole cores that the control group grants, unless ``OMP_NUM_THREADS`` is set.
+def limit_threads(processes: int = 1) -> bool:
+    """Limit torch's threads to a process' share of the cores that may be used, unless ``OMP_NUM_THREADS`` is set.
 
-    With more threads, the kernel stops all of them for the rest of each period. Torch itself already respects the cores
-    that a process is pinned to.
+    These are the whole cores that the control group grants: with more threads, the kernel stops all of them for the rest
+    of each period. Torch itself already respects the cores that a process is pinned to.
+
+    Args:
+        processes: Number of processes that share the cores.
+
+    Returns:
+        False if ``OMP_NUM_THREADS`` decides instead.
     """
     import torch
 
-    quota = cpu_quota()
-    if quota is not None and not any(name in os.environ for name in _OVERRIDES):
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), int(quota))))
+    if any(name in os.environ for name in _OVERRIDES):
+        return False
+    own, quota = torch.get_num_threads(), cpu_quota()
+    share = max(1, (own if quota is None else min(own, int(quota))) // processes)
+    if share != own:
+        torch.set_num_threads(share)
+    return True
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

@@ -46,11 +46,14 @@ def test_there_is_none_where_there_are_no_groups(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quota", "named", "expected"),
-    [(2.7, {}, 2), (0.5, {}, 1), (64.0, {}, 4), (None, {}, 4), (1.0, {"OMP_NUM_THREADS": "4"}, 4)],
+    ("quota", "processes", "named", "expected"),
+    [
+        (2.7, 1, {}, 2), (0.5, 1, {}, 1), (64.0, 1, {}, 4), (None, 1, {}, 4), (1.0, 1, {"OMP_NUM_THREADS": "4"}, 4),
+        (None, 2, {}, 2), (2.7, 2, {}, 1), (64.0, 3, {}, 1), (None, 9, {}, 1), (None, 2, {"MKL_NUM_THREADS": "4"}, 4),
+    ],
 )  # fmt: skip
-def test_torch_takes_whole_cores_and_what_a_person_sets_stays(
-    quota: float | None, named: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+def test_torch_takes_its_share_of_whole_cores_and_what_a_person_sets_stays(
+    quota: float | None, processes: int, named: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in machine._OVERRIDES:
         monkeypatch.delenv(name, raising=False)
@@ -61,7 +64,7 @@ def test_torch_takes_whole_cores_and_what_a_person_sets_stays(
     taken = [4]
     monkeypatch.setattr(torch, "get_num_threads", lambda: taken[-1])
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
-    machine.limit_threads()
+    machine.limit_threads(processes)
     assert taken[-1] == expected
 
 

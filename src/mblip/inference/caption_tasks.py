@@ -165,6 +165,7 @@ def _caption(plan: Plan, left: Sequence[finding.Place], done: Any, place: Place)
 
     from mblip.inference.captioning import caption_pictures
     from mblip.inference.resolve import open_model
+    from mblip.machine import limit_threads
     from mblip.models.locate import know_languages
     from mblip.more_languages import VARIABLE, add_from_environment
 
@@ -175,8 +176,7 @@ def _caption(plan: Plan, left: Sequence[finding.Place], done: Any, place: Place)
     if torch.cuda.is_available():
         torch.cuda.set_device(place.slot % torch.cuda.device_count())
     predictor = open_model(plan.model, plan.quantization)
-    if place.beside > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // place.beside))
+    limit_threads(place.beside)
     yield from caption_pictures(
         predictor, plan.model, left, plan.languages, done, plan.batch_size, **plan.generation
     )  # fmt: skip

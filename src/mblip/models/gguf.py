@@ -95,7 +95,10 @@ def _convert(file: Path, digest: str, to: Path, weights: bool) -> None:
             with _told(file), quietly():
                 place |= {"output_loading_info": True, "ignore_mismatched_sizes": True, "dtype": _stored_type(file)}
                 model, report = auto.from_pretrained(file.parent, **place)
-            check_complete(model, report, file)
+            remedy = (
+                "it may be damaged, or of a kind that transformers does not read whole; take the model's safetensors"
+            )
+            check_complete(model, report, file, remedy)
             # Transformers still marks the dequantised model as quantised and would refuse to save it.
             model.hf_quantizer, model.config.quantization_config = None, None
             del model.config.quantization_config

@@ -20,6 +20,7 @@ from mblip.models.locate import locate_language_model
 from mblip.models.parts import count_parameters
 from mblip.models.reading import (
     check_places,
+    describe_unread,
     no_container,
     read_chat_template,
     read_generation_settings,
@@ -197,11 +198,7 @@ def _check_weights(folder: Path, model: Any, config: Any, report: ModelReport) -
             lacking.append(known[0])
         other += [name for name in stored if found[name] != tuple(shapes[key])]
     check_places(model, found.keys() - {name for known in names.values() for name in known}, folder)
-    for problem, list_ in (("missing", lacking), ("of another size than config.json says", other)):
-        if list_:
-            report.problems.append(
-                f"{folder}: {len(list_)} weights are {problem}, the first is {list_[0]}; copy the checkpoint again"
-            )
+    report.problems += describe_unread(folder, lacking, other)
 
 
 def _head_is_apart(model: Any, weights: Checkpoint) -> bool:

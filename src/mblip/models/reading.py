@@ -118,7 +118,7 @@ def from_pretrained(auto: Any, folder: Path, state: dict[str, Any] | None = None
         ) from error
     except NotImplementedError as error:  # transformers compares two tied tables that it skipped for their wrong size
         raise InputError(
-            f"{folder}: the embeddings are of another size than config.json says (vocab_size); copy the checkpoint "
+            f"{folder}: the embeddings are of another size than the configuration says (vocab_size); copy the checkpoint "
             "again"
         ) from error
     except (RuntimeError, ValueError, OSError, SafetensorError, AttributeError) as error:
@@ -179,22 +179,43 @@ def check_head(model: Any, weights: Checkpoint, prefix: str, folder: Path) -> No
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
 
 
-def check_complete(model: Any, report: dict[str, Any], folder: Path) -> None:
+_COPY = "copy the checkpoint again"
+
+
+def check_complete(model: Any, report: dict[str, Any], folder: Path, remedy: str = _COPY) -> None:
     """Check that every weight was read, and that the model computes with every weight of the files.
 
     Args:
         model: The loaded model.
         report: The loading report of :func:`from_pretrained`.
         folder: The checkpoint's folder, for the message.
+        remedy: What to do about missing weights, for the message.
 
     Raises:
         InputError: Weights are missing, of another size, or left over; the message names the first.
     """
     mismatched = [entry[0] for entry in report["mismatched_keys"]]
-    for problem, names in (("missing", report["missing_keys"]), ("of another size", mismatched)):
-        if names:
-            raise InputError(f"{folder}: {len(names)} weights are {problem}, the first is {min(names)}")
+    if problems := describe_unread(folder, report["missing_keys"], mismatched, remedy):
+        raise InputError(problems[0])
     check_places(model, report["unexpected_keys"], folder)
+
+
+def describe_unread(folder: Path, missing: Iterable[str], mismatched: Iterable[str], remedy: str = _COPY) -> list[str]:
+    """Messages about weights that a checkpoint lacks, and those of another size than its configuration says.
+
+    Args:
+        folder: The checkpoint's folder.
+        missing: Names of the weights that it lacks.
+        mismatched: Names of the weights of another size.
+        remedy: What to do about them.
+    """
+    problems = []
+    for problem, names in (("missing", sorted(missing)), ("of another size than the configuration says", sorted(mismatched))):
+        if len(names) > 1:
+            problems.append(f"{folder}: {len(names):,} weights are {problem}, the first is {names[0]}; {remedy}")
+        elif names:
+            problems.append(f"{folder}: the weight {names[0]} is {problem}; {remedy}")
+    return problems
 
 
 def check_places(model: nn.Module, unread: Iterable[str], folder: Path) -> None:

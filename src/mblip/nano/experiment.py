@@ -140,12 +140,12 @@ def mini(llm: str) -> Experiment:
 def usual_workers(what: Experiment) -> int:
     """Number of models that answer at a time on this machine: one per core, but with a GPU or another ``llm`` one.
 
-    A second thread hardly speeds up the small products of nano models, and a larger model may fill the memory. Training
-    runs one at a time, because the last digits of its sums depend on the number of threads.
+    It is also one if ``OMP_NUM_THREADS`` gives each model its threads. A second thread hardly speeds up the small products
+    of nano models, and a larger model may fill the memory. Training runs one at a time, because the last digits of its
+    sums depend on the number of threads.
     """
-    if what.llm or torch.cuda.is_available():
+    if what.llm or torch.cuda.is_available() or not limit_threads():
         return 1
-    limit_threads()
     free = free_memory()
     return max(1, min(torch.get_num_threads(), free // _PROCESS_BYTES if free is not None else 1))
 
@@ -328,8 +328,7 @@ def _questions(
 
 
 def _ask(questions: _Questions, place: Place) -> None:
-    limit_threads()
-    torch.set_num_threads(max(1, torch.get_num_threads() // place.beside))
+    limit_threads(place.beside)
     questions.answer()
 
 

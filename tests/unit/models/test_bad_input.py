@@ -173,7 +173,7 @@ def test_a_prompt_with_the_image_token(model: Path) -> None:
 
 def test_a_blip2_checkpoint_of_another_size(model: Path, old: Path) -> None:
     edit(model / "config.json", lambda data: data["qformer_config"].update(hidden_size=24))
-    refused(r"weights are of another size, the first is", model)
+    refused(r"weights are of another size than the configuration says, the first is", model)
     with pytest.raises(InputError, match=r"qformer.* is \[.*20.*\] but its config.json says \[.*24.*\]"):
         build_model(model, model / "llm")
     edit(old / "preprocessor_config.json", lambda data: data.update(size={"height": 224, "width": 224}))

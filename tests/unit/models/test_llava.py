@@ -378,9 +378,9 @@ def drop_ends(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a weight of the MLP": (lambda f: drop(f, "linear_1.weight"), r"1 weights are missing, .*linear_1\.weight"),
-    "a weight of the tower": (lambda f: drop(f, "fc1.weight"), r"1 weights are missing, .*fc1\.weight"),
-    "the head": (lambda f: drop(f, "lm_head"), r"1 weights are missing, .*lm_head\.weight"),
+    "a weight of the MLP": (lambda f: drop(f, "linear_1.weight"), r"the weight .*linear_1\.weight is missing; copy"),
+    "a weight of the tower": (lambda f: drop(f, "fc1.weight"), r"the weight .*fc1\.weight is missing; copy"),
+    "the head": (lambda f: drop(f, "lm_head"), r"the weight .*lm_head\.weight is missing; copy"),
     "a layer": (lambda f: edit(f, vision_feature_layer=9), "9 is not among the 3 layers"),
     "a strategy": (lambda f: edit(f, vision_feature_select_strategy="half"), "cannot be read: .*select_strategy"),
     "an image token outside": (lambda f: edit(f, image_token_index=10**6), "outside the language model's vocabulary"),

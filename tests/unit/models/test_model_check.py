@@ -48,7 +48,7 @@ def test_a_run_and_what_it_stands_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_missing_weight_is_found_in_the_headers(name: str, tmp_path: Path) -> None:
     report = check_model(checkpoints.published(tmp_path / "model", without=(name,)))
     assert not report.is_usable
-    assert f"1 weights are missing, the first is {name}" in report.problems[0]
+    assert f"the weight {name} is missing; copy" in report.problems[0]
 
 
 def test_any_name_of_a_tied_weight_will_do(tmp_path: Path) -> None:
