@@ -16,6 +16,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Each httpx client would read all the certificates that browsers trust, which no server on this machine has.
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 # On one thread sums are always taken in the same order, which pinned losses and tight bounds depend on.
 os.environ["OMP_NUM_THREADS"] = "1"
 

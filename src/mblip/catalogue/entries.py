@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -192,15 +192,20 @@ def load_catalogue(extra: Path | None = None) -> dict[str, DataSet]:
     Raises:
         InputError: The file cannot be read, or an entry is invalid; the message names the entry and the field.
     """
-    sets: dict[str, DataSet] = {}
-    root = Path(str(resources.files("mblip.catalogue"))) / "sets"
-    for path in [*sorted(root.glob("*.yaml")), *([extra] if extra else [])]:
-        sets.update(read_catalogue(path))
+    sets = dict(_shipped())
+    if extra:
+        sets.update(read_catalogue(extra))
     for entry in sets.values():
         for need in entry.needs:
             if need not in sets:
                 raise InputError(f"data set {entry.name!r} needs {need!r}, which no catalogue has{nearest(need, sets)}")
     return sets
+
+
+@cache
+def _shipped() -> Mapping[str, DataSet]:
+    root = Path(str(resources.files("mblip.catalogue"))) / "sets"
+    return {name: entry for path in sorted(root.glob("*.yaml")) for name, entry in read_catalogue(path).items()}
 
 
 def read_catalogue(path: Path) -> dict[str, DataSet]:
