@@ -66,6 +66,9 @@ def in_processes() -> Callable[[int, Callable[[], object]], list[int]]:
             process.start()
         for process in started:
             process.join(120)
+        for process in started:
+            process.kill()  # no effect on those that have ended
+            process.join()
         return [process.exitcode or 0 for process in started]
 
     return run
