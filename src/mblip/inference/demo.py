@@ -303,5 +303,5 @@ def _copies(examples: Sequence[Path], folder: Path) -> list[str]:
             copied.append(str(shutil.copy(path, folder / f"example-{place}{path.suffix.lower()}")))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             check_readable(path)
-            raise InputError(f"the example {path} is no picture that can be read: {error}") from error
+            raise InputError(f"the example {path} cannot be read as a picture: {error}") from error
     return copied

@@ -238,4 +238,4 @@ def _say_dtype(file: Path, vlm: VisionLLM) -> None:
 
 def _check_new(folder: Path) -> None:
     if folder.exists():
-        raise InputError(f"{folder} exists already: name a new folder")
+        raise InputError(f"{folder} already exists: name a new folder")

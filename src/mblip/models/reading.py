@@ -210,7 +210,10 @@ def describe_unread(folder: Path, missing: Iterable[str], mismatched: Iterable[s
         remedy: The advice that the message gives about them.
     """
     problems = []
-    for problem, names in (("missing", sorted(missing)), ("of another size than the configuration says", sorted(mismatched))):
+    for problem, names in (
+        ("missing", sorted(missing)),
+        ("of another size than the configuration says", sorted(mismatched)),
+    ):
         if len(names) > 1:
             problems.append(f"{folder}: {len(names):,} weights are {problem}, the first is {names[0]}; {remedy}")
         elif names:
@@ -236,8 +239,9 @@ def check_places(model: nn.Module, unread: Iterable[str], folder: Path) -> None:
     left = [name for name in unread if _lacks_its_place(modules, name.split("."))]
     if left:
         raise InputError(
-            f"{folder}: config.json has no place for {len(left)} weights of the files, the first is {min(left)}: it says "
-            "fewer layers, or no bias, where the files have them; copy the checkpoint again, with its own config.json"
+            f"{folder}: config.json has no place for {len(left)} weights in the files, the first is {min(left)}: it "
+            "states fewer layers than the files have, or no bias where they have one; copy the checkpoint again, with its own "
+            "config.json"
         )
 
 

@@ -213,7 +213,7 @@ def _check_description(raw: dict[str, Any]) -> None:
         ValueError: It is not so.
     """
     if set(raw["bases"]) not in ({"vision", "llm"}, {"model"}):
-        raise ValueError(f"bases are {quoted(list(raw['bases']))}: they are vision and llm, or model")
+        raise ValueError(f"bases are {quoted(list(raw['bases']))}: they must be vision and llm, or model")
     if raw["adapter_attached"] and not raw["adapters"]:
         raise ValueError("adapter_attached is true without adapters")
     if unknown := set(raw.get("eyes") or {}) - set(ModelSection().eye_settings):
@@ -229,7 +229,7 @@ def _check_description(raw: dict[str, Any]) -> None:
 def _separator(value: Any) -> str | None:
     if value is None or value in ("", " "):
         return None if value is None else str(value)
-    raise ValueError(f"answer_separator is {value!r}: it is a blank, empty or null")
+    raise ValueError(f"answer_separator is {value!r}: it must be a space, empty or null")
 
 
 def _check_base(folder: Path, part: str, base: Base) -> None:

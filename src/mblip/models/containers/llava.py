@@ -346,7 +346,9 @@ def settle(config: LlavaConfig, side: int) -> None:
             no such activation.
     """
     if config.projector_hidden_act not in ACT2FN:
-        raise InputError(f"projector_hidden_act {config.projector_hidden_act!r} is no activation of transformers")
+        raise InputError(
+            f"projector_hidden_act {config.projector_hidden_act!r} is not an activation function of transformers"
+        )
     check_layers(config.vision_feature_layer, config.vision_config)
     states = patch_states(config.vision_config, side)
     config.image_seq_length = states - (config.vision_feature_select_strategy == "default")
