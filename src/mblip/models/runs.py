@@ -217,7 +217,7 @@ def _check_description(raw: dict[str, Any]) -> None:
     if raw["adapter_attached"] and not raw["adapters"]:
         raise ValueError("adapter_attached is true without adapters")
     if unknown := set(raw.get("eyes") or {}) - set(ModelSection().eye_settings):
-        raise ValueError(f"eyes have no setting {quoted(min(unknown))}")
+        raise ValueError(f"eyes has no setting {quoted(min(unknown))}")
     kinds = {"adapters": list, "full": list, "prompt_templates": list, "more_languages": list}
     optional = {"start_token": str, "trained_prompts": dict, "trained_languages": list, "eyes": dict, "chat": bool}
     for name, kind in (kinds | optional).items():

@@ -1,4 +1,4 @@
-"""Recipes of the nano bases: a language model from text, and eyes from scenes."""
+"""Recipes of the nano bases: a language model from text, and a vision encoder from scenes."""
 
 from __future__ import annotations
 
