@@ -134,7 +134,7 @@ MISSING = [
     ("serve --model RUN --api-keys nokeys", "cannot read the keys in nokeys"),
     ("demo --model /none", "there is no checkpoint folder '/none'"),
     ("export /none --to new", "there is no checkpoint folder '/none'"),
-    ("export RUN --to src", "src exists already"),
+    ("export RUN --to src", "src already exists"),
     ("doctor /none", "there is no checkpoint folder '/none'"),
     ("doctor nodata", "there is no folder, recipe or benchmark called 'nodata'"),
     ("eval /none --suite scenes --to new", "there is no checkpoint folder '/none'"),

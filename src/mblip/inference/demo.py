@@ -282,7 +282,7 @@ def _introduction(name: str, model: Predictor, notice: Notice | None, examples: 
     return (
         f"# mblip\n`{html.escape(name)}` describes pictures, and answers questions about them, in "
         f"{written}.{made_of} "
-        f"It sees {sees}.\n\n{first}, pick the languages, and press *Caption*; or write a question and press *Ask*."
+        f"It is made for {sees}.\n\n{first}, pick the languages, and press *Caption*; or write a question and press *Ask*."
     )
 
 
