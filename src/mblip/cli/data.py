@@ -371,7 +371,7 @@ def _print_counts(counts: dict[str, dict[str, dict[str, int]]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("source")
     table.add_column("task")
-    for header in ("examples", "languages", "English", "least"):
+    for header in ("examples", "languages", "English", "fewest"):
         table.add_column(header, justify="right")
     for source, tasks in counts.items():
         for task, languages in tasks.items():

@@ -214,6 +214,8 @@ def _show_model(report: ModelReport, as_json: bool) -> None:
         return
     print(f"{report.path}: {report.kind or 'not usable'}")
     for name, value in report.facts.items():
+        if isinstance(value, dict):  # the parameters by part
+            value = ", ".join(f"{part} {count:,}" for part, count in value.items())
         print(f"  {name}: {value}")
     for problem in report.problems:
         print(f"  problem: {problem}")

@@ -102,7 +102,7 @@ def _show(found: Plan) -> None:
         memory.add_row(f"{size / 2**30:.2f}", name)
     console.print(memory)
     fits = [f"{size} GB" for size, fits in found.cards().items() if fits]
-    console.print(f"fits on cards of {', '.join(fits)}" if fits else "does not fit on a single card of up to 80 GB")
+    console.print(f"fits on cards with {', '.join(fits)}" if fits else "does not fit on a single card of up to 80 GB")
     console.print(
         f"{counted(found.steps, 'step')}"
         if found.steps is not None
