@@ -196,7 +196,7 @@ _LISTED = 100  # maximum number of names in a message
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The hint ``"; did you mean 'x'? There are x, y, z"`` for an unknown name: the nearest first, the others after it.
+    """The hint ``"; did you mean 'x'? Available: x, y, z"`` for an unknown name: the nearest first, the others after it.
 
     Args:
         name: The typed name.
@@ -206,7 +206,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     hint = guess(name, names)
     listed = ", ".join(names[:_LISTED]) + more if names else "none"
-    return f"{hint} There are {listed}" if hint else f"; there are {listed}"
+    return f"{hint} Available: {listed}" if hint else f"; available: {listed}"
 
 
 def guess(name: str, known: Iterable[str]) -> str:
