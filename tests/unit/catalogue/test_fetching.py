@@ -193,7 +193,7 @@ def test_an_answer_without_a_length_that_breaks_off_is_noticed(site: Site, tmp_p
     (tmp_path / "a").unlink()
     site.add("/a", CONTENT, length="none", breaks=[100_000] * 20, etag="")  # never whole, and no version to go on from
     with pytest.raises(
-        InputError, match=r"failed after 5 tries without progress .*ended after 100,000 bytes, but its server"
+        InputError, match=r"failed after 5 tries without progress .*ended after 100,000 bytes, but the server has more"
     ):
         fetch(site, tmp_path / "a")
     assert not (tmp_path / "a").exists()

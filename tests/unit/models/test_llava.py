@@ -219,7 +219,7 @@ def test_a_tower_that_shuffles_patches_is_refused(tmp_path: Path) -> None:
     }
     for ratio in (0.75, 0.0):
         AutoModel.from_config(ViTMAEConfig(**sizes, patch_size=8, mask_ratio=ratio)).save_pretrained(tmp_path / "eyes")
-        with pytest.raises(InputError, match=r"patches at random in every pass \(mask_ratio\): take a ViT"):
+        with pytest.raises(InputError, match=r"patches at random in every pass \(mask_ratio\): use a ViT"):
             build_model(tmp_path / "eyes", checkpoints.llm(tmp_path / "llm", "qwen3"))
 
 
