@@ -30,7 +30,7 @@ hide: [navigation, toc]
 This page lists each claim of the paper (P), *mBLIP: Efficient Bootstrapping of Multilingual Vision-LLMs*
 ([arXiv 2307.06930](https://arxiv.org/abs/2307.06930)), and of this project (M), with the code that implements it, the
 command that runs it, the test that checks it, and the measured result. The [log](log.md) has full accounts;
-[another page](differences.md) lists the deliberate differences to the original code.
+[another page](differences.md) lists the deliberate differences from the original code.
 
 | Status | Meaning | Claims |
 |---|---|---:|

@@ -56,8 +56,9 @@ def recipes_page() -> str:
     """Every shipped recipe with its title and the section of the paper it follows."""
     lines = [
         "# Recipes", "", NOTE, "",
-        "Use a name in `mblip train NAME`, `mblip data mix NAME` or `mblip eval MODEL --suite NAME`, by the kind of recipe. "
-        "`FIELD=VALUE` after the name changes a field.",
+        "Use a name in `mblip train NAME`, `mblip data mix NAME` or `mblip eval MODEL --suite NAME`, depending on the kind of "
+        "recipe. `FIELD=VALUE` after the name changes a field; [Data](data.md#recipe) and [Training](training.md#recipe) list "
+        "the fields.",
         "", "| Name | Description | Paper |", "|---|---|---|",
     ]  # fmt: skip
     for name, path in sorted(shipped_recipes().items()):

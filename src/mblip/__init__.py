@@ -1,4 +1,4 @@
-"""mblip: one vision-language model, 96 languages, one consumer GPU."""
+"""Turn an English vision-language model into one that answers in 96 languages, on one consumer GPU."""
 
 from __future__ import annotations
 

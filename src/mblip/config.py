@@ -40,13 +40,15 @@ class AllocationSection(Section):
 
     method: Literal["mc4", "uniform"] = "mc4"
     temperature: float = Field(default=1.0, gt=0, description="flattens mC4's shares to share ** (1 / temperature)")
-    floor: int = Field(default=0, ge=0, description="minimal examples per language, in every task of every source")
-    english_share: float | None = Field(default=None, ge=0, le=1, description="share of English; null keeps its own")
+    floor: int = Field(
+        default=0, ge=0, description="minimum number of examples per language, in every task of every source"
+    )
+    english_share: float | None = Field(
+        default=None, ge=0, le=1, description="share of English; null: as the method gives"
+    )
     languages: tuple[LanguageCode, ...] = Field(default=(), description="by any name or code; empty for all 96")
     exclude_languages: tuple[LanguageCode, ...] = ()
-    task_languages: dict[str, tuple[LanguageCode, ...]] = Field(
-        default={}, description="only these languages for a task"
-    )
+    task_languages: dict[str, tuple[LanguageCode, ...]] = Field(default={}, description="by task: only these languages")
     disjoint: tuple[tuple[str, str], ...] = Field(
         default=(),
         serialization_alias="apart",
@@ -59,12 +61,16 @@ class SourceSection(Section):
 
     identity: ClassVar[Identity] = Identity.of("name reader options images decode_images translate allocation")
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="first part of every id, folder of its shards")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="first part of every id, and the folder of its shards"
+    )
     reader: str
     options: dict[str, Any] = Field(default={}, description="options of the reader")
-    images: str = Field(default="", description="image store; if it is given, rows without their image are bad rows")
-    decode_images: bool = Field(default=False, description="with images: also decode each, to find damaged ones early")
-    translate: bool = Field(default=True, description="false if the texts are in their languages already")
+    images: str = Field(default="", description="image store; if given, rows without their image are bad")
+    decode_images: bool = Field(
+        default=False, description="with images: also decode each image, to find damaged ones early"
+    )
+    translate: bool = Field(default=True, description="false if the texts are already in their languages")
     allocation: AllocationSection | None = None
 
 
@@ -84,10 +90,10 @@ class MixSection(Section):
     mix: str = ""
     source: SourceSection | None = None
     templates: tuple[str, ...] = Field(
-        default=("paper", "benchmarks"), description="templates for source; a mix has those of its recipe"
+        default=("paper", "benchmarks"), description="templates for source; a mix uses those of its own recipe"
     )
     images: str = ""
-    replay: str = Field(default="", description="an older mix, with some texts in every batch against forgetting")
+    replay: str = Field(default="", description="an earlier mix; its texts prevent forgetting")
     replay_images: str = Field(default="", description="image store of the replayed mix")
     replay_share: float = Field(default=0.5, gt=0, lt=1, description="share of replayed texts in each batch")
     text_share: float | None = Field(
@@ -101,25 +107,29 @@ class MixSection(Section):
     exclude_languages: tuple[LanguageCode, ...] = ()
     max_prompt_tokens: int = Field(default=128, gt=0)
     max_answer_tokens: int = Field(default=128, gt=0)
-    end_cut_answers: bool = Field(default=False, description="give cut answers an end token too, as in the original")
+    end_cut_answers: bool = Field(
+        default=False, description="give truncated answers an end token too, as in the original"
+    )
     max_unreadable: float = Field(default=0.01, ge=0, le=1, description="share of unreadable images that stops the run")
     workers: int = Field(
         default=1,
         ge=0,
         description="threads that read and crop pictures ahead; their number does not change the result",
     )
-    crop_scale: tuple[Share, Share] = Field(default=(0.5, 1.0), description="minimal and maximal crop, by area")
+    crop_scale: tuple[Share, Share] = Field(
+        default=(0.5, 1.0), description="smallest and largest crop, as a share of the area"
+    )
     flip: bool = False
     keep_features: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="keep in memory what a frozen vision model makes of pictures that come again and are not augmented; "
-        "auto: if all of them fit; on: those that fit",
+        description="keep a frozen vision encoder's output in memory, for pictures that are repeated and not augmented; "
+        "auto: if all of it fits; on: as much as fits",
     )
     features_gib: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="for kept features, on one machine; null: half of what is free",
+        description="memory for kept features, on one machine; null: half of the free memory",
     )
     pictures: PictureReading = "correct"
 
@@ -132,27 +142,29 @@ class OptimSection(Section):
         free="micro_batch",  # changes only the rounding, so a run that is out of memory may change it and continue
     )
 
-    lr: float = Field(ge=0, description="Q-Former, queries and projection")
-    projection_lr: float | None = Field(default=None, ge=0, description="the projection's own rate, if it differs")
+    lr: float = Field(ge=0, description="learning rate of Q-Former, queries and projection")
+    projection_lr: float | None = Field(default=None, ge=0, description="the projection's own learning rate")
     lora_lr: float = Field(default=2e-4, ge=0)
     weight_decay: float = Field(default=0.1, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip: float = Field(
-        default=1.0, gt=0, allow_inf_nan=True, description="largest norm of the gradients; .inf for none"
+        default=1.0, gt=0, allow_inf_nan=True, description="gradients are clipped to this norm; .inf for no clipping"
     )
     warmup_steps: int = Field(default=1000, ge=0)
     min_lr_share: float = Field(default=0.0, ge=0, le=1, description="the cosine's floor, as a share of the peak")
     epochs: float | None = Field(default=None, gt=0, le=1e9, allow_inf_nan=False)
     steps: int | None = Field(default=None, ge=0)
     global_batch: int = Field(default=128, gt=0, description="texts per step, over all processes")
-    micro_batch: int = Field(default=8, gt=0, description="texts at once, which decide the memory of a step")
+    micro_batch: int = Field(
+        default=8, gt=0, description="texts processed at once, which determine the memory of a step"
+    )
     profile: Literal["correct", "original"] = Field(
         default="correct", description="original: the original's weight decay, warm-up and mean of micro-batches"
     )
 
     @property
     def own_identity(self) -> Identity:
-        """With the original's mean of micro-batches, their size decides the result too."""
+        """With the original's mean of micro-batches, their size affects the result too."""
         known = self.identity
         return known if self.profile == "correct" else Identity((*known.decides, *known.free))
 
@@ -185,12 +197,14 @@ class TrainRecipe(Recipe):
     )
     speedups: tuple[Literal["packed_rows", "shared_beams", "shared_prefix", "fused_layers"], ...] = Field(
         default=("packed_rows", "shared_beams", "shared_prefix", "fused_layers"),
-        description="those that the model can use are turned on; [] is the plain path",
+        description="those that the model can use are turned on; [] for none",
     )
-    sharding: Literal["none", "full"] = Field(default="none", description="over processes; none copies the model")
+    sharding: Literal["none", "full"] = Field(default="none", description="full: over processes; none: a copy for each")
     validate_every: int = Field(default=0, ge=0, description="steps between validations; 0 for none")
-    validation_texts: int = Field(default=512, gt=0, description="texts held out of the mix, by picture")
-    samples: int = Field(default=16, ge=0, description="held-out texts that are also answered and shown")
+    validation_texts: int = Field(default=512, gt=0, description="number of texts held out of the mix, by picture")
+    samples: int = Field(
+        default=16, ge=0, description="number of held-out texts for which the model's answers are shown"
+    )
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     checkpoint_every: int = Field(default=1000, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
@@ -204,18 +218,20 @@ class FilterSection(Section):
         default=4, ge=0, description="texts with at least this many words must not come back unchanged"
     )
     script_share: float = Field(
-        default=0.5, ge=0, le=1, description="minimal share of letters in the language's script"
+        default=0.5, ge=0, le=1, description="minimum share of letters in the language's script"
     )
     language_words: int = Field(
         default=0,
         ge=0,
-        description="texts with at least this many words must be in the language by lingua (75 languages; slow)",
+        description="texts with at least this many words must be in the language, as detected by lingua (75 languages; slow)",
     )
     language_confidence: float = Field(
-        default=0.1, ge=0, le=1, description="minimal confidence of lingua in the language"
+        default=0.1, ge=0, le=1, description="minimum confidence of lingua that the text is in the language"
     )
     length_ratio: float = Field(
-        default=4.0, ge=0, description="maximal ratio of characters to the source, and its inverse"
+        default=4.0,
+        ge=0,
+        description="largest ratio of the translation's length to the source's, in characters, or its inverse",
     )
     repeats: int = Field(
         default=4, ge=0, description="a phrase must not occur this many times in a row, and a sentence not twice"
@@ -229,10 +245,13 @@ class ShortAnswerSection(Section):
 
     tasks: tuple[str, ...] = ()
     min_count: int = Field(
-        default=15, ge=1, serialization_alias="least", description="answers seen fewer times stay English"
+        default=15, ge=1, serialization_alias="least", description="answers that occur less often stay English"
     )
     share: float = Field(
-        default=0.5, ge=0, le=1, description="share of examples with such an answer that ask for its translation"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of examples with such an answer whose prompt asks for the translated answer",
     )
 
 
@@ -248,14 +267,14 @@ class TranslationSection(Section):
         default=0.2,
         ge=0,
         le=1,
-        description="stop if the engine fails on a larger share of the texts, and on at least 20",
+        description="stop if the engine fails on a larger share of the texts, and on at least 20 of them",
     )
     held_out: float = Field(
         default=0.0,
         ge=0,
         lt=1,
         serialization_alias="never_shown",
-        description="share of held-out (word, language) pairs, to measure transfer; the corpus must record its words",
+        description="share of (word, language) pairs to hold out, to measure transfer; the corpus must record its words",
     )
 
 
@@ -265,15 +284,19 @@ class DataRecipe(Recipe):
     kind: Literal["data"] = "data"
     sources: tuple[SourceSection, ...]
     bad_rows: Literal["error", "drop"] = Field(
-        default="error", description="a raw row that cannot be used stops the run, or is dropped and counted"
+        default="error",
+        description="error: a raw row that cannot be used stops the run; drop: it is left out and counted",
     )
     allocation: AllocationSection = AllocationSection()
     translation: TranslationSection = TranslationSection()
     templates: tuple[str, ...] = Field(default=("paper",), description="shipped template files, or paths of your own")
     translated_templates: bool = Field(default=False, description="also use prompts translated by the engine, in turn")
-    exclude_images: tuple[str, ...] = Field(default=(), description="files that list the images of the evaluation")
+    exclude_images: tuple[str, ...] = Field(
+        default=(), description="files that list evaluation images, which are left out"
+    )
     images: str = Field(
-        default="", description="image store of the mix; examples without their image are left out before translation"
+        default="",
+        description="image store of the mix; examples whose image is missing are left out before translation",
     )
     profile: Literal["correct", "original"] = Field(
         default="correct", description="original: the names of languages in the original's prompts"

@@ -25,7 +25,7 @@ from mblip.errors import InputError, RemoteError
 from mblip.replies import Reply, read_completion
 
 SHOWN = 200
-"""Maximal characters of a server's message in an error."""
+"""Maximum characters of a server's message in an error."""
 
 _WAITS = (1.0, 4.0, 15.0, 30.0)
 _WAIT_AT_MOST = 600.0
@@ -61,7 +61,7 @@ class Endpoint:
         key_variable: Environment variable with its key; empty for none.
         key_required: Whether an unset variable is an error.
         extra_body: Fields that are added to every request.
-        timeout: Maximal seconds of one try.
+        timeout: Maximum seconds of one try.
 
     Raises:
         InputError: The address is not http(s), the key is missing or cannot be sent, or ``extra_body`` sets a field
@@ -213,7 +213,7 @@ class Endpoint:
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= _IN_A_ROW:
                 raise RemoteError(
-                    f"{self.url} failed {self._failed_in_a_row} times in a row, each at every try ({failure}); "
+                    f"{self.url} failed {self._failed_in_a_row} times in a row, in every attempt ({failure}); "
                     "run the same command again later"
                 ) from failure
 
@@ -223,7 +223,7 @@ class Endpoint:
 
 
 class _Again(Exception):
-    """A failure that may pass, with the wait in seconds that the server requests, and the maximal number of tries."""
+    """A failure that may pass, with the wait in seconds that the server requests, and the maximum number of tries."""
 
     def __init__(
         self, kind: str, said: str, *, after: float | None = None, tries: int = 99, unconnected: bool = False

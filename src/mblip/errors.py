@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 LONGEST = 200
-"""Maximal characters of one value in a message."""
+"""Maximum characters of one value in a message."""
 
 _LONG_QUOTE = re.compile(rf"'(?:[^'\\]|\\.){{{LONGEST},}}'|\"(?:[^\"\\]|\\.){{{LONGEST},}}\"", re.DOTALL)
 
@@ -38,11 +38,11 @@ class InputError(MblipError):
 
 
 class RemoteError(MblipError):
-    """An endpoint, a hub or a cluster failed or does not answer; the same call may work later."""
+    """An endpoint, the Hub or a cluster failed or did not answer; the same call may work later."""
 
 
 class ResourceError(MblipError):
-    """The machine lacks a resource: memory, disk, open files, a device, room in a queue."""
+    """The machine lacks a resource: memory, disk space, file handles, a device, or room in a queue."""
 
 
 class TrainingError(MblipError):
@@ -192,11 +192,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-_LISTED = 100  # maximal number of names in a message
+_LISTED = 100  # maximum number of names in a message
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The hint ``"; did you mean 'x'? There are x, y, z"`` for an unknown name: the nearest first, the others after it.
+    """The hint ``"; did you mean 'x'? Available: x, y, z"`` for an unknown name: the nearest first, the others after it.
 
     Args:
         name: The typed name.
@@ -206,7 +206,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     hint = guess(name, names)
     listed = ", ".join(names[:_LISTED]) + more if names else "none"
-    return f"{hint} There are {listed}" if hint else f"; there are {listed}"
+    return f"{hint} Available: {listed}" if hint else f"; available: {listed}"
 
 
 def guess(name: str, known: Iterable[str]) -> str:

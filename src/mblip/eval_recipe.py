@@ -11,14 +11,14 @@ from mblip.languages import LanguageCode, find_language
 from mblip.settings import Recipe, Section
 
 PictureReading = Annotated[
-    Literal["correct", "original"], Field(description="original: as stored, neither rotated nor on white")
+    Literal["correct", "original"], Field(description="original: as stored, neither rotated nor put on white")
 ]
 
 
 class TableSection(Section):
     """A test set in a table: captions, questions, or questions with options."""
 
-    name: str = Field(default="", pattern=r"^[a-z0-9_.-]*$", description="name in results; by default the file's")
+    name: str = Field(default="", pattern=r"^[a-z0-9_.-]*$", description="name in results; by default the file's name")
     path: str = Field(description="below the data root; {code} is the language's code in its files")
     task: Literal["caption", "vqa", "choice"]
     languages: tuple[LanguageCode, ...] = Field(description="languages of the texts and answers")
@@ -31,10 +31,10 @@ class TableSection(Section):
         default=(), description="folders or tars of images below the data root; by default the table's folder"
     )
     where: dict[str, str] = Field(default={}, description="only rows whose column has this value")
-    answers: dict[str, str] = Field(default={}, description="gold answers to replace, such as True: yes")
+    answers: dict[str, str] = Field(default={}, description="gold answers to replace, such as {True: yes}")
     prompt: str = Field(default="", description="{text} is the question, {language} the language's English name")
     answer_language: LanguageCode | None = Field(
-        default=None, description="language that a prompt asks for, if it differs"
+        default=None, description="language that the prompt asks for, if it differs"
     )
     source: str = Field(default="", description="where to get the files")
 
@@ -56,12 +56,14 @@ class EvalRecipe(Recipe):
     kind: Literal["eval"] = "eval"
     benchmarks: tuple[str, ...] = Field(default=(), description="by name; a family such as pope means all its splits")
     tables: tuple[TableSection, ...] = Field(default=(), description="test sets that are tables")
-    languages: tuple[LanguageCode, ...] = Field(default=(), description="only these; empty for all of each benchmark")
+    languages: tuple[LanguageCode, ...] = Field(
+        default=(), description="only these languages; empty for all languages of each benchmark"
+    )
     prompts: str = Field(
-        default="paper", description="paper, original (its names of languages), finetuned or a YAML file"
+        default="paper", description="paper, original (the original's language names), finetuned or a YAML file"
     )
     sets: Literal["official", "paper"] = Field(
-        default="official", description="paper: the items that the original scored, if they differ"
+        default="official", description="paper: the items that the original scored, where they differ"
     )
     variant: str = Field(
         default="", description="variant of the metrics, if a benchmark has it; mblip is the original's"
@@ -72,6 +74,6 @@ class EvalRecipe(Recipe):
     )
     chat: bool | None = Field(
         default=None,
-        description="for a LLaVA: use its language model's chat template or not; by default as it was trained",
+        description="for a LLaVA: whether to use its language model's chat template; by default, as in its training",
     )
-    limit: int | None = Field(default=None, gt=0, description="maximal images per benchmark and language")
+    limit: int | None = Field(default=None, gt=0, description="maximum number of images per benchmark and language")

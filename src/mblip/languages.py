@@ -172,7 +172,7 @@ def find_language(text: str) -> Language:
         InputError: The language is unknown, or in another script; the message names the nearest.
     """
     if not isinstance(text, str):
-        raise InputError(f"a language is named by a text, such as 'sw', not by {text!r:.100}")
+        raise InputError(f"a language must be a text such as 'sw', not {text!r:.100}")
     if language := exact_language(text) or _tagged(text):
         return language
     raise InputError(f"unknown language {shorten(text)!r}; {_hint(text)}")

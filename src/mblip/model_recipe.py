@@ -1,4 +1,4 @@
-"""The model in a training recipe: its parts, their sources, and how each learns."""
+"""The model in a training recipe: its parts, their sources, and how each is trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mblip.settings import Identity, Section
 
 Mode = Literal["frozen", "lora", "full"]
 LARGEST_RANK = 65_536
-"""Maximal rank of LoRA; wider than any layer."""
+"""Maximum rank of LoRA; wider than any layer."""
 
 
 class ModelSection(Section):
@@ -33,10 +33,11 @@ class ModelSection(Section):
     )
     vision_feature_layer: int | tuple[int, ...] | None = Field(
         default=None,
-        description="with an MLP: the vision encoder's layer or layers that it reads; by default the checkpoint's setting",
+        description="with an MLP: the layer or layers of the vision encoder that it reads; by default the checkpoint's setting",
     )
     vision_feature_select_strategy: Literal["default", "full"] | None = Field(
-        default=None, description="with an MLP: default drops the first state; by default the checkpoint's setting"
+        default=None,
+        description="with an MLP: default drops the first state, full keeps it; if not set, the checkpoint's setting",
     )
     qformer: Literal["keep", "random"] = "keep"
     projection: Literal["keep", "random"] = "random"
@@ -66,7 +67,7 @@ class ModelSection(Section):
 
     @property
     def eye_settings(self) -> dict[str, Any]:
-        """The settings of the eyes, as arguments of ``build_model``."""
+        """The settings of the vision encoder and the bridge, as arguments of ``build_model``."""
         layer = self.vision_feature_layer
         return {
             "bridge": self.bridge,
@@ -76,7 +77,7 @@ class ModelSection(Section):
 
 
 class PartsSection(Section):
-    """How each part of the model learns."""
+    """How each part of the model is trained."""
 
     identity: ClassVar[Identity] = Identity.of("vision qformer projection llm")
 

@@ -26,15 +26,20 @@ class AddedLanguage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    code: str = Field(pattern=r"^[a-z]{2,8}(-[A-Za-z0-9]{2,8})*$", description="key everywhere, ideally its BCP-47 tag")
+    code: str = Field(
+        pattern=r"^[a-z]{2,8}(-[A-Za-z0-9]{2,8})*$",
+        description="code of the language everywhere, ideally its BCP-47 tag",
+    )
     name: str = Field(min_length=1, description="English name in prompts")
-    script: str = Field(pattern=r"^[A-Z][a-z]{3}$", description="ISO 15924, such as Latn")
+    script: str = Field(pattern=r"^[A-Z][a-z]{3}$", description="ISO 15924 code, such as Latn")
     share: float = Field(default=0.01, gt=0, description="percent, on the scale of mC4's shares")
     bcp47: str = Field(default="", description="current BCP-47 tag, if the code differs")
-    own_name: str = Field(default="", description="its own name; by default the English name")
-    direction: Literal["", "ltr", "rtl"] = Field(default="", description="by default that of the script")
-    nllb: str = Field(default="", pattern=r"^([a-z]{3}_[A-Z][a-z]{3})?$", description="FLORES-200 code, as quy_Latn")
-    madlad: str = Field(default="", pattern=r"^(<2\w+>)?$", description="target tag of MADLAD-400, as <2qu>")
+    own_name: str = Field(default="", description="the language's own name; by default the English name")
+    direction: Literal["", "ltr", "rtl"] = Field(default="", description="by default the direction of the script")
+    nllb: str = Field(
+        default="", pattern=r"^([a-z]{3}_[A-Z][a-z]{3})?$", description="FLORES-200 code, such as quy_Latn"
+    )
+    madlad: str = Field(default="", pattern=r"^(<2\w+>)?$", description="target tag of MADLAD-400, such as <2qu>")
     aliases: tuple[str, ...] = Field(default=(), description="other names to find it by")
 
     @field_validator("name", "own_name")

@@ -113,7 +113,7 @@ def test_a_broken_package_is_one_line_and_breaks_nothing_else(tmp_path: Path) ->
         "the plug-in of bad_squares 2.0 could not be loaded and is left out: ZeroDivisionError: division by zero\n"
     )
     found = mblip("data", "plan", "nano_scenes", "sources.scenes.reader=half", extra=extra)
-    assert found.returncode == 2 and "Traceback" not in found.stderr and "no reader 'half'; there are " in found.stderr
+    assert found.returncode == 2 and "Traceback" not in found.stderr and "no reader 'half'; available: " in found.stderr
     assert found.stderr.endswith(
         "; the plug-in of bad_squares 2.0 could not be loaded (ZeroDivisionError: division by zero)\n"
     )

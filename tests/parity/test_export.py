@@ -50,7 +50,7 @@ def test_an_exported_model_says_the_same_in_stock_code(tmp_path: Path, lora: boo
         load_vision_llm(tmp_path / "stock", dtype="fp32").generate(PICTURES, PROMPTS, num_beams=5, max_new_tokens=6)
         == ours
     )
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         export(vlm, tmp_path / "stock")
 
 

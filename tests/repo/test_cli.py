@@ -72,7 +72,7 @@ def test_an_unknown_verb_is_refused() -> None:
     done = subprocess.run([sys.executable, "-m", "mblip", "langages"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(
-        "mblip: mblip has no verb 'langages'; did you mean 'languages'? There are languages, "
+        "mblip: mblip has no verb 'langages'; did you mean 'languages'? Available: languages, "
     )
     assert {"caption", "ask", "train", "eval", "data"} <= set(re.findall(r"\w+", done.stderr))
 
@@ -80,12 +80,12 @@ def test_an_unknown_verb_is_refused() -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["data", "inspekt", "x"], "mblip data has no verb 'inspekt'; did you mean 'inspect'? There are inspect, "),
-        (["zzz"], "mblip has no verb 'zzz'; there are "),
+        (["data", "inspekt", "x"], "mblip data has no verb 'inspekt'; did you mean 'inspect'? Available: inspect, "),
+        (["zzz"], "mblip has no verb 'zzz'; available: "),
         (["ask", "a.jpg", "b", "--langauge", "sw"], "mblip ask has no option '--langauge'; did you mean '--language'?"),
         (["caption", "a.jpg", "--lang=sw"], "mblip caption has no option '--lang'; did you mean '--language'?"),
         (["data", "inspect", "x", "--row", "3"], "mblip data inspect has no option '--row'; did you mean '--rows'?"),
-        (["eval", "x", "--qqq"], "mblip eval has no option '--qqq'; there are "),
+        (["eval", "x", "--qqq"], "mblip eval has no option '--qqq'; available: "),
     ],
 )
 def test_an_unknown_verb_or_option_lists_what_there_is(command: list[str], message: str) -> None:
@@ -134,7 +134,7 @@ MISSING = [
     ("serve --model RUN --api-keys nokeys", "cannot read the keys in nokeys"),
     ("demo --model /none", "there is no checkpoint folder '/none'"),
     ("export /none --to new", "there is no checkpoint folder '/none'"),
-    ("export RUN --to src", "src exists already"),
+    ("export RUN --to src", "src already exists"),
     ("doctor /none", "there is no checkpoint folder '/none'"),
     ("doctor nodata", "there is no folder, recipe or benchmark called 'nodata'"),
     ("eval /none --suite scenes --to new", "there is no checkpoint folder '/none'"),

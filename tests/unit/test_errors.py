@@ -248,15 +248,15 @@ def test_input_error_is_an_exception_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "known", "hint"),
     [
-        ("pape", ["quick", "paper"], "; did you mean 'paper'? There are paper, quick"),
-        ("PAPER", ["quick", "paper"], "; did you mean 'paper'? There are paper, quick"),
-        ("zzz", ["quick", "paper"], "; there are quick, paper"),
+        ("pape", ["quick", "paper"], "; did you mean 'paper'? Available: paper, quick"),
+        ("PAPER", ["quick", "paper"], "; did you mean 'paper'? Available: paper, quick"),
+        ("zzz", ["quick", "paper"], "; available: quick, paper"),
         (
             "pope_rand",
             ["xgqa", "pope", "pope_random"],
-            "; did you mean 'pope_random'? There are pope_random, pope, xgqa",
+            "; did you mean 'pope_random'? Available: pope_random, pope, xgqa",
         ),
-        ("x", [], "; there are none"),
+        ("x", [], "; available: none"),
     ],
 )
 def test_an_unknown_name_lists_what_there_is_nearest_first(name: str, known: list[str], hint: str) -> None:

@@ -83,7 +83,7 @@ def test_a_broken_package_is_left_out_whole_with_one_warning(
     assert line.startswith("the plug-in of bad_squares 2.0 could not be loaded and is left out: ")
     assert why in line and "\n" not in line and len(line) < 300
     hint = plugins.corpora.hint("half")
-    assert hint.startswith("; there are ") and "the plug-in of bad_squares 2.0 could not be loaded (" in hint
+    assert hint.startswith("; available: ") and "the plug-in of bad_squares 2.0 could not be loaded (" in hint
     with pytest.raises(InputError) as error:
         find_benchmark("squares")
     assert "could not be loaded (" in str(error.value) and why[:60] in str(error.value)

@@ -32,7 +32,7 @@ class Patience:
         longest_wait: Longest of these waits, in seconds.
         longest_retry_after: Longest wait in seconds that a server may request; for more, the file is given up for now.
         timeout: Seconds without a byte, or for a connection.
-        redirects: Maximal number of redirects in a row.
+        redirects: Maximum number of redirects in a row.
     """
 
     tries: int = 8

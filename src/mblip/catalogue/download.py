@@ -94,7 +94,7 @@ class Plan:
         if local + unpacked > free:
             raise InputError(
                 f"{existing} has {free:,} bytes free, but {local:,} must be downloaded and about {unpacked:,} "
-                "unpacked; free some, or name a folder on another disk with --to"
+                "unpacked; free some space, or name a folder on another disk with --to"
             )
 
 
@@ -197,7 +197,7 @@ def run_plan(
             raise error
     if problems:
         others = f" {len(problems) - 1} more failed, as said above." if len(problems) > 1 else ""
-        raise InputError(f"{len(problems)} of {len(futures)} files did not come: {problems[0]}.{others}")
+        raise InputError(f"{len(problems)} of {len(futures)} files could not be downloaded: {problems[0]}.{others}")
 
 
 class _Tally:

@@ -71,9 +71,11 @@ class SetFile(Section):
         description="false: do not unpack the archive; or a folder beside it to unpack into; by default it is unpacked "
         "in the folder that it is in",
     )
-    unpacked_bytes: Size | None = Field(default=None, description="maximal size of the unpacked files, if known")
+    unpacked_bytes: Size | None = Field(default=None, description="maximum size of the unpacked files, if known")
     holds: tuple[str, ...] = Field(default=(), description="paths in the archive that recipes use, below its folder")
-    inner: bool = Field(default=False, description="archives in the archive are unpacked into folders of their names")
+    inner: bool = Field(
+        default=False, description="archives inside the archive are unpacked too, each into a folder of its name"
+    )
 
     @field_validator("url")
     @classmethod
@@ -152,7 +154,7 @@ class DataSet(Section):
     name: str = ""
     title: str = ""
     licence: str = ""
-    page: str = Field(default="", description="page of its makers")
+    page: str = Field(default="", description="web page of its authors")
     ask: str = Field(default="", description="what must be requested, and where")
     needs: tuple[str, ...] = Field(
         default=(), description="data sets that are downloaded with it, such as its pictures"

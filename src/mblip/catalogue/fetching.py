@@ -210,7 +210,7 @@ class Fetcher:
             return ""  # some servers report the file's own compression as an encoding
         if packing not in ("", "gzip"):
             raise InputError(
-                f"{shown(self._url)} comes compressed as {packing!r}, although it was asked for as it is; download it with "
+                f"{shown(self._url)} comes compressed as {packing!r}, although it was requested uncompressed; download it with "
                 f"another program to {self._target}"
             )
         return packing
@@ -259,9 +259,9 @@ class Fetcher:
                 if have == self._size and self._sha256:
                     return  # whatever length the server gave: the checksum decides whether this is complete
         if gunzip and not gunzip.is_whole:
-            raise _Broken(f"the compressed answer ended after {have:,} bytes of the file")
+            raise _Broken(f"the compressed response ended after {have:,} bytes of the file")
         if self._total is not None and have < self._total:
-            raise _Broken(f"the answer ended after {have:,} of {self._total:,} bytes")
+            raise _Broken(f"the response ended after {have:,} of {self._total:,} bytes")
         if self._total is None:
             if not gunzip and "chunked" not in answer.headers.get("Transfer-Encoding", "").lower():
                 self._check_end(have)
@@ -278,7 +278,7 @@ class Fetcher:
         except httpx.RequestError:
             status = 0
         if status == 206:
-            raise _Broken(f"the answer ended after {have:,} bytes, but its server has more")
+            raise _Broken(f"the response ended after {have:,} bytes, but the server has more")
         if status != 416:
             self._say(
                 f"{self._target.name}: its server gives no length and no range, so nothing shows whether all of it came; "
@@ -290,7 +290,7 @@ class Fetcher:
         try:
             return gunzip.feed(block)
         except zlib.error as error:
-            raise _Broken(f"the answer is not the gzip that its server says ({error})") from error
+            raise _Broken(f"the response is not the gzip that the server announced ({error})") from error
 
     @staticmethod
     def _append(file: int, block: bytes) -> None:
@@ -342,16 +342,16 @@ class Fetcher:
             after = retry_after(answer.headers.get("Retry-After", ""))
             if after is not None and after > self._patience.longest_retry_after:
                 raise InputError(
-                    f"{shown(self._url)} asks to wait {after / 60:,.0f} minutes (HTTP {status}); the received part is "
-                    "kept: run the same command again then"
+                    f"{shown(self._url)} asks you to wait {after / 60:,.0f} minutes (HTTP {status}); the received part is "
+                    "kept: run the same command again after that"
                 )
             raise _Broken(f"HTTP {status}", after)
         what = {
-            401: "wants you to log in", 403: "may not be fetched by everybody", 404: "is not there", 410: "is gone",
+            401: "requires a login", 403: "is not open to everybody", 404: "is not there", 410: "is gone",
         }.get(status, f"was refused with HTTP {status}")  # fmt: skip
         raise InputError(
-            f"{shown(self._url)} {what} (HTTP {status}); see the page of the data set for files that must be requested "
-            "and where they are now, or put the file at its path yourself"
+            f"{shown(self._url)} {what} (HTTP {status}); see on the page of the data set whether the file has moved or "
+            "must be requested, or put the file at its path yourself"
         )
 
     def _wait(self, useless: int, why: str, after: float | None) -> None:

@@ -138,7 +138,7 @@ def _checked(members: Iterator[_Member], limit: int) -> list[_Member]:
         name = "/".join(part for part in member.name.split("/") if part not in ("", "."))
         if member.is_folder:
             if kinds.setdefault(name, True) is False:
-                raise _Hostile(f"its member {quoted(name)} is a file and a folder")
+                raise _Hostile(f"its member {quoted(name)} is both a file and a folder")
             if name:
                 found.append(_Member(name, 0, True, member.raw))
             continue
@@ -187,7 +187,7 @@ def _write(opened: _Archive, members: list[_Member], staging: Path, tell: Callab
             while block := source.read(min(_BLOCK, left + 1)):
                 left -= len(block)
                 if left < 0:
-                    raise _Hostile(f"its member {quoted(member.name)} is longer than its list says")
+                    raise _Hostile(f"its member {quoted(member.name)} is longer than the archive's list says")
                 file.write(block)
                 done += len(block)
                 tell(done)
@@ -282,7 +282,7 @@ class _Zip(_Archive):
             if kind and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise _Hostile(f"its member {quoted(name)} is a link or a device")
             if entry.flag_bits & 1:
-                raise RuntimeError("it is protected by a password")
+                raise RuntimeError("it is password-protected")
             yield _Member(name, entry.file_size, entry.is_dir() or stat.S_ISDIR(mode), entry)
 
     def read(self, member: _Member) -> IO[bytes]:
@@ -303,7 +303,7 @@ class _Tar(_Archive):
                 raise _Hostile(f"its member {quoted(entry.name)} is a sparse file")
             yield _Member(entry.name, entry.size, entry.isdir(), entry)
         if self._content.last != bytes(tarfile.BLOCKSIZE):  # tarfile accepts any end
-            raise EOFError("it is cut off: the mark of its end is missing")
+            raise EOFError("it is truncated: its end marker is missing")
         for _ in range(_LONGEST_END // _BLOCK):
             if not self._content.read(_BLOCK):  # gzip and others verify their checksum at the end
                 return

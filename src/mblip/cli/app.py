@@ -43,7 +43,7 @@ def _root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """One vision-language model, 96 languages, one consumer GPU."""
+    """Align, evaluate and serve vision-language models in 96 languages. Start with mblip quickstart: no GPU, no network."""
 
 
 class _Verbs(TyperGroup):

@@ -22,9 +22,14 @@ def ask(
     picture: Annotated[Path, typer.Argument(help="A picture file.")],
     question: Annotated[str, typer.Argument(help="The question.")],
     language: Annotated[
-        str, typer.Option(help="Language of the answer, by any name or code; by default that of the question.")
+        str, typer.Option(help="Language of the answer, by any name or code; by default the language of the question.")
     ] = "",
-    model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Run, checkpoint folder or Hub id; by default the published mT0-XL, if it is on this machine."
+        ),
+    ] = "",
     beams: Annotated[int, typer.Option(min=1, help="Number of beams in the beam search.")] = 5,
     quantization: Annotated[
         str, typer.Option(help="Quantization of the language model: auto, none, int8 or nf4.")
@@ -39,7 +44,7 @@ def ask(
         raise InputError("the question is empty: write it after the picture, in quotes")
     know_languages(model)
     if len(named := find_languages(language)) > 1:
-        raise InputError("--language names more than one language; an answer has one")
+        raise InputError("--language names more than one language; an answer is in one")
     code = named[0].code if named else ""
     from mblip.inference.resolve import check_pictures, choose_model, open_model
 

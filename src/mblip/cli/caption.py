@@ -36,21 +36,26 @@ def caption(
     pictures: Annotated[
         list[str],
         typer.Argument(
-            help="Picture files, folders (with all below), tars, quoted patterns, lists (.txt) or tables (.csv, .tsv, .json, "
+            help="Picture files, folders (with subfolders), tars, quoted patterns, lists (.txt) or tables (.csv, .tsv, .json, "
             ".jsonl, .parquet) of paths, Parquet with pictures in its cells.",
             metavar="PATH",
         ),
     ],
     language: Annotated[str, typer.Option(help="Languages of the captions, by any name or code, separated by commas.")],
-    model: Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Run, checkpoint folder or Hub id; by default the published mT0-XL, if it is on this machine."
+        ),
+    ] = "",
     to: Annotated[
         Path | None,
         typer.Option(
-            help="File for the captions: .jsonl, .csv or .parquet. With --executor also a folder, for a .jsonl of each task."
+            help="File for the captions: .jsonl, .csv or .parquet. With --executor, also a folder, for one .jsonl per task."
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the file named with --to where a run stopped.")
+        bool, typer.Option("--resume", help="Continue the file named with --to where an earlier run stopped.")
     ] = False,
     encoding: Annotated[str, typer.Option(help="Encoding of a .csv file: utf-8, or utf-8-sig for Excel.")] = "utf-8",
     column: Annotated[str, typer.Option(help="Column of a table that holds the pictures or their paths.")] = "image",
@@ -60,13 +65,14 @@ def caption(
     quantization: Annotated[
         str, typer.Option(help="Quantization of the language model: auto, none, int8 or nf4.")
     ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of columns.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead of columns.")] = False,
     executor: Annotated[
-        Executor | None, typer.Option(help="Caption in tasks: processes of this machine, or jobs of Slurm or Ray.")
+        Executor | None,
+        typer.Option(help="Split the work into tasks: processes on this machine, or jobs of Slurm or Ray."),
     ] = None,
     tasks: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of tasks for --executor; by default one for each GPU of this machine."),
+        typer.Option(min=1, help="Number of tasks for --executor; by default one per GPU, or one without GPUs."),
     ] = None,
     option: Annotated[
         list[str] | None,
@@ -75,7 +81,7 @@ def caption(
         ),
     ] = None,
 ) -> None:
-    """Caption pictures in one or more languages. Exit code 1: some could not be read."""
+    """Caption pictures in one or more languages. The exit code is 1 if some could not be read."""
     from mblip.executors import executor_settings, parse_options
     from mblip.languages import LANGUAGES, find_languages
     from mblip.models.locate import know_languages, locate

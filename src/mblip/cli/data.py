@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _FEW = 5  # absent files that are named in one sentence
 
-data = typer.Typer(no_args_is_help=True, help="From raw English corpora to an instruction mix.")
+data = typer.Typer(no_args_is_help=True, help="Make an instruction mix from raw English corpora.")
 
 RecipeName = Annotated[str, typer.Argument(help="Name of a shipped data recipe, or a YAML file.", metavar="RECIPE")]
 Overrides = Annotated[
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 @data.command()
 def plan(recipe: RecipeName, overrides: Overrides = None, work: Work = None, as_json: Json = False) -> None:
-    """Count what a recipe would make, by source, task and language, before any costly work.
+    """Count what a recipe would make, by source, task and language.
 
     Sources that cannot be read yet are named, with the missing files; the others are counted, with the rows that are
     left out.
@@ -84,15 +84,19 @@ def translate(
     work: Annotated[Path, typer.Option(help="Work folder of mblip data sample.", file_okay=False)],
     overrides: Overrides = None,
     workers: Workers = 1,
-    executor: Annotated[Literal["local", "slurm", "ray"], typer.Option(help="Executor of the parts.")] = "local",
+    executor: Annotated[
+        Literal["local", "slurm", "ray"],
+        typer.Option(help="What runs the parts: processes on this machine, or jobs of Slurm or Ray."),
+    ] = "local",
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for slurm or ray: partition, time, gpus_per_task, address ...")
     ] = None,
     extra_body: Annotated[
-        str, typer.Option(help="JSON object: additional fields of each request of the openai engine.", metavar="JSON")
+        str,
+        typer.Option(help="Additional fields for each request of the openai engine, as a JSON object.", metavar="JSON"),
     ] = "",
 ) -> None:
-    """Translate the sampled examples, part by part; a stopped run continues, and requests nothing twice."""
+    """Translate the sampled examples, part by part; an interrupted run continues and requests nothing twice."""
     from mblip.executors import parse_options
     from mblip.languages import LANGUAGES
     from mblip.mixture import check_samples
@@ -128,19 +132,24 @@ def translate(
 def match(
     captions: Annotated[Path, typer.Argument(help="Folder of caption examples, such as WORK/english/NAME.")],
     to: Annotated[Path, typer.Option(help="File for the neighbours, .npy.", dir_okay=False)],
-    model: Annotated[str, typer.Option(help="A CLIP or SigLIP checkpoint of transformers.")] = "",
-    store: Annotated[str, typer.Option("--images", help="Image store.")] = "",
-    image_vectors: Annotated[Path | None, typer.Option(help="Your own embeddings, .npy, one per row.")] = None,
-    text_vectors: Annotated[Path | None, typer.Option(help="Your own embeddings, .npy, one per row.")] = None,
-    start: Annotated[int, typer.Option(min=0, help="First caption.")] = 0,
-    count: Annotated[int, typer.Option(min=0, help="Number of captions; 0 for all that follow.")] = 0,
-    ranks: Annotated[str, typer.Option(help="Ranks of nearness; 1 is the nearest.")] = "3,10,30,100,300",
-    index: Annotated[str, typer.Option(help="faiss index; IVF4096,Flat for millions.")] = "Flat",
+    model: Annotated[str, typer.Option(help="A CLIP or SigLIP checkpoint, which computes the embeddings.")] = "",
+    store: Annotated[str, typer.Option("--images", help="Folder, tars or Parquet with the images.")] = "",
+    image_vectors: Annotated[Path | None, typer.Option(help="Your own image embeddings, .npy, one per row.")] = None,
+    text_vectors: Annotated[Path | None, typer.Option(help="Your own text embeddings, .npy, one per row.")] = None,
+    start: Annotated[int, typer.Option(min=0, help="Index of the first caption to use.")] = 0,
+    count: Annotated[int, typer.Option(min=0, help="Number of captions to use; 0 for all that follow.")] = 0,
+    ranks: Annotated[
+        str, typer.Option(help="Ranks of the wrong captions to take, by nearness to the image; 1 is the nearest.")
+    ] = "3,10,30,100,300",
+    index: Annotated[str, typer.Option(help="faiss index; use IVF4096,Flat for millions of captions.")] = "Flat",
     original: Annotated[
-        bool, typer.Option("--original", help="As in the original: by distance, with an image's own caption.")
+        bool,
+        typer.Option(
+            "--original", help="Do as the original code does: rank by distance, and keep an image's own caption."
+        ),
     ] = False,
 ) -> None:
-    """Find wrong captions that nearly fit, at some ranks of nearness to each image."""
+    """Find wrong captions that nearly fit each image."""
     from mblip.corpora.neighbours import match_captions
 
     with ProgressBars("done") as progress:
@@ -164,7 +173,7 @@ def images(
     threads: Annotated[int, typer.Option(min=1, help="Number of parallel downloads.")] = 16,
     folder: Annotated[bool, typer.Option("--folder", help="Write files instead of WebDataset tars.")] = False,
 ) -> None:
-    """Download the images of the sampled examples whose corpora list addresses; a stopped run continues."""
+    """Download the web images of the sampled examples; an interrupted run continues."""
     from mblip.corpora.downloading import DownloadLimits, download_images
     from mblip.corpora.sampling import sampled_urls
 
@@ -206,7 +215,7 @@ def mix(
 
 @data.command()
 def card(folder: Annotated[Path, typer.Argument(help="Folder of a mix.", exists=True, file_okay=False)]) -> None:
-    """Write the card of a mix (README.md) again and print it: contents, licences, drops."""
+    """Rewrite the card of a mix (README.md) and print it: contents, licences, drops."""
     from mblip.mixture import write_card
 
     print(write_card(folder))
@@ -222,7 +231,7 @@ def inspect(
     task: Annotated[str, typer.Option(help="Show only records of this task.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Show what a folder of examples or instructions holds: counts, drops and some records."""
+    """Show the counts, the drops and some records of a folder."""
     from mblip.languages import UNDETERMINED, find_languages
     from mblip.mixture.inspecting import count_only, pick_records
     from mblip.storage import read_manifest
@@ -251,15 +260,15 @@ def download(
         ),
     ] = None,
     to: Annotated[Path, typer.Option(help="Data folder.", file_okay=False)] = Path("data"),
-    catalogue: Annotated[Path | None, typer.Option(help="Your own catalogue, besides the shipped one.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Number of files at a time.")] = 4,
+    catalogue: Annotated[Path | None, typer.Option(help="Your own catalogue, in addition to the shipped one.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Download without asking.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of parallel downloads.")] = 4,
     remove_archives: Annotated[
         bool, typer.Option("--remove-archives", help="Delete archives after unpacking.")
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the catalogue, with sizes and licences.")] = False,
 ) -> None:
-    """Download data sets, benchmarks and checkpoints: shows size and licence first, resumes, verifies, unpacks."""
+    """Download data sets, benchmarks and checkpoints. Shows sizes and licences first; resumes, verifies, unpacks."""
     from mblip.catalogue.describing import describe_by_hand, describe_plan
     from mblip.catalogue.download import ask_sizes, make_plan, run_plan
     from mblip.catalogue.entries import load_catalogue
@@ -300,20 +309,20 @@ def download(
     if absent:
         more = f" and {len(absent) - _FEW} more" if len(absent) > _FEW else ""
         raise InputError(
-            f"not all that was asked for is there: {', '.join(map(str, absent[:_FEW]))}{more} must be got by hand, from where "
-            "is said above; put it there, and run the same command again"
+            f"some files are still missing: {', '.join(map(str, absent[:_FEW]))}{more} must be obtained by hand, as described "
+            "above; put it there, and run the same command again"
         )
 
 
 @data.command()
 def engine(
     source: Annotated[str, typer.Argument(help="nllb-600m, nllb-1.3b, nllb-3.3b, madlad-3b, a Hub id or a folder.")],
-    to: Annotated[Path, typer.Option(help="Folder of the engine's model.", file_okay=False)],
+    to: Annotated[Path, typer.Option(help="Folder to write the converted model to.", file_okay=False)],
     quantization: Annotated[
-        str, typer.Option(help="CTranslate2's type of the weights: int8, int8_float32, bfloat16, float32, ...")
+        str, typer.Option(help="CTranslate2's type for the weights: int8, int8_float32, bfloat16, float32, ...")
     ] = "int8",
 ) -> None:
-    """Convert NLLB-200 or MADLAD-400 to CTranslate2, for the engine ctranslate2 of a data recipe."""
+    """Convert NLLB-200 or MADLAD-400 for the engine ctranslate2 of a data recipe."""
     from mblip.translation.engines.converting import convert_engine
 
     made = convert_engine(source, to, quantization)
@@ -362,7 +371,7 @@ def _print_counts(counts: dict[str, dict[str, dict[str, int]]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("source")
     table.add_column("task")
-    for header in ("examples", "languages", "English", "least"):
+    for header in ("examples", "languages", "English", "fewest"):
         table.add_column(header, justify="right")
     for source, tasks in counts.items():
         for task, languages in tasks.items():

@@ -48,10 +48,10 @@ def demo(
     drain_seconds: Drain = 60,
     quantization: Quantization = "auto",
     example: Annotated[
-        list[Path] | None, typer.Option(help="A picture that the page offers as an example; may be repeated.")
+        list[Path] | None, typer.Option(help="A picture to offer as an example on the page; may be repeated.")
     ] = None,
 ) -> None:
-    """Open a page in the browser to try a model. The API of mblip serve is under /v1."""
+    """Serve a web page to try a model. The API of mblip serve is under /v1."""
     from mblip.inference.resolve import choose_model, read_keys, served_name
 
     chosen, keys = choose_model(model), read_keys(api_keys)

@@ -42,7 +42,7 @@ def doctor(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list (data) or object (model).")] = False,
 ) -> None:
-    """Report what is missing from data or a model, and how to get it.
+    """List what data or a model lacks, and how to get it.
 
     The exit code is 1 if a recipe, suite or model lacks anything. For a folder, benchmarks that it does not have are only
     listed; the exit code is 1 if one that it has cannot be used.
@@ -214,6 +214,8 @@ def _show_model(report: ModelReport, as_json: bool) -> None:
         return
     print(f"{report.path}: {report.kind or 'not usable'}")
     for name, value in report.facts.items():
+        if isinstance(value, dict):  # the parameters by part
+            value = ", ".join(f"{part} {count:,}" for part, count in value.items())
         print(f"  {name}: {value}")
     for problem in report.problems:
         print(f"  problem: {problem}")

@@ -74,20 +74,29 @@ def evaluate(
     limit: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Maximal number of images per benchmark and language: the first ones, of each task in turn."
+            min=1, help="Maximum number of images per benchmark and language: the first ones of each task, in turn."
         ),
     ] = None,
-    prompts: Annotated[str, typer.Option(help="paper, original (its language names), finetuned or a YAML file.")] = "",
+    prompts: Annotated[
+        str,
+        typer.Option(
+            help="paper, original (the original's language names), finetuned, or a YAML file of your own prompts."
+        ),
+    ] = "",
     sets: Annotated[
-        str, typer.Option(help="official, or paper: the items that the original mBLIP scored, if they differ.")
+        str, typer.Option(help="official, or paper: the items that the original mBLIP scored, where they differ.")
     ] = "",
     variant: Annotated[
         str, typer.Option(help="Variant of the metrics, for benchmarks that have it; mblip is the original's.")
     ] = "",
-    pictures: Annotated[str, typer.Option(help="correct, or original: as stored, neither rotated nor on white.")] = "",
+    pictures: Annotated[
+        str, typer.Option(help="correct, or original: as stored, neither rotated nor put on white.")
+    ] = "",
     candidates: Annotated[
         bool,
-        typer.Option("--candidates", help="Choose the most likely of the possible answers instead of generating one."),
+        typer.Option(
+            "--candidates", help="Choose the most likely of the possible answers instead of generating an answer."
+        ),
     ] = False,
     allow_missing: Annotated[
         bool,
@@ -96,7 +105,7 @@ def evaluate(
         ),
     ] = False,
     endpoint: Annotated[
-        str, typer.Option(help="Base of an OpenAI-compatible API; its key is read from OPENAI_API_KEY.")
+        str, typer.Option(help="Base address of an OpenAI-compatible API; the key is read from OPENAI_API_KEY.")
     ] = "",
     extra_body: Annotated[
         str, typer.Option(help='Fields of every request to the endpoint, as JSON: {"top_k": 1}; null removes one.')
@@ -105,21 +114,22 @@ def evaluate(
         bool | None,
         typer.Option(
             "--chat/--no-chat",
-            help="For a LLaVA: use its chat template, or plain prompts; by default as it was trained.",
+            help="For a LLaVA: use its chat template or plain prompts; by default, as in its training.",
         ),
     ] = None,
     quantization: Annotated[
-        str, typer.Option(help="Quantization of the language model, for models of mblip: none, int8 or nf4.")
+        str, typer.Option(help="Quantization of the language model, for mblip models: none, int8 or nf4.")
     ] = "none",
     dtype: Annotated[
-        str, typer.Option(help="Data type of the weights: fp32 or bf16; by default the one they were saved in.")
+        str, typer.Option(help="Data type of the weights: fp32 or bf16; by default the type in which they were saved.")
     ] = "",
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Number of texts that run together, or of parallel requests (at most 32).")
+        int,
+        typer.Option(min=1, help="Number of texts in a batch, or of parallel requests to an endpoint (at most 32)."),
     ] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON list.")] = False,
 ) -> None:
-    """Evaluate a model zero-shot as the paper does. Run the same command again to continue an interrupted run."""
+    """Evaluate a model zero-shot, as in the paper. Run the same command again to continue an interrupted run."""
     from mblip.languages import find_languages
     from mblip.models.locate import exists, find_model, know_languages, locate
 
@@ -143,7 +153,7 @@ def evaluate(
             update={"tables": (*recipe.tables, table_section(table, task, language, columns or ()))}
         )
     if not data.is_dir() and needs_data(recipe):
-        raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
+        raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs in it")
     if fetched:
         locate(model)  # a download shows its own bar
     protocol = "candidates" if candidates else ""

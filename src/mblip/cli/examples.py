@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 def examples(
     to: Annotated[Path, typer.Option(help="Folder for the pictures.", file_okay=False)] = Path("pictures"),
 ) -> None:
-    """Write sample pictures that the quickstart's model knows: emoji scenes, drawn without a network."""
+    """Draw sample pictures: emoji scenes that nano models know."""
     import tempfile
 
     from mblip import plugins

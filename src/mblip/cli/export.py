@@ -14,22 +14,22 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Run directory, checkpoint directory or Hub id.", metavar="RUN")],
+    model: Annotated[str, typer.Argument(help="Run, checkpoint folder or Hub id.", metavar="RUN")],
     to: Annotated[Path, typer.Option(help="New folder for the stock checkpoint.")],
     quantization: Annotated[
         str,
         typer.Option(
-            help="int8 or nf4: write the dequantized weights that the run was trained on, not those of its base."
+            help="int8 or nf4: use the dequantized weights that the run was trained on, not those of its base checkpoint."
         ),
     ] = "none",
 ) -> None:
-    """Merge LoRA and write a model of the stock class, which loads without mblip."""
+    """Merge LoRA and write a stock checkpoint. It loads in transformers without mblip."""
     from mblip.errors import InputError
     from mblip.models.locate import find_model
 
     find_model(model)
     if to.exists():
-        raise InputError(f"{to} exists already: name a new folder")
+        raise InputError(f"{to} already exists: name a new folder")
     from mblip.models.export import export_model  # takes seconds, so the names are checked first
     from mblip.models.quantize import check_kind
 

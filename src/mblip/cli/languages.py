@@ -24,7 +24,7 @@ def languages(
     ] = None,
     profile: Annotated[Profile, typer.Option(help="original: the names and codes of the original mBLIP.")] = "correct",
 ) -> None:
-    """List the 96 languages with their names and codes, and those that a file adds."""
+    """List the 96 languages, with their names and codes."""
     if more:
         from mblip.more_languages import add_languages, read_languages
 

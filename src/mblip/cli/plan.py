@@ -41,7 +41,7 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Estimate what a recipe needs (parameters, memory, GPUs, steps, hours) without loading weights."""
+    """Estimate a recipe's memory, GPUs, steps and hours. No weights are loaded."""
     from mblip.config import TrainRecipe, load_train_recipe
     from mblip.models.auto_settings import resolve_auto
     from mblip.models.locate import find_language_model, find_local
@@ -102,7 +102,7 @@ def _show(found: Plan) -> None:
         memory.add_row(f"{size / 2**30:.2f}", name)
     console.print(memory)
     fits = [f"{size} GB" for size, fits in found.cards().items() if fits]
-    console.print(f"fits on cards of {', '.join(fits)}" if fits else "fits on no single card of up to 80 GB")
+    console.print(f"fits on cards with {', '.join(fits)}" if fits else "does not fit on a single card of up to 80 GB")
     console.print(
         f"{counted(found.steps, 'step')}"
         if found.steps is not None

@@ -21,27 +21,27 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Directories of mblip eval; later ones are tested against the first. Or one quickstart.",
+            help="Run directories of mblip eval; the others are tested against the first. Or the folder of one quickstart.",
             metavar="RUN",
         ),
     ],
     to: Annotated[
         Path | None,
-        typer.Option(help="Folder for the report; by default the run itself for one run, runs/report for several."),
+        typer.Option(help="Folder for the report; by default the run's folder, or runs/report for several runs."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder below which the benchmarks' pictures are, for the samples.")
+        Path | None, typer.Option(help="Data folder with the benchmarks' pictures, for the samples.")
     ] = None,
     images: Annotated[
         list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
     ] = None,
     samples: Annotated[int, typer.Option(min=0, help="Number of sample pictures for each benchmark.")] = 4,
     lmms_eval: Annotated[
-        bool, typer.Option("--lmms-eval", help="Write the runs in lmms-eval's result format too, into lmms_eval/.")
+        bool, typer.Option("--lmms-eval", help="Also write the runs in lmms-eval's result format, into lmms_eval/.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of report.json.")] = False,
 ) -> None:
-    """Draw scores by language, gaps, tests and samples: report.html (offline), .md, .csv, .tex and .json."""
+    """Write a report on evaluations. It is one offline page, report.html, with .md, .csv, .tex and .json beside it."""
     if data is not None and not data.is_dir():
         raise InputError(f"--data {data} is not a folder; name the folder that mblip eval used, or leave it out")
     for run in runs:
@@ -56,7 +56,7 @@ def report(
         name, kind = other
         if len(runs) > 1 or to:
             raise InputError(
-                f"{runs[0]} is a {name}; its report is separate and stays in its folder: name no other run and no --to"
+                f"{runs[0]} is a {name}; its report is separate and stays in its folder: leave out other runs and --to"
             )
         found = kind.rewrite(runs[0])
         directory = runs[0]
@@ -75,8 +75,10 @@ def report(
 
 
 def tasks(
-    benchmarks: Annotated[list[str], typer.Argument(help="Names, as mblip eval --suite takes them.", metavar="NAME")],
-    to: Annotated[Path, typer.Option(help="Folder; give it to lmms_eval as --include_path.")],
+    benchmarks: Annotated[
+        list[str], typer.Argument(help="Names of suites or benchmarks, as for mblip eval --suite.", metavar="NAME")
+    ],
+    to: Annotated[Path, typer.Option(help="Folder for the tasks; pass it to lmms_eval as --include_path.")],
     data: Annotated[Path, typer.Option(help="Folder below which annotations and images are.")] = Path("data"),
     languages: Annotated[
         str, typer.Option(help="Write only these languages, by any name or code, separated by commas.")
@@ -85,7 +87,7 @@ def tasks(
         list[str] | None, typer.Option(help="Folder or tar of images to look in first; may be repeated.")
     ] = None,
 ) -> None:
-    """Write benchmarks as tasks of lmms-eval: mblip's data, prompts and scores in its runner."""
+    """Write benchmarks as lmms-eval tasks. They use mblip's data, prompts and scores."""
     from mblip.evaluation.benchmarks import evaluated
 
     chosen = [found for name in benchmarks for found in evaluated(name)]
@@ -93,7 +95,7 @@ def tasks(
     if made:
         raise InputError(f"{made[0]} reads no files that a task could name; use mblip eval --suite {made[0]}")
     if not data.is_dir():
-        raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs into it")
+        raise InputError(f"--data {data} is not a folder; mblip doctor DATA_ROOT says what belongs in it")
     from mblip.evaluation.tasks import load_tasks
     from mblip.languages import find_languages
     from mblip.report.lmms_eval import write_tasks

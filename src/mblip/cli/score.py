@@ -19,21 +19,24 @@ def register(app: typer.Typer) -> None:
 def score(
     benchmark: Annotated[str, typer.Argument(help="xgqa, xvnli, marvl, maxm, vqa, pope, chair, captions; or table.")],
     data: Annotated[
-        Path, typer.Option(help="Annotation file of the benchmark, or a folder that holds it; or the table.")
+        Path, typer.Option(help="Annotation file of the benchmark, or a folder that contains it; or your own table.")
     ],
     predictions: Annotated[
         Path,
-        typer.Option(help="File of predictions: JSON, JSON lines, CSV, TSV or Parquet, of any harness or of mblip."),
+        typer.Option(
+            help="File of predictions: JSON, JSON lines, CSV, TSV or Parquet, from any harness or from mblip."
+        ),
     ],
     language: Annotated[
-        str, typer.Option(help="Language of the data; by default the one that its path or rows name, else en.")
+        str,
+        typer.Option(help="Language of the data; by default the language that its path or rows name, otherwise en."),
     ] = "",
-    variant: Annotated[str, typer.Option(help="Variant of the metric; by default the first of the benchmark.")] = "",
+    variant: Annotated[str, typer.Option(help="Variant of the metric; by default the benchmark's first one.")] = "",
     segmenter: Annotated[str, typer.Option(help="Word segmenter for captions: none, characters or spacy.")] = "",
     allow_missing: Annotated[
         bool,
         typer.Option(
-            "--allow-missing", help="Score only the items that have a usable prediction; the others are counted."
+            "--allow-missing", help="Score only the items that have a usable prediction, and count the others."
         ),
     ] = False,
     task: Annotated[str, typer.Option(help="Task of a table: caption, vqa or choice.")] = "",
@@ -45,7 +48,7 @@ def score(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Score predictions as the official scorer does, with a fingerprint of everything the numbers depend on."""
+    """Score predictions as the official scorer does. A fingerprint says what the numbers depend on."""
     for option, path in (("--data", data), ("--predictions", predictions)):
         if not path.exists() and not (benchmark == "table" and "*" in path.name):
             raise InputError(f"{option}: there is no {path}{leads_nowhere(path)}")

@@ -11,12 +11,15 @@ import typer
 if TYPE_CHECKING:
     from mblip.inference.predictor import Predictor
 
-Model = Annotated[str, typer.Option(help="Run directory, checkpoint directory or Hub id.")]
+Model = Annotated[
+    str,
+    typer.Option(help="Run, checkpoint folder or Hub id; by default the published mT0-XL, if it is on this machine."),
+]
 Host = Annotated[str, typer.Option(help="Address to listen on; only this machine by default.")]
 Quantization = Annotated[str, typer.Option(help="Quantization of the language model: auto, none, int8 or nf4.")]
 Name = Annotated[str, typer.Option(help="Name of the model for clients; by default the last part of --model.")]
 Keys = Annotated[Path | None, typer.Option(help="File with the valid keys of clients, one per line.")]
-Queue = Annotated[int, typer.Option(min=1, help="Maximal number of waiting texts; beyond it clients get 429.")]
+Queue = Annotated[int, typer.Option(min=1, help="Maximum number of waiting texts; beyond it, clients get status 429.")]
 MaxMb = Annotated[int, typer.Option(min=1, help="Largest request, and largest fetched picture, in MB.")]
 Hosts = Annotated[
     list[str] | None,
@@ -27,9 +30,12 @@ Origins = Annotated[
     typer.Option(help="Origins whose web pages may use the server, such as https://a.example; * for any."),
 ]
 Header = Annotated[float, typer.Option(min=0.1, help="Seconds for the headers of a request to arrive.")]
-Body = Annotated[float, typer.Option(min=0.1, help="Seconds for its body to arrive, and for an answer to be read.")]
-Idle = Annotated[float, typer.Option(min=0.1, help="Seconds that a connection is kept without a request.")]
-Drain = Annotated[float, typer.Option(min=0, help="Seconds that started requests may take after SIGTERM.")]
+Body = Annotated[
+    float,
+    typer.Option(min=0.1, help="Seconds for the body of a request to arrive, and for the client to read an answer."),
+]
+Idle = Annotated[float, typer.Option(min=0.1, help="Seconds after which a connection without a request is closed.")]
+Drain = Annotated[float, typer.Option(min=0, help="Seconds that open requests may still take after SIGTERM.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +52,10 @@ def serve(
     allowed_hosts: Hosts = None,
     allowed_origins: Origins = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of texts that are generated together.")] = 32,
-    wait_ms: Annotated[float, typer.Option(min=0, help="Maximal wait of a request for others to join its batch.")] = 10,
+    wait_ms: Annotated[
+        float,
+        typer.Option(min=0, help="Maximum time in milliseconds that a request waits for others to join its batch."),
+    ] = 10,
     queue: Queue = 256,
     max_mb: MaxMb = 20,
     remote_images: Annotated[
@@ -58,10 +67,14 @@ def serve(
     drain_seconds: Drain = 60,
     quantization: Quantization = "auto",
     compile_model: Annotated[
-        bool, typer.Option("--compile", help="torch.compile the vision model: a minute before the first answer.")
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the vision model with torch.compile; the first answer then takes a minute or more.",
+        ),
     ] = False,
 ) -> None:
-    """Serve a model as OpenAI's chat API. It stops on Ctrl-C or SIGTERM, after answering started requests."""
+    """Serve a model through OpenAI's chat API. On Ctrl-C or SIGTERM it answers open requests, then stops."""
     from mblip.inference.resolve import choose_model, read_keys, served_name
 
     chosen, keys = choose_model(model), read_keys(api_keys)
@@ -97,5 +110,6 @@ def warn(host: str, guarded: bool) -> None:
         print("anyone who can reach this address can use it: --api-keys FILE asks for a key", flush=True)
     if host in ("0.0.0.0", "::"):
         print(
-            "it answers to this machine's addresses; --allowed-hosts NAME adds the names that clients use", flush=True
+            "it answers requests to this machine's addresses; --allowed-hosts NAME adds the names that clients use",
+            flush=True,
         )

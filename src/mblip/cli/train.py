@@ -34,9 +34,9 @@ def train(
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME by default.")] = None,
 ) -> None:
-    """Train a model as a recipe says. Run the same command again to continue an interrupted run.
+    """Train a model by a recipe. Run the same command again to continue an interrupted run.
 
-    Under torchrun or accelerate launch, the same command uses all their processes.
+    Started by torchrun or accelerate launch, the command uses all their processes.
     """
     from rich.console import Console
 

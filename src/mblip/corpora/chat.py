@@ -70,7 +70,7 @@ def read(
         for number, (speaker, text) in enumerate(messages):
             if speaker == "assistant":
                 if last != "user":
-                    raise BadRow("a reply of the assistant must follow a message of the user")
+                    raise BadRow("a reply by the assistant must follow a message by the user")
                 prompt, place = "\n".join(said), f"{name}-{number}"
                 if max(len(prompt), len(text)) > max_characters:
                     yield Drop(f"{source}/{place}", source, "long text", f"over {max_characters} characters", "text")
@@ -79,7 +79,7 @@ def read(
             said.append(text)
             last = speaker
         if "assistant" not in (speaker for speaker, _ in messages):
-            raise BadRow("it has no reply of the assistant")
+            raise BadRow("it has no reply by the assistant")
 
     return make_examples(source, licence, path, enumerate(read_rows(path), start=1), make)
 

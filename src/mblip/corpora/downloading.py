@@ -40,7 +40,7 @@ class DownloadLimits:
     Attributes:
         threads: Number of parallel downloads.
         delay: Seconds between two requests to one host.
-        timeout: Maximal seconds without a byte.
+        timeout: Maximum seconds without a byte.
         most_bytes: Largest accepted file.
     """
 
@@ -96,7 +96,7 @@ def download_images(
                     writer.write(asdict(result))
         rows = list(read_jsonl(log))
         if [row["key"] for row in rows] != [key for key, _ in shard]:
-            raise InputError(f"{log} is of another list of images; name another folder")
+            raise InputError(f"{log} belongs to another list of images; name another folder")
         for row in rows:
             reason = row["problem"].partition(":")[0] or "fetched"
             counts[reason] = counts.get(reason, 0) + 1

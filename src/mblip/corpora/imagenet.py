@@ -64,7 +64,7 @@ def read(
     names = _read_english(english)
     if len(classes) != len(names):
         raise InputError(
-            f"{folder} has {len(classes)} classes, but {english} names {len(names)}; both must be of one set"
+            f"{folder} has {len(classes)} classes, but {english} names {len(names)}; both must belong to the same set"
         )
     table = {"en": dict(enumerate(names))} | _read_labels(labels, len(classes))
     return _examples(source, folder, classes, table, passes, tasks, random.Random(f"{source} {seed}"))

@@ -55,7 +55,7 @@ def find_neighbours(
         raise InputError("matching needs faiss; pip install 'mblip[translate]'") from error
     if images.shape != texts.shape or len(images) != len(captions):
         raise InputError(
-            f"embeddings {images.shape} and {texts.shape} do not fit {len(captions)} captions and each other"
+            f"embeddings {images.shape} and {texts.shape} do not match {len(captions)} captions and each other"
         )
     # Equal captions are in the index once, so that every neighbour is another text.
     first: dict[str, int] = {}

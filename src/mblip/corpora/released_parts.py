@@ -91,8 +91,8 @@ _YES_NO = re.compile(
     r"\byes\b|\bno\b|\b(?:is|are) there\b|\b(?:can|do|could) you (?:see|find|spot)\b|\bdoes\b", re.IGNORECASE
 )
 _SHORT = 3  # words of an answer of VQA
-_INSTRUCTION = 12  # maximal words of an English prompt without a text of the row
-_CAPTION_LONGEST = 45  # maximal words of a prompt that asks for a caption, without a text of the row
+_INSTRUCTION = 12  # maximum words of an English prompt without a text of the row
+_CAPTION_LONGEST = 45  # maximum words of a prompt that asks for a caption, without a text of the row
 
 
 class PartTeller:

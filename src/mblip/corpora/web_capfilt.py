@@ -58,7 +58,7 @@ def read(
         source: First part of the ids.
         path: ``ccs_synthetic_filtered_large.json``.
         pipeline: A spaCy pipeline with tagger and parser, installed or as a folder; not needed if ``most`` is 0.
-        least: Minimal number of captions with a noun phrase.
+        least: Minimum number of captions with a noun phrase.
         most: Number of captions drawn per phrase; 0 takes every caption.
         processes: Number of spaCy's processes.
         fetched: Output folder of img2dataset, for its image keys; captions without an image are left out.

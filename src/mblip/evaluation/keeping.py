@@ -58,7 +58,7 @@ def keep_run(directory: Path, run: Run) -> None:
         held = read_run(directory)
         if held.format != FORMAT:
             raise InputError(
-                f"{directory} holds an evaluation by an older version, which did not record everything that decides an "
+                f"{directory} holds an evaluation by an older version, which did not record everything that affects an "
                 f"answer (chat template, processor, effective decoding), so it cannot be continued; {_ELSEWHERE}"
             )
         shared = run.decoding.keys() & held.decoding.keys()

@@ -91,7 +91,7 @@ class CaptionFile:
         self._journal = path.with_name(path.name + ".partial.jsonl")
         kept = [file for file in (path, self._journal) if file.exists()]
         if kept and not resume:
-            raise InputError(f"{kept[0]} exists already: add --resume to continue it, or name another file")
+            raise InputError(f"{kept[0]} already exists: add --resume to continue it, or name another file")
         self._grown = self._journal if self._ending == ".parquet" else path
         self._made = self._grown not in kept
         hashes, end = array("Q"), 0

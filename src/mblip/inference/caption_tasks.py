@@ -51,7 +51,7 @@ def caption_shard(shard: Shard, place: Place) -> None:
                 stack.enter_context(contextlib.chdir(plan.here))
             except OSError as error:
                 raise InputError(
-                    f"this machine cannot see {plan.here}, where relative paths start: {error.strerror}"
+                    f"this machine has no access to {plan.here}, where relative paths start: {error.strerror}"
                 ) from error
             file = CaptionFile(shard.rows, plan.model, resume=True)
             skipped = SkippedList(shard.rows)

@@ -282,7 +282,7 @@ def _introduction(name: str, model: Predictor, notice: Notice | None, examples: 
     return (
         f"# mblip\n`{html.escape(name)}` describes pictures, and answers questions about them, in "
         f"{written}.{made_of} "
-        f"It sees {sees}.\n\n{first}, pick the languages, and press *Caption*; or write a question and press *Ask*."
+        f"It is made for {sees}.\n\n{first}, pick the languages, and press *Caption*; or write a question and press *Ask*."
     )
 
 
@@ -303,5 +303,5 @@ def _copies(examples: Sequence[Path], folder: Path) -> list[str]:
             copied.append(str(shutil.copy(path, folder / f"example-{place}{path.suffix.lower()}")))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             check_readable(path)
-            raise InputError(f"the example {path} is no picture that can be read: {error}") from error
+            raise InputError(f"the example {path} cannot be read as a picture: {error}") from error
     return copied

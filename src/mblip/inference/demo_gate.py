@@ -334,7 +334,7 @@ def text(most: int) -> Check:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise WrongInput("contains half of a surrogate pair, which is no character") from error
+            raise WrongInput("contains half of a surrogate pair, which is not a character") from error
         return value
 
     return check
@@ -358,7 +358,7 @@ async def _json(request: Request) -> Any:
     try:
         return json.loads(await request.body())
     except (ValueError, RecursionError) as error:
-        raise WrongInput("the body is no valid JSON") from error
+        raise WrongInput("the body is not valid JSON") from error
 
 
 def _kept(scope: Scope, but: bytes = b"") -> list[tuple[bytes, bytes]]:

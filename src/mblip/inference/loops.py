@@ -1,4 +1,4 @@
-"""Prevent loops in decoding, such as ``ubao mtelezo, ubao mtelezo, ...`` up to the maximal length."""
+"""Prevent loops in decoding, such as ``ubao mtelezo, ubao mtelezo, ...`` up to the maximum length."""
 
 from __future__ import annotations
 

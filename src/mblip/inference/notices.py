@@ -16,7 +16,7 @@ class Notice:
     """A plug-in's notice about a model. Called with a picture, it returns a warning or None.
 
     Attributes:
-        sees: The pictures that the model was made for, as the end of "It sees ...".
+        sees: The pictures that the model was made for, as the end of "It is made for ...".
         question: A question that the model can answer.
         check: The warning about a picture, or None.
     """

@@ -73,7 +73,7 @@ class Predictor:
 
         Raises:
             InputError: The prompt is longer than :data:`MAX_PROMPT_TOKENS`, which attention could not hold in memory,
-                contains the image token, or is no text.
+                contains the image token, or is not a text.
         """
         check_text(prompt)
         tokens = int(self.vlm.layout.prompts([prompt], [0])["input_ids"].shape[1])
@@ -102,7 +102,7 @@ class Predictor:
         return next((packed[kind] for kind in packed if kind in kinds), str(dtype).removeprefix("torch."))
 
     def shrink(self, image: Image.Image) -> Image.Image:
-        """Resize an image to the model's input size, if that is fixed, which takes 0.15 MB instead of many.
+        """Resize an image to the model's input size, if that is fixed, so that it takes 0.15 MB instead of many.
 
         The image is resized as the image processor would do it.
         """
@@ -142,7 +142,7 @@ class Predictor:
             One number for each answer.
 
         Raises:
-            InputError: A picture cannot be read, the prompt or an answer is no text, or the prompt is longer than
+            InputError: A picture cannot be read, the prompt or an answer is not a text, or the prompt is longer than
                 :data:`MAX_PROMPT_TOKENS`.
         """
         self.count_tokens(prompt)
@@ -166,8 +166,8 @@ class Predictor:
         Args:
             images: A path, the bytes of a file, a PIL image or an array [height, width, channels], or a list of these.
             language: A language by code, English name or own name, or a list of these.
-            **generation: Options of transformers' ``generate``, to replace 5 beams, a repetition penalty of 1.5 and at
-                most 50 tokens.
+            **generation: Options of transformers' ``generate``, which replace the defaults of 5 beams, a repetition
+                penalty of 1.5 and at most 50 tokens.
 
         Returns:
             A text; a list if a list was given; for two lists [images][languages].

@@ -32,8 +32,8 @@ def choose_model(name: str = "") -> str:
     built = (QUICKSTART / "mblip.json").is_file()
     nano = f"--model {QUICKSTART}" if built else f"mblip quickstart, then --model {QUICKSTART}"
     raise InputError(
-        f"no model is named and the published one is not on this machine; choose: --model {PUBLISHED} downloads it "
-        f"(several GB, photos of anything), or {nano} (a few MB, emoji scenes only)"
+        f"no model is named, and the published one is not on this machine; choose one: --model {PUBLISHED} (downloads "
+        f"several GB; for photos of anything), or {nano} (a few MB; for emoji scenes only)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Warn if a model is asked for a language that it was not trained in; nothing is said of one that does not record them."""
+"""Warn if a model is asked for a language that it was not trained in; there is no warning if the model does not record them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from mblip.languages import exact_language
 from mblip.models.locate import DESCRIPTIONS
 
-_NAMED = 10  # maximal number of languages that a sentence names
+_NAMED = 10  # maximum number of languages that a sentence names
 
 
 def parse_languages(value: Any) -> frozenset[str] | None:
@@ -32,7 +32,7 @@ def read_languages(folder: Path) -> frozenset[str] | None:
 def describe_languages(trained: Collection[str]) -> str:
     """The languages of a model's training in words."""
     if len(trained) == 1:
-        return f"{_names(trained)} alone"
+        return f"{_names(trained)} only"
     return _names(trained) if len(trained) <= _NAMED else f"{len(trained)} languages"
 
 
@@ -45,8 +45,9 @@ def warn_of_languages(trained: Collection[str] | None, asked: Iterable[str]) -> 
     """
     if not trained or not (never := [code for code in asked if code not in trained]):
         return ""
+    contrast = "not" if len(trained) == 1 else "but not"
     return (
-        f"the model was trained to write {describe_languages(trained)}, and never {_names(never)}: its text may be wrong "
+        f"the model was trained to write {describe_languages(trained)}, {contrast} {_names(never)}: its text may be wrong "
         "or in another language"
     )
 

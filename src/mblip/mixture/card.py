@@ -66,6 +66,13 @@ def card_text(manifest: Manifest, recipe: DataRecipe) -> str:
     for code, count in sorted(manifest.by_language.items(), key=lambda item: (-item[1], item[0])):
         lines.append(f"| {code} | {name_code(code)} | {count:,} | {count / manifest.rows:.2%} |")
     if manifest.drops:
-        lines += ["", "## Left out", "", "Each one with its reason in `exclusions.jsonl`.", "", "| reason | examples |"]
+        lines += [
+            "",
+            "## Left out",
+            "",
+            "`exclusions.jsonl` lists each example with its reason.",
+            "",
+            "| reason | examples |",
+        ]
         lines += ["|---|---:|", *(f"| {reason} | {count:,} |" for reason, count in manifest.drops.items())]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Build a new vision-LLM from the eyes of one checkpoint and any language model."""
+"""Build a new vision-LLM from the vision encoder of one checkpoint and any language model."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def build_model(
     vision_feature_layer: int | Sequence[int] | None = None,
     vision_feature_select_strategy: Literal["default", "full"] | None = None,
 ) -> VisionLLM:
-    """Put a language model behind the eyes of a checkpoint; the checkpoint's own language model is never read.
+    """Combine a checkpoint's vision encoder with a language model; the checkpoint's own language model is never read.
 
     Args:
-        vision: Hub id, folder or ``nano:NAME`` of a BLIP-2, of a vision tower (SigLIP, SigLIP2, CLIP, DINOv2 or another
+        vision: Hub id, folder or ``nano:NAME`` of a BLIP-2, of a vision encoder (SigLIP, SigLIP2, CLIP, DINOv2 or another
             encoder with patch states that transformers' LLaVA can hold), or of a checkpoint of the LLaVA family.
         llm: Causal checkpoint of transformers, likewise, or a GGUF file; behind a Q-Former also an encoder-decoder.
         qformer: Keep the checkpoint's Q-Former and queries, or draw new ones.
-        projection: Keep the checkpoint's projection or MLP (the widths must agree), or draw a new one.
+        projection: Keep the checkpoint's projection or MLP (the widths must match), or draw a new one.
         seed: Seed of the weights that are drawn.
         quantization: ``int8`` or ``nf4``, for the language model only.
         dtype: Type of the vision and language model; None keeps the type that the language model was saved in. The
-            bridge is always fp32, because it learns.
+            bridge is always fp32, because it is trained.
         device_map: A device, or a map as Accelerate's ``dispatch_model`` takes it.
         bridge: ``qformer`` (of a BLIP-2) or ``mlp`` (two layers, in transformers' LLaVA); None chooses the one that
-            suits the eyes.
+            suits the vision encoder.
         vision_feature_layer: With an MLP, the layer or layers of the tower whose states are read. None takes the
-            checkpoint's setting; for a bare tower, the last layer but one if it has a class token, else the last.
+            checkpoint's setting; for a bare tower, the second-to-last layer if it has a class token, else the last.
         vision_feature_select_strategy: With an MLP, ``default`` drops the tower's first state and ``full`` keeps all.
             None takes the checkpoint's setting; for a bare tower, ``default`` if it has a class token.
 

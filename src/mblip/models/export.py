@@ -196,7 +196,7 @@ ids = model.generate(**inputs, num_beams=5, max_new_tokens=50)[:, inputs["input_
 print(processor.batch_decode(ids, skip_special_tokens=True)[0])
 ```
 
-Name the language in the prompt. `<image>` and a line break stand before it."""
+Name the language in the prompt. `<image>` and a line break come before it."""
     return f"""said = [{{"type": "image", "image": Image.open("photo.jpg")}}, {{"type": "text", "text": "{prompt}"}}]
 inputs = processor.apply_chat_template(
     [{{"role": "user", "content": said}}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
@@ -238,4 +238,4 @@ def _say_dtype(file: Path, vlm: VisionLLM) -> None:
 
 def _check_new(folder: Path) -> None:
     if folder.exists():
-        raise InputError(f"{folder} exists already: name a new folder")
+        raise InputError(f"{folder} already exists: name a new folder")

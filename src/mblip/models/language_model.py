@@ -76,7 +76,7 @@ class LanguageModel:
 
     @property
     def softcap(self) -> float | None:
-        """Bound of the logits, softcap * tanh(logits / softcap), if the model has one (Gemma 2)."""
+        """Soft cap of the logits, softcap * tanh(logits / softcap), if the model has one (Gemma 2)."""
         cap: float | None = getattr(self.config, "final_logit_softcapping", None)
         return cap
 
@@ -88,7 +88,7 @@ class LanguageModel:
 
     @cached_property
     def logit_scale(self) -> float:
-        """The factor between ``head(hidden_states)`` and the logits before their bound.
+        """The factor between ``head(hidden_states)`` and the logits before their soft cap.
 
         Configurations name a factor after the head (``logit_scale``, ``logits_scaling``). T5 kinds with a tied head
         also scale the hidden states by ``1 / sqrt(hidden_size)``. No configuration says so for all of them, so the
@@ -110,7 +110,7 @@ class LanguageModel:
                 if is_close(self.logits(hidden, after * before), logits):
                     return after * before
         raise InputError(
-            f"the {self.config.model_type} language model does more to its logits than scale and bound them, so its "
+            f"the {self.config.model_type} language model does more to its logits than scale and soft-cap them, so its "
             "loss would be wrong here: use another language model"
         )
 

@@ -26,7 +26,7 @@ def load_vision_llm(
     device_map: Any = None,
     merge: bool = False,
 ) -> VisionLLM:
-    """Load a vision-LLM: a run directory, a stock checkpoint, or one in the layout that mBLIP had in 2023.
+    """Load a vision-LLM: a run directory, a stock checkpoint, or a checkpoint in the layout that mBLIP published in 2023.
 
     Args:
         name: Hub id, folder or ``nano:NAME``.

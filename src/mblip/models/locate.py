@@ -84,7 +84,7 @@ def find_local(name: str | Path) -> Path | None:
         InputError: The name is a path or a shipped checkpoint, and it does not exist.
     """
     if not isinstance(name, str | Path):
-        raise InputError(f"a checkpoint is named by a text or a Path, not by {shorten(repr(name))}")
+        raise InputError(f"a checkpoint must be a text or a Path, not {shorten(repr(name))}")
     text = str(name)
     if collection := collection_of(text):
         return _shipped(collection, text.partition(":")[2])

@@ -141,7 +141,7 @@ def plan_training(recipe: TrainRecipe, texts: int | None = None) -> Plan:
 
 
 def batch_shape(vlm: VisionLLM, recipe: TrainRecipe) -> dict[str, int]:
-    """The largest micro-batch that the recipe allows: one image per text, every text of maximal length."""
+    """The largest micro-batch that the recipe allows: one image per text, every text of maximum length."""
     data = recipe.data
     texts = min(recipe.optim.micro_batch, recipe.optim.global_batch)
     return {

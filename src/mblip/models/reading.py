@@ -189,7 +189,7 @@ def check_complete(model: Any, report: dict[str, Any], folder: Path, remedy: str
         model: The loaded model.
         report: The loading report of :func:`from_pretrained`.
         folder: The checkpoint's folder, for the message.
-        remedy: The message's advice about missing weights.
+        remedy: The advice that the message gives about missing weights.
 
     Raises:
         InputError: Weights are missing, of another size, or left over; the message names the first.
@@ -207,7 +207,7 @@ def describe_unread(folder: Path, missing: Iterable[str], mismatched: Iterable[s
         folder: The checkpoint's folder.
         missing: Names of the weights that it lacks.
         mismatched: Names of the weights of another size.
-        remedy: The messages' advice.
+        remedy: The advice that the message gives about them.
     """
     problems = []
     for problem, names in (
@@ -239,8 +239,9 @@ def check_places(model: nn.Module, unread: Iterable[str], folder: Path) -> None:
     left = [name for name in unread if _lacks_its_place(modules, name.split("."))]
     if left:
         raise InputError(
-            f"{folder}: config.json has no place for {len(left)} weights of the files, the first is {min(left)}: it says "
-            "fewer layers, or no bias, where the files have them; copy the checkpoint again, with its own config.json"
+            f"{folder}: config.json has no place for {len(left)} weights in the files, the first is {min(left)}: it "
+            "states fewer layers than the files have, or no bias where they have one; copy the checkpoint again, with its own "
+            "config.json"
         )
 
 

@@ -213,11 +213,11 @@ def _check_description(raw: dict[str, Any]) -> None:
         ValueError: It is not so.
     """
     if set(raw["bases"]) not in ({"vision", "llm"}, {"model"}):
-        raise ValueError(f"bases are {quoted(list(raw['bases']))}: they are vision and llm, or model")
+        raise ValueError(f"bases are {quoted(list(raw['bases']))}: they must be vision and llm, or model")
     if raw["adapter_attached"] and not raw["adapters"]:
         raise ValueError("adapter_attached is true without adapters")
     if unknown := set(raw.get("eyes") or {}) - set(ModelSection().eye_settings):
-        raise ValueError(f"eyes have no setting {quoted(min(unknown))}")
+        raise ValueError(f"eyes has no setting {quoted(min(unknown))}")
     kinds = {"adapters": list, "full": list, "prompt_templates": list, "more_languages": list}
     optional = {"start_token": str, "trained_prompts": dict, "trained_languages": list, "eyes": dict, "chat": bool}
     for name, kind in (kinds | optional).items():
@@ -229,7 +229,7 @@ def _check_description(raw: dict[str, Any]) -> None:
 def _separator(value: Any) -> str | None:
     if value is None or value in ("", " "):
         return None if value is None else str(value)
-    raise ValueError(f"answer_separator is {value!r}: it is a blank, empty or null")
+    raise ValueError(f"answer_separator is {value!r}: it must be a space, empty or null")
 
 
 def _check_base(folder: Path, part: str, base: Base) -> None:

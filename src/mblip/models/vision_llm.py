@@ -36,7 +36,7 @@ class VisionLLM(nn.Module):
     """A vision-language model.
 
     Args:
-        model: The stock model that holds eyes, bridge and language model; it is what is saved.
+        model: The stock model that holds vision encoder, bridge and language model; this is what is saved.
         processor: Its stock processor (image processor and tokeniser).
 
     Attributes:
@@ -57,7 +57,7 @@ class VisionLLM(nn.Module):
         self.origin: Origin | None = None
 
     def __repr__(self) -> str:
-        """One line of summary; ``print(model.model)`` shows every layer."""
+        """A summary in one line; ``print(model.model)`` shows every layer."""
         size = sum(parameter.numel() for parameter in self.parameters()) / 1e6
         dtype = str(self.llm.dtype).removeprefix("torch.")
         name, tokens = type(self.language_model).__name__, self.container.tokens_per_image
@@ -157,7 +157,7 @@ class VisionLLM(nn.Module):
         """Image features of pictures for the language model [images, tokens, width], without gradients.
 
         Raises:
-            InputError: A picture cannot be read, or what is made of it is not finite.
+            InputError: A picture cannot be read, or its features are not finite.
         """
         with torch.no_grad(), eval_mode(self):
             if not images:

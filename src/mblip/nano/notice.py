@@ -13,12 +13,12 @@ from mblip.nano.scenes import SIZE
 
 SEES = (
     "emoji scenes: one to four things, such as a tulip and an ambulance, on a smooth background; it is a nano model "
-    "for trying things out, and does not know photographs"
+    "for trying things out and does not know photographs"
 )
 QUESTION = "Name the object in {language}:"
 NOTICE = (
     "this is a nano model, made for trying things out: it has learnt emoji scenes, and the picture does not look like "
-    "one; unless the model was fine-tuned on such pictures, its answer means nothing"
+    "one; unless the model was fine-tuned on such pictures, its answer is meaningless"
 )
 # The background of a scene is a bilinear ramp between four corner colours. 400 scenes of 64, 128 and 256 pixels, as PNG
 # and, from 128 pixels on, as JPEG, each have at least 40.9 % of their pixels within 8 levels of one ramp (as JPEG of 64

@@ -20,18 +20,16 @@ from mblip.training.curves import draw_lines
 
 _TITLE = "A nano mBLIP, end to end"
 LIMITS = (
-    "The figures are limited: the pictures are known objects in new scenes, one picture per concept, and the language "
-    "model has read the same words as text, one vocabulary piece per name, with word vectors initialised by the "
-    "dictionary. They show that the method works end to end, not how a model sees photographs."
+    "These figures have limits. The scenes are new, but the objects in them are known, with one drawing per object, and the "
+    "language model has read the same words as text, one token per name, with word vectors initialised from the dictionary. "
+    "The figures show that the method works end to end, not how well a model understands photographs."
 )
 _MINI_TITLE = "A small mBLIP around {llm}"
 MINI_LIMITS = (
-    "The figures are limited: the pictures are known objects in new scenes, one picture per concept. The language "
-    "model "
-    "was trained by others on text of their choice, and splits names into its own pieces. The table also gives the "
-    "share "
-    "of the same words that it knows from text alone, after three examples: no alignment can be expected to name many "
-    "more of the pairs never shown. The figures do not show how a model sees photographs."
+    "These figures have limits. The scenes are new, but the objects in them are known, with one drawing per object. The "
+    "language model is a real one, trained on other text, and splits names into several tokens. The table also gives the "
+    "share of the same words that it knows from text alone, after three examples: for pairs never shown, no alignment can be "
+    "expected to name many more. The figures do not show how well a model understands photographs."
 )
 _NAMES = {
     "naming_exact": "naming, exact",

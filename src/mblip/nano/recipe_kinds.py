@@ -1,4 +1,4 @@
-"""Recipes of the nano bases: a language model from text, and eyes from scenes."""
+"""Recipes of the nano bases: a language model from text, and a vision encoder from scenes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TextRecipe(Recipe):
     stop: int | None = Field(default=None, description="end at this step, before the phases and their schedule end")
     batch: int = 512
     lr: float = 3e-3
-    word_lr: float = Field(default=3e-3, description="rate of the input embedding and the output head")
+    word_lr: float = Field(default=3e-3, description="learning rate of the input embedding and the output head")
     min_lr_share: float = 0.05
     warmup_steps: int = 100
     checkpoint_every: int = 500

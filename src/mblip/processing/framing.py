@@ -102,7 +102,7 @@ class ChatFrame:
                 return parts
         raise InputError(
             f"the chat template does not show what a user says with an image ({self.image_token}) before it"
-            f"{f' ({reason})' if reason else ''}: mend the template, or do without it (chat=False, or "
+            f"{f' ({reason})' if reason else ''}: correct the template, or turn it off (chat=False, or "
             '"chat_prompts": false in config.json)'
         )
 

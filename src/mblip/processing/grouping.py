@@ -306,7 +306,7 @@ def assign_micro_batches(
     Args:
         pictures: Picture of each text; an empty tuple, for a text without a picture, equals no other.
         lengths: Tokens of each text in each tensor that pads it (see :meth:`TextLayout.lengths`).
-        micro_batch: Maximal number of texts at once.
+        micro_batch: Maximum number of texts at once.
         ranks: Number of processes; at most as many as texts.
 
     Returns:

@@ -18,10 +18,10 @@ def check_text(text: Any, name: str = "prompt") -> None:
         InputError: It is not.
     """
     if not isinstance(text, str):
-        raise InputError(f"the {name} {text!r:.100} is no text but of the type {type(text).__name__}: give a text")
+        raise InputError(f"the {name} {text!r:.100} is not a text but of the type {type(text).__name__}: give a text")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"the {name} {text!r:.100} holds bytes that are no UTF-8, or half a surrogate pair: write it anew"
+            f"the {name} {text!r:.100} contains bytes that are not UTF-8, or half a surrogate pair: write it again"
         ) from error

@@ -192,7 +192,7 @@ class TextLayout:
         Args:
             prompts: The prompts.
             answers: One answer per prompt.
-            limit: Maximal number of tokens; an answer that has to be cut has no end token.
+            limit: Maximum number of tokens; an answer that has to be cut has no end token.
             end_cut_answers: Give cut answers an end token, as the original does: the last of ``limit`` tokens for an
                 encoder-decoder, and one more token for a decoder-only model.
         """

@@ -40,7 +40,7 @@ class TrainTransform:
 
     @property
     def needed(self) -> int:
-        """The minimal shorter side of a decoded picture for which no crop has to be enlarged."""
+        """The minimum shorter side of a decoded picture for which no crop has to be enlarged."""
         smallest = 1.0 if self.scale == (1.0, 1.0) else math.sqrt(self.scale[0] * 3 / 4)
         return math.ceil(self.size / smallest)
 

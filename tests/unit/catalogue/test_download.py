@@ -111,7 +111,7 @@ def test_what_fails_does_not_stop_the_others(site: Site, tmp_path: Path) -> None
     files.append({**stated(site, "/wrong", CONTENT), "sha256": "0" * 64})
     own = catalogue(tmp_path, mine={"files": files})
     done = run("mine", "--to", tmp_path / "data", "--catalogue", own, "--yes")
-    assert isinstance(done.exception, InputError) and "3 of 4 files did not come" in str(done.exception)
+    assert isinstance(done.exception, InputError) and "3 of 4 files could not be downloaded" in str(done.exception)
     assert "leaves its folder by '..'" in str(done.exception) and "2 more failed" in str(done.exception)
     assert (tmp_path / "data/a").read_bytes() == CONTENT and not (tmp_path / "x").exists()
     assert not (tmp_path / "data/wrong").exists() and not (tmp_path / "data/none").exists()

@@ -193,7 +193,7 @@ def test_an_answer_without_a_length_that_breaks_off_is_noticed(site: Site, tmp_p
     (tmp_path / "a").unlink()
     site.add("/a", CONTENT, length="none", breaks=[100_000] * 20, etag="")  # never whole, and no version to go on from
     with pytest.raises(
-        InputError, match=r"failed after 5 tries without progress .*ended after 100,000 bytes, but its server"
+        InputError, match=r"failed after 5 tries without progress .*ended after 100,000 bytes, but the server has more"
     ):
         fetch(site, tmp_path / "a")
     assert not (tmp_path / "a").exists()
@@ -244,7 +244,7 @@ def test_busy_servers_are_waited_for(site: Site, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(401, "wants you to log in"), (403, "may not be fetched"), (404, "is not there"), (410, "is gone")],
+    [(401, "requires a login"), (403, "is not open to everybody"), (404, "is not there"), (410, "is gone")],
 )
 def test_refusals_are_told_at_once(site: Site, tmp_path: Path, status: int, said: str) -> None:
     page = site.add("/a", CONTENT, answers=[(status, {})] * 9)
@@ -342,7 +342,7 @@ def test_a_packed_answer_that_breaks_begins_anew(site: Site, tmp_path: Path, how
 
 def test_a_packed_answer_that_is_cut_off_is_not_whole(site: Site, tmp_path: Path) -> None:
     site.add("/a", gzip.compress(CONTENT)[:-50], headers={"Content-Encoding": "gzip"})
-    with pytest.raises(InputError, match="the compressed answer ended after"):
+    with pytest.raises(InputError, match="the compressed response ended after"):
         fetch(site, tmp_path / "a.json")
     assert not (tmp_path / "a.json").exists()
     site.add("/a", gzip.compress(CONTENT[:1000]) + gzip.compress(CONTENT[1000:]), headers={"Content-Encoding": "gzip"})
@@ -352,9 +352,9 @@ def test_a_packed_answer_that_is_cut_off_is_not_whole(site: Site, tmp_path: Path
 @pytest.mark.parametrize("encoding", ["br", "zstd", "foo", "gzip, gzip"])
 def test_other_encodings_are_refused_and_not_kept_as_the_file(site: Site, tmp_path: Path, encoding: str) -> None:
     site.add("/a", CONTENT, headers={"Content-Encoding": encoding})
-    with pytest.raises(InputError, match=f"comes compressed as '{encoding}', although it was asked for as it is"):
+    with pytest.raises(InputError, match=f"comes compressed as '{encoding}', although it was requested uncompressed"):
         fetch(site, tmp_path / "a.json")
     assert not (tmp_path / "a.json").exists()
     site.add("/a", CONTENT, headers={"Content-Encoding": "gzip"})
-    with pytest.raises(InputError, match="is not the gzip that its server says"):
+    with pytest.raises(InputError, match="is not the gzip that the server announced"):
         fetch(site, tmp_path / "a.json")

@@ -127,7 +127,7 @@ def test_one_request_at_a_time_to_a_host_and_a_pause_between(server: _Server, tm
 
 def test_another_list_in_the_same_folder_is_refused(server: _Server, tmp_path: Path) -> None:
     download_images(_numbers(server, 3), tmp_path, limits=LIMITS)
-    with pytest.raises(InputError, match="of another list of images"):
+    with pytest.raises(InputError, match="belongs to another list of images"):
         download_images(_numbers(server, 4), tmp_path, limits=LIMITS)
 
 

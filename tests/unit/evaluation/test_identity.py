@@ -167,6 +167,6 @@ def test_a_run_of_before_is_read_but_not_continued(tmp_path: Path) -> None:
     assert read_run(tmp_path).format == 1 != FORMAT
     with pytest.raises(
         InputError,
-        match=r"by an older version, which did not record everything that decides an answer .* cannot be continued; name",
+        match=r"by an older version, which did not record everything that affects an answer .* cannot be continued; name",
     ):
         keep_run(tmp_path, Run("m", "mblip", {}))

@@ -199,7 +199,7 @@ def test_a_finished_file_takes_further_pictures(tmp_path: Path, quick: None) -> 
         _fake(plan)
         merge(output, plan)
     assert _pairs(output.to) == [(f"{sources[0]}/{n:03}.jpg", code) for n in range(7) for code in CODES]
-    with pytest.raises(InputError, match="exists already: add --resume"):
+    with pytest.raises(InputError, match="already exists: add --resume"):
         _plan(tmp_path / "c.csv", sources, "m", 2)
     assert not (tmp_path / "c.csv.tasks").exists()
 

@@ -181,7 +181,7 @@ def test_gone_on_with_the_captions_are_those_of_a_run_that_was_never_stopped(
 def test_no_model_is_chosen_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mblip.inference.resolve._at_hand", lambda name: False)
-    with pytest.raises(InputError, match=r"Gregor/mblip-mt0-xl downloads it .* or mblip quickstart, then"):
+    with pytest.raises(InputError, match=r"Gregor/mblip-mt0-xl \(downloads .* or mblip quickstart, then"):
         choose_model()
     run = tmp_path / "runs/quickstart/multilingual-1"
     run.mkdir(parents=True)

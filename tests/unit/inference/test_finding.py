@@ -55,7 +55,7 @@ def test_tables_and_lists_in_many_forms(tmp_path: Path, name: str, content: str)
         ("list.txt", b"\n \n", "names no picture: it has no row"),
         ("t.csv", b"image,image\nx.jpg,y.jpg\n", "two columns have the name 'image'"),
         ("t.csv", b"imgae\nx.jpg\n", "no column 'image'; did you mean 'imgae'"),
-        ("t.csv", b"file,title\nx.jpg,X\n", "no column 'image'; there are file, title; name it with --column"),
+        ("t.csv", b"file,title\nx.jpg,X\n", "no column 'image'; available: file, title; name it with --column"),
         ("t.csv", "image\nx.jpg\n".encode("utf-16"), "in UTF-16: save"), ("t.csv", b"image\n\xe9t\xe9.jpg\n", "Windows-1252"),
         ("list.txt", b"caf\xe9.jpg\n", "line 1: the byte 0xE9 is not UTF-8"), ("t.xlsx", b"PK", "spreadsheet"),
         ("t.csv", b"image\nhttps://example.org/a.jpg\ns3://b/c.png\n", "row 1: 'https://example.org/a.jpg': it is an address"),

@@ -152,9 +152,9 @@ def test_a_picture_that_cannot_be_used_is_said(model: Predictor, bad: object, sa
 
 
 WRONG: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
-    "no language": (lambda m, p: m.caption(p, language=None), "a language is named by a text, .* not by None"),
-    "a set of languages": (lambda m, p: m.caption(p, language={"en"}), "not by {'en'}"),
-    "several languages of an answer": (lambda m, p: m.answer(p, "what", ["en"]), r"not by \['en'\]"),
+    "no language": (lambda m, p: m.caption(p, language=None), "a language must be a text .* not None"),
+    "a set of languages": (lambda m, p: m.caption(p, language={"en"}), "not {'en'}"),
+    "several languages of an answer": (lambda m, p: m.answer(p, "what", ["en"]), r"not \['en'\]"),
     "no question": (lambda m, p: m.answer(p, ""), "the question is empty"),
     "a blank question": (lambda m, p: m.answer(p, ["what", " \n"], "en"), "the question is empty"),
     "a book": (lambda m, p: m.answer(p, "why " * 2000, "en"), r"the prompt has \d+ tokens; at most 1024 are read"),
@@ -165,9 +165,9 @@ WRONG: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
         r"the prompt has \d+ tokens; at most 1024",
     ),
     "one candidate": (lambda m, p: m.score_candidates(p, "what", "yes"), "give a list of texts"),
-    "a candidate that is none": (lambda m, p: m.score_candidates(p, "what", [None]), "the answer None is no text"),
-    "a prompt that is none": (lambda m, p: m.score_candidates(p, 3, ["a"]), "the prompt 3 is no text"),
-    "several prompts": (lambda m, p: m.score_candidates(p, ["x"], ["a"]), "is no text but of the type list"),
+    "a candidate that is none": (lambda m, p: m.score_candidates(p, "what", [None]), "the answer None is not a text"),
+    "a prompt that is none": (lambda m, p: m.score_candidates(p, 3, ["a"]), "the prompt 3 is not a text"),
+    "several prompts": (lambda m, p: m.score_candidates(p, ["x"], ["a"]), "is not a text but of the type list"),
     "no beam": (lambda m, p: m.caption(p, num_beams=0), "num_beams is 0; write a whole number, 1 or more"),
     "beams as a text": (lambda m, p: m.caption(p, num_beams="5"), "num_beams is '5'"),
     "beams as a fraction": (lambda m, p: m.caption(p, num_beams=2.0), "num_beams is 2.0"),
@@ -194,8 +194,8 @@ def test_nothing_to_score_and_nothing_to_see(model: Predictor, pictures: list[Pa
 
 
 WRONG_MODELS: list[tuple[Any, dict[str, Any], str]] = [
-    (None, {}, "a checkpoint is named by a text or a Path, not by None"),
-    (3, {}, "not by 3"),
+    (None, {}, "a checkpoint must be a text or a Path, not None"),
+    (3, {}, "not 3"),
     ("a" * 200, {}, "neither a folder nor a checkpoint"),
     ("nano:nano-blip2-en", {"quantization": "int4"}, "quantization 'int4' is unknown; use none, int8, nf4"),
     ("nano:nano-blip2-en", {"device_map": "nope"}, "torch finds no device 'nope' on this machine; there are cpu"),

@@ -32,10 +32,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.parametrize(("trained", "asked", "says"), [
-    (["en"], ["de"], "to write English alone, and never German: its text may be wrong or in another language"),
-    (["en", "de", "sw"], ["ja", "de", "ar"], "to write English, German and Swahili, and never Arabic and Japanese:"),
-    (["af", "am", "ar", "az", "be", "bg", "bn", "ca", "ceb", "co", "cs"], ["de"], "to write 11 languages, and never German:"),
-    (["gn", "en"], ["quz"], "to write English and gn, and never Quechua:"),  # one beyond the 96, not registered here
+    (["en"], ["de"], "to write English only, not German: its text may be wrong or in another language"),
+    (["en", "de", "sw"], ["ja", "de", "ar"], "to write English, German and Swahili, but not Arabic and Japanese:"),
+    (["af", "am", "ar", "az", "be", "bg", "bn", "ca", "ceb", "co", "cs"], ["de"], "to write 11 languages, but not German:"),
+    (["gn", "en"], ["quz"], "to write English and gn, but not Quechua:"),  # one beyond the 96, not registered here
     (["en"], ["af", "am", "ar", "az", "be", "bg", "bn", "ca", "ceb", "co", "cs", "cy"], "Czech and 2 more: "),
     (["en"], ["en"], ""),
     (["en"], [], ""),
@@ -94,9 +94,7 @@ def test_caption_warns_once_for_all_pictures(
     assert len(shown.out.splitlines()) == len(scenes) * len(languages.split(","))
     assert shown.err.count("trained") == warnings
     if warnings:
-        assert (
-            "mblip: warning: the model was trained to write English alone, and never German and Japanese" in shown.err
-        )
+        assert "mblip: warning: the model was trained to write English only, not German and Japanese" in shown.err
 
 
 def test_ask_warns_of_its_option_and_of_a_prompt_that_names_the_language(
@@ -111,7 +109,7 @@ def test_ask_warns_of_its_option_and_of_a_prompt_that_names_the_language(
         shown = capsys.readouterr()
         assert shown.out
         lines = [line for line in shown.err.splitlines() if "trained" in line]
-        said = f"mblip: warning: the model was trained to write English alone, and never {name}: "
+        said = f"mblip: warning: the model was trained to write English only, not {name}: "
         assert len(lines) == bool(name) and all(line.startswith(said) for line in lines)
 
 
@@ -125,9 +123,9 @@ def test_the_python_interface_logs_it_once_for_each_language(
         english.caption(scenes[:2], ["de", "en"], max_new_tokens=2)
         english.caption(scenes[1], "German", max_new_tokens=2)
         english.answer(scenes[0], "Name the object in German:", max_new_tokens=2)
-        assert len(caplog.messages) == 1 and "never German:" in caplog.messages[0]
+        assert len(caplog.messages) == 1 and "not German:" in caplog.messages[0]
         english.answer(scenes[0], "What is it?", "sw", max_new_tokens=2)
-    assert len(caplog.messages) == 2 and "never Swahili:" in caplog.messages[1]
+    assert len(caplog.messages) == 2 and "not Swahili:" in caplog.messages[1]
 
 
 def test_nothing_is_said_of_a_model_whose_languages_are_unknown(
@@ -141,7 +139,7 @@ def test_nothing_is_said_of_a_model_whose_languages_are_unknown(
 
 def test_serve_says_what_the_model_writes(english: Predictor, capsys: pytest.CaptureFixture[str]) -> None:
     _greet("http://x", "127.0.0.1", False, english)
-    assert "the model was trained to write English alone\n" in capsys.readouterr().out
+    assert "the model was trained to write English only\n" in capsys.readouterr().out
 
 
 def test_the_page_offers_what_the_model_writes_and_warns_of_the_rest(
@@ -162,10 +160,10 @@ def test_the_page_offers_what_the_model_writes_and_warns_of_the_rest(
     assert [props["value"] for props in picked] == [["en"]]
     assert "Name the object in English:" in [part["props"].get("placeholder") for part in config["components"]]
     page = next(part["props"]["value"] for part in config["components"] if part["type"] == "markdown")
-    assert "answers questions about them, in English alone" in page
+    assert "answers questions about them, in English only" in page
     assert "never" not in captions["en",]
-    assert "The model was trained to write English alone, and never Japanese: " in captions["en", "ja"]
-    assert "never German: " in named
+    assert "The model was trained to write English only, not Japanese: " in captions["en", "ja"]
+    assert "not German: " in named
 
 
 def test_an_older_run_on_this_model_is_not_taken_for_it(english: Predictor, tmp_path: Path) -> None:

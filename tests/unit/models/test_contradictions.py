@@ -15,7 +15,7 @@ from mblip.errors import InputError
 from mblip.models import build_model, load_vision_llm
 from mblip.models.model_check import check_model
 
-NO_PLACE = r"config.json has no place for \d+ weights of the files, the first is .*; copy the checkpoint again"
+NO_PLACE = r"config.json has no place for \d+ weights in the files, the first is .*; copy the checkpoint again"
 OUTSIDE = r"the end token \d+ .* is outside the language model's vocabulary of \d+, .*: set eos_token_id"
 
 

@@ -148,10 +148,10 @@ def test_prompts_that_are_no_texts(model: Predictor, prompt: Any) -> None:
     """A shell hands over bytes that are no UTF-8 as halves of surrogate pairs."""
     for ask in (model.generate, model.vlm.generate):
         with pytest.raises(
-            InputError, match=r"the prompt .*(is no text but of the type|holds bytes that are no UTF-8)"
+            InputError, match=r"the prompt .*(is not a text but of the type|contains bytes that are not UTF-8)"
         ):
             ask([PICTURE, PICTURE], ["who", prompt])
-    with pytest.raises(InputError, match=r"the prompt .*(is no text|no UTF-8)"):
+    with pytest.raises(InputError, match=r"the prompt .*(is not a text|not UTF-8)"):
         model.answer(PICTURE, prompt)
 
 

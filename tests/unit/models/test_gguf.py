@@ -101,6 +101,7 @@ def test_the_doctor_looks_at_a_file(tmp_path: Path) -> None:
         (tmp_path / "only" / "x.gguf").write_bytes(file.read_bytes())
         result = CliRunner().invoke(app, ["doctor", str(name)])
         assert result.exit_code == 0 and "language model" in result.output
+        assert f"parameters: llm {report.facts['parameters']['llm']:,}\n" in result.output
 
 
 def test_what_is_no_language_model_of_one_file_is_refused(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_a_tower_that_shuffles_patches_is_refused(tmp_path: Path) -> None:
     }
     for ratio in (0.75, 0.0):
         AutoModel.from_config(ViTMAEConfig(**sizes, patch_size=8, mask_ratio=ratio)).save_pretrained(tmp_path / "eyes")
-        with pytest.raises(InputError, match=r"patches at random in every pass \(mask_ratio\): take a ViT"):
+        with pytest.raises(InputError, match=r"patches at random in every pass \(mask_ratio\): use a ViT"):
             build_model(tmp_path / "eyes", checkpoints.llm(tmp_path / "llm", "qwen3"))
 
 
@@ -234,7 +234,7 @@ def test_what_goes_not_together_is_refused_in_a_sentence(tmp_path: Path) -> None
         build_model(tower, llm, bridge="qformer")
     with pytest.raises(InputError, match="are for bridge=mlp: leave them out"):
         build_model(blip2, llm, vision_feature_layer=-1)
-    with pytest.raises(InputError, match="bounds its logits"):
+    with pytest.raises(InputError, match="soft-caps its logits"):
         build_model(tower, checkpoints.llm(tmp_path / "gemma2", "gemma2"))
     with pytest.raises(InputError, match="BLIP-2 takes no chat template"):
         load_model(blip2).generate(PICTURES[:1], PROMPTS[:1], chat=True)
@@ -329,7 +329,7 @@ def test_templates_of_every_form(template: str, written: str, separator: str, en
 def test_templates_that_show_no_images_are_refused(tmp_path: Path) -> None:
     folder = with_template(llava_checkpoints.llava(tmp_path / "model", "siglip", "llama"), "{{ messages[0]['role'] }}")
     model = load_model(folder)
-    with pytest.raises(InputError, match=r"does not show what a user says with an image .* mend the template"):
+    with pytest.raises(InputError, match=r"does not show what a user says with an image .* correct the template"):
         model.generate(PICTURES[:1], PROMPTS[:1])
     plain = model.generate(PICTURES[:1], PROMPTS[:1], chat=False)
     edit(folder, chat_prompts=False)  # the message's other remedy, for who sits at a shell
@@ -396,7 +396,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: inner(f, "config.json", "text_config", num_hidden_layers=30),
         r"\d+ weights are missing",
     ),
-    "an activation": (lambda f: edit(f, projector_hidden_act="half"), "'half' is no activation"),
+    "an activation": (lambda f: edit(f, projector_hidden_act="half"), "'half' is not an activation function"),
     "patches of nothing": (lambda f: inner(f, "config.json", "vision_config", patch_size=0), "does not accept .*zero"),
     "images of another size": (
         lambda f: inner(f, PROCESSOR, "image_processor", crop_size={"height": 16, "width": 16}),

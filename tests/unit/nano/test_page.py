@@ -39,5 +39,5 @@ def test_the_page_is_whole_and_offline(tmp_path: Path) -> None:
     assert "data:image/png;base64," in page
     assert not re.search(r"https?://|<script|url\((?!#)|(?:src|href)=[\"'](?!data:|#)", page)
     assert "&lt;i&gt;ثعلب" in page and "a &lt;b&gt; setting" in page
-    assert "known objects in new scenes" in page
+    assert "The scenes are new, but the objects in them are known" in page
     assert "| naming, exact | 50.0% | 40.0% to 60.0% |" in (tmp_path / "report.md").read_text(encoding="utf-8")

@@ -71,7 +71,7 @@ def test_lora_learns_and_is_saved(mix: Path, tmp_path: Path) -> None:
 
 
 def test_a_mix_without_the_tasks_to_fit_to_names_the_field(mix: Path, tmp_path: Path) -> None:
-    message = r"model.fit_words: .*mix has no task 'cell'; did you mean 'cells'. There are .*model.fit_words=\[\]"
+    message = r"model.fit_words: .*mix has no task 'cell'; did you mean 'cells'. Available: .*model.fit_words=\[\]"
     with pytest.raises(InputError, match=message):
         train(recipe(mix, "model.fit_words=[cell]"), tmp_path / "run")
 

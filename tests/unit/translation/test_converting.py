@@ -43,7 +43,7 @@ def test_an_engine_from_a_folder(checkpoint: Path, tmp_path: Path) -> None:
     assert (tmp_path / "small/model.bin").stat().st_size < (tmp_path / "float/model.bin").stat().st_size / 2
 
     again = convert(checkpoint, "--to", tmp_path / "small")
-    assert "holds a converted model already" in str(again.exception)
+    assert "already holds a converted model" in str(again.exception)
 
 
 def test_madlad_scores_words_as_its_checkpoint_does(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Settings:
 
     Attributes:
         batch_size: Number of texts that are generated together.
-        wait: Maximal seconds that a request waits for others to join its batch.
+        wait: Maximum seconds that a request waits for others to join its batch.
         queue: Number of texts that may wait; further requests get status 429.
         cached_images: Number of encoded images that are kept.
         max_bytes: Largest size of a request, and of a fetched picture.
@@ -200,7 +200,7 @@ def _parsed(text: bytes) -> Any:
     try:
         return from_json(text.removeprefix(_BYTE_ORDER_MARK))
     except ValueError as error:
-        raise InputError(f"the request is no valid JSON: {error}") from error
+        raise InputError(f"the request is not valid JSON: {error}") from error
 
 
 def room_for_answer(model: Predictor, tokens: int) -> int:

@@ -72,9 +72,9 @@ class Batcher:
 
     Args:
         model: The vision-LLM.
-        batch_size: Maximal number of texts in a batch.
-        wait: Maximal seconds that a job waits for others to join; not while the model works on other jobs.
-        queue: Maximal number of waiting texts; beyond it :class:`Busy` is raised.
+        batch_size: Maximum number of texts in a batch.
+        wait: Maximum seconds that a job waits for others to join; not while the model works on other jobs.
+        queue: Maximum number of waiting texts; beyond it :class:`Busy` is raised.
         cached_images: Number of encoded images that are kept, by the hash of their content.
         on_batch: Called with the size of each batch.
     """

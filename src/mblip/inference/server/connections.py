@@ -30,7 +30,7 @@ class Limits:
         body: Seconds for the body of a request, and for a client to continue reading an answer.
         idle: Seconds that a connection is kept without a request.
         drain: Seconds that started requests may still take after SIGTERM.
-        connections: Maximal number of connections; further ones are closed.
+        connections: Maximum number of connections; further ones are closed.
     """
 
     header: float = 10.0

@@ -40,7 +40,7 @@ class RequestPictures:
         shrink: Resizes a picture to the model's input size, so that waiting requests take little memory.
         remote: Whether http(s) addresses are fetched.
         max_bytes: Largest size of a fetched file.
-        seconds: Maximal seconds to fetch a picture, redirects included.
+        seconds: Maximum seconds to fetch a picture, redirects included.
         decoders: Number of pictures that are decoded at a time; each may take 256 MiB for a moment.
         resolve: Returns the addresses of a host and port.
     """

@@ -79,7 +79,7 @@ def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError("contains half of a surrogate pair, which is no character") from error
+        raise ValueError("contains half of a surrogate pair, which is not a character") from error
     return text
 
 
@@ -180,7 +180,7 @@ class ChatRequest(_Strict):
 
     messages: list[Message] = Field(min_length=1, max_length=8)
     model: str | None = Field(default=None, max_length=1000)
-    max_tokens: int | None = Field(default=None, ge=1, description="50 by default; cut to the model's room")
+    max_tokens: int | None = Field(default=None, ge=1, description="50 by default; reduced to the model's limit")
     max_completion_tokens: int | None = Field(default=None, ge=1, description="the same")
     temperature: float | None = Field(default=None, ge=0, le=2, description="above 0: sample instead of beam search")
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -216,7 +216,7 @@ class ChatRequest(_Strict):
 
     @property
     def asked_tokens(self) -> int:
-        """The requested maximal length of the answer, in tokens."""
+        """The requested maximum length of the answer, in tokens."""
         return self.max_completion_tokens or self.max_tokens or 50
 
     def generation(self, room: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mblip.models.containers.blip2 import Blip2Container
 from mblip.models.containers.llava import LlavaContainer
 
 CONTAINERS: dict[str, type[Container]] = {kind.model_type: kind for kind in (Blip2Container, LlavaContainer)}
-# The container of each kind of bridge between eyes and language model.
+# The container of each kind of bridge between vision encoder and language model.
 BRIDGES: dict[str, type[Container]] = {"qformer": Blip2Container, "mlp": LlavaContainer}
 
 
@@ -65,7 +65,7 @@ def bridge_for(model_type: str | None, bridge: str | None) -> str:
 def eyes_of(
     folder: Path, bridge: str | None = None, layer: int | list[int] | None = None, strategy: str | None = None
 ) -> tuple[type[Container], Any]:
-    """The container class for the eyes of a checkpoint, and a configuration that describes them.
+    """The container class for the vision encoder of a checkpoint, and a configuration that describes them.
 
     Args:
         folder: A BLIP-2, a vision tower, a dual encoder or a checkpoint of the LLaVA family.
@@ -74,7 +74,7 @@ def eyes_of(
         strategy: See :meth:`LlavaContainer.read_eyes`.
 
     Raises:
-        InputError: No container can hold these eyes, or the settings belong to another container.
+        InputError: No container can hold this vision encoder, or the settings belong to another container.
     """
     kind = BRIDGES[bridge_for(read_json(folder / "config.json").get("model_type"), bridge)]
     if kind is LlavaContainer:

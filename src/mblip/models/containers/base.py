@@ -1,4 +1,4 @@
-"""Base class for containers: a stock class of transformers that holds eyes, bridge and language model."""
+"""Base class for containers: a stock class of transformers that holds vision encoder, bridge and language model."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Container(ABC):
     Attributes:
         model_type: Name of the class in ``config.json``.
         prefixes: Prefix of a parameter's name to the part it belongs to.
-        bridge: Parts between the eyes and the language model, which every run stores.
+        bridge: Parts between the vision encoder and the language model, which every run stores.
         images_in_text: Whether image tokens stand inside the prompt's text, where a frame puts them
             (:mod:`mblip.processing.framing`); else they come first.
-        eyes_name: Description of eyes and bridge for model cards.
+        eyes_name: Description of vision encoder and bridge for model cards.
         model: The stock model.
     """
 
@@ -102,7 +102,7 @@ class Container(ABC):
 
     @property
     def eye_settings(self) -> dict[str, Any]:
-        """Arguments of :func:`~mblip.models.build.build_model`, besides the bases, that build these eyes again."""
+        """Arguments of :func:`~mblip.models.build.build_model`, besides the bases, to build these parts again."""
         return {}
 
     def encode_states(self, vision_states: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class Container(ABC):
     @classmethod
     @abstractmethod
     def config_from_parts(cls, eyes: Any, text_config: Any, image_token_id: int | None = None) -> Any:
-        """The configuration of the eyes and bridge of ``eyes`` with another language model."""
+        """The configuration of the vision encoder and bridge of ``eyes`` with another language model."""
 
     @classmethod
     @abstractmethod
@@ -180,7 +180,7 @@ class Container(ABC):
         projection: Keep,
         seed: int,
     ) -> Self:
-        """Build the model from the eyes of a checkpoint and another language model.
+        """Build the model from the vision encoder of a checkpoint and another language model.
 
         Args:
             eyes: The configuration of the checkpoint whose eyes are taken.

@@ -107,7 +107,7 @@ class Blip2Container(Container):
 
     @classmethod
     def config_from_parts(cls, eyes: Blip2Config, text_config: Any, image_token_id: int | None = None) -> Blip2Config:
-        """The configuration of the eyes and Q-Former of ``eyes`` with another language model."""
+        """The configuration of the vision encoder and Q-Former of ``eyes`` with another language model."""
         config = Blip2Config(
             vision_config=eyes.vision_config,
             qformer_config=eyes.qformer_config,

@@ -26,14 +26,14 @@ def fold_factors(language_model: Any) -> None:
     The stock container takes the head's output as it is. A tied head becomes a table of its own.
 
     Raises:
-        InputError: The language model bounds its logits (Gemma 2) or has a bias in its head; the stock container has
+        InputError: The language model soft-caps its logits (Gemma 2) or has a bias in its head; the stock container has
             neither.
     """
     llm = LanguageModel.of(language_model)
     kind = language_model.config.model_type
     if llm.softcap is not None:
         raise InputError(
-            f"a {kind} language model bounds its logits, which transformers' LLaVA cannot do: use another one, such as "
+            f"a {kind} language model soft-caps its logits, which transformers' LLaVA cannot do: use another one, such as "
             "Gemma 3"
         )
     if llm.head.bias is not None:

@@ -153,7 +153,7 @@ class LlavaContainer(Container):
     def read_eyes(
         cls, folder: Path, feature_layer: int | list[int] | None = None, select_strategy: str | None = None
     ) -> LlavaConfig:
-        """A configuration of a checkpoint's eyes; its language model part is a placeholder.
+        """A configuration of a checkpoint's vision encoder; its language model part is a placeholder.
 
         Args:
             folder: A tower, a dual encoder, or a checkpoint of the LLaVA family.
@@ -163,7 +163,7 @@ class LlavaContainer(Container):
                 for a bare tower, ``default`` if it has a class token.
 
         Raises:
-            InputError: The checkpoint has no eyes that the stock class can hold.
+            InputError: The checkpoint has no vision encoder that the stock class can hold.
         """
         facts = read_tower(folder)
         with told_of(folder):
@@ -209,7 +209,7 @@ class LlavaContainer(Container):
 
     @classmethod
     def config_from_parts(cls, eyes: LlavaConfig, text_config: Any, image_token_id: int | None = None) -> LlavaConfig:
-        """The configuration of the eyes and MLP of ``eyes`` with another language model.
+        """The configuration of the vision encoder and MLP of ``eyes`` with another language model.
 
         Raises:
             InputError: The language model has an encoder.
@@ -346,7 +346,9 @@ def settle(config: LlavaConfig, side: int) -> None:
             no such activation.
     """
     if config.projector_hidden_act not in ACT2FN:
-        raise InputError(f"projector_hidden_act {config.projector_hidden_act!r} is no activation of transformers")
+        raise InputError(
+            f"projector_hidden_act {config.projector_hidden_act!r} is not an activation function of transformers"
+        )
     check_layers(config.vision_feature_layer, config.vision_config)
     states = patch_states(config.vision_config, side)
     config.image_seq_length = states - (config.vision_feature_select_strategy == "default")

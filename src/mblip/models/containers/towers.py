@@ -81,7 +81,7 @@ def tower_of(config: Any, what: str) -> TowerFacts:
         )
     if getattr(inner, "mask_ratio", None) is not None:
         raise InputError(
-            f"{what}, an image encoder that leaves out or shuffles patches at random in every pass (mask_ratio): take a ViT "
+            f"{what}, an image encoder that leaves out or shuffles patches at random in every pass (mask_ratio): use a ViT "
             "without it"
         )
     return TowerFacts(inner, config if is_family else None)

@@ -63,7 +63,7 @@ def convert_engine(source: str, to: Path, quantization: str = "int8") -> Convert
     if quantization not in ACCEPTED_MODEL_TYPES:
         raise InputError(f"CTranslate2 has no type {quantization!r}{nearest(quantization, ACCEPTED_MODEL_TYPES)}")
     if (to / "model.bin").is_file():
-        raise InputError(f"{to} holds a converted model already; use it, or name another folder")
+        raise InputError(f"{to} already holds a converted model; use it, or name another folder")
     if to.exists() and any(to.iterdir()):
         raise InputError(f"{to} is not empty; name a new folder for the engine")
     folder = _find(source)

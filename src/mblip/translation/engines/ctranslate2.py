@@ -105,7 +105,7 @@ def open_engine(
         compute_type: CTranslate2's type; by default the type of the conversion. MADLAD gives wrong results in float16.
         beams: Number of beams.
         batch_tokens: Tokens per batch.
-        max_tokens: Maximal tokens of a translated sentence.
+        max_tokens: Maximum tokens of a translated sentence.
         threads: Threads on a CPU; 0 lets CTranslate2 choose.
         profile: ``original`` for the codes of the original mBLIP.
 

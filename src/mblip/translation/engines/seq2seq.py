@@ -82,7 +82,7 @@ class Vocabulary:
         Args:
             tokens: The generated tokens, with the end token if there is one.
             asked: Number of tokens of the source text.
-            limit: Maximal number of generated tokens.
+            limit: Maximum number of generated tokens.
         """
         end = self.tokenizer.eos_token_id
         ended = end in tokens[1:] or tokens[-1:] == [end]  # NLLB's decoder also begins with the end token

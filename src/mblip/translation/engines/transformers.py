@@ -95,7 +95,7 @@ def open_engine(
         dtype: Type of the weights. MADLAD gives wrong results in float16: use bfloat16 or float32.
         beams: Number of beams.
         batch_tokens: Tokens per batch, padding included.
-        max_tokens: Maximal tokens of a translated sentence.
+        max_tokens: Maximum tokens of a translated sentence.
         sort: Put texts of similar length into one batch.
         profile: ``original`` for the codes of the original mBLIP.
 
