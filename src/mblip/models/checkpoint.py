@@ -134,6 +134,11 @@ def read_json(path: Path) -> dict[str, Any]:
                 f"{path.parent} is a run, not a part to build a model from: continue from it with "
                 f"model.run={path.parent}"
             ) from error
+        if (path.parent / "adapter_config.json").is_file():
+            raise InputError(
+                f"{path.parent} holds a LoRA adapter without its model: merge it into the model with peft "
+                "(merge_and_unload), save that, and name its folder"
+            ) from error
         raise of_system(
             error, f"{path} cannot be read ({error.strerror}); is {path.parent} a complete checkpoint?"
         ) from error

@@ -20,6 +20,7 @@ from mblip.training.identity import IDENTITY, check_contents, mix_digest, read_c
 from mblip.training.logs import Note, OnLog
 
 DONE = "done.json"
+_OTHER = "{directory} holds the run of another recipe{other}: delete it or name another directory"
 
 
 def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> dict[str, Any]:
@@ -38,17 +39,12 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
         InputError: The directory holds a run of another recipe or mix, all its checkpoints are damaged, another process
             works there, or the recipe cannot be run.
     """
-    if isinstance(recipe, TrainRecipe):
-        import torch
-
-        recipe = resolve_auto(recipe, on_gpu=torch.cuda.is_available())
+    recipe = _resolved(recipe)
     saved, finished = directory / "recipe.yaml", directory / DONE
-    other = _difference(recipe, saved) if finished.is_file() or newest_checkpoint(directory) else ""
+    check_recipe(recipe, directory)
     if finished.is_file():
-        other = other or _other_content(recipe, directory, saved)
-    if other:
-        raise InputError(f"{directory} holds the run of another recipe{other}: delete it or name another directory")
-    if finished.is_file():
+        if other := _other_content(recipe, directory, saved):
+            raise InputError(_OTHER.format(directory=directory, other=other))
         last: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))["last"]
         return last
     if os.environ.get("RANK", "0") != "0":  # only the first process of a launcher writes
@@ -77,6 +73,27 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
         draw_curves(directory)
         write_json(finished, {"recipe_hash": hash_recipe(recipe), "last": last})
     return last
+
+
+def check_recipe(recipe: Recipe, directory: Path) -> None:
+    """Check that a directory holds no run, or one of this recipe; its mix and bases are not compared.
+
+    Raises:
+        InputError: It holds the run of another recipe; the message names a field that differs.
+    """
+    if not (directory / DONE).is_file() and not newest_checkpoint(directory):
+        return
+    if other := _difference(_resolved(recipe), directory / "recipe.yaml"):
+        raise InputError(_OTHER.format(directory=directory, other=other))
+
+
+def _resolved(recipe: Recipe) -> Recipe:
+    """The recipe with the machine's settings in place of ``auto``."""
+    if not isinstance(recipe, TrainRecipe):
+        return recipe
+    import torch
+
+    return resolve_auto(recipe, on_gpu=torch.cuda.is_available())
 
 
 def _run(recipe: Recipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
