@@ -45,6 +45,10 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
     if finished.is_file():
         if other := _other_content(recipe, directory, saved):
             raise InputError(_OTHER.format(directory=directory, other=other))
+        if changed := _changed_table(recipe, directory):  # else it would seem to learn the new rows
+            raise InputError(
+                f"{changed} has changed since the run {directory} ended: name another directory for a new run"
+            )
         last: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))["last"]
         return last
     if os.environ.get("RANK", "0") != "0":  # only the first process of a launcher writes
@@ -120,6 +124,16 @@ def _check_folders(recipe: Recipe, directory: Path) -> None:
     folders = {field: folder for field, folder in contents(recipe) if Path(folder).is_dir()}
     if folders:
         check_contents(directory, {field: mix_digest(Path(folder)) for field, folder in folders.items()}, folders)
+
+
+def _changed_table(recipe: Recipe, directory: Path) -> str:
+    """A raw file of the corpus that a run was trained on without a mix, if it has changed since; mostly empty."""
+    if not isinstance(recipe, TrainRecipe) or not recipe.data.source:
+        return ""
+    from mblip.corpora.provenance import changed_file, load_stamps
+    from mblip.corpora.sampling import STAMPS
+
+    return changed_file(load_stamps(directory / "mix" / STAMPS)[1])
 
 
 def _other_content(recipe: Recipe, directory: Path, saved: Path) -> str:
