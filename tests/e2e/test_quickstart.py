@@ -155,6 +155,9 @@ def test_a_language_model_of_ones_own_takes_nano_s_place(tmp_path: Path, monkeyp
     assert again.exit_code == 0 and "asking tiny" not in again.output
     assert (tmp_path / "run" / "words.json").stat().st_mtime_ns == stamp
     assert json.loads((tmp_path / "run" / "report.json").read_text())["ablations"] == report["ablations"]
+    alone = CliRunner().invoke(app, [*asked[: asked.index("--setting")], "--setting", "no_realignment", *cut])
+    assert alone.exit_code == 0, alone.exception  # it trains no step, so there is no loss to draw
+    assert "Nothing was trained." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     wrong = CliRunner().invoke(app, [*asked, "--setting", "lora_smal"])
     assert isinstance(wrong.exception, InputError) and "did you mean 'lora_small'" in str(wrong.exception)
     wrong = CliRunner().invoke(app, [*asked, "model.llm=nano:nano-mlm"])

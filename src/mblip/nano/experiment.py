@@ -215,7 +215,8 @@ def run_experiment(
         results[chosen.name] = score(replace(what, tasks=what.headline), chosen, runs[chosen], scenes, held_out)
         _say_scores(chosen, results[chosen.name], say)
     main = results[chosen.name]
-    curve = read_steps(directory / f"{chosen.name}-1" / "metrics.jsonl")
+    log = directory / f"{chosen.name}-1" / "metrics.jsonl"
+    curve = read_steps(log) if log.is_file() else []  # without steps, as in no_realignment, there is none
     # The training may have run in another call.
     of_processes = [
         resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
