@@ -53,7 +53,7 @@ def write_gguf(
         architecture: What the file says that it holds.
         left_out: Name of a tensor in the file that it is to lack.
         unsaid: Keys that the file is to lack.
-        said: Values of keys, instead of the model's.
+        said: Values of keys, instead of the model's; a key that the model does not say is added.
     """
     writer, config = gguf.GGUFWriter(to, architecture), model.config
     writer.add_name("tiny")
@@ -99,7 +99,11 @@ def write_gguf(
         for data in writer.kv_data:
             data.pop(key, None)
     for key, changed in (said or {}).items():
-        writer.kv_data[0][key].value = changed
+        if key in writer.kv_data[0]:
+            writer.kv_data[0][key].value = changed
+        else:
+            kind = gguf.GGUFValueType.BOOL if isinstance(changed, bool) else gguf.GGUFValueType.get_type(changed)
+            writer.add_key_value(key, changed, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

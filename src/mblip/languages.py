@@ -190,9 +190,11 @@ def find_languages(text: str) -> list[Language]:
     """The languages of a list with commas, each once, in order; empty for an empty text.
 
     Raises:
-        InputError: A language is unknown; the message names the nearest.
+        InputError: A language is unknown, and the message names the nearest; or there are commas alone.
     """
     found = [find_language(part) for part in text.split(",") if part.strip()]
+    if text.strip() and not found:  # empty would mean all of them
+        raise InputError(f"{text!r} names no language; mblip languages lists all {len(LANGUAGES)}")
     return list({language.code: language for language in found}.values())
 
 

@@ -155,10 +155,21 @@ def test_a_language_model_of_ones_own_takes_nano_s_place(tmp_path: Path, monkeyp
     assert again.exit_code == 0 and "asking tiny" not in again.output
     assert (tmp_path / "run" / "words.json").stat().st_mtime_ns == stamp
     assert json.loads((tmp_path / "run" / "report.json").read_text())["ablations"] == report["ablations"]
+    alone = CliRunner().invoke(app, [*asked[: asked.index("--setting")], "--setting", "no_realignment", *cut])
+    assert alone.exit_code == 0, alone.exception  # it trains no step, so there is no loss to draw
+    assert "Nothing was trained." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     wrong = CliRunner().invoke(app, [*asked, "--setting", "lora_smal"])
     assert isinstance(wrong.exception, InputError) and "did you mean 'lora_small'" in str(wrong.exception)
     wrong = CliRunner().invoke(app, [*asked, "model.llm=nano:nano-mlm"])
     assert isinstance(wrong.exception, InputError) and "leave model.llm out" in str(wrong.exception)
+    for field, remedy in (("seed=2", "use --seeds"), ("data.mix=mine", "leave data.mix out")):  # not silently set back
+        wrong = CliRunner().invoke(app, [*asked, field])
+        assert isinstance(wrong.exception, InputError) and remedy in str(wrong.exception)
+    # Another model in the same folder is told before it is asked, which takes minutes and drops the first one's answers.
+    other = checkpoints.llm(tmp_path / "other", "llama", seed=1)
+    wrong = CliRunner().invoke(app, [str(other) if word == str(llm) else word for word in asked])
+    assert isinstance(wrong.exception, InputError) and "the run of another recipe (model.llm is" in str(wrong.exception)
+    assert (tmp_path / "run" / "words.json").stat().st_mtime_ns == stamp
 
 
 def test_the_words_alone_are_those_that_pictures_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

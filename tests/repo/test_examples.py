@@ -112,6 +112,7 @@ def test_stamps_are_a_test_set_and_fine_tune_a_model(
     for command in (mix, run, tuned):
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, result.exception
+    assert "try it: mblip caption PICTURES --language sw --model" in result.output
     scores = []
     for name, (table, *more) in tables.items():
         to = tmp_path / name

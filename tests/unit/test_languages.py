@@ -274,6 +274,8 @@ def test_text_that_names_no_language_costs_no_guess(monkeypatch: pytest.MonkeyPa
 def test_a_list_of_languages() -> None:
     assert [language.code for language in find_languages(" sw,Deutsch , chi,swa,")] == ["sw", "de", "zh"]
     assert find_languages("") == []
+    with pytest.raises(InputError, match="' , ' names no language"):
+        find_languages(" , ")
     for search in (find_languages, find_code):
         with pytest.raises((InputError, ValueError)) as error:
             search("Swahilli")

@@ -53,7 +53,7 @@ def doctor(
 
     codes = tuple(language.code for language in find_languages(languages))
     folder = Path(what)
-    is_model = any((folder / name).is_file() for name in ("config.json", "mblip.json"))
+    is_model = any((folder / name).is_file() for name in ("config.json", "mblip.json", "adapter_config.json"))
     from mblip.models.gguf_files import find_gguf
 
     if folder.is_dir():

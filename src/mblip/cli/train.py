@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -61,7 +62,9 @@ def train(
     if os.environ.get("RANK", "0") == "0":
         console.print(f"{directory}: done", soft_wrap=True)
         if isinstance(resolved, TrainRecipe):
-            text = f"try it: mblip caption PICTURES --language en --model {directory}"
+            source = resolved.data.source  # whose language the model has just learned
+            language = shlex.quote(str(source.options.get("language") or "en") if source else "en")
+            text = f"try it: mblip caption PICTURES --language {language} --model {directory}"
             console.print(text, markup=False, soft_wrap=True)
 
 

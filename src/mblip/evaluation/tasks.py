@@ -8,7 +8,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mblip.errors import InputError
+from mblip.errors import InputError, quoted
 from mblip.evaluation.benchmark import Benchmark, Item, list_annotations
 from mblip.evaluation.json_files import files_kept
 from mblip.evaluation.pictures import PictureSources, find_pictures
@@ -16,6 +16,7 @@ from mblip.evaluation.prompts import load_prompts
 from mblip.evaluation.scoring import read_items
 from mblip.evaluation.sets import choose_sets
 from mblip.languages import find_language
+from mblip.storage import fault_of_key
 
 if TYPE_CHECKING:
     from mblip.models.generation import Request
@@ -167,8 +168,9 @@ def _complaint(
     keys = {key for item in items for key in item.images}
     named = next(item.place_in(path) for item in items if lost[0] in item.images)
     looked = ", ".join(pictures.places) or f"none of {', '.join(benchmark.images)} below {root}"
+    fault = fault_of_key(lost[0])
     return (
-        f"{benchmark.name} ({code}) lacks {len(lost)} of its {len(keys)} images, such as {lost[0]!r} (named by {named}; looked "
-        f"in {looked}); "
+        f"{benchmark.name} ({code}) lacks {len(lost)} of its {len(keys)} images, such as {quoted(lost[0])} (named by {named}; "
+        f"looked in {looked}{fault and '; '}{fault}); "
         f"name their folder with --images, or leave their items out with --allow-missing ({benchmark.source})"
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mblip.errors import InputError, ResourceError, counted
-from mblip.models.gguf_files import SOURCE
+from mblip.models.gguf_files import SOURCE, parted
 
 # Exceptions that transformers' GGUF reader raises on an incomplete or damaged file.
 _BROKEN = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, struct.error)
@@ -67,6 +67,14 @@ _ABOVE_ZERO = {
 }  # fmt: skip
 
 
+# What llama.cpp's GGUF files hold besides models, by the type that they say, and what to take instead.
+_NO_MODELS = {
+    "mmproj": ("the image encoder of a vision-language model", "name the file of its language model"),
+    "adapter": ("a LoRA adapter", "merge it into its model with llama.cpp's llama-export-lora, and name that file"),
+    "imatrix": ("an importance matrix for quantisation", "name the file of the quantised model"),
+}
+
+
 @lru_cache(maxsize=8)
 def _digest(file: Path, size: int, changed: int) -> str:
     from mblip.storage import sha256_file
@@ -112,12 +120,24 @@ def _convert(file: Path, digest: str, to: Path, weights: bool) -> None:
 
 
 def _check_facts(file: Path, reader: Any) -> None:
-    """Check that a file says what transformers would otherwise take from the defaults of its kind, and says nothing.
+    """Check that a file holds a whole model, and says what transformers would otherwise take from the defaults of its kind.
 
     Raises:
         InputError: It does not, or says fewer layers than it holds.
     """
+    told = {name: field.contents() for name, field in reader.fields.items() if name in ("general.type", "split.count")}
+    if told.get("split.count", 0) > 1:  # a part under another name
+        raise parted(file, told["split.count"])
     kind = reader.fields["general.architecture"].contents()
+    holds = "mmproj" if kind == "clip" else kind if kind in _NO_MODELS else told.get("general.type", "model")
+    if holds != "model":
+        what, remedy = _NO_MODELS.get(holds, (f"something of the type {holds!r}", "name the file of a language model"))
+        raise InputError(f"{file} holds {what}, not a language model: {remedy}")
+    if f"{kind}.attention.causal" in reader.fields and not reader.fields[f"{kind}.attention.causal"].contents():
+        raise InputError(
+            f"{file} ({kind}) writes no text: its attention is not causal, as in models that embed texts; name a causal "
+            "language model"
+        )
     # Kinds without attention have none of the latter two; llama.cpp's converter writes them for all others.
     wanted = ("block_count", "embedding_length", "attention.head_count", "feed_forward_length")
     held = [tensor.name for tensor in reader.tensors]

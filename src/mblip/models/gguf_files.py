@@ -49,8 +49,13 @@ def _is_whole(file: Path, named_so: bool) -> bool:
     if (version := int.from_bytes(head[4:8], "little")) not in _VERSIONS:
         raise InputError(f"{file} is GGUF of version {version}; versions 2 and 3 can be read: convert the model again")
     if part := _PART.search(file.name):
-        raise InputError(
-            f"{file} is one of {int(part[1])} parts of a model; join them with llama.cpp's llama-gguf-split --merge, and name "
-            "the whole file"
-        )
+        raise parted(file, int(part[1]))
     return True
+
+
+def parted(file: Path, parts: int) -> InputError:
+    """The error for a file that is one of several parts."""
+    return InputError(
+        f"{file} is one of {parts} parts of a model; join them with llama.cpp's llama-gguf-split --merge, and name the "
+        "whole file"
+    )

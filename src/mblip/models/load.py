@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from mblip.devices import check_placement
-from mblip.errors import InputError
 from mblip.models.checkpoint import told_of
 from mblip.models.finish import finish
-from mblip.models.locate import know_languages, locate
+from mblip.models.locate import know_languages, locate, no_model
 from mblip.models.quantize import Quantization, check_kind
 from mblip.models.runs import DESCRIPTION, load_run
 from mblip.models.stock import load_stock
@@ -51,6 +50,6 @@ def load_vision_llm(
     if (folder / DESCRIPTION).is_file():
         return load_run(folder, quantization, dtype, device_map, merge)
     if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} holds neither a model (config.json) nor a run ({DESCRIPTION})")
+        raise no_model(folder)
     with told_of(folder):
         return finish(load_stock(folder, name, dtype, learns=dtype is not None), quantization, device_map)

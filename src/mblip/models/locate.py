@@ -134,7 +134,17 @@ def find_model(name: str | Path) -> Path | None:
         raise InputError(
             f"the run {folder} is not finished (it has no mblip.json): continue it with mblip train, then try again"
         )
-    raise InputError(f"{folder} holds neither a model (config.json) nor a run (mblip.json)")
+    raise no_model(folder)
+
+
+def no_model(folder: Path) -> InputError:
+    """The error for a folder without ``config.json`` and ``mblip.json``."""
+    if (folder / "adapter_config.json").is_file():
+        return InputError(
+            f"{folder} holds a LoRA adapter without its model: merge it into the model with peft (merge_and_unload), save "
+            "that, and name its folder"
+        )
+    return InputError(f"{folder} holds neither a model (config.json) nor a run (mblip.json)")
 
 
 def know_languages(name: str | Path) -> None:

@@ -16,7 +16,7 @@ from mblip.models.containers import LlavaContainer, container_kind
 from mblip.models.containers.llava import image_side
 from mblip.models.containers.towers import load_tower, tower_of
 from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
-from mblip.models.locate import locate_language_model
+from mblip.models.locate import locate_language_model, no_model
 from mblip.models.parts import count_parameters
 from mblip.models.reading import (
     check_places,
@@ -65,7 +65,7 @@ def check_model(name: str | Path) -> ModelReport:
         if (folder / DESCRIPTION).is_file():
             _check_run(folder, report)
         elif not (folder / "config.json").is_file():
-            report.problems.append(f"{folder} holds neither a model (config.json) nor a run ({DESCRIPTION})")
+            report.problems.append(str(no_model(folder)))
         else:
             config = base_config(folder)
             kinds = {True: _check_vision_llm, False: _check_part}
@@ -99,9 +99,8 @@ def _check_vision_llm(folder: Path, config: Any, report: ModelReport) -> None:
     image_processor = kind.read_image_processor(folder, config)
     rows = config.get_text_config().vocab_size
     if of_2023:
-        free = rows - len(tokenizer)
-        place = "takes one of them" if free > 0 else "enlarges the embedding table"
-        report.facts["image token"] = f"none; {free} embedding rows belong to no token, and loading {place}"
+        place = "takes one of them" if rows > len(tokenizer) else "enlarges the embedding table"
+        report.facts["image token"] = f"none; {_free_rows(rows, tokenizer)}, and loading {place}"
     else:
         report.facts["image token"] = f"{IMAGE_TOKEN} is {check_image_token(config, tokenizer, folder)}"
     if kind.images_in_text:
@@ -139,6 +138,14 @@ def _check_part(folder: Path, config: Any, report: ModelReport) -> None:
     }
 
 
+def _free_rows(rows: int, tokenizer: Any) -> str:
+    """How many rows of the embedding table an image token could take."""
+    free = rows - len(tokenizer)
+    if free < 0:  # tokens that the model cannot read, such as those that transformers adds to a tokeniser of GGUF
+        return f"no embedding row is free; {counted(-free, 'token')} of the tokeniser has none"
+    return f"{counted(free, 'embedding row')} {'belongs' if free == 1 else 'belong'} to no token"
+
+
 def _check_language_model(folder: Path, config: Any, report: ModelReport) -> None:
     kind = config.model_type
     if sees_images(kind) or config.get_text_config() is not config or hasattr(config, "vision_config"):
@@ -150,7 +157,7 @@ def _check_language_model(folder: Path, config: Any, report: ModelReport) -> Non
     if tokenizer.eos_token_id is None:
         report.problems.append(f"{folder}: {NO_END}")
     check_end_tokens(listed(tokenizer.eos_token_id), config.vocab_size, folder)
-    report.facts["image token"] = f"{config.vocab_size - len(tokenizer):,} embedding rows belong to no token"
+    report.facts["image token"] = _free_rows(config.vocab_size, tokenizer)
     with torch.device("meta"):
         model = language_model_skeleton(config, torch.float32)
     report.facts["parameters"] = {"llm": sum(value.numel() for value in model.parameters())}

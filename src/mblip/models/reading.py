@@ -7,6 +7,7 @@ although the files hold separate ones.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import logging as hf_logging
 
@@ -43,7 +44,9 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
     weights = Checkpoint(folder)
     chosen = choose_dtype(dtype, weights, "", config)
     model, report = from_pretrained(auto, folder, config=config, dtype=chosen)
-    check_complete(model, report, folder)
+    bare = next((kind for kind in config.architectures or () if re.search(r"(?<!LMHead)(?<!Double)Model$", kind)), "")
+    remedy = f"config.json names {bare}, which has no output head: take the checkpoint of a model that writes text"
+    check_complete(model, report, folder, remedy if bare else _COPY)
     check_head(model, weights, "", folder)
     apart = read_json(folder / "config.json").get("tie_word_embeddings") is False
     if apart and config.tie_word_embeddings and computes_by_tie(model):
@@ -86,7 +89,10 @@ def text_class(config: Any, name: str | Path) -> Any:
     """
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     classes = config.architectures or ()
-    if type(config) not in auto._model_mapping or any("MaskedLM" in kind for kind in classes):
+    # BERT's kinds are encoders, whose causal classes are for those trained as decoders. XLM says it in `causal`.
+    masked = auto is AutoModelForCausalLM and type(config) in AutoModelForMaskedLM._model_mapping
+    encodes = masked and not (config.is_decoder if hasattr(config, "is_decoder") else getattr(config, "causal", False))
+    if type(config) not in auto._model_mapping or encodes or any("MaskedLM" in kind for kind in classes):
         kind = ", ".join(classes) or config.model_type
         raise InputError(f"{name} ({kind}) writes no text: name a causal or an encoder-decoder language model")
     return auto

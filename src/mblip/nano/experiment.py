@@ -36,7 +36,7 @@ from mblip.nano.scores import score_scenes
 from mblip.nano.words import load_lexicon
 from mblip.storage import write_json
 from mblip.training.logs import Note, StepLog, ValidationLog, read_steps
-from mblip.training.run import train
+from mblip.training.run import check_recipe, train
 
 Say = Callable[[str], None]
 LEFT_OUT = "sw"
@@ -178,16 +178,21 @@ def run_experiment(
         The content of report.json.
 
     Raises:
-        InputError: A base model is damaged, the directory cannot be written, there is no setting of a name, or the
-            lexicon does not name the objects in a language.
+        InputError: A base model is damaged, the directory cannot be written or holds runs of other recipes, there is no
+            setting of a name, an override is of a field that is set here, or the lexicon does not name the objects in a
+            language.
     """
     started = time.perf_counter()
     _check_languages(what.languages)
+    _check_overrides(what.overrides)
     settings = _settings(ablations, only, what.asked)
     first = what.recipe(settings[0], directory, 1)
     if what.llm and first.model.llm != what.llm:  # the page would show what another model knows alone
         raise InputError(f"--llm says {what.llm}, but model.llm says {first.model.llm}; leave model.llm out")
-    prepare_model(first)  # a damaged base is told before minutes are spent
+    for setting in settings:  # another recipe's runs and a damaged base are told before minutes are spent
+        for seed in range(1, seeds + 1):
+            check_recipe(what.recipe(setting, directory, seed), directory / f"{setting.name}-{seed}")
+    prepare_model(first)
     recipe = what.data_recipe()
     manifest = build_mix(recipe, directory / "mix")
     say(f"mix: {counted(manifest.rows, 'instruction')} in {counted(len(manifest.by_language), 'language')}")
@@ -210,7 +215,8 @@ def run_experiment(
         results[chosen.name] = score(replace(what, tasks=what.headline), chosen, runs[chosen], scenes, held_out)
         _say_scores(chosen, results[chosen.name], say)
     main = results[chosen.name]
-    curve = read_steps(directory / f"{chosen.name}-1" / "metrics.jsonl")
+    log = directory / f"{chosen.name}-1" / "metrics.jsonl"
+    curve = read_steps(log) if log.is_file() else []  # without steps, as in no_realignment, there is none
     # The training may have run in another call.
     of_processes = [
         resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -246,6 +252,15 @@ def _check_languages(languages: Sequence[str]) -> None:
         )
     if languages and "en" not in languages:
         raise InputError("the languages lack English, from which the mix is translated; add en")
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Raise an InputError for a field that the experiment sets itself, whatever the override says."""
+    remedies = {"seed": "use --seeds", "data.mix": "it makes its own: leave data.mix out, or use mblip train"}
+    for override in overrides:
+        field = override.partition("=")[0].strip()
+        if field in remedies:
+            raise InputError(f"{field} is set by mblip quickstart in each of its runs; {remedies[field]}")
 
 
 def _settings(ablations: bool, only: Sequence[str], languages: Sequence[str]) -> list[Setting]:

@@ -80,7 +80,7 @@ def _page(report: dict[str, Any], samples: list[dict[str, Any]]) -> str:
         samples=samples,
         picture=_picture,
         ablations=_ablations(report["ablations"], report["setting"]),
-        gap=_gap(report["ablations"]),
+        gap=list(_gap(report["ablations"])),
         languages=_languages(report["languages"], report.get("llm_alone", {})),
         axis=ticks(1),
         curve=_curve(report["curve"]),
@@ -139,9 +139,12 @@ def _ablations(ablations: dict[str, Any], headline: str) -> Table:
 
 
 def _gap(ablations: dict[str, Any]) -> Iterator[_Group]:
+    """English against the mean of the other languages; nothing where there are no others."""
     for name, result in ablations.items():
         named = {code: row["naming_exact"]["value"] for code, row in result["languages"].items()}
         english = named.pop("en")
+        if not named:
+            continue
         mean = sum(named.values()) / len(named)
         yield name, [(_SHOWN, Bar(f"{english:.0%} / {mean:.0%}", mean, None, english))]
 

@@ -52,23 +52,23 @@ def rewrite(directory: Path) -> dict[str, Any]:
 
 
 def samples(run: Path) -> list[dict[str, Any]]:
-    """The first scene of each task in languages of many scripts, with the answers of a run."""
-    languages = [code for code in _SHOWN if code in load_lexicon().languages]
+    """The first scene of each task in languages of many scripts, with the answers of a run.
+
+    A run that was asked in few of these languages shows the first of the others too.
+    """
     held_out = load_recipe(DataRecipe, "data/nano_scenes").translation.held_out
-    answers = read_answers(run / ANSWERS)
-    if (old := run / _OLD_ANSWERS).is_file():
-        answers = {row.id: row.answer for row in read_records(old, Prediction)} | answers
+    old = run / _OLD_ANSWERS
+    rows = [*(read_records(old, Prediction) if old.is_file() else ()), *read_predictions(run / ANSWERS)]
+    answers = {row.id: row.answer for row in rows}
+    asked = dict.fromkeys(identity.partition("-")[0] for identity in answers)
+    named = [code for code in dict.fromkeys([*_SHOWN, *asked]) if code in asked and code in load_lexicon().languages]
+    languages = named[: len(_SHOWN)]
     return [
         {"image": item.image, "task": item.task, "language": item.language, "prompt": item.prompt,
          "answer": answers[item.id], "reference": item.reference}
         for item in load_items(languages, 1, TASKS, held_out)
         if item.id in answers
     ]  # fmt: skip
-
-
-def read_answers(directory: Path) -> dict[str, str]:
-    """The answers in a folder, by the id of their item."""
-    return {row.id: row.answer for row in read_predictions(directory)}
 
 
 def read_predictions(directory: Path) -> list[Prediction]:

@@ -77,12 +77,17 @@ class FolderStore:
             return False
 
     def _find(self, key: str) -> Path | None:
-        meant = PurePosixPath(key.replace("\\", "/"))
-        if meant.is_absolute() or ".." in meant.parts or "\0" in key:
-            raise UnreadableImage(key, "the key leads out of the folder")
-        if "\\" in key:
-            raise UnreadableImage(key, f"its path has a backslash: write {quoted(str(meant))}")
+        if fault := fault_of_key(key):
+            raise UnreadableImage(key, fault)
         return find_file(self.folder, key)
+
+
+def fault_of_key(key: str) -> str:
+    """Why no folder can have this key, whatever files it has; empty for others."""
+    meant = PurePosixPath(key.replace("\\", "/"))
+    if meant.is_absolute() or ".." in meant.parts or "\0" in key:
+        return "the key leads out of the folder"
+    return f"its path has a backslash: write {quoted(str(meant))}" if "\\" in key else ""
 
 
 class TarStore:

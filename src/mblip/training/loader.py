@@ -15,7 +15,7 @@ from PIL import Image
 from mblip.config import DataRecipe, MixSection, TrainRecipe, load_recipe
 from mblip.corpora.reading import place_of, reader_module
 from mblip.corpora.table import TEXT_ONLY
-from mblip.errors import InputError, counted
+from mblip.errors import InputError, counted, quoted
 from mblip.mixture import build_mix
 from mblip.models.vision_llm import VisionLLM
 from mblip.processing.collate import Collator, Kept
@@ -23,7 +23,15 @@ from mblip.processing.grouping import GroupedBatches, Mix, assign_micro_batches
 from mblip.processing.text import IGNORED
 from mblip.processing.transforms import TrainTransform
 from mblip.schema import Instruction
-from mblip.storage import ImageStore, JsonlAppender, UnreadableImage, open_images, read_jsonl, read_manifest
+from mblip.storage import (
+    ImageStore,
+    JsonlAppender,
+    UnreadableImage,
+    fault_of_key,
+    open_images,
+    read_jsonl,
+    read_manifest,
+)
 from mblip.training.inputs import check_paths
 from mblip.training.loop import Batch
 
@@ -90,9 +98,10 @@ def _check_pictures(section: MixSection, folder: Path) -> None:
     if len(missing) > section.max_unreadable * len(keys):
         text = next(row for row in mix.take(np.arange(len(mix))) if missing[0] in row.images)
         named = f" ({place_of(section.source, text.id)})" if section.source else ""
+        fault = fault_of_key(missing[0]) or "put them there, correct their names"
         raise InputError(
             f"data.images: {section.images} lacks {len(missing):,} of the {counted(len(keys), 'picture')} in the texts, such "
-            f"as {missing[0]!r}{named}: put them there, correct their names, or raise data.max_unreadable"
+            f"as {quoted(missing[0])}{named}: {fault}, or raise data.max_unreadable"
         )
 
 

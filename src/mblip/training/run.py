@@ -20,6 +20,7 @@ from mblip.training.identity import IDENTITY, check_contents, mix_digest, read_c
 from mblip.training.logs import Note, OnLog
 
 DONE = "done.json"
+_OTHER = "{directory} holds the run of another recipe{other}: delete it or name another directory"
 
 
 def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> dict[str, Any]:
@@ -38,17 +39,16 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
         InputError: The directory holds a run of another recipe or mix, all its checkpoints are damaged, another process
             works there, or the recipe cannot be run.
     """
-    if isinstance(recipe, TrainRecipe):
-        import torch
-
-        recipe = resolve_auto(recipe, on_gpu=torch.cuda.is_available())
+    recipe = _resolved(recipe)
     saved, finished = directory / "recipe.yaml", directory / DONE
-    other = _difference(recipe, saved) if finished.is_file() or newest_checkpoint(directory) else ""
+    check_recipe(recipe, directory)
     if finished.is_file():
-        other = other or _other_content(recipe, directory, saved)
-    if other:
-        raise InputError(f"{directory} holds the run of another recipe{other}: delete it or name another directory")
-    if finished.is_file():
+        if other := _other_content(recipe, directory, saved):
+            raise InputError(_OTHER.format(directory=directory, other=other))
+        if changed := _changed_table(recipe, directory):  # else it would seem to learn the new rows
+            raise InputError(
+                f"{changed} has changed since the run {directory} ended: name another directory for a new run"
+            )
         last: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))["last"]
         return last
     if os.environ.get("RANK", "0") != "0":  # only the first process of a launcher writes
@@ -79,6 +79,27 @@ def train(recipe: Recipe, directory: Path, on_log: OnLog = lambda row: None) -> 
     return last
 
 
+def check_recipe(recipe: Recipe, directory: Path) -> None:
+    """Check that a directory holds no run, or one of this recipe; its mix and bases are not compared.
+
+    Raises:
+        InputError: It holds the run of another recipe; the message names a field that differs.
+    """
+    if not (directory / DONE).is_file() and not newest_checkpoint(directory):
+        return
+    if other := _difference(_resolved(recipe), directory / "recipe.yaml"):
+        raise InputError(_OTHER.format(directory=directory, other=other))
+
+
+def _resolved(recipe: Recipe) -> Recipe:
+    """The recipe with the machine's settings in place of ``auto``."""
+    if not isinstance(recipe, TrainRecipe):
+        return recipe
+    import torch
+
+    return resolve_auto(recipe, on_gpu=torch.cuda.is_available())
+
+
 def _run(recipe: Recipe, directory: Path, on_log: OnLog) -> dict[str, Any]:
     """Train with the function for the recipe's kind."""
     last: dict[str, Any] = plugins.load(recipe.trained_by)(recipe, directory, on_log)
@@ -103,6 +124,16 @@ def _check_folders(recipe: Recipe, directory: Path) -> None:
     folders = {field: folder for field, folder in contents(recipe) if Path(folder).is_dir()}
     if folders:
         check_contents(directory, {field: mix_digest(Path(folder)) for field, folder in folders.items()}, folders)
+
+
+def _changed_table(recipe: Recipe, directory: Path) -> str:
+    """A raw file of the corpus that a run was trained on without a mix, if it has changed since; mostly empty."""
+    if not isinstance(recipe, TrainRecipe) or not recipe.data.source:
+        return ""
+    from mblip.corpora.provenance import changed_file, load_stamps
+    from mblip.corpora.sampling import STAMPS
+
+    return changed_file(load_stamps(directory / "mix" / STAMPS)[1])
 
 
 def _other_content(recipe: Recipe, directory: Path, saved: Path) -> str:

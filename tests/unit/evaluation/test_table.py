@@ -804,6 +804,15 @@ def test_a_missing_picture_is_named_with_the_row_that_names_it(kind: str, tmp_pa
         evaluate("dummy", recipe, tmp_path, tmp_path / "run")
 
 
+def test_a_path_with_backslashes_says_what_to_write(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.png").write_bytes(picture(1))
+    table = lines(tmp_path / "t.jsonl", [{"image": "sub\\a.png", "caption": "x"}])
+    recipe = EvalRecipe(title="t", tables=(table_section(table, "caption", "de", ()),))
+    with pytest.raises(InputError, match=r"looked in .*; its path has a backslash: write 'sub/a\.png'\); name"):
+        evaluate("dummy", recipe, tmp_path, tmp_path / "run")
+
+
 def test_a_recipe_of_tables_names_what_is_missing(tmp_path: Path) -> None:
     recipe = load_suite(["cvqa"])
     with pytest.raises(

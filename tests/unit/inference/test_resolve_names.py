@@ -21,6 +21,29 @@ def test_a_mix_is_no_unfinished_run(tmp_path: Path) -> None:
         find_model(tmp_path)
 
 
+def test_an_unfinished_run_is_not_taken_for_predictions(tmp_path: Path) -> None:
+    run, table = tmp_path / "run", tmp_path / "t.csv"
+    run.mkdir()
+    for name in ("recipe.yaml", "identity.json", "metrics.jsonl", "validation.jsonl"):
+        (run / name).write_text("{}\n")
+    (tmp_path / "a.png").touch()
+    table.write_text("image,caption\na.png,x\n")
+    asked = [
+        "eval",
+        str(run),
+        "--table",
+        str(table),
+        "--task",
+        "caption",
+        "--language",
+        "sw",
+        "--to",
+        str(tmp_path / "e"),
+    ]
+    done = CliRunner().invoke(app, asked)
+    assert isinstance(done.exception, InputError) and f"the run {run} is not finished" in str(done.exception)
+
+
 @pytest.mark.parametrize(
     "command", [["caption", "", "--language", "sw"], ["caption", " ", "--language", "sw"], ["doctor", ""]]
 )

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests import checkpoints
+from safetensors.torch import load_file, save_file
+from tests import checkpoints, gguf_files
+from transformers import BertConfig
 
 from mblip.config import ModelSection
 from mblip.errors import InputError, MblipError, RemoteError, ResourceError
 from mblip.models import build_model, load_vision_llm
 from mblip.models.model_check import check_model
+from mblip.models.reading import text_class
 from mblip.models.runs import save_run
 from mblip.models.skeleton import container_config
 
@@ -211,6 +214,25 @@ def test_what_is_no_language_model(model: Path) -> None:
             build_model(model, folder)
         with pytest.raises(InputError, match=rf"{folder.name} \({kind}\) writes no text: name a causal"):
             container_config(ModelSection(vision=str(model), llm=str(folder)))
+    for kind, classes in (("xlm-roberta", ["XLMRobertaModel"]), ("bert", None)):  # such as sentence embeddings
+        (masked / "config.json").write_text(json.dumps({"model_type": kind, "architectures": classes}))
+        with pytest.raises(InputError, match=r"masked \(.*\) writes no text: name a causal"):
+            build_model(model, masked)
+    assert text_class(BertConfig(is_decoder=True), "a BERT that was trained to write")
+    bare = model / "bare"
+    gguf_files.llama(bare)
+    weights = load_file(bare / "model.safetensors")
+    save_file({name: value for name, value in weights.items() if name != "lm_head.weight"}, bare / "model.safetensors")
+    with pytest.raises(InputError, match=r"lm_head\.weight is missing; copy the checkpoint again"):
+        build_model(model, bare)
+    edit(bare / "config.json", lambda c: c.update(architectures=["LlamaModel"]))
+    with pytest.raises(InputError, match="names LlamaModel, which has no output head: take the checkpoint of a model"):
+        build_model(model, bare)
+    adapter = model / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="adapter holds a LoRA adapter without its model: merge it into the model"):
+        build_model(model, adapter)
     run = model / "run"
     run.mkdir()
     (run / "mblip.json").write_text("{}")
@@ -236,8 +258,6 @@ def test_types_that_do_not_work(model: Path) -> None:
 
 def test_a_checkpoint_stored_in_fp16_computes_in_bf16_where_fp16_overflows(tmp_path: Path) -> None:
     folder = checkpoints.published(tmp_path / "model", shards=1)
-    from safetensors.torch import load_file, save_file
-
     file = folder / "model.safetensors"
     save_file({name: value.half() for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
     vlm = load_vision_llm(folder)

@@ -124,14 +124,38 @@ def test_what_is_no_language_model_of_one_file_is_refused(tmp_path: Path) -> Non
     (tmp_path / "old.gguf").write_bytes(b"GGUF" + (1).to_bytes(4, "little") + whole.read_bytes()[8:])
     with pytest.raises(InputError, match="GGUF of version 1"):
         locate_language_model(tmp_path / "old.gguf")
-    for kind in ("clip", "bert"):
-        with pytest.raises(InputError, match=f"{kind}.gguf .*(transformers does not read|writes no text)"):
-            locate_language_model(gguf_files.write_gguf(model, tmp_path / f"{kind}.gguf", architecture=kind))
+    with pytest.raises(InputError, match=r"bert.gguf .*(transformers does not read|writes no text)"):
+        locate_language_model(gguf_files.write_gguf(model, tmp_path / "bert.gguf", architecture="bert"))
     with pytest.raises(InputError, match=r"a GGUF file, which holds only a language model: name it in model.llm"):
         find_local(whole)
     with pytest.raises(InputError, match=r"there is no checkpoint folder 'models/none.gguf'"):
         locate_language_model("models/none.gguf")
     assert find_gguf(tmp_path / "source") is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "said", "says"),
+    [
+        ("clip", {}, "holds the image encoder of a vision-language model, not a language model: name the file of its"),
+        ("clip", {"general.type": "mmproj"}, "holds the image encoder of a vision-language model"),
+        ("llama", {"general.type": "adapter"}, "holds a LoRA adapter, not a language model: merge it"),
+        ("imatrix", {}, "holds an importance matrix"),
+        ("llama", {"general.type": "vocab"}, "holds something of the type 'vocab', not a language model"),
+        ("llama", {"split.count": 3}, "is one of 3 parts of a model"),  # renamed, so that its name does not say it
+        ("llama", {"llama.attention.causal": False}, "writes no text: its attention is not causal"),
+    ],
+)
+def test_gguf_files_of_something_else_are_told_by_what_they_say(
+    architecture: str, said: dict[str, object], says: str, tmp_path: Path, cache: Path
+) -> None:
+    model = gguf_files.llama(tmp_path / "source")
+    file = gguf_files.write_gguf(model, tmp_path / "other.gguf", architecture=architecture, said=said)
+    for weights in (False, True):
+        with pytest.raises(InputError, match=f"other.gguf.* {says}"):
+            locate_language_model(file, weights)
+    assert not list(cache.iterdir())
+    whole = {"general.type": "model", "split.count": 1, "llama.attention.causal": True}
+    locate_language_model(gguf_files.write_gguf(model, tmp_path / "whole.gguf", said=whole))
 
 
 @pytest.mark.parametrize("kept", [0.999, 0.6, 0.2, 0.01, 9])

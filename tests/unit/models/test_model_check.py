@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from tests import checkpoints
+from typer.testing import CliRunner
 
+from mblip.cli.app import app
 from mblip.models import add_lora, load_vision_llm, save_run
 from mblip.models.model_check import check_model
 
@@ -25,6 +27,20 @@ def test_whole_checkpoints_have_no_problem(family: str, tmp_path: Path) -> None:
     text = check_model(checkpoints.llm(tmp_path / "llm", family))
     assert (text.kind, text.problems) == ("language model", [])
     assert text.facts["parameters"]["llm"] == today.facts["parameters"]["llm"]
+
+
+@pytest.mark.parametrize(
+    ("unused", "told"),
+    [
+        (2, "2 embedding rows belong to no token"),
+        (1, "1 embedding row belongs to no token"),
+        (0, "0 embedding rows belong to no token"),
+        (-1, "no embedding row is free; 1 token of the tokeniser has none"),
+    ],
+)
+def test_rows_that_are_free_for_an_image_token(unused: int, told: str, tmp_path: Path) -> None:
+    report = check_model(checkpoints.llm(tmp_path / "llm", "llama", unused_rows=unused))
+    assert report.facts["image token"] == told
 
 
 def test_a_run_and_what_it_stands_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +70,12 @@ def test_a_missing_weight_is_found_in_the_headers(name: str, tmp_path: Path) -> 
 def test_any_name_of_a_tied_weight_will_do(tmp_path: Path) -> None:
     names = ("language_model.shared.weight", "language_model.decoder.embed_tokens.weight")
     assert check_model(checkpoints.published(tmp_path / "model", without=names)).is_usable
+
+
+def test_the_folder_of_an_adapter_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    result = CliRunner().invoke(app, ["doctor", str(tmp_path)])
+    assert result.exit_code == 1 and "holds a LoRA adapter without its model" in " ".join(result.output.split())
 
 
 def test_what_is_no_model_is_said(tmp_path: Path) -> None:

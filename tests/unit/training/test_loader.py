@@ -200,6 +200,15 @@ def test_pictures_that_ones_own_table_names_otherwise_are_told_at_once(
     assert record in (2 * number + 1, 2 * number + 2)  # two rows name each picture
 
 
+def test_a_path_with_backslashes_is_told_how_to_write_it(aligning: Make, photos: Path, tmp_path: Path) -> None:
+    table = photos / "captions.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace("\n7", "\nsub\\7"), encoding="utf-8")
+    (photos / "sub").mkdir()
+    (photos / "7.jpg").rename(photos / "sub" / "7.jpg")
+    with pytest.raises(InputError, match=r"record 15\): its path has a backslash: write 'sub/7.jpg', or raise"):
+        train(own(aligning, photos, "model.vision=no/such", "model.llm=no/such"), tmp_path / "run")
+
+
 def test_a_row_of_ones_own_that_cannot_be_used_is_to_be_mended(aligning: Make, photos: Path, tmp_path: Path) -> None:
     with (photos / "captions.csv").open("a", encoding="utf-8") as file:
         file.write("1.jpg,\n")
@@ -277,3 +286,20 @@ def test_a_run_that_cannot_begin_leaves_a_folder_as_it_was(aligning: Make, photo
     with pytest.raises(InputError, match="nowhere/mix"):
         train(own(aligning, photos, "data.replay=nowhere/mix"), photos)
     assert sorted(path.name for path in photos.iterdir()) == there
+
+
+def test_a_table_that_changed_after_the_run_is_not_taken_for_learnt(
+    aligning: Make, photos: Path, tmp_path: Path
+) -> None:
+    recipe, run, table = own(aligning, photos, "optim.steps=1"), tmp_path / "run", photos / "captions.csv"
+    ended = train(recipe, run)
+    before = table.read_bytes()
+    table.write_bytes(before + b"1.jpg,another\n")
+    with pytest.raises(
+        InputError, match=r"captions\.csv has changed since the run .*run ended: name another directory"
+    ):
+        train(recipe, run)
+    table.write_bytes(before)  # the same content at another time
+    assert train(recipe, run) == ended
+    table.unlink()
+    assert train(recipe, run) == ended  # a finished run needs no table

@@ -57,10 +57,10 @@ def load_answerer(
     if name == DUMMY:
         return DummyAnswerer()
     from mblip.models.checkpoint import read_json
-    from mblip.models.locate import locate
+    from mblip.models.locate import find_model, locate
     from mblip.models.runs import DESCRIPTION
 
-    folder = locate(name)
+    folder = find_model(name) or locate(name)
     is_run = (folder / DESCRIPTION).is_file()
     config = folder / "config.json"
     if not is_run and config.is_file() and read_json(config).get("model_type") not in OUR_KINDS:
