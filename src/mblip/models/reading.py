@@ -195,7 +195,7 @@ def check_complete(model: Any, report: dict[str, Any], folder: Path, remedy: str
         model: The loaded model.
         report: The loading report of :func:`from_pretrained`.
         folder: The checkpoint's folder, for the message.
-        remedy: What to do about missing weights, for the message.
+        remedy: The advice that the message gives about missing weights.
 
     Raises:
         InputError: Weights are missing, of another size, or left over; the message names the first.
@@ -213,7 +213,7 @@ def describe_unread(folder: Path, missing: Iterable[str], mismatched: Iterable[s
         folder: The checkpoint's folder.
         missing: Names of the weights that it lacks.
         mismatched: Names of the weights of another size.
-        remedy: What to do about them.
+        remedy: The advice that the message gives about them.
     """
     problems = []
     for problem, names in (
