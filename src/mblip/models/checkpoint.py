@@ -23,7 +23,6 @@ from torch import Tensor
 
 from mblip.errors import InputError, cannot_write, check_readable, counted, of_system
 from mblip.models.gguf_files import SOURCE as GGUF_SOURCE
-from mblip.models.locate import no_model
 from mblip.storage import atomic_path
 
 
@@ -135,8 +134,6 @@ def read_json(path: Path) -> dict[str, Any]:
                 f"{path.parent} is a run, not a part to build a model from: continue from it with "
                 f"model.run={path.parent}"
             ) from error
-        if (path.parent / "adapter_config.json").is_file():
-            raise no_model(path.parent) from error
         raise of_system(
             error, f"{path} cannot be read ({error.strerror}); is {path.parent} a complete checkpoint?"
         ) from error

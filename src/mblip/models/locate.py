@@ -16,6 +16,7 @@ from mblip.more_languages import add_languages
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)
 _COLLECTION = re.compile(r"([a-z][a-z0-9+.-]+):(?!/)")
+_ADAPTER = "adapter_config.json"  # the settings of a LoRA in the format of PEFT
 _OUR_FOLDERS = ("runs", "exported")
 _FILE_ENDINGS = (
     ".json",
@@ -59,6 +60,8 @@ def locate_language_model(name: str | Path, weights: bool = True) -> Path:
     """
     found = find_language_model(name)
     file = found and find_gguf(found)
+    if found and not _holds_model(found) and (found / _ADAPTER).is_file():
+        raise no_model(found)
     return convert_gguf(file, weights) if file else found or _from_hub(str(name), weights)
 
 
@@ -139,7 +142,7 @@ def find_model(name: str | Path) -> Path | None:
 
 def no_model(folder: Path) -> InputError:
     """The error for a folder without ``config.json`` and ``mblip.json``."""
-    if (folder / "adapter_config.json").is_file():
+    if (folder / _ADAPTER).is_file():
         return InputError(
             f"{folder} holds a LoRA adapter without its model: merge it into the model with peft (merge_and_unload), save "
             "that, and name its folder"
