@@ -15,12 +15,14 @@ import base64
 import html
 import io
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 import mblip
+from mblip.errors import MblipError
 from mblip.languages import find_language
 from mblip.nano.scenes import render, sample_scene
 from mblip.nano.words import load_lexicon
@@ -43,6 +45,8 @@ def main() -> None:
     parser.add_argument("model", help="a trained nano run, such as runs/quickstart/multilingual-1")
     parser.add_argument("--to", type=Path, help="the PNG to draw")
     arguments = parser.parse_args()
+    if arguments.to and (arguments.to.suffix.lower() != ".png" or not arguments.to.parent.is_dir()):
+        parser.error(f"--to {arguments.to}: name a .png file in an existing folder")
 
     concepts = sorted(load_lexicon().concepts)
     scenes = [sample_scene(np.random.default_rng(number), 1 + number % 2, concepts) for number in range(SCENES)]
@@ -82,4 +86,7 @@ def draw(text: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MblipError as error:
+        sys.exit(str(error))

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mblip.errors import InputError
+from mblip.errors import InputError, MblipError
 from mblip.languages import find_language
 from mblip.storage import atomic_write
 
@@ -79,4 +80,7 @@ def write_table(path: Path, head: tuple[str, ...], rows: Sequence[tuple[str, ...
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MblipError as error:
+        sys.exit(str(error))

@@ -14,7 +14,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mblip.cli.app import app
-from mblip.errors import InputError
 from mblip.nano.scenes import Scene, render
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +35,16 @@ def test_five_scripts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         [names["render"](Scene.from_key("fox@0#1"))], [["a fox", "<лиса>", "ثعلب", "लोमड़ी", "キツネ"]]
     )
     assert "&lt;лиса&gt;" in table and table.count("<tr>") == 2 and 'lang="ar" dir="auto"' in table
+
+
+def test_five_scripts_needs_a_place_for_its_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("no/such/f.png", "f.txt"):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "nano:nano-blip2-en", "--to", str(tmp_path / place)])
+        with pytest.raises(SystemExit, match="2"):  # before the model is loaded
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        assert "name a .png file in an existing folder" in capsys.readouterr().err
 
 
 FROG = """A frog.
@@ -90,7 +99,7 @@ def test_stamps(
     ]  # fmt: skip
     assert ("drake", "de", "A drake.") not in rows  # nobody translated it
     assert (tmp_path / "tables" / "sw.csv").read_text(encoding="utf-8").splitlines()[0] == "image,caption"
-    with pytest.raises(InputError, match="holds no stamps"):
+    with pytest.raises(SystemExit, match="holds no stamps"):
         make_tables(tmp_path / "tables", tmp_path / "other", monkeypatch)
 
 
