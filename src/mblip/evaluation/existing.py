@@ -20,9 +20,8 @@ def is_predictions(name: str) -> bool:
     if path.is_dir():
         if any((path / file).exists() for file in ("config.json", "mblip.json")):
             return False
-        if (path / "recipe.yaml").is_file() and not (
-            path / PREDICTIONS
-        ).is_dir():  # an unfinished training, with its logs
+        is_training = (path / "recipe.yaml").is_file()  # an unfinished one, with its logs
+        if is_training and not (path / PREDICTIONS).is_dir():
             return False
         return any(file.suffix.lower() in TABLES for folder in (path, path / PREDICTIONS) for file in folder.glob("*"))
     return path.suffix.lower() in TABLES and path.is_file()
