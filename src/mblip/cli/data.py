@@ -309,8 +309,8 @@ def download(
     if absent:
         more = f" and {len(absent) - _FEW} more" if len(absent) > _FEW else ""
         raise InputError(
-            f"some files are still missing: {', '.join(map(str, absent[:_FEW]))}{more} must be obtained by hand, as described "
-            "above; put it there, and run the same command again"
+            f"{', '.join(map(str, absent[:_FEW]))}{more} must be obtained by hand, as described above; then run the same "
+            "command again"
         )
 
 

@@ -214,8 +214,10 @@ def _show_model(report: ModelReport, as_json: bool) -> None:
         return
     print(f"{report.path}: {report.kind or 'not usable'}")
     for name, value in report.facts.items():
-        if isinstance(value, dict):  # the parameters by part
-            value = ", ".join(f"{part} {count:,}" for part, count in value.items())
+        if isinstance(value, dict):  # by part of the model
+            value = ", ".join(
+                f"{part} {one:,}" if isinstance(one, int) else f"{part} {one}" for part, one in value.items()
+            )
         print(f"  {name}: {value}")
     for problem in report.problems:
         print(f"  problem: {problem}")

@@ -164,12 +164,14 @@ def test_files_that_must_be_asked_for(tmp_path: Path) -> None:
     to = tmp_path / "data"
     first = run("mine", "--to", to, "--catalogue", own, "--yes")
     assert "https://example.org/form" in first.output and f"put it at {to}/got.zip" in first.output
-    assert isinstance(first.exception, InputError) and f"{to}/got.zip, {to}/photos must be got" in str(first.exception)
+    assert isinstance(first.exception, InputError) and f"{to}/got.zip, {to}/photos must be obtained" in str(
+        first.exception
+    )
     (to / "photos").mkdir(parents=True)
     (to / "photos/.DS_Store").touch()  # an empty folder holds no photos
     (to / "got.zip").write_bytes(archive)
     empty = run("mine", "--to", to, "--catalogue", own, "--yes")
-    assert f"there: {to}/photos must be got" in str(empty.exception)
+    assert f"{to}/photos must be obtained" in str(empty.exception)
     (to / "photos/1.jpg").touch()
     second = run("mine", "--to", to, "--catalogue", own, "--yes")
     assert second.exit_code == 0 and (to / "x").read_bytes() == b"1"
@@ -180,7 +182,7 @@ def test_what_no_catalogue_has_is_asked_for_too(tmp_path: Path, monkeypatch: pyt
     """Tables of a suite come from their publishers: nothing was fetched, so that is no success."""
     monkeypatch.chdir(tmp_path)
     first = run("m3exam", "--yes")
-    assert isinstance(first.exception, InputError) and "and 4 more must be got by hand" in str(first.exception)
+    assert isinstance(first.exception, InputError) and "and 4 more must be obtained by hand" in str(first.exception)
     assert "by hand from https://huggingface.co/datasets/floschne/multimodal-m3exam" in first.output
     assert first.output.count("put it at data/m3exam/data/") == 9
     table = {"path": "mine/{code}.csv", "task": "caption", "languages": ["sw", "de"], "images": ["mine/pictures", "p"]}
@@ -196,7 +198,7 @@ def test_what_no_catalogue_has_is_asked_for_too(tmp_path: Path, monkeypatch: pyt
     assert "https://forms.illinois.edu/sec/229675" in run("multi30k").output
     source = {"name": "mine", "reader": "table", "options": {"path": "no/mine.csv", "task": "text", "licence": "CC0"}}
     Path("data.yaml").write_text(yaml.safe_dump({"title": "own", "sources": [source]}))
-    assert "there: no/mine.csv must be got by hand" in str(run("data.yaml", "--to", "d").exception)
+    assert "no/mine.csv must be obtained by hand" in str(run("data.yaml", "--to", "d").exception)
     Path("no").mkdir()
     Path("no/mine.csv").touch()
     assert run("data.yaml", "--to", "d").exit_code == 0

@@ -234,11 +234,11 @@ def test_busy_servers_are_waited_for(site: Site, tmp_path: Path) -> None:
     ):
         fetch(site, tmp_path / "b", "/b")
     site.add("/c", CONTENT, answers=[(429, {"Retry-After": "86400"})])
-    with pytest.raises(InputError, match="asks to wait 1,440 minutes"):
+    with pytest.raises(InputError, match="asks you to wait 1,440 minutes"):
         fetch(site, tmp_path / "c", "/c")
     dated = formatdate(86400 + 10**9 * 3, usegmt=True)
     site.add("/d", CONTENT, answers=[(503, {"Retry-After": dated})])
-    with pytest.raises(InputError, match="asks to wait"):
+    with pytest.raises(InputError, match="asks you to wait"):
         fetch(site, tmp_path / "d", "/d")
 
 
@@ -301,7 +301,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
 
 def test_numbers_that_no_machine_holds(site: Site, tmp_path: Path) -> None:
     page = site.add("/a", CONTENT, breaks=[1000], answers=[(503, {"Retry-After": "9" * 400}), (429, {})])
-    with pytest.raises(InputError, match="asks to wait inf minutes"):
+    with pytest.raises(InputError, match="asks you to wait inf minutes"):
         fetch(site, tmp_path / "a")
     page.headers = {"Content-Range": f"bytes 0-1/{'9' * 5000}"}
     assert fetch(site, tmp_path / "a") == sha(CONTENT)

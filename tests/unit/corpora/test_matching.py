@@ -79,7 +79,7 @@ def test_approximate_index_and_bad_input() -> None:
     assert np.mean(exact == near) > 0.8
     with pytest.raises(InputError, match="faiss knows no index 'Flatt'"):
         find_neighbours(vectors, vectors, _texts(), [1], index="Flatt")
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match="do not match"):
         find_neighbours(vectors[:-1], vectors, _texts(), [1])
 
 

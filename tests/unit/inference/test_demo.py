@@ -175,11 +175,11 @@ def test_an_example_that_is_no_picture_is_refused(
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
 
     for path in (secret, secret.parent / "none.png"):
-        with pytest.raises(InputError, match=rf"the example .*{path.name} is no picture"):
+        with pytest.raises(InputError, match=rf"the example .*{path.name} cannot be read as a picture"):
             mount_demo(create_app(tiny, NAME, Settings()), tiny, NAME, 1 << 20, [path])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)  # Pillow's error of a bomb is none of its others
     (secret.parent / "bomb.png").write_bytes(png(3))
-    with pytest.raises(InputError, match=r"the example .*bomb.png is no picture"):
+    with pytest.raises(InputError, match=r"the example .*bomb.png cannot be read as a picture"):
         mount_demo(create_app(tiny, NAME, Settings()), tiny, NAME, 1 << 20, [secret.parent / "bomb.png"])
 
 

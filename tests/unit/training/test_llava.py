@@ -69,7 +69,7 @@ def test_a_run_holds_mlp_and_adapter_and_names_the_tower(
     assert stock.answer(SCENE, "Name the object in Swahili:", max_new_tokens=5) == answer
     assert len(stock.caption([SCENE], ["de", "sw"])[0]) == 2
     shown = CliRunner().invoke(app, ["doctor", str(tmp_path / "run")])
-    assert shown.exit_code == 0, shown.output
+    assert shown.exit_code == 0 and "  bases: vision " in shown.output, shown.output
 
 
 def test_the_template_is_the_recipes_choice(aligning: Make, parts: tuple[str, ...], tmp_path: Path) -> None:
