@@ -15,7 +15,7 @@ arXiv 2503.22577).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from mblip.corpora.rows import read_rows
 from mblip.errors import InputError, counted, quoted
 from mblip.languages import find_trainable
 from mblip.schema import Drop, Example
-from mblip.storage.cells import picture_columns
+from mblip.storage.cells import column_names, picture_columns
 from mblip.storage.encoded import NOT_READ, is_encoded
 from mblip.storage.text import NO_ADDRESSES, is_address
 
@@ -60,9 +60,9 @@ def read(
         path: See :func:`mblip.corpora.rows.read_rows`.
         task: The task of all rows, by which templates are chosen.
         licence: SPDX identifier or your own words.
-        columns: Role -> column: ``image`` (and ``second_image``), and each text by its role in templates, such as
-            caption, question, answer. The tasks :data:`TEXT_ONLY` have columns with their roles' names by default, and
-            no picture if ``image`` is not mapped or a row's cell is empty.
+        columns: Role -> column, in upper or lower case: ``image`` (and ``second_image``), and each text by its role in
+            templates, such as caption, question, answer. The tasks :data:`TEXT_ONLY` have columns with their roles' names
+            by default, and no picture if ``image`` is not mapped or a row's cell is empty.
         language: Language of all texts, in any form that ``mblip languages`` lists. If it is not English, set the
             source's ``translate`` to false.
         language_column: Column with each row's language, to use instead of ``language``, which may then be empty.
@@ -79,16 +79,24 @@ def read(
         )
     if lacking := [role for role in TEXT_ONLY.get(task, ()) if role not in columns]:
         raise InputError(f"source {source!r}: columns must map {lacking[0]!r}, which rows of the task {task!r} have")
+    pictures: list[str] = []
+    if path.suffix.lower() == ".parquet":  # of which only the columns that are wanted are read
+        own = column_names(path)
+        columns = {role: _spelled(column, own) for role, column in columns.items()}
+        language_column = language_column and _spelled(language_column, own)
+        pictures = picture_columns(path)
     roles = {role: column for role, column in columns.items() if role not in (*IMAGES, "id")}
     if not roles:
         raise InputError(f"source {source!r}: columns map no text of {path}, such as caption, question or answer")
     code, of_source = common_language(language, language_column), find_trainable(source_language)
-    pictures = picture_columns(path) if path.suffix.lower() == ".parquet" else []
+    wanted = list(dict.fromkeys([*columns.values(), *([language_column] if language_column else [])]))
 
     def make(numbered: tuple[int, Row | BadRow]) -> Iterator[Text]:
         number, row = numbered
         if isinstance(row, BadRow):
             raise row
+        if isinstance(row, dict) and not row.keys() >= set(wanted):
+            row |= {name: row[found] for name in wanted if (found := _spelled(name, row)) in row}
         # Pictures in cells are read by row (mblip.storage.ParquetStore).
         images = tuple(
             f"{path.name}#{number - 1}" if columns[role] in pictures else _image(row, columns[role])
@@ -111,7 +119,8 @@ def read(
             languages: str | dict[str, str] = own if task != "translation" else {"source": of_source, "target": own}
             yield Text(f"{name}-{place}" if count > 1 else name, task, images, texts, languages)
 
-    rows = read_rows(path, _wanted(columns, language_column, pictures))
+    # Of columns with pictures only their paths are read.
+    rows = read_rows(path, [f"{name}.path" if name in pictures else name for name in wanted])
     return make_examples(source, licence, path, enumerate(rows, start=1), make)
 
 
@@ -122,10 +131,10 @@ def describe_row(name: str, columns: dict[str, str] | None = None) -> str:
     return f"record {name.partition('-')[0]}"
 
 
-def _wanted(columns: dict[str, str], language_column: str, pictures: list[str]) -> list[str]:
-    """The columns of Parquet to read; for columns with pictures only their paths."""
-    named = [*columns.values(), *([language_column] if language_column else [])]
-    return [f"{name}.path" if name in pictures else name for name in dict.fromkeys(named)]
+def _spelled(name: str, names: Collection[str]) -> str:
+    """The name of a column as the table spells it, if only one differs from ``name`` in nothing but case."""
+    alike = [name] if name in names else [other for other in names if other.casefold() == name.casefold()]
+    return alike[0] if len(alike) == 1 else name
 
 
 def _image(row: Row, column: str) -> str:

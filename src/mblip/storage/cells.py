@@ -11,6 +11,15 @@ from mblip.errors import InputError, check_readable, nearest
 _ROWS = 16  # rows read at a time
 
 
+def column_names(path: Path) -> list[str]:
+    """The names of a Parquet file's columns.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    return list(_open(path).schema_arrow.names)
+
+
 def picture_columns(path: Path) -> list[str]:
     """The columns of a Parquet file with pictures in their cells.
 

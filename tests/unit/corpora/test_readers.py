@@ -327,6 +327,36 @@ def test_table_of_every_kind(tmp_path: Path, suffix: str, language: str) -> None
     assert examples[0].licence == "own"
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_columns_in_upper_and_lower_case(tmp_path: Path, suffix: str) -> None:
+    rows = [{"Image": "a.jpg", "CAPTION": "Eine Katze.", "Lang": "de", "note": ""}]
+    path = tmp_path / f"own.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif suffix.startswith("json"):
+        path.write_text(json.dumps(rows if suffix == "json" else rows[0]))
+    else:
+        separator = "," if suffix == "csv" else "\t"
+        path.write_text("\n".join(separator.join(cells) for cells in (rows[0], rows[0].values())))
+    options = {"path": path, "columns": {"image": "image", "caption": "caption"}, "task": "caption", "licence": "own"}
+    (example,) = _read("table", language_column="lang", **options)
+    assert (example.images, example.texts, example.languages) == (
+        ("a.jpg",),
+        {"caption": "Eine Katze."},
+        {"caption": "de"},
+    )
+
+
+def test_two_columns_that_differ_in_case_are_not_guessed_between(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("image,Caption,CAPTION\na.jpg,one,two\n")
+    options = {"path": path, "columns": {"image": "image", "caption": "caption"}, "task": "caption", "licence": "own"}
+    with pytest.raises(InputError, match="it lacks 'caption'; it has image, Caption, CAPTION"):
+        _read("table", **options)
+    (exact,) = _read("table", **options | {"columns": {"image": "image", "caption": "CAPTION"}})
+    assert exact.texts == {"caption": "two"}
+
+
 @pytest.mark.parametrize(("change", "message"), [
     ({"columns": {"caption": "text"}}, "must map 'image'"),
     ({"columns": {"image": "file"}}, "map no text"),
