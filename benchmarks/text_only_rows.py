@@ -51,13 +51,9 @@ def beside_texts(what: Experiment) -> tuple[Setting, Setting]:
     )
 
 
-def english_recipe(what: Experiment) -> DataRecipe:
-    return load_recipe(DataRecipe, what.data, ("allocation.languages=[en]", "allocation.task_languages={}"))
-
-
 def build_mixes(what: Experiment, folder: Path, prompt: str) -> None:
     """The English scenes, and the same with a row of text for each name in another language."""
-    recipe = english_recipe(what)
+    recipe = what.english_recipe()
     if not (folder / "mix_en" / "manifest.json").is_file():
         build_mix(recipe, folder / "mix_en")
     lexicon, table = load_lexicon(), folder / "names.jsonl"
@@ -142,7 +138,7 @@ def main() -> None:
     build_mixes(what, options.to, options.prompt)
     for setting in () if options.only_speed else (with_text, ENGLISH, fewer):
         runs = [align(what, setting, options.to, seed, print) for seed in options.seeds]
-        found = score(what, setting, runs, options.scenes, english_recipe(what).translation.held_out)
+        found = score(what, setting, runs, options.scenes, what.english_recipe().translation.held_out)
         told = {name: f for name, f in found["headline"].items() if isinstance(f, dict)}
         low_high = {name: "{:.1%} ({:.1%} to {:.1%})".format(f["value"], *f["ci95"]) for name, f in told.items()}
         print(f"{setting.name}: " + ", ".join(f"{name} {text}" for name, text in low_high.items()))

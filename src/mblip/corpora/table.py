@@ -81,21 +81,21 @@ def read(
         raise InputError(f"source {source!r}: columns must map {lacking[0]!r}, which rows of the task {task!r} have")
     pictures: list[str] = []
     if path.suffix.lower() == ".parquet":  # of which only the columns that are wanted are read
-        own = column_names(path)
-        columns = {role: _spelled(column, own) for role, column in columns.items()}
-        language_column = language_column and _spelled(language_column, own)
+        names = column_names(path)
+        columns = {role: _spelled(column, names) for role, column in columns.items()}
+        language_column = language_column and _spelled(language_column, names)
         pictures = picture_columns(path)
     roles = {role: column for role, column in columns.items() if role not in (*IMAGES, "id")}
     if not roles:
         raise InputError(f"source {source!r}: columns map no text of {path}, such as caption, question or answer")
     code, of_source = common_language(language, language_column), find_trainable(source_language)
-    wanted = list(dict.fromkeys([*columns.values(), *([language_column] if language_column else [])]))
+    wanted = dict.fromkeys([*columns.values(), *([language_column] if language_column else [])])
 
     def make(numbered: tuple[int, Row | BadRow]) -> Iterator[Text]:
         number, row = numbered
         if isinstance(row, BadRow):
             raise row
-        if isinstance(row, dict) and not row.keys() >= set(wanted):
+        if isinstance(row, dict) and not row.keys() >= wanted.keys():
             row |= {name: row[found] for name in wanted if (found := _spelled(name, row)) in row}
         # Pictures in cells are read by row (mblip.storage.ParquetStore).
         images = tuple(

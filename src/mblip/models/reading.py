@@ -44,7 +44,9 @@ def load_language_model(folder: Path, dtype: torch.dtype | str | None) -> tuple[
     weights = Checkpoint(folder)
     chosen = choose_dtype(dtype, weights, "", config)
     model, report = from_pretrained(auto, folder, config=config, dtype=chosen)
-    bare = next((kind for kind in config.architectures or () if re.search(r"(?<!LMHead)(?<!Double)Model$", kind)), "")
+    bare = next(
+        (kind for kind in config.architectures or () if re.search(r"(?<!LMHead)(?<!DoubleHeads)Model$", kind)), ""
+    )
     remedy = f"config.json names {bare}, which has no output head: take the checkpoint of a model that writes text"
     check_complete(model, report, folder, remedy if bare else _COPY)
     check_head(model, weights, "", folder)

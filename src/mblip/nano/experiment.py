@@ -120,6 +120,10 @@ class Experiment:
         own = (f"allocation.languages=[{','.join(self.languages)}]",) if self.languages else ()
         return load_recipe(DataRecipe, self.data, own)
 
+    def english_recipe(self) -> DataRecipe:
+        """Return the recipe of the English mix."""
+        return load_recipe(DataRecipe, self.data, ("allocation.languages=[en]", "allocation.task_languages={}"))
+
     def recipe(self, setting: Setting, directory: Path, seed: int) -> TrainRecipe:
         """Return the recipe that trains a setting."""
         own = (f"model.llm={self.llm}",) if self.llm else ()
@@ -196,8 +200,7 @@ def run_experiment(
     recipe = what.data_recipe()
     manifest = build_mix(recipe, directory / "mix")
     say(f"mix: {counted(manifest.rows, 'instruction')} in {counted(len(manifest.by_language), 'language')}")
-    english = load_recipe(DataRecipe, what.data, ("allocation.languages=[en]", "allocation.task_languages={}"))
-    build_mix(english, directory / "mix_en")
+    build_mix(what.english_recipe(), directory / "mix_en")
     held_out = recipe.translation.held_out
     known = ask_words(what.llm, what.asked, directory / "words.json", scenes, held_out, say) if what.llm else None
     candidates = [setting for setting in settings if setting.candidate] or settings[:1]
